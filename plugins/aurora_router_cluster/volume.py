@@ -1,0 +1,92 @@
+"""Where the cluster's log lives: the seam between the control plane and the storage.
+
+The control plane (supervisor) owns instances: it starts, stops, promotes and repoints PostgreSQL engines. A
+`Volume` owns the log between them: whom a reader follows, what a writer needs to know to have its commits
+acknowledged, and where a recovery has to stop. Two volumes exist: `direct` (plain PostgreSQL streaming: readers
+follow the writer) and `quorum` (six copies in three zones; readers follow the storage).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """How the storage reaches one engine.
+
+    Attributes:
+        name: instance name, e.g. ``demo-1``.
+        socket_directory: directory of its Unix-domain socket; the superuser is trusted there.
+        port: port number, part of the socket's name.
+        superuser: role with replication rights.
+        data_directory: its data directory.
+    """
+
+    name: str
+    socket_directory: Path
+    port: int
+    superuser: str
+    data_directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPoint:
+    """Where the log ends for a new writer.
+
+    Attributes:
+        lsn: byte position up to which the candidate must have replayed before it is promoted; everything above
+            was never acknowledged and is gone.
+        timeline: the timeline that ends there; the promotion opens the next one.
+        epoch: the volume epoch promised by the storage for the new writer.
+    """
+
+    lsn: int
+    timeline: int
+    epoch: int
+
+
+class Volume(Protocol):
+    """The log under a cluster. All methods run on the supervisor's event loop."""
+
+    @property
+    def flavour(self) -> str:
+        """``direct`` or ``quorum``; shown by ``status``."""
+        ...
+
+    async def open(self, template: Path) -> None:
+        """Start serving the log of a new cluster whose instances are copies of the data directory `template`."""
+        ...
+
+    def writer_settings(self) -> Mapping[str, str]:
+        """Server settings (postgresql.conf) that a writer needs on top of the common ones."""
+        ...
+
+    def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:
+        """Server settings that make `reader` follow the log (``primary_conninfo``); `writer` None: none is up."""
+        ...
+
+    async def attach(self, writer: EngineAddress) -> None:
+        """Take the log of a writer that has just become ready; returns once its commits can be acknowledged."""
+        ...
+
+    async def recover(self) -> RecoveryPoint | None:
+        """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
+        ...
+
+    async def repoint(self, readers: Sequence[EngineAddress], writer: EngineAddress) -> None:
+        """Make the readers follow the new writer's log, where they do not by themselves."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What ``status --json`` shows under ``volume``."""
+        ...
+
+    async def close(self) -> None:
+        """Stop serving; release every process, thread, socket and file."""
+        ...
