@@ -1,0 +1,54 @@
+"""One instance of a cluster, as last known."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+
+class Role(enum.Enum):
+    """What an instance is in its cluster."""
+
+    WRITER = "writer"
+    READER = "reader"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance, as last known.
+
+    Attributes:
+        id: the server's own name for itself (Aurora: ``aurora_db_instance_identifier()``; plain PostgreSQL:
+            ``host:port`` as configured).
+        role: its role by the best evidence so far.
+        generation: grows by one whenever connections made earlier must no longer be used (the role changed, or
+            the instance was declared failed). A connection of an older generation is stale.
+        host: host name to dial, or None when it follows from the cluster's domain and the id.
+        port: TCP port to dial, or None for the cluster's own.
+        zone: availability zone, when known.
+        lag: replica lag in seconds; None when unknown, 0.0 for the writer.
+        cpu: CPU use in percent, 0..100; None when unknown.
+        seen_at: the world's time, in seconds, of the last evidence that it exists.
+    """
+
+    id: str
+    role: Role = Role.UNKNOWN
+    generation: int = 0
+    host: str | None = None
+    port: int | None = None
+    zone: str | None = None
+    lag: float | None = None
+    cpu: float | None = None
+    seen_at: float = 0.0
+
+    def become(self, role: Role) -> Instance:
+        """This instance in another role: a new generation, unless nothing was known before."""
+        if role is self.role:
+            return self
+        step = 0 if self.role is Role.UNKNOWN else 1
+        return replace(self, role=role, generation=self.generation + step)
+
+    def outdated(self) -> Instance:
+        """This instance with every connection made so far declared stale."""
+        return replace(self, generation=self.generation + 1)

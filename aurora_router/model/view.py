@@ -1,0 +1,51 @@
+"""The cluster as one client knows it: an immutable value, replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from aurora_router.model.instance import Instance, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_NOTHING: Mapping[str, Instance] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known of a cluster.
+
+    Attributes:
+        instances: by id, in the order of their names.
+        writer: id of the accepted writer, None while there is none.
+        epoch: local counter, + 1 at each accepted change of writer; nothing the server says.
+        token: the source's monotone evidence for the accepted writer (plain PostgreSQL: the timeline; Aurora: the
+            durable LSN of the writer's row); None when the source has none. Kept while there is no writer, so that
+            an older claim stays refused.
+        former: ids that were the writer in an earlier epoch.
+        refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
+    """
+
+    instances: Mapping[str, Instance] = _NOTHING
+    writer: str | None = None
+    epoch: int = 0
+    token: int | None = None
+    former: frozenset[str] = frozenset()
+    refreshed_at: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether any topology was ever accepted."""
+        return self.refreshed_at is not None
+
+    def readers(self) -> Iterator[Instance]:
+        """The instances in the role of a reader, by name."""
+        return (each for each in self.instances.values() if each.role is Role.READER)
+
+    def is_current(self, instance: str, generation: int) -> bool:
+        """Whether a connection made to `instance` at `generation` may still be used."""
+        known = self.instances.get(instance)
+        return known is not None and known.generation == generation
