@@ -11,7 +11,8 @@ from aurora_router.model.instance import Instance, Role
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_NOTHING: Mapping[str, Instance] = MappingProxyType({})
+_NO_INSTANCES: Mapping[str, Instance] = MappingProxyType({})
+_NO_GENERATIONS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,16 @@ class View:
             durable LSN of the writer's row); None when the source has none. Kept while there is no writer, so that
             an older claim stays refused.
         former: ids that were the writer in an earlier epoch.
+        retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
     """
 
-    instances: Mapping[str, Instance] = _NOTHING
+    instances: Mapping[str, Instance] = _NO_INSTANCES
     writer: str | None = None
     epoch: int = 0
     token: int | None = None
     former: frozenset[str] = frozenset()
+    retired: Mapping[str, int] = _NO_GENERATIONS
     refreshed_at: float | None = None
 
     @property

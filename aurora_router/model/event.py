@@ -1,0 +1,73 @@
+"""What happened to a view: returned by `reduce`, published to hooks, kept as the trail in errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aurora_router.model.instance import Role
+
+
+@dataclass(frozen=True, slots=True)
+class WriterChanged:
+    """Another instance was accepted as the writer; `epoch` is the new local epoch."""
+
+    old: str | None
+    new: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriterLost:
+    """The accepted writer said that it is none any more, and no other is known yet."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceAdded:
+    """An instance is known now that was not before."""
+
+    id: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRemoved:
+    """An instance left the cluster."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """An instance has another role; connections of an older generation are stale."""
+
+    id: str
+    old: Role
+    new: Role
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFailed:
+    """An instance failed; connections of an older generation are stale when `gone`."""
+
+    id: str
+    generation: int
+    gone: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRefused:
+    """An instance was named as the writer (by itself or by `observer`), on older evidence than the accepted one."""
+
+    claimed: str
+    observer: str | None
+    accepted: str | None
+    reason: str
+
+
+Event = WriterChanged | WriterLost | InstanceAdded | InstanceRemoved | RoleChanged | InstanceFailed | ClaimRefused

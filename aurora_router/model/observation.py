@@ -1,0 +1,87 @@
+"""What somebody saw of a cluster: the only input that changes a view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STALE_ROW_SECONDS = 300.0
+"""A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One instance in the answer to a topology query.
+
+    Attributes:
+        id: the instance that the row is about.
+        writer: whether the row marks it as the writer.
+        age: seconds since the row was updated, by the clock of the server that answered; None: the row is about
+            the very instance that answered, so it is new.
+        lag: replica lag in seconds, None when not told.
+        cpu: CPU use in percent, None when not told.
+        host: host name to dial, where the source tells one.
+        port: TCP port to dial, where the source tells one.
+        zone: availability zone, where known.
+    """
+
+    id: str
+    writer: bool = False
+    age: float | None = None
+    lag: float | None = None
+    cpu: float | None = None
+    host: str | None = None
+    port: int | None = None
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The answer of one instance to a topology query.
+
+    Attributes:
+        rows: what it told of the instances, itself included.
+        observer: its own id; None when it could not tell (a source without such a function).
+        observer_is_writer: its own word about itself (not ``pg_is_in_recovery()``); None when not asked.
+        token: monotone evidence for the writer that it names: the timeline (plain PostgreSQL) or the durable LSN of
+            the writer's row (Aurora).
+        complete: whether the rows are the whole cluster (False: only the observer, as with plain PostgreSQL).
+    """
+
+    rows: tuple[Row, ...]
+    observer: str | None = None
+    observer_is_writer: bool | None = None
+    token: int | None = None
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SelfReport:
+    """An instance's word about itself outside of a topology query.
+
+    Reported as ``in_hot_standby`` at start-up, or told by an error (25006: it is a reader).
+    """
+
+    id: str
+    writer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An instance did not answer as it should.
+
+    Attributes:
+        id: the instance.
+        generation: its generation when the failed connection (or the dial) was begun; a failure of an older
+            generation is no news.
+        gone: whether connections made so far are lost with it (refused, reset, shut down, declared hung), as
+            opposed to a passing trouble (a time-out of a dial, too many connections).
+        reason: for people.
+    """
+
+    id: str
+    generation: int
+    gone: bool
+    reason: str
+
+
+Observation = Topology | SelfReport | Failure
