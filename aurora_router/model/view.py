@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aurora_router.model.instance import Instance, Role
+from aurora_router.model.instance import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_NO_INSTANCES: Mapping[str, Instance] = MappingProxyType({})
-_NO_GENERATIONS: Mapping[str, int] = MappingProxyType({})
+    from aurora_router.model.instance import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,12 @@ class View:
         refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
     """
 
-    instances: Mapping[str, Instance] = _NO_INSTANCES
+    instances: Mapping[str, Instance] = field(default_factory=lambda: MappingProxyType({}))
     writer: str | None = None
     epoch: int = 0
     token: int | None = None
     former: frozenset[str] = frozenset()
-    retired: Mapping[str, int] = _NO_GENERATIONS
+    retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     refreshed_at: float | None = None
 
     @property
