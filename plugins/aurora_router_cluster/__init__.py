@@ -1,0 +1,1 @@
+"""A local cluster that behaves like Amazon Aurora PostgreSQL, made of real PostgreSQL instances."""

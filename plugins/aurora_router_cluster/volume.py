@@ -9,11 +9,11 @@ follow the writer) and `quorum` (six copies in three zones; readers follow the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,13 @@ class RecoveryPoint:
 
 
 class Volume(Protocol):
-    """The log under a cluster. All methods run on the supervisor's event loop."""
+    """The log under a cluster. All methods run on the supervisor's event loop.
+
+    The supervisor calls, for a new cluster: `open`, then `attach` once the writer is ready. For a failover:
+    `recover`; it lets the candidate replay up to the point returned and promotes it with `writer_settings` in
+    force; `attach`. Readers whose `reader_settings` changed by that are configured anew and reloaded. Whatever
+    has to come back as a reader goes through `seed` first.
+    """
 
     @property
     def flavour(self) -> str:
@@ -71,6 +77,17 @@ class Volume(Protocol):
         """Server settings that make `reader` follow the log (``primary_conninfo``); `writer` None: none is up."""
         ...
 
+    async def seed(self, reader: EngineAddress, writer: EngineAddress | None) -> None:
+        """Fill the data directory of an instance that is down, so that it can follow the log as a reader.
+
+        The directory may not exist yet (a new reader) or hold the files of a former writer or of a reader that
+        went astray: the volume rewinds or replaces them. Ownership is the account's. `writer` None: none is up.
+
+        Raises:
+            EngineError: it could not be done; the data directory may then be in any state.
+        """
+        ...
+
     async def attach(self, writer: EngineAddress) -> None:
         """Take the log of a writer that has just become ready; returns once its commits can be acknowledged."""
         ...
@@ -79,8 +96,8 @@ class Volume(Protocol):
         """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
         ...
 
-    async def repoint(self, readers: Sequence[EngineAddress], writer: EngineAddress) -> None:
-        """Make the readers follow the new writer's log, where they do not by themselves."""
+    def durable_lsn(self) -> int | None:
+        """Byte position up to which the log is durable; None: what the writer has flushed is durable."""
         ...
 
     def status(self) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""Looking at processes: an instance is a postmaster and its children, each in a session of its own.
+
+PostgreSQL's children leave the process group of the postmaster, so a signal to the group reaches none of them:
+they are found by their parent. Linux only needs ``/proc``; elsewhere ``ps`` tells the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def children(parent: int) -> list[int]:
+    """The process ids of the children of `parent`, in no particular order."""
+    return [pid for pid, its_parent in _parents().items() if its_parent == parent]
+
+
+def _parents() -> dict[int, int]:
+    """Process id -> its parent's, for all processes that we can see."""
+    if sys.platform != "linux":
+        listing = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        return {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+    found: dict[int, int] = {}
+    for name in os.listdir(PROC):  # noqa: PTH208 - thousands of entries, several times a second
+        if name.isdigit() and (fields := stat_fields(int(name))):
+            found[int(name)] = int(fields[1])
+    return found
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the state (index 0) on; empty where there is no such process."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text[text.rfind(")") + 2 :].split()
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; False where the process is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def freeze(postmaster: int) -> list[int]:
+    """Stop a postmaster and all of its children, so that nothing of the instance answers; return them.
+
+    Stopping the postmaster alone leaves its sessions answering. A child that was being forked meanwhile is
+    found by looking again until no new one appears.
+    """
+    stopped: list[int] = []
+    found = [postmaster]
+    while found:
+        for pid in found:
+            send(pid, signal.SIGSTOP)
+        stopped += found
+        found = [pid for pid in children(postmaster) if pid not in stopped]
+    return stopped
+
+
+def thaw(postmaster: int) -> None:
+    """Let a frozen instance go on."""
+    for pid in [*children(postmaster), postmaster]:
+        send(pid, signal.SIGCONT)
+
+
+def kill(postmaster: int) -> None:
+    """End an instance as the loss of its machine would: all processes at once, no last word to any client."""
+    for pid in freeze(postmaster):
+        send(pid, signal.SIGKILL)
+
+
+def cpu_seconds(postmaster: int) -> float:
+    """Processor time that an instance used so far, ended children included; 0.0 where unknown."""
+    if sys.platform != "linux":
+        return 0.0
+    ticks = 0
+    for pid in [postmaster, *children(postmaster)]:
+        if fields := stat_fields(pid):
+            ticks += sum(map(int, fields[11:15] if pid == postmaster else fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def in_directory(directory: Path) -> list[int]:
+    """Processes whose working directory is `directory` or below it (Linux only, else none).
+
+    Every process of an instance works in its data directory, so this finds leftovers for certain, whatever
+    became of their parents.
+    """
+    found: list[int] = []
+    if sys.platform != "linux":
+        return found
+    wanted = str(directory.resolve())
+    for name in os.listdir(PROC):  # noqa: PTH208 - as above
+        with contextlib.suppress(OSError):
+            place = os.readlink(PROC / name / "cwd") if name.isdigit() else ""  # noqa: PTH115 - as above
+            if place == wanted or place.startswith(wanted + "/"):
+                found.append(int(name))
+    return found
+
+
+def sweep(directory: Path) -> int:
+    """Kill every process that works in `directory` or below; return how many there were."""
+    killed = 0
+    while found := [pid for pid in in_directory(directory) if not is_zombie(pid)]:
+        killed += sum(send(pid, signal.SIGKILL) for pid in found)
+    return killed
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether the process ended and only waits to be collected by its parent (or is gone altogether)."""
+    fields = stat_fields(pid)
+    return not fields or fields[0] in "ZX"

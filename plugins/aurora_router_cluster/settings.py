@@ -1,0 +1,103 @@
+"""Server settings of the instances, and how PostgreSQL's configuration files are written.
+
+The instances are small (tens fit on a laptop) and give up the machine's crash safety, not the cluster's: their
+data directories are never used again after the machine went down, so they need no fsync; what survives a crash
+of an *instance* is what the volume holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUPERUSER = "postgres"
+USER = DATABASE = "app"
+PASSWORD = "app"  # noqa: S105 - not a secret: the cluster listens on loopback and is for tests
+EXTENSIONS = "address_standardizer, aurora_stat_utils, hstore, pg_stat_statements, plpgsql, uuid-ossp"
+
+COMMON: dict[str, str] = {
+    # replication and recovery
+    "wal_level": "replica",
+    "hot_standby": "on",
+    "hot_standby_feedback": "on",
+    "recovery_target_timeline": "latest",
+    "restart_after_crash": "off",  # a crashed writer in place would show commits that were never acknowledged
+    "wal_log_hints": "on",  # pg_rewind needs it
+    "wal_keep_size": "256MB",
+    "wal_receiver_status_interval": "1s",
+    "wal_receiver_create_temp_slot": "off",
+    "wal_retrieve_retry_interval": "50ms",
+    "wal_receiver_timeout": "10s",
+    "wal_sender_timeout": "10s",
+    "synchronous_commit": "on",
+    # small and quick
+    "fsync": "off",
+    "full_page_writes": "on",
+    "wal_recycle": "off",
+    "wal_init_zero": "off",
+    "min_wal_size": "32MB",
+    "max_wal_size": "512MB",
+    "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",
+    "huge_pages": "off",
+    "jit": "off",
+    "max_logical_replication_workers": "0",
+    "autovacuum_max_workers": "1",
+    "max_parallel_workers": "0",
+    # a standby refuses to start where one of these is lower than in the log that it replays
+    "max_connections": "500",
+    "max_wal_senders": "24",
+    "max_worker_processes": "2",
+    "max_prepared_transactions": "32",
+    "max_replication_slots": "8",
+    # what users see
+    "logging_collector": "off",
+    "log_checkpoints": "off",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "rds.extensions": EXTENSIONS,
+}
+
+# The template records these in its control file; every instance has to have at least as much.
+TEMPLATE: dict[str, str] = {
+    **COMMON,
+    "max_connections": "10",
+    "max_wal_senders": "4",
+    "max_worker_processes": "1",
+    "max_prepared_transactions": "0",
+}
+
+ACCESS = f"""\
+local all {SUPERUSER} trust
+local replication {SUPERUSER} trust
+local all all scram-sha-256
+host all all 127.0.0.0/8 scram-sha-256
+host all all ::1/128 scram-sha-256
+"""
+
+
+def common(major: int) -> dict[str, str]:
+    """The settings that all instances of PostgreSQL `major` share."""
+    if major >= 18:
+        return {**COMMON, "io_method": "sync"}  # the default starts three more processes per instance
+    return dict(COMMON)
+
+
+def render(settings: Mapping[str, str]) -> str:
+    """Write `settings` as the text of a ``postgresql.conf``, every value quoted."""
+    return "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
+
+
+def quoted(value: str) -> str:
+    """Quote one value as PostgreSQL's configuration files want it (quotes and backslashes doubled).
+
+    Raises:
+        ValueError: the value has a line break, which such a file cannot hold.
+    """
+    if "\n" in value or "\r" in value:
+        raise ValueError(f"a setting cannot contain a line break: {value!r}")
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from aurora_router_cluster import binaries as binaries_module
+from aurora_router_cluster import template as template_module
+from aurora_router_cluster.account import Account
+from aurora_router_cluster.engine import Engine
+from aurora_router_cluster.errors import BinariesError
+
+
+@pytest.fixture(scope="session")
+def account():
+    return Account.default()
+
+
+def _binaries(source: str, account: Account):
+    explicit = None
+    if source == "system":
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres")) + sorted(
+            Path("/usr").glob("pgsql-*/bin/postgres")
+        )
+        if not found:
+            pytest.skip("no PostgreSQL packages of the system")
+        explicit = found[-1].parent
+    try:
+        return binaries_module.find(account, explicit)
+    except BinariesError as error:
+        pytest.skip(f"no binaries: {error}")
+
+
+@pytest.fixture(scope="session", params=["default", "system"])
+def binaries(request, account):
+    """Both kinds of binaries: the pip extra's and the system's."""
+    return _binaries(request.param, account)
+
+
+@pytest.fixture(scope="session")
+def template(binaries, account):
+    return template_module.ensure(binaries, account)
+
+
+@pytest.fixture
+def run_directory(account):
+    """A short path that the account may enter (Unix sockets' names are limited to 107 bytes)."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+    directory = Path(tempfile.mkdtemp(prefix="ar-", dir=place))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def make_engine(binaries, account, run_directory):
+    """Make engines on Unix sockets alone; all end with the test."""
+    made: list[Engine] = []
+
+    def make(name: str = "one", **options) -> Engine:
+        engine = Engine(name, run_directory / name, binaries, account, **options)
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.kill()
