@@ -1,0 +1,313 @@
+"""Every option, once: its type, its default, its profile values, how it is read, what the documentation says of it.
+
+An option is a key with the prefix ``aurora_`` in a conninfo, a URL's query or the keywords of ``connect``. Such keys
+never reach libpq; one that is unknown is refused by name. Tables in the documentation and ``--help`` come from
+`describe`, so they can not differ from what is parsed.
+
+Precedence: an explicit option wins over ``aurora_profile``, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import MISSING, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.errors import InvalidOption
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.policy import values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aurora_router.policy.hosts import HostPort, InstanceHosts
+
+PREFIX = "aurora_"
+PROFILE = "aurora_profile"
+
+
+class Balance(str, enum.Enum):
+    """How one instance is chosen of several that suit; `policy.choosers` states what each of them promises."""
+
+    RANDOM = "random"
+    ROUND_ROBIN = "round_robin"
+    WEIGHTED = "weighted"
+    LEAST_CONNECTIONS = "least_connections"
+    TWO_CHOICES = "two_choices"
+    FASTEST = "fastest"
+
+
+class ReaderFallback(str, enum.Enum):
+    """What the role ``reader`` does while no reader suits."""
+
+    WRITER = "writer"
+    ERROR = "error"
+
+
+class Source(str, enum.Enum):
+    """Where the topology comes from."""
+
+    AUTO = "auto"
+    AURORA = "aurora"
+    POSTGRESQL = "postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class OptionDoc:
+    """What a person should know of one option.
+
+    Attributes:
+        name: the key, with its prefix.
+        accepts: the accepted values, in words.
+        default: the default, as it would be written.
+        profiles: values in the named profiles that differ from the default, as they would be written.
+        example: a value.
+        description: what it does and why the default is what it is.
+    """
+
+    name: str
+    accepts: str
+    default: str
+    profiles: Mapping[str, str]
+    example: str
+    description: str
+
+
+def _about(read: Callable[[object], Any], accepts: str, example: str, description: str) -> dict[str, Any]:
+    return {"read": read, "accepts": accepts, "example": example, "description": description}
+
+
+_DEFAULT_ROLE = (
+    "Which instances may serve the connection. By default the endpoint's kind decides: a reader endpoint gives "
+    "readers, an instance or custom endpoint its own instances, anything else the writer. `prefer-reader` takes the "
+    "writer while no reader suits."
+)
+_BALANCE = (
+    "How one reader is chosen of several that suit. The default counts the connections that this process has on each, "
+    "so that a pool's prefill spreads evenly, a reader that joins fills up first, and ties are broken at random so "
+    "that many processes do not start on the same one."
+)
+_WEIGHTS = "The readers' shares with `aurora_balance=weighted`; one that is not named has the weight 1, 0 is none."
+_MAX_LAG = (
+    "Readers with a higher replica lag at the last look are left out, and so are those whose lag is unknown: the "
+    "bound is a promise. By default there is none, as at Aurora's reader endpoint."
+)
+_ZONES = (
+    "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."
+)
+_ZONE_MAP = "The instances' zones, which no SQL source tells."
+_FALLBACK = (
+    "What the role `reader` does while no reader suits: take the writer, as Aurora's own reader endpoint does in a "
+    "cluster without readers, or raise an error."
+)
+_INSTANCE_HOST = (
+    "Where instances are dialled when their names do not follow from the host: a template with `{id}`, or a map. For "
+    "clusters behind an IP, a tunnel, private DNS or a load balancer."
+)
+_DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
+_TRUST = (
+    "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
+    "because whoever answers DNS could then name a server of his own."
+)
+_SOURCE = "How the topology is asked for; `auto` recognises Aurora on the first connection."
+_CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
+_CONNECT_TIMEOUT = (
+    "How long one dial of one instance may take. 5 s is ample for TLS across regions and short enough to try several "
+    "instances within `aurora_failover_timeout`."
+)
+_FAILOVER_TIMEOUT = (
+    "How long a connect goes on looking for a suitable instance. Failovers of Aurora typically end within 30 s, 60 s "
+    "is the quoted worst; a shorter default would turn failovers that end well into errors. 0: one round only."
+)
+_DNS_TIMEOUT = "How long a name server may take to answer before the system's resolver is asked."
+_QUARANTINE = (
+    "How long an instance that failed is only a last resort; doubled by each further failure up to 30 s, cleared by a "
+    "success. 0: never."
+)
+_REFRESH = "How often the topology is looked at while all is well."
+
+_HOSTS = "a template {id}…[:port], or id=host[:port],…"
+_SECONDS = "seconds, 0 or more"
+_POSITIVE = "seconds, more than 0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of one connection; times are in seconds. `describe` documents each.
+
+    Raises:
+        InvalidOption: values contradict each other.
+    """
+
+    role: WantedRole | None = field(
+        default=None,
+        metadata=_about(values.choice(WantedRole), "writer, reader, prefer-reader, any", "reader", _DEFAULT_ROLE),
+    )
+    balance: Balance = field(
+        default=Balance.LEAST_CONNECTIONS,
+        metadata=_about(values.choice(Balance), ", ".join(each.value for each in Balance), "random", _BALANCE),
+    )
+    weights: tuple[tuple[str, int], ...] = field(
+        default=(), metadata=_about(values.weights, "id=whole number,…", "demo-2=3,demo-3=1", _WEIGHTS)
+    )
+    max_lag: float | None = field(default=None, metadata=_about(values.seconds, _SECONDS, "0.1", _MAX_LAG))
+    zones: tuple[frozenset[str], ...] = field(
+        default=(),
+        metadata=_about(values.zone_tiers, "zone+zone,zone,…", "eu-west-1a,eu-west-1b+eu-west-1c", _ZONES),
+    )
+    zone_map: tuple[tuple[str, str], ...] = field(
+        default=(), metadata=_about(values.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP)
+    )
+    reader_fallback: ReaderFallback = field(
+        default=ReaderFallback.WRITER,
+        metadata=_about(values.choice(ReaderFallback), "writer, error", "error", _FALLBACK),
+    )
+    instance_host: InstanceHosts | None = field(
+        default=None, metadata=_about(values.instance_hosts, _HOSTS, "{id}.db.internal", _INSTANCE_HOST)
+    )
+    dns: HostPort | None = field(
+        default=None, metadata=_about(values.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
+    )
+    trust_cname: bool = field(default=False, metadata=_about(values.truth, "on, off", "on", _TRUST))
+    source: Source = field(
+        default=Source.AUTO,
+        metadata=_about(values.choice(Source), "auto, aurora, postgresql", "postgresql", _SOURCE),
+    )
+    cluster: str | None = field(default=None, metadata=_about(values.text, "any text", "orders", _CLUSTER))
+    connect_timeout: float = field(
+        default=5.0, metadata=_about(values.positive_seconds, _POSITIVE, "2", _CONNECT_TIMEOUT)
+    )
+    failover_timeout: float = field(default=60.0, metadata=_about(values.seconds, _SECONDS, "30", _FAILOVER_TIMEOUT))
+    dns_timeout: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "0.5", _DNS_TIMEOUT))
+    quarantine: float = field(default=1.0, metadata=_about(values.seconds, _SECONDS, "5", _QUARANTINE))
+    refresh: float = field(default=30.0, metadata=_about(values.positive_seconds, _POSITIVE, "10", _REFRESH))
+
+    def __post_init__(self) -> None:
+        if self.weights and self.balance is not Balance.WEIGHTED:
+            raise InvalidOption(
+                f"{PREFIX}weights has no effect with {PREFIX}balance={self.balance.value}: "
+                f"remove it, or set {PREFIX}balance=weighted"
+            )
+
+
+PROFILES: Mapping[str, Options] = MappingProxyType(
+    {
+        "default": Options(),
+        # A service that would rather fail its own request: half of the worst failover, a fresh view.
+        "aggressive": Options(
+            connect_timeout=2.0, failover_timeout=30.0, dns_timeout=0.5, quarantine=0.5, refresh=10.0
+        ),
+        # A batch job that would rather wait: ten minutes is what creating a new writer takes without a replica.
+        "patient": Options(connect_timeout=15.0, failover_timeout=600.0, dns_timeout=3.0, quarantine=2.0, refresh=60.0),
+    }
+)
+"""Named sets of values; `Options` of the profile ``default`` are the defaults."""
+
+_FIELDS = MappingProxyType({PREFIX + each.name: each for each in fields(Options)})
+
+
+def split(params: Mapping[str, object]) -> tuple[Options, dict[str, object]]:
+    """Part a flat mapping into the options and what is left for libpq.
+
+    Args:
+        params: a parsed conninfo, the query of a URL, keyword arguments. Values are text or typed; an ``aurora_`` key
+            whose value is None counts as not given.
+
+    Returns:
+        The options, and the other items in their order.
+
+    Raises:
+        InvalidOption: an ``aurora_`` key is unknown, its value is malformed, or options contradict each other.
+    """
+    rest = {key: value for key, value in params.items() if not is_option(key)}
+    given = {key: value for key, value in params.items() if is_option(key) and value is not None}
+    base = _profile(given.pop(PROFILE, "default"))
+    explicit = {_known(key).name: read_value(key, value) for key, value in given.items()}
+    _refuse_contradictions(explicit)
+    return replace(base, **explicit), rest
+
+
+def is_option(key: str) -> bool:
+    """Whether a key is for this library, spelled well or not."""
+    return key.lower().startswith(PREFIX)
+
+
+def read_value(key: str, value: object) -> Any:
+    """The typed value of one option.
+
+    Raises:
+        InvalidOption: the key is unknown or the value malformed.
+    """
+    metadata = _known(key).metadata
+    try:
+        return metadata["read"](value)
+    except ValueError as error:
+        accepted = f"accepted: {metadata['accepts']}; for example {key}={metadata['example']}"
+        raise InvalidOption(f"{key}={value!r}: {error} ({accepted})") from None
+
+
+def describe() -> list[OptionDoc]:
+    """The documentation of every option, in the order of `Options`; ``aurora_profile`` comes first."""
+    names = ", ".join(PROFILES)
+    about = "A named set of values for the options below; an option given explicitly wins over it."
+    docs = [OptionDoc(PROFILE, names, "default", MappingProxyType({}), "patient", about)]
+    for key, each in _FIELDS.items():
+        assert each.default is not MISSING
+        written = {name: getattr(options, each.name) for name, options in PROFILES.items()}
+        profiles = {name: _written(value) for name, value in written.items() if value != each.default}
+        docs.append(
+            OptionDoc(
+                key,
+                each.metadata["accepts"],
+                _written(each.default),
+                MappingProxyType(profiles),
+                each.metadata["example"],
+                each.metadata["description"],
+            )
+        )
+    return docs
+
+
+def _written(value: object) -> str:
+    if value is None or value == ():
+        return ""
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}"
+
+
+def _known(key: str) -> Any:
+    """The field of an option."""
+    try:
+        return _FIELDS[key]
+    except KeyError:
+        raise InvalidOption(f"unknown option {key}: {_suggestion(key)}") from None
+
+
+def _suggestion(key: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
+
+    known = [PROFILE, *_FIELDS]
+    if near := get_close_matches(key.lower(), known, n=1):
+        return f"did you mean {near[0]}?"
+    return f"the options are {', '.join(known)}"
+
+
+def _profile(name: object) -> Options:
+    found = PROFILES.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise InvalidOption(f"{PROFILE}={name!r}: no such profile (accepted: {', '.join(PROFILES)})")
+    return found
+
+
+def _refuse_contradictions(explicit: Mapping[str, Any]) -> None:
+    """Refuse what could only be a misunderstanding; `Options` itself checks what needs no knowledge of the keys."""
+    role = explicit.get("role", WantedRole.READER)
+    if "reader_fallback" in explicit and role is not WantedRole.READER:
+        raise InvalidOption(
+            f"{PREFIX}reader_fallback has no effect with {PREFIX}role={role.value}: "
+            f"remove it, or set {PREFIX}role=reader"
+        )
