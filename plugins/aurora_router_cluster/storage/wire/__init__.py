@@ -1,0 +1,1 @@
+"""PostgreSQL's replication protocol, both ends: the writer's log in, the readers' log out."""
