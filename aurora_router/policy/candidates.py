@@ -1,0 +1,192 @@
+"""Who may serve a request, and who rather than whom: filters and preferences.
+
+Theory. A *filter* enforces what was promised (the role, the lag): whoever fails it is out, and why is kept for people.
+A *preference* only orders: 0 is best, the higher the later. Preferences are compared in the order of `PREFERENCES`, so
+a suitable instance that just failed comes after every one that did not, the fall-back after every reader, and zones
+decide among equals. Choosing within equals is the business of `choosers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.instance import Instance, Role
+from aurora_router.policy.options import Balance, Options, ReaderFallback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from aurora_router.model.view import View
+    from aurora_router.policy.quarantine import Quarantine
+
+
+def is_writer(instance: Instance) -> bool:
+    """Whether an instance is the accepted writer."""
+    return instance.role is Role.WRITER
+
+
+class Random(Protocol):
+    """A source of randomness; a `random.Random` is one."""
+
+    def random(self) -> float:
+        """A number of [0, 1)."""
+        ...
+
+
+class Load(NamedTuple):
+    """What this process puts on an instance.
+
+    Attributes:
+        connections: open ones, and those being opened.
+        latency: of its answers to dials, in seconds; None: not measured yet.
+    """
+
+    connections: int = 0
+    latency: float | None = None
+
+
+NO_LOAD = Load()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What filters, preferences and choosers look at; see `balance.select` for the meaning of each."""
+
+    view: View
+    options: Options
+    role: WantedRole
+    loads: Mapping[str, Load]
+    quarantine: Quarantine
+    now: float
+    rng: Random
+    turn: int
+
+    def load(self, instance: Instance) -> Load:
+        """What this process puts on an instance."""
+        return self.loads.get(instance.id, NO_LOAD)
+
+    def zone(self, instance: Instance) -> str | None:
+        """An instance's zone: the user's word first."""
+        return dict(self.options.zone_map).get(instance.id.lower(), instance.zone)
+
+    def weight(self, instance: Instance) -> int:
+        """An instance's share with the balance ``weighted``: 1 for one that is not named, and for all as a writer."""
+        if self.role is WantedRole.WRITER:
+            return 1
+        return dict(self.options.weights).get(instance.id.lower(), 1)
+
+
+class Exclusion(NamedTuple):
+    """Why an instance does not suit, as the end of a sentence that begins with its name."""
+
+    instance: Instance
+    reason: str
+
+
+class Candidates(NamedTuple):
+    """Who still suits, in the order of the view, and who does not."""
+
+    kept: tuple[Instance, ...]
+    left_out: tuple[Exclusion, ...] = ()
+
+    def sift(self, verdict: Callable[[Instance], str | None]) -> Candidates:
+        """Leave out those for which `verdict` gives a reason."""
+        judged = [(each, verdict(each)) for each in self.kept]
+        kept = tuple(each for each, reason in judged if reason is None)
+        return Candidates(kept, self.left_out + tuple(Exclusion(each, why) for each, why in judged if why is not None))
+
+
+# ---------------------------------------------------------------- filters: (candidates, context) -> candidates
+
+
+def by_role(candidates: Candidates, context: Context) -> Candidates:
+    """Those with the wanted role, and those that may stand in for it.
+
+    An instance whose role is unknown stays: whoever connects asks it, and it is asked after those that are known.
+    """
+    fallback = context.options.reader_fallback is ReaderFallback.WRITER
+
+    def verdict(instance: Instance) -> str | None:
+        if context.role is WantedRole.ANY or instance.role is Role.UNKNOWN:
+            return None
+        if context.role is WantedRole.WRITER:
+            return None if is_writer(instance) else "it is a reader"
+        if not is_writer(instance) or context.role is WantedRole.PREFER_READER or fallback:
+            return None
+        return "it is the writer, and aurora_reader_fallback=error"
+
+    return candidates.sift(verdict)
+
+
+def by_lag(candidates: Candidates, context: Context) -> Candidates:
+    """Those within ``aurora_max_lag``: a promise, so an unknown lag is not within it. The writer lags behind nobody.
+
+    An instance whose role is unknown stays, as in `by_role`: it tells its lag when it is asked for its role.
+    """
+    limit = context.options.max_lag
+    if limit is None:
+        return candidates
+
+    def verdict(instance: Instance) -> str | None:
+        if is_writer(instance) or instance.role is Role.UNKNOWN:
+            return None
+        if instance.lag is None:
+            return f"its lag is unknown, and aurora_max_lag is {limit:g} s"
+        return f"lag {instance.lag:g} s > aurora_max_lag {limit:g} s" if instance.lag > limit else None
+
+    return candidates.sift(verdict)
+
+
+def by_weight(candidates: Candidates, context: Context) -> Candidates:
+    """Without those of weight 0, where weights count."""
+    if context.options.balance is not Balance.WEIGHTED:
+        return candidates
+    return candidates.sift(lambda instance: None if context.weight(instance) else "its weight is 0")
+
+
+FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_role, by_lag, by_weight)
+
+
+def suitable(instances: Iterable[Instance], context: Context) -> Candidates:
+    """All filters, one after the other."""
+    candidates = Candidates(tuple(instances))
+    for each in FILTERS:
+        candidates = each(candidates, context)
+    return candidates
+
+
+# ---------------------------------------------------------------- preferences: (instance, context) -> 0, 1, …
+
+
+def not_failed(instance: Instance, context: Context) -> int:
+    """Those in quarantine are a last resort."""
+    return 1 if context.quarantine.remaining(instance.id, context.now) > 0 else 0
+
+
+def in_role(instance: Instance, context: Context) -> int:
+    """Those known to have the wanted role, then those of unknown role, then the writer in place of a reader."""
+    if context.role is WantedRole.ANY:
+        return 0
+    if instance.role is Role.UNKNOWN:
+        return 1
+    return 2 if is_writer(instance) and context.role is not WantedRole.WRITER else 0
+
+
+def in_zone(instance: Instance, context: Context) -> int:
+    """The number of the instance's zone tier; elsewhere is one more than the last."""
+    zone = context.zone(instance) if context.options.zones else None
+    for number, tier in enumerate(context.options.zones):
+        if zone in tier:
+            return number
+    return len(context.options.zones)
+
+
+PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, in_zone)
+Rank = tuple[int, ...]
+
+
+def rank(instance: Instance, context: Context) -> Rank:
+    """How much an instance is preferred, by each of `PREFERENCES`; the lowest is best."""
+    return tuple(each(instance, context) for each in PREFERENCES)

@@ -1,0 +1,62 @@
+"""Selections in words, for errors and for ``aurora-router explain``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.instance import Role
+from aurora_router.policy.candidates import is_writer
+
+if TYPE_CHECKING:
+    from aurora_router.model.instance import Instance
+    from aurora_router.policy.balance import Selection
+    from aurora_router.policy.candidates import Context
+
+
+def reason(selection: Selection) -> str:
+    """Why the first choice, or why nobody, in one sentence."""
+    context = selection.context
+    out = "; ".join(f"{each.id} left out: {why}" for each, why in selection.left_out)
+    if not selection.order:
+        return f"no {_wanted(context.role)} suits ({out or 'no instance is known'})"
+    first = selection.order[0]
+    chosen = f"{first.id}, {_described(first, context)}"
+    if is_writer(first) and context.role in {WantedRole.READER, WantedRole.PREFER_READER}:
+        return f"{chosen}, in place of a reader ({out or 'no other instance is at hand'})"
+    equals = selection.ranks.count(selection.ranks[0])
+    return f"{chosen}, by {context.options.balance.value} of {equals}" if equals > 1 else f"{chosen}, the best one"
+
+
+def lines(selection: Selection) -> list[str]:
+    """Every instance of the view in one line: first those in the order of preference, then those left out."""
+    told = [
+        f"{number}. {each.id}: {_described(each, selection.context)}" for number, each in enumerate(selection.order, 1)
+    ]
+    return told + [f"{each.id} left out: {why}" for each, why in selection.left_out]
+
+
+def _wanted(role: WantedRole) -> str:
+    return "instance" if role is WantedRole.ANY else "reader" if role is WantedRole.PREFER_READER else role.value
+
+
+def _described(instance: Instance, context: Context) -> str:
+    """What counts about an instance."""
+    load = context.load(instance)
+    facts = [_role(instance)]
+    if zone := context.zone(instance):
+        facts.append(f"zone {zone}")
+    if instance.lag is not None and not is_writer(instance):
+        facts.append(f"lag {instance.lag:g} s")
+    facts.append(f"{load.connections} connection{'' if load.connections == 1 else 's'} from here")
+    if load.latency is not None:
+        facts.append(f"latency {load.latency * 1000:.3g} ms")
+    if left := context.quarantine.remaining(instance.id, context.now):
+        facts.append(f"failed lately, a last resort for {left:.3g} s more")
+    return ", ".join(facts)
+
+
+def _role(instance: Instance) -> str:
+    if is_writer(instance):
+        return "the writer"
+    return "its role has to be asked" if instance.role is Role.UNKNOWN else "a reader"

@@ -1,0 +1,82 @@
+"""Instances that just failed: only a last resort for a while.
+
+Theory. A dead reader that stays in the rotation costs every connect a time-out; one that is taken out for good never
+comes back. So a failure takes an instance out for a base time, each further *incident* doubles it up to `MAX_SECONDS`,
+a success clears it. Many connections that fail with the same instance at the same moment are one incident: a failure
+during the quarantine does not prolong it, unless it is of a try that began within it (a last resort that failed too).
+Whoever behaved for `MAX_SECONDS` after its quarantine starts anew.
+
+Invariant: no quarantine reaches further than `MAX_SECONDS` beyond the failure that caused it.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_SECONDS = 30.0
+"""Longest quarantine: about the length of a failover, after which looking again is worth a dial."""
+
+
+class _Term(NamedTuple):
+    """One instance's quarantine: when it began and ends (the world's time), how long it is; all in seconds."""
+
+    since: float
+    until: float
+    length: float
+
+
+_NO_TERMS: Mapping[str, _Term] = MappingProxyType({})
+
+
+class Quarantine:
+    """Who is kept away from, until when; immutable: `failed` and `succeeded` give the next one."""
+
+    __slots__ = ("_terms",)
+
+    def __init__(self, terms: Mapping[str, _Term] = _NO_TERMS) -> None:
+        self._terms = terms
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Quarantine) and self._terms == other._terms
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._terms.items()))
+
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{id_} until {term.until:g}" for id_, term in self._terms.items())
+        return f"<Quarantine {terms or 'of nobody'}>"
+
+    def remaining(self, instance: str, now: float) -> float:
+        """Seconds that an instance is still kept away from; 0.0: it is not."""
+        term = self._terms.get(instance)
+        return max(0.0, term.until - now) if term is not None else 0.0
+
+    def failed(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
+        """After a failure.
+
+        Args:
+            instance: who failed.
+            now: the world's time, in seconds.
+            base: length of a first quarantine, in seconds; 0 or less: none.
+            began: when the try that failed began; None: unknown, which counts as before the quarantine.
+        """
+        if base <= 0:
+            return self
+        term = self._terms.get(instance)
+        if term is not None and now < term.until and (began is None or began < term.since):
+            return self
+        length = min(base if term is None else max(base, 2 * term.length), MAX_SECONDS)
+        if term is not None and now - term.until > MAX_SECONDS:
+            length = min(base, MAX_SECONDS)
+        remembered = {id_: each for id_, each in self._terms.items() if now - each.until <= MAX_SECONDS}
+        return Quarantine(MappingProxyType(remembered | {instance: _Term(now, now + length, length)}))
+
+    def succeeded(self, instance: str) -> Quarantine:
+        """After a success."""
+        if instance not in self._terms:
+            return self
+        return Quarantine(MappingProxyType({id_: each for id_, each in self._terms.items() if id_ != instance}))
