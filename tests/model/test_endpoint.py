@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router.errors import MalformedHost
 from aurora_router.model.endpoint import (
     Endpoint,
     EndpointKind,
-    MalformedHost,
     WantedRole,
     default_role,
     instance_host,
