@@ -21,15 +21,14 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from aurora_router.errors import MalformedHost
 
 MAX_HOST_LENGTH = 253
 """Longest host name in characters (RFC 1035, section 2.3.4, in its presentation form)."""
 MAX_LABEL_LENGTH = 63
 """Longest part between two dots (RFC 1035, section 2.3.4)."""
-
-
-class MalformedHost(ValueError):
-    """A host that no resolver could take; the message says what is wrong with it and what to do."""
 
 
 class EndpointKind(enum.Enum):
@@ -174,8 +173,7 @@ _HEAD = r"(?P<label>[^.]+)\.(?P<prefix>cluster-ro-|cluster-custom-|cluster-|shar
 _XYZ = r"(?P<xyz>[0-9a-z]+)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Partition:
+class _Partition(NamedTuple):
     """A partition of AWS: its DNS suffix, the shape of its regions, the orders of region and service in use."""
 
     name: str

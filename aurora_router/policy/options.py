@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import MISSING, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurora_router.errors import InvalidOption
 from aurora_router.model.endpoint import WantedRole
@@ -53,8 +53,7 @@ class Source(str, enum.Enum):
     POSTGRESQL = "postgresql"
 
 
-@dataclass(frozen=True, slots=True)
-class OptionDoc:
+class OptionDoc(NamedTuple):
     """What a person should know of one option.
 
     Attributes:
