@@ -18,14 +18,19 @@ key its `UniqueViolation`. What a `RoutingError` adds is what was tried (`attemp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aurora_router.model.view import View
+
+
+_TOLD = 12
+"""How many (groups of) attempts a message lists; the attribute has all of them."""
 
 
 class AuroraRouterError(Exception):
@@ -58,6 +63,13 @@ class Attempt:
         return f"{self.target}: {self.outcome} ({self.seconds:.3f} s)"
 
 
+def _grouped(attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, str]]:
+    """Attempts that came to the same one after the other, as one with a count."""
+    for _, same in groupby(attempts, key=lambda attempt: (attempt.target, attempt.outcome)):
+        group = list(same)
+        yield group[-1], f", {len(group)} times" if len(group) > 1 else ""
+
+
 class RoutingError(AuroraRouterError, psycopg.OperationalError):
     """A connection could not be put on the right instance.
 
@@ -67,7 +79,10 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
     """
 
     def __init__(self, message: str, *, attempts: Sequence[Attempt] = (), view: View | None = None) -> None:
-        lines = [message, *(f"- {attempt}" for attempt in attempts)]
+        told = [f"- {attempt}{times}" for attempt, times in _grouped(attempts)]
+        if len(told) > _TOLD:
+            told = [f"- ({len(told) - _TOLD} earlier ones)", *told[-_TOLD:]]
+        lines = [message, *told]
         super().__init__("\n".join(lines))
         self.attempts = tuple(attempts)
         self.view = view

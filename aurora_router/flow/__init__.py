@@ -1,0 +1,5 @@
+"""Procedures: how a connection comes about, written once as coroutines over a `World`.
+
+Nothing here knows threads, event loops, sockets, clocks or drivers: those are the world's. The same code runs
+blocking, on asyncio, and in a simulation with a virtual clock.
+"""

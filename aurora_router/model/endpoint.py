@@ -46,6 +46,13 @@ class EndpointKind(enum.Enum):
     SOCKET = "local socket"
     OTHER = "own name"
 
+    @property
+    def described(self) -> str:
+        """The kind in a sentence: ``a cluster endpoint``, ``an IP address`` …"""
+        if self is EndpointKind.OTHER:
+            return "a name of one's own"
+        return f"{'an' if self.value[0] in 'aeiouI' else 'a'} {self.value}"
+
 
 class WantedRole(enum.Enum):
     """Which instances may serve a connection; the value is how the option ``aurora_role`` spells it."""

@@ -22,6 +22,8 @@ class Row:
         host: host name to dial, where the source tells one.
         port: TCP port to dial, where the source tells one.
         zone: availability zone, where known.
+        token: monotone evidence for the claim that it is the writer: the timeline (plain PostgreSQL) or the durable
+            LSN (Aurora); None when the source has none.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Row:
     host: str | None = None
     port: int | None = None
     zone: str | None = None
+    token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,13 @@ class Topology:
     Attributes:
         rows: what it told of the instances, itself included.
         observer: its own id; None when it could not tell (a source without such a function).
-        observer_is_writer: its own word about itself (not ``pg_is_in_recovery()``); None when not asked.
-        token: monotone evidence for the writer that it names: the timeline (plain PostgreSQL) or the durable LSN of
-            the writer's row (Aurora).
+        observer_is_writer: its own word about itself (``not pg_is_in_recovery()``); None when not asked.
         complete: whether the rows are the whole cluster (False: only the observer, as with plain PostgreSQL).
     """
 
     rows: tuple[Row, ...]
     observer: str | None = None
     observer_is_writer: bool | None = None
-    token: int | None = None
     complete: bool = True
 
 

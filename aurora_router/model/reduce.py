@@ -5,7 +5,7 @@ isolated instance keeps telling. None of them carries an epoch of the server's, 
 not be compared. So evidence is ordered:
 
 1. an instance's word about itself beats what rows of others say about it;
-2. between claims, the source's monotone token decides (see `Topology.token`): a lower one is older;
+2. between claims, the source's monotone token decides (see `Row.token`): a lower one is older;
 3. an instance that was the writer in an earlier epoch is accepted again only on its own word *and* a higher token
    (failback A -> B -> A is legal, a zombie A is not); an instance that never was one may also claim on an equal token;
 4. when the accepted writer has withdrawn (it said that it is a reader), its token no longer protects it: another
@@ -74,18 +74,20 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     rows = [row for row in seen.rows if _alive(row)]
     claimed = _claimed(rows, seen)
     own = claimed is not None and claimed == seen.observer
-    refusal = _refusal(view, claimed, seen.token, own=own)
+    token = next((row.token for row in rows if row.id == claimed), None)
+    refusal = _refusal(view, claimed, token, own=own)
     if refusal is not None and claimed is not None:
         refused = ClaimRefused(claimed, seen.observer, view.writer, refusal)
-        view, events = _own_word(view, seen, now)
-        return view, (refused, *events)
+        view, told = _own_word(view, seen, now)
+        return view, (refused, *told)
     withdrawn = claimed is None and view.writer is not None and view.writer == seen.observer
     writer = claimed if claimed is not None else None if withdrawn else view.writer
-    older = _older(view, seen.token, own=own)
+    older = _older(view, token, own=own)
     instances, events = _merge(view, rows, writer, now, closed=seen.complete and not older)
     if withdrawn and view.writer is not None:
         events = [WriterLost(view.writer), *events]
-    token = view.token if claimed is None or (older and not own) else seen.token
+    if claimed is None or older or token is None:
+        token = view.token
     return _accept(view, instances, writer, token, now, events)
 
 

@@ -1,0 +1,1 @@
+"""Decisions: pure functions and tables. What they need is passed to them."""

@@ -1,0 +1,209 @@
+"""`Connection` and `AsyncConnection`: psycopg's own classes, put on the right instance when they are made.
+
+Nothing is proxied: what comes out of ``connect`` is a subclass that overrides ``connect`` and ``close`` alone, so
+cursors, COPY, pipelines, notifications, adaptation, exceptions and speed are psycopg's.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from psycopg.rows import Row
+
+from aurora_router.flow.connect import connect as place
+from aurora_router.runtime import libpq
+from aurora_router.runtime.blocking import BlockingWorld, run
+from aurora_router.runtime.call import read_call
+from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.registry import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from psycopg.abc import AdaptContext, ConnParam
+    from psycopg.rows import AsyncRowFactory, RowFactory
+    from typing_extensions import Self
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import Placed, Target
+    from aurora_router.model.view import View
+    from aurora_router.policy.balance import Selection
+    from aurora_router.policy.route import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a connection is, and why.
+
+    Attributes:
+        instance: id of its instance; None behind a proxy, which does not tell.
+        generation: the instance's generation when the connection was made.
+    """
+
+    instance: str | None
+    generation: int
+    _cluster: Cluster
+    _why: Selection | Route
+
+    @property
+    def reason(self) -> str:
+        """Why this instance."""
+        return self._why.reason
+
+    @property
+    def view(self) -> View:
+        """The cluster as it is known now."""
+        return self._cluster.view
+
+    @property
+    def current(self) -> bool:
+        """Whether the instance is still what it was when the connection was made. Costs no round trip."""
+        return self.instance is None or self.view.is_current(self.instance, self.generation)
+
+
+_dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
+"""When a blocking dial has to be over, on the monotonic clock: psycopg's own limit is never below two seconds."""
+
+
+class _Routed:
+    """What both classes share: a placement."""
+
+    placement: Placement | None = None
+    """Where the connection is; None for one that was not made by ``connect``."""
+
+    def _place(self, placed: Placed[Any]) -> None:
+        self.placement = Placement(placed.instance, placed.generation, placed.cluster, placed.why)
+        if placed.instance is not None:
+            placed.cluster.hold(placed.instance, self)
+
+    def _leave(self) -> None:
+        placement = self.placement
+        if placement is not None and placement.instance is not None:
+            placement._cluster.drop(placement.instance, self)  # noqa: SLF001 - a private part of this module
+
+
+class Connection(_Routed, psycopg.Connection[Row]):
+    """A `psycopg.Connection` on the right instance of a cluster."""
+
+    @classmethod
+    def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: RowFactory[Row] | None = None,
+        cursor_factory: type[psycopg.Cursor[Row]] | None = None,
+        **kwargs: ConnParam | float,
+    ) -> Self:
+        """Connect to the instance that the host name, the options and the cluster's topology call for.
+
+        Takes what `psycopg.Connection.connect` takes, and every ``aurora_…`` option in `conninfo` or by keyword.
+
+        Raises:
+            NoInstanceAvailable: nothing that fits could be reached in time.
+            NameNotResolved: the host name has no address.
+            InvalidOption: an option is unknown, malformed or contradicts another.
+            MalformedHost: a host name that no resolver could take.
+            psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
+        """
+        call = read_call(conninfo, kwargs)
+
+        def open_(target: Target, seconds: float) -> Connection[Row]:
+            token = _dial_until.set(time.monotonic() + seconds * max(1, len(target.addresses)))
+            try:
+                return super(Connection, cls).connect(
+                    "",
+                    autocommit=autocommit,
+                    prepare_threshold=prepare_threshold,
+                    context=context,
+                    row_factory=row_factory,
+                    cursor_factory=cursor_factory,
+                    **libpq.dial_params(call.params, target, seconds),
+                )
+            finally:
+                _dial_until.reset(token)
+
+        world = BlockingWorld(open_, call.names)
+        placed: Placed[Connection[Row]] = run(place(world, REGISTRY.find, call.request, call.sources))
+        placed.connection._place(placed)  # noqa: SLF001 - of this very class
+        return cast("Self", placed.connection)
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keep a dial within the world's own limit, to the tenth of a second at which psycopg looks up."""
+        dialling = super()._connect_gen(*args, **kwargs)
+        until = _dial_until.get()
+        return dialling if until is None else _within(dialling, until)
+
+    def close(self) -> None:
+        """Close the connection, as psycopg does."""
+        self._leave()
+        super().close()
+
+
+class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
+    """A `psycopg.AsyncConnection` on the right instance of a cluster."""
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: AsyncRowFactory[Row] | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
+        **kwargs: ConnParam | float,
+    ) -> Self:
+        """Connect to the instance that the host name, the options and the cluster's topology call for.
+
+        Takes and raises what `Connection.connect` does.
+        """
+        call = read_call(conninfo, kwargs)
+
+        async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
+            return await super(AsyncConnection, cls).connect(
+                "",
+                autocommit=autocommit,
+                prepare_threshold=prepare_threshold,
+                context=context,
+                row_factory=row_factory,
+                cursor_factory=cursor_factory,
+                **libpq.dial_params(call.params, target, seconds),
+            )
+
+        world = EventLoopWorld(open_, call.names)
+        placed: Placed[AsyncConnection[Row]] = await place(world, REGISTRY.find, call.request, call.sources)
+        placed.connection._place(placed)  # noqa: SLF001 - of this very class
+        return cast("Self", placed.connection)
+
+    async def close(self) -> None:
+        """Close the connection, as psycopg does."""
+        self._leave()
+        await super().close()
+
+
+def _within(dialling: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:
+    """The same steps of a dial, given up when the time is over."""
+    wanted = next(dialling)
+    while True:
+        ready = yield wanted
+        if time.monotonic() > until:
+            dialling.close()
+            raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+        try:
+            wanted = dialling.send(ready)
+        except StopIteration as done:
+            return cast("psycopg.pq.abc.PGconn", done.value)
+
+
+def connect(conninfo: str = "", **kwargs: Any) -> Connection[Any]:
+    """Connect to the right instance of a cluster; short for `Connection.connect`."""
+    return Connection.connect(conninfo, **kwargs)

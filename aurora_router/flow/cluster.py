@@ -1,0 +1,166 @@
+"""The state of one cluster in one process: what procedures share.
+
+The view is immutable and swapped as a whole, so readers take no lock; changes take `lock`, which the runtime gives
+(a thread lock, or nothing in a simulation). Waiters are woken one by one: each is a callable of its own.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aurora_router.model.reduce import reduce
+from aurora_router.model.view import View
+from aurora_router.policy.balance import Load
+from aurora_router.policy.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from aurora_router.flow.source import Source
+    from aurora_router.model.event import Event
+    from aurora_router.model.observation import Observation
+
+Identity = tuple[str, str]
+"""(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
+
+
+class Home(Protocol):
+    """Where the clusters of a process are kept."""
+
+    def settle(self, cluster: Cluster) -> Cluster:
+        """The one cluster that `cluster`, whose topology is known by now, turns out to be."""
+        ...
+
+    def publish(self, cluster: Cluster, event: Event) -> None:
+        """Tell whoever listens."""
+        ...
+
+
+class Cluster:
+    """What this process knows of one cluster, and its connections to it."""
+
+    def __init__(
+        self, identity: Identity, home: Home, lock: AbstractContextManager[Any], *, pinned: bool = False
+    ) -> None:
+        self.identity = identity
+        self.pinned = pinned
+        self.home = home
+        self.lock = lock
+        self.view = View()
+        self.quarantine = Quarantine()
+        self.source: Source | None = None
+        self.reports_role = False
+        self.turn = 0
+        self.by_address: dict[str, str] = {}
+        self.warned: set[str] = set()
+        self.news = 0
+        self._learning = False
+        self._waiters: set[Callable[[], None]] = set()
+        self._dialling: dict[str, int] = {}
+        self._latency: dict[str, float] = {}
+        self._connections: dict[str, weakref.WeakSet[Any]] = {}
+
+    @property
+    def name(self) -> str:
+        """The cluster, as people would call it."""
+        scope, label = self.identity
+        return label or scope
+
+    # ------------------------------------------------------------ the view
+
+    def observe(self, observation: Observation, now: float) -> tuple[Event, ...]:
+        """Let an observation change the view; wakes the waiters and publishes what happened."""
+        with self.lock:
+            before = self.view
+            self.view, events = reduce(before, observation, now)
+            changed = self.view is not before
+        if changed:
+            self.wake()
+        for event in events:
+            self.home.publish(self, event)
+        return events
+
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again."""
+        with self.lock:
+            self.news += 1
+            waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            waiter()
+
+    def add_waiter(self, waiter: Callable[[], None]) -> None:
+        """Call `waiter` once, from any thread, at the next change."""
+        with self.lock:
+            self._waiters.add(waiter)
+
+    def drop_waiter(self, waiter: Callable[[], None]) -> None:
+        """Forget a waiter that no longer waits."""
+        with self.lock:
+            self._waiters.discard(waiter)
+
+    def begin_learning(self) -> bool:
+        """Whether the caller is to learn the topology; False: somebody else is at it."""
+        with self.lock:
+            if self._learning:
+                return False
+            self._learning = True
+            return True
+
+    def end_learning(self) -> None:
+        """Learning came to an end, well or not."""
+        with self.lock:
+            self._learning = False
+        self.wake()
+
+    # ------------------------------------------------------------ success and failure
+
+    def failed(self, instance: str, now: float, base: float, began: float) -> None:
+        """Keep away from an instance for a while; see `Quarantine.failed`."""
+        with self.lock:
+            self.quarantine = self.quarantine.failed(instance, now, base, began)
+
+    def succeeded(self, instance: str, latency: float) -> None:
+        """An instance answered a dial within `latency` seconds."""
+        with self.lock:
+            self.quarantine = self.quarantine.succeeded(instance)
+            known = self._latency.get(instance)
+            self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
+
+    # ------------------------------------------------------------ load
+
+    def loads(self, ids: Iterable[str]) -> dict[str, Load]:
+        """Connections in use or being made, and dial latency, of each instance."""
+        return {id_: Load(self.connections(id_), self._latency.get(id_)) for id_ in ids}
+
+    def connections(self, instance: str) -> int:
+        """How many connections of this process are open, or being opened, to `instance`."""
+        held = self._connections.get(instance)
+        return self._dialling.get(instance, 0) + (len(held) if held is not None else 0)
+
+    def reserve(self, instance: str) -> None:
+        """Count a dial that has begun. The caller holds `lock`, so that choosing and counting are one step."""
+        self._dialling[instance] = self._dialling.get(instance, 0) + 1
+
+    def release(self, instance: str) -> None:
+        """Undo `reserve`."""
+        with self.lock:
+            self._dialling[instance] -= 1
+
+    def hold(self, instance: str, connection: Any) -> None:
+        """Count an open connection, until it is dropped or garbage."""
+        with self.lock:
+            self._connections.setdefault(instance, weakref.WeakSet()).add(connection)
+
+    def drop(self, instance: str, connection: Any) -> None:
+        """A connection was closed."""
+        with self.lock:
+            held = self._connections.get(instance)
+            if held is not None:
+                held.discard(connection)
+
+    def held(self, instance: str) -> list[Any]:
+        """The open connections to `instance`."""
+        with self.lock:
+            return list(self._connections.get(instance, ()))

@@ -1,0 +1,476 @@
+"""Putting one connection on the right instance.
+
+Theory. The first connection to a cluster goes through the given name, and one topology query on that very connection
+tells the cluster. From then on the view decides: an instance is chosen, dialled by its own name, and its role is
+checked against what it reports of itself at start-up, which costs nothing. Whatever contradicts the view (a role that
+differs, a dial that fails) is an observation, changes the view by `reduce`, and the choice is made anew, until a
+connection fits or the time is up.
+
+Invariants: a connection that is handed out served the wanted role when it was made, by the server's own word; every
+connection that is not handed out is closed, also on cancellation; every reservation is released.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic
+
+from aurora_router.errors import Attempt, NameNotResolved, NoInstanceAvailable
+from aurora_router.flow.learn import ask_standby, ask_topology
+from aurora_router.flow.world import ConnT, DialFailed, Placed, Target, World
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.instance import Instance, Role
+from aurora_router.model.observation import Failure, Row, Topology
+from aurora_router.policy.balance import Selection, select
+from aurora_router.policy.options import ReaderFallback
+from aurora_router.policy.route import Address, Mode, Request, Route, leads_elsewhere, locate, route
+from aurora_router.policy.verdict import FaultKind, Next, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.source import Source
+
+
+class _Unplaced(Exception):
+    """This round came to nothing; another one may not."""
+
+
+class Connecting(Generic[ConnT]):
+    """One connect: what it was asked for, what it has tried."""
+
+    def __init__(
+        self, world: World[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
+    ) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.request = request
+        self.route = route
+        self.sources = sources
+        self.attempts: list[Attempt] = []
+        self.doubt = False
+        self._started = world.now()
+        self._alive = False
+        self._last: BaseException | None = None
+        self._asked: list[str] = []
+
+    async def run(self) -> Placed[ConnT]:
+        """Connect, and go on trying for as long as it makes sense.
+
+        Raises:
+            NoInstanceAvailable: nothing that fits could be reached in time.
+            Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
+        """
+        try:
+            return await self._once()
+        except _Unplaced as why:
+            self._last = why
+        from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
+
+        self.doubt = True
+        try:
+            async for attempt in reconnecting(self.world, self.cluster, self.left, retry_on=_Unplaced):
+                with attempt:
+                    return await self._once()
+        except _Unplaced as why:
+            self._last = why
+        raise self._given_up() from self._cause()
+
+    def left(self) -> float:
+        """Seconds for which it makes sense to go on, at least 0."""
+        return max(0.0, self._started + self._patience() - self.world.now())
+
+    # ------------------------------------------------------------ one round
+
+    async def _once(self) -> Placed[ConnT]:
+        if self.route.mode is Mode.THROUGH:
+            return await self._pass()
+        if self._by_name():
+            return await self._through_name()
+        if self.route.mode is Mode.PINNED:
+            return await self._pinned()
+        return await self._chosen()
+
+    def _by_name(self) -> bool:
+        """Whether instances can't be dialled, so that the given name has to do."""
+        if self.route.mode is Mode.NAME:
+            return True
+        source = self.cluster.source
+        told = self.cluster.view.known and (source is None or not source.complete)
+        return told and self.route.mode is Mode.INSTANCES
+
+    async def _pass(self) -> Placed[ConnT]:
+        connection = await self._dial(await self._given(self.request.given[0]), None)
+        return Placed(connection, self.cluster, None, 0, self.route)
+
+    async def _through_name(self) -> Placed[ConnT]:
+        """Dial the given name and check the role alone."""
+        target = await self._given(self.request.given[0])
+        connection = await self._dial(target, None)
+        try:
+            instance = await self._recognise(connection, target)
+            if await self._serves(connection, instance):
+                return self._placed(connection, instance, self.route)
+        except BaseException:
+            await self.world.discard(connection)
+            raise
+        await self.world.discard(connection)
+        raise _Unplaced(f"{target.name} led to a {instance.role.value} ({instance.id})")
+
+    async def _pinned(self) -> Placed[ConnT]:
+        """Dial the one instance that the name means."""
+        name = self.route.endpoint.label or ""
+        known = next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
+        if known is None:
+            connection, known = await self._learn_through(self.request.given[0])
+            return self._placed(connection, known, self.route)
+        connection = await self._reserved_dial(known)
+        return self._placed(connection, known, self.route)
+
+    async def _chosen(self) -> Placed[ConnT]:
+        """Dial the instance that the policy chooses, by the topology."""
+        spare = await self._know()
+        try:
+            placed = await self._walk(self._select(spare, reserving=True), spare)
+        except BaseException:
+            if spare is not None:
+                await self.world.discard(spare[0])
+            raise
+        if spare is not None and placed.connection is not spare[0]:
+            await self.world.discard(spare[0])
+        return placed
+
+    async def _walk(self, selection: Selection, spare: tuple[ConnT, Instance] | None) -> Placed[ConnT]:
+        """Try the selected instances in their order; the first one is reserved already, unless it is the spare."""
+        reserved = True
+        for instance in selection.order:
+            if spare is not None and spare[1].id == instance.id:
+                return self._placed(spare[0], instance, selection)
+            arrived = await self._try(instance, reserved=reserved)
+            if arrived is not None:
+                return self._placed(*arrived, selection)
+            reserved = False
+        raise _Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
+
+    async def _try(self, instance: Instance, *, reserved: bool) -> tuple[ConnT, Instance] | None:
+        """Dial one instance and check its role; None: go on to the next."""
+        try:
+            connection = await self._reserved_dial(instance, reserved=reserved)
+        except _Unplaced as why:
+            self._last = why
+            return None
+        try:
+            found = await self._confirmed(connection, instance)
+            if found is not None:
+                return connection, found
+        except BaseException:
+            await self.world.discard(connection)
+            raise
+        await self.world.discard(connection)
+        return None
+
+    # ------------------------------------------------------------ choosing
+
+    def _select(self, spare: tuple[ConnT, Instance] | None, *, reserving: bool = False) -> Selection:
+        """Choose by the policy; choosing and counting the choice are one step, so that concurrent connects spread."""
+        cluster = self.cluster
+        with cluster.lock:
+            selection = select(
+                cluster.view,
+                self.request.options,
+                self.route.role,
+                loads=cluster.loads(cluster.view.instances),
+                quarantine=cluster.quarantine,
+                now=self.world.now(),
+                rng=self.world,
+                turn=cluster.turn,
+            )
+            if spare is not None:
+                selection = selection.preferring(spare[1].id)
+            if reserving and selection.order:
+                cluster.turn += 1
+                if spare is None or selection.order[0].id != spare[1].id:
+                    cluster.reserve(selection.order[0].id)
+        return selection
+
+    # ------------------------------------------------------------ knowing the cluster
+
+    async def _know(self) -> tuple[ConnT, Instance] | None:
+        """Have a view; returns the connection that it was learned on, where one was needed."""
+        cluster = self.cluster
+        if cluster.view.known and not self.doubt:
+            return None
+        news = cluster.news
+        if cluster.begin_learning():
+            try:
+                return await self._learn()
+            finally:
+                cluster.end_learning()
+        await self.world.changed(cluster, news, self.left())
+        return None if self.cluster.view.known else await self._learn()
+
+    async def _learn(self) -> tuple[ConnT, Instance]:
+        """Ask for the topology: through the given names first, in doubt each time somebody else."""
+        if self.route.mode is Mode.LIST:
+            return await self._learn_list()
+        seeds: list[Address | Instance] = list(self.request.given)
+        if self.doubt:
+            seeds += self.cluster.view.instances.values()
+        seeds.sort(key=lambda seed: self._asked.count(_seed_name(seed)))
+        for seed in seeds:
+            self._asked.append(_seed_name(seed))
+            try:
+                return await self._learn_through(seed)
+            except _Unplaced as why:
+                self._last = why
+        raise _Unplaced("nobody answered who could tell the topology")
+
+    async def _learn_list(self) -> tuple[ConnT, Instance]:
+        """Ask the hosts of a list one after the other; the writer ends the search for a writer."""
+        kept: tuple[ConnT, Instance] | None = None
+        try:
+            for seed in list(self.cluster.view.instances.values()):
+                try:
+                    arrived = await self._learn_through(seed)
+                except _Unplaced as why:
+                    self._last = why
+                    continue
+                if kept is not None:
+                    await self.world.discard(kept[0])
+                kept = arrived
+                if self.route.role is WantedRole.WRITER and arrived[1].role is Role.WRITER:
+                    break
+        except BaseException:
+            if kept is not None:
+                await self.world.discard(kept[0])
+            raise
+        if kept is None:
+            raise _Unplaced("none of the hosts given answered")
+        return kept
+
+    async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
+        target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
+        connection = await self._dial(target, None if isinstance(seed, Address) else seed)
+        try:
+            return connection, await self._recognise(connection, target)
+        except BaseException:
+            await self.world.discard(connection)
+            raise
+
+    async def _recognise(self, connection: ConnT, target: Target) -> Instance:
+        """Which instance a connection through a name led to."""
+        where = f"{self.world.address(connection)}:{target.port}"
+        known = self.cluster.view.instances.get(self.cluster.by_address.get(where, ""))
+        if known is not None and not self.doubt:
+            standby = await self._standby(connection, target.name, known)
+            if standby is (known.role is not Role.WRITER):
+                return known
+        instance = await self._ask(connection, target.name)
+        self.cluster.by_address[where] = instance.id
+        return instance
+
+    async def _ask(self, connection: ConnT, asked: str) -> Instance:
+        """One topology query; its answer changes the view. Returns the instance that answered."""
+        cluster = self.cluster
+        sources = self.sources if cluster.source is None else (cluster.source,)
+        started = self.world.now()
+        try:
+            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(asked, failed, started, None) from failed
+        if answer is None:
+            standby = await self._standby(connection, asked, None)
+            topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
+        else:
+            cluster.source, topology = answer
+            standby = not topology.observer_is_writer
+            reported = self.world.in_hot_standby(connection)
+            cluster.reports_role = reported is not None and reported == standby
+        cluster.observe(topology, self.world.now())
+        self.cluster = cluster.home.settle(cluster)
+        if self.cluster is not cluster:
+            self.cluster.observe(topology, self.world.now())
+        observer = topology.observer or asked
+        return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
+
+    # ------------------------------------------------------------ checking roles
+
+    async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
+        started = self.world.now()
+        try:
+            return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, instance) from failed
+
+    async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
+        """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
+
+        The generation that counts is the one from before the dial, unless the server was asked again.
+        """
+        try:
+            standby = await self._standby(connection, instance.id, instance)
+            if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
+                return instance
+            found = await self._ask(connection, instance.id)
+        except _Unplaced as why:
+            self._last = why
+            return None
+        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None).order)
+        return found if fits else None
+
+    async def _serves(self, connection: ConnT, instance: Instance) -> bool:
+        """Whether the instance behind a name has the wanted role, by its own word."""
+        role = self.route.role
+        if role in {WantedRole.ANY, WantedRole.PREFER_READER}:
+            return True
+        standby = await self._standby(connection, instance.id, instance)
+        if role is WantedRole.WRITER:
+            return not standby and self.cluster.view.writer in {None, instance.id}
+        alone = not any(True for _ in self.cluster.view.readers())
+        return standby or (alone and self.request.options.reader_fallback is ReaderFallback.WRITER)
+
+    # ------------------------------------------------------------ dialling
+
+    async def _given(self, address: Address) -> Target:
+        """The target that the user named."""
+        if address.hostaddr is not None:
+            return Target(str(address), address.host, address.port, (address.hostaddr,))
+        trusted = self.request.verifies_name and self.request.options.trust_cname
+        host = self.route.endpoint.host if trusted and len(self.request.given) == 1 else address.host
+        return await self._target(str(address), host, address.port)
+
+    async def _located(self, instance: Instance) -> Target:
+        if self.route.mode is Mode.LIST:
+            return await self._given(next(each for each in self.request.given if str(each) == instance.id))
+        address = locate(instance, self.route, self.request.options)
+        if address is None:
+            raise _Unplaced(f"nothing tells where {instance.id} is (not in aurora_instance_host)")
+        return await self._target(instance.id, address.host, address.port)
+
+    async def _target(self, name: str, host: str | None, port: int | None) -> Target:
+        if not host or host[0] in "/@":
+            return Target(name, host, port)
+        started = self.world.now()
+        try:
+            resolution = await self.world.resolve(host, fresh=self._rotates(host))
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, None) from failed
+        return Target(name, host, port, resolution.addresses)
+
+    def _rotates(self, host: str) -> bool:
+        """Whether each resolution of a name is to be another member's turn."""
+        return self.route.mode is Mode.NAME and host == self.request.given[0].host
+
+    async def _reserved_dial(self, instance: Instance, *, reserved: bool = False) -> ConnT:
+        """Dial an instance, counted as a connection from the moment on that it was chosen."""
+        cluster = self.cluster
+        if not reserved:
+            with cluster.lock:
+                cluster.reserve(instance.id)
+        try:
+            started = self.world.now()
+            connection = await self._dial(await self._located(instance), instance)
+            cluster.succeeded(instance.id, self.world.now() - started)
+            return connection
+        finally:
+            cluster.release(instance.id)
+
+    async def _dial(self, target: Target, instance: Instance | None) -> ConnT:
+        started = self.world.now()
+        try:
+            return await self.world.dial(target, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(target.name, failed, started, instance) from failed
+
+    def _dial_seconds(self) -> float:
+        return max(0.1, min(self.request.options.connect_timeout, self.left()))
+
+    # ------------------------------------------------------------ failing
+
+    def _missed(self, name: str, failed: DialFailed, started: float, instance: Instance | None) -> _Unplaced:
+        """Take note of a failure; raises the driver's own error where no other try could end otherwise."""
+        now = self.world.now()
+        verdict = judge(failed.fault)
+        self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
+        self._last = failed.cause
+        if instance is not None:
+            self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
+            if verdict.quarantine:
+                self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
+        unheard = not self.cluster.view.known and failed.fault.kind is FaultKind.NAME
+        if verdict.then is Next.RAISE or unheard:
+            raise failed.cause from None
+        self._alive = self._alive or failed.fault.sqlstate is not None
+        return _Unplaced(failed.fault.text)
+
+    def _patience(self) -> float:
+        """Seconds to go on: a cluster of which nobody ever answered may as well be a typing error."""
+        options = self.request.options
+        return options.failover_timeout if self.cluster.view.known or self._alive else options.connect_timeout
+
+    def _given_up(self) -> NoInstanceAvailable:
+        wanted = self.route.role.value
+        message = (
+            f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
+            f"connected within {self._patience():g} s: {self._last}. "
+            f"Known: {_known(self.cluster)}. Tried:"
+        )
+        return NoInstanceAvailable(message, attempts=self.attempts, view=self.cluster.view)
+
+    def _cause(self) -> BaseException | None:
+        return self._last if not isinstance(self._last, _Unplaced) else self._last.__cause__
+
+    def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
+        return Placed(connection, self.cluster, instance.id, instance.generation, why)
+
+
+async def connect(
+    world: World[ConnT],
+    find: Callable[[Request, Route], Cluster],
+    request: Request,
+    sources: Sequence[Source],
+) -> Placed[ConnT]:
+    """Put one connection on the right instance.
+
+    Args:
+        world: the ground; its connections are what is made.
+        find: gives the state of the cluster that a routed request is for.
+        request: what is asked for.
+        sources: how to ask for the topology, in the order in which to try.
+
+    Raises:
+        NoInstanceAvailable: nothing that fits could be reached in time.
+        NameNotResolved: the given name has no address.
+        Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
+    """
+    chosen = await routed(world, request)
+    return await Connecting(world, find(request, chosen), request, chosen, sources).run()
+
+
+async def routed(world: World[ConnT], request: Request) -> Route:
+    """Decide how a request is routed, following an alias where that may tell more."""
+    if not leads_elsewhere(request):
+        return route(request)
+    try:
+        resolution = await world.resolve(request.given[0].host or "")
+    except DialFailed as failed:
+        raise NameNotResolved(failed.fault.text) from failed.cause
+    return route(request, resolution.canonical)
+
+
+def _seed_name(seed: Address | Instance) -> str:
+    return str(seed) if isinstance(seed, Address) else seed.id
+
+
+def _known(cluster: Cluster) -> str:
+    told = [f"{each.id} ({each.role.value})" for each in cluster.view.instances.values()]
+    return ", ".join(told) or "nothing"
+
+
+def seeded(cluster: Cluster, request: Request) -> None:
+    """Make the hosts of a list the instances of a cluster about which nothing is known yet."""
+    if cluster.view.instances:
+        return
+    rows = {str(each): Instance(str(each), host=each.host, port=each.port) for each in request.given}
+    cluster.view = replace(cluster.view, instances=rows)

@@ -1,0 +1,142 @@
+"""What a procedure may ask of the world around it.
+
+A world is an adapter: `runtime.blocking` does each of these things at once and never suspends, `runtime.eventloop`
+awaits them for real, `runtime.simulated` does them on a virtual clock with a seed. All times are in seconds on the
+world's own monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.policy.balance import Selection
+    from aurora_router.policy.route import Route
+    from aurora_router.policy.verdict import Fault
+
+ConnT = TypeVar("ConnT")
+"""A connection, whatever the world's are: the procedures only hand them around."""
+
+Rows = list[tuple[str | None, ...]]
+"""The answer to a service query: text format, None for NULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a host name stands for.
+
+    Attributes:
+        addresses: numeric addresses, in the order in which to dial them.
+        canonical: the name at the end of the chain of CNAMEs; the name itself where there is none.
+    """
+
+    addresses: tuple[str, ...]
+    canonical: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to dial.
+
+    Attributes:
+        name: how people call it: the instance's id, or the host that was given.
+        host: the name that TLS verifies (libpq's ``host``); None leaves it to libpq (a default, a service file).
+        port: TCP port; None leaves it to libpq.
+        addresses: what is dialled (libpq's ``hostaddr``), in order; empty: `host` is a socket or left to libpq.
+    """
+
+    name: str
+    host: str | None
+    port: int | None
+    addresses: tuple[str, ...] = ()
+
+
+class DialFailed(Exception):
+    """A dial, or a service query on a fresh connection, came to nothing.
+
+    Attributes:
+        fault: what went wrong, in terms that `policy.verdict` judges.
+        cause: the driver's own exception.
+    """
+
+    def __init__(self, fault: Fault, cause: BaseException) -> None:
+        super().__init__(fault.text)
+        self.fault = fault
+        self.cause = cause
+
+
+class World(Protocol[ConnT]):
+    """The ground that a procedure stands on. One per kind of connection that is to be made."""
+
+    def now(self) -> float:
+        """The world's monotonic clock, in seconds."""
+        ...
+
+    def random(self) -> float:
+        """A random number in [0, 1)."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        ...
+
+    async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
+        """What a host name stands for; `fresh`: asked anew, whatever is remembered (names that rotate).
+
+        Raises:
+            DialFailed: it has no address, or no name server answered in time.
+        """
+        ...
+
+    async def dial(self, target: Target, seconds: float) -> ConnT:
+        """Open a connection, within `seconds` for each address.
+
+        Raises:
+            DialFailed: whatever went wrong.
+        """
+        ...
+
+    async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
+        """One service query by the simple protocol; the connection is left as it was.
+
+        Raises:
+            DialFailed: the server refused the query, or the connection broke, or no answer came in time.
+        """
+        ...
+
+    async def discard(self, connection: ConnT) -> None:
+        """Close a connection that turned out not to be wanted."""
+        ...
+
+    def in_hot_standby(self, connection: ConnT) -> bool | None:
+        """What the server reported of itself when the connection began (PostgreSQL 14+); None when nothing."""
+        ...
+
+    def address(self, connection: ConnT) -> str | None:
+        """The numeric address at the other end; None for a local socket."""
+        ...
+
+    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+        """Wait until `cluster.news` is another number than `seen`, or `seconds` have passed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[ConnT]):
+    """A connection on the right instance.
+
+    Attributes:
+        connection: the connection itself, idle, with nothing prepared and no setting changed.
+        cluster: the cluster's state that it counts for.
+        instance: id of its instance; None when the server could not tell.
+        generation: the instance's generation when the connection was made.
+        why: the selection or the route that led there; both tell their reasons.
+    """
+
+    connection: ConnT
+    cluster: Cluster
+    instance: str | None
+    generation: int
+    why: Selection | Route

@@ -1,0 +1,199 @@
+"""How a request will be routed: decided from names and options alone, before anything is dialled.
+
+==========  =======================================================================================
+mode        what it does
+==========  =======================================================================================
+INSTANCES   chooses an instance by the topology and dials it by its own name
+PINNED      dials the one instance that the name means
+NAME        dials the given name, uses the topology to check the role alone
+LIST        the hosts given are the instances (plain PostgreSQL)
+THROUGH     hands the name to libpq and looks at nothing (proxies do their own routing)
+==========  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from aurora_router.model.endpoint import (
+    Endpoint,
+    EndpointKind,
+    WantedRole,
+    default_role,
+    instance_host,
+    parse_endpoint,
+)
+
+if TYPE_CHECKING:
+    from aurora_router.model.instance import Instance
+    from aurora_router.policy.options import Options
+
+
+class Mode(enum.Enum):
+    """How a connection finds its instance; the value is for people."""
+
+    INSTANCES = "an instance chosen by the topology, dialled by its own name"
+    PINNED = "the instance that the name means"
+    NAME = "the given name, its role checked"
+    LIST = "the hosts given, as instances"
+    THROUGH = "the given name, as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port as given; None leaves it to libpq. `hostaddr`: the address to dial, if named as well."""
+
+    host: str | None
+    port: int | None
+    hostaddr: str | None = None
+
+    def __str__(self) -> str:
+        host = self.host or self.hostaddr or "local socket"
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for, once all ways of saying it are read.
+
+    Attributes:
+        given: hosts in the order given; at least one.
+        options: ours.
+        verifies_name: whether libpq will verify the host's name (``sslmode=verify-full``).
+    """
+
+    given: tuple[Address, ...]
+    options: Options
+    verifies_name: bool = False
+
+    @property
+    def hostaddr(self) -> str | None:
+        """The address that the user named himself, of a single host."""
+        return self.given[0].hostaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The decision, with its reasons.
+
+    Attributes:
+        mode: how the instance is found.
+        role: which instances may serve.
+        endpoint: the (first) given host, read; for a name of one's own, what its CNAME led to where that counts.
+        port: the port of the instances, None leaves it to libpq.
+        domain: what follows ``{id}.`` in an instance's name, None when unknown.
+        reasons: why, one sentence each.
+    """
+
+    mode: Mode
+    role: WantedRole
+    endpoint: Endpoint
+    port: int | None
+    domain: str | None
+    reasons: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return "; ".join(self.reasons)
+
+
+_PASSED = frozenset({EndpointKind.PROXY, EndpointKind.PROXY_ENDPOINT, EndpointKind.SHARD_GROUP})
+_OWN = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
+
+
+def leads_elsewhere(request: Request) -> bool:
+    """Whether the given name may be an alias, so that it is worth to follow its CNAMEs before routing."""
+    if len(request.given) > 1 or request.hostaddr is not None:
+        return False
+    kind = parse_endpoint(request.given[0].host or "").kind
+    return kind in _OWN and (request.options.trust_cname or not request.verifies_name)
+
+
+def route(request: Request, canonical: str | None = None) -> Route:
+    """Decide how a request is routed.
+
+    Args:
+        request: what was asked for.
+        canonical: the name at the end of the CNAMEs of the given one, where `leads_elsewhere`.
+    """
+    first = request.given[0]
+    endpoint = parse_endpoint(first.host or "")
+    reasons = [f"{first} is {endpoint.kind.described}"]
+    if canonical is not None and canonical != endpoint.host:
+        endpoint = replace(parse_endpoint(canonical), given=endpoint.given)
+        reasons.append(f"it is an alias of {canonical}, {endpoint.kind.described}")
+    role = _role(request, endpoint, reasons)
+    mode, domain = _mode(request, endpoint, reasons)
+    return Route(mode, role, endpoint, first.port, domain, tuple(reasons))
+
+
+def _role(request: Request, endpoint: Endpoint, reasons: list[str]) -> WantedRole:
+    if request.options.role is not None:
+        reasons.append(f"aurora_role={request.options.role.value} is given")
+        return request.options.role
+    role = default_role(endpoint.kind)
+    reasons.append(f"such a name gives the role {role.value}")
+    return role
+
+
+def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mode, str | None]:
+    if len(request.given) > 1:
+        reasons.append("several hosts are given: they are the instances")
+        return Mode.LIST, None
+    if endpoint.kind in _PASSED:
+        reasons.append("it does its own routing")
+        return Mode.THROUGH, None
+    if endpoint.kind is EndpointKind.CLUSTER_CUSTOM:
+        reasons.append("its members are known to DNS alone")
+        return Mode.NAME, endpoint.domain
+    if request.options.instance_host is not None:
+        reasons.append("aurora_instance_host tells where the instances are")
+        return Mode.INSTANCES, None
+    if request.hostaddr is not None:
+        reasons.append("hostaddr is given: that address, and no other, is dialled")
+        return Mode.NAME, None
+    if endpoint.kind is EndpointKind.INSTANCE and request.options.role is None:
+        reasons.append("no aurora_role is given")
+        return Mode.PINNED, endpoint.domain
+    if endpoint.domain is not None:
+        reasons.append(f"instances are named {{id}}.{endpoint.domain}")
+        return Mode.INSTANCES, endpoint.domain
+    reasons.append("nothing tells how its instances are named (aurora_instance_host would)")
+    return Mode.NAME, None
+
+
+def locate(instance: Instance, route: Route, options: Options) -> Address | None:
+    """Where an instance is dialled; None when nothing tells.
+
+    Raises:
+        MalformedHost: the id that the server told can not be a name within the domain.
+    """
+    if options.instance_host is not None:
+        found = options.instance_host.locate(instance.id)
+        return Address(found[0], found[1] or route.port) if found is not None else None
+    if instance.host is not None:
+        return Address(instance.host, instance.port or route.port)
+    if route.domain is not None:
+        return Address(instance_host(route.domain, instance.id), route.port)
+    return None
+
+
+def identity(request: Request, chosen: Route) -> tuple[str, str]:
+    """What tells this cluster from others, as far as names can: (scope, label).
+
+    The system identifier is no part of it (clones share it), and instance ids alone never are (two clusters may use
+    the same ones behind tunnels).
+    """
+    label = request.options.cluster
+    if request.options.instance_host is not None:
+        return f"at {request.options.instance_host.identity} {chosen.port}", label or ""
+    if chosen.mode is Mode.LIST:
+        return "list " + ",".join(sorted(map(str, request.given))), label or ""
+    if chosen.domain is not None and request.hostaddr is None:
+        kind, name = chosen.endpoint.kind, chosen.endpoint.label or ""
+        whole = kind in {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}
+        return f"in {chosen.domain} {chosen.port}", label or (name if whole else f"{kind.name.lower()} {name}")
+    return f"name {chosen.endpoint.host} {chosen.port} {request.hostaddr}", label or ""

@@ -1,0 +1,52 @@
+"""Retry policies, built on tenacity and driven by a world.
+
+tenacity's own time- and random-based classes read the real clock and the real randomness; these take both from the
+world, so that a simulation drives them on its virtual clock. A lint rule bans the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tenacity
+
+from aurora_router.policy.backoff import full_jitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import World
+
+FIRST_WAIT = 0.05
+"""Longest first wait between two rounds of a reconnect, in seconds."""
+LONGEST_WAIT = 1.0
+"""Longest wait between two rounds of a reconnect, in seconds."""
+
+
+def reconnecting(
+    world: World[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
+) -> tenacity.AsyncRetrying:
+    """Rounds of connecting: exponential waits with full jitter, cut short by news of the cluster.
+
+    Args:
+        world: gives clock, randomness and sleep.
+        cluster: whose change ends a wait early.
+        left: seconds for which it makes sense to go on.
+        retry_on: the exception that asks for another round; all others end it.
+    """
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        pause = full_jitter(state.attempt_number - 1, world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+        return min(pause, left())
+
+    async def sleep(seconds: float) -> None:
+        await world.changed(cluster, cluster.news, seconds)
+
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(retry_on),
+        stop=lambda _: left() <= 0.0,
+        wait=wait,
+        sleep=sleep,
+        reraise=True,
+    )

@@ -1,0 +1,264 @@
+"""Host names to addresses: never less able than libpq, and with the CNAMEs and TTLs that libpq does not show.
+
+Order: a numeric address is itself. With ``aurora_dns`` that name server alone is asked. Otherwise the hosts file, then
+the name servers of resolv.conf by dnspython (search list, ndots, TTL honoured, CNAMEs followed), then the system's own
+resolver (NSS: LDAP, mDNS …), in a short-lived daemon thread, so that neither an event loop nor the exit waits for it.
+
+What was found is remembered for its TTL, a failure for one second. IPv4 addresses come before IPv6 ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aurora_router.flow.world import DialFailed, Resolution
+from aurora_router.model.endpoint import EndpointKind, parse_endpoint
+from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.runtime.hostsfile import HostsFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dns.asyncresolver import Resolver as AsyncResolver
+    from dns.resolver import Answer, Resolver
+
+NEGATIVE_SECONDS = 1.0
+"""How long a failure is remembered."""
+SYSTEM_TTL = 5.0
+"""How long an answer of the system's resolver, which shows no TTL, is remembered; Aurora's own TTL."""
+SYSTEM_SECONDS = 5.0
+"""How long the system's resolver may take."""
+_KINDS = ("A", "AAAA")
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    until: float
+    found: Resolution | None
+    text: str = ""
+
+
+class Names:
+    """One way of resolving names, with what it remembers. Safe for threads.
+
+    Args:
+        server: address and port of the only name server to ask; None: the system's configuration.
+        lifetime: seconds within which a name server has to answer.
+    """
+
+    def __init__(self, server: tuple[str, int] | None, lifetime: float) -> None:
+        self._server = server
+        self._lifetime = lifetime
+        self._memory: dict[str, _Remembered] = {}
+        self._hosts = HostsFile() if server is None else None
+        self._resolvers: dict[type[Any], tuple[float, Any]] = {}
+
+    def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
+        """Resolve a name, blocking.
+
+        Raises:
+            DialFailed: no address was found in time.
+        """
+        known = self._known(host, fresh=fresh)
+        if known is not None:
+            return known
+        try:
+            found, ttl = self._from_dns(host)
+        except _NotFound as failed:
+            if self._server is not None:
+                raise self._unknown(host, failed.text) from None
+            found, ttl = self._from_system(host, failed.text), SYSTEM_TTL
+        return self._remember(host, found, ttl)
+
+    async def resolve_async(self, host: str, *, fresh: bool = False) -> Resolution:
+        """Resolve a name on the running event loop; otherwise like `resolve`."""
+        known = self._known(host, fresh=fresh)
+        if known is not None:
+            return known
+        try:
+            found, ttl = await self._from_dns_async(host)
+        except _NotFound as failed:
+            if self._server is not None:
+                raise self._unknown(host, failed.text) from None
+            found, ttl = await self._from_system_async(host, failed.text), SYSTEM_TTL
+        return self._remember(host, found, ttl)
+
+    # ------------------------------------------------------------ what needs no network
+
+    def _known(self, host: str, *, fresh: bool) -> Resolution | None:
+        remembered = self._memory.get(host)
+        if remembered is not None and time.monotonic() < remembered.until:
+            if remembered.found is None:
+                raise _failed(remembered.text)
+            if not fresh:
+                return remembered.found
+        endpoint = parse_endpoint(host)
+        if endpoint.kind is EndpointKind.IP:
+            return Resolution((endpoint.host,), endpoint.host)
+        if self._hosts is not None and (addresses := self._hosts.lookup(endpoint.host)):
+            return Resolution(addresses, endpoint.host)
+        return None
+
+    def _remember(self, host: str, found: Resolution, ttl: float) -> Resolution:
+        self._memory[host] = _Remembered(time.monotonic() + ttl, found)
+        return found
+
+    def _unknown(self, host: str, text: str) -> DialFailed:
+        asked = "the system's name servers" if self._server is None else f"{self._server[0]}:{self._server[1]}"
+        whole = f"could not resolve host {host!r}: {text} (asked: {asked})"
+        self._memory[host] = _Remembered(time.monotonic() + NEGATIVE_SECONDS, None, whole)
+        return _failed(whole)
+
+    # ------------------------------------------------------------ dnspython
+
+    def _from_dns(self, host: str) -> tuple[Resolution, float]:
+        import dns.exception  # noqa: PLC0415 - dnspython is imported when the first name has to be resolved
+        import dns.resolver  # noqa: PLC0415
+
+        answers: list[Answer] = []
+        problem = ""
+        for kind in _KINDS:
+            try:
+                resolver: Resolver = self._resolver(dns.resolver.Resolver)
+                answers.append(resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+            except dns.resolver.NoAnswer:
+                continue
+            except (dns.exception.DNSException, OSError) as error:
+                problem = str(error)
+                break
+        return _read(host, answers, problem)
+
+    async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
+        import dns.asyncresolver  # noqa: PLC0415
+        import dns.exception  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415
+
+        answers: list[Answer] = []
+        problem = ""
+        for kind in _KINDS:
+            try:
+                resolver: AsyncResolver = self._resolver(dns.asyncresolver.Resolver)
+                answers.append(await resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+            except dns.resolver.NoAnswer:
+                continue
+            except (dns.exception.DNSException, OSError) as error:
+                problem = str(error)
+                break
+        return _read(host, answers, problem)
+
+    def _resolver(self, class_: Callable[..., Any]) -> Any:
+        """A resolver of `class_`, made anew when resolv.conf was changed."""
+        changed = 0.0 if self._server is not None else _changed_at("/etc/resolv.conf")
+        kept = self._resolvers.get(class_)  # type: ignore[call-overload]  # a class is a callable, not the reverse
+        if kept is not None and kept[0] == changed:
+            return kept[1]
+        if self._server is None:
+            resolver = class_()
+        else:
+            resolver = class_(configure=False)
+            resolver.nameservers = [self._server[0]]
+            resolver.port = self._server[1]
+        self._resolvers[class_] = (changed, resolver)  # type: ignore[index]  # as above
+        return resolver
+
+    # ------------------------------------------------------------ the system's resolver
+
+    def _from_system(self, host: str, earlier: str) -> Resolution:
+        answers: queue.SimpleQueue[tuple[str, ...] | OSError] = queue.SimpleQueue()
+        _look_up(host, answers.put)
+        try:
+            return self._system_answer(host, answers.get(timeout=SYSTEM_SECONDS), earlier)
+        except queue.Empty:
+            raise self._unknown(host, f"{earlier}; the system's resolver did not answer") from None
+
+    async def _from_system_async(self, host: str, earlier: str) -> Resolution:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
+
+        def settle(answer: tuple[str, ...] | OSError) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        def tell(answer: tuple[str, ...] | OSError) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, answer)
+
+        _look_up(host, tell)
+        try:
+            return self._system_answer(host, await asyncio.wait_for(future, SYSTEM_SECONDS), earlier)
+        except asyncio.TimeoutError:
+            raise self._unknown(host, f"{earlier}; the system's resolver did not answer") from None
+
+    def _system_answer(self, host: str, answer: tuple[str, ...] | OSError, earlier: str) -> Resolution:
+        if isinstance(answer, OSError):
+            raise self._unknown(host, f"{earlier}; the system's resolver says: {answer.strerror or answer}")
+        return Resolution(answer, host)
+
+
+class _NotFound(Exception):
+    """DNS has no address; another way may."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def _read(host: str, answers: list[Answer], problem: str) -> tuple[Resolution, float]:
+    addresses = tuple(record.address for answer in answers for record in answer)
+    if not addresses:
+        raise _NotFound(problem or f"{host} has no address records")
+    canonical = answers[0].canonical_name.to_text(omit_final_dot=True).lower()
+    ttl = min(answer.chaining_result.minimum_ttl for answer in answers)
+    return Resolution(addresses, canonical), float(ttl)
+
+
+def _failed(text: str) -> DialFailed:
+    return DialFailed(Fault(FaultKind.NAME, None, text), psycopg.OperationalError(text))
+
+
+def _changed_at(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _look_up(host: str, tell: Callable[[tuple[str, ...] | OSError], object]) -> None:
+    """Ask the system's resolver in a thread of its own, which nobody waits for at exit."""
+
+    def work() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM)
+        except OSError as error:
+            tell(error)
+            return
+        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+        tell(tuple(sorted(addresses, key=lambda address: ":" in address)))
+
+    threading.Thread(target=work, name="aurora-router-resolve", daemon=True).start()
+
+
+_shared: dict[tuple[tuple[str, int] | None, float], Names] = {}
+
+
+def names_for(server: tuple[str, int] | None, lifetime: float) -> Names:
+    """The names of a process, by name server: what one connect has resolved, another need not."""
+    key = (server, lifetime)
+    found = _shared.get(key)
+    if found is None:
+        found = _shared.setdefault(key, Names(server, lifetime))
+    return found
+
+
+def forget() -> None:
+    """Forget everything (after a fork, and in tests)."""
+    _shared.clear()

@@ -1,0 +1,147 @@
+"""The asyncio world: the same steps as in `runtime.blocking`, awaited for real."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import psycopg
+
+from aurora_router.flow.world import DialFailed, Resolution, Rows, Target
+from aurora_router.runtime import libpq
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from psycopg import pq
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.runtime.dns import Names
+
+
+class HasPgconn(Protocol):
+    """A connection that stands on libpq."""
+
+    @property
+    def pgconn(self) -> pq.abc.PGconn:
+        """The libpq connection under it."""
+        ...
+
+    async def close(self) -> Any:
+        """Close it."""
+        ...
+
+
+ConnT = TypeVar("ConnT", bound=HasPgconn)
+
+
+class EventLoopWorld(Generic[ConnT]):
+    """An event loop, the real clock, sockets that are awaited.
+
+    Args:
+        open_: makes the connection; ``await open_(target, seconds)``, raising the driver's errors.
+        names: resolves host names.
+    """
+
+    __slots__ = ("_names", "_open", "now", "random")
+
+    def __init__(self, open_: Callable[[Target, float], Awaitable[ConnT]], names: Names) -> None:
+        self._open = open_
+        self._names = names
+        self.now = time.monotonic
+        self.random = random.random
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        await asyncio.sleep(seconds)
+
+    async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
+        """What a host name stands for."""
+        return await self._names.resolve_async(host, fresh=fresh)
+
+    async def dial(self, target: Target, seconds: float) -> ConnT:
+        """Open a connection."""
+        whole = seconds * max(1, len(target.addresses))
+        try:
+            return await asyncio.wait_for(self._open(target, seconds), whole)
+        except asyncio.TimeoutError:
+            raise libpq.late(f"connecting to {target.name}", whole) from None
+        except psycopg.Error as error:
+            raise DialFailed(libpq.fault_of(error), error) from error
+
+    async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
+        """One service query by the simple protocol."""
+        try:
+            result = await asyncio.wait_for(_query(connection.pgconn, sql.encode()), seconds)
+        except asyncio.TimeoutError:
+            raise libpq.late("topology query", seconds) from None
+        except psycopg.OperationalError as error:
+            raise libpq.lost(libpq.first_line(error)) from error
+        return libpq.rows_of(result)
+
+    async def discard(self, connection: ConnT) -> None:
+        """Close a connection."""
+        await connection.close()
+
+    def in_hot_standby(self, connection: ConnT) -> bool | None:
+        """What the server reported of itself when the connection began."""
+        return libpq.reported_standby(connection.pgconn)
+
+    def address(self, connection: ConnT) -> str | None:
+        """The numeric address at the other end."""
+        return libpq.peer_address(connection.pgconn)
+
+    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+        """Wait for news of a cluster."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def waiter() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, future)
+
+        cluster.add_waiter(waiter)
+        try:
+            if cluster.news == seen:
+                await asyncio.wait({future}, timeout=seconds)
+        finally:
+            cluster.drop_waiter(waiter)
+            future.cancel()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _query(pgconn: pq.abc.PGconn, sql: bytes) -> pq.abc.PGresult | None:
+    """Send one statement and await its last result."""
+    pgconn.send_query(sql)
+    while pgconn.flush():
+        await _ready(pgconn.socket, writable=True)
+        pgconn.consume_input()
+    result = None
+    while True:
+        while pgconn.is_busy():
+            await _ready(pgconn.socket)
+            pgconn.consume_input()
+        following = pgconn.get_result()
+        if following is None:
+            return result
+        result = following
+
+
+async def _ready(socket: int, *, writable: bool = False) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(socket, _settle, future)
+    if writable:
+        loop.add_writer(socket, _settle, future)
+    try:
+        await future
+    finally:
+        loop.remove_reader(socket)
+        if writable:
+            loop.remove_writer(socket)

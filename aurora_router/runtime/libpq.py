@@ -1,0 +1,125 @@
+"""What both worlds need of libpq and psycopg: parameters of a dial, service queries, faults out of exceptions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+
+from aurora_router.flow.world import DialFailed, Rows, Target
+from aurora_router.policy.verdict import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Params = dict[str, Any]
+"""Connection parameters as psycopg's ``connect`` takes them by keyword."""
+
+
+def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Params:
+    """The parameters with which to dial a target: its host to verify, its addresses to dial.
+
+    Args:
+        base: what the user gave, without hosts and without our own options.
+        target: where to dial.
+        seconds: for each address; libpq counts whole seconds and at least 2, the worlds keep the exact limit.
+    """
+    params = {**base, "connect_timeout": max(2, int(seconds + 0.999))}
+    if target.host is not None:
+        params["host"] = ",".join([target.host] * max(1, len(target.addresses)))
+    if target.addresses:
+        params["hostaddr"] = ",".join(target.addresses)
+    if target.port is not None:
+        params["port"] = target.port
+    return params
+
+
+def reported_standby(pgconn: pq.abc.PGconn) -> bool | None:
+    """What the server reported as ``in_hot_standby`` at start-up (PostgreSQL 14 and later)."""
+    value = pgconn.parameter_status(b"in_hot_standby")
+    return None if value is None else value == b"on"
+
+
+def peer_address(pgconn: pq.abc.PGconn) -> str | None:
+    """The numeric address at the other end; None for a local socket."""
+    return pgconn.hostaddr.decode() or None
+
+
+def rows_of(result: pq.abc.PGresult | None) -> Rows:
+    """The rows of a finished service query.
+
+    Raises:
+        DialFailed: the server refused the query.
+    """
+    if result is None:
+        raise lost("the server sent no result")
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        cause = psycopg.errors.error_from_result(result)
+        raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause)), cause)
+    return [
+        tuple(_text(result.get_value(row, column)) for column in range(result.nfields)) for row in range(result.ntuples)
+    ]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+def lost(text: str) -> DialFailed:
+    """A connection broke during a service query."""
+    return DialFailed(Fault(FaultKind.RESET, None, text), psycopg.OperationalError(text))
+
+
+def late(what: str, seconds: float) -> DialFailed:
+    """Something took longer than it may."""
+    text = f"{what}: no answer within {seconds:.1f} s"
+    return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(str(error).split())
+
+
+# libpq gives no SQLSTATE for a connection that was refused, only the server's sentence. These are the sentences of
+# src/backend (English, as Aurora's lc_messages is); one that is not known is taken as final and shown as it is.
+_SENTENCES = (
+    ("28P01", re.compile(r"password authentication failed")),
+    (
+        "28000",
+        re.compile(r"no pg_hba\.conf entry|authentication failed|role .* does not exist|not permitted to log in"),
+    ),
+    ("3D000", re.compile(r"database .* does not exist")),
+    ("53300", re.compile(r"too many clients|too many connections|remaining connection slots")),
+    (
+        "57P03",
+        re.compile(r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections"),
+    ),
+    ("57P01", re.compile(r"terminating connection due to administrator")),
+    ("57P02", re.compile(r"terminating connection because of crash")),
+    ("42501", re.compile(r"permission denied")),
+)
+_KINDS = (
+    (FaultKind.NAME, re.compile(r"could not translate host name|failed to resolve host")),
+    (FaultKind.REFUSED, re.compile(r"Connection refused|No such file or directory")),
+    (FaultKind.TIMEOUT, re.compile(r"timeout expired|timed out")),
+    (FaultKind.UNREACHABLE, re.compile(r"No route to host|unreachable|Host is down|Cannot assign requested address")),
+    (FaultKind.RESET, re.compile(r"closed the connection unexpectedly|reset by peer|Broken pipe|EOF detected")),
+)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What an exception of a dial says, in terms that `policy.verdict` judges."""
+    text = str(error)
+    line = first_line(error)
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return Fault(FaultKind.REJECTED, error.sqlstate, line)
+    if "FATAL:" in text or "ERROR:" in text:
+        sqlstate = next((code for code, sentence in _SENTENCES if sentence.search(text)), None)
+        return Fault(FaultKind.REJECTED, sqlstate, line)
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return Fault(FaultKind.TIMEOUT, None, line)
+    kind = next((kind for kind, words in _KINDS if words.search(text)), FaultKind.CLIENT)
+    return Fault(kind, None, line)
