@@ -1,0 +1,201 @@
+"""The frame: how one piece of log, or one change of metadata, lies in a node's log file. Pure functions.
+
+::
+
+    magic 4 | kind 1 | 3 zero | group 4 | length 4 | epoch 8 | lsn 8 | prev 8 | position 8
+    payload CRC 4 | header CRC 4 | payload, `length` bytes
+
+Both checksums are CRC-32 (`zlib`). A header tells its own position, so that a frame written to a wrong place, or left
+from an earlier life of the file, never passes for a good one; and its checksum is apart from the payload's, so that a
+flipped byte of log leaves known which log is damaged.
+
+Torn or rotten? Frames are appended, and synced in order. After a power loss the last ones may be missing, cut short or
+in pieces, though none of these was ever acknowledged. So what is not good *after the last good frame* of the last file
+is a torn tail, and cut off; what is not good before a good frame is damage to something that may have been
+acknowledged: it is kept, reported, and refilled from a peer.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aurora_router_cluster.storage.disk.errors import DamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAGIC: Final = b"AUL1"
+PAD: Final = 0
+"""Kind of a frame that only fills room; readers never see it."""
+SEAL: Final = 255
+"""Kind of the frame that ends a file which has a successor; readers never see it."""
+
+_HEADER: Final = struct.Struct("<4sB3xIIQQQQI")
+_CRC: Final = struct.Struct("<I")
+HEADER_SIZE: Final = _HEADER.size + _CRC.size
+MAX_PAYLOAD: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a frame says of itself.
+
+    Attributes:
+        position: where it lies: file number << 32 | offset in the file.
+        kind: 1 to 254, given by the owner.
+        group: protection group, or 0.
+        epoch: of the writer.
+        lsn: log position of the payload's first byte, or 0.
+        prev: end of the group's preceding piece, or 0.
+        length: of the payload, in bytes.
+        crc: CRC-32 of the payload.
+    """
+
+    position: int
+    kind: int
+    group: int
+    epoch: int
+    lsn: int
+    prev: int
+    length: int
+    crc: int
+
+    @property
+    def end(self) -> int:
+        """Position after the payload."""
+        return self.position + HEADER_SIZE + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A good frame: header and payload."""
+
+    header: Header
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A place that does not hold what was written there.
+
+    Attributes:
+        position: where it begins.
+        length: in bytes, up to the next frame that is recognizable or the end of the file. 0: there is nothing left to
+            repair in place, a whole file or its end is gone; append anew what is missing.
+        header: of the damaged frame if that is intact; None if it is not, then several frames may be lost.
+    """
+
+    position: int
+    length: int
+    header: Header | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A frame to be written; the fields are those of `Header`."""
+
+    kind: int
+    epoch: int
+    lsn: int
+    payload: bytes
+    group: int = 0
+    prev: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the file."""
+        return HEADER_SIZE + len(self.payload)
+
+
+def pack_header(draft: Draft, position: int) -> bytes:
+    """The header's bytes of a frame that goes to `position`.
+
+    Raises:
+        ValueError: the payload is longer than 1 GiB.
+    """
+    d = draft
+    if len(d.payload) > MAX_PAYLOAD:
+        raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(d.payload)}")
+    crc = zlib.crc32(d.payload)
+    head = _HEADER.pack(MAGIC, d.kind, d.group, len(d.payload), d.epoch, d.lsn, d.prev, position, crc)
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def parse_header(data: bytes | memoryview, offset: int, position: int) -> Header | None:
+    """Read the header at `offset` of `data`; None unless an intact one lies there that belongs to `position`."""
+    if len(data) - offset < HEADER_SIZE:
+        return None
+    magic, kind, group, length, epoch, lsn, prev, found, crc = _HEADER.unpack_from(data, offset)
+    if magic != MAGIC or found != position or length > MAX_PAYLOAD:
+        return None
+    body_end = offset + _HEADER.size
+    if zlib.crc32(data[offset:body_end]) != _CRC.unpack_from(data, body_end)[0]:
+        return None
+    return Header(position, kind, group, epoch, lsn, prev, length, crc)
+
+
+def parse_frame(data: bytes | memoryview, offset: int, position: int) -> Frame:
+    """Read the whole frame at `offset` of `data`.
+
+    Raises:
+        DamagedError: header or payload is not what was written, or cut short.
+    """
+    header = parse_header(data, offset, position)
+    if header is None:
+        raise DamagedError(f"there is no intact frame at position {position:#x}")
+    payload = bytes(data[offset + HEADER_SIZE : offset + HEADER_SIZE + header.length])
+    if len(payload) != header.length or zlib.crc32(payload) != header.crc:
+        raise DamagedError(f"the payload of the frame at position {position:#x} (log {header.lsn:#x}) is damaged")
+    return Frame(header, payload)
+
+
+def scan(data: bytes, base: int) -> Iterator[Frame | Damage]:
+    """Find all that lies in a file, in order, without gap; padding is left out, a seal is not.
+
+    Args:
+        data: the file's bytes.
+        base: position of its first byte.
+    """
+    offset = 0
+    while offset < len(data):
+        try:
+            frame = parse_frame(data, offset, base + offset)
+        except DamagedError:
+            damage = _damage(data, offset, base)
+            yield damage
+            offset += damage.length
+            continue
+        if frame.header.kind != PAD:
+            yield frame
+        offset = frame.header.end - base
+
+
+def _damage(data: bytes, offset: int, base: int) -> Damage:
+    header = parse_header(data, offset, base + offset)
+    if header is not None and header.end - base <= len(data):
+        return Damage(base + offset, header.end - header.position, header)
+    following = _next_header(data, offset + 1, base)
+    return Damage(base + offset, following - offset, header)
+
+
+def _next_header(data: bytes, offset: int, base: int) -> int:
+    """Offset of the first intact header from `offset` on; the end of the data if there is none."""
+    while (offset := data.find(MAGIC, offset)) >= 0:
+        if parse_header(data, offset, base + offset) is not None:
+            return offset
+        offset += 1
+    return len(data)
+
+
+def good_end(data: bytes, base: int) -> int:
+    """Offset after the last good frame: what follows is a torn tail, if the file is the last one."""
+    end = offset = 0
+    while offset < len(data):
+        try:
+            end = offset = parse_frame(data, offset, base + offset).header.end - base
+        except DamagedError:
+            offset += _damage(data, offset, base).length
+    return end

@@ -1,0 +1,3 @@
+from tests.cluster.storage.wire.conftest import home
+
+__all__ = ["home"]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aurora_router_cluster.storage.disk.commit import GroupCommit
+from aurora_router_cluster.storage.disk.errors import LogFailedError
+from aurora_router_cluster.storage.disk.frames import Draft, Frame
+from aurora_router_cluster.storage.disk.logfile import FrameLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def draft(number: int) -> Draft:
+    return Draft(1, 1, number, b"x" * number)
+
+
+class Owner:
+    """Keeps what the commit reports."""
+
+    def __init__(self, path: Path, *, threaded: bool = True, file_size: int = 1 << 20) -> None:
+        self.durable: list[int] = []
+        self.failures: list[LogFailedError] = []
+        self.moved = asyncio.Event()
+        self.log = FrameLog.open(path, file_size=file_size)
+        self.commit = GroupCommit(self.log, self.told, self.failed, threaded=threaded)
+
+    def told(self, durable: int) -> None:
+        self.durable.append(durable)
+        self.moved.set()
+
+    def failed(self, error: LogFailedError) -> None:
+        self.failures.append(error)
+        self.moved.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            self.moved.clear()
+            await asyncio.wait_for(self.moved.wait(), 30)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_everything_submitted_becomes_durable_in_order(tmp_path: Path, threaded: bool) -> None:
+    owner = Owner(tmp_path, threaded=threaded, file_size=2000)
+    positions = []
+    for number in range(100):
+        positions.append(owner.commit.submit(draft(number)))
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await owner.until(lambda: owner.durable and owner.durable[-1] == owner.log.end)
+    assert owner.durable == sorted(owner.durable)
+    assert len(owner.durable) < 100  # in groups
+    assert [owner.log.frame(position).header.lsn for position in positions] == list(range(100))
+    await owner.commit.close()
+    log = FrameLog.open(tmp_path)
+    assert [entry.header.lsn for entry in log.entries() if isinstance(entry, Frame)] == list(range(100))
+    log.close()
+
+
+async def test_what_queues_during_a_sync_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, batches = threading.Event(), list[int]()
+    owner = Owner(tmp_path)
+    write = owner.log.write
+
+    def slow(pieces: list[tuple[int, bytes]]) -> int:
+        gate.wait(30)
+        batches.append(len(pieces))
+        return write(pieces)
+
+    monkeypatch.setattr(owner.log, "write", slow)
+    owner.commit.submit(draft(1))
+    for number in range(2, 10):
+        await asyncio.sleep(0)
+        owner.commit.submit(draft(number))
+    assert owner.durable == []
+    gate.set()
+    await owner.until(lambda: owner.durable and owner.durable[-1] == owner.log.end)
+    assert batches == [2, 16]
+    await owner.commit.close()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_sync_waits_for_all_that_was_submitted(tmp_path: Path, threaded: bool) -> None:
+    owner = Owner(tmp_path, threaded=threaded)
+    for number in range(20):
+        owner.commit.submit(draft(number))
+        if number == 10:
+            await asyncio.sleep(0)
+    owner.commit.sync()
+    assert owner.log.durable == owner.log.end
+    await owner.until(lambda: owner.durable and owner.durable[-1] == owner.log.end)
+    owner.commit.submit(draft(21))
+    await owner.until(lambda: owner.durable[-1] == owner.log.end)
+    await owner.commit.close()
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_a_failed_sync_is_told_once_and_nothing_is_accepted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threaded: bool
+) -> None:
+    owner = Owner(tmp_path, threaded=threaded)
+    owner.commit.submit(draft(1))
+    await owner.until(lambda: owner.durable)
+    acknowledged = owner.log.durable
+    os.close(owner.log._files[1])  # the descriptor is gone: EBADF from the write
+    read_only = os.open(tmp_path / "00000001.frames", os.O_RDONLY)
+    owner.log._files[1] = read_only
+    owner.commit.submit(draft(2))
+    owner.commit.submit(draft(3))
+    await owner.until(lambda: owner.failures)
+    with pytest.raises(LogFailedError, match="the node must stop"):
+        owner.commit.submit(draft(4))
+    with pytest.raises(LogFailedError):
+        owner.commit.sync()
+    assert owner.log.durable == acknowledged
+    assert owner.durable == [acknowledged]
+    await owner.commit.close()
+    assert len(owner.failures) == 1
+    with pytest.raises(OSError):
+        os.fstat(read_only)
+
+
+async def test_close_writes_what_is_queued_and_ends_the_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    owner = Owner(tmp_path)
+    for number in range(5):
+        owner.commit.submit(draft(number))
+    await owner.commit.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "frame-log"]
+    assert threading.active_count() <= before + 1  # asyncio's helper thread for the join
+    log = FrameLog.open(tmp_path)
+    assert len(list(log.entries())) == 5
+    log.close()
