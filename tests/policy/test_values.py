@@ -1,0 +1,121 @@
+"""How single values are read, from text and from typed keywords."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.policy import values
+from aurora_router.policy.hosts import HostPort, parse_instance_hosts
+from aurora_router.policy.options import Balance
+
+role = values.choice(WantedRole)
+
+
+@pytest.mark.parametrize("given", ["prefer-reader", "PREFER-READER", " prefer_reader ", WantedRole.PREFER_READER])
+def test_a_choice(given):
+    assert role(given) is WantedRole.PREFER_READER
+
+
+def test_a_choice_with_underscores_takes_dashes_too():
+    assert values.choice(Balance)("least-connections") is Balance.LEAST_CONNECTIONS
+
+
+@pytest.mark.parametrize("word", ["on", "TRUE", "yes", "1", True, 1])
+def test_true(word):
+    assert values.truth(word) is True
+
+
+@pytest.mark.parametrize("word", ["off", "False", "no", " 0 ", False, 0])
+def test_false(word):
+    assert values.truth(word) is False
+
+
+@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+def test_seconds(number):
+    assert values.seconds(number) == values.seconds(repr(number)) == number
+
+
+def test_positive_seconds():
+    assert values.positive_seconds("1e-3") == 0.001
+
+
+def test_weights():
+    expected = (("a", 3), ("b", 0))
+    assert values.weights("b=0, A=3") == expected
+    assert values.weights({"b": 0, "a": 3}) == expected
+    assert values.weights(expected) == expected
+
+
+def test_zone_table():
+    expected = (("a", "eu-1a"), ("b", "eu-1b"))
+    assert values.zone_table("b = eu-1b,A=eu-1a") == values.zone_table({"b": "eu-1b", "a": "eu-1a"}) == expected
+
+
+def test_zone_tiers():
+    expected = (frozenset({"a", "b"}), frozenset({"c"}))
+    assert values.zone_tiers("a+b,c") == expected
+    assert values.zone_tiers(["a + b", "c"]) == expected
+    assert values.zone_tiers([{"a", "b"}, ["c"]]) == expected
+    assert values.zone_tiers(expected) == expected
+
+
+def test_instance_hosts():
+    expected = parse_instance_hosts("a=127.0.0.1:1,b=127.0.0.1:2")
+    assert values.instance_hosts({"a": "127.0.0.1:1", "b": "127.0.0.1:2"}) == expected
+    assert values.instance_hosts(expected) is expected
+    assert values.instance_hosts("{id}.x") == parse_instance_hosts("{id}.x")
+
+
+def test_a_name_server():
+    assert values.name_server("127.0.0.1:5300") == ("127.0.0.1", 5300)
+    assert values.name_server("127.0.0.1") == ("127.0.0.1", 53)
+    assert values.name_server("[::1]:5300") == values.name_server(HostPort("::1", 5300)) == ("::1", 5300)
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "message"),
+    [
+        (role, "slave", "not one of the accepted words"),
+        (role, 3, "of the type int"),
+        (values.text, "", "is empty"),
+        (values.text, " ", "is empty"),
+        (values.text, b"x", "of the type bytes"),
+        (values.truth, "maybe", "no truth value"),
+        (values.truth, 2, "of the type int"),
+        (values.seconds, "-1", "is negative"),
+        (values.seconds, -0.1, "is negative"),
+        (values.seconds, "inf", "not finite"),
+        (values.seconds, float("nan"), "not finite"),
+        (values.seconds, "100ms", "no number"),
+        (values.seconds, True, "of the type bool"),
+        (values.positive_seconds, "0", "is zero"),
+        (values.weights, "a=1.5", "'1.5' of 'a' is no whole number"),
+        (values.weights, {"a": -1}, "-1 of 'a'"),
+        (values.weights, {"a": True}, "True of 'a'"),
+        (values.weights, "a=1000000", "0..999999"),
+        (values.weights, "a=0,b=0", "every instance the weight 0"),
+        (values.weights, "a=1,A=2", "names an instance twice"),
+        (values.weights, "a", "entry 'a' is not id=value"),
+        (values.weights, "a=1,,b=2", "entry '' is not"),
+        (values.weights, {}, "is empty"),
+        (values.weights, (), "is empty"),
+        (values.weights, 3, "of the type int"),
+        (values.zone_table, {"a": 1}, "of the type int"),
+        (values.zone_tiers, "a,,b", "empty zone"),
+        (values.zone_tiers, "a+", "empty zone"),
+        (values.zone_tiers, [], "empty zone"),
+        (values.zone_tiers, "a,b,a", "names a zone twice"),
+        (values.zone_tiers, "a+a", "names a zone twice"),
+        (values.zone_tiers, 3, "of the type int"),
+        (values.instance_hosts, {}, "is empty"),
+        (values.name_server, "ns.example.com:53", "give its IP address"),
+        (values.name_server, "127.0.0.1:99999", "port '99999'"),
+        (values.name_server, "::1", "belongs into brackets"),
+    ],
+)
+def test_malformed_values(read, given, message):
+    with pytest.raises(ValueError, match=message):
+        read(given)
