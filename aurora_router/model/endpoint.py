@@ -48,7 +48,7 @@ class EndpointKind(enum.Enum):
 
     @property
     def described(self) -> str:
-        """The kind in a sentence: ``a cluster endpoint``, ``an IP address`` …"""
+        """The kind in a sentence: ``a cluster endpoint``, ``an IP address`` and so on."""
         if self is EndpointKind.OTHER:
             return "a name of one's own"
         return f"{'an' if self.value[0] in 'aeiouI' else 'a'} {self.value}"

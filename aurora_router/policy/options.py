@@ -82,6 +82,7 @@ _DEFAULT_ROLE = (
     "readers, an instance or custom endpoint its own instances, anything else the writer. `prefer-reader` takes the "
     "writer while no reader suits."
 )
+_INSTANCE = "The one instance to connect to, whatever its role, found by the cluster's topology."
 _BALANCE = (
     "How one reader is chosen of several that suit. The default counts the connections that this process has on each, "
     "so that a pool's prefill spreads evenly, a reader that joins fills up first, and ties are broken at random so "
@@ -143,6 +144,7 @@ class Options:
         default=None,
         metadata=_about(values.choice(WantedRole), "writer, reader, prefer-reader, any", "reader", _DEFAULT_ROLE),
     )
+    instance: str | None = field(default=None, metadata=_about(values.text, "an instance's id", "demo-2", _INSTANCE))
     balance: Balance = field(
         default=Balance.LEAST_CONNECTIONS,
         metadata=_about(values.choice(Balance), ", ".join(each.value for each in Balance), "random", _BALANCE),
@@ -305,6 +307,8 @@ def _profile(name: object) -> Options:
 def _refuse_contradictions(explicit: Mapping[str, Any]) -> None:
     """Refuse what could only be a misunderstanding; `Options` itself checks what needs no knowledge of the keys."""
     role = explicit.get("role", WantedRole.READER)
+    if "instance" in explicit and "role" in explicit:
+        raise InvalidOption(f"{PREFIX}instance names the one instance: {PREFIX}role has no effect, remove one of them")
     if "reader_fallback" in explicit and role is not WantedRole.READER:
         raise InvalidOption(
             f"{PREFIX}reader_fallback has no effect with {PREFIX}role={role.value}: "

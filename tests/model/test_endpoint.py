@@ -213,6 +213,11 @@ def test_default_roles():
     assert {kind: default_role(kind) for kind in EndpointKind} == expected
 
 
+def test_kinds_in_a_sentence():
+    described = {kind.described for kind in EndpointKind}
+    assert {"a cluster endpoint", "an instance endpoint", "an IP address", "a name of one's own"} < described
+
+
 def test_the_name_of_an_instance():
     assert instance_host(COMMERCIAL, "Inst-1") == f"inst-1.{COMMERCIAL}"
 

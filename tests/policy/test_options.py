@@ -25,8 +25,9 @@ from aurora_router.policy.options import (
     split,
 )
 
-ALL = {
-    "aurora_role": ("reader", WantedRole.READER),
+ROLE = {"aurora_role": ("reader", WantedRole.READER)}
+INSTANCE = {"aurora_instance": ("demo-2", "demo-2")}  # in place of a role
+OTHERS = {
     "aurora_balance": ("weighted", Balance.WEIGHTED),
     "aurora_weights": ("demo-2=3,demo-3=1", (("demo-2", 3), ("demo-3", 1))),
     "aurora_max_lag": ("0.1", 0.1),
@@ -44,13 +45,16 @@ ALL = {
     "aurora_quarantine": ("0", 0.0),
     "aurora_refresh": ("10", 10.0),
 }
+ALL = ROLE | OTHERS
+NAMES = [*ROLE, *INSTANCE, *OTHERS]
 
 
 def test_every_option_from_text():
     options, rest = split({key: text for key, (text, _) in ALL.items()})
     assert rest == {}
     assert options == Options(**{key.removeprefix("aurora_"): value for key, (_, value) in ALL.items()})
-    assert set(ALL) == {"aurora_" + each.name for each in dataclasses.fields(Options)}
+    assert NAMES == ["aurora_" + each.name for each in dataclasses.fields(Options)]
+    assert split({"aurora_instance": "demo-2"})[0] == Options(instance="demo-2")
 
 
 def test_every_option_typed():
@@ -115,6 +119,7 @@ def test_profiles_are_ordered_by_patience():
             "aurora_reader_fallback has no effect with aurora_role=writer: remove it, or set aurora_role=reader",
         ),
         ({"aurora_reader_fallback": "error", "aurora_role": "prefer-reader"}, "no effect with aurora_role=prefer"),
+        ({"aurora_instance": "demo-2", "aurora_role": "any"}, "aurora_instance names the one instance: aurora_role"),
     ],
 )
 def test_wrong_options_are_refused_by_name(params, message):
@@ -129,7 +134,7 @@ def test_the_fall_back_may_be_given_where_the_endpoint_gives_the_role():
 
 def test_every_option_is_documented_from_the_place_where_it_is_parsed():
     docs = {doc.name: doc for doc in describe()}
-    assert list(docs) == ["aurora_profile", *ALL]
+    assert list(docs) == ["aurora_profile", *NAMES]
     for doc in docs.values():
         assert doc.description.endswith(".")
         assert doc.accepts
@@ -147,7 +152,7 @@ def test_documented_profile_values_are_the_profiles():
     assert documented.default == "off"
 
 
-@given(st.dictionaries(st.text(max_size=12) | st.sampled_from([*ALL, "aurora_profile"]), st.text(max_size=8)))
+@given(st.dictionaries(st.text(max_size=12) | st.sampled_from([*NAMES, "aurora_profile"]), st.text(max_size=8)))
 def test_split_loses_nothing_and_passes_nothing_of_ours(params):
     try:
         _, rest = split(params)
