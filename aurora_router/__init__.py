@@ -12,19 +12,30 @@ from aurora_router.errors import (
     NoInstanceAvailable,
     RoutingError,
 )
+from aurora_router.model.instance import Instance, Role
+from aurora_router.model.view import View
+from aurora_router.observe import subscribe
+from aurora_router.router import AsyncRouter, Explanation, Router
 
 __all__ = [
     "AsyncConnection",
+    "AsyncRouter",
     "Attempt",
     "AuroraRouterError",
     "Connection",
+    "Explanation",
+    "Instance",
     "InvalidOption",
     "MalformedHost",
     "NameNotResolved",
     "NameNotVerifiable",
     "NoInstanceAvailable",
     "Placement",
+    "Role",
+    "Router",
     "RoutingError",
+    "View",
     "__version__",
     "connect",
+    "subscribe",
 ]

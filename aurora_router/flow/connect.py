@@ -77,6 +77,15 @@ class Connecting(Generic[ConnT]):
             self._last = why
         raise self._given_up() from self._cause()
 
+    async def learned(self) -> ConnT:
+        """Ask somebody for the topology; returns the connection that it was asked on."""
+        self.doubt = self.cluster.view.known
+        try:
+            return (await self._learn())[0]
+        except _Unplaced as why:
+            self._last = why
+        raise self._given_up() from self._cause()
+
     def left(self) -> float:
         """Seconds for which it makes sense to go on, at least 0."""
         return max(0.0, self._started + self._patience() - self.world.now())
@@ -119,14 +128,20 @@ class Connecting(Generic[ConnT]):
         raise _Unplaced(f"{target.name} led to a {instance.role.value} ({instance.id})")
 
     async def _pinned(self) -> Placed[ConnT]:
-        """Dial the one instance that the name means."""
-        name = self.route.endpoint.label or ""
+        """Dial the one instance that the name, or the option, means."""
+        wanted = self.request.options.instance
+        if wanted is None and not self.cluster.view.known:
+            return self._placed(*await self._learn_through(self.request.given[0]), self.route)
+        spare = await self._know()
+        name = (wanted or self.route.endpoint.label or "").lower()
         known = next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
+        if spare is not None:
+            if known is not None and spare[1].id == known.id:
+                return self._placed(*spare, self.route)
+            await self.world.discard(spare[0])
         if known is None:
-            connection, known = await self._learn_through(self.request.given[0])
-            return self._placed(connection, known, self.route)
-        connection = await self._reserved_dial(known)
-        return self._placed(connection, known, self.route)
+            raise _Unplaced(f"the cluster has no instance {wanted or name!r}")
+        return self._placed(await self._reserved_dial(known), known, self.route)
 
     async def _chosen(self) -> Placed[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
@@ -457,6 +472,20 @@ async def routed(world: World[ConnT], request: Request) -> Route:
     except DialFailed as failed:
         raise NameNotResolved(failed.fault.text) from failed.cause
     return route(request, resolution.canonical)
+
+
+async def look(
+    world: World[ConnT],
+    find: Callable[[Request, Route], Cluster],
+    request: Request,
+    sources: Sequence[Source],
+) -> Cluster:
+    """Ask for the topology anew; returns the cluster's state, up to date. Raises as `connect` does."""
+    chosen = await routed(world, request)
+    connecting = Connecting(world, find(request, chosen), request, chosen, sources)
+    connection = await connecting.learned()
+    await world.discard(connection)
+    return connecting.cluster
 
 
 def _seed_name(seed: Address | Instance) -> str:

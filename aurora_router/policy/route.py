@@ -131,6 +131,8 @@ def route(request: Request, canonical: str | None = None) -> Route:
 
 
 def _role(request: Request, endpoint: Endpoint, reasons: list[str]) -> WantedRole:
+    if request.options.instance is not None:
+        return WantedRole.ANY
     if request.options.role is not None:
         reasons.append(f"aurora_role={request.options.role.value} is given")
         return request.options.role
@@ -146,6 +148,9 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
     if endpoint.kind in _PASSED:
         reasons.append("it does its own routing")
         return Mode.THROUGH, None
+    if request.options.instance is not None and (endpoint.domain or request.options.instance_host):
+        reasons.append("aurora_instance is given")
+        return Mode.PINNED, None if request.options.instance_host is not None else endpoint.domain
     if endpoint.kind is EndpointKind.CLUSTER_CUSTOM:
         reasons.append("its members are known to DNS alone")
         return Mode.NAME, endpoint.domain

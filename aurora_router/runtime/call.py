@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router.flow.source import Source
+
+_SQLALCHEMY = re.compile(r"^postgresql\+aurora(_async)?:")
+"""The URL of an engine is taken as well: what a person has at hand is what he pastes."""
 
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -85,7 +89,7 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
 
 @lru_cache(maxsize=256)
 def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tuple[str | None, ...]) -> Call:
-    ours, rest = split_conninfo(conninfo)
+    ours, rest = split_conninfo(_SQLALCHEMY.sub("postgresql:", conninfo))
     options, kept = split({**ours, **dict(keywords)})
     params = conninfo_to_dict(rest, **cast("dict[str, Any]", kept))
     for name, value in zip(_ENVIRONMENT, environment, strict=True):

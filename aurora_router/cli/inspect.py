@@ -1,0 +1,105 @@
+"""``topology URL`` and ``explain HOST-or-URL``: what the router sees, and what it would do."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.cli import output
+from aurora_router.router import Router
+
+if TYPE_CHECKING:
+    import argparse
+
+    from aurora_router.model.instance import Instance
+    from aurora_router.model.view import View
+
+_CONNINFO = re.compile(r"^\w+://|=")
+
+
+def read_target(text: str) -> str:
+    """A conninfo: as given, or one with a bare host."""
+    return text if _CONNINFO.search(text) else f"host={text}"
+
+
+class Topology:
+    """Ask a cluster for its topology and print it."""
+
+    name = "topology"
+    help = "ask a cluster for its instances, roles and lag"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.add_argument("target", metavar="URL", help="a URL or conninfo, or a bare host name")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Ask, and print."""
+        view = Router(read_target(args.target)).topology()
+        if args.json:
+            output.say_json(view_as_json(view))
+            return 0
+        rows = [_row(each) for each in view.instances.values()]
+        output.table(("instance", "role", "zone", "lag ms", "cpu %"), rows)
+        output.say(f"writer: {view.writer or 'none known'}; evidence: {view.token}")
+        return 0
+
+
+class Explain:
+    """Say how a host or URL is routed, and why."""
+
+    name = "explain"
+    help = "say what kind of endpoint a host is, which role it gives and how it is routed"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.add_argument("target", metavar="HOST-or-URL", help="a host name, a URL or a conninfo")
+        parser.add_argument("--connect", action="store_true", help="ask the cluster too, and show the choice")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Decide, and say why."""
+        router = Router(read_target(args.target))
+        if args.connect:
+            router.topology()
+        told = router.explain()
+        facts: dict[str, Any] = {
+            "host": told.endpoint.host,
+            "kind": told.endpoint.kind.value,
+            "cluster or instance": told.endpoint.label,
+            "domain": told.endpoint.domain,
+            "region": told.endpoint.region,
+            "partition": told.endpoint.partition,
+            "role": told.role.value,
+            "connects to": told.mode.value,
+        }
+        if args.json:
+            output.say_json({**facts, "reasons": told.reasons, "candidates": told.candidates})
+            return 0
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            if value:
+                output.say(f"{name.ljust(width)}  {value}")
+        for title, lines in (("because", told.reasons), ("candidates", told.candidates)):
+            for number, line in enumerate(lines):
+                output.say(f"{(title if number == 0 else '').ljust(width)}  {line}")
+        return 0
+
+
+def view_as_json(view: View) -> dict[str, Any]:
+    """A view as plain values."""
+    return {
+        "writer": view.writer,
+        "epoch": view.epoch,
+        "token": view.token,
+        "instances": [
+            {"id": each.id, "role": each.role.value, "zone": each.zone, "lag_seconds": each.lag, "cpu": each.cpu}
+            for each in view.instances.values()
+        ],
+    }
+
+
+def _row(instance: Instance) -> tuple[str, ...]:
+    lag = "" if instance.lag is None else f"{instance.lag * 1000:.1f}"
+    cpu = "" if instance.cpu is None else f"{instance.cpu:.1f}"
+    return (instance.id, instance.role.value, instance.zone or "", lag, cpu)

@@ -1,0 +1,49 @@
+"""The entry point of ``aurora-router``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from aurora_router._version import __version__
+from aurora_router.cli import output
+from aurora_router.cli.command import Command, others
+from aurora_router.cli.inspect import Explain, Topology
+from aurora_router.errors import AuroraRouterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0: done; 1: it failed and said why; 2: the command line was wrong; 130: interrupted.
+    """
+    args = _parser([Topology(), Explain(), *others()]).parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (AuroraRouterError, psycopg.Error) as error:
+        output.complain(f"aurora-router: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+
+
+def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="aurora-router", description="Connection routing for Amazon Aurora.")
+    parser.add_argument("--version", action="version", version=f"aurora-router {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in commands:
+        child = subparsers.add_parser(command.name, help=command.help, description=command.help)
+        command.configure(child)
+        child.set_defaults(run=command.run)
+    return parser

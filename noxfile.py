@@ -1,0 +1,131 @@
+"""The entry to everything: `nox -l` lists it, `nox` runs what has to be green.
+
+Arguments behind `--`: `--require-all` makes a missing interpreter an error; sessions that measure take
+`--json FILE`; everything else goes to the tool that the session runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "noxfile.py"]
+
+nox.options.sessions = ["interpreters", "lint", "types", "imports", "coverage", "tests", "build"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+
+
+def _offer_pyenv() -> None:
+    """Let pyenv's shims answer for every version that it has, not for the chosen one alone."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    if not versions.is_dir() or "PYENV_VERSION" in os.environ:
+        return
+    found = [max((str(each.name) for each in versions.glob(f"{python}.*")), default=None) for python in PYTHONS]
+    here = f"{sys.version_info.major}.{sys.version_info.minor}."
+    names = sorted((name for name in found if name is not None), key=lambda name: not name.startswith(here))
+    if names:
+        os.environ["PYENV_VERSION"] = ":".join(names)
+
+
+def _works(python: str) -> bool:
+    """Whether an interpreter is there and starts (a shim may be there without one behind it)."""
+    path = shutil.which(f"python{python}")
+    return path is not None and subprocess.run([path, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+_offer_pyenv()
+
+
+def _tool_arguments(session: nox.Session) -> list[str]:
+    return [each for each in session.posargs if each != "--require-all"]
+
+
+@nox.session(venv_backend="none")
+def interpreters(session: nox.Session) -> None:
+    """Say loudly which of the supported Pythons are missing; an error with --require-all."""
+    missing = [python for python in PYTHONS if not _works(python)]
+    for python in PYTHONS:
+        session.log(f"Python {python}: {'MISSING, NOT TESTED' if python in missing else 'found'}")
+    if missing:
+        text = f"!!! not tested for want of an interpreter: {', '.join(missing)} !!!"
+        session.warn(text)
+        if "--require-all" in session.posargs:
+            session.error(text)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Style and format (ruff), in the environment that nox itself is in."""
+    session.run(sys.executable, "-m", "ruff", "check", *PACKAGES)
+    session.run(sys.executable, "-m", "ruff", "format", "--check", *PACKAGES)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Types: mypy --strict and pyright over the packages and the typed examples of what users write."""
+    session.run(sys.executable, "-m", "mypy")
+    session.run(sys.executable, "-m", "mypy", "--strict", "tests/typing")
+    session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
+
+@nox.session(venv_backend="none")
+def imports(session: nox.Session) -> None:
+    """The layers: dependencies point down only (import-linter)."""
+    session.run(str(Path(sys.executable).with_name("lint-imports")))
+
+
+@nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of the pure core (model, policy, flow): 95 % at least."""
+    core = ["tests/model", "tests/policy", "tests/flow", "tests/runtime", "tests/scenarios"]
+    found = [each for each in core if Path(each).exists()]
+    session.run(sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q", "-m", "not cluster and not slow", *found)
+    session.run(
+        sys.executable,
+        "-m",
+        "coverage",
+        "report",
+        "--include=aurora_router/model/*,aurora_router/policy/*,aurora_router/flow/*",
+        "--fail-under=95",
+    )
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests but the slow ones, on every interpreter found."""
+    session.install(".[test]")
+    session.run("pytest", "-n", "2", "-m", "not slow", *_tool_arguments(session))
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that are long or heavy."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "slow", "--timeout=1800", *_tool_arguments(session))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure: ours beside what it is compared with, interleaved in one run; takes `--json FILE`."""
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks", *_tool_arguments(session))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist, install the wheel alone and use it."""
+    session.install("build")
+    target = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(target, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(target))
+    (wheel,) = target.glob("*.whl")
+    session.run("python", "-m", "pip", "install", "--quiet", "--force-reinstall", str(wheel) + "[binary]")
+    session.chdir(target)
+    session.run("aurora-router", "explain", "demo.cluster-ro-abc123.eu-west-1.rds.amazonaws.com")
