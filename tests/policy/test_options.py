@@ -53,7 +53,7 @@ def test_every_option_from_text():
     options, rest = split({key: text for key, (text, _) in ALL.items()})
     assert rest == {}
     assert options == Options(**{key.removeprefix("aurora_"): value for key, (_, value) in ALL.items()})
-    assert NAMES == ["aurora_" + each.name for each in dataclasses.fields(Options)]
+    assert ["aurora_" + each.name for each in dataclasses.fields(Options)] == NAMES
     assert split({"aurora_instance": "demo-2"})[0] == Options(instance="demo-2")
 
 
