@@ -86,7 +86,7 @@ def find(account: Account, explicit: str | Path | None = None) -> Binaries:
     for place, source in places:
         try:
             return reachable(inspect(place, source), account)
-        except BinariesError as error:  # noqa: PERF203 - a dozen places, once
+        except BinariesError as error:
             tried.append(f"  {place}: {error}")
     if named:
         raise BinariesError(f"the PostgreSQL binaries asked for cannot be used:\n{tried[0]}\n{INSTALL}")

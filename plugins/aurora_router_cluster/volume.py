@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -63,6 +63,14 @@ class Volume(Protocol):
     @property
     def flavour(self) -> str:
         """``direct`` or ``quorum``; shown by ``status``."""
+        ...
+
+    @property
+    def fences(self) -> bool:
+        """Whether a former writer that still runs can do no harm, because `recover` took the log from it.
+
+        Where not, the control plane ends it before it promotes another, or before it wakes up.
+        """
         ...
 
     async def open(self, template: Path) -> None:

@@ -1,0 +1,166 @@
+"""The heartbeat: look at every instance, measure lag, and start what has to be done about what is wrong.
+
+It never blames an instance for its own lateness: a beat that came late forgives the answers missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.errors import ClusterError, FailoverImpossibleError
+from aurora_router_cluster.roster import together
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.roster import Roster
+    from aurora_router_cluster.succession import Succession
+
+log = logging.getLogger(__name__)
+
+HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
+ASTRAY = 3.0  # seconds without log after which a reader is built anew
+JUDGED = frozenset({"available", "unreachable", "stopped"})
+
+
+class Heartbeat:
+    """Watches the instances of `roster`.
+
+    Args:
+        roster: the instances.
+        succession: what acts.
+        interval: seconds between two beats.
+        auto: act on what is found; else only show it.
+    """
+
+    def __init__(self, roster: Roster, succession: Succession, *, interval: float, auto: bool) -> None:
+        self._roster = roster
+        self._succession = succession
+        self.interval = interval
+        self.auto = auto
+        self._pulse: asyncio.Task[None] | None = None
+        self._repairs: dict[str, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._pulse = asyncio.get_running_loop().create_task(self._beat())
+
+    async def close(self) -> None:
+        """Stop, and stop what was started."""
+        tasks = [*self._repairs.values(), *([self._pulse] if self._pulse else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def expect(self, name: str | None) -> None:
+        """Bring a former writer back now, whether `auto` or not: its demotion was asked for."""
+        instance = self._roster.instances.get(name or "")
+        if instance is not None and not instance.engine.alive and not instance.held:
+            self._begin(instance, self._bring_back(instance))
+
+    async def _beat(self) -> None:
+        due = time.monotonic()
+        while True:
+            late = time.monotonic() - due > self.interval
+            due = time.monotonic() + self.interval
+            await self._look()
+            if late:
+                for instance in self._roster.instances.values():
+                    instance.missed = min(instance.missed, 1)
+            for instance in list(self._roster.instances.values()):
+                self._judge(instance)
+            self._roster.write_status()
+            await asyncio.sleep(due - time.monotonic())
+
+    async def _look(self) -> None:
+        """Ask the writer first: what a reader has replayed is compared with what was written before."""
+        writer = self._roster.writer
+        if writer is not None:
+            await self._sample([writer])
+            newest = writer.newest
+            if newest is not None and writer.missed == 0 and not newest.recovering:
+                self._roster.clock.observe(newest.at, newest.received)
+        readers = self._roster.readers
+        await self._sample(readers)
+        for reader in readers:
+            if reader.newest is not None and reader.missed == 0:
+                reader.lag = self._roster.clock.lag(reader.newest)
+
+    async def _sample(self, instances: list[Instance]) -> None:
+        asked = [one for one in instances if one.engine.alive and one.state in JUDGED]
+        await together(one.sample(timeout=max(self.interval, 0.1)) for one in asked)
+
+    def _judge(self, instance: Instance) -> None:
+        """Compare what was found with what ought to be."""
+        if instance.state not in JUDGED:
+            return
+        hung = instance.missed >= HUNG_AFTER
+        state = "stopped" if not instance.engine.alive else "unreachable" if hung else "available"
+        if state != instance.state:
+            log.info("%s is %s", instance.name, state)
+            instance.state = state
+            self._roster.publish()
+        if self.auto and not self._roster.lock.locked():
+            self._repair(instance)
+
+    def _repair(self, instance: Instance) -> None:
+        """Start what the state of an instance asks for, unless that is under way."""
+        under_way = self._repairs.get(instance.name)
+        if under_way is not None and not under_way.done():
+            return
+        work = self._remedy(instance)
+        if work is not None:
+            self._begin(instance, work)
+
+    def _begin(self, instance: Instance, work: Coroutine[object, object, None]) -> None:
+        self._repairs[instance.name] = asyncio.get_running_loop().create_task(_logged(work, instance.name))
+
+    def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
+        if instance is self._roster.writer:
+            return None if instance.available else self._replace_writer(instance)
+        if not instance.engine.alive and not instance.held:
+            return self._bring_back(instance)
+        return self._rebuild(instance) if instance.available and self._astray(instance) else None
+
+    def _astray(self, instance: Instance) -> bool:
+        """Whether a running instance lives in another world: a former writer, or a reader without log."""
+        writer, newest = self._roster.writer, instance.newest
+        if newest is None or writer is None or not writer.available:
+            return False
+        silent = instance.silent_stream
+        return not newest.recovering or (silent is not None and time.monotonic() - silent > ASTRAY)
+
+    async def _replace_writer(self, writer: Instance) -> None:
+        async with self._roster.lock:
+            if self._roster.writer is not writer or writer.available:
+                return
+            try:
+                await self._succession.failover(None)
+            except FailoverImpossibleError:
+                if writer.engine.frozen or writer.held:
+                    raise
+                await self._succession.come_back(writer)  # no reader: it is restarted in its place, as on Aurora
+
+    async def _bring_back(self, instance: Instance) -> None:
+        async with self._roster.lock:
+            if self._roster.instances.get(instance.name) is instance and not instance.engine.alive:
+                await self._succession.come_back(instance)
+
+    async def _rebuild(self, instance: Instance) -> None:
+        async with self._roster.lock:
+            if self._roster.instances.get(instance.name) is instance and self._astray(instance):
+                log.info("%s is astray and built anew", instance.name)
+                instance.engine.kill()
+                (instance.engine.data / "standby.signal").unlink(missing_ok=True)  # marks it as to be seeded
+                await self._succession.come_back(instance)
+
+
+async def _logged(work: Coroutine[object, object, None], name: str) -> None:
+    try:
+        await work
+    except ClusterError as error:
+        log.warning("%s: %s", name, error)

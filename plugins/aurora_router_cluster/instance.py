@@ -1,0 +1,105 @@
+"""An instance as the control plane keeps it: an engine with a place, a role, a tier and a heartbeat."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster import sampling, settings
+from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.sampling import Sample
+from aurora_router_cluster.session import Session
+from aurora_router_cluster.volume import EngineAddress
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.addresses import Address
+    from aurora_router_cluster.engine import Engine
+
+STALE = 5  # samples kept; processor use and stream speed are measured across them
+
+
+@dataclass
+class Instance:
+    """One instance; mutable, owned by the control plane's event loop.
+
+    Attributes:
+        engine: its PostgreSQL.
+        zone: availability zone.
+        tier: promotion tier.
+        address: where it listens.
+        state: see `status.InstanceStatus`.
+        held: it was stopped on purpose and is not restarted by itself.
+        session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
+        samples: latest answers to the heartbeat, newest last.
+        lag: replica lag in seconds at the last sample; None: unknown.
+        missed: heartbeats without an answer in a row.
+        silent_stream: monotonic time since when its log does not arrive; None: it does.
+    """
+
+    engine: Engine
+    zone: str
+    tier: int
+    address: Address
+    state: str = "creating"
+    held: bool = False
+    session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
+    lag: float | None = None
+    missed: int = 0
+    silent_stream: float | None = None
+
+    def __post_init__(self) -> None:
+        self.session = Session(self.where)
+
+    @property
+    def name(self) -> str:
+        """Its identifier."""
+        return self.engine.name
+
+    @property
+    def where(self) -> EngineAddress:
+        """How the storage reaches it."""
+        engine = self.engine
+        return EngineAddress(engine.name, engine.home, engine.port, settings.SUPERUSER, engine.data)
+
+    @property
+    def available(self) -> bool:
+        """Whether it takes connections, as far as known."""
+        return self.state == "available"
+
+    @property
+    def newest(self) -> Sample | None:
+        """The latest sample."""
+        return self.samples[-1] if self.samples else None
+
+    @property
+    def cpu(self) -> float | None:
+        """Use of the machine's processors over the latest samples, percent; None: unknown."""
+        return sampling.cpu_percent(self.samples, os.cpu_count() or 1)
+
+    async def sample(self, timeout: float) -> None:
+        """Ask it how it is; `missed` tells whether it answered within `timeout` seconds."""
+        try:
+            rows = await self.session.query(sampling.QUERY, timeout)
+        except EngineError:
+            self.missed += 1
+            return
+        now = time.monotonic()
+        self.samples.append(Sample.from_row(rows[0], at=now, wall=time.time(), cpu_seconds=self.engine.cpu_seconds()))
+        self.missed = 0
+        if self.samples[-1].streaming:
+            self.silent_stream = None
+        elif self.silent_stream is None:
+            self.silent_stream = now
+
+    def forget(self) -> None:
+        """Drop what was known of a server that is no more."""
+        self.session.close()
+        self.samples.clear()
+        self.lag = None
+        self.missed = 0
+        self.silent_stream = None

@@ -1,0 +1,33 @@
+"""The keeper: outlives a killed supervisor just long enough to clean up after it.
+
+Run as ``python -I -S keeper.py RUN KEY PACKAGES`` with a pipe from the supervisor as standard input. When that
+ends without the byte that says "in order", the supervisor was killed: every process that works below RUN is
+killed (frozen ones too, which no signal to their parent reaches), RUN and the cluster's home are deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+IN_ORDER = b"."
+
+
+def main(run: str, key: str, packages: str) -> None:
+    """Wait for the end of standard input and do what the module says."""
+    sys.path.append(packages)
+    from aurora_router_cluster import errors, home  # noqa: PLC0415 - only now its place is known
+
+    if os.read(0, 1) == IN_ORDER:
+        return
+    home.sweep(Path(run))
+    with contextlib.suppress(errors.ClusterRunningError):  # a new cluster of that name is quicker than we are
+        place = home.Home(key)
+        place.claim()
+        place.release()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

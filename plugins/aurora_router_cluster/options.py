@@ -1,0 +1,84 @@
+"""What a cluster is started with: one frozen dataclass, handed to the supervisor as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aurora_router_cluster.errors import RequestError
+
+FLAVOURS = ("direct", "quorum")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """Options of a cluster.
+
+    Attributes:
+        name: the cluster's label, e.g. ``demo``.
+        key: what it is found by; unique among the running ones.
+        readers: number of readers to begin with, 0..15.
+        flavour: kind of volume: ``direct`` (readers stream from the writer).
+        postgres: directory of PostgreSQL's binaries; None: search.
+        domain: what follows the label in an instance's name; None: a random one below ``aurora.test``.
+        port: port of all instances; None: any free one.
+        address: address of the first instance, the others count upwards; None: random ones of 127.0.0.0/8.
+        shared_address: put all instances on 127.0.0.1 with distinct ports; None: only where there is no choice.
+        dns_port: port of the name server; 0: any free one.
+        dns_ttl: time to live of its records, seconds.
+        dns_delay: seconds by which the cluster name lags behind a change of writer.
+        directory: existing directory for the instances' files; None: tmpfs where there is room.
+        detect: seconds between two heartbeats of the control plane.
+        auto: whether the control plane fails over and restarts by itself.
+        tls: serve TLS with certificates of a CA of the cluster's own.
+        settings: server settings for all instances, name -> value.
+        owner: process id that the cluster ends with; None: it stays until told.
+    """
+
+    name: str
+    key: str
+    readers: int = 2
+    flavour: str = "direct"
+    postgres: str | None = None
+    domain: str | None = None
+    port: int | None = None
+    address: str | None = None
+    shared_address: bool | None = None
+    dns_port: int = 0
+    dns_ttl: int = 5
+    dns_delay: float = 0.0
+    directory: str | None = None
+    detect: float = 0.2
+    auto: bool = True
+    tls: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    owner: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.flavour not in FLAVOURS:
+            raise RequestError(f"unknown flavour {self.flavour!r}; there are {', '.join(FLAVOURS)}")
+        if not 0.02 <= self.detect <= 60:
+            raise RequestError(f"detect={self.detect:g}: a heartbeat interval is 0.02 to 60 seconds")
+        if self.dns_ttl < 0 or self.dns_delay < 0:
+            raise RequestError("dns_ttl and dns_delay cannot be negative")
+        for port in (self.port, self.dns_port):
+            if port is not None and not 0 <= port <= 65535:
+                raise RequestError(f"{port} is not a port number (0 to 65535)")
+
+    def to_json(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ClusterOptions:
+        """The inverse of `to_json`.
+
+        Raises:
+            RequestError: an option that does not exist, or a value out of range.
+        """
+        data: dict[str, Any] = json.loads(text)
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise RequestError(f"unknown option of a cluster: {error}") from error

@@ -1,0 +1,163 @@
+"""What instances say about themselves, and what ``aurora_replica_status()`` makes of it. No I/O.
+
+Replica lag is measured, not estimated: the control plane keeps when the writer's log reached which position. A
+reader that has replayed all that the writer had written when it was asked has no lag; one that has not lags by
+the age of the first byte that it lacks, and by no more than the age of the last commit that it replayed.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurora_router_cluster.session import Row
+
+QUERY = """
+SELECT r, CASE WHEN r THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END - '0/0',
+  CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0',
+  CASE WHEN r THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END,
+  (SELECT count(*) FROM pg_stat_activity
+   WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()),
+  (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'DataFileRead'),
+  (SELECT sum(blks_read)::bigint FROM pg_stat_database),
+  pg_snapshot_xmin(pg_current_snapshot()),
+  CASE WHEN r THEN EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming') ELSE true END
+FROM (SELECT pg_is_in_recovery() AS r) AS role
+"""  # simple protocol, one statement: one round trip per instance and heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to `QUERY`; positions are bytes of log.
+
+    Attributes:
+        at: monotonic time of the answer, seconds.
+        wall: the wall clock's time of the answer, seconds since 1970.
+        recovering: it is a reader.
+        received: log received and flushed (reader) or flushed (writer).
+        applied: log replayed (reader) or inserted (writer).
+        commit_age: seconds since the last commit that was replayed; None: unknown, or the writer.
+        active: sessions with an open transaction or query.
+        reading: sessions that wait for a data file's block at this moment.
+        reads: blocks read so far.
+        xmin: oldest transaction that a snapshot here can see, 64 bits (epoch in the upper half).
+        streaming: the log arrives.
+        cpu_seconds: processor time used so far.
+    """
+
+    at: float
+    wall: float
+    recovering: bool
+    received: int
+    applied: int
+    commit_age: float | None
+    active: int
+    reading: int
+    reads: int
+    xmin: int
+    streaming: bool
+    cpu_seconds: float
+
+    @classmethod
+    def from_row(cls, row: Row, *, at: float, wall: float, cpu_seconds: float) -> Sample:
+        """Read the row that `QUERY` returned."""
+        number = [None if value is None else float(value) for value in row[3:4]]
+        received, applied, active, reading, reads, xmin = (int(row[i] or 0) for i in (1, 2, 4, 5, 6, 7))
+        return cls(
+            at, wall, row[0] == "t", max(received, applied), applied, number[0], active, reading, reads, xmin,
+            row[8] == "t", cpu_seconds,
+        )  # fmt: skip
+
+
+class LogClock:
+    """Remembers when the writer's log had reached which position.
+
+    Args:
+        depth: how many observations are kept.
+    """
+
+    def __init__(self, depth: int = 512) -> None:
+        self._times: deque[float] = deque(maxlen=depth)
+        self._positions: deque[int] = deque(maxlen=depth)
+
+    def observe(self, at: float, position: int) -> None:
+        """The writer's log ended at `position` at the monotonic time `at`."""
+        if self._positions and position < self._positions[-1]:  # a new writer: what was above is gone
+            self._times.clear()
+            self._positions.clear()
+        self._times.append(at)
+        self._positions.append(position)
+
+    def lag(self, sample: Sample) -> float | None:
+        """Replica lag of a reader's sample, in seconds; None where nothing was observed yet."""
+        if not self._positions:
+            return None
+        if sample.applied >= self._positions[-1]:
+            return 0.0
+        first_lacking = bisect.bisect_right(list(self._positions), sample.applied)
+        age = max(0.0, sample.at - self._times[first_lacking])
+        return age if sample.commit_age is None else min(age, max(0.0, sample.commit_age))
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the rows need to know of one instance: its two latest samples, newest last."""
+
+    name: str
+    session: str
+    writer: bool
+    samples: tuple[Sample, ...]
+    lag: float | None
+
+
+def cpu_percent(samples: Sequence[Sample], processors: int) -> float | None:
+    """Use of the machine's processors between the first and the last of `samples`, 0 to 100; None: unknown."""
+    if len(samples) < 2 or samples[-1].at <= samples[0].at:
+        return None
+    used = samples[-1].cpu_seconds - samples[0].cpu_seconds
+    return max(0.0, min(100.0, 100.0 * used / (samples[-1].at - samples[0].at) / processors))
+
+
+def replica_status(members: Sequence[Member], durable: int | None, processors: int) -> list[dict[str, object]]:
+    """The rows for ``aurora_replica_status()``: one dict per instance, see ``sql/surface.sql``."""
+    return [_row(member, durable, processors) for member in members]
+
+
+def _row(member: Member, durable: int | None, processors: int) -> dict[str, object]:
+    identity = {"server_id": member.name, "session": member.session, "writer": member.writer}
+    if not member.samples:
+        return identity  # a writer that was never asked yet
+    first, last = member.samples[0], member.samples[-1]
+    lag = member.lag or 0.0
+    span = last.at - first.at
+    speed = (last.received - first.received) / span / 1024 if span > 0 else 0.0
+    return {
+        **identity,
+        "durable_lsn": min(durable, last.received) if durable is not None else last.received,
+        "highest_lsn_rcvd": last.received,
+        "current_read_lsn": last.applied,
+        "cur_replay_latency_in_usec": round(lag * 1e6),
+        "active_txns": last.active,
+        "last_transport_error": 0 if last.streaming else 1,
+        "last_error_timestamp": None if last.streaming else _iso(last.wall),
+        "last_update_timestamp": _iso(last.wall),
+        "feedback_xmin": last.xmin & 0xFFFFFFFF,
+        "feedback_epoch": last.xmin >> 32,
+        "replica_lag_in_msec": round(lag * 1e3),
+        "log_stream_speed_in_kib_per_second": round(max(0.0, speed), 3),
+        "log_buffer_sequence_number": last.received // 8192,
+        "oldest_read_view_lsn": last.applied,
+        "pending_read_ios": last.reading,
+        "read_ios": last.reads,
+        "cpu": cpu_percent(member.samples, processors),
+    }
+
+
+def _iso(wall: float) -> str:
+    return datetime.fromtimestamp(wall, timezone.utc).isoformat()

@@ -1,0 +1,145 @@
+"""What a cluster looks like from outside: typed, and as JSON and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance.
+
+    Attributes:
+        name: its identifier, e.g. ``demo-1``.
+        role: ``writer`` or ``reader``, as the control plane has it.
+        state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped`` or ``restarting``.
+        zone: availability zone.
+        tier: promotion tier, 0 (first to be promoted) to 15.
+        endpoint: its host name.
+        host: the address that it listens on.
+        port: its port.
+        pid: process id of its postmaster; None: not running.
+        socket_directory: directory of its Unix socket.
+        lag_ms: replica lag in milliseconds; None: the writer, or unknown.
+        lsn: log position written (writer) or replayed (reader), bytes; None: unknown.
+        cpu: percent of the machine's processors.
+        frozen: every process of it is stopped, by `freeze`.
+    """
+
+    name: str
+    role: str
+    state: str
+    zone: str
+    tier: int
+    endpoint: str
+    host: str
+    port: int
+    pid: int | None
+    socket_directory: str
+    lag_ms: float | None
+    lsn: int | None
+    cpu: float | None
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CustomEndpoint:
+    """A custom endpoint.
+
+    Attributes:
+        label: the first part of its host name.
+        endpoint: its host name.
+        members: instances that it leads to; with `exclude`, all *readers* but these.
+        exclude: see `members`.
+    """
+
+    label: str
+    endpoint: str
+    members: tuple[str, ...]
+    exclude: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """A cluster.
+
+    Attributes:
+        name: its label, e.g. ``demo``.
+        key: what `LocalCluster.attach` finds it by; the label unless another was running.
+        domain: what follows the label in an instance's name.
+        flavour: kind of volume, ``direct`` or ``quorum``.
+        version: PostgreSQL's version.
+        port: the port of all instances (of the writer where they differ).
+        dns: ``address:port`` of its name server.
+        writer_endpoint: cluster endpoint.
+        reader_endpoint: reader endpoint.
+        writer: name of the writer; None: there is none at this moment.
+        epoch: number of writers so far.
+        instances: all of them, in the order of their making.
+        custom_endpoints: see `CustomEndpoint`.
+        cnames: names of others that lead to ours.
+        certificate_authority: path of the CA's certificate in PEM; None: no TLS.
+        supervisor: process id of the supervisor.
+        volume: what the volume tells of itself.
+    """
+
+    name: str
+    key: str
+    domain: str
+    flavour: str
+    version: str
+    port: int
+    dns: str
+    writer_endpoint: str
+    reader_endpoint: str
+    writer: str | None
+    epoch: int
+    instances: tuple[InstanceStatus, ...]
+    custom_endpoints: tuple[CustomEndpoint, ...]
+    cnames: dict[str, str]
+    certificate_authority: str | None
+    supervisor: int
+    volume: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As nested dicts and lists that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ClusterStatus:
+        """The inverse of `as_dict` (lists for tuples are fine)."""
+        instances = tuple(InstanceStatus(**item) for item in data["instances"])
+        custom = tuple(
+            CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
+        )
+        return cls(**{**data, "instances": instances, "custom_endpoints": custom})
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """What a failover or switchover did.
+
+    Attributes:
+        former: the writer before; None: there was none.
+        writer: the writer after.
+        epoch: number of writers so far, this one included.
+        planned: the former writer was alive and stopped in order.
+        phases: phase -> its duration in seconds, in order: ``stop`` or ``fence``, ``replay``, ``promote``,
+            ``attach``.
+    """
+
+    former: str | None
+    writer: str
+    epoch: int
+    planned: bool
+    phases: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """The duration of all phases together."""
+        return sum(self.phases.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a dict that JSON can hold."""
+        return asdict(self)

@@ -1,0 +1,294 @@
+"""The supervisor: one process, one event loop, one cluster.
+
+Run as ``python -m aurora_router_cluster.supervisor OPTIONS`` (JSON of `options.ClusterOptions`). It prints one
+line of JSON when the cluster is ready, ``{"ready": key}``, or when it could not be made, ``{"error": class,
+"message": text}``. A cluster with an owner ends when standard input does or when the owner is gone; any cluster ends
+with SIGTERM, SIGINT or the request ``down``. A killed one is cleaned up by its keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster import binaries, keeper, names, template
+from aurora_router_cluster.account import Account
+from aurora_router_cluster.addresses import Allocator
+from aurora_router_cluster.control import ControlServer
+from aurora_router_cluster.controlplane import ControlPlane
+from aurora_router_cluster.direct import DirectVolume
+from aurora_router_cluster.directory import Directory
+from aurora_router_cluster.dnsserver import DnsServer
+from aurora_router_cluster.errors import ClusterError, RequestError
+from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
+from aurora_router_cluster.options import ClusterOptions
+from aurora_router_cluster.roster import DEFAULT_TIER, Roster
+from aurora_router_cluster.status import ClusterStatus, InstanceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.volume import Volume
+
+log = logging.getLogger(__name__)
+
+OWNER_CHECK = 0.5  # seconds; only for owners whose pipe is held open by a forked child of theirs
+
+
+class Supervisor:
+    """One cluster and everything that serves it.
+
+    Args:
+        options: what to start.
+        home: its directory, claimed.
+        run: directory of the instances' homes.
+    """
+
+    def __init__(self, options: ClusterOptions, home: Home, run: Path) -> None:
+        self.options = options
+        self.home = home
+        account = Account.default()
+        found = binaries.find(account, options.postgres)
+        self.template = template.ensure(found, account)
+        self.roster = Roster(
+            names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
+            volume=make_volume(options.flavour, found, account),
+            binaries=found,
+            account=account,
+            run=run,
+            allocator=Allocator(port=options.port, shared=options.shared_address, first=options.address),
+            overrides=options.settings,
+        )
+        self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.dns_delay)
+        self.roster.changed = self.directory.changed
+        self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
+        self.dns = DnsServer(self.directory.picture, port=options.dns_port)
+        self.control = ControlServer(home.socket, self.commands())
+        self.ended = asyncio.Event()
+
+    async def start(self) -> None:
+        """Start the instances, the name server and the control socket."""
+        await self.dns.start()
+        await self.plane.create(self.options.readers, self.template)
+        await self.control.start()
+
+    async def close(self) -> None:
+        """Stop everything."""
+        self.directory.close()
+        await self.plane.close()
+        await self.dns.close()
+        await self.control.close()
+
+    def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        """What can be asked over the control socket."""
+        return {
+            "status": self.status,
+            "down": self.down,
+            "add_reader": self.add_reader,
+            "remove": self.plane.remove,
+            "restart": self.plane.restart,
+            "start": self.plane.start,
+            "failover": self.failover,
+            "kill": self.kill,
+            "freeze": self.freeze,
+            "thaw": self.thaw,
+            "create_custom_endpoint": self.create_custom_endpoint,
+            "delete_custom_endpoint": self.delete_custom_endpoint,
+            "add_cname": self.add_cname,
+        }
+
+    async def status(self) -> dict[str, Any]:
+        """`ClusterStatus` as a dict."""
+        roster = self.roster
+        port = roster.writer.address.port if roster.writer is not None else roster.allocator.port
+        return ClusterStatus(
+            name=roster.names.cluster,
+            key=self.home.key,
+            domain=roster.names.domain,
+            flavour=roster.volume.flavour,
+            version=roster.binaries.version,
+            port=port,
+            dns=f"{self.dns.host}:{self.dns.port}",
+            writer_endpoint=roster.names.writer,
+            reader_endpoint=roster.names.reader,
+            writer=roster.writer.name if roster.writer is not None else None,
+            epoch=roster.epoch,
+            instances=tuple(self._instance(instance) for instance in roster.instances.values()),
+            custom_endpoints=tuple(self.directory.custom.values()),
+            cnames=dict(self.directory.cnames),
+            certificate_authority=None,
+            supervisor=os.getpid(),
+            volume=roster.volume.status(),
+        ).as_dict()
+
+    def _instance(self, instance: Instance) -> InstanceStatus:
+        writer = instance is self.roster.writer
+        engine, newest = instance.engine, instance.newest
+        return InstanceStatus(
+            name=instance.name,
+            role="writer" if writer else "reader",
+            state=instance.state,
+            zone=instance.zone,
+            tier=instance.tier,
+            endpoint=self.roster.names.instance(instance.name),
+            host=instance.address.host,
+            port=instance.address.port,
+            pid=engine.process.pid if engine.process is not None and engine.alive else None,
+            socket_directory=str(engine.home),
+            lag_ms=None if writer or instance.lag is None else round(instance.lag * 1e3, 3),
+            lsn=newest.applied if newest is not None else None,
+            cpu=instance.cpu,
+            frozen=engine.frozen,
+        )
+
+    async def down(self) -> None:
+        """End the cluster, soon after this has been answered."""
+        asyncio.get_running_loop().call_later(0.01, self.ended.set)
+
+    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
+        """See `ControlPlane.add_reader`; returns the instance's name."""
+        return (await self.plane.add_reader(name, zone, tier)).name
+
+    async def failover(self, target: str | None = None) -> dict[str, Any]:
+        """See `ControlPlane.failover`."""
+        return (await self.plane.failover(target)).as_dict()
+
+    async def kill(self, name: str, *, hold: bool = False) -> None:
+        """See `ControlPlane.kill`."""
+        self.plane.kill(name, hold=hold)
+
+    async def freeze(self, name: str) -> None:
+        """See `ControlPlane.freeze`."""
+        self.plane.freeze(name)
+
+    async def thaw(self, name: str) -> None:
+        """See `ControlPlane.thaw`."""
+        self.plane.thaw(name)
+
+    async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
+        """See `Directory.create_custom`; returns the host name."""
+        return self.directory.create_custom(label, members, exclude=exclude).endpoint
+
+    async def delete_custom_endpoint(self, label: str) -> None:
+        """See `Directory.delete_custom`."""
+        self.directory.delete_custom(label)
+
+    async def add_cname(self, name: str, target: str) -> None:
+        """See `Directory.add_cname`."""
+        self.directory.add_cname(name, target)
+
+
+def make_volume(flavour: str, found: Binaries, account: Account) -> Volume:
+    """Make the volume of a flavour.
+
+    Raises:
+        RequestError: it does not exist.
+    """
+    if flavour == "direct":
+        return DirectVolume(found, account)
+    raise RequestError(f"the flavour {flavour!r} is not part of this installation; there is 'direct'")
+
+
+async def serve(options: ClusterOptions, home: Home, run: Path) -> None:
+    """Start a cluster, say so, and serve it until its end."""
+    supervisor = Supervisor(options, home, run)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.ended.set)
+    if options.owner is not None:
+        loop.add_reader(0, _owner_spoke, supervisor.ended)
+    starting = loop.create_task(supervisor.start())
+    ending = loop.create_task(supervisor.ended.wait())
+    try:
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        await starting
+        _say({"ready": home.key})
+        while not supervisor.ended.is_set() and options.owner in {None, os.getppid()}:
+            await asyncio.wait({ending}, timeout=OWNER_CHECK)
+    except asyncio.CancelledError:
+        log.info("ended while starting")
+    finally:
+        ending.cancel()
+        await supervisor.close()
+
+
+def _owner_spoke(ended: asyncio.Event) -> None:
+    if not os.read(0, 4096):
+        asyncio.get_running_loop().remove_reader(0)
+        ended.set()
+
+
+def _say(message: dict[str, Any]) -> None:
+    """Write the one line on standard output, then leave that to nobody: the starter stops reading."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(message).encode() + b"\n")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a supervisor; the exit status is 0 after an end in order."""
+    try:
+        options = ClusterOptions.from_json(arguments[0])
+        with contextlib.suppress(OSError):
+            sweep_leftovers()
+        home = Home(options.key)
+        home.claim()
+    except ClusterError as error:
+        _say({"error": type(error).__name__, "message": str(error)})
+        return 1
+    try:
+        return _supervise(options, home)
+    finally:
+        home.release()
+
+
+def _supervise(options: ClusterOptions, home: Home) -> int:
+    _log_to(home.log)
+    guard = None
+    try:
+        run = make_run_directory(Path(options.directory) if options.directory else None, options.readers + 1)
+        home.record(run)
+        guard = _keeper(run, home.key)
+        asyncio.run(serve(options, home, run))
+    except (ClusterError, OSError) as error:
+        log.warning("%s: %s", type(error).__name__, error)
+        name = type(error).__name__ if isinstance(error, ClusterError) else "SupervisorError"
+        _say({"error": name, "message": str(error)})
+        return 1
+    else:
+        return 0
+    finally:
+        if guard is not None:
+            home.release()
+            guard.communicate(keeper.IN_ORDER)
+
+
+def _keeper(run: Path, key: str) -> subprocess.Popen[bytes]:
+    packages = Path(__file__).parent.parent
+    command = [sys.executable, "-I", "-S", str(Path(keeper.__file__)), str(run), key, str(packages)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
