@@ -12,18 +12,22 @@ import errno
 import ipaddress
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aurora_router_cluster.storage.wire.replication import NO_FEEDBACK, HotStandbyFeedback
 from aurora_router_cluster.storage.wire.source import TimelineView
 from aurora_router_cluster.storage.wire.walsender import Hub, WalSender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aurora_router_cluster.storage.wire.handshake import Login
     from aurora_router_cluster.storage.wire.source import LogSource
     from aurora_router_cluster.storage.wire.walsender import ReaderStatus
+
+_ACCEPT_TURNS: Final = 4
+"""Turns of the loop within which asyncio makes a session of a connection that it accepted before the server closed."""
 
 
 class WalEndpoint(Hub):
@@ -45,7 +49,7 @@ class WalEndpoint(Hub):
         self._timer: asyncio.TimerHandle | None = None
         self._view: tuple[object, TimelineView] | None = None
         self._feedback = NO_FEEDBACK
-        self._unsubscribe = source.subscribe(self.wake)
+        self._unsubscribe: Callable[[], None] | None = source.subscribe(self.wake)
 
     async def listen_tcp(self, login: Login, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen on a loopback address and return the port.
@@ -131,12 +135,16 @@ class WalEndpoint(Hub):
         return len(named)
 
     async def close(self) -> None:
-        """Stop listening, cut every connection, remove the sockets."""
-        self._unsubscribe()
+        """Stop listening, cut every connection, remove the sockets; safe to call twice."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
         if self._timer is not None:
             self._timer.cancel()
         for server in self._servers:
             server.close()
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for session in tuple(self.sessions):
             await session.stop()
         for server in self._servers:
