@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance
     from aurora_router.model.view import View
 
-_CONNINFO = re.compile(r"^\w+://|=")
+_CONNINFO = re.compile(r"^[\w+]+://|=")
 
 
 def read_target(text: str) -> str:
