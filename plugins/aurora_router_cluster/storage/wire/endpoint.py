@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.wire.walsender import ReaderStatus
 
 _ACCEPT_TURNS: Final = 4
-"""Turns of the loop within which asyncio makes a session of a connection that it accepted before the server closed."""
+"""Turns of the loop within which asyncio makes a session of a connection that it has accepted."""
 
 
 class WalEndpoint(Hub):
@@ -141,10 +141,9 @@ class WalEndpoint(Hub):
             self._unsubscribe = None
         if self._timer is not None:
             self._timer.cancel()
+        await self._stop_accepting()
         for server in self._servers:
             server.close()
-        for _ in range(_ACCEPT_TURNS):
-            await asyncio.sleep(0)
         for session in tuple(self.sessions):
             await session.stop()
         for server in self._servers:
@@ -153,6 +152,14 @@ class WalEndpoint(Hub):
             path.unlink(missing_ok=True)
         self._servers.clear()
         self._sockets.clear()
+
+    async def _stop_accepting(self) -> None:
+        """Accept no more, and let asyncio finish what it accepted: once the server is closed it would leak that."""
+        loop = asyncio.get_running_loop()
+        for listening in (one for server in self._servers for one in server.sockets):
+            loop.remove_reader(listening.fileno())
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
