@@ -39,9 +39,12 @@ def _encode(data: bytes) -> str:
 
 def _decode(text: str, what: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ScramError(f"the SCRAM message's {what} is not base64") from error
+    if _encode(data) != text:  # one value has one spelling: stray bits behind the last byte are refused
+        raise ScramError(f"the SCRAM message's {what} is not canonical base64")
+    return data
 
 
 def _attributes(text: str, names: str) -> dict[str, str]:
