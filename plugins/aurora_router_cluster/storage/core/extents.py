@@ -1,0 +1,112 @@
+"""How a stream of log becomes extents, each of one protection group."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from aurora_router_cluster.storage.core.wal import Scanner
+
+
+class Extent(NamedTuple):
+    """A stretch of the log that belongs to one protection group.
+
+    Attributes:
+        group: number of the protection group.
+        prev: end of the extent before it in the same group, in bytes.
+        start: position of its first byte.
+        data: its bytes; empty where it only closes a chain for an epoch.
+    """
+
+    group: int
+    prev: int
+    start: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """The position after its last byte."""
+        return self.start + len(self.data)
+
+
+class Span(NamedTuple):
+    """Where an extent lies: end of the one before it in its group, first position, position after the last byte."""
+
+    prev: int
+    start: int
+    end: int
+
+
+class BoundaryScanner(Protocol):
+    """Finds where records end in a stream that comes in pieces of any size."""
+
+    @property
+    def boundary(self) -> int:
+        """End of the last whole record, in bytes."""
+        ...
+
+    def feed(self, data: bytes, /) -> int:
+        """Take the next bytes; return the boundary."""
+        ...
+
+
+class Cutter(Protocol):
+    """Cuts the stream of one epoch into extents and tells where records end."""
+
+    @property
+    def boundary(self) -> int:
+        """End of the last whole record that was cut, in bytes."""
+        ...
+
+    def cut(self, start: int, data: bytes, /) -> list[Extent]:
+        """The extents that can be shipped now that `data` arrived at `start`."""
+        ...
+
+
+class Framing(Protocol):
+    """What the storage must know about the log that it keeps; everything else is opaque bytes to it."""
+
+    def scanner(self, start: int) -> BoundaryScanner:
+        """A scanner for a stream that begins at `start`: a record boundary."""
+        ...
+
+    def cutter(self, start: int, tails: dict[int, int]) -> Cutter:
+        """A cutter for an epoch that begins at `start`, where the chains of the groups end at `tails`."""
+        ...
+
+
+class SingleGroup:
+    """The cutter of a volume with one protection group: everything that arrives is one extent, shipped at once."""
+
+    __slots__ = ("_scanner",)
+
+    def __init__(self, scanner: BoundaryScanner) -> None:
+        self._scanner = scanner
+
+    @property
+    def boundary(self) -> int:
+        """End of the last whole record, in bytes."""
+        return self._scanner.boundary
+
+    def cut(self, start: int, data: bytes) -> list[Extent]:
+        """One extent, whose predecessor ends where it begins."""
+        self._scanner.feed(data)
+        return [Extent(0, start, start, data)]
+
+
+class PostgresFraming:
+    """The framing of PostgreSQL's log in a volume with one protection group.
+
+    Args:
+        segment_size: bytes in a WAL segment file.
+    """
+
+    def __init__(self, segment_size: int) -> None:
+        self.segment_size = segment_size
+
+    def scanner(self, start: int) -> Scanner:
+        """A scanner from `start` on."""
+        return Scanner(start, self.segment_size)
+
+    def cutter(self, start: int, tails: dict[int, int]) -> Cutter:  # noqa: ARG002  # one group: its chain ends at start
+        """A cutter from `start` on."""
+        return SingleGroup(self.scanner(start))

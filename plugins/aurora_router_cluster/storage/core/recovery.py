@@ -1,0 +1,125 @@
+"""Where the log ends after its driver is gone: decided from what a write quorum of nodes answered to a promise.
+
+Any extent at or below a VDL that was ever reported is on 4 of 6 nodes, so on at least one of any 3 that answer. For
+each group the *donor* is the answering node of the highest (epoch really held, SCL): an epoch that was announced to a
+node that lacks the log below its start does not count for that node. Laying the donors' extents end to end gives the
+volume's complete LSN; the last record boundary at or below it is where the new epoch begins. What lies above was never
+acknowledged, and is cut off when the charter of the new epoch is adopted. (SIGMOD 2018 paper on Aurora, section 2.4.)
+
+Invariant: the point chosen is at or above every VDL that any driver of an older epoch ever reported or ever will.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import CorruptLog, QuorumUnavailable
+from aurora_router_cluster.storage.core.lsn import format_lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurora_router_cluster.storage.core.extents import Span
+    from aurora_router_cluster.storage.core.history import Timeline
+    from aurora_router_cluster.storage.core.quorum import Membership
+    from aurora_router_cluster.storage.core.replica import NodeState
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the answers say.
+
+    Attributes:
+        membership: the newest that any of them knows.
+        donors: group -> state of the node whose copy goes farthest.
+        floor: a record boundary known to be durable, in bytes: the search for the end starts here.
+        newest: state of a node with the newest epoch really held, whose history counts.
+    """
+
+    membership: Membership
+    donors: dict[int, NodeState]
+    floor: int
+    newest: NodeState
+
+
+def newest_membership(states: Iterable[NodeState]) -> Membership:
+    """The membership with the highest version among the answers."""
+    return max((state.charter.membership for state in states), key=lambda membership: membership.version)
+
+
+def survey(states: Sequence[NodeState]) -> Survey:
+    """Choose the donors.
+
+    Args:
+        states: answers of nodes that promised the new epoch.
+
+    Raises:
+        QuorumUnavailable: they are no read quorum.
+    """
+    membership = newest_membership(states) if states else None
+    members = [state for state in states if membership and state.node in membership.members]
+    if membership is None or not membership.reads([state.node for state in members]):
+        raise QuorumUnavailable(f"{len(members)} nodes answered: no read quorum (3 of 6)")
+    trusted = [state for state in members if state.node not in membership.joining]
+    groups = sorted({group for state in trusted for group in state.scls})
+    donors = {group: _farthest(trusted, group) for group in groups}
+    newest = max(trusted, key=lambda state: (max(map(state.rank, groups), default=(0, 0)), -state.node))
+    floor = max(newest.charter.history.base, *(state.vdl for state in trusted))
+    return Survey(membership, donors, floor, newest)
+
+
+def _farthest(states: Sequence[NodeState], group: int) -> NodeState:
+    return max(states, key=lambda state: (*state.rank(group), -state.node))
+
+
+def complete(floor: int, pieces: Iterable[tuple[int, int]]) -> int:
+    """How far the pieces (start, end) of all groups cover the log without a gap, from `floor` on, in bytes."""
+    reach = floor
+    for start, end in sorted(pieces):
+        if start > reach:
+            break
+        reach = max(reach, end)
+    return reach
+
+
+def chain_end(scl: int, spans: Sequence[Span], point: int) -> int:
+    """Where the chain of a group ends at `point`.
+
+    Args:
+        scl: the donor's SCL of the group, in bytes.
+        spans: the donor's extents of the group above the floor.
+        point: the recovery point, at or above the floor.
+    """
+    below = [span for span in spans if span.start < point]
+    if below:
+        return min(below[-1].end, point)
+    return spans[0].prev if spans else min(scl, point)
+
+
+def merged_timelines(states: Iterable[NodeState], start: int) -> tuple[Timeline, ...]:
+    """The timelines registered at the nodes, oldest first, as far as they began at or below `start`.
+
+    Raises:
+        CorruptLog: two nodes tell different stories of one epoch's timeline.
+    """
+    found: dict[int, Timeline] = {}
+    for state in states:
+        for timeline in state.charter.timelines:
+            known = found.setdefault(timeline.epoch, timeline)
+            if known != timeline:
+                raise CorruptLog(f"epoch {timeline.epoch} has two timelines: {known.tli} and {timeline.tli}")
+    return tuple(found[epoch] for epoch in sorted(found) if found[epoch].start <= start)
+
+
+def check_floor(reach: int, floor: int) -> None:
+    """Make sure that the copies found hold what was durable once.
+
+    Raises:
+        CorruptLog: the log that was found ends below a position once reported durable.
+    """
+    if reach < floor:
+        raise CorruptLog(
+            f"the log found ends at {format_lsn(reach)}, below {format_lsn(floor)}, which was durable: more copies "
+            "than the quorum bears are lost; nothing was changed"
+        )

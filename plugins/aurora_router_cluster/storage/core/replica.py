@@ -1,0 +1,253 @@
+"""What one storage node promises, holds and answers: the decisions of a node, without its disk.
+
+A node obeys one epoch at a time. The protocol has two phases, as in Paxos:
+
+* ``promise(e)``: from now on every request of an epoch below *e* is refused. Once a write quorum has promised, no older
+  driver can reach a write quorum again: it is *fenced*.
+* ``adopt(e, charter)``: the history of epoch *e* is installed. What this node holds above the point where that history
+  parts from its own was never acknowledged; it is cut off.
+
+Each change of the metadata is one durable frame that holds all of it, in one sequence with the log's frames: replaying
+the sequence gives the state again, since an extent that was written under an epoch other than the one promised at that
+place is skipped, as it was refused when it was written.
+
+Invariants:
+    * a request of any epoch but the promised one is refused, also when it was under way while the promise came;
+    * an answer is given only for what is durable;
+    * the SCLs that an answer tells count nothing that a torn tail could take back.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aurora_router_cluster.storage.core.errors import Refused
+from aurora_router_cluster.storage.core.history import History, Timeline
+from aurora_router_cluster.storage.core.quorum import Membership
+from aurora_router_cluster.storage.core.segment import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """What an epoch is opened with.
+
+    Attributes:
+        history: the epochs, the one being opened last.
+        membership: who holds the copies.
+        tails: group -> end of its chain at the epoch's start, in bytes.
+        timelines: PostgreSQL's timelines that were attached so far.
+    """
+
+    history: History
+    membership: Membership
+    tails: tuple[tuple[int, int], ...] = ()
+    timelines: tuple[Timeline, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """All that a node keeps durably besides the log: the highest promise, and the charter adopted last."""
+
+    promised: int
+    charter: Charter
+
+    def encode(self) -> bytes:
+        """As bytes, for one frame."""
+        charter = self.charter
+        document = {
+            "promised": self.promised,
+            "history": charter.history.to_json(),
+            "membership": charter.membership.to_json(),
+            "tails": [list(tail) for tail in charter.tails],
+            "timelines": [[t.epoch, t.tli, t.start, t.content.decode()] for t in charter.timelines],
+        }
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Metadata:
+        """Read what `encode` wrote."""
+        document: dict[str, Any] = json.loads(data)
+        return cls(
+            document["promised"],
+            Charter(
+                History.from_json(document["history"]),
+                Membership.from_json(document["membership"]),
+                tuple((group, tail) for group, tail in document["tails"]),
+                tuple(Timeline(e, t, s, content.encode()) for e, t, s, content in document["timelines"]),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a node tells about itself.
+
+    Attributes:
+        node: its number.
+        promised: the epoch that it obeys.
+        charter: the charter that it adopted last.
+        scls: group -> SCL in bytes.
+        vdl: the highest VDL that a driver told it, in bytes.
+        base: where the log that it keeps begins, in bytes.
+        holes: pieces that wait beyond a hole.
+    """
+
+    node: int
+    promised: int
+    charter: Charter
+    scls: dict[int, int]
+    vdl: int
+    base: int
+    holes: int = 0
+
+    @property
+    def current(self) -> bool:
+        """Whether the epoch promised is also the one adopted."""
+        return self.promised == self.charter.history.epoch
+
+    def scl(self, group: int) -> int:
+        """SCL of `group` in bytes; the base of the log if this node never saw any of it."""
+        return self.scls.get(group, self.base)
+
+    def rank(self, group: int) -> tuple[int, int]:
+        """How far this copy of `group` goes: (epoch really held, SCL)."""
+        scl = self.scl(group)
+        return self.charter.history.epoch_at(scl), scl
+
+
+@dataclass(slots=True)
+class Replica:
+    """The state machine of one node.
+
+    Attributes:
+        node: its number.
+        metadata: None until the node is formatted; such a node votes in nothing.
+        segments: group -> index of the segment replica.
+        vdl: the highest VDL that a driver told, in bytes: a hint, never too high.
+    """
+
+    node: int
+    metadata: Metadata | None = None
+    segments: dict[int, Segment] = field(default_factory=dict)
+    vdl: int = 0
+
+    @property
+    def promised(self) -> int:
+        """The epoch that this node obeys; 0 before it is formatted."""
+        return self.metadata.promised if self.metadata else 0
+
+    def _formatted(self) -> Metadata:
+        if self.metadata is None:
+            raise Refused(f"node {self.node} has not been formatted: it holds nothing and votes in nothing", 0)
+        return self.metadata
+
+    def format(self, charter: Charter) -> Metadata:
+        """The metadata of a new, empty member.
+
+        Raises:
+            Refused: the node is formatted already.
+        """
+        if self.metadata is not None:
+            raise Refused(f"node {self.node} is formatted already, for epoch {self.promised}", self.promised)
+        return Metadata(charter.history.epoch, charter)
+
+    def promise(self, epoch: int) -> Metadata:
+        """The metadata that promises `epoch`.
+
+        Raises:
+            Refused: as much or more has been promised.
+        """
+        metadata = self._formatted()
+        if epoch <= metadata.promised:
+            raise Refused(
+                f"node {self.node} has promised epoch {metadata.promised}, not below {epoch}", metadata.promised
+            )
+        return replace(metadata, promised=epoch)
+
+    def adopt(self, epoch: int, charter: Charter) -> Metadata:
+        """The metadata with the charter of `epoch` installed; also a later version of the same epoch's charter.
+
+        Raises:
+            Refused: another epoch is promised, or the charter is not that epoch's, or older than the one held.
+        """
+        metadata = self._formatted()
+        self.check(epoch)
+        held = metadata.charter
+        if charter.history.epoch != epoch or (held.history.epoch == epoch and held.history != charter.history):
+            raise Refused(f"node {self.node}: the charter offered is not the one of epoch {epoch}", metadata.promised)
+        if charter.membership.version < held.membership.version:
+            raise Refused(f"node {self.node} knows membership {held.membership.version}", metadata.promised)
+        return replace(metadata, charter=charter)
+
+    def check(self, epoch: int) -> None:
+        """Let a request of `epoch` pass.
+
+        Raises:
+            Refused: another epoch is promised.
+        """
+        if epoch != self.promised or not epoch:
+            raise Refused(f"node {self.node} obeys epoch {self.promised}, not {epoch}", self.promised)
+
+    def admits(self, epoch: int) -> bool:
+        """Whether log of `epoch` may be written: promised and adopted."""
+        metadata = self.metadata
+        return metadata is not None and metadata.promised == epoch == metadata.charter.history.epoch
+
+    def install(self, metadata: Metadata) -> None:
+        """Let `metadata` count: cut what the new history does not contain, close the chains for its epoch."""
+        old = self.metadata.charter if self.metadata else None
+        self.metadata = metadata
+        charter = metadata.charter
+        if old is None or old.history != charter.history:
+            cut = old.history.divergence(charter.history) if old else None
+            for segment in self.segments.values():
+                if cut is not None:
+                    segment.truncate(cut)
+            if cut is not None:
+                self.vdl = min(self.vdl, cut)
+            self._close(charter)
+
+    def _close(self, charter: Charter) -> None:
+        start = charter.history.start
+        for group, tail in charter.tails:
+            if tail < start:
+                self.segment(group).insert(tail, start, start, 0)
+
+    def segment(self, group: int) -> Segment:
+        """The segment replica of `group`, made when it first appears."""
+        found = self.segments.get(group)
+        if found is None:
+            base = self.metadata.charter.history.base if self.metadata else 0
+            found = self.segments[group] = Segment(base)
+        return found
+
+    def landed(self, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int | None:
+        """Take an extent that has become durable.
+
+        Returns:
+            The SCL to acknowledge, None if another epoch was promised while it was being written: then it must be
+            neither counted nor acknowledged, for the SCL belongs to the later epoch.
+        """
+        if not self.admits(epoch):
+            return None
+        return self.segment(group).insert(prev, start, end, place)
+
+    def state(self) -> NodeState:
+        """What to answer to whoever asks.
+
+        Raises:
+            Refused: the node is not formatted.
+        """
+        metadata = self._formatted()
+        base = max((segment.base for segment in self.segments.values()), default=metadata.charter.history.base)
+        return NodeState(
+            self.node,
+            metadata.promised,
+            metadata.charter,
+            {group: segment.scl for group, segment in self.segments.items()},
+            self.vdl,
+            base,
+            sum(segment.holes for segment in self.segments.values()),
+        )

@@ -1,0 +1,148 @@
+"""One segment replica: a node's copy of one protection group's part of the log.
+
+The log of a volume is cut into *extents*; each belongs to one group and names the end of the extent before it in the
+same group (``prev``). So a copy can tell a hole from a part of the log that belongs to other groups, and the *segment
+complete LSN* (SCL) is the end of the unbroken chain. With a single group ``prev`` is always the extent's own start.
+(SIGMOD 2018 paper on Aurora, section 2.3: "each log record stores the LSN of the preceding record ... in the segment".)
+
+At the start of an epoch every chain is closed by an empty extent that ends at that start: so ``scl >= start`` says
+that all of the group's log below is held.
+
+Invariant: the chain has no hole; what lies beyond a hole is kept aside and never counted; no byte above a truncation
+survives it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from aurora_router_cluster.storage.core.errors import CorruptLog
+from aurora_router_cluster.storage.core.lsn import format_lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Piece(NamedTuple):
+    """Where a stretch of the log lies on a disk.
+
+    Attributes:
+        prev: end of the piece before it in the chain.
+        start: first position, in bytes; `place` is where that byte lies on the disk.
+        end: position after the last byte; equal to `start` in a piece that only closes the chain for an epoch.
+        place: opaque to the index, but ``place + k`` is k bytes further.
+    """
+
+    prev: int
+    start: int
+    end: int
+    place: int
+
+
+_NEVER = 1 << 63
+
+
+class Segment:
+    """The index of one segment replica; it knows where bytes lie, and holds none.
+
+    Args:
+        base: where the group's log begins, in bytes.
+
+    Attributes:
+        scl: segment complete LSN, in bytes.
+    """
+
+    __slots__ = ("_base", "_ends", "_first_hole", "_holes", "_places", "_starts", "scl")
+
+    def __init__(self, base: int) -> None:
+        self._base = self.scl = base
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._places: list[int] = []
+        self._holes: dict[int, tuple[int, int, int]] = {}  # prev -> start, end, place
+        self._first_hole = _NEVER
+
+    @property
+    def base(self) -> int:
+        """Where the log kept here begins, in bytes."""
+        return self._base
+
+    @property
+    def holes(self) -> int:
+        """How many pieces wait beyond a hole."""
+        return len(self._holes)
+
+    def insert(self, prev: int, start: int, end: int, place: int) -> int:
+        """Take a piece that is durable at `place`, and return the SCL.
+
+        A piece known already, whole or in part, is harmless.
+
+        Raises:
+            CorruptLog: the piece contradicts the chain: it leaves out something that the chain holds.
+        """
+        if prev > self.scl:
+            known = self._holes.get(prev)
+            if known is None or known[1] < end:
+                self._holes[prev] = (start, end, place)
+                self._first_hole = min(prev, self._first_hole)
+            return self.scl
+        if prev < self.scl < start:
+            raise CorruptLog(
+                f"an extent at {format_lsn(start)} follows {format_lsn(prev)}, but the chain ends at "
+                f"{format_lsn(self.scl)}"
+            )
+        self._chain(start, end, place)
+        if self._first_hole <= self.scl:
+            self._close_holes()
+        return self.scl
+
+    def _chain(self, start: int, end: int, place: int) -> None:
+        if end > self.scl:
+            skip = max(0, self.scl - start)
+            self._starts.append(start + skip)
+            self._ends.append(end)
+            self._places.append(place + skip)
+            self.scl = end
+
+    def _close_holes(self) -> None:
+        for prev in sorted(self._holes):
+            if prev > self.scl:
+                break
+            self._chain(*self._holes.pop(prev))
+        self._first_hole = min(self._holes, default=_NEVER)
+
+    def truncate(self, lsn: int) -> None:
+        """Forget all above `lsn`; what waited beyond a hole goes too, since peers will supply it again."""
+        self._holes.clear()
+        self._first_hole = _NEVER
+        keep = bisect_right(self._ends, lsn)
+        if keep < len(self._starts) and self._starts[keep] < lsn:
+            self._ends[keep] = lsn
+            keep += 1
+        del self._starts[keep:], self._ends[keep:], self._places[keep:]
+        self.scl = self._ends[-1] if self._ends else self._base
+
+    def discard(self, lsn: int) -> int:
+        """Forget whole pieces that end at or below `lsn` (garbage collection); return the new base."""
+        drop = bisect_right(self._ends, lsn)
+        if drop:
+            self._base = self._ends[drop - 1]
+            del self._starts[:drop], self._ends[:drop], self._places[:drop]
+        return self._base
+
+    def after(self, lsn: int) -> Iterator[Piece]:
+        """The chained pieces with something above `lsn`, in order, whole."""
+        first = bisect_right(self._ends, lsn)
+        prev = self._ends[first - 1] if first else self._base
+        for i in range(first, len(self._starts)):
+            yield Piece(prev, self._starts[i], self._ends[i], self._places[i])
+            prev = self._ends[i]
+
+    def at(self, lsn: int) -> Piece | None:
+        """The chained piece that holds the byte at `lsn`, cut to begin there."""
+        i = bisect_right(self._ends, lsn)
+        if i == len(self._starts) or self._starts[i] > lsn:
+            return None
+        skip = lsn - self._starts[i]
+        return Piece(lsn, lsn, self._ends[i], self._places[i] + skip)

@@ -1,0 +1,266 @@
+"""The storage driver: one epoch of the volume, from the writer's log to six nodes and back to its commits.
+
+It ships every extent to all members, counts their acknowledgements (``core.tracker``), and tells whoever listens how
+far the log is durable. Members that fall behind or come back are brought into the epoch again: promise, charter, what
+is missing from their peers, and the tail that nobody may have yet from its own memory. (Gossip only up to the VCL would
+never heal a volume that lost its write quorum: the tail above it is what the quorum waits for.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.calls import ask
+from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
+from aurora_router_cluster.storage.core.lsn import format_lsn
+from aurora_router_cluster.storage.core.tracker import LAL, Tracker
+from aurora_router_cluster.storage.healing import catch_up
+from aurora_router_cluster.storage.ring import RING_BYTES, Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aurora_router_cluster.storage.core.extents import Framing
+    from aurora_router_cluster.storage.core.quorum import Membership
+    from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.opening import Opened
+    from aurora_router_cluster.storage.ports import NodeHandle
+
+UPKEEP_SECONDS = 0.05
+
+
+class Driver:
+    """One epoch of the volume.
+
+    Args:
+        handles: every node that may be a member, now or later.
+        opened: the epoch, as recovery opened it.
+        framing: tells where records end and to which groups they go.
+        limit: LSN allocation limit, in bytes.
+        ring_bytes: how much of the log's end is kept in memory.
+
+    Attributes:
+        epoch: its number.
+        charter: what the nodes hold of it: history, membership, timelines.
+        tracker: the positions; VDL = `durable`.
+        on_durable: called when the VDL advanced.
+        on_fenced: called once, when a later epoch has taken over.
+        on_full: called with True when the writer must be held back, with False when it may go on.
+    """
+
+    def __init__(
+        self,
+        handles: Mapping[int, NodeHandle],
+        opened: Opened,
+        framing: Framing,
+        *,
+        limit: int = LAL,
+        ring_bytes: int = RING_BYTES,
+    ) -> None:
+        self.epoch = opened.epoch
+        self.charter = opened.charter
+        self.tracker = Tracker(opened.charter.membership, opened.point, limit)
+        self.on_durable: list[Callable[[], None]] = []
+        self.on_fenced: list[Callable[[], None]] = []
+        self.on_full: list[Callable[[bool], None]] = []
+        self._handles = handles
+        self._cutter = framing.cutter(opened.point, {group: opened.point for group, _tail in opened.charter.tails})
+        self._ring = Ring(opened.point, ring_bytes)
+        self._fenced = self._full = False
+        self._healing: dict[int, asyncio.Task[None]] = {}
+        self._upkeep: asyncio.Task[None] | None = None
+        self._members = [handles[member] for member in self.charter.membership.members if member in handles]
+        for state in opened.states:
+            self._count(state)
+
+    @property
+    def durable(self) -> int:
+        """The VDL, in bytes."""
+        return self.tracker.vdl
+
+    @property
+    def fenced(self) -> bool:
+        """Whether a later epoch has taken over."""
+        return self._fenced
+
+    def start(self) -> None:
+        """Begin to look after the members; needs a running event loop."""
+        self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
+
+    async def close(self) -> None:
+        """Stop all activity. Nothing is told to the nodes: the next epoch fences this one."""
+        tasks = [*self._healing.values(), *([self._upkeep] if self._upkeep else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # The path of a commit
+
+    def feed(self, start: int, data: bytes) -> None:
+        """Take the writer's next bytes and ship them.
+
+        Raises:
+            StorageError: they do not continue what was received.
+        """
+        tracker = self.tracker
+        if start != tracker.received:
+            raise StorageError(
+                f"the writer's log goes on at {format_lsn(start)}, not at {format_lsn(tracker.received)}: "
+                "it is not this volume's"
+            )
+        extents = self._cutter.cut(start, data)
+        tracker.arrived(start + len(data), self._cutter.boundary)
+        epoch, vdl = self.epoch, tracker.vdl
+        for extent in extents:
+            tracker.sent(extent.group, extent.end)
+            self._ring.add(extent, vdl)
+            for handle in self._members:
+                handle.append(epoch, vdl, extent, self)
+        if tracker.full and not self._full:
+            self._hold(full=True)
+
+    def acked(self, node: int, group: int, scl: int) -> None:
+        """A node has everything of `group` up to `scl`."""
+        if self.tracker.acked(node, group, scl):
+            self._advanced()
+
+    def _advanced(self) -> None:
+        for listener in self.on_durable:
+            listener()
+        if self._full and not self.tracker.full:
+            self._hold(full=False)
+
+    def _hold(self, *, full: bool) -> None:
+        self._full = full
+        for listener in self.on_full:
+            listener(full)
+
+    def refused(self, node: int, promised: int) -> None:
+        """A node obeys another epoch. A lower one only means that it was away; a higher one may fence this driver."""
+        if promised > self.epoch and self.tracker.refused(node, promised) and not self._fenced:
+            self._fenced = True
+            for listener in self.on_fenced:
+                listener()
+
+    def read_memory(self, lsn: int, n: int) -> bytes | None:
+        """At most `n` bytes of log from `lsn` on, if it is in memory; never above the VDL."""
+        return self._ring.read(lsn, min(n, self.tracker.vdl - lsn)) if lsn < self.tracker.vdl else None
+
+    async def read(self, lsn: int, n: int) -> bytes:
+        """At most `n` bytes of durable log from `lsn` on.
+
+        This is no quorum read: the driver knows from the acknowledgements who holds what.
+
+        Raises:
+            QuorumUnavailable: no node that can be reached holds it.
+        """
+        n = min(n, self.tracker.vdl - lsn)
+        if n <= 0:
+            return b""
+        memory = self.read_memory(lsn, n)
+        if memory:
+            return memory
+        for handle in self._members:
+            try:
+                data = await handle.read(self.epoch, lsn, n)
+            except (Refused, NodeUnavailable):
+                continue
+            if data:
+                return data
+        raise QuorumUnavailable(f"no node of epoch {self.epoch} that can be reached holds the log at {format_lsn(lsn)}")
+
+    # Looking after the members
+
+    def node_up(self, node: int) -> None:
+        """A node can be reached again."""
+        if node in self.charter.membership.members:
+            self._heal(node)
+
+    async def _look_after(self) -> None:
+        """Heal members that are behind and did not move since the last look."""
+        last: dict[int, list[tuple[int, int]]] = {}
+        while not self._fenced:
+            await asyncio.sleep(UPKEEP_SECONDS)
+            for member in self.charter.membership.members:
+                tracker = self.tracker
+                missing = [(group, tracker.scl(member, group)) for group in tracker.behind(member)]
+                if missing and missing == last.get(member):
+                    self._heal(member)
+                last[member] = missing
+
+    def _heal(self, node: int) -> None:
+        running = self._healing.get(node)
+        if self._fenced or node not in self._handles or (running is not None and not running.done()):
+            return
+        self._healing[node] = asyncio.get_running_loop().create_task(self._bring_in_step(self._handles[node]))
+
+    async def _bring_in_step(self, handle: NodeHandle) -> None:
+        try:
+            state = await self._enrol(handle)
+            if state is None:
+                return
+            self.tracker.forget(handle.node)
+            self._count(state)
+            if self.tracker.behind(handle.node):
+                peers = await ask(self._others(handle), lambda peer: peer.state(), lambda _answers: False)
+                self._count(await catch_up(handle, state, self._handles, peers.values()))
+            self._resend(handle)
+        except Refused as refusal:
+            self.refused(handle.node, refusal.promised)
+        except NodeUnavailable:
+            return
+
+    def _others(self, handle: NodeHandle) -> list[NodeHandle]:
+        return [member for member in self._members if member is not handle]
+
+    async def _enrol(self, handle: NodeHandle) -> NodeState | None:
+        """Make a node hold this epoch; None if it holds a later one."""
+        state = await handle.state()
+        if state.promised > self.epoch:
+            self.refused(handle.node, state.promised)
+            return None
+        if state.promised < self.epoch:
+            state = await handle.promise(self.epoch)
+        if state.charter != self.charter:
+            state = await handle.adopt(self.epoch, self.charter)
+        return state
+
+    def _count(self, state: NodeState) -> None:
+        for group, scl in state.scls.items():
+            self.acked(state.node, group, scl)
+
+    def _resend(self, handle: NodeHandle) -> None:
+        for group in self.tracker.behind(handle.node):
+            for extent in self._ring.after(group, self.tracker.scl(handle.node, group)):
+                handle.append(self.epoch, self.tracker.vdl, extent, self)
+
+    # Metadata of the epoch
+
+    async def amend(self, charter: Charter) -> None:
+        """Install a later version of this epoch's charter at a write quorum of the membership before and after.
+
+        Raises:
+            Fenced: a later epoch has taken over.
+            QuorumUnavailable: too few nodes took it. It may be in force after all: call again.
+        """
+        before, after = self.charter.membership, charter.membership
+        handles = [self._handles[member] for member in dict.fromkeys((*before.members, *after.members))]
+        states = await ask(
+            handles,
+            lambda handle: handle.adopt(self.epoch, charter),
+            lambda answers: before.writes(answers) and after.writes(answers),
+        )
+        if states.highest_refusal > self.epoch:
+            raise Fenced(f"epoch {self.epoch} is over: {states.explain()}")
+        if not before.writes(states) or not after.writes(states):
+            raise QuorumUnavailable(f"the charter was not taken by a write quorum (4 of 6): {states.explain()}")
+        self.charter = charter
+        self._members = [self._handles[member] for member in after.members]
+        if self.tracker.change(after):
+            self._advanced()
+
+    async def change_membership(self, membership: Membership) -> None:
+        """Go to the next state of a replacement; see `core.quorum`."""
+        charter = self.charter
+        await self.amend(type(charter)(charter.history, membership, charter.tails, charter.timelines))

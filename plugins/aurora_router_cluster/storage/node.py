@@ -1,0 +1,229 @@
+"""A storage node: its decisions (`core.replica`) joined to its journal.
+
+The order of the journal is the order of the decisions: metadata counts in memory as soon as its frame is queued, and
+is answered once that frame is durable. Log that was queued under an older epoch and becomes durable after a promise is
+neither counted nor acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
+from aurora_router_cluster.storage.core.extents import Extent, Span
+from aurora_router_cluster.storage.core.replica import Metadata, NodeState, Replica
+from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.core.segment import Piece
+    from aurora_router_cluster.storage.ports import AckSink, Journal
+
+MAX_PULL = 1 << 20
+"""Bytes that one pull between peers carries at most."""
+
+
+class StorageNode:
+    """One node, which holds one segment replica of every protection group.
+
+    Args:
+        node: its number.
+        journal: where it keeps what it was told; replayed at once.
+    """
+
+    def __init__(self, node: int, journal: Journal) -> None:
+        self.node = node
+        self.replica = Replica(node)
+        self._journal = journal
+        self._failure: str | None = None
+        for frame, place in journal.replay():
+            self._replay(frame, place)
+
+    def _replay(self, frame: Frame, place: int) -> None:
+        replica = self.replica
+        if frame.kind == METADATA:
+            replica.install(Metadata.decode(frame.data))
+        elif replica.admits(frame.epoch):
+            replica.landed(frame.epoch, frame.group, frame.prev, frame.start, frame.start + len(frame.data), place)
+            replica.vdl = max(replica.vdl, frame.vdl)
+
+    def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
+        """Take log from a driver; `sink` is told once it is durable, or that the epoch is over."""
+        replica = self.replica
+        if not replica.admits(epoch):
+            sink.refused(self.node, replica.promised)
+            return
+        if self._failure is not None:
+            return
+        replica.vdl = max(replica.vdl, vdl)
+
+        def durable(place: int | OSError) -> None:
+            scl = self._landed(epoch, extent, place)
+            if scl is not None:
+                sink.acked(self.node, extent.group, scl)
+            elif not replica.admits(epoch):
+                sink.refused(self.node, replica.promised)
+
+        self._journal.append(Frame(LOG, epoch, vdl, *extent), durable)
+
+    def _landed(self, epoch: int, extent: Extent, place: int | OSError) -> int | None:
+        if isinstance(place, OSError):
+            self._fail(place)
+            return None
+        return self.replica.landed(epoch, extent.group, extent.prev, extent.start, extent.end, place)
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = f"node {self.node} cannot write its journal: {error}"
+
+    def _check_disk(self) -> None:
+        if self._failure is not None:
+            raise NodeUnavailable(self._failure)
+
+    async def format(self, charter: Charter) -> NodeState:
+        """Make this empty node a member.
+
+        Raises:
+            Refused: it is formatted already.
+        """
+        return await self._install(self.replica.format(charter))
+
+    async def promise(self, epoch: int) -> NodeState:
+        """Obey `epoch`, and refuse all older ones.
+
+        Raises:
+            Refused: as much or more is promised.
+            NodeUnavailable: the disk failed.
+        """
+        return await self._install(self.replica.promise(epoch))
+
+    async def adopt(self, epoch: int, charter: Charter) -> NodeState:
+        """Install the charter of the promised epoch, and cut off what its history does not contain.
+
+        Raises:
+            Refused: it is not the promised epoch, or not its charter.
+            NodeUnavailable: the disk failed.
+        """
+        return await self._install(self.replica.adopt(epoch, charter))
+
+    async def _install(self, metadata: Metadata) -> NodeState:
+        self._check_disk()
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def durable(place: int | OSError) -> None:
+            if isinstance(place, OSError):
+                self._fail(place)
+            if not answer.done():
+                answer.set_result(None)
+
+        self._journal.append(Frame(METADATA, metadata.promised, 0, 0, 0, 0, metadata.encode()), durable)
+        self.replica.install(metadata)
+        await answer
+        self._check_disk()
+        return self.replica.state()
+
+    def state(self) -> NodeState:
+        """What this node holds and has promised.
+
+        Raises:
+            Refused: it was never formatted.
+            NodeUnavailable: the disk failed.
+        """
+        self._check_disk()
+        return self.replica.state()
+
+    async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
+        """Take extents that a peer of the same history holds; durable when this returns.
+
+        Raises:
+            Refused: another epoch is promised, or that one is not adopted.
+            NodeUnavailable: the disk failed.
+        """
+        self._check_disk()
+        self._check_current(epoch)
+        left = len(extents)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def durable(extent: Extent, place: int | OSError) -> None:
+            nonlocal left
+            self._landed(epoch, extent, place)
+            left -= 1
+            if not left and not answer.done():
+                answer.set_result(None)
+
+        for extent in extents:
+            self._journal.append(Frame(LOG, epoch, self.replica.vdl, *extent), partial(durable, extent))
+        if extents:
+            await answer
+        self._check_disk()
+        self._check_current(epoch)
+        return self.replica.state()
+
+    def _check_current(self, epoch: int) -> None:
+        if not self.replica.admits(epoch):
+            promised = self.replica.promised
+            raise Refused(f"node {self.node} does not hold epoch {epoch}: it has promised {promised}", promised)
+
+    def pull(self, epoch: int, group: int, after: int, limit: int) -> list[Extent]:
+        """Extents of `group` above `after`, in the order of their chain, about `limit` bytes.
+
+        Args:
+            epoch: the epoch whose history the caller holds; 0 for a recovery, which has compared the histories itself.
+            group: the protection group.
+            after: SCL of whoever asks, in bytes.
+            limit: stop after this many bytes.
+
+        Raises:
+            Refused: this node holds another epoch.
+        """
+        if epoch:
+            self._check_current(epoch)
+        found: list[Extent] = []
+        size = 0
+        for piece in self._pieces(group, after):
+            data = self._read(piece)
+            found.append(Extent(group, piece.prev, piece.start, data))
+            size += len(data)
+            if size >= limit:
+                break
+        return found
+
+    def spans(self, group: int, after: int) -> list[Span]:
+        """Where the extents of `group` above `after` (bytes) lie."""
+        return [Span(piece.prev, piece.start, piece.end) for piece in self._pieces(group, after)]
+
+    def _pieces(self, group: int, after: int) -> Iterator[Piece]:
+        segment = self.replica.segments.get(group)
+        return iter(()) if segment is None else segment.after(after)
+
+    def _read(self, piece: Piece) -> bytes:
+        return self._journal.read(piece.place, piece.end - piece.start) if piece.end > piece.start else b""
+
+    def read(self, epoch: int, lsn: int, n: int) -> bytes:
+        """At most `n` bytes of the log from `lsn` on, of any groups; fewer where this node has a hole.
+
+        Raises:
+            Refused: this node holds another epoch than `epoch` (0: whatever it holds).
+        """
+        if epoch:
+            self._check_current(epoch)
+        parts: list[bytes] = []
+        while n > 0:
+            piece = self._at(lsn)
+            if piece is None:
+                break
+            data = self._journal.read(piece.place, min(n, piece.end - lsn))
+            parts.append(data)
+            lsn += len(data)
+            n -= len(data)
+        return b"".join(parts)
+
+    def _at(self, lsn: int) -> Piece | None:
+        return next((piece for segment in self.replica.segments.values() if (piece := segment.at(lsn))), None)
+
+    def close(self) -> None:
+        """Release the journal."""
+        self._journal.close()

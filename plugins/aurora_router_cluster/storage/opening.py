@@ -1,0 +1,176 @@
+"""Recovery: fence the old epoch, find the end of the durable log, open a new epoch there.
+
+The steps, each at a write quorum (``core.recovery`` has the theory):
+
+1. *promise* a new epoch: older drivers are fenced from here on;
+2. *survey* the answers and find the recovery point;
+3. *adopt* the charter of the new epoch: what lies above the point is cut off, durably; doing it again is harmless;
+4. *repair* until a write quorum holds everything below the point;
+
+and only then is the volume open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.calls import ask
+from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
+from aurora_router_cluster.storage.core.lsn import format_lsn
+from aurora_router_cluster.storage.core.recovery import (
+    chain_end,
+    check_floor,
+    complete,
+    merged_timelines,
+    newest_membership,
+    survey,
+)
+from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.healing import catch_up
+from aurora_router_cluster.storage.node import MAX_PULL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurora_router_cluster.storage.calls import Answers
+    from aurora_router_cluster.storage.core.extents import Framing, Span
+    from aurora_router_cluster.storage.core.recovery import Survey
+    from aurora_router_cluster.storage.core.replica import NodeState
+    from aurora_router_cluster.storage.ports import NodeHandle
+
+REPAIR_ROUNDS = 50
+REPAIR_PAUSE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An epoch that is open for writing.
+
+    Attributes:
+        epoch: its number.
+        charter: what was adopted at a write quorum.
+        states: the nodes that hold it.
+    """
+
+    epoch: int
+    charter: Charter
+    states: tuple[NodeState, ...]
+
+    @property
+    def point(self) -> int:
+        """The recovery point: where the epoch begins, in bytes."""
+        return self.charter.history.start
+
+
+async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened:
+    """Fence, survey, truncate and repair.
+
+    Args:
+        handles: every node that may be a member.
+        framing: tells where records end.
+
+    Raises:
+        QuorumUnavailable: too few nodes, or another recovery was faster; it can be tried again.
+        CorruptLog: the log found ends below what was durable once.
+    """
+    epoch, promises = await fence(handles)
+    found = survey(list(promises.values()))
+    point, tails = await _end_of_log(handles, found, framing)
+    history = found.newest.charter.history.extended(epoch, point)
+    timelines = merged_timelines(promises.values(), point)
+    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines)
+    states = await _adopt(handles, epoch, charter)
+    return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
+
+
+async def fence(handles: Mapping[int, NodeHandle]) -> tuple[int, Answers[NodeState]]:
+    """Promise a new epoch at a write quorum.
+
+    Returns:
+        The epoch, and the answers.
+
+    Raises:
+        QuorumUnavailable: too few nodes promised.
+    """
+    states = await ask(handles.values(), lambda handle: handle.state(), _is_write_quorum)
+    epoch = max((state.promised for state in states.values()), default=0) + 1
+    promises = await ask(handles.values(), lambda handle: handle.promise(epoch), _is_write_quorum)
+    if not _is_write_quorum(promises):
+        raise QuorumUnavailable(f"epoch {epoch} was not promised by a write quorum (4 of 6): {promises.explain()}")
+    return epoch, promises
+
+
+def _is_write_quorum(answers: Answers[NodeState]) -> bool:
+    return bool(answers) and newest_membership(answers.values()).writes(answers)
+
+
+async def _end_of_log(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing) -> tuple[int, dict[int, int]]:
+    """The last record boundary up to which the donors hold everything, and where each group's chain ends there."""
+    spans = {group: await _spans(handles, found, group) for group in found.donors}
+    reach = complete(found.floor, ((span.start, span.end) for pieces in spans.values() for span in pieces))
+    check_floor(max((found.donors[group].scl(group) for group in spans), default=found.floor), found.floor)
+    point = await _last_boundary(handles, found, framing, reach)
+    tails = {group: chain_end(found.donors[group].scl(group), pieces, point) for group, pieces in spans.items()}
+    return point, tails
+
+
+async def _spans(handles: Mapping[int, NodeHandle], found: Survey, group: int) -> list[Span]:
+    """The donor's extents of `group` above the floor, without what the newest history has cut off."""
+    donor = found.donors[group]
+    limit = found.newest.charter.history.divergence(donor.charter.history)
+    spans = await handles[donor.node].spans(group, found.floor)
+    if limit is None:
+        return list(spans)
+    return [span._replace(end=min(span.end, limit)) for span in spans if span.start < limit]
+
+
+async def _last_boundary(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing, reach: int) -> int:
+    position = found.floor
+    scanner = framing.scanner(position)
+    donors = list({donor.node: donor for donor in found.donors.values()}.values())
+    while position < reach:
+        for donor in donors:
+            data = await handles[donor.node].read(0, position, min(MAX_PULL, reach - position))
+            if data:
+                break
+        else:
+            raise QuorumUnavailable(f"no donor gave the log at {format_lsn(position)} back")
+        position += len(data)
+        scanner.feed(data)
+    return scanner.boundary
+
+
+async def _adopt(handles: Mapping[int, NodeHandle], epoch: int, charter: Charter) -> dict[int, NodeState]:
+    membership = charter.membership
+    states = await ask(handles.values(), lambda handle: handle.adopt(epoch, charter), membership.writes)
+    if not membership.writes(states):
+        raise QuorumUnavailable(f"epoch {epoch} was not adopted by a write quorum (4 of 6): {states.explain()}")
+    return states
+
+
+async def _repair(handles: Mapping[int, NodeHandle], states: dict[int, NodeState], charter: Charter) -> list[NodeState]:
+    """Let peers fill each other until a write quorum has everything below the start of the epoch."""
+    for _round in range(REPAIR_ROUNDS):
+        whole = [node for node, state in states.items() if _is_whole(state, charter)]
+        if charter.membership.writes(whole):
+            return list(states.values())
+        for node in sorted(set(states) - set(whole)):
+            states[node] = await _fill(handles, states, node)
+        await asyncio.sleep(REPAIR_PAUSE if _round else 0)
+    raise QuorumUnavailable(f"the log could not be repaired to 4 of 6 below {format_lsn(charter.history.start)}")
+
+
+async def _fill(handles: Mapping[int, NodeHandle], states: Mapping[int, NodeState], node: int) -> NodeState:
+    try:
+        return await catch_up(handles[node], states[node], handles, list(states.values()))
+    except Refused as refusal:
+        raise QuorumUnavailable(f"another recovery has taken over: {refusal}") from None
+    except NodeUnavailable:
+        return states[node]
+
+
+def _is_whole(state: NodeState, charter: Charter) -> bool:
+    start = charter.history.start
+    return all(state.scl(group) >= start for group, _tail in charter.tails)

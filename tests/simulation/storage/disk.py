@@ -1,0 +1,84 @@
+"""A simulated disk: frames become durable a little later, all that queued together; a crash tears the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import CorruptLog
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+    from aurora_router_cluster.storage.ports import Frame
+
+
+class Disk:
+    """What survives a crash.
+
+    Attributes:
+        frames: the durable frames, each with the place of its data.
+        data: the bytes that places point into.
+        damaged: places of frames with a flipped bit.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[Frame, int]] = []
+        self.data = bytearray()
+        self.damaged: set[int] = set()
+
+    def keep(self, frame: Frame) -> int:
+        place = len(self.data)
+        self.frames.append((frame, place))
+        self.data += frame.data
+        return place
+
+
+class SimulatedJournal:
+    """One opening of a disk; `crash` ends it."""
+
+    def __init__(self, disk: Disk, rnd: random.Random, latency: float) -> None:
+        self._disk, self._rnd, self._latency = disk, rnd, latency
+        self._queue: list[tuple[Frame, Callable[[int | OSError], None]]] = []
+        self._busy = self._dead = False
+
+    def replay(self) -> Iterator[tuple[Frame, int]]:
+        return iter(list(self._disk.frames))
+
+    def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
+        if self._dead:
+            return
+        self._queue.append((frame, done))
+        if not self._busy:
+            self._busy = True
+            self._begin()
+
+    def _begin(self) -> None:
+        batch = len(self._queue)
+        asyncio.get_running_loop().call_later(self._rnd.random() * self._latency, self._end, batch)
+
+    def _end(self, batch: int) -> None:
+        if self._dead:
+            return
+        written, self._queue = self._queue[:batch], self._queue[batch:]
+        for frame, done in [(done, self._disk.keep(frame)) for frame, done in written]:
+            frame(done)
+        if self._queue:
+            self._begin()
+        else:
+            self._busy = False
+
+    def read(self, place: int, n: int) -> bytes:
+        if place in self._disk.damaged:
+            raise CorruptLog(f"the frame at {place} does not match its checksum")
+        return bytes(self._disk.data[place : place + n])
+
+    def crash(self) -> None:
+        """Power loss: some of what was queued reached the disk all the same, in order; nobody was told."""
+        self._dead = True
+        for frame, _done in self._queue[: self._rnd.randint(0, len(self._queue))]:
+            self._disk.keep(frame)
+
+    def close(self) -> None:
+        self._dead = True

@@ -1,0 +1,186 @@
+"""A simulated network between one client (a driver or a recovery) and the nodes: delay, reordering, loss, partition."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.node import StorageNode
+
+from .disk import Disk, SimulatedJournal
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+DEADLINE = 0.2
+
+
+@dataclass
+class Weather:
+    """How one client's network is doing: nodes cut off, share of messages lost (later, once it sends a charter),
+    longest delay in seconds."""
+
+    cut: set[int] = field(default_factory=set)
+    loss: float = 0.0
+    later_loss: float = 0.0
+    delay: float = 0.002
+
+
+class Host:
+    """A machine with a disk on which a node runs, or does not."""
+
+    def __init__(self, number: int, rnd: random.Random, node_type: type[StorageNode] = StorageNode) -> None:
+        self.number, self._rnd, self._node_type = number, rnd, node_type
+        self.disk = Disk()
+        self.node: StorageNode | None = None
+        self.acked: dict[tuple[int, int], int] = {}  # (epoch, group) -> highest SCL told to anybody
+        self.promised = 0
+        self._calls: set[asyncio.Future[Any]] = set()
+        self.start()
+
+    def start(self) -> None:
+        self._journal = SimulatedJournal(self.disk, self._rnd, self._rnd.choice((0.002, 0.002, 0.03)))
+        self.node = self._node_type(self.number, self._journal)
+        self._check_memory(self.node)
+
+    def _check_memory(self, node: StorageNode) -> None:
+        """What was ever acknowledged or promised survives a restart."""
+        replica = node.replica
+        assert replica.promised >= self.promised, f"node {self.number} forgot promise {self.promised}"
+        for (epoch, group), scl in self.acked.items():
+            if replica.admits(epoch):
+                found = replica.segment(group).scl
+                assert found >= scl, f"node {self.number} acknowledged {scl} and has {found} after a restart"
+
+    def crash(self) -> None:
+        self._journal.crash()
+        self.node = None
+        for call in list(self._calls):
+            call.cancel()
+
+    def _on_disk(self) -> StorageNode:
+        """What a restart would find."""
+        return StorageNode(self.number, SimulatedJournal(self.disk, self._rnd, 0.0))
+
+    def holds(self, epoch: int, lsn: int) -> bool:
+        """Whether the disk holds the log up to `lsn`, in `epoch` (0: in any)."""
+        replica = (self.node or self._on_disk()).replica
+        return (not epoch or replica.admits(epoch)) and replica.segment(0).scl >= lsn
+
+    def disk_promise(self) -> int:
+        """The epoch promised, on disk."""
+        return self._on_disk().replica.promised
+
+    async def call(self, request: Callable[[StorageNode], Awaitable[Any]]) -> Any:
+        """Let the node do something that takes time; None if it dies before it has."""
+        node = self.node
+        if node is None:
+            return None
+        call = asyncio.ensure_future(request(node))
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
+        self._calls.add(call)
+        try:
+            await asyncio.wait({call})
+        finally:
+            self._calls.discard(call)
+        return None if call.cancelled() else call
+
+
+class Link:
+    """A `NodeHandle` over the simulated network."""
+
+    def __init__(self, host: Host, weather: Weather, rnd: random.Random) -> None:
+        self.host, self._weather, self._rnd = host, weather, rnd
+
+    @property
+    def node(self) -> int:
+        return self.host.number
+
+    def _lost(self) -> bool:
+        return self.node in self._weather.cut or (self._weather.loss > 0 and self._rnd.random() < self._weather.loss)
+
+    def _delay(self) -> float:
+        return self._rnd.random() * self._weather.delay
+
+    def append(self, epoch: int, vdl: int, extent: Any, sink: Any) -> None:
+        if not self._lost():
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._delay(), self._deliver, epoch, vdl, extent, _Back(self, epoch, sink))
+
+    def _deliver(self, epoch: int, vdl: int, extent: Any, sink: Any) -> None:
+        if self.host.node is not None:
+            self.host.node.append(epoch, vdl, extent, sink)
+
+    async def _look(self, request: Callable[[StorageNode], Any]) -> Any:
+        """Ask for something that the node answers from what it has."""
+        if self._lost():
+            await self._give_up()
+        await asyncio.sleep(self._delay())
+        if self.host.node is None or self._lost():
+            await self._give_up()
+        assert self.host.node is not None
+        return request(self.host.node)
+
+    async def _ask(self, request: Callable[[StorageNode], Awaitable[Any]]) -> Any:
+        if self._lost():
+            await self._give_up()
+        await asyncio.sleep(self._delay())
+        call = await self.host.call(request)
+        if call is None or self._lost():
+            await self._give_up()
+        await asyncio.sleep(self._delay())
+        return call.result()
+
+    async def _give_up(self) -> None:
+        await asyncio.sleep(DEADLINE)
+        raise NodeUnavailable(f"node {self.node} does not answer")
+
+    async def state(self) -> Any:
+        return await self._look(lambda node: node.state())
+
+    async def promise(self, epoch: int) -> Any:
+        async def promise(node: StorageNode) -> Any:
+            state = await node.promise(epoch)
+            self.host.promised = max(self.host.promised, state.promised)
+            return state
+
+        return await self._ask(promise)
+
+    async def adopt(self, epoch: int, charter: Any) -> Any:
+        self._weather.loss = max(self._weather.loss, self._weather.later_loss)
+        return await self._ask(lambda node: node.adopt(epoch, charter))
+
+    async def pull(self, epoch: int, group: int, after: int, limit: int) -> Any:
+        return await self._look(lambda node: node.pull(epoch, group, after, limit))
+
+    async def spans(self, group: int, after: int) -> Any:
+        return await self._look(lambda node: node.spans(group, after))
+
+    async def fill(self, epoch: int, extents: Any) -> Any:
+        return await self._ask(lambda node: node.fill(epoch, extents))
+
+    async def read(self, epoch: int, lsn: int, n: int) -> Any:
+        return await self._look(lambda node: node.read(epoch, lsn, n))
+
+
+class _Back:
+    """The way back of an acknowledgement, which may be lost too."""
+
+    def __init__(self, link: Link, epoch: int, sink: Any) -> None:
+        self._link, self._epoch, self._sink = link, epoch, sink
+
+    def acked(self, node: int, group: int, scl: int) -> None:
+        acked = self._link.host.acked
+        acked[self._epoch, group] = max(scl, acked.get((self._epoch, group), -1))
+        self._send(self._sink.acked, node, group, scl)
+
+    def refused(self, node: int, promised: int) -> None:
+        self._send(self._sink.refused, node, promised)
+
+    def _send(self, function: Callable[..., None], *arguments: int) -> None:
+        link = self._link
+        if not link._lost():
+            asyncio.get_running_loop().call_later(link._delay(), function, *arguments)

@@ -1,0 +1,307 @@
+"""One seeded schedule over the real node, driver and recovery code, watched by an oracle.
+
+What the oracle knows is only what was promised to the outside: every VDL that any driver ever reported makes the bytes
+below it part of the one true log. From then on they may neither change nor vanish, whatever crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable, QuorumUnavailable, Refused
+from aurora_router_cluster.storage.core.history import EpochStart, History
+from aurora_router_cluster.storage.core.quorum import Membership
+from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.driver import Driver
+from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.opening import recover
+
+from .framing import TinyFraming, TinyScanner, TinyWriter
+from .loop import run
+from .network import Host, Link, Weather
+
+BASE = 1000
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass
+class Parts:
+    """The code under test; mutants replace parts of it."""
+
+    node: type[StorageNode] = StorageNode
+    driver: type[Driver] = Driver
+    recover: Any = recover
+
+
+@dataclass
+class Life:
+    """One driver with its writer, as the oracle sees it."""
+
+    driver: Driver
+    writer: TinyWriter
+    weather: Weather
+    checked: int
+    start: int
+    killed: bool = False
+
+
+@dataclass
+class Oracle:
+    """The one true log, and whether anybody contradicts it."""
+
+    hosts: list[Host] = field(default_factory=list)
+    truth: bytearray = field(default_factory=bytearray)
+    lives: list[Life] = field(default_factory=list)
+    scanner: TinyScanner = field(default_factory=lambda: TinyScanner(BASE))
+    scanned: int = 0
+
+    @property
+    def peak(self) -> int:
+        return BASE + len(self.truth)
+
+    def advanced(self, life: Life) -> None:
+        """A driver reports a VDL."""
+        vdl, driver = life.driver.durable, life.driver
+        for other in self.lives:
+            if other.driver.epoch > driver.epoch and vdl > other.start:
+                raise Violation(
+                    f"epoch {driver.epoch} reports {vdl} after epoch {other.driver.epoch} began at {other.start}"
+                )
+        begin = life.writer.start
+        self.learn(life.checked, bytes(life.writer.log[life.checked - begin : vdl - begin]))
+        life.checked = vdl
+        whole = [host.number for host in self.hosts if host.holds(0, vdl)]
+        if len(whole) < 4:
+            raise Violation(f"VDL {vdl}, which only {whole} hold")
+        if vdl == self.peak and vdl != self.boundary():
+            raise Violation(f"VDL {vdl} is no record boundary")
+
+    def boundary(self) -> int:
+        """The end of the last whole record of the truth."""
+        self.scanner.feed(bytes(self.truth[self.scanned :]))
+        self.scanned = len(self.truth)
+        return self.scanner.boundary
+
+    def learn(self, start: int, data: bytes) -> None:
+        """These bytes are durable, somebody says."""
+        known = bytes(self.truth[start - BASE : start - BASE + len(data)])
+        if known != data[: len(known)]:
+            raise Violation(f"bytes at {start} were {known!r} and are {data[: len(known)]!r}")
+        if start > self.peak:
+            raise Violation(f"a gap: the log is known to {self.peak}, now comes {start}")
+        self.truth += data[len(known) :]
+
+
+class Schedule:
+    """The actors of one schedule."""
+
+    def __init__(self, seed: int, parts: Parts, steps: int) -> None:
+        self.rnd = random.Random(seed)
+        self.parts, self.steps = parts, steps
+        self.hosts = [Host(i, self.rnd, parts.node) for i in range(6)]
+        self.oracle = Oracle(self.hosts)
+        self.counts: Counter[str] = Counter()
+        self.epoch_seen = 1
+
+    def links(self, weather: Weather) -> dict[int, Any]:
+        return {host.number: Link(host, weather, self.rnd) for host in self.hosts}
+
+    async def play(self) -> Counter[str]:
+        charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
+        for host in self.hosts:
+            assert host.node is not None
+            await host.node.format(charter)
+        await self.lead()
+        for _step in range(self.steps):
+            await self.step()
+            if self.rnd.random() < 0.6:
+                await asyncio.sleep(self.rnd.random() * self.rnd.choice((0.002, 0.01, 0.1)))
+        await self.settle()
+        return self.counts
+
+    async def step(self) -> None:
+        x = self.rnd.random()
+        if x < 0.60:
+            self.write()
+        elif x < 0.68:
+            self.crash_or_restart()
+        elif x < 0.80:
+            self.change_weather()
+        elif x < 0.86:
+            await self.lead()
+        elif x < 0.94:
+            await self.give_up_leading()
+        elif self.oracle.lives and x < 0.97:
+            await self.kill_driver()
+        elif self.oracle.lives:
+            self.oracle.lives[-1].driver.node_up(self.rnd.randrange(6))
+
+    def write(self) -> None:
+        """The latest writer goes on, or one that does not know that it was replaced."""
+        if not self.oracle.lives:
+            return
+        life = self.rnd.choice(self.oracle.lives[-2:])
+        for _ in range(self.rnd.randint(1, 4)):
+            life.driver.feed(*life.writer.next())
+            self.counts["appends"] += 1
+
+    def crash_or_restart(self) -> None:
+        down = [host for host in self.hosts if host.node is None]
+        if down and (len(down) > 2 or self.rnd.random() < 0.6):
+            self.start_host(self.rnd.choice(down))
+        else:
+            host = self.rnd.choice([host for host in self.hosts if host.node])
+            host.crash()
+            self.counts["crashes"] += 1
+            if self.rnd.random() < 0.5:
+                self.start_host(host)
+
+    def start_host(self, host: Host) -> None:
+        host.start()
+        for life in self.oracle.lives[-1:]:
+            life.driver.node_up(host.number)
+
+    def change_weather(self) -> None:
+        for life in self.oracle.lives[-2:]:
+            share = self.rnd.choice((0.0, 0.2, 0.4, 1.0))
+            life.weather.cut = {i for i in range(6) if self.rnd.random() < share}
+            life.weather.loss = self.rnd.choice((0.0, 0.0, 0.1, 0.4))
+
+    async def lead(self) -> None:
+        """Recover the volume and become its driver; a failure leaves it to the next."""
+        rnd = self.rnd
+        weather = Weather({i for i in range(6) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
+        links = self.links(weather)
+        try:
+            opened = await self.parts.recover(links, TinyFraming())
+        except (QuorumUnavailable, Refused, NodeUnavailable):
+            self.counts["failed recoveries"] += 1
+            return
+        self.counts["recoveries"] += 1
+        if opened.point < self.oracle.peak:
+            raise Violation(f"epoch {opened.epoch} begins at {opened.point}: {self.oracle.peak} was durable")
+        driver = self.parts.driver(links, opened, TinyFraming())
+        await self._begin(driver, opened.point, weather)
+
+    async def _begin(self, driver: Driver, point: int, weather: Weather) -> None:
+        for other in self.oracle.lives:
+            if other.driver.epoch < driver.epoch and other.driver.durable > point:
+                raise Violation(f"epoch {driver.epoch} begins at {point}: epoch {other.driver.epoch} reported more")
+        life = Life(driver, TinyWriter(point, self.rnd), weather, point, point)
+        if self.oracle.lives and self.oracle.lives[-1].driver.epoch > driver.epoch:
+            return  # another recovery was faster to finish, and has fenced this one
+        self.oracle.lives.append(life)
+        driver.on_durable.append(lambda: self.oracle.advanced(life))
+        driver.start()
+        self._check_copies(driver.epoch, point)
+        self.oracle.learn(BASE, await self._read_all(life, point))
+        if self.oracle.peak == point != self.oracle.boundary():
+            raise Violation(f"epoch {driver.epoch} begins at {point}, in the middle of a record")
+
+    def _check_copies(self, epoch: int, point: int) -> None:
+        """When a volume opens, four disks hold everything, whether their machines run or not."""
+        whole = [host.number for host in self.hosts if host.holds(epoch, point)]
+        if len(whole) < 4 and not any(host.disk_promise() > epoch for host in self.hosts):
+            raise Violation(f"epoch {epoch} is open at {point}, which only {whole} hold")
+
+    async def _read_all(self, life: Life, point: int) -> bytes:
+        """All that is below the recovery point can be read from the nodes."""
+        life_weather, life.weather.cut, life.weather.loss = (life.weather.cut, life.weather.loss), set(), 0.0
+        data = b""
+        while BASE + len(data) < point:
+            down = [host for host in self.hosts if host.node is None]
+            try:
+                data += await life.driver.read(BASE + len(data), point - BASE - len(data))
+            except QuorumUnavailable:
+                if life is not self.oracle.lives[-1] or self._fenced(life):
+                    return data
+                if len(down) <= 2:
+                    raise Violation(
+                        f"the log at {BASE + len(data)} cannot be read, with {len(down)} nodes down"
+                    ) from None
+                self.start_host(down[0])
+        life.weather.cut, life.weather.loss = life_weather
+        return data
+
+    def _fenced(self, life: Life) -> bool:
+        promised = [host.node.replica.promised for host in self.hosts if host.node]
+        return sum(epoch > life.driver.epoch for epoch in promised) >= 1
+
+    async def give_up_leading(self) -> None:
+        """Somebody begins to recover and dies on the way."""
+        weather = Weather({i for i in range(6) if self.rnd.random() < 0.2}, 0.05, self.rnd.choice((0.0, 0.7)))
+        task = asyncio.ensure_future(self.parts.recover(self.links(weather), TinyFraming()))
+        await asyncio.sleep(self.rnd.random() * self.rnd.choice((0.01, 0.02, 0.04, 0.3)))
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and isinstance(task.exception(), CorruptLog | Violation):
+            raise task.exception()  # type: ignore[misc]
+        self.counts["abandoned recoveries"] += 1
+
+    async def kill_driver(self) -> None:
+        life = self.oracle.lives[-1]
+        life.weather.cut = set(range(6))
+        life.killed = True
+        await life.driver.close()
+
+    async def settle(self) -> None:
+        """With all healed, a new epoch opens, its log becomes durable, and all six copies are equal."""
+        for host in self.hosts:
+            if host.node is None:
+                self.start_host(host)
+        for life in self.oracle.lives:
+            life.weather.cut, life.weather.loss = set(), 0.0
+        if self.oracle.lives:
+            await self._wait_durable(self.oracle.lives[-1])
+        for _attempt in range(8):
+            before = len(self.oracle.lives)
+            await self.lead()
+            if len(self.oracle.lives) > before:
+                break
+        else:
+            raise Violation("no recovery succeeds with all nodes up")
+        life = self.oracle.lives[-1]
+        life.weather.cut, life.weather.loss = set(), 0.0
+        for _ in range(5):
+            life.driver.feed(*life.writer.next())
+        await self._wait_equal(life)
+
+    async def _wait_durable(self, life: Life) -> None:
+        """Healing alone, without a recovery, makes everything durable that was received."""
+        for _ in range(60):
+            if life.killed or self._fenced(life) or life.driver.tracker.vcl == life.driver.tracker.received:
+                return
+            await asyncio.sleep(0.05)
+        raise Violation(f"healed, but {life.driver.tracker.received} never becomes durable: {life.driver.tracker.vcl}")
+
+    async def _wait_equal(self, life: Life) -> None:
+        for _ in range(60):
+            scls = [host.node.replica.segment(0).scl for host in self.hosts if host.node]
+            current = [host.node.replica.admits(life.driver.epoch) for host in self.hosts if host.node]
+            received = life.driver.tracker.received
+            if all(current) and life.driver.tracker.vcl == received and set(scls) == {received}:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise Violation(f"healed, but not whole: {scls} of {received}, in the epoch: {current}")
+        for host in self.hosts:
+            assert host.node is not None
+            data = host.node.read(0, BASE, len(self.oracle.truth))
+            if data != bytes(self.oracle.truth):
+                raise Violation(f"node {host.number} holds other bytes than were durable")
+
+
+def play(seed: int, parts: Parts | None = None, steps: int = 40) -> Counter[str]:
+    """Play the schedule of `seed`.
+
+    Raises:
+        Violation, AssertionError, CorruptLog: an invariant does not hold.
+    """
+    return run(Schedule(seed, parts or Parts(), steps).play())

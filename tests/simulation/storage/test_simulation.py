@@ -1,0 +1,31 @@
+"""The simulation is clean, is deterministic, and finds every planted bug."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.storage.mutants import MUTANTS, Mutant
+from tests.simulation.storage.run import hunt, main
+from tests.simulation.storage.schedule import play
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_schedules_are_clean(first: int) -> None:
+    for seed in range(first, first + 50):
+        play(seed)
+
+
+def test_the_same_seed_plays_the_same_schedule() -> None:
+    assert [play(seed) for seed in range(5)] == [play(seed) for seed in range(5)]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_planted_bug_is_found(mutant: Mutant) -> None:
+    assert hunt(mutant, 1500) is not None
+
+
+@pytest.mark.slow
+def test_two_thousand_schedules(tmp_path) -> None:
+    figures = tmp_path / "figures.json"
+    assert main(["--schedules", "2000", "--jobs", "2", "--json", str(figures)]) == 0
+    assert '"violations"' in figures.read_text()
