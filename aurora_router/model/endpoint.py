@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from aurora_router.errors import MalformedHost
@@ -113,6 +114,12 @@ def parse_endpoint(host: str) -> Endpoint:
         MalformedHost: no resolver could take it: an empty or too long label, a blank, a character that no host has,
             a port glued on.
     """
+    return _parse(host)
+
+
+@lru_cache(maxsize=256)
+def _parse(host: str) -> Endpoint:
+    """`parse_endpoint`, remembered: a process connects to few hosts, often."""
     if not host or host[0] in "/@":
         return _socket(host)
     _refuse_blanks(host)

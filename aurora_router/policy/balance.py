@@ -6,8 +6,7 @@ comes before one that is preferred; every instance of the view is either in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.policy.candidates import Context, Exclusion, Load, Random, Rank, rank, suitable
 from aurora_router.policy.choosers import CHOOSERS
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Load", "Random", "Selection", "select"]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Whom to try, in this order.
 
     Attributes:
@@ -55,7 +53,7 @@ class Selection:
         """
         for position, each in enumerate(self.order):
             if each.id == instance and self.ranks[position] == self.ranks[0]:
-                return replace(self, order=(each, *self.order[:position], *self.order[position + 1 :]))
+                return self._replace(order=(each, *self.order[:position], *self.order[position + 1 :]))
         return self
 
 

@@ -8,7 +8,6 @@ decide among equals. Choosing within equals is the business of `choosers`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aurora_router.model.endpoint import WantedRole
@@ -50,8 +49,7 @@ class Load(NamedTuple):
 NO_LOAD = Load()
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What filters, preferences and choosers look at; see `balance.select` for the meaning of each."""
 
     view: View

@@ -11,13 +11,19 @@ Invariant (property test): libpq reads the rest as it would have read the items 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from aurora_router.errors import InvalidOption
-from aurora_router.policy.options import is_option
+from aurora_router.policy.options import PREFIX, is_option
 
 _URI = re.compile(r"postgres(?:ql)?://")
+_AUTHORITY = re.compile(r"[^@/]*@")
 _BLANKS = " \t\n\r\f\v"
+_KEY = re.compile(rf"[{_BLANKS}]*(?P<key>[^={_BLANKS}]*)")
+_VALUE = re.compile(
+    rf"[{_BLANKS}]*=[{_BLANKS}]*"
+    rf"(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?!')(?P<bare>(?:[^\\{_BLANKS}]|\\.)*)\\?)",
+    re.DOTALL,
+)
 
 
 def split_conninfo(conninfo: str) -> tuple[dict[str, str], str]:
@@ -35,96 +41,53 @@ def split_conninfo(conninfo: str) -> tuple[dict[str, str], str]:
     """
     if _URI.match(conninfo):
         return _split_uri(conninfo)
+    if PREFIX not in conninfo.lower():
+        return {}, conninfo
+    return _split_items(conninfo)
+
+
+# ---------------------------------------------------------------- keywords and values
+
+
+def _split_items(conninfo: str) -> tuple[dict[str, str], str]:
     options: dict[str, str] = {}
-    kept, position = [], 0
-    for item in _items(conninfo):
-        if is_option(item.key):
-            options[item.key] = _value(item)
-            kept.append(conninfo[position : item.start])
-            position = item.end
+    kept, position, end = [], 0, 0
+    while (key := _key(conninfo, end))["key"]:
+        value = _VALUE.match(conninfo, key.end())
+        if value is None:
+            _refuse_ours(key["key"], conninfo[key.end() :])
+            break
+        end = value.end()
+        if is_option(key["key"]):
+            options[key["key"]] = re.sub(r"\\(.)", r"\1", value["quoted"] or value["bare"] or "", flags=re.DOTALL)
+            kept.append(conninfo[position : key.start("key")])
+            position = end
     if not options:
         return options, conninfo
     rest = "".join(kept) + conninfo[position:]
     return options, rest if rest.strip(_BLANKS) else ""
 
 
-# ---------------------------------------------------------------- keywords and values
+def _key(conninfo: str, position: int) -> re.Match[str]:
+    found = _KEY.match(conninfo, position)
+    assert found is not None, "the pattern matches nothing, too"
+    return found
 
 
-class _Item(NamedTuple):
-    """``key = value`` at ``conninfo[start:end]``; `value` None: it is malformed, for the reason in `fault`."""
-
-    key: str
-    value: str | None
-    start: int
-    end: int
-    fault: str = ""
-
-
-def _value(item: _Item) -> str:
-    if item.value is None:
-        raise InvalidOption(f"malformed option {item.key}: {item.fault}")
-    return item.value
-
-
-def _items(conninfo: str) -> list[_Item]:
-    """The items up to the first malformed one, which is the last of the list."""
-    items: list[_Item] = []
-    position = _skip(conninfo, 0)
-    while position < len(conninfo):
-        items.append(_item(conninfo, position))
-        if items[-1].value is None:
-            break
-        position = _skip(conninfo, items[-1].end)
-    return items
-
-
-def _item(conninfo: str, start: int) -> _Item:
-    end = start
-    while end < len(conninfo) and conninfo[end] not in "=" + _BLANKS:
-        end += 1
-    key = conninfo[start:end]
-    equals = _skip(conninfo, end)
-    if conninfo[equals : equals + 1] != "=":
-        return _Item(key, None, start, end, "a value is missing, write key=value")
-    begin = _skip(conninfo, equals + 1)
-    if conninfo[begin : begin + 1] == "'":
-        return _quoted(conninfo, key, start, begin + 1)
-    return _bare(conninfo, key, start, begin)
-
-
-def _bare(conninfo: str, key: str, start: int, position: int) -> _Item:
-    value = []
-    while position < len(conninfo) and conninfo[position] not in _BLANKS:
-        if conninfo[position] == "\\":
-            position += 1
-        value.append(conninfo[position : position + 1])
-        position += 1
-    return _Item(key, "".join(value), start, min(position, len(conninfo)))
-
-
-def _quoted(conninfo: str, key: str, start: int, position: int) -> _Item:
-    value = []
-    while position < len(conninfo) and conninfo[position] != "'":
-        if conninfo[position] == "\\":
-            position += 1
-        value.append(conninfo[position : position + 1])
-        position += 1
-    if position >= len(conninfo):
-        return _Item(key, None, start, len(conninfo), "its quoted value does not end, add a closing '")
-    return _Item(key, "".join(value), start, position + 1)
-
-
-def _skip(conninfo: str, position: int) -> int:
-    while position < len(conninfo) and conninfo[position] in _BLANKS:
-        position += 1
-    return position
+def _refuse_ours(key: str, after: str) -> None:
+    """Refuse a malformed item if it is ours; of others libpq will say what is wrong."""
+    if is_option(key):
+        quoted = after.lstrip(_BLANKS).startswith("=")
+        fault = "its quoted value does not end, add a closing '" if quoted else "a value is missing, write key=value"
+        raise InvalidOption(f"malformed option {key}: {fault}")
 
 
 # ---------------------------------------------------------------- URIs
 
 
 def _split_uri(uri: str) -> tuple[dict[str, str], str]:
+    if "%" not in uri and PREFIX not in uri.lower():
+        return {}, uri
     base, mark, query = _parted(uri)
     options: dict[str, str] = {}
     others = []
@@ -145,7 +108,7 @@ def _split_uri(uri: str) -> tuple[dict[str, str], str]:
 def _parted(uri: str) -> tuple[str, str, str]:
     """What stands before the query, ``?``, and the query; a ``?`` in the user's name or password begins none."""
     start = uri.index("://") + 3
-    authority = re.compile(r"[^@/]*@").match(uri, start)
+    authority = _AUTHORITY.match(uri, start)
     question = uri.find("?", authority.end() if authority else start)
     return (uri, "", "") if question < 0 else (uri[:question], "?", uri[question + 1 :])
 

@@ -221,9 +221,14 @@ def split(params: Mapping[str, object]) -> tuple[Options, dict[str, object]]:
     Raises:
         InvalidOption: an ``aurora_`` key is unknown, its value is malformed, or options contradict each other.
     """
-    rest = {key: value for key, value in params.items() if not is_option(key)}
-    given = {key: value for key, value in params.items() if is_option(key) and value is not None}
+    given: dict[str, object] = {}
+    rest: dict[str, object] = {}
+    for key, value in params.items():
+        (given if is_option(key) else rest)[key] = value
+    given = {key: value for key, value in given.items() if value is not None}
     base = _profile(given.pop(PROFILE, "default"))
+    if not given:
+        return base, rest
     explicit = {_known(key).name: read_value(key, value) for key, value in given.items()}
     _refuse_contradictions(explicit)
     return replace(base, **explicit), rest
