@@ -144,16 +144,17 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
         BinariesError: the account cannot run them; the message has what the attempt printed.
     """
     wall = account.barrier(binaries.directory)
-    if wall is not None:
-        binaries = _copied(binaries, account)
+    if wall is None:
+        return binaries
+    copied = _copied(binaries, account)
     for name in NEEDED:
-        attempt = account.run([binaries.program(name), "--version"])
+        attempt = account.run([copied.program(name), "--version"])
         if attempt.returncode != 0:
-            origin = f" (copied, because {wall} is closed to it)" if wall else ""
             raise BinariesError(
-                f"the user {account.name} cannot run {binaries.program(name)}{origin}: {attempt.stdout.strip()}"
+                f"the user {account.name} may not enter {wall}, and cannot run the copy "
+                f"{copied.program(name)} either: {attempt.stdout.strip()}"
             )
-    return binaries
+    return copied
 
 
 def _copied(binaries: Binaries, account: Account) -> Binaries:

@@ -106,6 +106,11 @@ class LocalCluster:
             _end(self._process)
             self._process = None
 
+    def wait(self) -> None:
+        """Wait until a cluster that this object started has ended, however that came about."""
+        if self._process is not None:
+            self._process.wait()
+
     def down(self, timeout: float = 30.0) -> None:
         """End the cluster, whoever started it; returns when it is gone."""
         self._ask("down")

@@ -1,4 +1,4 @@
-"""The cluster's name server: UDP and TCP on one loopback port, answers made by `zone`.
+"""The cluster's name server: UDP and TCP on one loopback port, answers made by `answers`.
 
 Malformed packets are dropped (UDP) or end their connection (TCP); nothing that a client sends ends the server.
 """
@@ -16,11 +16,13 @@ import dns.exception
 import dns.flags
 import dns.message
 
-from aurora_router_cluster import zone
+from aurora_router_cluster import answers
 from aurora_router_cluster.errors import AddressInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from aurora_router_cluster.zone import Zone
 
 PLAIN_UDP = 512  # bytes, RFC 1035; EDNS clients say how much more they take
 MOST_UDP = 1232  # what fits every path unfragmented (DNS flag day 2020)
@@ -37,7 +39,7 @@ class DnsServer:
         port: 0 for any free one.
     """
 
-    def __init__(self, picture: Callable[[], zone.Zone], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, picture: Callable[[], Zone], host: str = "127.0.0.1", port: int = 0) -> None:
         self._picture = picture
         self.host = host
         self.port = port
@@ -100,7 +102,7 @@ class DnsServer:
             return _format_error(wire)
         if query.flags & dns.flags.QR:
             return None
-        response = zone.answer(self._picture(), query, self._turn(query))
+        response = answers.answer(self._picture(), query, self._turn(query))
         if query.edns >= 0:
             response.use_edns(0, payload=MOST_UDP)
             limit = max(limit, min(query.payload, MOST_UDP)) if limit is not None else None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.addresses import Allocator
     from aurora_router_cluster.binaries import Binaries
     from aurora_router_cluster.names import Names
+    from aurora_router_cluster.tls import Authority
     from aurora_router_cluster.volume import Volume
 
 DEFAULT_TIER = 1  # as Amazon RDS has it
@@ -42,6 +43,7 @@ class Roster:
         allocator: hands out addresses.
         zones: availability zones; instances are placed in turn.
         overrides: server settings of the user's, on top of everything.
+        authority: issues certificates; None: no TLS.
         changed: called after every change of role, membership or state.
         instances: by name, in the order of their making.
         writer: the writer; None: there is none at this moment.
@@ -58,6 +60,7 @@ class Roster:
     allocator: Allocator
     zones: tuple[str, ...] = naming.ZONES
     overrides: dict[str, str] = field(default_factory=dict)
+    authority: Authority | None = None
     changed: Callable[[], None] = lambda: None
     instances: dict[str, Instance] = field(default_factory=dict)
     writer: Instance | None = None
@@ -109,10 +112,11 @@ class Roster:
 
     def settings(self, instance: Instance) -> dict[str, str]:
         """The settings that the role of `instance` asks for."""
+        extra = {**(self.authority.settings(instance.engine) if self.authority else {}), **self.overrides}
         if instance is self.writer:
-            return {**self.volume.writer_settings(), **self.overrides}
+            return {**self.volume.writer_settings(), **extra}
         writer = self.writer.where if self.writer is not None else None
-        return {**self.volume.reader_settings(instance.name, writer), **self.overrides}
+        return {**self.volume.reader_settings(instance.name, writer), **extra}
 
     async def start(self, instance: Instance) -> None:
         """Start the server in the role that the instance has, and wait until it answers.

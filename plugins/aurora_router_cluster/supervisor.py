@@ -26,17 +26,18 @@ from aurora_router_cluster.control import ControlServer
 from aurora_router_cluster.controlplane import ControlPlane
 from aurora_router_cluster.direct import DirectVolume
 from aurora_router_cluster.directory import Directory
-from aurora_router_cluster.dnsserver import DnsServer
 from aurora_router_cluster.errors import ClusterError, RequestError
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
 from aurora_router_cluster.options import ClusterOptions
-from aurora_router_cluster.roster import DEFAULT_TIER, Roster
+from aurora_router_cluster.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.status import ClusterStatus, InstanceStatus
+from aurora_router_cluster.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.dnsserver import DnsServer
     from aurora_router_cluster.instance import Instance
     from aurora_router_cluster.volume import Volume
 
@@ -69,24 +70,33 @@ class Supervisor:
             allocator=Allocator(port=options.port, shared=options.shared_address, first=options.address),
             overrides=options.settings,
         )
+        if options.tls:
+            self.roster.authority = Authority(self.roster.names, account, found, home.path / "ca.pem")
         self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.dns_delay)
         self.roster.changed = self.directory.changed
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
-        self.dns = DnsServer(self.directory.picture, port=options.dns_port)
+        self.dns: DnsServer | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
 
     async def start(self) -> None:
         """Start the instances, the name server and the control socket."""
-        await self.dns.start()
-        await self.plane.create(self.options.readers, self.template)
+        await together([self.plane.create(self.options.readers, self.template), self._start_dns()])
         await self.control.start()
+
+    async def _start_dns(self) -> None:
+        await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
+        from aurora_router_cluster.dnsserver import DnsServer  # noqa: PLC0415 - takes 0.1 s
+
+        self.dns = DnsServer(self.directory.picture, port=self.options.dns_port)
+        await self.dns.start()
 
     async def close(self) -> None:
         """Stop everything."""
         self.directory.close()
         await self.plane.close()
-        await self.dns.close()
+        if self.dns is not None:
+            await self.dns.close()
         await self.control.close()
 
     def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
@@ -118,7 +128,7 @@ class Supervisor:
             flavour=roster.volume.flavour,
             version=roster.binaries.version,
             port=port,
-            dns=f"{self.dns.host}:{self.dns.port}",
+            dns=f"{self.dns.host}:{self.dns.port}" if self.dns is not None else "",
             writer_endpoint=roster.names.writer,
             reader_endpoint=roster.names.reader,
             writer=roster.writer.name if roster.writer is not None else None,
@@ -126,7 +136,7 @@ class Supervisor:
             instances=tuple(self._instance(instance) for instance in roster.instances.values()),
             custom_endpoints=tuple(self.directory.custom.values()),
             cnames=dict(self.directory.cnames),
-            certificate_authority=None,
+            certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
             supervisor=os.getpid(),
             volume=roster.volume.status(),
         ).as_dict()

@@ -4,6 +4,7 @@ import time
 
 import psycopg
 import pytest
+
 from aurora_router_cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -29,7 +30,7 @@ def test_a_commit_reaches_both_readers(cluster):
         for name in cluster.readers:
             with psycopg.connect(cluster.plain_conninfo(f"instance:{name}"), autocommit=True) as reader:
                 query = "select to_regclass('first_commit') is not null"
-                assert eventually(lambda reader=reader: reader.execute(query).fetchone()[0])
+                assert eventually(lambda reader=reader, query=query: reader.execute(query).fetchone()[0])
                 assert reader.execute("select pg_is_in_recovery()").fetchone() == (True,)
                 assert reader.execute("select aurora_db_instance_identifier()").fetchone() == (name,)
 
