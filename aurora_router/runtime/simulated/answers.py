@@ -1,0 +1,76 @@
+"""What a simulated server answers to the service queries, as text, row by row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from aurora_router.flow.learn import IN_RECOVERY
+from aurora_router.flow.world import DialFailed
+from aurora_router.runtime import libpq
+from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
+from aurora_router.runtime.sources.postgresql import POSTGRESQL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_router.flow.world import Rows
+    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+
+    Answer = Callable[[SimulatedCluster, SimulatedInstance], Rows]
+
+_AGE = 0.05
+"""Age of an up-to-date row about another instance, in seconds."""
+
+
+def answer(cluster: SimulatedCluster, instance: SimulatedInstance, sql: str) -> Rows:
+    """The rows that an instance sends.
+
+    Raises:
+        DialFailed: it refuses the query.
+        LookupError: the query is not one of the library's own: there is no database here.
+    """
+    if sql not in ANSWERS:
+        raise LookupError(f"a simulated server knows the library's service queries alone, not {sql!r}")
+    return ANSWERS[sql](cluster, instance)
+
+
+def _recovery(_: SimulatedCluster, instance: SimulatedInstance) -> Rows:
+    return [("f" if instance.writer else "t",)]
+
+
+def _aurora(cluster: SimulatedCluster, instance: SimulatedInstance) -> Rows:
+    if not cluster.aurora:
+        raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
+    _permit(instance, "aurora_replica_status")
+    now = cluster.network.simulation.now
+    since, rows = instance.frozen_view or (now, cluster.rows())
+    standby = "f" if instance.writer else "t"
+    told: Rows = []
+    for id_, master, lag, cpu, lsn in rows:
+        age = None if id_ == instance.id else f"{now - since + _AGE:.6f}"
+        told.append((instance.id, standby, id_, master, age, lag, cpu, lsn))
+    return told
+
+
+def _plain(_: SimulatedCluster, instance: SimulatedInstance) -> Rows:
+    _permit(instance, "pg_current_wal_insert_lsn")
+    if instance.writer:
+        return [("f", f"{instance.timeline:08X}0000000000000001", None, None)]
+    return [("t", None, f"{instance.lag:.6f}", "t" if instance.lag == 0 else "f")]
+
+
+def _permit(instance: SimulatedInstance, function: str) -> None:
+    if instance.forbids is not None:
+        raise refused(instance.forbids, f"permission denied for function {function}")
+
+
+def refused(sqlstate: str, text: str) -> DialFailed:
+    """A query that the server refuses, as psycopg tells it."""
+    error = psycopg.errors.lookup(sqlstate)(text)
+    return DialFailed(libpq.fault_of(error), error)
+
+
+ANSWERS: dict[str, Answer] = {IN_RECOVERY: _recovery, AURORA_POSTGRESQL.sql: _aurora, POSTGRESQL.sql: _plain}
+"""Service query -> answer; a source of one's own is added here."""

@@ -1,0 +1,293 @@
+"""A simulated cluster: instances with their faults, what each of them knows of the others, the names of all.
+
+It answers service queries with the rows that a server would send (`answers`), so that the library's own parsers read
+them. It is a stand-in for topology, names and faults, in procedures; it is no database.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aurora_router.flow.world import Rows
+    from aurora_router.runtime.simulated.connection import SimulatedConnection
+    from aurora_router.runtime.simulated.network import Network
+
+LSN_PER_SECOND = 1000
+"""By how much the durable LSN of a volume grows in a second."""
+
+
+class Condition(enum.Enum):
+    """How an instance answers a dial."""
+
+    WELL = "accepts"
+    REFUSING = "refuses: nobody listens"
+    HANGING = "takes the packets and never answers"
+    UNREACHABLE = "no route to it"
+    STARTING = "is starting up (57P03)"
+    STOPPING = "is shutting down (57P03)"
+    FULL = "has too many connections (53300)"
+    REJECTING = "does not accept the password (28P01)"
+    RESETTING = "accepts and closes at once"
+
+
+@dataclass(eq=False, slots=True)
+class SimulatedInstance:
+    """One instance; all of its attributes may be changed while the simulation runs.
+
+    Attributes:
+        id: its name.
+        address: numeric address that it listens on.
+        writer: whether it believes that it is the writer (``not pg_is_in_recovery()``).
+        zone: availability zone (told by no SQL source).
+        lag: replica lag in seconds.
+        cpu: CPU use in percent.
+        condition: how it answers a dial.
+        silent: accepts dials, and never answers a query.
+        latency: of a round trip, in seconds.
+        accept_latency: of a dial, in seconds; what TLS and authentication cost.
+        reports_standby: whether it reports ``in_hot_standby`` at start-up (PostgreSQL 14+); False: as a proxy.
+        timeline: its timeline.
+        forbids: SQLSTATE with which it answers topology queries, None: it answers.
+        connections: the open ones, of all processes.
+    """
+
+    id: str
+    address: str
+    writer: bool = False
+    zone: str | None = None
+    lag: float = 0.01
+    cpu: float | None = 10.0
+    condition: Condition = Condition.WELL
+    silent: bool = False
+    latency: float = 0.0005
+    accept_latency: float = 0.002
+    reports_standby: bool = True
+    timeline: int = 1
+    forbids: str | None = None
+    connections: set[SimulatedConnection] = field(default_factory=set)
+    _view: tuple[float, Rows] | None = None
+
+    @property
+    def frozen_view(self) -> tuple[float, Rows] | None:
+        """When the view was frozen, and its rows; None: it is up to date."""
+        return self._view
+
+    def drop_connections(self) -> None:
+        """Break all connections, as a crash does."""
+        for connection in list(self.connections):
+            connection.breaks()
+
+
+class SimulatedCluster:
+    """A cluster within a simulation.
+
+    Args:
+        network: where it is.
+        name: the first part of its endpoints; instances are called ``{name}-1`` and so on.
+        readers: how many to begin with.
+        domain: what follows an instance's id in its name.
+        port: of all instances.
+        aurora: whether it has Aurora's functions; False: plain PostgreSQL.
+        dns_delay: seconds by which the cluster endpoint follows a change of writer.
+        zones: of the instances, in turn.
+
+    Attributes:
+        instances: by id.
+        customs: custom endpoints: label -> ids of the members.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        name: str = "demo",
+        *,
+        readers: int = 2,
+        domain: str = "abc123.eu-test-1.rds.aurora.test",
+        port: int = 5432,
+        aurora: bool = True,
+        dns_delay: float = 0.0,
+        zones: tuple[str, ...] = ("eu-test-1a", "eu-test-1b", "eu-test-1c"),
+    ) -> None:
+        self.network = network
+        self.name = name
+        self.domain = domain
+        self.port = port
+        self.aurora = aurora
+        self.dns_delay = dns_delay
+        self.zones = zones
+        self.instances: dict[str, SimulatedInstance] = {}
+        self.customs: dict[str, tuple[str, ...]] = {}
+        self._lsn = (0.0, 1_000_000)
+        self._told: list[tuple[float, str]] = []
+        self._number = 0
+        for _ in range(readers + 1):
+            self.add(writer=not self.instances)
+        network.dns.serve(self)
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def writer(self) -> SimulatedInstance | None:
+        """The instance that the control plane holds for the writer (a zombie may believe otherwise)."""
+        id_ = self._told[-1][1] if self._told else ""
+        return self.instances.get(id_)
+
+    @property
+    def readers(self) -> tuple[SimulatedInstance, ...]:
+        """All other instances."""
+        return tuple(each for each in self.instances.values() if each is not self.writer)
+
+    @property
+    def durable_lsn(self) -> int:
+        """The durable LSN of the volume, now."""
+        since, base = self._lsn
+        return base + int((self.network.simulation.now - since) * LSN_PER_SECOND)
+
+    @property
+    def open_connections(self) -> int:
+        """Of all processes, to all instances."""
+        return sum(len(each.connections) for each in self.instances.values())
+
+    def host(self, target: str = "writer") -> str:
+        """The host name of ``writer``, ``reader``, ``instance:ID`` or ``custom:LABEL``."""
+        kind, _, which = target.partition(":")
+        prefix = {"writer": f"{self.name}.cluster-", "reader": f"{self.name}.cluster-ro-"}.get(kind)
+        if prefix is None:
+            prefix = f"{which}." if kind == "instance" else f"{which}.cluster-custom-"
+        return prefix + self.domain
+
+    def conninfo(self, target: str = "writer", **options: object) -> str:
+        """A conninfo for one of the `host` names."""
+        keys = {"host": self.host(target), "port": self.port, "dbname": "app", **options}
+        return " ".join(f"{key}={value}" for key, value in keys.items() if value is not None)
+
+    # ------------------------------------------------------------ what happens to it
+
+    def add(self, id_: str | None = None, *, writer: bool = False) -> SimulatedInstance:
+        """Add an instance; a reader, unless told otherwise."""
+        self._number += 1
+        zone = self.zones[(self._number - 1) % len(self.zones)] if self.zones else None
+        instance = SimulatedInstance(
+            id_ or f"{self.name}-{self._number}", self.network.free_address(), writer=writer, zone=zone
+        )
+        self.instances[instance.id] = instance
+        self.network.listen(instance.address, self.port, self, instance)
+        if writer:
+            instance.lag = 0.0
+            self._promoted(instance)
+        return instance
+
+    def remove(self, id_: str) -> None:
+        """Remove an instance: its connections break, its name and its row are gone."""
+        instance = self.instances.pop(id_)
+        self.network.leave(instance.address, self.port)
+        instance.drop_connections()
+
+    def crash(self, id_: str) -> None:
+        """Kill an instance: its connections break, dials are refused."""
+        instance = self.instances[id_]
+        instance.condition = Condition.REFUSING
+        instance.drop_connections()
+
+    def hang(self, id_: str) -> None:
+        """Let an instance stop answering; its connections stay open and silent."""
+        instance = self.instances[id_]
+        instance.condition, instance.silent = Condition.HANGING, True
+
+    def heal(self, id_: str) -> None:
+        """Let an instance answer again, as what it was."""
+        instance = self.instances[id_]
+        instance.condition, instance.silent = Condition.WELL, False
+
+    def restart(self, id_: str, seconds: float = 1.0) -> None:
+        """Restart an instance: it starts up for `seconds`, in the role that the control plane gives it."""
+        instance = self.instances[id_]
+        instance.drop_connections()
+        instance.condition = Condition.STARTING
+        instance.writer = instance is self.writer
+        simulation = self.network.simulation
+        simulation.at(simulation.now + seconds, lambda: self.heal(id_))
+
+    def failover(self, to: str, *, zombie: bool = False) -> None:
+        """Promote a reader, at once; the former writer restarts as a reader.
+
+        Args:
+            to: id of the new writer.
+            zombie: the former writer goes on believing that it is the writer, with the view that it had.
+        """
+        former, promoted = self.writer, self.instances[to]
+        if former is not None and former is not promoted:
+            if zombie:
+                self.freeze_view(former.id)
+            else:
+                former.writer, former.lag = False, 0.01
+                former.drop_connections()
+        promoted.writer, promoted.lag = True, 0.0
+        promoted.timeline = max(each.timeline for each in self.instances.values()) + 1
+        since, base = self._lsn
+        self._lsn = since, base + 16
+        self._promoted(promoted)
+        if not zombie:
+            for each in self.instances.values():
+                each.timeline = promoted.timeline
+
+    def rewind(self, lsn: int) -> None:
+        """Set the volume back (or forth) to an LSN, as a backtrack does."""
+        self._lsn = self.network.simulation.now, lsn
+
+    def freeze_view(self, id_: str) -> None:
+        """Let an instance go on telling what it knows of the cluster now."""
+        instance = self.instances[id_]
+        instance._view = (self.network.simulation.now, self.rows())  # noqa: SLF001 - of this module
+
+    def thaw_view(self, id_: str) -> None:
+        """Let an instance's view be up to date again."""
+        self.instances[id_]._view = None  # noqa: SLF001 - of this module
+
+    def _promoted(self, instance: SimulatedInstance) -> None:
+        self._told.append((self.network.simulation.now, instance.id))
+
+    # ------------------------------------------------------------ what it tells
+
+    def rows(self) -> Rows:
+        """What every instance knows of all: (server_id, is writer, lag in ms, cpu, durable_lsn), as text."""
+        told: Rows = []
+        for each in self.instances.values():
+            cpu = None if each.cpu is None else f"{each.cpu:g}"
+            master = "t" if each is self.writer else "f"
+            told.append((each.id, master, f"{each.lag * 1000:g}", cpu, str(self.durable_lsn)))
+        return told
+
+    def addresses(self, name: str, turn: int) -> tuple[str, ...] | None:
+        """The zone of the cluster: one address per answer, in turn, where several would do."""
+        if not name.endswith(self.domain):
+            return None
+        for each in self.instances.values():
+            if name == self.host(f"instance:{each.id}").lower():
+                return (each.address,)
+        pool = self._pool(name)
+        if pool is None:
+            return None
+        return (pool[turn % len(pool)].address,) if pool else ()
+
+    def _pool(self, name: str) -> tuple[SimulatedInstance, ...] | None:
+        writer = self._writer_by_dns()
+        if name == self.host("writer"):
+            return (writer,) if writer is not None else ()
+        if name == self.host("reader"):
+            return tuple(each for each in self.readers if each.condition is Condition.WELL) or self._just(writer)
+        for label, members in self.customs.items():
+            if name == self.host(f"custom:{label}"):
+                return tuple(self.instances[each] for each in members if each in self.instances)
+        return None
+
+    def _just(self, instance: SimulatedInstance | None) -> tuple[SimulatedInstance, ...]:
+        return () if instance is None else (instance,)
+
+    def _writer_by_dns(self) -> SimulatedInstance | None:
+        """The writer as DNS has it: late by `dns_delay`."""
+        known = [id_ for time, id_ in self._told if time == 0 or time + self.dns_delay <= self.network.simulation.now]
+        return self.instances.get(known[-1]) if known else None

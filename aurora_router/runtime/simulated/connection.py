@@ -1,0 +1,50 @@
+"""A connection of a simulated process to a simulated instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aurora_router.flow.world import Placed
+    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+
+
+class SimulatedConnection:
+    """Open until it is closed, or breaks.
+
+    Attributes:
+        instance: where it led to.
+        address: the address that was dialled.
+        in_hot_standby: what the server reported at start-up; None when nothing.
+        placed: why it is there; None for one that was dialled and never handed out.
+    """
+
+    def __init__(self, cluster: SimulatedCluster, instance: SimulatedInstance, address: str) -> None:
+        self.cluster = cluster
+        self.instance = instance
+        self.address = address
+        self.in_hot_standby = not instance.writer if instance.reports_standby else None
+        self.placed: Placed[SimulatedConnection] | None = None
+        self.closed = False
+        self.broken = False
+        instance.connections.add(self)
+
+    @property
+    def current(self) -> bool:
+        """Whether its process still holds it for good: the instance is what it was when the connection was made."""
+        placed = self.placed
+        if placed is None or placed.instance is None:
+            return placed is not None
+        return placed.cluster.view.is_current(placed.instance, placed.generation)
+
+    def close(self) -> None:
+        """Close it."""
+        self.closed = True
+        self.instance.connections.discard(self)
+        if self.placed is not None and self.placed.instance is not None:
+            self.placed.cluster.drop(self.placed.instance, self)
+
+    def breaks(self) -> None:
+        """The instance's side of it is gone; the process sees that at its next use."""
+        self.broken = True
+        self.instance.connections.discard(self)

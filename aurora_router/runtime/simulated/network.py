@@ -1,0 +1,95 @@
+"""Where simulated instances listen, and what happens to a dial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from aurora_router.flow.world import DialFailed
+from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.runtime import libpq
+from aurora_router.runtime.simulated.cluster import Condition
+from aurora_router.runtime.simulated.connection import SimulatedConnection
+from aurora_router.runtime.simulated.names import SimulatedDns
+
+if TYPE_CHECKING:
+    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+    from aurora_router.runtime.simulated.scheduler import Simulation
+
+_SENTENCES = {
+    Condition.REFUSING: "Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?",
+    Condition.UNREACHABLE: "No route to host\n\tIs the server running on that host and accepting TCP/IP connections?",
+    Condition.STARTING: "FATAL:  the database system is starting up",
+    Condition.STOPPING: "FATAL:  the database system is shutting down",
+    Condition.FULL: "FATAL:  sorry, too many clients already",
+    Condition.REJECTING: 'FATAL:  password authentication failed for user "app"',
+    Condition.RESETTING: "server closed the connection unexpectedly\n\tThis probably means the server terminated "
+    "abnormally\n\tbefore or while processing the request.",
+}
+"""What libpq says of each, so that its sentences are read here as they are in production."""
+
+
+class Network:
+    """The addresses of a simulation, and its name server.
+
+    Attributes:
+        simulation: the clock and the seed.
+        dns: the name server.
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.dns = SimulatedDns(simulation)
+        self._listening: dict[tuple[str, int], tuple[SimulatedCluster, SimulatedInstance]] = {}
+        self._addresses = 0
+
+    def free_address(self) -> str:
+        """An address that nobody has had."""
+        self._addresses += 1
+        return f"10.{self._addresses >> 16 & 255}.{self._addresses >> 8 & 255}.{self._addresses & 255}"
+
+    def listen(self, address: str, port: int, cluster: SimulatedCluster, instance: SimulatedInstance) -> None:
+        """Lead dials of an address to an instance: its own, a tunnel, a load balancer."""
+        self._listening[address, port] = cluster, instance
+
+    def leave(self, address: str, port: int) -> None:
+        """Nobody listens there any more."""
+        self._listening.pop((address, port), None)
+
+    async def dial(self, address: str, port: int, seconds: float) -> SimulatedConnection:
+        """Open a connection.
+
+        Raises:
+            DialFailed: as libpq would tell it.
+        """
+        self.simulation.counts["dial"] += 1
+        cluster, instance = self._listening.get((address, port), (None, None))
+        if instance is None or cluster is None:
+            await self.simulation.sleep(0.0005)
+            raise _failed(address, port, Condition.REFUSING)
+        await self.simulation.sleep(min(_duration(instance), seconds))
+        condition = instance.condition if (address, port) in self._listening else Condition.RESETTING
+        if condition is Condition.HANGING or instance.accept_latency > seconds:
+            await self.simulation.sleep(seconds - min(_duration(instance), seconds))
+            raise libpq.late(f"connecting to {address}", seconds)
+        if condition is not Condition.WELL:
+            raise _failed(address, port, condition)
+        return SimulatedConnection(cluster, instance, address)
+
+
+def _duration(instance: SimulatedInstance) -> float:
+    quick = instance.condition in {Condition.REFUSING, Condition.UNREACHABLE}
+    return instance.latency if quick else instance.accept_latency
+
+
+def _failed(address: str, port: int, condition: Condition) -> DialFailed:
+    text = f'connection failed: connection to server at "{address}", port {port} failed: {_SENTENCES[condition]}'
+    error = psycopg.OperationalError(text)
+    return DialFailed(libpq.fault_of(error), error)
+
+
+def broke() -> DialFailed:
+    """A connection that broke before its answer came."""
+    text = "server closed the connection unexpectedly"
+    return DialFailed(Fault(FaultKind.RESET, None, text), psycopg.OperationalError(text))

@@ -1,0 +1,127 @@
+"""The simulated world, and the processes that live in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.flow.connect import connect, look
+from aurora_router.flow.world import DialFailed, Placed, Resolution, Rows, Target
+from aurora_router.runtime import libpq
+from aurora_router.runtime.call import read_call
+from aurora_router.runtime.registry import Registry
+from aurora_router.runtime.simulated import answers
+from aurora_router.runtime.simulated.names import Memory
+from aurora_router.runtime.simulated.network import broke
+
+if TYPE_CHECKING:
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.model.event import Event
+    from aurora_router.model.view import View
+    from aurora_router.runtime.simulated.connection import SimulatedConnection
+    from aurora_router.runtime.simulated.network import Network
+
+
+class SimulatedWorld:
+    """A `World` on the virtual clock of a simulation; one per process, which remembers names of its own."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.simulation = network.simulation
+        self._names = Memory(network.dns)
+        self.random = self.simulation.rng.random
+
+    def now(self) -> float:
+        """The virtual clock, in seconds."""
+        return self.simulation.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` of virtual time pass."""
+        await self.simulation.sleep(seconds)
+
+    async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
+        """What a host name stands for."""
+        return await self._names.resolve(host, fresh=fresh)
+
+    async def dial(self, target: Target, seconds: float) -> SimulatedConnection:
+        """Open a connection to the first address that answers."""
+        failed = libpq.lost(f"{target.name} has no address: a simulation has no sockets of files")
+        for address in target.addresses:
+            try:
+                return await self.network.dial(address, target.port or 5432, seconds)
+            except DialFailed as again:
+                failed = again
+        raise failed
+
+    async def ask(self, connection: SimulatedConnection, sql: str, seconds: float) -> Rows:
+        """One service query."""
+        self.simulation.counts["ask"] += 1
+        instance = connection.instance
+        silent = instance.silent or instance.latency > seconds
+        await self.simulation.sleep(seconds if silent else instance.latency)
+        if connection.broken or connection.closed:
+            raise broke()
+        if silent or instance.silent:
+            raise libpq.late("topology query", seconds)
+        return answers.answer(connection.cluster, instance, sql)
+
+    async def discard(self, connection: SimulatedConnection) -> None:
+        """Close a connection; takes no time, so that clean-up is never cut short."""
+        connection.close()
+
+    def in_hot_standby(self, connection: SimulatedConnection) -> bool | None:
+        """What the server reported of itself when the connection began."""
+        return connection.in_hot_standby
+
+    def address(self, connection: SimulatedConnection) -> str | None:
+        """The numeric address at the other end."""
+        return connection.address
+
+    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+        """Wait for news of a cluster."""
+        wake = self.simulation.waker()
+        cluster.add_waiter(wake)
+        try:
+            if cluster.news == seen:
+                await self.simulation.park(self.simulation.now + seconds)
+        finally:
+            cluster.drop_waiter(wake)
+
+
+class _Home(Registry):
+    """The clusters of one simulated process."""
+
+    def __init__(self, process: SimulatedProcess) -> None:
+        super().__init__()
+        self._process = process
+
+    def publish(self, cluster: Cluster, event: Event) -> None:
+        self._process.events.append((self._process.world.now(), cluster.name, event))
+
+
+class SimulatedProcess:
+    """A process that connects: with a state of its own, as real processes have.
+
+    Attributes:
+        world: its ground.
+        home: what it knows of clusters.
+        events: what it learned: (virtual time, cluster, event).
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.world = SimulatedWorld(network)
+        self.events: list[tuple[float, str, Event]] = []
+        self.home = _Home(self)
+
+    async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
+        """What `aurora_router.connect` does, in this world; takes and raises the same."""
+        call = read_call(conninfo, options)
+        placed: Placed[SimulatedConnection] = await connect(self.world, self.home.find, call.request, call.sources)
+        placed.connection.placed = placed
+        if placed.instance is not None:
+            placed.cluster.hold(placed.instance, placed.connection)
+        return placed.connection
+
+    async def topology(self, conninfo: str, **options: Any) -> View:
+        """What `aurora_router.Router.topology` does, in this world; takes and raises the same."""
+        call = read_call(conninfo, options)
+        return (await look(self.world, self.home.find, call.request, call.sources)).view

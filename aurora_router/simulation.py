@@ -1,0 +1,45 @@
+"""A world in which routing can be tried without servers, sockets or time: for tests of what happens over time.
+
+A `Simulation` is a clock and a seed; in its `Network` live `SimulatedCluster`s, which fail as you tell them, and
+`SimulatedProcess`es, each of which connects by the very procedures that real connections are made by::
+
+    with Simulation(seed=7) as simulation:
+        network = Network(simulation)
+        cluster = SimulatedCluster(network, readers=2)
+        process = SimulatedProcess(network)
+        simulation.at(10.0, lambda: cluster.failover("demo-2"))
+
+        async def client():
+            first = await process.connect(cluster.conninfo("writer"))
+            await simulation.sleep(20.0)
+            second = await process.connect(cluster.conninfo("writer"))
+            return first.instance.id, second.instance.id
+
+        assert simulation.run(client()) == ("demo-1", "demo-2")
+
+Ten thousand processes and an hour of failovers take seconds, and the same seed gives the same run. It tries *routing*:
+there is no database in it, so what talks to one is tested against a real cluster (`aurora_router_cluster`).
+"""
+
+from aurora_router.runtime.simulated.cluster import Condition, SimulatedCluster, SimulatedInstance
+from aurora_router.runtime.simulated.connection import SimulatedConnection
+from aurora_router.runtime.simulated.names import NameServer, SimulatedDns
+from aurora_router.runtime.simulated.network import Network
+from aurora_router.runtime.simulated.scheduler import Cancelled, Deadlock, Simulation, Task
+from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWorld
+
+__all__ = [
+    "Cancelled",
+    "Condition",
+    "Deadlock",
+    "NameServer",
+    "Network",
+    "SimulatedCluster",
+    "SimulatedConnection",
+    "SimulatedDns",
+    "SimulatedInstance",
+    "SimulatedProcess",
+    "SimulatedWorld",
+    "Simulation",
+    "Task",
+]
