@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import dns.exception
 import dns.flags
@@ -146,8 +146,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # what asyncio has is one by shape alone
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         response = self._server.respond(data, PLAIN_UDP)
