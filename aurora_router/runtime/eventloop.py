@@ -45,13 +45,19 @@ class EventLoopWorld(Generic[ConnT]):
         names: resolves host names.
     """
 
-    __slots__ = ("_names", "_open", "now", "random")
+    __slots__ = ("_names", "_open")
 
     def __init__(self, open_: Callable[[Target, float], Awaitable[ConnT]], names: Names) -> None:
         self._open = open_
         self._names = names
-        self.now = time.monotonic
-        self.random = random.random
+
+    def now(self) -> float:
+        """The monotonic clock, in seconds."""
+        return time.monotonic()
+
+    def random(self) -> float:
+        """A random number in [0, 1)."""
+        return random.random()  # noqa: S311 - for spreading load, not for secrets
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
