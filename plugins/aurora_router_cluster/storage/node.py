@@ -224,6 +224,6 @@ class StorageNode:
     def _at(self, lsn: int) -> Piece | None:
         return next((piece for segment in self.replica.segments.values() if (piece := segment.at(lsn))), None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the journal."""
-        self._journal.close()
+        await self._journal.close()

@@ -63,7 +63,7 @@ class Journal(Protocol):
         """All frames with the places of their data, oldest first; a torn tail is cut off."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the file; what was queued and is not durable may be lost."""
         ...
 

@@ -80,5 +80,5 @@ class SimulatedJournal:
         for frame, _done in self._queue[: self._rnd.randint(0, len(self._queue))]:
             self._disk.keep(frame)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._dead = True

@@ -81,11 +81,9 @@ class Host:
             return None
         call = asyncio.ensure_future(request(node))
         call.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
+        call.add_done_callback(self._calls.discard)  # not before: whoever asked may give up, the node goes on
         self._calls.add(call)
-        try:
-            await asyncio.wait({call})
-        finally:
-            self._calls.discard(call)
+        await asyncio.wait({call})
         return None if call.cancelled() else call
 
 

@@ -1,0 +1,146 @@
+"""A writer attached to the volume: its log goes to the driver, what is durable goes back to its commits.
+
+The storage is the writer's synchronous standby: it reports as flushed what has met the write quorum and ends with a
+whole record (VDL), so PostgreSQL itself acknowledges a commit only then.
+
+A timeline must be registered at a write quorum *before* its log is taken: a promotion that nobody attached burns its
+number, and the next candidate may use the same number with another history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import StorageError
+from aurora_router_cluster.storage.core.history import Timeline
+from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
+from aurora_router_cluster.storage.wire.walreceiver import EndReason, WalReceiver
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.storage.driver import Driver
+    from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
+    from aurora_router_cluster.storage.wire.walreceiver import StreamEnd, WriterAddress
+
+log = logging.getLogger(__name__)
+
+STANDBY_NAME = "aurora_storage"
+
+
+class Attachment:
+    """One epoch's driver, and its writer once there is one.
+
+    Args:
+        driver: of the epoch.
+        system_identifier: which writers may be attached.
+    """
+
+    def __init__(self, driver: Driver, system_identifier: int) -> None:
+        self.driver = driver
+        self._identifier = system_identifier
+        self._receiver: WalReceiver | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._retired = False
+        driver.on_durable.append(self._report)
+        driver.on_fenced.append(self._fenced)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a writer streams."""
+        return self._receiver is not None and not self._receiver.ended.done()
+
+    async def attach(self, writer: WriterAddress) -> None:
+        """Take the log of `writer`; returns once its commits can be acknowledged.
+
+        Raises:
+            StorageError: it is not this volume's writer: another system identifier, or a timeline that did not begin
+                where this epoch did.
+            QuorumUnavailable: its timeline could not be registered.
+            WireError: it could not be reached, or refused.
+        """
+        receiver = await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+        try:
+            await self._begin(receiver)
+        except BaseException:
+            await receiver.close()
+            raise
+        self._receiver = receiver
+        receiver.ended.add_done_callback(self._ended)
+        self._report()
+
+    async def _begin(self, receiver: WalReceiver) -> None:
+        identity = await receiver.identify_system()
+        if identity.system_identifier != self._identifier:
+            raise StorageError(
+                f"the writer has system identifier {identity.system_identifier}, the volume {self._identifier}"
+            )
+        await self._register(receiver, identity.timeline)
+        await receiver.create_slot(STANDBY_NAME)
+        await receiver.start(self.driver.tracker.received, identity.timeline, slot=STANDBY_NAME)
+
+    async def _register(self, receiver: WalReceiver, tli: int) -> None:
+        charter = self.driver.charter
+        known = charter.timelines[-1] if charter.timelines else None
+        content = await receiver.timeline_history(tli) if tli > 1 else b""
+        start = _switch_position(content) if tli > 1 else charter.history.base
+        if known is not None and known.tli == tli and known.content == content:
+            return
+        if start != self.driver.charter.history.start or (known is not None and tli <= known.tli):
+            raise StorageError(
+                f"the writer's timeline {tli} began at {format_lsn(start)}; epoch {self.driver.epoch} began at "
+                f"{format_lsn(charter.history.start)} after timeline {known.tli if known else 0}: it was promoted too "
+                "early, or for another epoch; seed it anew and promote again"
+            )
+        timeline = Timeline(self.driver.epoch, tli, start, content)
+        await self.driver.amend(replace(charter, timelines=(*charter.timelines, timeline)))
+
+    def feedback(self, feedback: HotStandbyFeedback) -> None:
+        """Let the writer keep the rows that readers still need."""
+        if self._receiver is not None:
+            self._receiver.feedback(feedback)
+
+    def _report(self) -> None:
+        if self._receiver is not None:
+            tracker = self.driver.tracker
+            self._receiver.report(tracker.received, tracker.vdl, tracker.vdl)
+
+    def _fenced(self) -> None:
+        log.info("epoch %d is over: nodes obey %s", self.driver.epoch, self.driver.tracker.refusals)
+        self._end_soon()
+
+    def retire(self) -> None:
+        """Another epoch is current. A writer that still runs is left to find that out from the nodes, which refuse."""
+        self._retired = True
+        if not self.attached:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self.close())
+
+    def _ended(self, ended: asyncio.Future[StreamEnd]) -> None:
+        end = ended.result()
+        if end.reason is not EndReason.CLOSED:
+            log.info("the log of epoch %d ended: %s %s", self.driver.epoch, end.reason.value, end.error or "")
+        if self._retired:
+            self._end_soon()
+
+    async def close(self) -> None:
+        """Leave the writer and the nodes; the writer's commits wait from now on."""
+        if self._receiver is not None:
+            await self._receiver.close()
+        await self.driver.close()
+
+
+def _switch_position(history: bytes) -> int:
+    """Where a timeline begins, by the last entry of its history file (``tli <tab> position <tab> reason``).
+
+    Raises:
+        StorageError: the file has no entry.
+    """
+    lines = [line.split(b"\t") for line in history.splitlines() if line.strip() and not line.startswith(b"#")]
+    if not lines or len(lines[-1]) < 2:
+        raise StorageError(f"a timeline's history file has no entry: {history!r}")
+    return parse_lsn(lines[-1][1].decode())

@@ -1,0 +1,122 @@
+"""Storage nodes that run in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
+from aurora_router_cluster.storage.core.lsn import format_lsn
+from aurora_router_cluster.storage.journal import DiskJournal
+from aurora_router_cluster.storage.node import StorageNode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from aurora_router_cluster.storage.core.extents import Extent, Span
+    from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.ports import AckSink
+
+
+class LocalNode:
+    """A `ports.NodeHandle` on a node in this process, which can be taken down and brought up again.
+
+    Args:
+        node: its number.
+        zone: availability zone, e.g. ``eu-test-1a``.
+        directory: of its journal.
+        sync: whether its disk is synced.
+    """
+
+    def __init__(self, node: int, zone: str, directory: Path, *, sync: bool = True) -> None:
+        self._number = node
+        self.zone = zone
+        self.directory = directory
+        self._sync = sync
+        self._node: StorageNode | None = None
+        self._why = "it was never started"
+
+    @property
+    def node(self) -> int:
+        """Its number."""
+        return self._number
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs."""
+        return self._node is not None
+
+    def start(self) -> None:
+        """Bring it up: its state is what its journal says.
+
+        Raises:
+            LogFailedError: the journal cannot be opened.
+            CorruptLog: the journal does not tell what was promised.
+        """
+        if self._node is None:
+            self._node = StorageNode(self._number, DiskJournal(self.directory, sync=self._sync))
+
+    async def stop(self) -> None:
+        """Take it down."""
+        node, self._node = self._node, None
+        self._why = "it is down"
+        if node is not None:
+            await node.close()
+
+    def describe(self) -> dict[str, Any]:
+        """What ``status`` shows of it."""
+        about: dict[str, Any] = {"node": self._number, "zone": self.zone, "up": self.up}
+        if self._node is not None and self._node.replica.metadata is not None:
+            state = self._node.replica.state()
+            about["epoch"] = state.promised
+            about["scl"] = format_lsn(max(state.scls.values(), default=state.base))
+            about["holes"] = state.holes
+        return about
+
+    def _running(self) -> StorageNode:
+        if self._node is None:
+            raise NodeUnavailable(f"node {self._number} in {self.zone} does not answer: {self._why}")
+        return self._node
+
+    def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
+        """See `ports.NodeHandle`."""
+        if self._node is not None:
+            self._node.append(epoch, vdl, extent, sink)
+
+    async def format(self, charter: Charter) -> NodeState:
+        """Make the empty node a member of a new volume."""
+        return await self._running().format(charter)
+
+    async def state(self) -> NodeState:
+        """See `ports.NodeHandle`."""
+        return self._running().state()
+
+    async def promise(self, epoch: int) -> NodeState:
+        """See `ports.NodeHandle`."""
+        return await self._running().promise(epoch)
+
+    async def adopt(self, epoch: int, charter: Charter) -> NodeState:
+        """See `ports.NodeHandle`."""
+        return await self._running().adopt(epoch, charter)
+
+    async def pull(self, epoch: int, group: int, after: int, limit: int) -> Sequence[Extent]:
+        """See `ports.NodeHandle`."""
+        try:
+            return self._running().pull(epoch, group, after, limit)
+        except CorruptLog as error:
+            raise NodeUnavailable(f"node {self._number} cannot give what it holds: {error}") from error
+
+    async def spans(self, group: int, after: int) -> Sequence[Span]:
+        """See `ports.NodeHandle`."""
+        return self._running().spans(group, after)
+
+    async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
+        """See `ports.NodeHandle`."""
+        return await self._running().fill(epoch, extents)
+
+    async def read(self, epoch: int, lsn: int, n: int) -> bytes:
+        """See `ports.NodeHandle`."""
+        try:
+            return self._running().read(epoch, lsn, n)
+        except CorruptLog as error:
+            raise NodeUnavailable(f"node {self._number} cannot give what it holds: {error}") from error

@@ -1,0 +1,110 @@
+"""The durable log as the endpoint serves it to readers: across epochs, never above the VDL."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import QuorumUnavailable
+from aurora_router_cluster.storage.wire.errors import LogRemovedError
+from aurora_router_cluster.storage.wire.source import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_router_cluster.storage.attachment import Attachment
+    from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
+
+log = logging.getLogger(__name__)
+
+
+class VolumeLog:
+    """`wire.source.LogSource` over whatever epoch is current.
+
+    Args:
+        system_identifier: the cluster's.
+        server_version: shown to readers, e.g. ``18.6``.
+        segment_size: bytes in a WAL segment file.
+        base: where the log begins, in bytes.
+    """
+
+    def __init__(self, system_identifier: int, server_version: str, segment_size: int, base: int) -> None:
+        self.system_identifier = system_identifier
+        self.server_version = server_version
+        self.segment_size = segment_size
+        self.first_lsn = base
+        self._durable = base
+        self._attachment: Attachment | None = None
+        self._charter: Charter | None = None
+        self._timelines: tuple[Timeline, ...] = (Timeline(1, base),)
+        self._wakers: list[Callable[[], None]] = []
+        self._feedback: HotStandbyFeedback | None = None
+
+    def follow(self, attachment: Attachment) -> None:
+        """Serve the log of this epoch from now on."""
+        self._attachment = attachment
+        attachment.driver.on_durable.append(self._advanced)
+        self._advanced()
+
+    def attached(self) -> None:
+        """A writer was attached: it learns what the readers need, they learn its timeline."""
+        if self._attachment is not None and self._feedback is not None:
+            self._attachment.feedback(self._feedback)
+        self._wake()
+
+    def _advanced(self) -> None:
+        if self._attachment is not None:
+            self._durable = max(self._durable, self._attachment.driver.durable)
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in tuple(self._wakers):
+            wake()
+
+    @property
+    def durable_lsn(self) -> int:
+        """The VDL, in bytes; it never goes back."""
+        return self._durable
+
+    @property
+    def timelines(self) -> tuple[Timeline, ...]:
+        """The timelines that were registered at the quorum; a new tuple whenever they change."""
+        charter = self._attachment.driver.charter if self._attachment is not None else None
+        if charter is not None and charter is not self._charter:
+            self._charter = charter
+            first = Timeline(1, charter.history.base)
+            later = (Timeline(t.tli, t.start, t.content) for t in charter.timelines if t.tli > 1)
+            self._timelines = (first, *later)
+        return self._timelines
+
+    def read_tail(self, lsn: int, length: int) -> bytes | None:
+        """Durable bytes from memory; None if they are not there."""
+        return self._attachment.driver.read_memory(lsn, length) if self._attachment is not None else None
+
+    async def read(self, lsn: int, length: int) -> bytes:
+        """Durable bytes from the nodes; empty while no node that has them answers.
+
+        Raises:
+            LogRemovedError: garbage collection has removed them.
+        """
+        if lsn < self.first_lsn:
+            raise LogRemovedError(f"the log below {self.first_lsn:#x} has been removed; build the reader anew")
+        if self._attachment is None:
+            return b""
+        try:
+            return await self._attachment.driver.read(lsn, length)
+        except QuorumUnavailable as error:
+            log.warning("a reader waits: %s", error)
+            return b""
+
+    def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called when there is more to read."""
+        self._wakers.append(wake)
+        return lambda: self._wakers.remove(wake)
+
+    def on_feedback(self, feedback: HotStandbyFeedback) -> None:
+        """Pass the readers' oldest transaction on to the writer."""
+        self._feedback = feedback
+        if self._attachment is not None:
+            self._attachment.feedback(feedback)
