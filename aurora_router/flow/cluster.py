@@ -139,6 +139,12 @@ class Cluster:
         held = self._connections.get(instance)
         return self._dialling.get(instance, 0) + (len(held) if held is not None else 0)
 
+    def next_turn(self) -> int:
+        """A number that no other connect of this process has had."""
+        with self.lock:
+            self.turn += 1
+            return self.turn - 1
+
     def reserve(self, instance: str) -> None:
         """Count a dial that has begun. The caller holds `lock`, so that choosing and counting are one step."""
         self._dialling[instance] = self._dialling.get(instance, 0) + 1

@@ -27,7 +27,7 @@ from aurora_router.policy.route import Address, Mode, Request, Route, leads_else
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
@@ -147,7 +147,7 @@ class Connecting(Generic[ConnT]):
         """Dial the instance that the policy chooses, by the topology."""
         spare = await self._know()
         try:
-            placed = await self._walk(self._select(spare, reserving=True), spare)
+            placed = await self._walk(spare)
         except BaseException:
             if spare is not None:
                 await self.world.discard(spare[0])
@@ -156,22 +156,27 @@ class Connecting(Generic[ConnT]):
             await self.world.discard(spare[0])
         return placed
 
-    async def _walk(self, selection: Selection, spare: tuple[ConnT, Instance] | None) -> Placed[ConnT]:
-        """Try the selected instances in their order; the first one is reserved already, unless it is the spare."""
-        reserved = True
-        for instance in selection.order:
+    async def _walk(self, spare: tuple[ConnT, Instance] | None) -> Placed[ConnT]:
+        """Try instances until one serves; chosen anew after each failure, so that what a dead one leaves spreads."""
+        tried: set[str] = set()
+        turn = self.cluster.next_turn()
+        while True:
+            selection = self._select(spare, turn, tried)
+            instance = next((each for each in selection.order if each.id not in tried), None)
+            if instance is None:
+                break
             if spare is not None and spare[1].id == instance.id:
                 return self._placed(spare[0], instance, selection)
-            arrived = await self._try(instance, reserved=reserved)
+            tried.add(instance.id)
+            arrived = await self._try(instance)
             if arrived is not None:
                 return self._placed(*arrived, selection)
-            reserved = False
         raise _Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
 
-    async def _try(self, instance: Instance, *, reserved: bool) -> tuple[ConnT, Instance] | None:
-        """Dial one instance and check its role; None: go on to the next."""
+    async def _try(self, instance: Instance) -> tuple[ConnT, Instance] | None:
+        """Dial an instance that is reserved and check its role; None: go on to the next."""
         try:
-            connection = await self._reserved_dial(instance, reserved=reserved)
+            connection = await self._reserved_dial(instance, reserved=True)
         except _Unplaced as why:
             self._last = why
             return None
@@ -187,8 +192,13 @@ class Connecting(Generic[ConnT]):
 
     # ------------------------------------------------------------ choosing
 
-    def _select(self, spare: tuple[ConnT, Instance] | None, *, reserving: bool = False) -> Selection:
-        """Choose by the policy; choosing and counting the choice are one step, so that concurrent connects spread."""
+    def _select(
+        self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[str] | None = None
+    ) -> Selection:
+        """Choose by the policy; with `tried`, the first that was not tried yet is reserved, unless it is the spare.
+
+        Choosing and counting the choice are one step, so that concurrent connects spread.
+        """
         cluster = self.cluster
         with cluster.lock:
             selection = select(
@@ -199,14 +209,14 @@ class Connecting(Generic[ConnT]):
                 quarantine=cluster.quarantine,
                 now=self.world.now(),
                 rng=self.world,
-                turn=cluster.turn,
+                turn=turn,
             )
             if spare is not None:
                 selection = selection.preferring(spare[1].id)
-            if reserving and selection.order:
-                cluster.turn += 1
-                if spare is None or selection.order[0].id != spare[1].id:
-                    cluster.reserve(selection.order[0].id)
+            if tried is not None:
+                first = next((each.id for each in selection.order if each.id not in tried), None)
+                if first is not None and (spare is None or first != spare[1].id):
+                    cluster.reserve(first)
         return selection
 
     # ------------------------------------------------------------ knowing the cluster
@@ -331,7 +341,7 @@ class Connecting(Generic[ConnT]):
         except _Unplaced as why:
             self._last = why
             return None
-        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None).order)
+        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None, 0).order)
         return found if fits else None
 
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
