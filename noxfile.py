@@ -15,7 +15,7 @@ from pathlib import Path
 import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "noxfile.py"]
+PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "docs", "noxfile.py"]
 
 nox.options.sessions = ["interpreters", "lint", "types", "imports", "coverage", "tests", "build"]
 nox.options.reuse_existing_virtualenvs = True
