@@ -1,9 +1,11 @@
-"""The generated parts of the documentation: `python docs/render.py` writes them, a test checks that they are current."""
+"""Generated parts of the documentation: `python docs/render.py` writes them, a test checks that they are current."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from aurora_router.policy.options import describe
 from aurora_router.policy.verdict import BY_KIND, BY_SQLSTATE, Verdict
@@ -42,6 +44,24 @@ def verdicts() -> str:
     ]) + "\n"  # fmt: skip
 
 
+def bad_input() -> str:
+    """Each bad input and its error, from the cases that the tests try on a real cluster."""
+    cases = yaml.safe_load((HERE.parent / "tests/integration/bad_input.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for case in cases:
+        given = case.get("conninfo") or " ".join(f"{key}={value}" for key, value in case["with"].items())
+        legal = f"connects to {case.get('lands') or 'a ' + case.get('role', '')}"
+        told = f"`{case['error']}`: … {case['says']} …" if "error" in case else legal
+        rows.append((case["input"], f"`{given}`" if given else "", told))
+    return "\n\n".join([
+        "# Bad input, and what it gets",
+        NOTE,
+        "Errors of the server and of libpq stay psycopg's own (`OperationalError`, `ProgrammingError`); the others are "
+        "ours and derive from `AuroraRouterError`.",
+        _table(("input", "for example", "gets"), rows),
+    ]) + "\n"  # fmt: skip
+
+
 def _facts(verdict: Verdict) -> tuple[str, ...]:
     made = "lost" if verdict.gone else "stay"
     return (verdict.name, made, "yes" if verdict.quarantine else "no", verdict.then.value, verdict.meaning)
@@ -52,7 +72,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-PAGES: dict[str, Callable[[], str]] = {"options.md": options, "verdicts.md": verdicts}
+PAGES: dict[str, Callable[[], str]] = {"options.md": options, "verdicts.md": verdicts, "bad-input.md": bad_input}
 
 if __name__ == "__main__":
     for name, render in PAGES.items():

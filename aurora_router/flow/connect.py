@@ -47,7 +47,8 @@ class Connecting(Generic[ConnT]):
         self.cluster = cluster
         self.request = request
         self.route = route
-        self.sources = sources
+        # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
+        self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
         self.attempts: list[Attempt] = []
         self.doubt = False
         self._started = world.now()
@@ -419,7 +420,7 @@ class Connecting(Generic[ConnT]):
         verdict = judge(failed.fault)
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause
-        if instance is not None:
+        if instance is not None and (verdict.gone or verdict.quarantine):
             self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
