@@ -90,6 +90,12 @@ def test_round_robin_spreads_what_a_dead_one_would_have_had():
     assert instead == dict.fromkeys(READERS[1:], 50)
 
 
+def test_round_robin_takes_every_order_in_its_turn():
+    process = Process(Options(balance=Balance.ROUND_ROBIN))
+    orders = {tuple(each.id for each in process.select().order[:-1]) for _ in range(math.factorial(5))}
+    assert len(orders) == math.factorial(5)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_weighted_is_in_proportion(seed):
     weights = (("demo-2", 5), ("demo-3", 3), ("demo-4", 0), ("demo-5", 1))  # demo-6 is not named: 1
