@@ -50,14 +50,14 @@ class ControlPlane:
             raise TooManyReadersError(f"{readers} readers asked for; a cluster has 0 to {MOST_READERS}")
         roster = self.roster
         async with roster.lock:
-            await roster.volume.open(template)
+            source = await roster.volume.open(template)
             writer = roster.make()
             roster.writer, roster.epoch = writer, 1
             for _ in range(readers):
                 roster.make()
 
             async def first_start(instance: Instance) -> None:
-                await instance.engine.clone(template)
+                await instance.engine.clone(source)
                 await roster.start(instance)
 
             await together(first_start(instance) for instance in roster.instances.values())

@@ -33,8 +33,9 @@ class DirectVolume:
         self._binaries = binaries
         self._account = account
 
-    async def open(self, template: Path) -> None:
+    async def open(self, template: Path) -> Path:
         """Nothing to open: the writer serves its own log."""
+        return template
 
     def writer_settings(self) -> Mapping[str, str]:
         """No commit waits for a reader."""

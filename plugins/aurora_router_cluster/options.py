@@ -19,7 +19,7 @@ class ClusterOptions:
         name: the cluster's label, e.g. ``demo``.
         key: what it is found by; unique among the running ones.
         readers: number of readers to begin with, 0..15.
-        flavour: kind of volume: ``direct`` (readers stream from the writer).
+        flavour: kind of volume: ``direct`` (readers stream from the writer) or ``quorum`` (six copies of the log).
         postgres: directory of PostgreSQL's binaries; None: search.
         domain: what follows the label in an instance's name; None: a random one below ``aurora.test``.
         port: port of all instances; None: any free one.

@@ -31,6 +31,7 @@ from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.status import ClusterStatus, InstanceStatus
+from aurora_router_cluster.storage.quorum import QuorumVolume
 from aurora_router_cluster.tls import Authority
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Supervisor:
         self.template = template.ensure(found, account)
         self.roster = Roster(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
-            volume=make_volume(options.flavour, found, account),
+            volume=make_volume(options.flavour, found, account, run),
             binaries=found,
             account=account,
             run=run,
@@ -198,15 +199,17 @@ class Supervisor:
         self.directory.add_cname(name, target)
 
 
-def make_volume(flavour: str, found: Binaries, account: Account) -> Volume:
-    """Make the volume of a flavour.
+def make_volume(flavour: str, found: Binaries, account: Account, run: Path) -> Volume:
+    """Make the volume of a flavour; its files go below `run`.
 
     Raises:
         RequestError: it does not exist.
     """
     if flavour == "direct":
         return DirectVolume(found, account)
-    raise RequestError(f"the flavour {flavour!r} is not part of this installation; there is 'direct'")
+    if flavour == "quorum":
+        return QuorumVolume(found, account, run / "storage")
+    raise RequestError(f"unknown flavour {flavour!r}; there are 'direct' and 'quorum'")
 
 
 async def serve(options: ClusterOptions, home: Home, run: Path) -> None:
@@ -250,40 +253,36 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a supervisor; the exit status is 0 after an end in order."""
-    try:
-        options = ClusterOptions.from_json(arguments[0])
-        with contextlib.suppress(OSError):
-            sweep_leftovers()
-        home = Home(options.key)
-        home.claim()
-    except ClusterError as error:
-        _say({"error": type(error).__name__, "message": str(error)})
-        return 1
-    try:
-        return _supervise(options, home)
-    finally:
-        home.release()
+    """Run a supervisor; the exit status is 0 after an end in order.
 
-
-def _supervise(options: ClusterOptions, home: Home) -> int:
-    _log_to(home.log)
-    guard = None
+    A failure is told when everything has been cleaned up: whoever hears of it may end us at once.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # until the event loop has handlers of its own
     try:
-        run = make_run_directory(Path(options.directory) if options.directory else None, options.readers + 1)
-        home.record(run)
-        guard = _keeper(run, home.key)
-        asyncio.run(serve(options, home, run))
+        _supervise(ClusterOptions.from_json(arguments[0]))
     except (ClusterError, OSError) as error:
         log.warning("%s: %s", type(error).__name__, error)
         name = type(error).__name__ if isinstance(error, ClusterError) else "SupervisorError"
         _say({"error": name, "message": str(error)})
         return 1
-    else:
-        return 0
+    return 0
+
+
+def _supervise(options: ClusterOptions) -> None:
+    with contextlib.suppress(OSError):
+        sweep_leftovers()
+    home = Home(options.key)
+    home.claim()
+    guard = None
+    try:
+        _log_to(home.log)
+        run = make_run_directory(Path(options.directory) if options.directory else None, options.readers + 1)
+        home.record(run)
+        guard = _keeper(run, home.key)
+        asyncio.run(serve(options, home, run))
     finally:
+        home.release()
         if guard is not None:
-            home.release()
             guard.communicate(keeper.IN_ORDER)
 
 

@@ -73,8 +73,12 @@ class Volume(Protocol):
         """
         ...
 
-    async def open(self, template: Path) -> None:
-        """Start serving the log of a new cluster whose instances are copies of the data directory `template`."""
+    async def open(self, template: Path) -> Path:
+        """Start serving the log of a new cluster made from the data directory `template`.
+
+        Returns:
+            The data directory of which the instances have to be copies: the template, or the volume's own copy of it.
+        """
         ...
 
     def writer_settings(self) -> Mapping[str, str]:

@@ -118,6 +118,7 @@ class QuorumVolume:
         segment_size = int(control["Bytes per WAL segment"])
         self._copy(source, self.base)
         set_system_identifier(self.base, self._identifier)
+        self._account.own(self.base)
         return segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size), segment_size
 
     def _copy(self, source: Path, target: Path) -> None:

@@ -1,0 +1,152 @@
+"""What the six copies survive, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError
+from tests.cluster.storage.quorum.support import until, value
+
+pytestmark = pytest.mark.cluster
+
+
+async def rows(connection) -> set[int]:
+    return {row[0] for row in await (await connection.execute("select i from t")).fetchall()}
+
+
+async def down(cluster, *nodes: int) -> None:
+    for node in nodes:
+        await cluster.volume.node_down(node)
+
+
+async def up(cluster, *nodes: int) -> None:
+    for node in nodes:
+        await cluster.volume.node_up(node)
+
+
+def whole(cluster) -> bool:
+    """Whether all six copies hold everything."""
+    nodes = cluster.volume.status()["nodes"]
+    return len({(node.get("scl"), node.get("epoch")) for node in nodes}) == 1
+
+
+async def test_a_zone_down_commits_go_on_three_down_they_wait_and_are_acknowledged_after_healing(cluster):
+    writer, watcher = await cluster.connect(), await cluster.connect()
+    reader = await cluster.connect(cluster.engines["reader-1"])
+    await writer.execute("create table t(i int)")
+    await down(cluster, 0, 1)
+    await writer.execute("insert into t values (1)")
+    await until(lambda: has(reader, 1), "the reader has the first row")
+    await down(cluster, 2)
+    waiting = asyncio.create_task(writer.execute("insert into t values (2)"))
+    loop = asyncio.get_running_loop()
+    await until(lambda: cluster.volume.status()["received_lsn"] != cluster.volume.status()["vdl"], "it is under way")
+    assert await rows(watcher) == {1}
+    assert await rows(reader) == {1}
+    assert not waiting.done()
+    began = loop.time()
+    await up(cluster, 2)
+    await waiting
+    assert loop.time() - began < 5.0
+    await until(lambda: has(reader, 2), "the reader has the second row")
+    await up(cluster, 0, 1)
+    await until(lambda: whole(cluster), "all six are whole again")
+
+
+async def has(connection, number: int) -> bool:
+    try:
+        return number in await rows(connection)
+    except psycopg.errors.UndefinedTable:
+        return False
+
+
+async def test_a_zone_and_one_more_down_readers_go_on_and_new_ones_are_built_but_nothing_can_be_recovered(cluster):
+    writer = await cluster.connect()
+    await writer.execute("create table t(i int)")
+    await writer.execute("insert into t select generate_series(1, 20000)")
+    await down(cluster, 0, 1, 2)
+    cluster.writer.kill()
+    reader = await cluster.connect(cluster.engines["reader-1"])
+    assert len(await rows(reader)) == 20000
+    newborn = await cluster.add_reader("newborn")
+    connection = await cluster.connect(newborn)
+    await until(lambda: has(connection, 20000), "a reader born from three copies, with the writer dead")
+    with pytest.raises(FailoverImpossibleError, match="write quorum"):
+        await cluster.volume.recover()
+    await up(cluster, 0)
+    await cluster.fail_over(newborn)
+    connection = await cluster.connect()
+    await connection.execute("insert into t values (0)")
+    assert len(await rows(connection)) == 20001
+
+
+async def test_a_writer_that_does_not_know_that_it_was_replaced_never_acknowledges_a_commit(cluster):
+    zombie = cluster.writer
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    await connection.execute("insert into t values (1)")
+    await cluster.fail_over(cluster.engines["reader-1"])
+    ghost = asyncio.create_task(connection.execute("insert into t values (666)"))
+    await until(lambda: not cluster.volume.status()["fenced_epochs"], "the nodes have refused the former writer")
+    assert zombie.alive
+    assert not ghost.done()
+    new = await cluster.connect()
+    await new.execute("insert into t values (2)")
+    assert await rows(new) == {1, 2}
+    follower = await cluster.connect(cluster.engines["reader-2"])
+    await until(lambda: has(follower, 2), "the other reader follows")
+    assert 666 not in await rows(follower)
+    zombie.kill()
+    with pytest.raises(psycopg.OperationalError):
+        await ghost
+
+
+async def test_the_former_writer_comes_back_as_a_reader(cluster):
+    former = cluster.writer
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    former.kill()
+    await cluster.fail_over(cluster.engines["reader-1"])
+    await cluster.volume.seed(cluster.address(former), None)
+    await cluster.start_reader(former)
+    connection = await cluster.connect()
+    await connection.execute("insert into t values (1)")
+    again = await cluster.connect(former)
+    await until(lambda: has(again, 1), "the former writer follows")
+
+
+async def test_a_lost_tail_and_a_lost_node_are_filled_by_the_peers(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    await down(cluster, 5)
+    newest = max(cluster.volume.nodes[5].directory.glob("*.frames"))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    await connection.execute("insert into t select generate_series(1, 5000)")
+    await up(cluster, 5)
+    await until(lambda: whole(cluster), "the torn copy is whole again")
+
+
+async def test_a_writer_that_was_promoted_too_early_is_refused(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    early = cluster.engines["reader-1"]
+    await early.promote()
+    await connection.execute("insert into t values (1)")
+    cluster.writer.kill()
+    point = await cluster.volume.recover()
+    watcher = await cluster.connect(cluster.engines["reader-2"])
+    await until(
+        lambda: value(watcher, "select pg_last_wal_replay_lsn() - '0/0' >= %s", point.lsn), "the other reader replays"
+    )
+    with pytest.raises(EngineError, match="promoted"):
+        await cluster.volume.attach(cluster.address(early))
+
+
+async def test_a_replication_secret_guards_the_endpoint(cluster):
+    good = cluster.volume.reader_settings("nobody", None)["primary_conninfo"]
+    secret = dict(word.split("=") for word in good.split())["password"]
+    with pytest.raises(psycopg.OperationalError, match=r"(?i)password|authentication"):
+        await psycopg.AsyncConnection.connect(good.replace(secret, "guess"), replication="true", dbname="replication")
