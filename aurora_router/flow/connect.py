@@ -424,8 +424,9 @@ class Connecting(Generic[ConnT]):
             self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
-        unheard = not self.cluster.view.known and failed.fault.kind is FaultKind.NAME
-        if verdict.then is Next.RAISE or unheard:
+        if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
+            raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
+        if verdict.then is Next.RAISE:
             raise failed.cause from None
         self._alive = self._alive or failed.fault.sqlstate is not None
         return _Unplaced(failed.fault.text)

@@ -33,4 +33,7 @@ def _read(rows: Rows, asked: str) -> Topology:
     return Topology((row,), asked, writer, complete=False)
 
 
-POSTGRESQL = Source(name="postgresql", sql=_SQL, read=_read, complete=False)
+NOT_SUPPORTED = "0A000"
+"""What Aurora answers when asked about a WAL receiver: its readers have none."""
+
+POSTGRESQL = Source(name="postgresql", sql=_SQL, read=_read, absent=frozenset({NOT_SUPPORTED}), complete=False)
