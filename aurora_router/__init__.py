@@ -12,6 +12,16 @@ from aurora_router.errors import (
     NoInstanceAvailable,
     RoutingError,
 )
+from aurora_router.model.event import (
+    ClaimRefused,
+    Event,
+    InstanceAdded,
+    InstanceFailed,
+    InstanceRemoved,
+    RoleChanged,
+    WriterChanged,
+    WriterLost,
+)
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
 from aurora_router.observe import subscribe
@@ -22,9 +32,14 @@ __all__ = [
     "AsyncRouter",
     "Attempt",
     "AuroraRouterError",
+    "ClaimRefused",
     "Connection",
+    "Event",
     "Explanation",
     "Instance",
+    "InstanceAdded",
+    "InstanceFailed",
+    "InstanceRemoved",
     "InvalidOption",
     "MalformedHost",
     "NameNotResolved",
@@ -32,9 +47,12 @@ __all__ = [
     "NoInstanceAvailable",
     "Placement",
     "Role",
+    "RoleChanged",
     "Router",
     "RoutingError",
     "View",
+    "WriterChanged",
+    "WriterLost",
     "__version__",
     "connect",
     "subscribe",

@@ -56,8 +56,7 @@ def bad_input() -> str:
     return "\n\n".join([
         "# Bad input, and what it gets",
         NOTE,
-        "Errors of the server and of libpq stay psycopg's own (`OperationalError`, `ProgrammingError`); the others are "
-        "ours and derive from `AuroraRouterError`.",
+        "Errors of the server and of libpq stay psycopg's own classes; the others are ours (`AuroraRouterError`).",
         _table(("input", "for example", "gets"), rows),
     ]) + "\n"  # fmt: skip
 
