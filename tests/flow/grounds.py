@@ -197,7 +197,7 @@ class Blocking:
         for _ in range(step.get("times", 1)):
             try:
                 connection = self.one(self.conninfo(step), step.get("options", {}))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the scenario says which it has to be
                 outcome.error = error
                 break
             self.connections.append(connection)
