@@ -67,6 +67,7 @@ def test_power_loss_at_every_byte_of_the_last_frames(tmp_path: Path) -> None:
         kept = cut // size
         assert lsns(log) == [number * 1000 for number in range(kept)]
         assert (log.torn, damages(log)) == (cut - kept * size, [])
+        assert file_of(directory).stat().st_size == kept * size  # nothing of the tail can come back later
         log.append(draft(9))
         log.close()
         again = FrameLog.open(directory, sync=False)
@@ -112,12 +113,14 @@ def test_several_frames_with_lost_headers_are_replaced_by_one(tmp_path: Path) ->
     log = FrameLog.open(tmp_path)
     first, *_ = log.append(*map(draft, range(5)))
     size = draft(0).size
+    assert log.frame(first + size).payload == draft(1).payload
     for number in (1, 2):
         flip(file_of(tmp_path), number * size)
     (damage,) = log.scrub()
     assert (damage.position, damage.length, damage.header) == (first + size, 2 * size, None)
     joined = Draft(1, 5, 1000, draft(1).payload + draft(2).payload)
     log.repair(damage, [joined])
+    assert log.frame(damage.position).payload == joined.payload  # not what was read there before
     assert lsns(log) == [0, 1000, 3000, 4000]
     log.close()
     again = FrameLog.open(tmp_path)

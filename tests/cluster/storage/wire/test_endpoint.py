@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aurora_router_cluster.storage.wire import messages as m
 from aurora_router_cluster.storage.wire import replication as r
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint, combine_feedback
-from aurora_router_cluster.storage.wire.errors import LogRemovedError, ServerError
+from aurora_router_cluster.storage.wire.errors import LogRemovedError, ProtocolError, ServerError
 from aurora_router_cluster.storage.wire.handshake import Login
 from aurora_router_cluster.storage.wire.memory import MemoryLog
 from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
@@ -165,6 +165,14 @@ async def test_junk_ends_its_own_connection_only(log: MemoryLog, endpoint: WalEn
     receiver = await WalReceiver.connect(target, lambda lsn, data: None)
     assert (await receiver.identify_system()).system_identifier == 42
     await receiver.close()
+
+
+async def test_a_client_with_a_secret_takes_no_log_from_a_server_that_does_not_ask_for_it(
+    log: MemoryLog, endpoint: WalEndpoint, home: Path
+) -> None:
+    path = await endpoint.listen_unix(home, 1)  # as a foreign server on a reused port would be: it lets everybody in
+    with pytest.raises(ProtocolError, match="without proving"):
+        await WalReceiver.connect(WriterAddress(path, "storage", "secret"), lambda lsn, data: None)
 
 
 async def test_encryption_requests_are_declined_and_newer_minor_protocols_negotiated(
