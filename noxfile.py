@@ -119,6 +119,19 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def incumbent(session: nox.Session) -> None:
+    """A client that we did not write (aws-advanced-python-wrapper) uses the reference cluster; takes `--json FILE`."""
+    session.install(".[cluster]")
+    theirs = Path(session.create_tmp()).resolve() / "incumbent"
+    session.run("python", "-m", "venv", str(theirs))
+    python = str(theirs / "bin" / "python")
+    session.run(
+        python, "-m", "pip", "install", "-q", "aws-advanced-python-wrapper==3.1.0", "psycopg[binary]", external=True
+    )
+    session.run("python", "tests/incumbent/run.py", python, *_tool_arguments(session))
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel alone and use it."""
     session.install("build")
