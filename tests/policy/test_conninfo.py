@@ -23,6 +23,7 @@ from aurora_router.policy.conninfo import split_conninfo
         ("aurora_cluster='it''s'", {"aurora_cluster": "it"}, "'s'"),  # what follows is libpq's to refuse
         (r"aurora_cluster='it\'s \\ one'", {"aurora_cluster": r"it's \ one"}, ""),
         (r"aurora_cluster=a\ b host=c", {"aurora_cluster": "a b"}, " host=c"),
+        ("aurora_cluster=a\\\nb", {"aurora_cluster": "a\nb"}, ""),
         ("aurora_cluster=a\\", {"aurora_cluster": "a"}, ""),
         ("aurora_cluster= host=c", {"aurora_cluster": "host=c"}, ""),  # libpq skips blanks before a value
         ("aurora_cluster=", {"aurora_cluster": ""}, ""),
