@@ -14,17 +14,18 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.storage.wire.hub import Hub
 from aurora_router_cluster.storage.wire.replication import NO_FEEDBACK, HotStandbyFeedback
 from aurora_router_cluster.storage.wire.source import TimelineView
-from aurora_router_cluster.storage.wire.walsender import Hub, WalSender
+from aurora_router_cluster.storage.wire.walsender import WalSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from aurora_router_cluster.storage.wire.handshake import Login
+    from aurora_router_cluster.storage.wire.hub import ReaderStatus
     from aurora_router_cluster.storage.wire.source import LogSource
-    from aurora_router_cluster.storage.wire.walsender import ReaderStatus
 
 _ACCEPT_TURNS: Final = 4
 """Turns of the loop within which asyncio makes a session of a connection that it has accepted."""
