@@ -25,9 +25,8 @@ from aurora_router.policy.options import (
     split,
 )
 
-ROLE = {"aurora_role": ("reader", WantedRole.READER)}
-INSTANCE = {"aurora_instance": ("demo-2", "demo-2")}  # in place of a role
-OTHERS = {
+ALL = {
+    "aurora_role": ("reader", WantedRole.READER),
     "aurora_balance": ("weighted", Balance.WEIGHTED),
     "aurora_weights": ("demo-2=3,demo-3=1", (("demo-2", 3), ("demo-3", 1))),
     "aurora_max_lag": ("0.1", 0.1),
@@ -44,20 +43,21 @@ OTHERS = {
     "aurora_dns_timeout": ("0.25", 0.25),
     "aurora_quarantine": ("0", 0.0),
     "aurora_refresh": ("10", 10.0),
+    "aurora_monitor": ("off", False),
+    "aurora_hang_grace": ("0.5", 0.5),
+    "aurora_ping_timeout": ("2", 2.0),
 }
-ALL = ROLE | OTHERS
-NAMES = [*ROLE, *INSTANCE, *OTHERS]
+NAMES = ["aurora_" + each.name for each in dataclasses.fields(Options)]
 
 
-def test_every_option_from_text():
+def test_options_from_text():
     options, rest = split({key: text for key, (text, _) in ALL.items()})
     assert rest == {}
     assert options == Options(**{key.removeprefix("aurora_"): value for key, (_, value) in ALL.items()})
-    assert ["aurora_" + each.name for each in dataclasses.fields(Options)] == NAMES
     assert split({"aurora_instance": "demo-2"})[0] == Options(instance="demo-2")
 
 
-def test_every_option_typed():
+def test_options_typed():
     typed = {key: value for key, (_, value) in ALL.items()}
     assert split(typed) == split({key: text for key, (text, _) in ALL.items()})
 
