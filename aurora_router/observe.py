@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aurora_router.model.event import Event, InstanceFailed, WriterChanged, WriterLost
+from aurora_router.model.event import Advice, Event, InstanceFailed, WriterChanged, WriterLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def subscribe(subscriber: Subscriber) -> Callable[[], None]:
 
 def publish(cluster: str, event: Event) -> None:
     """Log an event and tell the subscribers."""
-    level = logging.WARNING if isinstance(event, (InstanceFailed, WriterLost)) else logging.DEBUG
+    level = logging.WARNING if isinstance(event, (Advice, InstanceFailed, WriterLost)) else logging.DEBUG
     if isinstance(event, WriterChanged) and event.old is not None:
         level = logging.WARNING
     logger.log(level, "cluster %s: %s", cluster, event)

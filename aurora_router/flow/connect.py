@@ -15,14 +15,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
-from aurora_router.errors import Attempt, NameNotResolved, NoInstanceAvailable
-from aurora_router.flow.learn import ask_standby, ask_topology
+from aurora_router.errors import Attempt, InvalidOption, NameNotResolved, NameNotVerifiable, NoInstanceAvailable
+from aurora_router.flow.learn import PERMISSION_DENIED, ask_standby, ask_topology
 from aurora_router.flow.world import ConnT, DialFailed, Placed, Target, World
-from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.endpoint import EndpointKind, WantedRole
+from aurora_router.model.event import Advice
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Failure, Row, Topology
 from aurora_router.policy.balance import Selection, select
 from aurora_router.policy.options import ReaderFallback
+from aurora_router.policy.options import Source as SourceChoice
 from aurora_router.policy.route import Address, Mode, Request, Route, leads_elsewhere, locate, route
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+
+
+_UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
+"""Names that no certificate of Aurora's carries."""
 
 
 class _Unplaced(Exception):
@@ -142,7 +148,12 @@ class Connecting(Generic[ConnT]):
             await self.world.discard(spare[0])
         if known is None:
             raise _Unplaced(f"the cluster has no instance {wanted or name!r}")
-        return self._placed(await self._reserved_dial(known), known, self.route)
+        connection = await self._reserved_dial(known)
+        try:
+            return self._placed(connection, await self._refreshed(connection, known) or known, self.route)
+        except BaseException:
+            await self.world.discard(connection)
+            raise
 
     async def _chosen(self) -> Placed[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
@@ -302,7 +313,7 @@ class Connecting(Generic[ConnT]):
         sources = self.sources if cluster.source is None else (cluster.source,)
         started = self.world.now()
         try:
-            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds())
+            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds(), refusals)
         except DialFailed as failed:
             raise self._missed(asked, failed, started, None) from failed
         if answer is None:
@@ -312,6 +323,7 @@ class Connecting(Generic[ConnT]):
             cluster.source, topology = answer
             standby = not topology.observer_is_writer
             reported = self.world.in_hot_standby(connection)
+            known = await self._refreshed(connection, known) or known
             cluster.reports_role = reported is not None and reported == standby
         cluster.observe(topology, self.world.now())
         self.cluster = cluster.home.settle(cluster)
@@ -319,15 +331,32 @@ class Connecting(Generic[ConnT]):
             self.cluster.observe(topology, self.world.now())
         observer = topology.observer or asked
         return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
+    async def _refreshed(self, connection: ConnT, instance: Instance) -> Instance | None:
+        """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
+
+        One connect does so, however many go on at once. Returns the instance that answered.
+        """
+        at = self.cluster.view.refreshed_at
+        overdue = at is not None and self.world.now() - at > self.request.options.refresh
+        cluster = self.cluster
+        if not overdue or not cluster.begin_learning():
+            return None
+        try:
+            return await self._ask(connection, instance.id)
+        finally:
+            cluster.end_learning()
+
 
     # ------------------------------------------------------------ checking roles
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
         started = self.world.now()
+        refusals: list[DialFailed] = []
         try:
             return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
         except DialFailed as failed:
             raise self._missed(name, failed, started, instance) from failed
+        self._heed(refusals, asked)
 
     async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
         """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
@@ -335,14 +364,56 @@ class Connecting(Generic[ConnT]):
         The generation that counts is the one from before the dial, unless the server was asked again.
         """
         try:
-            standby = await self._standby(connection, instance.id, instance)
-            if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
-                return instance
-            found = await self._ask(connection, instance.id)
+            found = await self._refreshed(connection, instance)
+            if found is None:
+                standby = await self._standby(connection, instance.id, instance)
+                if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
+                    return instance
+                found = await self._ask(connection, instance.id)
         except _Unplaced as why:
+        self._advise_on_names()
             self._last = why
             return None
         fits = found.id == instance.id and any(each.id == found.id for each in self._select(None, 0).order)
+    # ------------------------------------------------------------ telling people
+
+    def _heed(self, refusals: Sequence[DialFailed], asked: str) -> None:
+        """What it means that a server did not answer a topology query.
+
+        Raises:
+            InvalidOption: it is not Aurora, and ``aurora_source=aurora`` says that it is.
+        """
+        for refusal in refusals:
+            if refusal.fault.sqlstate == PERMISSION_DENIED:
+                self._advise(
+                    "permission",
+                    f"the user may not ask for the topology ({refusal.fault.text}): connections are routed by the "
+                    "names alone; grant EXECUTE on that function",
+                )
+            elif self.request.options.source is SourceChoice.AURORA:
+                raise InvalidOption(
+                    f"aurora_source=aurora, but {asked} is not Aurora PostgreSQL ({refusal.fault.text}): "
+                    "use aurora_source=auto or aurora_source=postgresql"
+                ) from refusal.cause
+
+    def _advise_on_names(self) -> None:
+        """Several instances, and no name for any of them: say so."""
+        route, count = self.route, len(self.cluster.view.instances)
+        nameless = route.mode is Mode.NAME and route.domain is None and self.request.hostaddr is None
+        if nameless and count > 1:
+            self._advise(
+                "names",
+                f"{self.request.given[0]} has {count} instances, and nothing tells how they are named: connections go "
+                "through the given name, their role alone is checked; set aurora_instance_host, for example "
+                "aurora_instance_host={id}.db.internal",
+            )
+
+    def _advise(self, key: str, text: str) -> None:
+        """Tell a person something once per cluster."""
+        if key not in self.cluster.warned:
+            self.cluster.warned.add(key)
+            self.cluster.home.publish(self.cluster, Advice(text))
+
         return found if fits else None
 
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
@@ -450,6 +521,13 @@ class Connecting(Generic[ConnT]):
 
     def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
         return Placed(connection, self.cluster, instance.id, instance.generation, why)
+        if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
+            raise NameNotVerifiable(
+                f"sslmode=verify-full: the server's certificate is not for {self.request.given[0].host!r} "
+                f"({failed.fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
+                "name that DNS says it is an alias of",
+                view=self.cluster.view,
+            ) from failed.cause
 
 
 async def connect(

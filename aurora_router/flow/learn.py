@@ -18,7 +18,12 @@ IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 
 
 async def ask_topology(
-    world: World[ConnT], connection: ConnT, asked: str, sources: Sequence[Source], seconds: float
+    world: World[ConnT],
+    connection: ConnT,
+    asked: str,
+    sources: Sequence[Source],
+    seconds: float,
+    refusals: list[DialFailed] | None = None,
 ) -> tuple[Source, Topology] | None:
     """Let the server behind a connection tell its cluster.
 
@@ -31,6 +36,7 @@ async def ask_topology(
         asked: the id that the instance was dialled by.
         sources: to be tried in this order.
         seconds: for each query.
+        refusals: takes the answers of servers that are of another kind, or do not permit the query.
 
     Returns:
         The source that answered and its answer; None when none did, or the user may not ask.
@@ -43,6 +49,8 @@ async def ask_topology(
             rows = await world.ask(connection, source.sql, seconds)
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
+                if refusals is not None:
+                    refusals.append(failed)
                 continue
             raise
         return source, source.read(rows, asked)

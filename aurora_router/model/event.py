@@ -70,4 +70,23 @@ class ClaimRefused:
     reason: str
 
 
-Event = WriterChanged | WriterLost | InstanceAdded | InstanceRemoved | RoleChanged | InstanceFailed | ClaimRefused
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something that a person should know, told once per cluster: what could be better, and how."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Event = (
+    Advice
+    | WriterChanged
+    | WriterLost
+    | InstanceAdded
+    | InstanceRemoved
+    | RoleChanged
+    | InstanceFailed
+    | ClaimRefused
+)

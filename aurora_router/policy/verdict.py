@@ -23,6 +23,7 @@ class FaultKind(enum.Enum):
     UNREACHABLE = "unreachable"
     NAME = "name not resolved"
     REJECTED = "rejected by the server"
+    IDENTITY = "certificate of another name"
     CLIENT = "client side (TLS, a parameter, a local file)"
 
 
@@ -117,6 +118,10 @@ _REJECTED = Verdict(
     "rejected", gone=False, quarantine=False, then=Next.RAISE,
     meaning="The server refuses the connection for a reason that is not about routing.",
 )  # fmt: skip
+_IDENTITY = Verdict(
+    "identity", gone=False, quarantine=False, then=Next.RAISE,
+    meaning="The server's certificate is for another name than the one that was to be verified.",
+)  # fmt: skip
 _CLIENT = Verdict(
     "client", gone=False, quarantine=False, then=Next.RAISE,
     meaning="The trouble is on this side: a parameter, a certificate, a file.",
@@ -146,6 +151,7 @@ BY_KIND: Mapping[FaultKind, Verdict] = {
     FaultKind.UNREACHABLE: _UNREACHABLE,
     FaultKind.NAME: _UNRESOLVED,
     FaultKind.REJECTED: _REJECTED,
+    FaultKind.IDENTITY: _IDENTITY,
     FaultKind.CLIENT: _CLIENT,
 }
 """Kind of fault -> verdict, where the server gave no SQLSTATE that decides."""

@@ -106,6 +106,7 @@ _KINDS = (
     (FaultKind.REFUSED, re.compile(r"Connection refused|No such file or directory")),
     (FaultKind.TIMEOUT, re.compile(r"timeout expired|timed out")),
     (FaultKind.UNREACHABLE, re.compile(r"No route to host|unreachable|Host is down|Cannot assign requested address")),
+    (FaultKind.IDENTITY, re.compile(r"does not match host name")),
     (FaultKind.RESET, re.compile(r"closed the connection unexpectedly|reset by peer|Broken pipe|EOF detected")),
 )
 

@@ -33,7 +33,9 @@ class Outcome:
 def told(event):
     """An event in one line, without what differs from run to run."""
     words = [type(event).__name__]
-    for name in ("claimed", "id", "new", "reason"):
+    if words == ["Advice"]:
+        return f"Advice {'aurora_instance_host' if 'aurora_instance_host' in event.text else 'EXECUTE'}"
+    for name in ("claimed", "id", "new", "role", "reason"):
         value = getattr(event, name, None)
         if value is not None and not (name == "reason" and words[0] == "ClaimRefused"):
             words.append(getattr(value, "value", value))

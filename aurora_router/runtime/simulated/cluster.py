@@ -30,6 +30,7 @@ class Condition(enum.Enum):
     STOPPING = "is shutting down (57P03)"
     FULL = "has too many connections (53300)"
     REJECTING = "does not accept the password (28P01)"
+    UNVERIFIED = "shows a certificate for another name"
     RESETTING = "accepts and closes at once"
 
 
