@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -127,12 +128,16 @@ class Heartbeat:
         return self._rebuild(instance) if instance.available and self._astray(instance) else None
 
     def _astray(self, instance: Instance) -> bool:
-        """Whether a running instance lives in another world: a former writer, or a reader without log."""
+        """Whether a running instance lives in another world: a former writer, or a reader that gets no log.
+
+        A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing.
+        """
         writer, newest = self._roster.writer, instance.newest
         if newest is None or writer is None or not writer.available:
             return False
-        silent = instance.silent_stream
-        return not newest.recovering or (silent is not None and time.monotonic() - silent > ASTRAY)
+        silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
+        lacking = min(self._roster.clock.age(newest.received, newest.at), newest.at - instance.stalled_since)
+        return not newest.recovering or max(silent, lacking) > ASTRAY
 
     async def _replace_writer(self, writer: Instance) -> None:
         async with self._roster.lock:
@@ -155,7 +160,7 @@ class Heartbeat:
             if self._roster.instances.get(instance.name) is instance and self._astray(instance):
                 log.info("%s is astray and built anew", instance.name)
                 instance.engine.kill()
-                (instance.engine.data / "standby.signal").unlink(missing_ok=True)  # marks it as to be seeded
+                shutil.rmtree(instance.engine.data, ignore_errors=True)  # nothing to rewind: it lacks log
                 await self._succession.come_back(instance)
 
 

@@ -37,7 +37,8 @@ class Instance:
         samples: latest answers to the heartbeat, newest last.
         lag: replica lag in seconds at the last sample; None: unknown.
         missed: heartbeats without an answer in a row.
-        silent_stream: monotonic time since when its log does not arrive; None: it does.
+        silent_since: monotonic time since when it has no stream of log; None: it has one.
+        stalled_since: monotonic time since when no more log has arrived.
     """
 
     engine: Engine
@@ -50,7 +51,8 @@ class Instance:
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
     lag: float | None = None
     missed: int = 0
-    silent_stream: float | None = None
+    silent_since: float | None = None
+    stalled_since: float = 0.0
 
     def __post_init__(self) -> None:
         self.session = Session(self.where)
@@ -88,13 +90,13 @@ class Instance:
         except EngineError:
             self.missed += 1
             return
-        now = time.monotonic()
-        self.samples.append(Sample.from_row(rows[0], at=now, wall=time.time(), cpu_seconds=self.engine.cpu_seconds()))
+        now, before = time.monotonic(), self.newest
+        newest = Sample.from_row(rows[0], at=now, wall=time.time(), cpu_seconds=self.engine.cpu_seconds())
+        self.samples.append(newest)
         self.missed = 0
-        if self.samples[-1].streaming:
-            self.silent_stream = None
-        elif self.silent_stream is None:
-            self.silent_stream = now
+        self.silent_since = None if newest.streaming else self.silent_since or now
+        if before is None or newest.received != before.received:
+            self.stalled_since = now
 
     def forget(self) -> None:
         """Drop what was known of a server that is no more."""
@@ -102,4 +104,4 @@ class Instance:
         self.samples.clear()
         self.lag = None
         self.missed = 0
-        self.silent_stream = None
+        self.silent_since = None

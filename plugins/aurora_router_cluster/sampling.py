@@ -98,11 +98,15 @@ class LogClock:
         """Replica lag of a reader's sample, in seconds; None where nothing was observed yet."""
         if not self._positions:
             return None
-        if sample.applied >= self._positions[-1]:
-            return 0.0
-        first_lacking = bisect.bisect_right(list(self._positions), sample.applied)
-        age = max(0.0, sample.at - self._times[first_lacking])
+        age = self.age(sample.applied, sample.at)
         return age if sample.commit_age is None else min(age, max(0.0, sample.commit_age))
+
+    def age(self, position: int, now: float) -> float:
+        """For how many seconds the log has been longer than `position`; 0.0: it is not."""
+        if not self._positions or position >= self._positions[-1]:
+            return 0.0
+        first_lacking = bisect.bisect_right(list(self._positions), position)
+        return max(0.0, now - self._times[first_lacking])
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,9 @@ class Succession:
         following = [(reader, newest) for reader, newest in ready if newest is not None and newest.recovering]
         if not following:
             raise FailoverImpossibleError(
-                f"{target or 'no reader'} cannot be promoted: "
-                f"{'it does not answer as a reader' if target else 'none answers as a reader'}; "
-                "add a reader, or start one that is down"
+                f"{target} does not answer as a reader and cannot be promoted; start it, or name another"
+                if target
+                else "there is no reader to promote: none answers as a reader; add a reader, or start one that is down"
             )
         return min(following, key=lambda pair: (pair[0].tier, -pair[1].received))[0]
 

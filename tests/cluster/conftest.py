@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def binaries(request, account):
 @pytest.fixture(scope="session")
 def template(binaries, account):
     return template_module.ensure(binaries, account)
+
+
+@pytest.fixture
+def eventually():
+    """Wait for a condition and return what it returned."""
+
+    def wait(condition, timeout=45.0):
+        deadline = time.monotonic() + timeout
+        while not (result := condition()):
+            assert time.monotonic() < deadline, "the condition never came true"
+            time.sleep(0.01)
+        return result
+
+    return wait
 
 
 @pytest.fixture

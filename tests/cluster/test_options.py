@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.options import ClusterOptions
+
+
+def test_there_and_back():
+    options = ClusterOptions("demo", "demo-1", readers=3, settings={"work_mem": "1MB"}, port=5432)
+    assert ClusterOptions.from_json(options.to_json()) == options
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("flavour", "nosuch", "unknown flavour 'nosuch'; there are direct"),
+        ("detect", 0.0, "heartbeat interval"),
+        ("dns_ttl", -1, "cannot be negative"),
+        ("dns_delay", -0.5, "cannot be negative"),
+        ("port", 70000, "70000 is not a port"),
+        ("dns_port", -1, "-1 is not a port"),
+    ],
+)
+def test_values_out_of_range_are_refused(option, value, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        ClusterOptions("demo", "demo", **{option: value})
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(RequestError, match="nonsense"):
+        ClusterOptions.from_json('{"name": "demo", "key": "demo", "nonsense": 1}')
