@@ -1,4 +1,4 @@
-"""Commits per second over the quorum storage with synced node disks, against PostgreSQL's own ``ANY 4`` of six receivers.
+"""Commits per second over the quorum storage with synced disks, against PostgreSQL's own ``ANY 4`` of six receivers.
 
 ``python benchmarks/storage_commit.py [--seconds 4] [--rounds 3] [--directory DIR] [--json FILE]``: both run in turn
 in the same run, pgbench -N, one and eight clients; the median of the rounds counts.
@@ -106,14 +106,19 @@ class Bench:
             )
 
 
+def make_directory(parent: Path) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="ar-bench-", dir=parent))
+    directory.chmod(0o755)
+    return directory
+
+
 async def measure(options) -> dict[str, dict[int, list[float]]]:
     account = Account.default()
     found = binaries_module.find(account, options.postgres)
     rates: dict[str, dict[int, list[float]]] = {"quorum": {1: [], 8: []}, "receivers": {1: [], 8: []}}
     for _ in range(options.rounds):
         for name in rates:
-            directory = Path(tempfile.mkdtemp(prefix="ar-bench-", dir=options.directory))
-            directory.chmod(0o755)
+            directory = make_directory(options.directory)
             try:
                 bench = Bench(account, found, directory)
                 run = bench.over_quorum if name == "quorum" else bench.over_receivers

@@ -6,6 +6,7 @@ only grow, the frame that holds a place is found again by bisection.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from array import array
 from bisect import bisect_right
@@ -13,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
+from aurora_router_cluster.storage.core.scrub import Places
 from aurora_router_cluster.storage.disk.commit import GroupCommit
 from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError
 from aurora_router_cluster.storage.disk.frames import HEADER_SIZE, Damage, Draft
@@ -106,6 +108,11 @@ class DiskJournal:
             return self._log.read(position, place - position - HEADER_SIZE, n)
         except (DamagedError, KeyError) as error:
             raise CorruptLog(f"the frame at {position:#x} cannot be read: {error}") from error
+
+    async def scrub(self) -> list[Places]:
+        """The damaged places, past the operating system's cache where it lets us; read in a thread."""
+        found = await asyncio.to_thread(lambda: list(self._log.scrub()))
+        return [Places(damage.position, damage.position + max(damage.length, 1)) for damage in found]
 
     @property
     def size(self) -> int:

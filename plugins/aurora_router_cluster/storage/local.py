@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
+from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.journal import DiskJournal
 from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.scrubbing import scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from aurora_router_cluster.storage.core.extents import Extent, Span
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
-    from aurora_router_cluster.storage.ports import AckSink
+    from aurora_router_cluster.storage.ports import AckSink, NodeHandle
+    from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 
 class LocalNode:
@@ -63,6 +65,10 @@ class LocalNode:
         if node is not None:
             await node.close()
 
+    async def scrub(self, peers: Mapping[int, NodeHandle]) -> ScrubReport:
+        """Check its disk and refill from `peers` what is damaged; see `scrubbing.scrub`."""
+        return await scrub(self._running(), self, peers)
+
     def describe(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         about: dict[str, Any] = {"node": self._number, "zone": self.zone, "up": self.up}
@@ -101,10 +107,7 @@ class LocalNode:
 
     async def pull(self, epoch: int, group: int, after: int, limit: int) -> Sequence[Extent]:
         """See `ports.NodeHandle`."""
-        try:
-            return self._running().pull(epoch, group, after, limit)
-        except CorruptLog as error:
-            raise NodeUnavailable(f"node {self._number} cannot give what it holds: {error}") from error
+        return self._running().pull(epoch, group, after, limit)
 
     async def spans(self, group: int, after: int) -> Sequence[Span]:
         """See `ports.NodeHandle`."""
@@ -116,7 +119,4 @@ class LocalNode:
 
     async def read(self, epoch: int, lsn: int, n: int) -> bytes:
         """See `ports.NodeHandle`."""
-        try:
-            return self._running().read(epoch, lsn, n)
-        except CorruptLog as error:
-            raise NodeUnavailable(f"node {self._number} cannot give what it holds: {error}") from error
+        return self._running().read(epoch, lsn, n)

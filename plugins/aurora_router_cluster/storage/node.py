@@ -11,15 +11,17 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable, Refused
 from aurora_router_cluster.storage.core.extents import Extent, Span
 from aurora_router_cluster.storage.core.replica import Metadata, NodeState, Replica
+from aurora_router_cluster.storage.core.scrub import losses
 from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.core.scrub import Loss
     from aurora_router_cluster.storage.core.segment import Piece
     from aurora_router_cluster.storage.ports import AckSink, Journal
 
@@ -167,6 +169,27 @@ class StorageNode:
             promised = self.replica.promised
             raise Refused(f"node {self.node} does not hold epoch {epoch}: it has promised {promised}", promised)
 
+    async def find_damage(self) -> tuple[int, list[Loss]]:
+        """Read the whole journal again; what is damaged is a hole from now on.
+
+        Returns:
+            The number of damaged places, and the pieces of the log that lay there.
+        """
+        damaged = await self._journal.scrub()
+        lost = losses(self.replica.segments, damaged)
+        for loss in lost:
+            self.replica.segment(loss.group).lose(loss.span.start)
+        return len(damaged), lost
+
+    async def rewrite_metadata(self) -> None:
+        """Write the metadata anew, in case a damaged place held them.
+
+        Raises:
+            NodeUnavailable: the disk failed.
+        """
+        if self.replica.metadata is not None:
+            await self._install(self.replica.metadata)
+
     def pull(self, epoch: int, group: int, after: int, limit: int) -> list[Extent]:
         """Extents of `group` above `after`, in the order of their chain, about `limit` bytes.
 
@@ -184,7 +207,9 @@ class StorageNode:
         found: list[Extent] = []
         size = 0
         for piece in self._pieces(group, after):
-            data = self._read(piece)
+            data = self._read(group, piece)
+            if data is None:
+                break
             found.append(Extent(group, piece.prev, piece.start, data))
             size += len(data)
             if size >= limit:
@@ -199,8 +224,15 @@ class StorageNode:
         segment = self.replica.segments.get(group)
         return iter(()) if segment is None else segment.after(after)
 
-    def _read(self, piece: Piece) -> bytes:
-        return self._journal.read(piece.place, piece.end - piece.start) if piece.end > piece.start else b""
+    def _read(self, group: int, piece: Piece) -> bytes | None:
+        """The bytes of a piece; None if they are damaged, and then the piece is a hole from now on."""
+        if piece.start == piece.end:
+            return b""
+        try:
+            return self._journal.read(piece.place, piece.end - piece.start)
+        except CorruptLog:
+            self.replica.segment(group).lose(piece.start)
+            return None
 
     def read(self, epoch: int, lsn: int, n: int) -> bytes:
         """At most `n` bytes of the log from `lsn` on, of any groups; fewer where this node has a hole.
@@ -212,17 +244,23 @@ class StorageNode:
             self._check_current(epoch)
         parts: list[bytes] = []
         while n > 0:
-            piece = self._at(lsn)
-            if piece is None:
+            found = self._at(lsn)
+            data = self._read(*found) if found is not None else None
+            if found is None or data is None:
                 break
-            data = self._journal.read(piece.place, min(n, piece.end - lsn))
-            parts.append(data)
-            lsn += len(data)
-            n -= len(data)
+            part = data[lsn - found[1].start :][:n]
+            parts.append(part)
+            lsn += len(part)
+            n -= len(part)
         return b"".join(parts)
 
-    def _at(self, lsn: int) -> Piece | None:
-        return next((piece for segment in self.replica.segments.values() if (piece := segment.at(lsn))), None)
+    def _at(self, lsn: int) -> tuple[int, Piece] | None:
+        """The group and the whole piece that hold the byte at `lsn`."""
+        for group, segment in self.replica.segments.items():
+            piece = segment.at(lsn)
+            if piece is not None:
+                return group, piece
+        return None
 
     async def close(self) -> None:
         """Release the journal."""

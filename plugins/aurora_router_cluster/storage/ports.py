@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.core.extents import Extent, Span
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.core.scrub import Places
 
 LOG, METADATA = 1, 2
 """Kinds of frames."""
@@ -61,6 +62,10 @@ class Journal(Protocol):
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
         """All frames with the places of their data, oldest first; a torn tail is cut off."""
+        ...
+
+    async def scrub(self) -> list[Places]:
+        """Read everything from the disk again; the places that do not hold what was written."""
         ...
 
     async def close(self) -> None:

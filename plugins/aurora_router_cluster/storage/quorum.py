@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.storage.scrubbing import ScrubReport
     from aurora_router_cluster.volume import EngineAddress
 
 log = logging.getLogger(__name__)
@@ -210,6 +211,10 @@ class QuorumVolume:
         """Bring a storage node up again; it is filled by its peers."""
         self.nodes[number].start()
         self._opened()[0].driver.node_up(number)
+
+    async def scrub(self) -> list[ScrubReport]:
+        """Check the disks of all nodes that run, and refill what is damaged from their peers."""
+        return [await node.scrub(self.nodes) for node in self.nodes.values() if node.up]
 
     def status(self) -> dict[str, Any]:
         """Epoch, positions, the six copies, the readers of the log, the timelines."""

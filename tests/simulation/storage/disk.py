@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
+from aurora_router_cluster.storage.core.scrub import Places
+from aurora_router_cluster.storage.ports import LOG
 
 if TYPE_CHECKING:
     import random
@@ -28,6 +30,11 @@ class Disk:
         self.data = bytearray()
         self.damaged: set[int] = set()
 
+    def mend(self, places: set[int]) -> None:
+        """What was damaged has been written anew: the old frames count no more."""
+        self.frames = [(frame, place) for frame, place in self.frames if place not in places]
+        self.damaged -= places
+
     def keep(self, frame: Frame) -> int:
         place = len(self.data)
         self.frames.append((frame, place))
@@ -44,7 +51,7 @@ class SimulatedJournal:
         self._busy = self._dead = False
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
-        return iter(list(self._disk.frames))
+        return iter([(frame, place) for frame, place in self._disk.frames if place not in self._disk.damaged])
 
     def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
         if self._dead:
@@ -73,6 +80,17 @@ class SimulatedJournal:
         if place in self._disk.damaged:
             raise CorruptLog(f"the frame at {place} does not match its checksum")
         return bytes(self._disk.data[place : place + n])
+
+    def rot(self) -> bool:
+        """Damage one frame of log; False if there is none."""
+        places = [place for frame, place in self._disk.frames if frame.kind == LOG and frame.data]
+        if places:
+            self._disk.damaged.add(self._rnd.choice(places))
+        return bool(places)
+
+    async def scrub(self) -> list[Places]:
+        await asyncio.sleep(self._rnd.random() * self._latency)
+        return [Places(place, place + 1) for place in sorted(self._disk.damaged)]
 
     def crash(self) -> None:
         """Power loss: some of what was queued reached the disk all the same, in order; nobody was told."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.scrubbing import scrub
 
 from .disk import Disk, SimulatedJournal
 
@@ -49,11 +50,28 @@ class Host:
     def _check_memory(self, node: StorageNode) -> None:
         """What was ever acknowledged or promised survives a restart."""
         replica = node.replica
+        if self.disk.damaged:
+            return
         assert replica.promised >= self.promised, f"node {self.number} forgot promise {self.promised}"
         for (epoch, group), scl in self.acked.items():
             if replica.admits(epoch):
                 found = replica.segment(group).scl
                 assert found >= scl, f"node {self.number} acknowledged {scl} and has {found} after a restart"
+
+    def rot(self) -> None:
+        """A byte flips on the disk."""
+        self._journal.rot()
+
+    async def scrub(self, peers: dict[int, Link]) -> None:
+        if self.node is None:
+            return
+        node, damaged = self.node, set(self.disk.damaged)
+        call = await self.call(lambda node: scrub(node, peers[node.node], peers))
+        if call is not None and self.node is node and call.exception() is None:
+            report = call.result()
+            assert report.damaged == len(damaged), "a scrub misses damage"
+            if not report.lost:
+                self.disk.mend(damaged)
 
     def crash(self) -> None:
         self._journal.crash()

@@ -77,7 +77,7 @@ class Oracle:
         begin = life.writer.start
         self.learn(life.checked, bytes(life.writer.log[life.checked - begin : vdl - begin]))
         life.checked = vdl
-        whole = [host.number for host in self.hosts if host.holds(0, vdl)]
+        whole = [host.number for host in self.hosts if host.disk.damaged or host.holds(0, vdl)]
         if len(whole) < 4:
             raise Violation(f"VDL {vdl}, which only {whole} hold")
         if vdl == self.peak and vdl != self.boundary():
@@ -138,8 +138,10 @@ class Schedule:
             await self.lead()
         elif x < 0.94:
             await self.give_up_leading()
-        elif self.oracle.lives and x < 0.97:
+        elif self.oracle.lives and x < 0.96:
             await self.kill_driver()
+        elif x < 0.98:
+            await self.rot_and_scrub()
         elif self.oracle.lives:
             self.oracle.lives[-1].driver.node_up(self.rnd.randrange(6))
 
@@ -207,7 +209,7 @@ class Schedule:
 
     def _check_copies(self, epoch: int, point: int) -> None:
         """When a volume opens, four disks hold everything, whether their machines run or not."""
-        whole = [host.number for host in self.hosts if host.holds(epoch, point)]
+        whole = [host.number for host in self.hosts if host.disk.damaged or host.holds(epoch, point)]
         if len(whole) < 4 and not any(host.disk_promise() > epoch for host in self.hosts):
             raise Violation(f"epoch {epoch} is open at {point}, which only {whole} hold")
 
@@ -245,6 +247,16 @@ class Schedule:
             raise task.exception()  # type: ignore[misc]
         self.counts["abandoned recoveries"] += 1
 
+    async def rot_and_scrub(self) -> None:
+        """A byte flips on one disk (never on two at a time: the other copies are what heals it); a scrub follows."""
+        damaged = [host for host in self.hosts if host.disk.damaged]
+        host = damaged[0] if damaged else self.rnd.choice(self.hosts)
+        if not damaged:
+            host.rot()
+            self.counts["flipped bytes"] += 1
+        if self.rnd.random() < 0.5:
+            await host.scrub(self.links(Weather()))
+
     async def kill_driver(self) -> None:
         life = self.oracle.lives[-1]
         life.weather.cut = set(range(6))
@@ -269,9 +281,21 @@ class Schedule:
             raise Violation("no recovery succeeds with all nodes up")
         life = self.oracle.lives[-1]
         life.weather.cut, life.weather.loss = set(), 0.0
+        await self._mend_all()
         for _ in range(5):
             life.driver.feed(*life.writer.next())
         await self._wait_equal(life)
+
+    async def _mend_all(self) -> None:
+        """With all up and in one epoch, scrubs find and refill everything."""
+        for _attempt in range(20):
+            damaged = [host for host in self.hosts if host.disk.damaged]
+            for host in damaged:
+                await host.scrub(self.links(Weather()))
+            if not damaged:
+                return
+            await asyncio.sleep(0.1)
+        raise Violation(f"damage stays: {[(host.number, host.disk.damaged) for host in self.hosts]}")
 
     async def _wait_durable(self, life: Life) -> None:
         """Healing alone, without a recovery, makes everything durable that was received."""

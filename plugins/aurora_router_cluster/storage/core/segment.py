@@ -112,6 +112,17 @@ class Segment:
             self._chain(*self._holes.pop(prev))
         self._first_hole = min(self._holes, default=_NEVER)
 
+    def lose(self, start: int) -> None:
+        """The chained piece that begins at `start` cannot be read any more: it is a hole from now on."""
+        i = bisect_right(self._ends, start)
+        if i == len(self._starts) or self._starts[i] != start:
+            return
+        for later in range(i + 1, len(self._starts)):
+            self._holes[self._ends[later - 1]] = self._starts[later], self._ends[later], self._places[later]
+        del self._starts[i:], self._ends[i:], self._places[i:]
+        self.scl = self._ends[-1] if self._ends else self._base
+        self._first_hole = min(self._holes, default=_NEVER)
+
     def truncate(self, lsn: int) -> None:
         """Forget all above `lsn`; what waited beyond a hole goes too, since peers will supply it again."""
         self._holes.clear()
@@ -140,9 +151,8 @@ class Segment:
             prev = self._ends[i]
 
     def at(self, lsn: int) -> Piece | None:
-        """The chained piece that holds the byte at `lsn`, cut to begin there."""
+        """The whole chained piece that holds the byte at `lsn`."""
         i = bisect_right(self._ends, lsn)
         if i == len(self._starts) or self._starts[i] > lsn:
             return None
-        skip = lsn - self._starts[i]
-        return Piece(lsn, lsn, self._ends[i], self._places[i] + skip)
+        return Piece(self._ends[i - 1] if i else self._base, self._starts[i], self._ends[i], self._places[i])

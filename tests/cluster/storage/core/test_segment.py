@@ -52,7 +52,7 @@ def test_discard_keeps_what_is_above():
         segment.insert(start, start, start + 10, start)
     assert segment.discard(25) == 20
     assert segment.at(15) is None
-    assert segment.at(25) == Piece(25, 25, 30, 25)
+    assert segment.at(25) == Piece(20, 20, 30, 20)
     assert [piece.prev for piece in segment.after(0)] == [20, 30, 40]
 
 
@@ -99,6 +99,16 @@ class Chain(RuleBasedStateMachine):
             reach = max(reach, end)
         return reach
 
+    @rule(data=st.data())
+    def lose_and_refill(self, data):
+        pieces = list(self.segment.after(0))
+        if pieces:
+            piece = data.draw(st.sampled_from(pieces))
+            self.segment.lose(piece.start)
+            assert self.segment.scl == piece.prev
+            assert self.segment.at(piece.start) is None
+            self.segment.insert(piece.prev, piece.start, piece.end, piece.place)
+
     @invariant()
     def scl_is_the_end_of_the_unbroken_part(self):
         if hasattr(self, "segment"):
@@ -110,7 +120,7 @@ class Chain(RuleBasedStateMachine):
             for lsn in range(self.segment.scl):
                 piece = self.segment.at(lsn)
                 assert piece is not None
-                assert piece.place == self.log[lsn]
+                assert piece.place + lsn - piece.start == self.log[lsn]
 
 
 Chain.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

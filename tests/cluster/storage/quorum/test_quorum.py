@@ -129,6 +129,29 @@ async def test_a_lost_tail_and_a_lost_node_are_filled_by_the_peers(cluster):
     await until(lambda: whole(cluster), "the torn copy is whole again")
 
 
+async def test_a_flipped_byte_is_found_and_refilled_and_never_served(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    await connection.execute("insert into t select generate_series(1, 5000)")
+    await until(lambda: whole(cluster), "all six have everything")
+    frames = max(cluster.volume.nodes[2].directory.glob("*.frames"))
+    content = bytearray(frames.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    with frames.open("r+b") as file:
+        file.write(content)
+    reports = {report.node: report for report in await cluster.volume.scrub()}
+    assert reports[2].damaged == 1
+    assert reports[2].refilled > 0
+    assert not any(report.lost for report in reports.values())
+    assert [report.node for report in reports.values() if report.damaged] == [2]
+    await down(cluster, 0, 1, 2)
+    await up(cluster, 2)
+    await until(lambda: cluster.volume.status()["nodes"][2].get("holes") == 0, "the rewritten frames fill the hole")
+    await up(cluster, 0, 1)
+    await until(lambda: whole(cluster), "all six have everything after a restart")
+    await connection.execute("insert into t values (0)")
+
+
 async def test_a_writer_that_was_promoted_too_early_is_refused(cluster):
     connection = await cluster.connect()
     await connection.execute("create table t(i int)")

@@ -1,0 +1,58 @@
+"""Scrub: read all that a node has on its disk, and refill from the peers what is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.calls import ask
+from aurora_router_cluster.storage.healing import catch_up
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurora_router_cluster.storage.core.scrub import Loss
+    from aurora_router_cluster.storage.node import StorageNode
+    from aurora_router_cluster.storage.ports import NodeHandle
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """What a scrub of one node found and did.
+
+    Attributes:
+        node: which.
+        damaged: how many damaged places of its journal were found.
+        refilled: bytes of log that were fetched from peers and written anew.
+        lost: pieces that no peer gave; they stay holes, and are filled when one can.
+    """
+
+    node: int
+    damaged: int
+    refilled: int
+    lost: tuple[Loss, ...]
+
+
+async def scrub(node: StorageNode, handle: NodeHandle, peers: Mapping[int, NodeHandle]) -> ScrubReport:
+    """Check every frame of a node's journal against its checksum; what is damaged becomes a hole, and peers fill it.
+
+    Args:
+        node: the node.
+        handle: how it is reached.
+        peers: all nodes, by number.
+
+    Raises:
+        NodeUnavailable: the node's disk fails altogether.
+        Refused: the node's epoch changed meanwhile; scrub again.
+    """
+    damaged, losses = await node.find_damage()
+    if damaged:
+        await node.rewrite_metadata()
+    state = await handle.state()
+    if losses:
+        others = [peer for peer in peers.values() if peer.node != node.node]
+        states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
+        state = await catch_up(handle, state, peers, states.values())
+    lost = tuple(loss for loss in losses if state.scl(loss.group) < loss.span.end)
+    refilled = sum(loss.span.end - loss.span.start for loss in losses if loss not in lost)
+    return ScrubReport(node.node, damaged, refilled, lost)
