@@ -15,14 +15,13 @@ import re
 from aurora_router.errors import InvalidOption
 from aurora_router.policy.options import PREFIX, is_option
 
-_URI = re.compile(r"postgres(?:ql)?://")
-_AUTHORITY = re.compile(r"[^@/]*@")
+# Strings, not compiled: importing stays cheap, and `re` remembers what it has compiled.
+_AUTHORITY = r"[^@/]*@"
 _BLANKS = " \t\n\r\f\v"
-_KEY = re.compile(rf"[{_BLANKS}]*(?P<key>[^={_BLANKS}]*)")
-_VALUE = re.compile(
-    rf"[{_BLANKS}]*=[{_BLANKS}]*"
-    rf"(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?!')(?P<bare>(?:[^\\{_BLANKS}]|\\.)*)\\?)",
-    re.DOTALL,
+_KEY = rf"[{_BLANKS}]*(?P<key>[^={_BLANKS}]*)"
+_VALUE = (
+    rf"(?s)[{_BLANKS}]*=[{_BLANKS}]*"
+    rf"(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?!')(?P<bare>(?:[^\\{_BLANKS}]|\\.)*)\\?)"
 )
 
 
@@ -39,7 +38,7 @@ def split_conninfo(conninfo: str) -> tuple[dict[str, str], str]:
     Raises:
         InvalidOption: one of our own items is malformed: no ``=``, an unterminated quote, a bad percent-encoding.
     """
-    if _URI.match(conninfo):
+    if conninfo.startswith(("postgresql://", "postgres://")):
         return _split_uri(conninfo)
     if PREFIX not in conninfo.lower():
         return {}, conninfo
@@ -53,7 +52,7 @@ def _split_items(conninfo: str) -> tuple[dict[str, str], str]:
     options: dict[str, str] = {}
     kept, position, end = [], 0, 0
     while (key := _key(conninfo, end))["key"]:
-        value = _VALUE.match(conninfo, key.end())
+        value = re.compile(_VALUE).match(conninfo, key.end())
         if value is None:
             _refuse_ours(key["key"], conninfo[key.end() :])
             break
@@ -69,7 +68,7 @@ def _split_items(conninfo: str) -> tuple[dict[str, str], str]:
 
 
 def _key(conninfo: str, position: int) -> re.Match[str]:
-    found = _KEY.match(conninfo, position)
+    found = re.compile(_KEY).match(conninfo, position)
     assert found is not None, "the pattern matches nothing, too"
     return found
 
@@ -108,7 +107,7 @@ def _split_uri(uri: str) -> tuple[dict[str, str], str]:
 def _parted(uri: str) -> tuple[str, str, str]:
     """What stands before the query, ``?``, and the query; a ``?`` in the user's name or password begins none."""
     start = uri.index("://") + 3
-    authority = _AUTHORITY.match(uri, start)
+    authority = re.compile(_AUTHORITY).match(uri, start)
     question = uri.find("?", authority.end() if authority else start)
     return (uri, "", "") if question < 0 else (uri[:question], "?", uri[question + 1 :])
 
