@@ -300,6 +300,7 @@ class Connecting(Generic[ConnT]):
         where = f"{self.world.address(connection)}:{target.port}"
         known = self.cluster.view.instances.get(self.cluster.by_address.get(where, ""))
         if known is not None and not self.doubt:
+            known = await self._refreshed(connection, known) or known
             standby = await self._standby(connection, target.name, known)
             if standby is (known.role is not Role.WRITER):
                 return known
@@ -307,30 +308,6 @@ class Connecting(Generic[ConnT]):
         self.cluster.by_address[where] = instance.id
         return instance
 
-    async def _ask(self, connection: ConnT, asked: str) -> Instance:
-        """One topology query; its answer changes the view. Returns the instance that answered."""
-        cluster = self.cluster
-        sources = self.sources if cluster.source is None else (cluster.source,)
-        started = self.world.now()
-        try:
-            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds(), refusals)
-        except DialFailed as failed:
-            raise self._missed(asked, failed, started, None) from failed
-        if answer is None:
-            standby = await self._standby(connection, asked, None)
-            topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
-        else:
-            cluster.source, topology = answer
-            standby = not topology.observer_is_writer
-            reported = self.world.in_hot_standby(connection)
-            known = await self._refreshed(connection, known) or known
-            cluster.reports_role = reported is not None and reported == standby
-        cluster.observe(topology, self.world.now())
-        self.cluster = cluster.home.settle(cluster)
-        if self.cluster is not cluster:
-            self.cluster.observe(topology, self.world.now())
-        observer = topology.observer or asked
-        return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
     async def _refreshed(self, connection: ConnT, instance: Instance) -> Instance | None:
         """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
 
@@ -346,35 +323,33 @@ class Connecting(Generic[ConnT]):
         finally:
             cluster.end_learning()
 
-
-    # ------------------------------------------------------------ checking roles
-
-    async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
+    async def _ask(self, connection: ConnT, asked: str) -> Instance:
+        """One topology query; its answer changes the view. Returns the instance that answered."""
+        cluster = self.cluster
+        sources = self.sources if cluster.source is None else (cluster.source,)
         started = self.world.now()
         refusals: list[DialFailed] = []
         try:
-            return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds(), refusals)
         except DialFailed as failed:
-            raise self._missed(name, failed, started, instance) from failed
+            raise self._missed(asked, failed, started, None) from failed
         self._heed(refusals, asked)
-
-    async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
-        """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
-
-        The generation that counts is the one from before the dial, unless the server was asked again.
-        """
-        try:
-            found = await self._refreshed(connection, instance)
-            if found is None:
-                standby = await self._standby(connection, instance.id, instance)
-                if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
-                    return instance
-                found = await self._ask(connection, instance.id)
-        except _Unplaced as why:
+        if answer is None:
+            standby = await self._standby(connection, asked, None)
+            topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
+        else:
+            cluster.source, topology = answer
+            standby = not topology.observer_is_writer
+            reported = self.world.in_hot_standby(connection)
+            cluster.reports_role = reported is not None and reported == standby
+        cluster.observe(topology, self.world.now())
+        self.cluster = cluster.home.settle(cluster)
+        if self.cluster is not cluster:
+            self.cluster.observe(topology, self.world.now())
         self._advise_on_names()
-            self._last = why
-            return None
-        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None, 0).order)
+        observer = topology.observer or asked
+        return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
+
     # ------------------------------------------------------------ telling people
 
     def _heed(self, refusals: Sequence[DialFailed], asked: str) -> None:
@@ -414,6 +389,31 @@ class Connecting(Generic[ConnT]):
             self.cluster.warned.add(key)
             self.cluster.home.publish(self.cluster, Advice(text))
 
+    # ------------------------------------------------------------ checking roles
+
+    async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
+        started = self.world.now()
+        try:
+            return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, instance) from failed
+
+    async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
+        """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
+
+        The generation that counts is the one from before the dial, unless the server was asked again.
+        """
+        try:
+            found = await self._refreshed(connection, instance)
+            if found is None:
+                standby = await self._standby(connection, instance.id, instance)
+                if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
+                    return instance
+                found = await self._ask(connection, instance.id)
+        except _Unplaced as why:
+            self._last = why
+            return None
+        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None, 0).order)
         return found if fits else None
 
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
@@ -497,6 +497,13 @@ class Connecting(Generic[ConnT]):
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
         if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
             raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
+        if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
+            raise NameNotVerifiable(
+                f"sslmode=verify-full: the server's certificate is not for {self.request.given[0].host!r} "
+                f"({failed.fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
+                "name that DNS says it is an alias of",
+                view=self.cluster.view,
+            ) from failed.cause
         if verdict.then is Next.RAISE:
             raise failed.cause from None
         self._alive = self._alive or failed.fault.sqlstate is not None
@@ -521,13 +528,6 @@ class Connecting(Generic[ConnT]):
 
     def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
         return Placed(connection, self.cluster, instance.id, instance.generation, why)
-        if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
-            raise NameNotVerifiable(
-                f"sslmode=verify-full: the server's certificate is not for {self.request.given[0].host!r} "
-                f"({failed.fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
-                "name that DNS says it is an alias of",
-                view=self.cluster.view,
-            ) from failed.cause
 
 
 async def connect(
