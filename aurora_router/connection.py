@@ -6,7 +6,9 @@ cursors, COPY, pipelines, notifications, adaptation, exceptions and speed are ps
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -15,15 +17,20 @@ import psycopg
 from psycopg.rows import Row
 
 from aurora_router.flow.connect import connect as place
-from aurora_router.runtime import libpq
+from aurora_router.flow.inquiry import Access
+from aurora_router.model.instance import Role
+from aurora_router.policy.suspicion import Limits
+from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingWorld, run
 from aurora_router.runtime.call import read_call
 from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncGenerator, Generator
 
+    from psycopg import Notify
     from psycopg.abc import AdaptContext, ConnParam
     from psycopg.rows import AsyncRowFactory, RowFactory
     from typing_extensions import Self
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from aurora_router.model.view import View
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.route import Route
+    from aurora_router.runtime.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +78,46 @@ _dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
 
 
 class _Routed:
-    """What both classes share: a placement."""
+    """What both classes share: a placement, and what the monitor has to know of it."""
 
     placement: Placement | None = None
     """Where the connection is; None for one that was not made by ``connect``."""
 
-    def _place(self, placed: Placed[Any]) -> None:
+    waiting_since: float | None = None
+    limits = Limits(1.0, 1.0)
+    listening = 0
+    was_writer = False
+    socket_id: sockets.SocketId | None = None
+    guard: AbstractContextManager[Any] = nullcontext()
+    """Held by whoever closes the connection, or cuts it from another thread."""
+
+    @property
+    def generation(self) -> int:
+        """The instance's generation when the connection was made."""
+        return self.placement.generation if self.placement is not None else 0
+
+    def _place(self, placed: Placed[Any], call: Call) -> None:
         self.placement = Placement(placed.instance, placed.generation, placed.cluster, placed.why)
-        if placed.instance is not None:
-            placed.cluster.hold(placed.instance, self)
+        if placed.instance is None:
+            return
+        placed.cluster.hold(placed.instance, self)
+        if call.request.options.monitor and placed.route is not None:
+            self.guard = threading.RLock()
+            self.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
+            self.was_writer = placed.role is Role.WRITER
+            self.socket_id = sockets.identify(placed.connection.pgconn.socket)
+            access = Access(call.request, placed.route, call.sources, call.params)
+            MONITOR.attend(placed.cluster, access, call.names)
 
     def _leave(self) -> None:
         placement = self.placement
-        if placement is not None and placement.instance is not None:
+        returned = not cast("psycopg.Connection[Any]", self).closed  # to its pool, by close_returns
+        if placement is not None and placement.instance is not None and not returned:
             placement._cluster.drop(placement.instance, self)  # noqa: SLF001 - a private part of this module
+
+    def inherited(self) -> None:
+        """In the child of a fork: whoever held the guard does not exist here."""
+        self.guard = threading.RLock()
 
 
 class Connection(_Routed, psycopg.Connection[Row]):
@@ -131,7 +165,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
         world = BlockingWorld(open_, call.names)
         placed: Placed[Connection[Row]] = run(place(world, REGISTRY.find, call.request, call.sources))
-        placed.connection._place(placed)  # noqa: SLF001 - of this very class
+        placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         return cast("Self", placed.connection)
 
     @classmethod
@@ -143,8 +177,17 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
     def close(self) -> None:
         """Close the connection, as psycopg does."""
-        self._leave()
-        super().close()
+        with self.guard:
+            super().close()
+            self._leave()
+
+    def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[Notify, None, None]:
+        """Yield notifications, as psycopg does; the monitor knows meanwhile that the connection waits."""
+        self.listening += 1
+        try:
+            yield from super().notifies(timeout=timeout, stop_after=stop_after)
+        finally:
+            self.listening -= 1
 
 
 class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
@@ -181,13 +224,26 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         world = EventLoopWorld(open_, call.names)
         placed: Placed[AsyncConnection[Row]] = await place(world, REGISTRY.find, call.request, call.sources)
-        placed.connection._place(placed)  # noqa: SLF001 - of this very class
+        placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         return cast("Self", placed.connection)
 
     async def close(self) -> None:
         """Close the connection, as psycopg does."""
-        self._leave()
-        await super().close()
+        with self.guard:
+            await super().close()
+            self._leave()
+
+    async def notifies(
+        self, *, timeout: float | None = None, stop_after: int | None = None
+    ) -> AsyncGenerator[Notify, None]:
+        """Yield notifications, as psycopg does; the monitor knows meanwhile that the connection waits."""
+        self.listening += 1
+        try:
+            async with aclosing(super().notifies(timeout=timeout, stop_after=stop_after)) as notifications:
+                async for each in notifications:
+                    yield each
+        finally:
+            self.listening -= 1
 
 
 def _within(dialling: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:

@@ -7,8 +7,10 @@ The view is immutable and swapped as a whole, so readers take no lock; changes t
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aurora_router.model.event import Doubted, Settled
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy.balance import Load
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
 
 Identity = tuple[str, str]
 """(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
+
+
+TRAIL = 64
+"""How many recent events a cluster remembers."""
+
+
+class Watcher(Protocol):
+    """Who looks after a cluster in the background."""
+
+    @property
+    def sighted(self) -> bool:
+        """Whether it can ask the instances: it was let in, and knows where they are."""
+        ...
 
 
 class Home(Protocol):
@@ -56,6 +71,9 @@ class Cluster:
         self.by_address: dict[str, str] = {}
         self.warned: set[str] = set()
         self.news = 0
+        self.watcher: Watcher | None = None
+        self.doubted_at: float | None = None
+        self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
         self._waiters: set[Callable[[], None]] = set()
         self._dialling: dict[str, int] = {}
@@ -79,8 +97,13 @@ class Cluster:
         if changed:
             self.wake()
         for event in events:
-            self.home.publish(self, event)
+            self.tell(event, now)
         return events
+
+    def tell(self, event: Event, now: float) -> None:
+        """Remember an event and publish it."""
+        self.trail.append((now, event))
+        self.home.publish(self, event)
 
     def wake(self) -> None:
         """Let everybody who waits for a change look again."""
@@ -99,6 +122,55 @@ class Cluster:
         """Forget a waiter that no longer waits."""
         with self.lock:
             self._waiters.discard(waiter)
+
+    # ------------------------------------------------------------ doubt
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody finds out by himself what became of the cluster."""
+        return self.watcher is not None and self.watcher.sighted
+
+    def doubt(self, reason: str, now: float) -> None:
+        """Something is wrong: let whoever watches ask all instances at once. Nobody watches: nothing happens."""
+        with self.lock:
+            if self.doubted_at is not None or not self.watched:
+                return
+            self.doubted_at = now
+        self.tell(Doubted(reason), now)
+        self.wake()
+
+    def verified(self, asked_at: float, now: float) -> None:
+        """The accepted writer confirmed itself, asked at `asked_at`: a doubt that is older is over."""
+        with self.lock:
+            since, writer = self.doubted_at, self.view.writer
+            if since is None or asked_at < since or writer is None:
+                return
+            self.doubted_at = None
+        self.tell(Settled(writer, now - since), now)
+        self.wake()
+
+    def unattended(self) -> None:
+        """Nobody watches any more: whoever waits has to look himself."""
+        self.doubted_at = None
+        self.wake()
+
+    def disown(self, lock: AbstractContextManager[Any]) -> None:
+        """In the child of a fork: connections, waiters and watch are the parent's, and a lock may be held for ever."""
+        self.lock = lock
+        self.watcher, self.doubted_at = None, None
+        self._waiters = set()
+        for held in self._connections.values():
+            for connection in held:
+                connection.inherited()
+        self._connections = {}
+
+    @property
+    def needed(self) -> bool:
+        """Whether anybody has, makes or waits for a connection."""
+        with self.lock:
+            return bool(self._waiters) or any(self._dialling.values()) or any(map(len, self._connections.values()))
+
+    # ------------------------------------------------------------ learning
 
     def begin_learning(self) -> bool:
         """Whether the caller is to learn the topology; False: somebody else is at it."""
@@ -166,7 +238,7 @@ class Cluster:
             if held is not None:
                 held.discard(connection)
 
-    def held(self, instance: str) -> list[Any]:
-        """The open connections to `instance`."""
+    def held(self) -> dict[str, list[Any]]:
+        """The open connections, by instance."""
         with self.lock:
-            return list(self._connections.get(instance, ()))
+            return {id_: list(held) for id_, held in self._connections.items() if held}

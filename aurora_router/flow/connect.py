@@ -72,14 +72,14 @@ class Connecting(Generic[ConnT]):
         try:
             return await self._once()
         except _Unplaced as why:
-            self._last = why
+            self._doubted(why)
         from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
 
         self.doubt = True
         try:
             async for attempt in reconnecting(self.world, self.cluster, self.left, retry_on=_Unplaced):
                 with attempt:
-                    return await self._once()
+                    return await self._once_more()
         except _Unplaced as why:
             self._last = why
         raise self._given_up() from self._cause()
@@ -98,6 +98,28 @@ class Connecting(Generic[ConnT]):
         return max(0.0, self._started + self._patience() - self.world.now())
 
     # ------------------------------------------------------------ one round
+
+    async def _once_more(self) -> Placed[ConnT]:
+        try:
+            return await self._once()
+        except _Unplaced as why:
+            self._doubted(why)
+            raise
+
+    def _doubted(self, why: _Unplaced) -> None:
+        """A round came to nothing: whoever watches is to find the writer."""
+        self._last = why
+        if self.route.role is WantedRole.WRITER:
+            self.cluster.doubt(f"a connect to the writer failed: {why}", self.world.now())
+
+    async def _sure(self) -> None:
+        """While the writer is in doubt, wait for whoever asks all instances at once, rather than dial a dead one."""
+        cluster = self.cluster
+        while self.route.role is WantedRole.WRITER:
+            news = cluster.news
+            if cluster.doubted_at is None or self.left() <= 0.0:
+                return
+            await self.world.changed(cluster, news, self.left())
 
     async def _once(self) -> Placed[ConnT]:
         if self.route.mode is Mode.THROUGH:
@@ -157,6 +179,7 @@ class Connecting(Generic[ConnT]):
 
     async def _chosen(self) -> Placed[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
+        await self._sure()
         spare = await self._know()
         try:
             placed = await self._walk(spare)
@@ -236,7 +259,7 @@ class Connecting(Generic[ConnT]):
     async def _know(self) -> tuple[ConnT, Instance] | None:
         """Have a view; returns the connection that it was learned on, where one was needed."""
         cluster = self.cluster
-        if cluster.view.known and not self.doubt:
+        if cluster.view.known and (cluster.watched or not self.doubt):
             return None
         news = cluster.news
         if cluster.begin_learning():
@@ -495,6 +518,7 @@ class Connecting(Generic[ConnT]):
             self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
+            self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
         if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
             raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
         if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
@@ -527,7 +551,7 @@ class Connecting(Generic[ConnT]):
         return self._last if not isinstance(self._last, _Unplaced) else self._last.__cause__
 
     def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
-        return Placed(connection, self.cluster, instance.id, instance.generation, why)
+        return Placed(connection, self.cluster, instance.id, instance.generation, why, instance.role, self.route)
 
 
 async def connect(

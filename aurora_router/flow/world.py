@@ -7,13 +7,19 @@ world's own monotonic clock.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from aurora_router.model.instance import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.route import Route
+    from aurora_router.policy.suspicion import Limits
     from aurora_router.policy.verdict import Fault
 
 ConnT = TypeVar("ConnT")
@@ -123,6 +129,57 @@ class World(Protocol[ConnT]):
         ...
 
 
+class Activity(enum.Enum):
+    """What a user's connection does at a moment."""
+
+    IDLE = "nothing"
+    OPEN = "nothing, within a transaction"
+    WAITING = "waits for the server"
+    BROKEN = "it was lost, and its owner did not close it yet"
+
+
+class Held(Protocol):
+    """A user's connection, as far as a watch is concerned.
+
+    Attributes:
+        waiting_since: since when it was seen waiting in every sample; None: it was not. The watch's own notice.
+        limits: how soon its user wants a hang to be noticed.
+    """
+
+    waiting_since: float | None
+    limits: Limits
+
+    @property
+    def generation(self) -> int:
+        """The instance's generation when the connection was made."""
+        ...
+
+    @property
+    def was_writer(self) -> bool:
+        """Whether the instance was the writer when the connection was made."""
+        ...
+
+
+class Ground(World[ConnT], Protocol[ConnT]):
+    """A world in which several procedures go on at once, and which can look at users' connections."""
+
+    def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
+        """Let a procedure go on by itself, until it ends or the world does."""
+        ...
+
+    def activity(self, held: Any) -> Activity:
+        """What a user's connection does now."""
+        ...
+
+    def target(self, held: Any, name: str) -> Target | None:
+        """Where a user's connection leads; None when it was closed."""
+        ...
+
+    def cut(self, held: Any) -> bool:
+        """Shut the socket of a user's connection down, so that whoever waits on it wakes up; False: it was gone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[ConnT]):
     """A connection on the right instance.
@@ -133,6 +190,8 @@ class Placed(Generic[ConnT]):
         instance: id of its instance; None when the server could not tell.
         generation: the instance's generation when the connection was made.
         why: the selection or the route that led there; both tell their reasons.
+        role: the instance's role when the connection was made.
+        route: how the request was routed.
     """
 
     connection: ConnT
@@ -140,3 +199,5 @@ class Placed(Generic[ConnT]):
     instance: str | None
     generation: int
     why: Selection | Route
+    role: Role = Role.UNKNOWN
+    route: Route | None = None

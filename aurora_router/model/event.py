@@ -1,4 +1,4 @@
-"""What happened to a view: returned by `reduce`, published to hooks, kept as the trail in errors."""
+"""What happened to a cluster: told by `reduce` and by the watch, published to hooks, kept as the trail in errors."""
 
 from __future__ import annotations
 
@@ -71,6 +71,60 @@ class ClaimRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """Something is wrong: all instances are asked, often, until a writer says that it is one. The refresh is fast."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The accepted writer confirmed itself `seconds` after the doubt began. The refresh is slow again."""
+
+    writer: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HangSuspected:
+    """Connections to an instance have been waiting for the whole grace period; it is pinged now."""
+
+    id: str
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class HangRefuted:
+    """The ping was answered after `seconds`: the instance is busy, not hung."""
+
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blinded:
+    """The background watch is not let in, or knows no way to the instances: each connect looks by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Starved:
+    """This very process did not run for `seconds` longer than it wanted to, so no silence of others counts."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsCut:
+    """The sockets of `count` connections to an instance were shut down; each raises at its next use, or at once."""
+
+    id: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """Something that a person should know, told once per cluster: what could be better, and how."""
 
@@ -89,4 +143,11 @@ Event = (
     | RoleChanged
     | InstanceFailed
     | ClaimRefused
+    | Doubted
+    | Settled
+    | HangSuspected
+    | HangRefuted
+    | Blinded
+    | Starved
+    | ConnectionsCut
 )

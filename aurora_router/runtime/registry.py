@@ -61,6 +61,8 @@ class Registry:
     def reset(self) -> None:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""
         self._lock = threading.Lock()
+        for cluster in self._clusters.values():
+            cluster.disown(threading.Lock())
         self._clusters = {}
 
 

@@ -1,0 +1,169 @@
+"""Asking one instance, again and again, on a connection of the watch's own.
+
+Invariant: no inquiry leaves a connection open that is not kept here, also when it is given up; `close` ends them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+from aurora_router.flow.learn import IN_RECOVERY, ask_topology
+from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
+from aurora_router.model.observation import SelfReport
+from aurora_router.policy.route import locate
+from aurora_router.policy.verdict import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.source import Source
+    from aurora_router.model.instance import Instance
+    from aurora_router.policy.route import Request, Route
+
+KEPT_SECONDS = 10.0
+"""A connection of the watch's own that nobody needed for so long is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How users connect to a cluster, as the last one did who succeeded.
+
+    Attributes:
+        request: what he asked for; its options are the watch's.
+        route: how it was routed.
+        sources: how to ask for the topology.
+        params: the rest, for the driver.
+    """
+
+    request: Request
+    route: Route
+    sources: Sequence[Source]
+    params: Any = None
+
+
+class Inquiry(Generic[ConnT]):
+    """One instance, and the connection on which it is asked.
+
+    Args:
+        world: the ground.
+        cluster: whom the answers are about.
+        instance: id of the instance.
+    """
+
+    def __init__(self, world: Ground[ConnT], cluster: Cluster, instance: str) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.instance = instance
+        self.used_at = world.now()
+        self.busy = False
+        self._connection: ConnT | None = None
+
+    async def ping(self, target: Target, seconds: float) -> Fault | None:
+        """Ask for a sign of life, at the very address of the users' connections.
+
+        Returns:
+            None when the instance answered; else why not, after `seconds` at most.
+        """
+        until = self.world.now() + seconds
+        fault = await self._asked(target, IN_RECOVERY, until)
+        if fault is not None and fault.kind is FaultKind.RESET:
+            fault = await self._asked(target, IN_RECOVERY, until)
+        return fault
+
+    async def _asked(self, target: Target, sql: str, until: float) -> Fault | None:
+        try:
+            await self.query(target, sql, until)
+        except DialFailed as failed:
+            return None if failed.fault.kind is FaultKind.REJECTED else failed.fault
+        return None
+
+    async def query(self, target: Target, sql: str, until: float) -> Any:
+        """One service query; the connection is made where there is none, and lost with every failure."""
+        connection = await self._connected(target, until)
+        try:
+            return await self.world.ask(connection, sql, max(0.0, until - self.world.now()))
+        except DialFailed as failed:
+            if failed.fault.kind is not FaultKind.REJECTED:
+                await self.close()
+            raise
+
+    async def look(self, access: Access, seconds: float, *, thorough: bool) -> bool:
+        """Ask an instance whether it is the writer; what it says changes the view.
+
+        Args:
+            access: how to get there.
+            seconds: for all of it.
+            thorough: ask for the topology even where the answer is the expected one.
+
+        Returns:
+            Whether it says that it is the writer.
+
+        Raises:
+            DialFailed: it did not answer, or nothing tells where it is.
+        """
+        asked_at = self.world.now()
+        until = asked_at + seconds
+        target = await self._located(access)
+        rows = await self.query(target, IN_RECOVERY, until)
+        writer = bool(rows[0][0] == "f")
+        expected = writer is (self.cluster.view.writer == self.instance)
+        if thorough or writer or not expected:
+            writer = await self._tell(access, writer=writer, until=until)
+        if writer and self.cluster.view.writer == self.instance:
+            self.cluster.verified(asked_at, self.world.now())
+        return writer
+
+    async def _tell(self, access: Access, *, writer: bool, until: float) -> bool:
+        cluster, connection = self.cluster, self._connection
+        assert connection is not None
+        sources = access.sources if cluster.source is None else (cluster.source,)
+        left = max(0.0, until - self.world.now())
+        try:
+            answer = await ask_topology(self.world, connection, self.instance, sources, left)
+        except DialFailed:
+            await self.close()
+            raise
+        now = self.world.now()
+        if answer is None:
+            cluster.observe(SelfReport(self.instance, writer=writer), now)
+            return writer
+        cluster.source = answer[0]
+        cluster.observe(answer[1], now)
+        observer = answer[1].observer
+        if observer is not None and observer != self.instance:
+            text = f"{self.instance} is not there any more: {observer} answers in its place"
+            await self.close()
+            raise DialFailed(Fault(FaultKind.NAME, None, text), ConnectionError(text))
+        return bool(answer[1].observer_is_writer)
+
+    async def _located(self, access: Access) -> Target:
+        known: Instance | None = self.cluster.view.instances.get(self.instance)
+        address = None if known is None else locate(known, access.route, access.request.options)
+        if address is None:
+            text = f"nothing tells where {self.instance} is"
+            raise DialFailed(Fault(FaultKind.CLIENT, None, text), ConnectionError(text))
+        if not address.host or address.host[0] in "/@":
+            return Target(self.instance, address.host, address.port)
+        if self._connection is not None:
+            return Target(self.instance, address.host, address.port)
+        resolution = await self.world.resolve(address.host)
+        return Target(self.instance, address.host, address.port, resolution.addresses)
+
+    async def _connected(self, target: Target, until: float) -> ConnT:
+        self.used_at = self.world.now()
+        if self._connection is None:
+            self._connection = await self.world.dial(target, max(0.0, until - self.used_at))
+        return self._connection
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self.world.discard(connection)
+
+    async def tidy(self) -> None:
+        """Close the connection if it was not needed for `KEPT_SECONDS`."""
+        if not self.busy and self.world.now() - self.used_at > KEPT_SECONDS:
+            await self.close()

@@ -1,0 +1,189 @@
+"""Looking after one cluster in the background: its view, and whoever of its instances hangs.
+
+Theory. While all is well the topology is asked for every ``aurora_refresh`` seconds. When anything is wrong (a dial
+that failed, a connection that broke, an instance that is silent) the cluster is *in doubt*: every instance is asked by
+a coroutine of its own whether it is the writer, so that one that hangs delays nobody, at the pace of `policy.pace`.
+The doubt ends when the accepted writer, asked after it began, says that it is one; who waits is woken at that moment.
+An instance that did not answer is looked at further, so that it is used again as soon as it is back.
+
+Users' connections are *sampled*; see `policy.suspicion`. Nothing is added to the path of a statement.
+
+Invariants: a doubt ends only by a writer's own word, or with the watch; no connection is cut but those of an instance
+that was silent to its ping, that lost the role, or that left; when the watch ends it leaves nothing open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic
+
+from aurora_router.flow.hangs import Hangs
+from aurora_router.flow.inquiry import Access, Inquiry
+from aurora_router.flow.world import ConnT, DialFailed, Ground
+from aurora_router.model.event import Blinded
+from aurora_router.model.observation import Failure
+from aurora_router.policy import pace
+from aurora_router.policy.verdict import FaultKind, Next, judge
+
+if TYPE_CHECKING:
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.policy.options import Options
+    from aurora_router.policy.verdict import Fault
+
+LINGER_SECONDS = 1.0
+"""How long a watch goes on when nobody needs it: a program that connects again and again keeps it."""
+RETURN_SECONDS = 1.0
+"""Between two looks at an instance that did not answer, while all is well otherwise."""
+
+
+class Watch(Generic[ConnT]):
+    """The watch over one cluster.
+
+    Args:
+        world: the ground.
+        cluster: what is looked after.
+        access: how to connect; replaced whenever a user succeeded.
+    """
+
+    def __init__(self, world: Ground[ConnT], cluster: Cluster, access: Access) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.lost: set[str] = set()
+        self._access = access
+        self.hangs = Hangs(world, cluster, self)
+        self._blind = False
+        self._chased: dict[str, Inquiry[ConnT]] = {}
+        self._needed_at = world.now()
+        self._refresh_at = self._next_refresh()
+
+    @property
+    def sighted(self) -> bool:
+        """Whether it can ask the instances."""
+        return not self._blind
+
+    @property
+    def access(self) -> Access:
+        """How to connect."""
+        return self._access
+
+    @access.setter
+    def access(self, access: Access) -> None:
+        self._access, self._blind = access, False
+
+    @property
+    def options(self) -> Options:
+        """The options of the last user who succeeded."""
+        return self._access.request.options
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """Watch until nobody needs it; whoever started it closes it then."""
+        while self.wanted:
+            seen, began, interval = self.cluster.news, self.world.now(), self.hangs.limits.interval
+            await self.world.changed(self.cluster, seen, interval)
+            self.hangs.sample(self.world.now() - began - interval)
+            self._look_around()
+            for inquiry in [*self._chased.values(), *self.hangs.inquiries.values()]:
+                await inquiry.tidy()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        for inquiry in [*self._chased.values(), *self.hangs.inquiries.values()]:
+            await inquiry.close()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody needs it, or did a moment ago; in a failover, who retries may take his time."""
+        now = self.world.now()
+        if self.cluster.needed:
+            self._needed_at = now
+        patience = LINGER_SECONDS if self.cluster.doubted_at is None else self.options.failover_timeout
+        return now - self._needed_at < max(LINGER_SECONDS, patience)
+
+    def _look_around(self) -> None:
+        """Start what is due."""
+        view, cluster = self.cluster.view, self.cluster
+        self.lost &= view.instances.keys()
+        wanted = view.instances if cluster.doubted_at is not None else self.lost
+        for id_ in wanted:
+            if not self._chase_of(id_).busy:
+                self._chased[id_].busy = True
+                self.world.spawn(self._chase(self._chased[id_]))
+        if self.world.now() >= self._refresh_at:
+            self._refresh_at = self._next_refresh()
+            self.world.spawn(self._refreshed())
+
+    def _chase_of(self, id_: str) -> Inquiry[ConnT]:
+        return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
+
+    def _next_refresh(self) -> float:
+        return self.world.now() + pace.varied(self.options.refresh, self.world.random())
+
+    # ------------------------------------------------------------ asking
+
+    async def _chase(self, inquiry: Inquiry[ConnT]) -> None:
+        """Ask one instance until all is well again."""
+        thorough = True
+        try:
+            while inquiry.instance in self.cluster.view.instances and not self._blind:
+                thorough = not await self._looked(inquiry, thorough=thorough)
+                doubted_at = self.cluster.doubted_at
+                if doubted_at is not None:
+                    pause = pace.fast(self.world.now() - doubted_at, self.world.random())
+                    await self.world.sleep(pause)
+                elif inquiry.instance in self.lost:
+                    await self.world.sleep(pace.varied(RETURN_SECONDS, self.world.random()))
+                else:
+                    return
+        finally:
+            inquiry.busy = False
+
+    async def _looked(self, inquiry: Inquiry[ConnT], *, thorough: bool) -> bool:
+        """One look; returns whether there was an answer."""
+        began, id_ = self.world.now(), inquiry.instance
+        known = self.cluster.view.instances[id_]
+        thorough = thorough or id_ in self.lost
+        try:
+            await inquiry.look(self._access, self.hangs.limits.ping, thorough=thorough)
+        except DialFailed as failed:
+            self._unanswered(id_, known.generation, failed.fault, began)
+            return False
+        if id_ in self.lost:
+            self.lost.discard(id_)
+            self.cluster.succeeded(id_, self.world.now() - began)
+        return True
+
+    def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:
+        now, verdict = self.world.now(), judge(fault)
+        if verdict.then is Next.RAISE:
+            self._blinded(fault)
+        if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.starved_at >= began):
+            return
+        known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
+        self.lost.add(id_)
+        if verdict.gone and not known:
+            self.cluster.observe(Failure(id_, generation, verdict.gone, verdict.name), now)
+        self.cluster.failed(id_, now, self.options.quarantine, began)
+
+    def _blinded(self, fault: Fault) -> None:
+        """It is not let in, or knows no way: users have to find out by themselves."""
+        if not self._blind:
+            self._blind = True
+            self.cluster.tell(Blinded(fault.text), self.world.now())
+            self.cluster.unattended()
+
+    async def _refreshed(self) -> None:
+        """The slow refresh: the writer tells of everybody; each tells of himself where a source is not complete."""
+        source, view = self.cluster.source, self.cluster.view
+        complete = source is None or source.complete
+        for id_ in [view.writer] if complete and view.writer is not None else list(view.instances):
+            inquiry = self._chase_of(id_)
+            if inquiry.busy:
+                continue
+            inquiry.busy = True
+            try:
+                await inquiry.look(self._access, self.options.connect_timeout, thorough=True)
+            except DialFailed as failed:
+                self.cluster.doubt(f"the refresh got no answer of {id_}: {failed.fault.text}", self.world.now())
+            finally:
+                inquiry.busy = False

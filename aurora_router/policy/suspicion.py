@@ -1,0 +1,146 @@
+"""When an instance is taken for hung: pure decisions over samples of connections and answers to pings.
+
+Theory. A host that hangs or is cut off sends nothing, so nothing ever ends the wait of a client. What can be seen
+without touching a statement is that a connection waits for the server in every sample. That alone proves nothing (a
+long query, an idle COPY, many short queries), so it only raises a *suspicion*; one *ping* on a connection of its own
+asks the instance, and only silence until the ping's deadline condemns it. Any answer, also a refusal to let us in,
+clears it for `REST_SECONDS`.
+
+A client may be the one that stood still: starved of CPU, in a pause of the garbage collector, suspended. It sees its
+own clock leap between two samples. Then it blames itself: all suspicions start anew, and a ping whose wait was not
+attended to does not count.
+
+Invariants (property tests): nothing is cut without a ping that was silent for its whole deadline while this process
+was awake; an instance is pinged at most once at a time, and at most once in `REST_SECONDS` while it answers.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REST_SECONDS = 1.0
+"""Between two pings of an instance that answers."""
+LEAST_LATENESS = 0.1
+"""A sample that is late by less, in seconds, is everyday scheduling and no sign of starvation."""
+
+
+class State(enum.Enum):
+    """What is thought of one instance."""
+
+    QUIET = "nothing suspicious"
+    PINGING = "a ping is under way"
+    RESTING = "it was asked a moment ago"
+
+
+class Signal(enum.Enum):
+    """What was found out."""
+
+    SUSPECTED = "a connection waited in every sample of the grace period"
+    ANSWERED = "the ping was answered, be it by a refusal"
+    SILENT = "nothing came until the ping's deadline"
+    STARVED = "this process itself was not attending"
+    RESTED = "the pause since the last ping is over"
+
+
+class Action(enum.Enum):
+    """What is to be done."""
+
+    NOTHING = "nothing"
+    PING = "ping the instance"
+    CUT = "declare it hung and shut the sockets of its connections down"
+
+
+TRANSITIONS: Mapping[tuple[State, Signal], tuple[State, Action]] = MappingProxyType(
+    {
+        (State.QUIET, Signal.SUSPECTED): (State.PINGING, Action.PING),
+        (State.PINGING, Signal.ANSWERED): (State.RESTING, Action.NOTHING),
+        (State.PINGING, Signal.SILENT): (State.RESTING, Action.CUT),
+        (State.PINGING, Signal.STARVED): (State.RESTING, Action.NOTHING),
+        (State.RESTING, Signal.RESTED): (State.QUIET, Action.NOTHING),
+    }
+)
+"""(state, signal) -> (next state, what to do); a pair that is not here changes nothing."""
+
+
+def step(state: State, signal: Signal) -> tuple[State, Action]:
+    """The next state and what to do."""
+    return TRANSITIONS.get((state, signal), (state, Action.NOTHING))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How soon to suspect, and how long to listen; in seconds.
+
+    Attributes:
+        grace: a connection that waits for less is not suspicious.
+        ping: how long a ping may take, its dial included.
+    """
+
+    grace: float
+    ping: float
+
+    @property
+    def interval(self) -> float:
+        """Between two samples: a quarter of the grace, at most a quarter of a second."""
+        return min(self.grace / 4.0, 0.25)
+
+    @property
+    def lateness(self) -> float:
+        """A sample that is later than this shows that this process was starved."""
+        return max(LEAST_LATENESS, min(self.grace, self.ping) / 4.0)
+
+    @property
+    def noticed(self) -> float:
+        """Within how many seconds a hang is noticed, by a process that is awake."""
+        return self.grace + self.interval + self.ping
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What is thought of one instance, as a value.
+
+    Attributes:
+        state: see `State`.
+        until: the world's time at which RESTING ends.
+    """
+
+    state: State = State.QUIET
+    until: float = 0.0
+
+    def rested(self, now: float) -> Suspicion:
+        """The same, with a rest that is over ended."""
+        if self.state is State.RESTING and now >= self.until:
+            return Suspicion(step(self.state, Signal.RESTED)[0])
+        return self
+
+    def after(self, signal: Signal, now: float) -> tuple[Suspicion, Action]:
+        """What is thought after a signal, and what to do."""
+        state, action = step(self.state, signal)
+        if state is self.state:
+            return self, action
+        return Suspicion(state, now + REST_SECONDS if state is State.RESTING else 0.0), action
+
+
+def waiting_since(before: float | None, now: float, *, waits: bool, starved: bool) -> float | None:
+    """Since when a connection was seen waiting in every sample; None: it does not wait.
+
+    Args:
+        before: the answer at the last sample.
+        now: the world's time.
+        waits: whether it waits in this sample.
+        starved: whether this process was not attending since the last sample.
+    """
+    if not waits:
+        return None
+    return now if before is None or starved else before
+
+
+def suspicious(since: float | None, now: float, limits: Limits) -> bool:
+    """Whether a connection has been waiting for the whole grace period."""
+    return since is not None and now - since >= limits.grace

@@ -1,0 +1,208 @@
+"""The background thread: one per process, for all clusters, with an event loop of its own.
+
+It starts with the first connection that wants it and ends when nobody has, makes or waits for one. It is a daemon and
+is woken and joined at exit, so that it never delays it. The child of a fork starts with none: the parent's loop and
+sockets are left alone (closing the loop would take the parent's epoll descriptor apart), and kept from the garbage
+collector, which would close them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+from psycopg import pq
+
+from aurora_router import observe
+from aurora_router.flow.watch import Watch
+from aurora_router.flow.world import Activity, Target
+from aurora_router.runtime import libpq, sockets
+from aurora_router.runtime.eventloop import EventLoopWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.inquiry import Access
+    from aurora_router.runtime.dns import Names
+
+EXIT_SECONDS = 0.05
+"""How long the exit waits for the thread, which then is left to end with the process."""
+
+_ACTIVITY = {
+    pq.TransactionStatus.IDLE: Activity.IDLE,
+    pq.TransactionStatus.ACTIVE: Activity.WAITING,
+    pq.TransactionStatus.INTRANS: Activity.OPEN,
+    pq.TransactionStatus.INERROR: Activity.OPEN,
+    pq.TransactionStatus.UNKNOWN: Activity.BROKEN,
+}
+
+
+class MonitorWorld(EventLoopWorld["psycopg.AsyncConnection[Any]"]):
+    """The monitor's ground for one cluster: raw psycopg connections with the credentials of the last user."""
+
+    def __init__(self, cluster: Cluster, names: Names) -> None:
+        super().__init__(self._open_one, names)
+        self._cluster = cluster
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _open_one(self, target: Target, seconds: float) -> psycopg.AsyncConnection[Any]:
+        watch = cast("Watch[Any]", self._cluster.watcher)
+        params = libpq.dial_params(watch.access.params, target, seconds)
+        return await psycopg.AsyncConnection.connect("", autocommit=True, **params)
+
+    def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
+        """Let a procedure go on by itself."""
+        task = asyncio.get_running_loop().create_task(procedure)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            observe.logger.error("cluster %s: the background watch failed", self._cluster.name, exc_info=error)
+
+    async def end(self) -> None:
+        """End what goes on by itself."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def activity(self, held: Any) -> Activity:
+        """What a user's connection does now."""
+        found = _ACTIVITY[held.pgconn.transaction_status]
+        if found is Activity.BROKEN:
+            return found if held.broken else Activity.IDLE
+        return Activity.WAITING if held.listening else found
+
+    def target(self, held: Any, name: str) -> Target | None:
+        """Where a user's connection leads."""
+        pgconn = held.pgconn
+        with contextlib.suppress(psycopg.Error, ValueError):
+            host, address, port = pgconn.host.decode(), pgconn.hostaddr.decode(), int(pgconn.port)
+            return Target(name, host, port, (address,) if address else ())
+        return None
+
+    def cut(self, held: Any) -> bool:
+        """Shut the socket of a user's connection down."""
+        with held.guard:
+            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
+                return False
+            return sockets.shut_down(held.pgconn.socket, held.socket_id)
+
+
+class Monitor:
+    """The thread and what it looks after. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._watches: dict[Watch[Any], asyncio.Task[None] | None] = {}
+        self._ended = False
+        self._inherited: list[Any] = []
+
+    def attend(self, cluster: Cluster, access: Access, names: Names) -> None:
+        """Look after a cluster from now on, with the credentials of a user who just succeeded."""
+        watch = cluster.watcher
+        if watch is not None:
+            cast("Watch[Any]", watch).access = access
+            return
+        with self._lock:
+            if self._ended or cluster.watcher is not None:
+                return
+            begun: Watch[Any] = Watch(MonitorWorld(cluster, names), cluster, access)
+            cluster.watcher = begun
+            self._watches[begun] = None
+            self._started().call_soon_threadsafe(self._begin, begun)
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None
+
+    def stop(self) -> None:
+        """End the thread now, and start none any more: the interpreter exits."""
+        with self._lock:
+            self._ended = True
+            loop, thread = self._loop, self._thread
+            if loop is not None:
+                loop.call_soon_threadsafe(self._cancel)
+        if thread is not None:
+            thread.join(EXIT_SECONDS)
+
+    def reset(self) -> None:
+        """In the child of a fork: there is no thread, and the parent's loop is not ours."""
+        self._inherited.append((self._loop, self._thread, self._watches))
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+        self._watches = {}
+
+    # ------------------------------------------------------------ the thread
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        """The thread's loop; the caller holds the lock."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="aurora-router-monitor", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def _begin(self, watch: Watch[Any]) -> None:
+        self._watches[watch] = asyncio.get_running_loop().create_task(self._look_after(watch))
+
+    def _cancel(self) -> None:
+        for task in self._watches.values():
+            if task is not None:
+                task.cancel()
+
+    async def _look_after(self, watch: Watch[Any]) -> None:
+        world = cast("MonitorWorld", watch.world)
+        try:
+            while not self._leave(watch):
+                await watch.run()
+        except Exception:  # noqa: BLE001 - a bug here must not end the watch over the other clusters
+            observe.logger.exception("cluster %s: the background watch ended", watch.cluster.name)
+        finally:
+            watch.cluster.watcher = None
+            watch.cluster.unattended()
+            await world.end()
+            await watch.close()
+            self._retire(watch)
+
+    def _leave(self, watch: Watch[Any]) -> bool:
+        """Whether nobody needs a watch. A user who comes at this very moment finds it here, or starts another one."""
+        with self._lock:
+            watch.cluster.watcher = None
+            if watch.wanted:
+                watch.cluster.watcher = watch
+            return watch.cluster.watcher is None
+
+    def _retire(self, watch: Watch[Any]) -> None:
+        """A watch has ended; the last one ends the thread."""
+        with self._lock:
+            self._watches.pop(watch, None)
+            if not self._watches and self._loop is not None:
+                loop, self._loop, self._thread = self._loop, None, None
+                loop.call_soon(loop.stop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """The thread: runs until nothing is left to look after."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+MONITOR = Monitor()
+"""The monitor of this process."""
+
+atexit.register(MONITOR.stop)
+os.register_at_fork(after_in_child=MONITOR.reset)

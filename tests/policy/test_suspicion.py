@@ -1,0 +1,99 @@
+"""When an instance is taken for hung.
+
+The invariants are driven through whole histories: samples, answers, silences, starvation, in any order.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurora_router.policy.options import PROFILES
+from aurora_router.policy.suspicion import (
+    REST_SECONDS,
+    TRANSITIONS,
+    Action,
+    Limits,
+    Signal,
+    State,
+    Suspicion,
+    step,
+    suspicious,
+    waiting_since,
+)
+
+seconds = st.floats(0, 100)
+
+
+def test_only_silence_to_a_ping_cuts():
+    cutting = [pair for pair, (_, action) in TRANSITIONS.items() if action is Action.CUT]
+    assert cutting == [(State.PINGING, Signal.SILENT)]
+
+
+def test_what_is_not_in_the_table_changes_nothing():
+    for state in State:
+        for signal in Signal:
+            if (state, signal) not in TRANSITIONS:
+                assert step(state, signal) == (state, Action.NOTHING)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Signal)), st.floats(0, 2))))
+def test_a_ping_precedes_every_cut_and_pings_are_far_apart(history):
+    suspicion, now, pinged_at, answered_at = Suspicion(), 0.0, None, -100.0
+    for signal, pause in history:
+        now += pause
+        suspicion = suspicion.rested(now) if signal is not Signal.RESTED else suspicion
+        before = suspicion.state
+        suspicion, action = suspicion.after(signal, now)
+        if action is Action.PING:
+            assert pinged_at is None, "one ping at a time"
+            assert now - answered_at >= REST_SECONDS or signal is Signal.RESTED or before is State.QUIET
+            pinged_at = now
+        if action is Action.CUT:
+            assert pinged_at is not None
+            assert signal is Signal.SILENT
+        if before is State.PINGING and suspicion.state is not State.PINGING:
+            pinged_at, answered_at = None, now
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans(), st.booleans()), min_size=1))
+def test_waiting_counts_only_unbroken_and_while_awake(samples):
+    since, now, begun = None, 0.0, None
+    for pause, waits, starved in samples:
+        now += pause
+        since = waiting_since(since, now, waits=waits, starved=starved)
+        if not waits:
+            begun = None
+        elif begun is None or starved:
+            begun = now
+        assert since == begun
+
+
+@given(seconds, seconds, st.floats(0.01, 10))
+def test_suspicious_after_the_grace(since, later, grace):
+    assert suspicious(since, since + later, Limits(grace, 1.0)) is ((since + later) - since >= grace)
+    assert not suspicious(None, since, Limits(grace, 1.0))
+
+
+def test_a_rest_ends_by_time():
+    resting, _ = Suspicion(State.PINGING).after(Signal.ANSWERED, 10.0)
+    assert resting.rested(10.0 + REST_SECONDS / 2).state is State.RESTING
+    assert resting.after(Signal.SUSPECTED, 10.5)[1] is Action.NOTHING
+    assert resting.rested(10.0 + REST_SECONDS).after(Signal.SUSPECTED, 11.0)[1] is Action.PING
+
+
+def test_starvation_clears_without_a_cut():
+    assert Suspicion(State.PINGING).after(Signal.STARVED, 1.0) == (
+        Suspicion(State.RESTING, 1.0 + REST_SECONDS),
+        Action.NOTHING,
+    )
+
+
+@pytest.mark.parametrize(("profile", "bound"), [("default", 2.5), ("aggressive", 0.5), ("patient", 20.0)])
+def test_the_profiles_keep_what_the_documentation_promises(profile, bound):
+    options = PROFILES[profile]
+    limits = Limits(options.hang_grace, options.ping_timeout)
+    assert limits.noticed <= bound
+    assert limits.interval <= 0.25
+    assert limits.lateness < limits.ping
