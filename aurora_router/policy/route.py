@@ -17,6 +17,7 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from aurora_router.errors import InvalidOption
 from aurora_router.model.endpoint import (
     Endpoint,
     EndpointKind,
@@ -69,9 +70,14 @@ class Request:
     verifies_name: bool = False
 
     @property
+    def first(self) -> Address:
+        """The first host given, most often the only one."""
+        return self.given[0]
+
+    @property
     def hostaddr(self) -> str | None:
         """The address that the user named himself, of a single host."""
-        return self.given[0].hostaddr
+        return self.first.hostaddr
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def leads_elsewhere(request: Request) -> bool:
     """Whether the given name may be an alias, so that it is worth to follow its CNAMEs before routing."""
     if len(request.given) > 1 or request.hostaddr is not None:
         return False
-    kind = parse_endpoint(request.given[0].host or "").kind
+    kind = parse_endpoint(request.first.host or "").kind
     return kind in _OWN and (request.options.trust_cname or not request.verifies_name)
 
 
@@ -119,7 +125,7 @@ def route(request: Request, canonical: str | None = None) -> Route:
         request: what was asked for.
         canonical: the name at the end of the CNAMEs of the given one, where `leads_elsewhere`.
     """
-    first = request.given[0]
+    first = request.first
     endpoint = parse_endpoint(first.host or "")
     reasons = [f"{first} is {endpoint.kind.described}"]
     if canonical is not None and canonical != endpoint.host:
@@ -142,15 +148,15 @@ def _role(request: Request, endpoint: Endpoint, reasons: list[str]) -> WantedRol
 
 
 def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mode, str | None]:
+    if request.options.instance is not None:
+        reasons.append("aurora_instance is given")
+        return Mode.PINNED, _domain_of_instances(request, endpoint)
     if len(request.given) > 1:
         reasons.append("several hosts are given: they are the instances")
         return Mode.LIST, None
     if endpoint.kind in _PASSED:
         reasons.append("it does its own routing")
         return Mode.THROUGH, None
-    if request.options.instance is not None and (endpoint.domain or request.options.instance_host):
-        reasons.append("aurora_instance is given")
-        return Mode.PINNED, None if request.options.instance_host is not None else endpoint.domain
     if endpoint.kind is EndpointKind.CLUSTER_CUSTOM:
         reasons.append("its members are known to DNS alone")
         return Mode.NAME, endpoint.domain
@@ -168,6 +174,18 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
         return Mode.INSTANCES, endpoint.domain
     reasons.append("nothing tells how its instances are named (aurora_instance_host would)")
     return Mode.NAME, None
+
+
+def _domain_of_instances(request: Request, endpoint: Endpoint) -> str | None:
+    """Where the one instance that is asked for will be looked for; None: `Options.instance_host` tells."""
+    if request.options.instance_host is not None:
+        return None
+    if len(request.given) > 1 or request.hostaddr is not None or endpoint.domain is None or endpoint.kind in _PASSED:
+        raise InvalidOption(
+            f"aurora_instance={request.options.instance!r}: nothing tells where the instances of {endpoint.host!r} "
+            "are; give the cluster's own endpoint as the only host, or aurora_instance_host"
+        )
+    return endpoint.domain
 
 
 def locate(instance: Instance, route: Route, options: Options) -> Address | None:
