@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
+import random
 import threading
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class Registry:
             cluster = self._clusters.get(key)
             if cluster is None:
                 cluster = Cluster(key, self, threading.Lock(), pinned=request.options.cluster is not None)
-                cluster.turn = secrets.randbelow(1 << 16)  # or every process would begin with the same reader
+                cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
                 if route.mode is Mode.LIST:
                     seeded(cluster, request)
                 self._clusters[key] = cluster
