@@ -17,6 +17,7 @@ from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.options import split
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.dns import Names, names_for
+from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.sources import BY_CHOICE
 
 if TYPE_CHECKING:
@@ -91,14 +92,14 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
 def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tuple[str | None, ...]) -> Call:
     ours, rest = split_conninfo(_SQLALCHEMY.sub("postgresql:", conninfo))
     options, kept = split({**ours, **dict(keywords)})
-    params = conninfo_to_dict(rest, **cast("dict[str, Any]", kept))
+    params = Parameters(conninfo_to_dict(rest, **cast("dict[str, Any]", kept)))
     for name, value in zip(_ENVIRONMENT, environment, strict=True):
         if value is not None and params.get(name) is None and "service" not in params:
             params[name] = value
     attributes = params.pop("target_session_attrs", None)
     if options.role is None and attributes is not None:
         options = replace(options, role=_session_role(str(attributes)))
-    given = _addresses(params)
+    params.given = given = _addresses(params)
     verifies = params.get("sslmode") == "verify-full"
     return Call(Request(given, options, verifies_name=verifies), params)
 

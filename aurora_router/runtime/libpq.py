@@ -10,6 +10,7 @@ from psycopg import pq
 
 from aurora_router.flow.world import DialFailed, Rows, Target
 from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.runtime import passfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,9 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Para
         params["hostaddr"] = ",".join(target.addresses)
     if target.port is not None:
         params["port"] = target.port
+    password = passfile.password(base, target)
+    if password is not None:
+        params["password"] = password
     return params
 
 

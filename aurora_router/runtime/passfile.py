@@ -1,0 +1,106 @@
+"""Passwords from the password file, under the names that the user wrote there.
+
+libpq looks a password up by the host that is dialled (documentation: "The Password File"). An instance is dialled by
+its own name, but what people put into the file is the endpoint that they know. So where the file has nothing for an
+instance, the entry of a host that was given counts: the server is one of that very cluster.
+
+A password given in any other way is not looked up, nor is one where a service file may give it. A file that others may
+read is ignored, as by libpq, which says so itself.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from aurora_router.flow.world import Target
+    from aurora_router.policy.route import Address
+
+DEFAULT_PORT = "5432"
+_FIELD = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
+
+
+class Entry(NamedTuple):
+    """One line of the file; ``*`` in the first four stands for anything."""
+
+    host: str
+    port: str
+    database: str
+    user: str
+    password: str
+
+    def fits(self, host: str, port: str, database: str, user: str) -> bool:
+        """Whether the line is for such a connection."""
+        pairs = zip(self[:4], (host, port, database, user), strict=True)
+        return all(written in {"*", wanted} for written, wanted in pairs)
+
+
+class Parameters(dict[str, Any]):
+    """What is left of a call for libpq, and the hosts that were given.
+
+    Attributes:
+        given: the hosts, under which the user may have filed the password.
+    """
+
+    given: tuple[Address, ...] = ()
+
+
+def password(base: Mapping[str, Any], target: Target) -> str | None:
+    """The password for a target under a name that the user gave; None: there is none, or libpq finds it by itself."""
+    given = base.given if isinstance(base, Parameters) else ()
+    names = [each.host for each in given if each.host and each.host[0] not in "/@"]
+    if not names or target.host in names or _told_otherwise(base):
+        return None
+    user = str(base.get("user") or os.environ.get("PGUSER") or getpass.getuser())
+    database = str(base.get("dbname") or os.environ.get("PGDATABASE") or user)
+    port = str(target.port or os.environ.get("PGPORT") or DEFAULT_PORT)
+    entries = read(path_of(base))
+    if find(entries, target.host or "", port, database, user) is not None:
+        return None
+    filed = (find(entries, each.host, str(each.port or port), database, user) for each in given if each.host)
+    return next((each for each in filed if each is not None), None)
+
+
+def _told_otherwise(base: Mapping[str, Any]) -> bool:
+    """Whether the password comes, or may come, from elsewhere."""
+    given = any(base.get(key) for key in ("password", "service"))
+    return given or any(os.environ.get(variable) for variable in ("PGPASSWORD", "PGSERVICE"))
+
+
+def path_of(base: Mapping[str, Any]) -> Path:
+    """Where the file is: ``passfile=``, ``PGPASSFILE``, or ``~/.pgpass``."""
+    named = base.get("passfile") or os.environ.get("PGPASSFILE")
+    return Path(str(named)) if named else Path(os.environ.get("HOME") or "~").expanduser() / ".pgpass"
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries of a file; none when it is not there, no plain file, or open to group or others."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return []
+        return list(parse(path.read_text(encoding="utf-8", errors="surrogateescape")))
+    except OSError:
+        return []
+
+
+def parse(text: str) -> Iterable[Entry]:
+    r"""``host:port:database:user:password`` by line; ``#`` begins a comment, ``\:`` and ``\\`` stand for themselves."""
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if line.startswith("#"):
+            continue
+        fields = [re.sub(r"\\(.)", r"\1", each) for each in _FIELD.findall(line)[:5]]
+        if len(fields) == 5 and fields[4]:
+            yield Entry(*fields)
+
+
+def find(entries: Iterable[Entry], host: str, port: str, database: str, user: str) -> str | None:
+    """The password of the first entry that fits."""
+    return next((each.password for each in entries if each.fits(host, port, database, user)), None)
