@@ -245,7 +245,8 @@ class Driver:
             QuorumUnavailable: too few nodes took it. It may be in force after all: call again.
         """
         before, after = self.charter.membership, charter.membership
-        handles = [self._handles[member] for member in dict.fromkeys((*before.members, *after.members))]
+        members = dict.fromkeys((*before.members, *after.members))
+        handles = [self._handles[member] for member in members if member in self._handles]
         states = await ask(
             handles,
             lambda handle: handle.adopt(self.epoch, charter),
@@ -256,7 +257,7 @@ class Driver:
         if not before.writes(states) or not after.writes(states):
             raise QuorumUnavailable(f"the charter was not taken by a write quorum (4 of 6): {states.explain()}")
         self.charter = charter
-        self._members = [self._handles[member] for member in after.members]
+        self._members = [self._handles[member] for member in after.members if member in self._handles]
         if self.tracker.change(after):
             self._advanced()
 

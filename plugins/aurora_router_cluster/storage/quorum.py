@@ -15,7 +15,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names, template
-from aurora_router_cluster.errors import EngineError, FailoverImpossibleError
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.extents import PostgresFraming
@@ -28,6 +28,7 @@ from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.local import LocalNode
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
+from aurora_router_cluster.storage.replacement import replace_node
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
 from aurora_router_cluster.storage.wire.errors import WireError
 from aurora_router_cluster.storage.wire.handshake import Login
@@ -73,6 +74,7 @@ class QuorumVolume:
         sync: bool = True,
     ) -> None:
         self._binaries = binaries
+        self._sync = sync
         self._account = account
         self._directory = directory
         self._secret = secrets.token_urlsafe(24)
@@ -215,6 +217,40 @@ class QuorumVolume:
     async def scrub(self) -> list[ScrubReport]:
         """Check the disks of all nodes that run, and refill what is damaged from their peers."""
         return [await node.scrub(self.nodes) for node in self.nodes.values() if node.up]
+
+    async def replace_node(self, old: int) -> int:
+        """Put a new, empty node in the place of `old`, dead or alive, while the log goes on; returns its number.
+
+        Raises:
+            RequestError: there is no such member, or it is being replaced already.
+            EngineError: too few nodes, or the newcomer could not be filled; the old one stays a member.
+        """
+        current, _ = self._opened()
+        members = current.driver.charter.membership.members
+        if old not in members:
+            raise RequestError(f"node {old} is not a member; members are {', '.join(map(str, sorted(members)))}")
+        new = max(self.nodes) + 1
+        newcomer = LocalNode(new, self.nodes[old].zone, self._directory / f"node-{new}", sync=self._sync)
+        newcomer.start()
+        self.nodes[new] = newcomer
+        try:
+            await newcomer.format(current.driver.charter)
+            await replace_node(current.driver, old, new)
+        except ValueError as error:
+            await self._forget(new)
+            raise RequestError(str(error)) from error
+        except StorageError as error:
+            if new not in current.driver.charter.membership.members:
+                await self._forget(new)
+            raise EngineError(f"node {old} could not be replaced: {error}") from error
+        await self._forget(old)
+        return new
+
+    async def _forget(self, number: int) -> None:
+        """Take a node that is no member down for good, and delete its files."""
+        node = self.nodes.pop(number)
+        await node.stop()
+        shutil.rmtree(node.directory, ignore_errors=True)
 
     def status(self) -> dict[str, Any]:
         """Epoch, positions, the six copies, the readers of the log, the timelines."""

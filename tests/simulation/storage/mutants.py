@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router_cluster.storage import driver, opening
+from aurora_router_cluster.storage import driver, opening, replacement
 from aurora_router_cluster.storage.core import gossip, quorum, recovery, replica, segment, tracker
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
@@ -201,6 +201,25 @@ def survey_two_nodes() -> Any:
     return patch.object(opening, "survey", survey)
 
 
+def settle_before_hydration() -> Any:
+    async def hydrate(_driver: Any, _new: int) -> None:
+        """Nobody waits."""
+
+    return patch.object(replacement, "_hydrate", hydrate)
+
+
+def repair_without_checking_damage() -> Any:
+    original = segment.Segment.lose
+
+    def lose(self: Any, start: int) -> None:
+        holder = self.at(start)
+        original(self, start)
+        if holder is not None:
+            self.insert(holder.prev, holder.start, holder.end, holder.place)
+
+    return patch.object(segment.Segment, "lose", lose)
+
+
 MUTANTS = (
     Mutant("a node acknowledges before its disk has it", 6, acknowledge_before_durable),
     Mutant("a node acknowledges what was under way when it promised another epoch", 3, acknowledge_across_a_promise),
@@ -219,5 +238,7 @@ MUTANTS = (
     Mutant("the tail above the durable log is never sent again", 6, never_resend_the_tail),
     Mutant("refused log is written all the same, and counted after a restart", 3, write_before_refusing),
     Mutant("a restart forgets the charter", 4, forget_the_charter_on_restart),
+    Mutant("a newcomer replaces a member before it is hydrated", 5, settle_before_hydration),
+    Mutant("a damaged piece still counts as held", 8, repair_without_checking_damage),
     Mutant("recovery looks at two nodes", 4, survey_two_nodes),
 )

@@ -12,13 +12,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable, QuorumUnavailable, Refused
+from aurora_router_cluster.storage.core.errors import (
+    CorruptLog,
+    NodeUnavailable,
+    QuorumUnavailable,
+    Refused,
+    StorageError,
+)
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.opening import recover
+from aurora_router_cluster.storage.replacement import finish, replace_node, undo
 
 from .framing import TinyFraming, TinyScanner, TinyWriter
 from .loop import run
@@ -49,6 +56,7 @@ class Life:
     weather: Weather
     checked: int
     start: int
+    links: dict[int, Any]
     killed: bool = False
 
 
@@ -78,7 +86,7 @@ class Oracle:
         self.learn(life.checked, bytes(life.writer.log[life.checked - begin : vdl - begin]))
         life.checked = vdl
         whole = [host.number for host in self.hosts if host.disk.damaged or host.holds(0, vdl)]
-        if len(whole) < 4:
+        if not life.driver.tracker.membership.writes(whole):
             raise Violation(f"VDL {vdl}, which only {whole} hold")
         if vdl == self.peak and vdl != self.boundary():
             raise Violation(f"VDL {vdl} is no record boundary")
@@ -142,8 +150,10 @@ class Schedule:
             await self.kill_driver()
         elif x < 0.98:
             await self.rot_and_scrub()
+        elif self.oracle.lives and x < 0.99:
+            await self.replace_a_node()
         elif self.oracle.lives:
-            self.oracle.lives[-1].driver.node_up(self.rnd.randrange(6))
+            self.oracle.lives[-1].driver.node_up(self.rnd.randrange(len(self.hosts)))
 
     def write(self) -> None:
         """The latest writer goes on, or one that does not know that it was replaced."""
@@ -173,13 +183,13 @@ class Schedule:
     def change_weather(self) -> None:
         for life in self.oracle.lives[-2:]:
             share = self.rnd.choice((0.0, 0.2, 0.4, 1.0))
-            life.weather.cut = {i for i in range(6) if self.rnd.random() < share}
+            life.weather.cut = {i for i in range(len(self.hosts)) if self.rnd.random() < share}
             life.weather.loss = self.rnd.choice((0.0, 0.0, 0.1, 0.4))
 
     async def lead(self) -> None:
         """Recover the volume and become its driver; a failure leaves it to the next."""
         rnd = self.rnd
-        weather = Weather({i for i in range(6) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
+        weather = Weather({i for i in range(len(self.hosts)) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
         links = self.links(weather)
         try:
             opened = await self.parts.recover(links, TinyFraming())
@@ -190,27 +200,27 @@ class Schedule:
         if opened.point < self.oracle.peak:
             raise Violation(f"epoch {opened.epoch} begins at {opened.point}: {self.oracle.peak} was durable")
         driver = self.parts.driver(links, opened, TinyFraming())
-        await self._begin(driver, opened.point, weather)
+        await self._begin(driver, opened.point, weather, links)
 
-    async def _begin(self, driver: Driver, point: int, weather: Weather) -> None:
+    async def _begin(self, driver: Driver, point: int, weather: Weather, links: dict[int, Any]) -> None:
         for other in self.oracle.lives:
             if other.driver.epoch < driver.epoch and other.driver.durable > point:
                 raise Violation(f"epoch {driver.epoch} begins at {point}: epoch {other.driver.epoch} reported more")
-        life = Life(driver, TinyWriter(point, self.rnd), weather, point, point)
+        life = Life(driver, TinyWriter(point, self.rnd), weather, point, point, links)
         if self.oracle.lives and self.oracle.lives[-1].driver.epoch > driver.epoch:
             return  # another recovery was faster to finish, and has fenced this one
         self.oracle.lives.append(life)
         driver.on_durable.append(lambda: self.oracle.advanced(life))
         driver.start()
-        self._check_copies(driver.epoch, point)
+        self._check_copies(driver.epoch, point, driver.charter.membership)
         self.oracle.learn(BASE, await self._read_all(life, point))
         if self.oracle.peak == point != self.oracle.boundary():
             raise Violation(f"epoch {driver.epoch} begins at {point}, in the middle of a record")
 
-    def _check_copies(self, epoch: int, point: int) -> None:
+    def _check_copies(self, epoch: int, point: int, membership: Membership) -> None:
         """When a volume opens, four disks hold everything, whether their machines run or not."""
         whole = [host.number for host in self.hosts if host.disk.damaged or host.holds(epoch, point)]
-        if len(whole) < 4 and not any(host.disk_promise() > epoch for host in self.hosts):
+        if not membership.writes(whole) and not any(host.disk_promise() > epoch for host in self.hosts):
             raise Violation(f"epoch {epoch} is open at {point}, which only {whole} hold")
 
     async def _read_all(self, life: Life, point: int) -> bytes:
@@ -238,7 +248,9 @@ class Schedule:
 
     async def give_up_leading(self) -> None:
         """Somebody begins to recover and dies on the way."""
-        weather = Weather({i for i in range(6) if self.rnd.random() < 0.2}, 0.05, self.rnd.choice((0.0, 0.7)))
+        weather = Weather(
+            {i for i in range(len(self.hosts)) if self.rnd.random() < 0.2}, 0.05, self.rnd.choice((0.0, 0.7))
+        )
         task = asyncio.ensure_future(self.parts.recover(self.links(weather), TinyFraming()))
         await asyncio.sleep(self.rnd.random() * self.rnd.choice((0.01, 0.02, 0.04, 0.3)))
         task.cancel()
@@ -257,9 +269,32 @@ class Schedule:
         if self.rnd.random() < 0.5:
             await host.scrub(self.links(Weather()))
 
+    async def replace_a_node(self) -> None:
+        """Begin a replacement, or go on with one that an earlier driver left half done, or undo it."""
+        driver = self.oracle.lives[-1].driver
+        membership = driver.charter.membership
+        try:
+            if membership.settled:
+                await self._begin_replacement(self.oracle.lives[-1], self.rnd.choice(membership.members))
+            else:
+                old, new = next(slot for slot in membership.slots if len(slot) > 1)
+                await (finish(driver, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
+            self.counts["membership changes"] += 1
+        except (StorageError, asyncio.TimeoutError, ValueError):
+            self.counts["failed membership changes"] += 1
+
+    async def _begin_replacement(self, life: Life, old: int) -> None:
+        newcomer = Host(len(self.hosts), self.rnd, self.parts.node)
+        self.hosts.append(newcomer)
+        assert newcomer.node is not None
+        await newcomer.node.format(life.driver.charter)
+        for other in self.oracle.lives:
+            other.links[newcomer.number] = Link(newcomer, other.weather, self.rnd)
+        await replace_node(life.driver, old, newcomer.number, 1.0)
+
     async def kill_driver(self) -> None:
         life = self.oracle.lives[-1]
-        life.weather.cut = set(range(6))
+        life.weather.cut = set(range(len(self.hosts)))
         life.killed = True
         await life.driver.close()
 
@@ -306,16 +341,17 @@ class Schedule:
         raise Violation(f"healed, but {life.driver.tracker.received} never becomes durable: {life.driver.tracker.vcl}")
 
     async def _wait_equal(self, life: Life) -> None:
-        for _ in range(60):
-            scls = [host.node.replica.segment(0).scl for host in self.hosts if host.node]
-            current = [host.node.replica.admits(life.driver.epoch) for host in self.hosts if host.node]
+        members = [self.hosts[member] for member in life.driver.charter.membership.members]
+        for _ in range(80):
+            scls = [host.node.replica.segment(0).scl for host in members if host.node]
+            current = [host.node.replica.admits(life.driver.epoch) for host in members if host.node]
             received = life.driver.tracker.received
             if all(current) and life.driver.tracker.vcl == received and set(scls) == {received}:
                 break
             await asyncio.sleep(0.05)
         else:
             raise Violation(f"healed, but not whole: {scls} of {received}, in the epoch: {current}")
-        for host in self.hosts:
+        for host in members:
             assert host.node is not None
             data = host.node.read(0, BASE, len(self.oracle.truth))
             if data != bytes(self.oracle.truth):

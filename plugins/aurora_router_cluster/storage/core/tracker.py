@@ -102,6 +102,14 @@ class Tracker:
         """What `node` has acknowledged of `group` in this epoch, in bytes; -1: nothing."""
         return self._scls.get(group, {}).get(node, -1)
 
+    def complete(self) -> dict[int, int]:
+        """Group -> PGCL: how far each group has met its write quorum, in bytes."""
+        return dict(self._pgcl)
+
+    def holds(self, node: int, ends: dict[int, int]) -> bool:
+        """Whether `node` has acknowledged each group up to the given end."""
+        return all(self.scl(node, group) >= end for group, end in ends.items())
+
     def behind(self, node: int) -> list[int]:
         """The groups of which `node` misses something that was handed out, as far as acknowledged."""
         ends = {group: end for end, group in self._outstanding}

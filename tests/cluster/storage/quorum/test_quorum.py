@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from aurora_router_cluster.errors import EngineError, FailoverImpossibleError
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from tests.cluster.storage.quorum.support import until, value
 
 pytestmark = pytest.mark.cluster
@@ -150,6 +150,39 @@ async def test_a_flipped_byte_is_found_and_refilled_and_never_served(cluster):
     await up(cluster, 0, 1)
     await until(lambda: whole(cluster), "all six have everything after a restart")
     await connection.execute("insert into t values (0)")
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
+async def test_a_node_is_replaced_under_load(cluster, alive):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    await connection.execute("insert into t select generate_series(1, 20000)")
+    if not alive:
+        await down(cluster, 3)
+    done = asyncio.Event()
+    load = asyncio.create_task(keep_inserting(connection, done))
+    new = await cluster.volume.replace_node(3)
+    done.set()
+    inserted = await load
+    status = cluster.volume.status()
+    assert status["membership"] == {"slots": [[0], [1], [2], [new], [4], [5]], "joining": [], "version": 4}
+    assert [node["node"] for node in status["nodes"]] == [0, 1, 2, 4, 5, new]
+    await until(lambda: whole(cluster), "the newcomer is whole")
+    await down(cluster, 0, 1)
+    cluster.writer.kill()
+    await cluster.fail_over(cluster.engines["reader-1"])
+    connection = await cluster.connect()
+    assert await value(connection, "select count(*) from t") == 20000 + inserted
+    with pytest.raises(RequestError, match="not a member"):
+        await cluster.volume.replace_node(3)
+
+
+async def keep_inserting(connection, done: asyncio.Event) -> int:
+    inserted = 0
+    while not done.is_set():
+        await connection.execute("insert into t values (-1)")
+        inserted += 1
+    return inserted
 
 
 async def test_a_writer_that_was_promoted_too_early_is_refused(cluster):

@@ -1,0 +1,78 @@
+"""Replacing a storage node under load: a membership change in steps, each of which can be undone.
+
+1. the newcomer becomes a second candidate of the old node's slot: from now on writes need 4/6 with either of them;
+2. it is *hydrated* from its peers, while the log goes on;
+3. when it holds all that is durable, and that meets the write quorum of every combination, it counts for reads;
+4. the old node is dismissed.
+
+Nothing is thrown away before the newcomer is complete, and until step 4 `undo` leads back to the old node.
+(SIGMOD 2018 paper on Aurora, section 4.1; ``core.quorum`` has the sets.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.errors import Fenced, QuorumUnavailable
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.storage.driver import Driver
+
+POLL_SECONDS = 0.02
+
+
+async def replace_node(driver: Driver, old: int, new: int, timeout: float = 60.0) -> None:
+    """Let `new`, a formatted and empty node that the driver has a handle of, take the place of `old`.
+
+    Args:
+        driver: of the current epoch.
+        old: a member, dead or alive.
+        new: the newcomer.
+        timeout: seconds for the hydration; then the change is undone.
+
+    Raises:
+        ValueError: `old` is not a member in rest, or `new` is one already.
+        Fenced: a later epoch has taken over; it finds the change half done and can finish or undo it.
+        QuorumUnavailable: too few nodes, or the newcomer could not be hydrated in time.
+    """
+    await driver.change_membership(driver.charter.membership.replacing(old, new))
+    try:
+        await finish(driver, new, timeout)
+    except asyncio.TimeoutError:
+        await undo(driver, old)
+        raise QuorumUnavailable(f"node {new} was not hydrated within {timeout:g} s; node {old} stays") from None
+
+
+async def finish(driver: Driver, new: int, timeout: float = 60.0) -> None:
+    """Go on with a replacement that was begun, perhaps by the driver of an earlier epoch.
+
+    Raises:
+        asyncio.TimeoutError: the newcomer could not be hydrated in `timeout` seconds; the state stays as it is.
+        ValueError: no replacement by `new` is under way.
+        Fenced, QuorumUnavailable: as `replace_node`.
+    """
+    if new in driver.charter.membership.joining:
+        await asyncio.wait_for(_hydrate(driver, new), timeout)
+        await driver.change_membership(driver.charter.membership.hydrated(new))
+    await driver.change_membership(driver.charter.membership.settling(new))
+
+
+async def undo(driver: Driver, old: int) -> None:
+    """Dismiss the newcomer in the slot of `old`, whatever step the replacement was at.
+
+    Raises:
+        ValueError: no replacement of `old` is under way.
+        Fenced, QuorumUnavailable: as `replace_node`.
+    """
+    await driver.change_membership(driver.charter.membership.settling(old))
+
+
+async def _hydrate(driver: Driver, new: int) -> None:
+    """Wait until the newcomer holds all that was durable when it joined."""
+    goal = driver.tracker.complete()
+    while not driver.tracker.holds(new, goal):
+        if driver.fenced:
+            raise Fenced(f"epoch {driver.epoch} is over; node {new} is not hydrated yet")
+        driver.node_up(new)
+        await asyncio.sleep(POLL_SECONDS)
