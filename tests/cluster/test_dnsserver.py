@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import dns.asyncquery
@@ -99,7 +100,8 @@ async def test_close_ends_an_idle_tcp_client():
     while not server._clients:  # noqa: ASYNC110 - a test may poll
         await asyncio.sleep(0.001)
     await server.close()
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    with contextlib.suppress(ConnectionResetError):  # what it had sent was not read to the end
+        assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
 
 
