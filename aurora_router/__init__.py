@@ -1,24 +1,35 @@
 """Connection routing for Amazon Aurora: the right instance, kept right, with psycopg's own connections."""
 
 from aurora_router._version import __version__
+from aurora_router.checking import check
 from aurora_router.connection import AsyncConnection, Connection, Placement, connect
 from aurora_router.errors import (
     Attempt,
     AuroraRouterError,
+    FailoverError,
     InvalidOption,
     MalformedHost,
     NameNotResolved,
     NameNotVerifiable,
     NoInstanceAvailable,
     RoutingError,
+    StaleConnection,
+    WriterUnavailable,
 )
 from aurora_router.model.event import (
+    Blinded,
     ClaimRefused,
+    ConnectionsCut,
+    Doubted,
     Event,
+    HangRefuted,
+    HangSuspected,
     InstanceAdded,
     InstanceFailed,
     InstanceRemoved,
     RoleChanged,
+    Settled,
+    Starved,
     WriterChanged,
     WriterLost,
 )
@@ -32,10 +43,16 @@ __all__ = [
     "AsyncRouter",
     "Attempt",
     "AuroraRouterError",
+    "Blinded",
     "ClaimRefused",
     "Connection",
+    "ConnectionsCut",
+    "Doubted",
     "Event",
     "Explanation",
+    "FailoverError",
+    "HangRefuted",
+    "HangSuspected",
     "Instance",
     "InstanceAdded",
     "InstanceFailed",
@@ -50,10 +67,15 @@ __all__ = [
     "RoleChanged",
     "Router",
     "RoutingError",
+    "Settled",
+    "StaleConnection",
+    "Starved",
     "View",
     "WriterChanged",
     "WriterLost",
+    "WriterUnavailable",
     "__version__",
+    "check",
     "connect",
     "subscribe",
 ]

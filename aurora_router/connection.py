@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target
+    from aurora_router.model.event import Event
     from aurora_router.model.view import View
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.route import Route
@@ -68,6 +69,11 @@ class Placement:
         return self._cluster.view
 
     @property
+    def trail(self) -> tuple[tuple[float, Event], ...]:
+        """The last events of the cluster, oldest first, each with the monotonic clock's time in seconds."""
+        return tuple(self._cluster.trail)
+
+    @property
     def current(self) -> bool:
         """Whether the instance is still what it was when the connection was made. Costs no round trip."""
         return self.instance is None or self.view.is_current(self.instance, self.generation)
@@ -82,6 +88,8 @@ class _Routed:
 
     placement: Placement | None = None
     """Where the connection is; None for one that was not made by ``connect``."""
+    origin: tuple[str, dict[str, Any]] | None = None
+    """The conninfo and the parameters that ``connect`` was given, to make another one like it."""
 
     waiting_since: float | None = None
     limits = Limits(1.0, 1.0)
@@ -114,6 +122,12 @@ class _Routed:
         returned = not cast("psycopg.Connection[Any]", self).closed  # to its pool, by close_returns
         if placement is not None and placement.instance is not None and not returned:
             placement._cluster.drop(placement.instance, self)  # noqa: SLF001 - a private part of this module
+
+    def discard(self) -> None:
+        """Close the connection for good, whatever pool it belongs to; never waits."""
+        with self.guard:
+            cast("psycopg.Connection[Any]", self).pgconn.finish()
+            self._leave()
 
     def inherited(self) -> None:
         """In the child of a fork: whoever held the guard does not exist here."""
@@ -166,6 +180,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         world = BlockingWorld(open_, call.names)
         placed: Placed[Connection[Row]] = run(place(world, REGISTRY.find, call.request, call.sources))
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
+        placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)
 
     @classmethod
@@ -225,6 +240,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         world = EventLoopWorld(open_, call.names)
         placed: Placed[AsyncConnection[Row]] = await place(world, REGISTRY.find, call.request, call.sources)
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
+        placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)
 
     async def close(self) -> None:

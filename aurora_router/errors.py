@@ -6,10 +6,17 @@
     └── AuroraRouterError                       the root: catches all that is ours, and nothing else
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
+        ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
         └── RoutingError (OperationalError)     psycopg's: whoever retries on that class goes on to do so
-            ├── NoInstanceAvailable             no instance fits the request, or none that fits could be reached
-            ├── NameNotResolved                 a host name has no address
-            └── NameNotVerifiable               sslmode=verify-full would verify a name that only DNS vouches for
+            ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
+            ├── NameNotResolved 08001           a host name has no address
+            ├── CommitOutcomeUnknown 08007      COMMIT got no answer, and what became of it can not be told
+            ├── NameNotVerifiable               sslmode=verify-full would verify a name that only DNS vouches for
+            └── FailoverError 08006             what failed because the cluster changed, or is changing
+                ├── WriterUnavailable 08001     (also a NoInstanceAvailable) no writer confirmed itself in time
+                └── StaleConnection 08003       a pool's connection whose instance is not what it was
+
+The five characters are the SQLSTATE (PostgreSQL documentation, appendix A), as the attribute ``sqlstate``.
 
 Errors of the server and of libpq stay what they are: a wrong password is psycopg's `OperationalError`, a duplicate
 key its `UniqueViolation`. What a `RoutingError` adds is what was tried (`attempts`) and what was known (`view`).
@@ -26,6 +33,8 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from aurora_router.model.event import Event
+    from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
 
 
@@ -76,9 +85,17 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
     Attributes:
         attempts: what was tried, in order.
         view: the cluster as it was known when the error was raised; None when nothing was known.
+        trail: the last events of the cluster, oldest first, each with the monotonic clock's time in seconds.
     """
 
-    def __init__(self, message: str, *, attempts: Sequence[Attempt] = (), view: View | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        attempts: Sequence[Attempt] = (),
+        view: View | None = None,
+        trail: Sequence[tuple[float, Event]] = (),
+    ) -> None:
         told = [f"- {attempt}{times}" for attempt, times in _grouped(attempts)]
         if len(told) > _TOLD:
             told = [f"- ({len(told) - _TOLD} earlier ones)", *told[-_TOLD:]]
@@ -86,15 +103,59 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
         super().__init__("\n".join(lines))
         self.attempts = tuple(attempts)
         self.view = view
+        self.trail = tuple(trail)
 
 
 class NoInstanceAvailable(RoutingError):
     """No instance of the cluster fits the request, or none that fits could be reached in time."""
 
+    sqlstate = "08001"
+
 
 class NameNotResolved(RoutingError):
     """A host name has no address, or no name server answered."""
 
+    sqlstate = "08001"
+
+
+class FailoverError(RoutingError):
+    """Something failed because the cluster changed, or is changing.
+
+    Attributes:
+        before: the cluster as it was known when the work began; `view` is what is known now.
+    """
+
+    sqlstate = "08006"
+    before: View | None = None
+
+
+class WriterUnavailable(FailoverError, NoInstanceAvailable):
+    """No writer confirmed itself in time: the failover takes longer than ``aurora_failover_timeout``."""
+
+    sqlstate = "08001"
+
+
+class StaleConnection(FailoverError):
+    """A connection that a pool keeps is of no use any more: it was lost, or its instance is not what it was."""
+
+    sqlstate = "08003"
+
 
 class NameNotVerifiable(RoutingError):
     """Under ``sslmode=verify-full`` the name to verify would come from DNS, which proves nothing."""
+
+
+class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
+    """The work of ``run_transaction`` ended its transaction itself, or swallowed the error that made it fail."""
+
+
+class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
+    """The answer to COMMIT was lost, and it can not be told (yet) whether the transaction committed.
+
+    Attributes:
+        ticket: to ask again later, by ``Router.outcome_of``; None where there is no way to ask.
+    """
+
+    def __init__(self, message: str, *, ticket: Ticket | None = None) -> None:
+        super().__init__(message)
+        self.ticket = ticket

@@ -15,7 +15,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
-from aurora_router.errors import Attempt, InvalidOption, NameNotResolved, NameNotVerifiable, NoInstanceAvailable
+from aurora_router.errors import (
+    Attempt,
+    InvalidOption,
+    NameNotResolved,
+    NameNotVerifiable,
+    NoInstanceAvailable,
+    WriterUnavailable,
+)
 from aurora_router.flow.learn import PERMISSION_DENIED, ask_standby, ask_topology
 from aurora_router.flow.world import ConnT, DialFailed, Placed, Target, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
@@ -58,6 +65,7 @@ class Connecting(Generic[ConnT]):
         self.attempts: list[Attempt] = []
         self.doubt = False
         self._started = world.now()
+        self._before = cluster.view
         self._alive = False
         self._last: BaseException | None = None
         self._asked: list[str] = []
@@ -311,9 +319,13 @@ class Connecting(Generic[ConnT]):
 
     async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
         target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
+        started = self.world.now()
         connection = await self._dial(target, None if isinstance(seed, Address) else seed)
+        latency = self.world.now() - started
         try:
-            return connection, await self._recognise(connection, target)
+            instance = await self._recognise(connection, target)
+            self.cluster.succeeded(instance.id, latency)
+            return connection, instance
         except BaseException:
             await self.world.discard(connection)
             raise
@@ -489,8 +501,9 @@ class Connecting(Generic[ConnT]):
             with cluster.lock:
                 cluster.reserve(instance.id)
         try:
+            target = await self._located(instance)
             started = self.world.now()
-            connection = await self._dial(await self._located(instance), instance)
+            connection = await self._dial(target, instance)
             cluster.succeeded(instance.id, self.world.now() - started)
             return connection
         finally:
@@ -545,7 +558,12 @@ class Connecting(Generic[ConnT]):
             f"connected within {self._patience():g} s: {self._last}. "
             f"Known: {_known(self.cluster)}. Tried:"
         )
-        return NoInstanceAvailable(message, attempts=self.attempts, view=self.cluster.view)
+        known = self.cluster.view
+        kind = WriterUnavailable if self.route.role is WantedRole.WRITER and self._before.known else NoInstanceAvailable
+        error = kind(message, attempts=self.attempts, view=known, trail=tuple(self.cluster.trail))
+        if isinstance(error, WriterUnavailable):
+            error.before = self._before
+        return error
 
     def _cause(self) -> BaseException | None:
         return self._last if not isinstance(self._last, _Unplaced) else self._last.__cause__

@@ -9,6 +9,7 @@ duplicate is made the number is checked too, since closing the duplicate of a fi
 from __future__ import annotations
 
 import os
+import select
 import socket
 import stat
 from typing import Any, NamedTuple
@@ -57,3 +58,13 @@ def shut_down(fd: int, known: SocketId) -> bool:
     except OSError:
         return False
     return True
+
+
+_ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+
+
+def ended(fd: int) -> bool:
+    """Whether the other end has closed a connection, as far as is known here already; asks nobody."""
+    poll = select.poll()
+    poll.register(fd, _ENDED)
+    return any(flags & _ENDED for _, flags in poll.poll(0))

@@ -1,8 +1,9 @@
 """The dialects behind ``postgresql+aurora://``, for `create_engine` and `create_async_engine`.
 
-They are SQLAlchemy's psycopg dialects in everything but the making of a connection. What is made is psycopg's own
-class, so isolation levels, server-side cursors, type adaptation and exceptions are the stock dialect's by inheritance,
-and ``dialect.driver`` goes on saying ``psycopg`` to whoever decides by it: it names the driver, not who placed it.
+They are SQLAlchemy's psycopg dialects in everything but the making of a connection and the check at its checkout. What
+is made is psycopg's own class, so isolation levels, server-side cursors, type adaptation and exceptions are the stock
+dialect's by inheritance, and ``dialect.driver`` goes on saying ``psycopg`` to whoever decides by it: it names the
+driver, not who placed it.
 
 The query of the URL, like ``connect_args``, takes what libpq takes and every ``aurora_…`` option. Options are read at
 the first connect, where `aurora_router.InvalidOption` comes out as it is.
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 
 import aurora_router
+from aurora_router_sqlalchemy.checkout import guard
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
 
@@ -42,6 +44,11 @@ class AuroraDialect(PGDialect_psycopg):
         """The dialect that `create_async_engine` takes for the same URL."""
         return AuroraAsyncDialect
 
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """Let the engine's pool refuse stale connections."""
+        guard(engine)
+
 
 class AuroraAsyncDialect(PGDialectAsync_psycopg):
     """``postgresql+aurora`` under `create_async_engine`: its connections are `aurora_router.AsyncConnection`."""
@@ -57,3 +64,8 @@ class AuroraAsyncDialect(PGDialectAsync_psycopg):
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
         """This very dialect."""
         return cls
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """Let the engine's pool refuse stale connections."""
+        guard(engine)

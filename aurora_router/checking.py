@@ -1,0 +1,97 @@
+"""Whether a connection that a pool kept may still be used: known without a round trip.
+
+Each instance has a generation, which grows when its role changes or it is declared failed. A connection remembers the
+one that it was made in, so a look at the view tells whether it is stale; a look at the socket tells whether the other
+end hung up.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast, overload
+from weakref import WeakKeyDictionary
+
+import psycopg
+
+from aurora_router.connection import AsyncConnection, Connection
+from aurora_router.errors import StaleConnection
+from aurora_router.runtime import sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+
+class _Nothing:
+    """An awaitable that is done."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield
+
+
+_NOTHING = _Nothing()
+
+DRAIN_SECONDS = 1.0
+"""A pool replaces all that lies idle in it at most this often."""
+_drained_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+
+@overload
+def check(connection: psycopg.AsyncConnection[Any]) -> Awaitable[None]: ...
+@overload
+def check(connection: psycopg.Connection[Any]) -> None: ...
+def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Awaitable[None] | None:
+    """Refuse a connection that is stale; for ``psycopg_pool``: ``ConnectionPool(…, check=aurora_router.check)``.
+
+    Asks nobody: it compares what is known. A stale connection is closed, and its ``psycopg_pool`` told to replace those
+    that lie idle as well (it would otherwise try them one by one, with growing pauses). The result of an
+    `AsyncConnection` may be awaited, as its pool does.
+
+    Raises:
+        StaleConnection: it was lost, or its instance has another role than it had, failed, or left the cluster.
+    """
+    reason = stale(connection)
+    if reason is None:
+        return _NOTHING if isinstance(connection, psycopg.AsyncConnection) else None
+    placement = getattr(connection, "placement", None)
+    error = StaleConnection(reason)
+    if placement is not None:
+        error = StaleConnection(reason, view=placement.view, trail=placement.trail)
+        cast("Connection[Any]", connection).discard()
+    drain = _drain_of(getattr(connection, "_pool", None))
+    if isinstance(connection, psycopg.AsyncConnection) and drain is not None:
+        return _drained(drain, error)
+    if drain is not None:
+        drain()
+    raise error
+
+
+async def _drained(drain: Callable[[], Any], error: StaleConnection) -> None:
+    await drain()
+    raise error
+
+
+def _drain_of(pool: Any) -> Callable[[], Any] | None:
+    """How to let a pool replace what lies idle in it; None: it can't (before 3.3), or did so a moment ago."""
+    drain: Callable[[], Any] | None = getattr(pool, "drain", None)
+    now = time.monotonic()
+    if drain is None or now - _drained_at.get(pool, -DRAIN_SECONDS) < DRAIN_SECONDS:
+        return None
+    _drained_at[pool] = now
+    return drain
+
+
+def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str | None:
+    """Why a connection is not to be used any more; None: it may be. A connection of psycopg's own class always may."""
+    if connection.closed:
+        return "the connection was lost"
+    if not isinstance(connection, (Connection, AsyncConnection)) or connection.placement is None:
+        return None
+    placement = connection.placement
+    if not placement.current:
+        known = placement.view.instances.get(placement.instance or "")
+        now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
+        return f"the connection to {placement.instance} is stale: the instance {now}"
+    if sockets.ended(connection.pgconn.socket):
+        return f"{placement.instance or 'the server'} has ended the connection"
+    return None

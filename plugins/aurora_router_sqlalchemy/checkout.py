@@ -1,0 +1,29 @@
+"""The pool's checkout hook: a stale connection is replaced before anybody gets it, without a round trip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, exc
+
+import aurora_router
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def guard(engine: Engine) -> None:
+    """Let an engine's pool, and every pool that takes its place, refuse stale connections."""
+    event.listen(engine, "checkout", _refuse_stale)
+
+
+def _refuse_stale(dbapi_connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
+    """Tell the pool to replace a connection whose instance is not what it was.
+
+    Raises:
+        DisconnectionError: it is stale.
+    """
+    try:
+        aurora_router.check(record.driver_connection)
+    except aurora_router.StaleConnection as error:
+        raise exc.DisconnectionError(str(error)) from error

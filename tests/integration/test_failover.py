@@ -1,0 +1,169 @@
+"""Failovers of a real cluster: noticed, survived, and no stale connection handed out again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import psycopg
+import pytest
+
+import aurora_router
+from aurora_router.pool import AsyncConnectionPool, ConnectionPool
+
+pytestmark = pytest.mark.cluster
+
+POOL = 20
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def cluster(aurora_cluster_factory):
+    return aurora_cluster_factory(readers=2)
+
+
+def until(condition, what: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.02)
+
+
+def writes(cluster, conn) -> str:
+    """Write, reconnecting as often as it takes; returns the instance that took it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            conn.execute("INSERT INTO ledger VALUES (1)")
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            conn.close()
+            conn = aurora_router.connect(cluster.conninfo(), autocommit=True)
+        else:
+            instance = conn.placement.instance
+            conn.close()
+            return instance
+
+
+@pytest.fixture
+def events():
+    seen = []
+    end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
+    yield seen
+    end()
+
+
+def of(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_a_lost_writer_is_replaced_and_never_handed_out_again(cluster, fault, events):
+    with ConnectionPool(cluster.conninfo(), min_size=POOL, max_size=POOL, kwargs={"autocommit": True}) as pool:
+        pool.wait()
+        with pool.connection() as conn:
+            conn.execute("CREATE TABLE ledger (n int)")
+        with aurora_router.connect(cluster.conninfo("reader"), autocommit=True) as reader:
+            old = cluster.writer
+            conn = aurora_router.connect(cluster.conninfo(), autocommit=True)
+            getattr(cluster, fault)(old)
+            new = writes(cluster, conn)
+            assert new != old
+            handed = [pool.getconn() for _ in range(POOL)]
+            assert {each.placement.instance for each in handed} == {new}
+            for each in handed:
+                pool.putconn(each)
+            if reader.placement.instance != new:
+                assert reader.execute("SELECT 1").fetchone() == (1,), "a reader that stayed up raises nothing"
+    assert bool(of(events, aurora_router.HangSuspected)) is (fault == "freeze")
+    assert of(events, aurora_router.Settled)
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze", "failover"])
+def test_sqlalchemy_replaces_stale_connections_at_checkout(cluster, fault):
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    engine = sqlalchemy.create_engine(cluster.url(), pool_size=POOL, isolation_level="AUTOCOMMIT")
+    held = [engine.connect() for _ in range(POOL)]
+    held[0].exec_driver_sql("CREATE TABLE ledger (n int)")
+    for each in held:
+        each.close()
+    old = cluster.writer
+    if fault == "failover":
+        cluster.failover()
+    else:
+        getattr(cluster, fault)(old)
+    new = writes(cluster, aurora_router.connect(cluster.conninfo(), autocommit=True))
+    assert new != old
+    for _ in range(POOL):
+        held = [engine.connect() for _ in range(POOL)]
+        assert {each.connection.driver_connection.placement.instance for each in held} == {new}
+        for each in held:
+            each.exec_driver_sql("INSERT INTO ledger VALUES (2)")
+            each.close()
+    engine.dispose()
+
+
+async def test_asyncio_pool_and_waiting_tasks(cluster):
+    async with AsyncConnectionPool(
+        cluster.conninfo(), min_size=4, max_size=4, kwargs={"autocommit": True}, open=False
+    ) as pool:
+        await pool.wait()
+        async with pool.connection() as conn:
+            await conn.execute("CREATE TABLE ledger (n int)")
+            old = conn.placement.instance
+        stuck = await aurora_router.AsyncConnection.connect(cluster.conninfo(), autocommit=True)
+        await asyncio.to_thread(cluster.freeze, old)
+        with pytest.raises(psycopg.OperationalError):
+            await stuck.execute("INSERT INTO ledger VALUES (3)")
+        await stuck.close()
+        async with pool.connection() as conn:
+            await conn.execute("INSERT INTO ledger VALUES (4)")
+            assert conn.placement.instance != old
+
+
+def test_who_waits_is_woken_by_the_new_writer(cluster):
+    """Fifty threads wait for a writer at once, and all of them get the new one."""
+    with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
+        old = conn.placement.instance
+        cluster.kill(old)
+        found: list[str] = []
+
+        def work() -> None:
+            with aurora_router.connect(cluster.conninfo(), autocommit=True) as own:
+                found.append(own.placement.instance)
+
+        threads = [threading.Thread(target=work) for _ in range(50)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join(PATIENCE)
+        assert len(found) == 50
+        assert old not in found
+
+
+def test_readers_do_not_wait_for_a_writer(cluster):
+    with aurora_router.connect(cluster.conninfo("reader")) as first:
+        cluster.kill(cluster.writer, hold=True)
+        with aurora_router.connect(cluster.conninfo("reader")) as second:
+            assert second.execute("SELECT pg_is_in_recovery()").fetchone() in {(True,), (False,)}
+        assert first.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_failover_that_lasts_too_long_is_told_with_its_trail(aurora_cluster_factory):
+    cluster = aurora_cluster_factory(readers=1, auto=False)
+    conninfo = cluster.conninfo(aurora_failover_timeout=1)
+    with aurora_router.connect(conninfo) as conn:
+        cluster.kill(cluster.writer)
+        with pytest.raises(aurora_router.WriterUnavailable) as caught:
+            aurora_router.connect(conninfo)
+        error = caught.value
+        assert error.sqlstate == "08001"
+        assert error.before is not None
+        assert error.before.writer == conn.placement.instance
+        assert any(isinstance(event, aurora_router.Doubted) for _, event in error.trail)
+        assert error.attempts
+        with contextlib.suppress(psycopg.Error):
+            conn.rollback()
