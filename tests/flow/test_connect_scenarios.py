@@ -37,7 +37,8 @@ def play(path, scenario, ground):
 
 def check(outcome, expect, where):
     if "error" in expect:
-        assert type(outcome.error).__name__ == expect["error"], f"{where}: {outcome.error!r}"
+        classes = [each.__name__ for each in type(outcome.error).__mro__]
+        assert expect["error"] in classes, f"{where}: {outcome.error!r}"
         for part in expect.get("says", []):
             assert part in str(outcome.error), f"{where}: {outcome.error}"
     elif outcome.error is not None:
