@@ -6,6 +6,7 @@ from aurora_router.connection import AsyncConnection, Connection, Placement, con
 from aurora_router.errors import (
     Attempt,
     AuroraRouterError,
+    CommitOutcomeUnknown,
     FailoverError,
     InvalidOption,
     MalformedHost,
@@ -14,6 +15,7 @@ from aurora_router.errors import (
     NoInstanceAvailable,
     RoutingError,
     StaleConnection,
+    TransactionEnded,
     WriterUnavailable,
 )
 from aurora_router.model.event import (
@@ -34,8 +36,10 @@ from aurora_router.model.event import (
     WriterLost,
 )
 from aurora_router.model.instance import Instance, Role
+from aurora_router.model.ticket import Ticket
 from aurora_router.model.view import View
 from aurora_router.observe import subscribe
+from aurora_router.policy.outcome import Outcome
 from aurora_router.router import AsyncRouter, Explanation, Router
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "AuroraRouterError",
     "Blinded",
     "ClaimRefused",
+    "CommitOutcomeUnknown",
     "Connection",
     "ConnectionsCut",
     "Doubted",
@@ -62,6 +67,7 @@ __all__ = [
     "NameNotResolved",
     "NameNotVerifiable",
     "NoInstanceAvailable",
+    "Outcome",
     "Placement",
     "Role",
     "RoleChanged",
@@ -70,6 +76,8 @@ __all__ = [
     "Settled",
     "StaleConnection",
     "Starved",
+    "Ticket",
+    "TransactionEnded",
     "View",
     "WriterChanged",
     "WriterLost",

@@ -22,6 +22,8 @@ FIRST_WAIT = 0.05
 """Longest first wait between two rounds of a reconnect, in seconds."""
 LONGEST_WAIT = 1.0
 """Longest wait between two rounds of a reconnect, in seconds."""
+FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
+"""Longest first wait, and longest wait, between two attempts of a transaction, in seconds."""
 
 
 def reconnecting(
@@ -48,5 +50,31 @@ def reconnecting(
         stop=lambda _: left() <= 0.0,
         wait=wait,
         sleep=sleep,
+        reraise=True,
+    )
+
+
+def transacting(
+    world: World[Any], tried: Callable[[], int], left: Callable[[], float], *, retry_on: type[BaseException]
+) -> tenacity.AsyncRetrying:
+    """Attempts of a transaction: exponential waits with full jitter, so that those in conflict part.
+
+    Args:
+        world: gives clock, randomness and sleep.
+        tried: how many attempts counted; one that found a dead connection in a pool does not, and is not waited for.
+        left: seconds for which it makes sense to go on; 0 ends it.
+        retry_on: the exception that asks for another attempt; all others end it.
+    """
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        del state
+        longest = min(LONGEST_REPLAY, left())
+        return full_jitter(tried() - 1, world.random(), base=FIRST_REPLAY, cap=longest) if tried() else 0.0
+
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(retry_on),
+        stop=lambda _: left() <= 0.0,
+        wait=wait,
+        sleep=world.sleep,
         reraise=True,
     )

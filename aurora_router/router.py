@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
+from aurora_router.errors import CommitOutcomeUnknown
 from aurora_router.flow.connect import look, routed
+from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.session import Modes
+from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.policy.balance import select
 from aurora_router.policy.explain import lines
 from aurora_router.policy.route import Mode
@@ -17,13 +21,46 @@ from aurora_router.runtime.call import read_call
 from aurora_router.runtime.eventloop import EventLoopWorld
 from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.registry import REGISTRY
+from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from psycopg.abc import ConnParam
 
     from aurora_router.flow.world import Target
     from aurora_router.model.endpoint import Endpoint, WantedRole
+    from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
+    from aurora_router.policy.options import OutcomeWay
+    from aurora_router.policy.outcome import Outcome
+    from aurora_router.runtime.call import Call
+
+T = TypeVar("T")
+
+
+class Pool(Protocol):
+    """Where blocking connections come from; `psycopg_pool.ConnectionPool` is one."""
+
+    def getconn(self) -> Any:
+        """A connection, idle."""
+        ...
+
+    def putconn(self, conn: Any) -> None:
+        """Take it back, idle, or closed."""
+        ...
+
+
+class AsyncPool(Protocol):
+    """Where asyncio connections come from; `psycopg_pool.AsyncConnectionPool` is one."""
+
+    async def getconn(self) -> Any:
+        """A connection, idle."""
+        ...
+
+    async def putconn(self, conn: Any) -> None:
+        """Take it back, idle, or closed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +90,14 @@ class _Routing:
         self.conninfo = conninfo
         self.options = options
         self._call = read_call(conninfo, options)
+        self._ways: dict[str, OutcomeWay] = {}
+
+    def _role(self, modes: Modes) -> str | None:
+        """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
+        return None if modes.read_only or self._call.request.options.instance is not None else "writer"
+
+    def _resolving(self, world: Any, ticket: Ticket) -> Resolving[Any]:
+        return Resolving(world, REGISTRY.find, self._call.request, self._call.sources, ticket)
 
     def _with(self, options: dict[str, Any]) -> dict[str, Any]:
         """The keywords of a connection: ``role="reader"`` is short for ``aurora_role="reader"``."""
@@ -121,12 +166,86 @@ class Router(_Routing):
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
         call = self._call
-
-        def open_(target: Target, seconds: float) -> Any:
-            return psycopg.connect("", **dial_params(call.params, target, seconds))
-
-        world: BlockingWorld[Any] = BlockingWorld(open_, call.names)
+        world: BlockingWorld[Any] = BlockingWorld(_opening(call), call.names)
         return run(look(world, REGISTRY.find, call.request, call.sources)).view
+
+    def run_transaction(
+        self,
+        work: Callable[[Any], T],
+        *,
+        isolation: str | None = None,
+        read_only: bool | None = None,
+        deferrable: bool | None = None,
+        pool: Pool | None = None,
+        commit: Callable[[], None] | None = None,
+        on_ticket: Callable[[Ticket], None] | None = None,
+    ) -> T:
+        """Run ``work(connection)`` in a transaction that commits once; again only where it is proven not to have.
+
+        A COMMIT whose answer is lost is looked for on the new writer (see ``docs/commit-outcome.md``). Connections
+        lost before COMMIT, serialization failures and deadlocks are tried again, up to
+        ``aurora_transaction_attempts`` times: `work` may run several times, so it should do nothing but SQL.
+
+        Args:
+            work: does its SQL on the connection, and neither commits nor rolls back.
+            isolation: ``READ COMMITTED``, ``REPEATABLE READ`` or ``SERIALIZABLE``; None: as the connection says.
+            read_only: whether it only reads; None: as the connection says.
+            deferrable: whether it waits for a safe snapshot; None: as the connection says.
+            pool: gives and takes the connections (``getconn``, ``putconn``); None: each attempt makes one.
+            commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
+            on_ticket: is given the ticket of each attempt before the work; with it, `outcome_of` can be asked later,
+                also by another process.
+
+        Returns:
+            What the `work` returned that was committed.
+
+        Raises:
+            CommitOutcomeUnknown: it can not be told whether it committed.
+            TransactionEnded: the work ended its transaction, or swallowed the error that made it fail.
+            Exception: what the work or psycopg raised; it did not commit.
+        """
+        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        modes = Modes(_level(isolation), read_only, deferrable)
+
+        async def take() -> Any:
+            return self.connect(role=self._role(modes)) if pool is None else pool.getconn()
+
+        async def give(connection: Any) -> None:
+            connection.close() if pool is None else pool.putconn(connection)
+
+        async def worked(connection: Any) -> T:
+            return work(connection)
+
+        async def committed() -> None:
+            assert commit is not None
+            commit()
+
+        options = self._call.request.options
+        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._ways)
+        finish = None if commit is None else committed
+        return run(Transaction(world, plan, worked, modes, finish, on_ticket).run())
+
+    def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
+        """What became of a transaction of `run_transaction`; waits up to ``aurora_failover_timeout`` for a verdict.
+
+        Returns:
+            Committed or not; in progress or unknown where it can not be told, or not yet.
+
+        Raises:
+            ValueError: there is no ticket in the error.
+        """
+        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        return run(self._resolving(world, _ticket(ticket)).run()).outcome
+
+    @classmethod
+    def of(cls, connection: Connection[Any]) -> Router:
+        """A router with the parameters that a connection was made with.
+
+        Raises:
+            ValueError: it was not made by `Connection.connect`.
+        """
+        conninfo, options = _origin(connection)
+        return cls(conninfo, **options)
 
 
 class AsyncRouter(_Routing):
@@ -148,12 +267,88 @@ class AsyncRouter(_Routing):
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""
         call = self._call
-
-        async def open_(target: Target, seconds: float) -> Any:
-            return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds))
-
-        world: EventLoopWorld[Any] = EventLoopWorld(open_, call.names)
+        world: EventLoopWorld[Any] = EventLoopWorld(_opening_async(call), call.names)
         return (await look(world, REGISTRY.find, call.request, call.sources)).view
+
+    async def run_transaction(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        *,
+        isolation: str | None = None,
+        read_only: bool | None = None,
+        deferrable: bool | None = None,
+        pool: AsyncPool | None = None,
+        commit: Callable[[], Awaitable[None]] | None = None,
+        on_ticket: Callable[[Ticket], None] | None = None,
+    ) -> T:
+        """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
+
+        Cancelled while COMMIT is under way, it closes the connection; `on_ticket` is what lets one ask afterwards.
+        """
+        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        modes = Modes(_level(isolation), read_only, deferrable)
+
+        async def take() -> Any:
+            return await (self.connect(role=self._role(modes)) if pool is None else pool.getconn())
+
+        async def give(connection: Any) -> None:
+            await (connection.close() if pool is None else pool.putconn(connection))
+
+        options = self._call.request.options
+        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._ways)
+        return await Transaction(world, plan, work, modes, commit, on_ticket).run()
+
+    async def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
+        """What became of a transaction of `run_transaction`; see `Router.outcome_of`."""
+        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        return (await self._resolving(world, _ticket(ticket)).run()).outcome
+
+    @classmethod
+    def of(cls, connection: AsyncConnection[Any]) -> AsyncRouter:
+        """A router with the parameters that a connection was made with; see `Router.of`."""
+        conninfo, options = _origin(connection)
+        return cls(conninfo, **options)
+
+
+def _opening(call: Call) -> Callable[[Target, float], Any]:
+    """Makes connections of the library's own."""
+
+    def open_(target: Target, seconds: float) -> Any:
+        return psycopg.connect("", **dial_params(call.params, target, seconds))
+
+    return open_
+
+
+def _opening_async(call: Call) -> Callable[[Target, float], Awaitable[Any]]:
+    async def open_(target: Target, seconds: float) -> Any:
+        return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds))
+
+    return open_
+
+
+def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, dict[str, Any]]:
+    origin: tuple[str, dict[str, Any]] | None = getattr(connection, "origin", None)
+    if origin is None:
+        raise ValueError("the connection was not made by aurora_router, so its parameters are not known")
+    return origin
+
+
+def _level(isolation: str | None) -> str | None:
+    """The isolation level as SQL spells it, refusing what is none: it becomes a part of BEGIN."""
+    if isolation is None:
+        return None
+    try:
+        return psycopg.IsolationLevel[isolation.strip().upper().replace(" ", "_")].name.replace("_", " ")
+    except KeyError:
+        known = ", ".join(level.name.replace("_", " ") for level in psycopg.IsolationLevel)
+        raise ValueError(f"isolation={isolation!r}: the levels are {known}") from None
+
+
+def _ticket(ticket: Ticket | CommitOutcomeUnknown) -> Ticket:
+    found = ticket.ticket if isinstance(ticket, CommitOutcomeUnknown) else ticket
+    if found is None:
+        raise ValueError("the transaction left no ticket, so its outcome can not be asked for")
+    return found
 
 
 def _dial_nothing(target: Target, seconds: float) -> NoReturn:

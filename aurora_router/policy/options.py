@@ -53,6 +53,15 @@ class Source(str, enum.Enum):
     POSTGRESQL = "postgresql"
 
 
+class OutcomeWay(str, enum.Enum):
+    """How ``run_transaction`` finds out what became of a COMMIT without an answer; `policy.outcome` has the theory."""
+
+    AUTO = "auto"
+    LOG = "log"
+    WITNESS = "witness"
+    OFF = "off"
+
+
 class OptionDoc(NamedTuple):
     """What a person should know of one option.
 
@@ -140,6 +149,20 @@ _PING_TIMEOUT = (
     "its connections are shut down. With 1 s a hang is noticed within 2.25 s, and a server that stands still for half "
     "a second, or one under full load, is not cut off."
 )
+_OUTCOME = (
+    "How `run_transaction` finds out what became of a COMMIT that got no answer: by the position in the log, by a "
+    "witness row (`aurora-router outcome install URL`), or not at all. `auto` takes the witness where it is "
+    "installed, else the log position where the server offers it."
+)
+_TERMINATE = (
+    "Whether `run_transaction` ends a backend of its own that still waits for a statement a second after its "
+    "connection was lost: else the server would notice only when its keep-alive does, after hours."
+)
+_ATTEMPTS = "How often `run_transaction` tries at most, the first time included."
+_TRANSACTION_TIMEOUT = (
+    "How long `run_transaction` goes on starting attempts. Twice the failover timeout, so that a transaction which "
+    "meets a failover gets a second chance after it."
+)
 
 _HOSTS = "a template {id}…[:port], or id=host[:port],…"
 _SECONDS = "seconds, 0 or more"
@@ -200,6 +223,17 @@ class Options:
     monitor: bool = field(default=True, metadata=_about(values.truth, "on, off", "off", _MONITOR))
     hang_grace: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "0.5", _HANG_GRACE))
     ping_timeout: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "2", _PING_TIMEOUT))
+    outcome: OutcomeWay = field(
+        default=OutcomeWay.AUTO,
+        metadata=_about(values.choice(OutcomeWay), "auto, log, witness, off", "witness", _OUTCOME),
+    )
+    outcome_terminate: bool = field(default=True, metadata=_about(values.truth, "on, off", "off", _TERMINATE))
+    transaction_attempts: int = field(
+        default=5, metadata=_about(values.count, "a whole number, 1 or more", "3", _ATTEMPTS)
+    )
+    transaction_timeout: float = field(
+        default=120.0, metadata=_about(values.seconds, _SECONDS, "30", _TRANSACTION_TIMEOUT)
+    )
 
     def __post_init__(self) -> None:
         if self.weights and self.balance is not Balance.WEIGHTED:
@@ -222,6 +256,7 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
             refresh=10.0,
             hang_grace=0.15,
             ping_timeout=0.25,
+            transaction_timeout=60.0,
         ),
         # A batch job that would rather wait: ten minutes is what creating a new writer takes without a replica.
         # A hang is noticed within 15.25 s.
@@ -233,6 +268,7 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
             refresh=60.0,
             hang_grace=5.0,
             ping_timeout=10.0,
+            transaction_timeout=1200.0,
         ),
     }
 )

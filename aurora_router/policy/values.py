@@ -87,6 +87,14 @@ def _number(value: object) -> float:
         raise ValueError("is no number") from None
 
 
+def count(value: object) -> int:
+    """A whole number, 1 or more."""
+    written = str(value).strip() if not isinstance(value, bool) else ""
+    if not (written.isascii() and written.isdecimal() and 0 < len(written) <= 6 and int(written) > 0):
+        raise ValueError("is no whole number of 1..999999")
+    return int(written)
+
+
 def weights(value: object) -> tuple[tuple[str, int], ...]:
     """Whole numbers by instance id: ``demo-2=3,demo-3=1`` or a mapping; sorted by id; at least one is above zero."""
     table = tuple((id_, _weight(id_, weight)) for id_, weight in _table(value))

@@ -1,0 +1,196 @@
+"""The messages behind the truth about commits: what is sent, and how the answers are read.
+
+Each is one message of the simple protocol. Functions and operators are qualified: a search_path proves nothing. What
+is put into the text are numbers, ids that were read as such, and ids that we drew.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from aurora_router.model.ticket import Life, Ticket
+from aurora_router.policy.outcome import LogEvidence, WitnessEvidence, XactStatus
+
+if TYPE_CHECKING:
+    from aurora_router.flow.world import Rows
+
+SCHEMA = "aurora_router"
+TABLE = f"{SCHEMA}.witness"
+
+INSTALL = f"""
+BEGIN;
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+CREATE TABLE IF NOT EXISTS {TABLE} (
+  id uuid PRIMARY KEY,
+  at timestamp with time zone NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE {TABLE} IS 'aurora-router: one row for each transaction whose outcome can be asked for';
+CREATE INDEX IF NOT EXISTS witness_at ON {TABLE} USING brin (at);
+GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;
+GRANT INSERT ON {TABLE} TO PUBLIC;
+COMMIT
+"""
+"""Anybody may insert: an id that nobody knows harms nobody. Nobody but the owner reads or deletes."""
+
+UNINSTALL = f"BEGIN; DROP TABLE IF EXISTS {TABLE}; DROP SCHEMA IF EXISTS {SCHEMA}; COMMIT"
+
+FLUSHING_EMIT = 170000
+"""From this server version on, ``pg_logical_emit_message`` can flush what it wrote."""
+
+LACKING = frozenset({"42P01", "3F000", "42501", "42883", "0A000"})
+"""SQLSTATEs that say: no such table, schema, right or function here."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
+  (pg_catalog.date_part('epoch', pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+  (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
+    OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"""
+_LIFE = """(SELECT system_identifier FROM pg_catalog.pg_control_system()),
+  pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
+  pg_catalog.pg_last_wal_replay_lsn()"""
+_RESOLVE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit TO on"
+
+
+def prune(seconds: float) -> str:
+    """Delete witness rows that are older than `seconds`."""
+    age = "pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => "
+    return f"DELETE FROM {TABLE} WHERE at OPERATOR(pg_catalog.<) ({age}{seconds:f}))"  # noqa: S608 - a number
+
+
+PROBE = f"""
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+  WHERE n.nspname OPERATOR(pg_catalog.=) '{SCHEMA}' AND c.relname OPERATOR(pg_catalog.=) 'witness'
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT'))
+"""  # noqa: S608 - constants
+"""Whether the witness table is there and may be used."""
+
+
+# ---------------------------------------------------------------- the first message of a transaction
+
+
+def begin(modes: str) -> str:
+    """Begin a transaction of these modes; in one message with what follows it."""
+    return f"BEGIN {modes}".rstrip()
+
+
+def log_mark(server_version: int) -> str:
+    """Put the xid into the log, and say where, in which life."""
+    flush = ", true" if server_version >= FLUSHING_EMIT else ""
+    return f"""SELECT {_COMMON},
+  pg_catalog.pg_logical_emit_message(true, 'aurora_router', ''{flush}) OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
+  pg_catalog.current_setting('restart_after_crash'),
+  {_LIFE}"""
+
+
+def log_ticket(rows: Rows, server_version: int) -> Ticket:
+    """The ticket out of the answer to `log_mark`."""
+    xid, pid, began, started, lsn, restarts, *life = map(_given, rows[0][:8])
+    held = server_version >= FLUSHING_EMIT or restarts == "off"
+    return Ticket(
+        int(xid), int(pid), int(began), int(started), _life(life, started, rows[0][8]), lsn=int(lsn), held=held
+    )
+
+
+def witness_mark(id_: str) -> str:
+    """Leave a witness row as the transaction's first write."""
+    return f"INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}'); SELECT {_COMMON}"  # noqa: S608 - checked
+
+
+def witness_ticket(rows: Rows, id_: str) -> Ticket:
+    """The ticket out of the answer to `witness_mark`."""
+    xid, pid, began, started = map(_given, rows[0])
+    return Ticket(int(xid), int(pid), int(began), int(started), witness=id_)
+
+
+# ---------------------------------------------------------------- its last message
+
+
+def commit(ticket: Ticket | None) -> str:
+    """Commit, if the transaction is still the one of the ticket: else the division fails, and COMMIT is not run."""
+    if ticket is None:
+        return "COMMIT"
+    own = f"pg_catalog.pg_current_xact_id() OPERATOR(pg_catalog.=) '{ticket.xid:d}'::pg_catalog.xid8"
+    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {own} THEN 1 ELSE 0 END; COMMIT"
+
+
+# ---------------------------------------------------------------- asking for the outcome
+
+
+def ask_log(ticket: Ticket) -> str:
+    """Ask by the log position; the emitted message is the barrier, and its xid is above all that were assigned."""
+    xid = f"'{ticket.xid:d}'::pg_catalog.xid8"
+    return f"""{_RESOLVE};
+SELECT CASE WHEN {xid} OPERATOR(pg_catalog.<) pg_catalog.pg_current_xact_id()
+    THEN coalesce(pg_catalog.pg_xact_status({xid}), 'forgotten') ELSE 'future' END,
+  pg_catalog.pg_last_xact_replay_timestamp() IS NOT NULL,
+  (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
+    OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+  pg_catalog.pg_logical_emit_message(true, 'aurora_router', 'barrier'), {_LIFE};
+COMMIT"""
+
+
+def log_evidence(rows: Rows) -> LogEvidence:
+    """The evidence out of the answer to `ask_log`."""
+    status, promoted, started, _, *life = map(_given, rows[0][:6])
+    return LogEvidence(_life(life, started, rows[0][6]), promoted == "t", XactStatus(status))
+
+
+def ask_witness(ticket: Ticket, id_: str, lock_timeout: float) -> str:
+    """Insert the witness once more. The second row is the barrier: a conflict alone would write nothing.
+
+    Args:
+        ticket: of the transaction.
+        id_: of the barrier's row.
+        lock_timeout: how long to wait for a living transaction, in seconds.
+    """
+    began = f"pg_catalog.to_timestamp({ticket.began:d} OPERATOR(pg_catalog./) 1000000.0)"
+    return f"""{_RESOLVE}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
+INSERT INTO {TABLE} (id) VALUES ('{_checked(ticket.witness or "")}') ON CONFLICT DO NOTHING;
+INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}');
+SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began});
+COMMIT"""  # noqa: S608 - checked ids and numbers
+
+
+def witness_evidence(tags: tuple[str, ...], rows: Rows) -> WitnessEvidence:
+    """The evidence out of the answer to `ask_witness`; `tags` are the command tags of its statements."""
+    first = next(tag for tag in tags if tag.startswith("INSERT"))
+    return WitnessEvidence(inserted=first == "INSERT 0 1", age=float(_given(rows[0][0])))
+
+
+def terminate(ticket: Ticket) -> str:
+    """End our own backend where it waits for a statement that will never come.
+
+    It is ours for certain: the xid, the backend and the server's start all agree. One that is committing is left
+    alone: it would stop waiting for its replicas, and show what they do not have.
+    """
+    start = "pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"
+    return f"""SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
+WHERE a.pid OPERATOR(pg_catalog.=) {ticket.pid:d}
+  AND a.backend_xid OPERATOR(pg_catalog.=) '{ticket.xid % 2**32:d}'::pg_catalog.xid
+  AND a.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle in transaction', 'idle in transaction (aborted)'])
+  AND ({start} OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) {ticket.started:d}"""  # noqa: S608 - numbers
+
+
+def _life(parts: list[str], started: str, recovered: str | None) -> Life:
+    system, timeline = parts
+    return Life(system, int(timeline, 16), int(started), None if recovered is None else _lsn(recovered))
+
+
+def _lsn(text: str) -> int:
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def _given(value: str | None) -> str:
+    if value is None:
+        raise ValueError("the server answered NULL where there is always a value")
+    return value
+
+
+def _checked(id_: str) -> str:
+    if _UUID.fullmatch(id_) is None:
+        raise ValueError(f"not the id of a witness: {id_!r}")
+    return id_

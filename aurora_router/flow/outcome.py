@@ -1,0 +1,160 @@
+"""Finding out what became of a transaction: ask whoever proves to be the writer, until there is a verdict.
+
+Invariant: a verdict is returned only from an answer that came together with the acknowledgement of a commit of our
+own on the same connection, whose wait for its replicas was not cut short. Everything else is asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic
+
+from aurora_router.flow import marks
+from aurora_router.flow.connect import connect
+from aurora_router.flow.world import ConnT, DialFailed
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.policy.backoff import full_jitter
+from aurora_router.policy.options import ReaderFallback
+from aurora_router.policy.outcome import Finding, Outcome, judge_log, judge_witness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.session import SessionWorld
+    from aurora_router.flow.source import Source
+    from aurora_router.model.ticket import Ticket
+    from aurora_router.policy.route import Request, Route
+
+LOCK_TIMEOUT = 0.5
+"""How long one insert of a witness waits for a living transaction, in seconds."""
+FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
+"""Longest first wait, and longest wait, between two questions, in seconds."""
+ORPHAN_SECONDS = 1.0
+"""How long a backend of ours may go on waiting for a statement before it is ended."""
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class _Again(Exception):
+    """No verdict this time."""
+
+
+class Resolving(Generic[ConnT]):
+    """One question of what became of a transaction.
+
+    Args:
+        world: the ground; its connections are made for the question alone.
+        find: gives the state of the cluster that a routed request is for.
+        request: how the transaction's connection was asked for; the writer is asked, whatever role that was.
+        sources: how to ask for the topology.
+        ticket: of the transaction.
+    """
+
+    def __init__(
+        self,
+        world: SessionWorld[ConnT],
+        find: Callable[[Request, Route], Cluster],
+        request: Request,
+        sources: Sequence[Source],
+        ticket: Ticket,
+    ) -> None:
+        self.world = world
+        self.find = find
+        self.sources = sources
+        self.ticket = ticket
+        self.cause: BaseException | None = None
+        options = request.options
+        self._patience = options.failover_timeout
+        self._query_seconds = options.connect_timeout
+        self._terminates = options.outcome_terminate
+        self._request = replace(
+            request,
+            options=replace(
+                options, role=WantedRole.WRITER, instance=None, max_lag=None, reader_fallback=ReaderFallback.WRITER
+            ),
+        )
+        self._started = world.now()
+        self._seen_alive: float | None = None
+
+    async def run(self) -> Finding:
+        """Ask until there is a verdict, for ``aurora_failover_timeout`` seconds at most.
+
+        Returns:
+            The last finding; one that is not final is `Outcome.IN_PROGRESS` or `Outcome.UNKNOWN`.
+        """
+        last = Finding(Outcome.UNKNOWN, "nobody who proved to be the writer answered")
+        asked = 0
+        while True:
+            try:
+                last = await self._asked_on_the_writer()
+            except _Again as why:
+                last = Finding(Outcome.UNKNOWN, str(why))
+            else:
+                if last.outcome is not Outcome.IN_PROGRESS:
+                    return last
+            if self._left() <= 0.0:
+                return last
+            pause = full_jitter(asked, self.world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+            await self.world.sleep(min(pause, self._left()))
+            asked += 1
+
+    def _left(self) -> float:
+        return max(0.0, self._started + self._patience - self.world.now())
+
+    async def _asked_on_the_writer(self) -> Finding:
+        """Connect to the writer and ask, again and again while it says that the transaction lives."""
+        connection = await self._connected()
+        try:
+            finding, asked = await self._asked(connection), 0
+            while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
+                await self._end_orphan(connection)
+                pause = full_jitter(asked, self.world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+                await self.world.sleep(min(pause, self._left()))
+                finding, asked = await self._asked(connection), asked + 1
+            return finding
+        finally:
+            await self.world.discard(connection)
+
+    async def _connected(self) -> ConnT:
+        options = replace(self._request.options, failover_timeout=self._left())
+        request = replace(self._request, options=options)
+        try:
+            return (await connect(self.world, self.find, request, self.sources)).connection
+        except Exception as error:
+            if not self.world.trouble(error).connection:
+                raise
+            self.cause = error
+            raise _Again(f"the writer could not be connected: {error}") from error
+
+    async def _asked(self, connection: ConnT) -> Finding:
+        """One message; the verdict counts if the barrier in it was acknowledged."""
+        ticket, world = self.ticket, self.world
+        by_witness = ticket.witness is not None
+        sql = marks.ask_witness(ticket, world.unique(), LOCK_TIMEOUT) if by_witness else marks.ask_log(ticket)
+        try:
+            reply = await world.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
+        except DialFailed as failed:
+            if by_witness and failed.fault.sqlstate == _LOCK_NOT_AVAILABLE:
+                await world.execute(connection, "ROLLBACK", self._query_seconds)
+                return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
+            self.cause = failed.cause
+            raise _Again(f"asking failed: {failed.fault.text}") from failed
+        if reply.tags[-1] != "COMMIT" or not reply.replicated:
+            raise _Again("the writer's commit was not acknowledged by its replicas")
+        if by_witness:
+            return judge_witness(marks.witness_evidence(reply.tags, reply.rows))
+        return judge_log(ticket, marks.log_evidence(reply.rows))
+
+    async def _end_orphan(self, connection: ConnT) -> None:
+        """End the transaction's backend if it still waits for a statement after a while: nobody will send one."""
+        now = self.world.now()
+        if self._seen_alive is None:
+            self._seen_alive = now
+        if not self._terminates or now - self._seen_alive < ORPHAN_SECONDS:
+            return
+        self._seen_alive = now
+        try:
+            await self.world.execute(connection, marks.terminate(self.ticket), self._query_seconds)
+        except DialFailed as failed:
+            self.cause = failed.cause
+            raise _Again(f"asking failed: {failed.fault.text}") from failed

@@ -1,0 +1,140 @@
+"""What a transaction's procedures ask of the world, beyond what connecting does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from aurora_router.flow.world import ConnT, Rows, World
+from aurora_router.policy.outcome import unreplicated
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A notice that came with an answer; the function of the server's source that it came from, and its text."""
+
+    source_function: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one message of the simple protocol.
+
+    Attributes:
+        rows: of the last statement that returned some.
+        tags: command tags, one for each statement.
+        notices: that came meanwhile.
+    """
+
+    rows: Rows
+    tags: tuple[str, ...]
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def replicated(self) -> bool:
+        """Whether nothing cut a wait for synchronous replication short."""
+        return not any(unreplicated(each.source_function, each.message) for each in self.notices)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What an exception out of a user's work says.
+
+    Attributes:
+        sqlstate: the server's code, where there is one in the chain of causes.
+        connection: whether it is about the connection: libpq's or psycopg's, somewhere in the chain of causes.
+    """
+
+    sqlstate: str | None
+    connection: bool
+
+
+class SessionWorld(World[ConnT], Protocol[ConnT]):
+    """A world whose connections run transactions."""
+
+    async def execute(self, connection: ConnT, sql: str, seconds: float | None) -> Reply:
+        """Send one message of the simple protocol and wait for the whole answer; None: as long as it takes.
+
+        Raises:
+            DialFailed: the server refused a statement (the connection is not `broken`), or the connection broke, or
+                no answer came in time.
+        """
+        ...
+
+    async def rollback(self, connection: ConnT) -> None:
+        """Roll back, as the driver does. Raises the driver's errors."""
+        ...
+
+    def broken(self, connection: ConnT) -> bool:
+        """Whether the connection is closed or known to be lost."""
+        ...
+
+    def idle(self, connection: ConnT) -> bool:
+        """Whether no transaction is open."""
+        ...
+
+    def aborted(self, connection: ConnT) -> bool:
+        """Whether a transaction is open that can only be rolled back."""
+        ...
+
+    def modes(self, connection: ConnT) -> Modes:
+        """The modes that the connection's attributes ask for."""
+        ...
+
+    def server_version(self, connection: ConnT) -> int:
+        """Of the server, as libpq writes it: 150018."""
+        ...
+
+    def database(self, connection: ConnT) -> str:
+        """The name of the database."""
+        ...
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """What an exception says."""
+        ...
+
+    def unique(self) -> str:
+        """A random UUID as text, which nobody can guess."""
+        ...
+
+    def committing(self, connection: ConnT, send: Callable[[], Awaitable[None]]) -> AbstractContextManager[None]:
+        """Meanwhile, let the connection's own ``commit`` be `send`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """Modes of a transaction; None leaves one to the server.
+
+    Attributes:
+        isolation: ``READ COMMITTED``, ``REPEATABLE READ``, ``SERIALIZABLE``, ``READ UNCOMMITTED``.
+        read_only: whether it may write.
+        deferrable: whether it waits for a safe snapshot.
+    """
+
+    isolation: str | None = None
+    read_only: bool | None = None
+    deferrable: bool | None = None
+
+    def over(self, other: Modes) -> Modes:
+        """These where they are given, else the other ones."""
+        return Modes(
+            self.isolation if self.isolation is not None else other.isolation,
+            self.read_only if self.read_only is not None else other.read_only,
+            self.deferrable if self.deferrable is not None else other.deferrable,
+        )
+
+    @property
+    def sql(self) -> str:
+        """As BEGIN takes them."""
+        parts = [f"ISOLATION LEVEL {self.isolation}"] if self.isolation is not None else []
+        if self.read_only is not None:
+            parts.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            parts.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " ".join(parts)

@@ -1,0 +1,174 @@
+"""What became of a transaction whose COMMIT got no answer: from evidence to a verdict, as tables.
+
+Two ways lead to evidence. Both leave a mark in the transaction's first message, and are asked on an instance that has
+just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer can not, and
+with synchronous replication everything before the barrier is then as durable as any acknowledged commit.
+
+**The log position.** The mark is a record in the log that holds our xid and ends at `lsn`, and the *life* of the
+server that wrote it (`model.ticket.Life`: one run between two recoveries). Asked on a server R:
+
+1. R is in the same life. Its log lost nothing since, the xid is ours, and ``pg_xact_status`` is about us.
+2. R is in another life, whose recovery ended at L. What R's history holds up to L was replayed; everything beyond, R
+   wrote itself in its own life. Our record was written in another life.
+   a. L < lsn: our record is neither before L nor beyond it. Not committed.
+   b. ``aborted``, or the xid was never assigned: either the record is ours and we aborted, or it is not there at all.
+      Not committed, whichever it is.
+   c. ``committed``, R was promoted in this life to our timeline + 1, and L >= lsn. R replayed our timeline beyond
+      `lsn`, so what stood there is in its history. It is our record unless our server lost it in a crash, recovered in
+      place, and wrote the same stretch of the timeline anew, with the same xid given to somebody else. `held` says
+      that this can not be: the record was flushed before the transaction went on (PostgreSQL 17 and later do it in
+      the same message), or the server does not restart in place (``restart_after_crash=off``). Committed.
+   d. ``committed`` otherwise: whose xid it is can not be told. Unknown.
+
+"Promoted in this life" is shown by ``pg_last_xact_replay_timestamp()``: only an archive recovery sets it, a crash
+recovery does not, and every new life begins without it. It rules out that R was restarted after its promotion, where L
+is a position on R's own timeline and says nothing of ours.
+
+**The witness row.** The mark is a row with a random primary key, the first write of the transaction. The resolver
+inserts the same key (``ON CONFLICT DO NOTHING``) and commits:
+
+1. conflict: the row is there, so the transaction that wrote it committed; nobody else knows the key.
+2. inserted, and the insert committed: the row was not there, and PostgreSQL makes an insert wait for every living
+   transaction that wrote the same key; so ours lives no more, and if its COMMIT is still on the wire, no transaction
+   is left that it could commit. On a server in another life the old transaction is not in the history at all.
+   Not committed.
+3. the insert is still waiting when its lock_timeout is over: in progress.
+
+A row is kept for `KEPT_SECONDS` by the server's clock. A resolver that is older than half of that answers unknown:
+absence could mean that the row was pruned.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aurora_router.model.ticket import Life, Ticket
+
+KEPT_SECONDS = 24 * 3600.0
+"""How long a witness row is kept at least."""
+OLDEST_SECONDS = KEPT_SECONDS / 2
+"""The age of a transaction up to which its witness row is asked for."""
+
+
+class Outcome(str, enum.Enum):
+    """What became of a transaction."""
+
+    COMMITTED = "committed"
+    NOT_COMMITTED = "not committed"
+    IN_PROGRESS = "in progress"
+    UNKNOWN = "unknown"
+
+
+class XactStatus(str, enum.Enum):
+    """What the server says of an xid; FUTURE: it was never assigned; FORGOTTEN: too old for the commit log."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    IN_PROGRESS = "in progress"
+    FUTURE = "future"
+    FORGOTTEN = "forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An outcome with its reason, one sentence for people."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvidence:
+    """What an instance that has proven to be the writer says of a ticket.
+
+    Attributes:
+        life: the run that it is in.
+        promoted: whether it was promoted in this life.
+        status: of the ticket's xid.
+    """
+
+    life: Life
+    promoted: bool
+    status: XactStatus
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessEvidence:
+    """What came of inserting the ticket's witness row once more.
+
+    Attributes:
+        inserted: True: it was not there; False: it was; None: the insert waited until its lock_timeout.
+        age: seconds since the transaction began, by the clock of the server that answered.
+    """
+
+    inserted: bool | None
+    age: float
+
+
+_SAME_LIFE = {
+    XactStatus.COMMITTED: Finding(Outcome.COMMITTED, "the server that ran it says so, and lost nothing since"),
+    XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "the server that ran it says so, and lost nothing since"),
+    XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its backend has not ended yet"),
+    XactStatus.FUTURE: Finding(Outcome.UNKNOWN, "the server that ran it does not know its xid"),
+    XactStatus.FORGOTTEN: Finding(Outcome.UNKNOWN, "it is older than the server's commit log"),
+}
+_OTHER_LIFE = {
+    XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "its xid aborted, whoever had it"),
+    XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its xid is running, whoever has it"),
+    XactStatus.FUTURE: Finding(Outcome.NOT_COMMITTED, "its xid was never assigned in the log that survived"),
+    XactStatus.FORGOTTEN: Finding(Outcome.UNKNOWN, "it is older than the server's commit log"),
+}
+_LOST = Finding(Outcome.NOT_COMMITTED, "the log that survived ends before it")
+_SURVIVED = Finding(Outcome.COMMITTED, "the log that survived holds it, and it committed there")
+
+
+def judge_log(ticket: Ticket, evidence: LogEvidence) -> Finding:
+    """The verdict by the log position; see the module's docstring for why it is sound."""
+    life, lsn = ticket.life, ticket.lsn
+    if life is None or lsn is None:
+        return Finding(Outcome.UNKNOWN, "the transaction left no log position")
+    if evidence.life.system != life.system:
+        return Finding(Outcome.UNKNOWN, "the server that answered is of another system")
+    if evidence.life == life:
+        return _SAME_LIFE[evidence.status]
+    end = evidence.life.recovered
+    if end is not None and end < lsn:
+        return _LOST
+    if evidence.status is not XactStatus.COMMITTED:
+        return _OTHER_LIFE[evidence.status]
+    return _SURVIVED if (doubt := _doubt(ticket, life, evidence)) is None else Finding(Outcome.UNKNOWN, doubt)
+
+
+def _doubt(ticket: Ticket, life: Life, evidence: LogEvidence) -> str | None:
+    """Why an xid that committed in another life may be somebody else's; None: it is ours."""
+    if evidence.life.recovered is None or not evidence.promoted:
+        return "the server was restarted since: its xid may have been given to somebody else"
+    if evidence.life.timeline != life.timeline + 1:
+        return f"not one promotion away: timeline {life.timeline} then, {evidence.life.timeline} now"
+    if not ticket.held:
+        return "a restart in place may have given its xid to somebody else (restart_after_crash is on)"
+    return None
+
+
+def judge_witness(evidence: WitnessEvidence) -> Finding:
+    """The verdict by the witness row; see the module's docstring for why it is sound."""
+    if abs(evidence.age) > OLDEST_SECONDS:
+        return Finding(Outcome.UNKNOWN, f"it is older than {OLDEST_SECONDS / 3600:g} h: its witness may be gone")
+    if evidence.inserted is None:
+        return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
+    if evidence.inserted:
+        return Finding(Outcome.NOT_COMMITTED, "its witness was not there, and now it can not come any more")
+    return Finding(Outcome.COMMITTED, "its witness is there")
+
+
+def unreplicated(source_function: str | None, message: str | None) -> bool:
+    """Whether a notice says that a wait for synchronous replication was cut short: a success that is none yet.
+
+    The text is translated by the server, the name of its C function is not (PostgreSQL: ``src/backend/replication``).
+    """
+    return source_function == "SyncRepWaitForLSN" or (
+        "canceling" in (message or "") and "replication" in (message or "")
+    )

@@ -1,0 +1,206 @@
+"""The worlds in which transactions run: what `flow.session.SessionWorld` asks for, blocking and on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg import pq
+
+from aurora_router.flow.session import Modes, Notice, Reply, Trouble
+from aurora_router.runtime import libpq
+from aurora_router.runtime.blocking import BlockingWorld, run
+from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.exchange import READ, exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from psycopg.errors import Diagnostic
+
+BaseT = TypeVar("BaseT", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
+SyncT = TypeVar("SyncT", bound="psycopg.Connection[Any]")
+AsyncT = TypeVar("AsyncT", bound="psycopg.AsyncConnection[Any]")
+
+_CHAIN = 16
+"""How far a chain of causes is followed; chains may be circular."""
+
+
+class _Session:
+    """What both worlds know of a psycopg connection without asking anybody."""
+
+    __slots__ = ()
+
+    def broken(self, connection: Any) -> bool:
+        """Whether the connection is closed or known to be lost."""
+        return bool(connection.closed)
+
+    def idle(self, connection: Any) -> bool:
+        """Whether no transaction is open."""
+        return bool(connection.pgconn.transaction_status == pq.TransactionStatus.IDLE)
+
+    def aborted(self, connection: Any) -> bool:
+        """Whether a transaction is open that can only be rolled back."""
+        return bool(connection.pgconn.transaction_status == pq.TransactionStatus.INERROR)
+
+    def modes(self, connection: Any) -> Modes:
+        """The modes that the connection's attributes ask for."""
+        level = connection.isolation_level
+        isolation = None if level is None else psycopg.IsolationLevel(level).name.replace("_", " ")
+        return Modes(isolation, connection.read_only, connection.deferrable)
+
+    def server_version(self, connection: Any) -> int:
+        """Of the server, as libpq writes it."""
+        return int(connection.pgconn.server_version)
+
+    def database(self, connection: Any) -> str:
+        """The name of the database."""
+        return str(connection.pgconn.db.decode())
+
+    def trouble(self, error: BaseException) -> Trouble:
+        """What an exception, or one that it was made of, says; SQLAlchemy keeps the driver's as ``orig``."""
+        sqlstate, connection = None, False
+        following: BaseException | None = error
+        for _ in range(_CHAIN):
+            if following is None:
+                break
+            if isinstance(following, psycopg.Error):
+                sqlstate = sqlstate or following.sqlstate
+                connection = connection or isinstance(following, (psycopg.OperationalError, psycopg.InterfaceError))
+                connection = connection or following.sqlstate == "25006"
+            inner = getattr(following, "orig", None)
+            following = inner if isinstance(inner, BaseException) else following.__cause__ or following.__context__
+        return Trouble(sqlstate, connection)
+
+    def unique(self) -> str:
+        """A random UUID as text."""
+        return str(uuid.uuid4())
+
+
+@contextmanager
+def _listening(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[list[Notice]]:
+    heard: list[Notice] = []
+
+    def hear(diagnostic: Diagnostic) -> None:
+        heard.append(Notice(diagnostic.source_function, diagnostic.message_primary))
+
+    connection.add_notice_handler(hear)
+    try:
+        yield heard
+    finally:
+        connection.remove_notice_handler(hear)
+
+
+@contextmanager
+def _instead(connection: Any, commit: Callable[[], Any]) -> Iterator[None]:
+    """Let a connection's own ``commit`` be another one: an attribute of the object hides the method of its class."""
+    connection.commit = commit
+    try:
+        yield
+    finally:
+        del connection.commit
+
+
+class BlockingSessions(_Session, BlockingWorld[SyncT]):
+    """Transactions of blocking connections."""
+
+    __slots__ = ()
+
+    async def execute(self, connection: SyncT, sql: str, seconds: float | None) -> Reply:
+        """Send one message and wait for the whole answer."""
+        with _listening(connection) as heard:
+            reply = _driven(connection.pgconn, exchange(connection.pgconn, sql), seconds)
+        return replace(reply, notices=tuple(heard))
+
+    async def rollback(self, connection: SyncT) -> None:
+        """Roll back."""
+        connection.rollback()
+
+    @contextmanager
+    def committing(self, connection: SyncT, send: Callable[[], Awaitable[None]]) -> Iterator[None]:
+        """Meanwhile, let the connection's own ``commit`` be `send`."""
+
+        async def sent() -> None:
+            await send()
+
+        with _instead(connection, lambda: run(sent())):
+            yield
+
+
+class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
+    """Transactions of asyncio connections."""
+
+    __slots__ = ()
+
+    async def execute(self, connection: AsyncT, sql: str, seconds: float | None) -> Reply:
+        """Send one message and wait for the whole answer."""
+        steps = exchange(connection.pgconn, sql)
+        with _listening(connection) as heard:
+            try:
+                reply = await asyncio.wait_for(_awaited(connection.pgconn, steps), seconds)
+            except asyncio.TimeoutError:
+                raise libpq.late("answer", seconds or 0.0) from None
+        return replace(reply, notices=tuple(heard))
+
+    async def rollback(self, connection: AsyncT) -> None:
+        """Roll back."""
+        await connection.rollback()
+
+    @contextmanager
+    def committing(self, connection: AsyncT, send: Callable[[], Awaitable[None]]) -> Iterator[None]:
+        """Meanwhile, let the connection's own ``commit`` be `send`."""
+        with _instead(connection, send):
+            yield
+
+
+def _driven(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:
+    """Do the steps of an exchange, blocking."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    poll = select.poll()
+    poll.register(pgconn.socket, READ)
+    while True:
+        try:
+            events = next(steps)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        poll.modify(pgconn.socket, events)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not poll.poll(None if left is None else left * 1000):
+            raise libpq.late("answer", seconds or 0.0)
+
+
+async def _awaited(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply]) -> Reply:
+    """Do the steps of an exchange, on the running loop."""
+    while True:
+        try:
+            events = next(steps)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        await _ready(pgconn.socket, writable=events != READ)
+
+
+async def _ready(socket: int, *, writable: bool) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_reader(socket, settle)
+    if writable:
+        loop.add_writer(socket, settle)
+    try:
+        await future
+    finally:
+        loop.remove_reader(socket)
+        if writable:
+            loop.remove_writer(socket)
