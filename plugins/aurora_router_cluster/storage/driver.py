@@ -9,6 +9,7 @@ never heal a volume that lost its write quorum: the tail above it is what the qu
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.calls import ask
@@ -59,13 +60,13 @@ class Driver:
         ring_bytes: int = RING_BYTES,
     ) -> None:
         self.epoch = opened.epoch
-        self.charter = opened.charter
+        self.charter = self._proposed = opened.charter
         self.tracker = Tracker(opened.charter.membership, opened.point, limit)
         self.on_durable: list[Callable[[], None]] = []
         self.on_fenced: list[Callable[[], None]] = []
         self.on_full: list[Callable[[bool], None]] = []
         self._handles = handles
-        self._cutter = framing.cutter(opened.point, {group: opened.point for group, _tail in opened.charter.tails})
+        self._cutter = framing.cutter(opened.charter)
         self._ring = Ring(opened.point, ring_bytes)
         self._fenced = self._full = False
         self._healing: dict[int, asyncio.Task[None]] = {}
@@ -182,6 +183,8 @@ class Driver:
         last: dict[int, list[tuple[int, int]]] = {}
         while not self._fenced:
             await asyncio.sleep(UPKEEP_SECONDS)
+            if self._proposed is not self.charter:
+                await self._propose_again()
             for member in self.charter.membership.members:
                 tracker = self.tracker
                 missing = [(group, tracker.scl(member, group)) for group in tracker.behind(member)]
@@ -222,8 +225,8 @@ class Driver:
             return None
         if state.promised < self.epoch:
             state = await handle.promise(self.epoch)
-        if state.charter != self.charter:
-            state = await handle.adopt(self.epoch, self.charter)
+        if state.charter != self._proposed:
+            state = await handle.adopt(self.epoch, self._proposed)
         return state
 
     def _count(self, state: NodeState) -> None:
@@ -242,8 +245,10 @@ class Driver:
 
         Raises:
             Fenced: a later epoch has taken over.
-            QuorumUnavailable: too few nodes took it. It may be in force after all: call again.
+            QuorumUnavailable: too few nodes took it so far. It stays proposed, and may come into force later.
         """
+        revision = max(self.charter.revision, self._proposed.revision) + 1
+        self._proposed = charter = replace(charter, revision=revision)
         before, after = self.charter.membership, charter.membership
         members = dict.fromkeys((*before.members, *after.members))
         handles = [self._handles[member] for member in members if member in self._handles]
@@ -256,12 +261,24 @@ class Driver:
             raise Fenced(f"epoch {self.epoch} is over: {states.explain()}")
         if not before.writes(states) or not after.writes(states):
             raise QuorumUnavailable(f"the charter was not taken by a write quorum (4 of 6): {states.explain()}")
+        self._install(charter)
+
+    def _install(self, charter: Charter) -> None:
+        if charter.revision <= self.charter.revision:
+            return  # a later amendment was faster
+        after = charter.membership
         self.charter = charter
         self._members = [self._handles[member] for member in after.members if member in self._handles]
         if self.tracker.change(after):
             self._advanced()
 
+    async def _propose_again(self) -> None:
+        """An amendment that did not reach a quorum may be on some nodes, and those never go back: carry it through."""
+        try:
+            await self.amend(self._proposed)
+        except StorageError:
+            return  # the next look tries again
+
     async def change_membership(self, membership: Membership) -> None:
         """Go to the next state of a replacement; see `core.quorum`."""
-        charter = self.charter
-        await self.amend(type(charter)(charter.history, membership, charter.tails, charter.timelines))
+        await self.amend(replace(self.charter, membership=membership))

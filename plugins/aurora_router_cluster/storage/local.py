@@ -69,6 +69,11 @@ class LocalNode:
         """Check its disk and refill from `peers` what is damaged; see `scrubbing.scrub`."""
         return await scrub(self._running(), self, peers)
 
+    def groups(self) -> dict[int, int]:
+        """Protection group -> SCL, in bytes, of the segment replicas that it holds."""
+        segments = self._running().replica.segments
+        return {group: segment.scl for group, segment in segments.items()}
+
     def describe(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         about: dict[str, Any] = {"node": self._number, "zone": self.zone, "up": self.up}

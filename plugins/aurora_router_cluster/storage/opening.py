@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
@@ -23,8 +23,8 @@ from aurora_router_cluster.storage.core.recovery import (
     chain_end,
     check_floor,
     complete,
-    merged_timelines,
-    newest_membership,
+    known_timelines,
+    newest_charter,
     survey,
 )
 from aurora_router_cluster.storage.core.replica import Charter
@@ -32,7 +32,7 @@ from aurora_router_cluster.storage.healing import catch_up
 from aurora_router_cluster.storage.node import MAX_PULL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from aurora_router_cluster.storage.calls import Answers
     from aurora_router_cluster.storage.core.extents import Framing, Span
@@ -79,8 +79,9 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
     found = survey(list(promises.values()))
     point, tails = await _end_of_log(handles, found, framing)
     history = found.newest.charter.history.extended(epoch, point)
-    timelines = merged_timelines(promises.values(), point)
-    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines)
+    timelines = known_timelines(promises.values(), point)
+    placements = await _placements(handles, found, framing, point)
+    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines, placements)
     states = await _adopt(handles, epoch, charter)
     return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
 
@@ -103,7 +104,7 @@ async def fence(handles: Mapping[int, NodeHandle]) -> tuple[int, Answers[NodeSta
 
 
 def _is_write_quorum(answers: Answers[NodeState]) -> bool:
-    return bool(answers) and newest_membership(answers.values()).writes(answers)
+    return bool(answers) and newest_charter(answers.values()).membership.writes(answers)
 
 
 async def _end_of_log(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing) -> tuple[int, dict[int, int]]:
@@ -126,20 +127,34 @@ async def _spans(handles: Mapping[int, NodeHandle], found: Survey, group: int) -
     return [span._replace(end=min(span.end, limit)) for span in spans if span.start < limit]
 
 
+async def _placements(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing, point: int) -> dict[str, Any]:
+    """The map of the protection groups at the recovery point: that of the last epoch, and its log since then."""
+    charter = found.newest.charter
+    if not framing.striped:
+        return {}
+    log = [data async for data in _log(handles, found, charter.history.start, point)]
+    return framing.placements(charter, b"".join(log))
+
+
 async def _last_boundary(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing, reach: int) -> int:
-    position = found.floor
-    scanner = framing.scanner(position)
+    scanner = framing.scanner(found.floor)
+    async for data in _log(handles, found, found.floor, reach):
+        scanner.feed(data)
+    return scanner.boundary
+
+
+async def _log(handles: Mapping[int, NodeHandle], found: Survey, start: int, end: int) -> AsyncIterator[bytes]:
+    """The log of all groups from `start` to `end`, read from the donors."""
     donors = list({donor.node: donor for donor in found.donors.values()}.values())
-    while position < reach:
+    while start < end:
         for donor in donors:
-            data = await handles[donor.node].read(0, position, min(MAX_PULL, reach - position))
+            data = await handles[donor.node].read(0, start, min(MAX_PULL, end - start))
             if data:
                 break
         else:
-            raise QuorumUnavailable(f"no donor gave the log at {format_lsn(position)} back")
-        position += len(data)
-        scanner.feed(data)
-    return scanner.boundary
+            raise QuorumUnavailable(f"no donor gave the log at {format_lsn(start)} back")
+        start += len(data)
+        yield data
 
 
 async def _adopt(handles: Mapping[int, NodeHandle], epoch: int, charter: Charter) -> dict[int, NodeState]:

@@ -18,7 +18,7 @@ from aurora_router_cluster import names, template
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.core.errors import StorageError
-from aurora_router_cluster.storage.core.extents import PostgresFraming
+from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import SLOTS, Membership
@@ -59,6 +59,7 @@ class QuorumVolume:
         directory: of the nodes' journals and the base; made if missing.
         zones: three availability zones, two nodes in each.
         sync: whether the nodes' disks are synced.
+        group_bytes: size of a protection group; None: the volume is one group.
     """
 
     flavour = "quorum"
@@ -72,9 +73,11 @@ class QuorumVolume:
         *,
         zones: tuple[str, ...] = names.ZONES,
         sync: bool = True,
+        group_bytes: int | None = None,
     ) -> None:
         self._binaries = binaries
         self._sync = sync
+        self._group_bytes = group_bytes
         self._account = account
         self._directory = directory
         self._secret = secrets.token_urlsafe(24)
@@ -104,7 +107,7 @@ class QuorumVolume:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         start, segment_size = await asyncio.to_thread(self._make_base, template)
-        self._framing = PostgresFraming(segment_size)
+        self._framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
         charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))
         for node in self.nodes.values():
             node.start()

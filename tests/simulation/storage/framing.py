@@ -1,44 +1,81 @@
-"""A tiny log for the simulator: a record is one byte that tells how many follow."""
+"""A tiny log for the simulator: a record is one byte that tells how many follow; the second is the block it touches."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.extents import Cutter, SingleGroup
+from aurora_router_cluster.storage.core.groups import GroupCutter, GroupMap
+from aurora_router_cluster.storage.core.lsn import PAGE
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Iterator
+
+    from aurora_router_cluster.storage.core.replica import Charter
+
+RANGES = 3
+"""Ranges (of one block) in a group of the tiny volume."""
 
 
 class TinyScanner:
     """Finds the ends of the tiny records."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, sink: Callable[[int, int, bytes], None] | None = None) -> None:
         self.boundary = self._position = start
         self._need = 0
+        self._record = b""
+        self._sink = sink
 
     def feed(self, data: bytes) -> int:
         i, n = 0, len(data)
         while i < n:
             if not self._need:
                 self._need = 1 + data[i]
+                self._record = b""
             step = min(self._need, n - i)
             self._need -= step
+            self._record += data[i : i + step]
             i += step
             if not self._need:
+                if self._sink is not None:
+                    self._sink(self.boundary, self._position + i, self._record)
                 self.boundary = self._position + i
         self._position += n
         return self.boundary
 
 
 class TinyFraming:
-    """The framing of the simulated log."""
+    """The framing of the simulated log, of a volume with one group or with ever more."""
+
+    def __init__(self, *, striped: bool = False) -> None:
+        self.striped = striped
 
     def scanner(self, start: int) -> TinyScanner:
         return TinyScanner(start)
 
-    def cutter(self, start: int, tails: dict[int, int]) -> Cutter:
-        return SingleGroup(self.scanner(start))
+    def cutter(self, charter: Charter) -> Cutter:
+        if not self.striped:
+            return SingleGroup(self.scanner(charter.history.start))
+        return self._cutter(charter)
+
+    def _cutter(self, charter: Charter) -> GroupCutter:
+        start = charter.history.start
+        places = GroupMap.from_json(charter.placements, RANGES * PAGE, 1)
+        tails = {group: start for group, _tail in charter.tails}
+        return GroupCutter(start, tails, charter.history.base, places, partial(TinyScanner, start), references)
+
+    def placements(self, charter: Charter, log: bytes) -> dict[str, Any]:
+        cutter = self._cutter(charter)
+        cutter.cut(charter.history.start, log)
+        return cutter.places.to_json()
+
+
+def references(record: bytes) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The block that a tiny record touches, if it has a body."""
+    if len(record) > 1:
+        yield (0,), record[1] % 64
 
 
 class TinyWriter:

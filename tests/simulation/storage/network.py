@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
+    from aurora_router_cluster.storage.core.quorum import Membership
+
 DEADLINE = 0.2
 
 
@@ -83,10 +85,13 @@ class Host:
         """What a restart would find."""
         return StorageNode(self.number, SimulatedJournal(self.disk, self._rnd, 0.0))
 
-    def holds(self, epoch: int, lsn: int) -> bool:
-        """Whether the disk holds the log up to `lsn`, in `epoch` (0: in any)."""
+    def spans(self, epoch: int = 0) -> list[tuple[int, int]]:
+        """The (start, end) of the log that the disk holds of all groups; nothing if it is not in `epoch` (0: any)."""
         replica = (self.node or self._on_disk()).replica
-        return (not epoch or replica.admits(epoch)) and replica.segment(0).scl >= lsn
+        if epoch and not replica.admits(epoch):
+            return []
+        pieces = (piece for segment in replica.segments.values() for piece in segment.after(segment.base))
+        return [(piece.start, piece.end) for piece in pieces]
 
     def disk_promise(self) -> int:
         """The epoch promised, on disk."""
@@ -200,3 +205,23 @@ class _Back:
         link = self._link
         if not link._lost():
             asyncio.get_running_loop().call_later(link._delay(), function, *arguments)
+
+
+def missing_copies(
+    hosts: list[Host], membership: Membership, start: int, end: int, epoch: int = 0
+) -> tuple[int, list[int]] | None:
+    """A position in [start, end) that no write quorum of disks holds, and who does hold it; None: there is none.
+
+    A damaged disk is given the benefit of the doubt: a flipped byte is the loss of one copy.
+    """
+    spans = {host.number: host.spans(epoch) for host in hosts}
+    edges = {edge for held in spans.values() for span in held for edge in span if start <= edge < end}
+    for position in sorted({start, *edges} if start < end else ()):
+        holders = [
+            host.number
+            for host in hosts
+            if host.disk.damaged or any(begin <= position < stop for begin, stop in spans[host.number])
+        ]
+        if not membership.writes(holders):
+            return position, holders
+    return None

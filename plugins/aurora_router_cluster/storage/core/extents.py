@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from aurora_router_cluster.storage.core.wal import Scanner
+if TYPE_CHECKING:
+    from aurora_router_cluster.storage.core.replica import Charter
 
 
 class Extent(NamedTuple):
@@ -65,12 +66,21 @@ class Cutter(Protocol):
 class Framing(Protocol):
     """What the storage must know about the log that it keeps; everything else is opaque bytes to it."""
 
+    @property
+    def striped(self) -> bool:
+        """Whether the volume has more than one protection group, or may get more."""
+        ...
+
     def scanner(self, start: int) -> BoundaryScanner:
         """A scanner for a stream that begins at `start`: a record boundary."""
         ...
 
-    def cutter(self, start: int, tails: dict[int, int]) -> Cutter:
-        """A cutter for an epoch that begins at `start`, where the chains of the groups end at `tails`."""
+    def cutter(self, charter: Charter) -> Cutter:
+        """A cutter for the epoch of `charter`."""
+        ...
+
+    def placements(self, charter: Charter, log: bytes) -> dict[str, Any]:
+        """The map of the groups after `log`, which begins where the epoch of `charter` does; empty: one group."""
         ...
 
 
@@ -91,22 +101,3 @@ class SingleGroup:
         """One extent, whose predecessor ends where it begins."""
         self._scanner.feed(data)
         return [Extent(0, start, start, data)]
-
-
-class PostgresFraming:
-    """The framing of PostgreSQL's log in a volume with one protection group.
-
-    Args:
-        segment_size: bytes in a WAL segment file.
-    """
-
-    def __init__(self, segment_size: int) -> None:
-        self.segment_size = segment_size
-
-    def scanner(self, start: int) -> Scanner:
-        """A scanner from `start` on."""
-        return Scanner(start, self.segment_size)
-
-    def cutter(self, start: int, tails: dict[int, int]) -> Cutter:  # noqa: ARG002  # one group: its chain ends at start
-        """A cutter from `start` on."""
-        return SingleGroup(self.scanner(start))

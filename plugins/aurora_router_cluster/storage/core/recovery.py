@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.extents import Span
     from aurora_router_cluster.storage.core.history import Timeline
     from aurora_router_cluster.storage.core.quorum import Membership
-    from aurora_router_cluster.storage.core.replica import NodeState
+    from aurora_router_cluster.storage.core.replica import Charter, NodeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,12 @@ class Survey:
     newest: NodeState
 
 
-def newest_membership(states: Iterable[NodeState]) -> Membership:
-    """The membership with the highest version among the answers."""
-    return max((state.charter.membership for state in states), key=lambda membership: membership.version)
+def newest_charter(states: Iterable[NodeState]) -> Charter:
+    """The charter of the newest epoch among the answers, in its newest revision.
+
+    A revision counts once a write quorum holds it, and every quorum of answers meets that one.
+    """
+    return max((state.charter for state in states), key=lambda charter: (charter.history.epoch, charter.revision))
 
 
 def survey(states: Sequence[NodeState]) -> Survey:
@@ -57,7 +60,7 @@ def survey(states: Sequence[NodeState]) -> Survey:
     Raises:
         QuorumUnavailable: they are no read quorum.
     """
-    membership = newest_membership(states) if states else None
+    membership = newest_charter(states).membership if states else None
     members = [state for state in states if membership and state.node in membership.members]
     if membership is None or not membership.reads([state.node for state in members]):
         raise QuorumUnavailable(f"{len(members)} nodes answered: no read quorum (3 of 6)")
@@ -97,19 +100,13 @@ def chain_end(scl: int, spans: Sequence[Span], point: int) -> int:
     return spans[0].prev if spans else min(scl, point)
 
 
-def merged_timelines(states: Iterable[NodeState], start: int) -> tuple[Timeline, ...]:
-    """The timelines registered at the nodes, oldest first, as far as they began at or below `start`.
+def known_timelines(states: Iterable[NodeState], start: int) -> tuple[Timeline, ...]:
+    """The timelines that were registered, as far as they began at or below `start`.
 
-    Raises:
-        CorruptLog: two nodes tell different stories of one epoch's timeline.
+    Each charter carries on the list of the one before, and a timeline counts only once a write quorum holds it: so the
+    newest charter of any node has all that count.
     """
-    found: dict[int, Timeline] = {}
-    for state in states:
-        for timeline in state.charter.timelines:
-            known = found.setdefault(timeline.epoch, timeline)
-            if known != timeline:
-                raise CorruptLog(f"epoch {timeline.epoch} has two timelines: {known.tli} and {timeline.tli}")
-    return tuple(found[epoch] for epoch in sorted(found) if found[epoch].start <= start)
+    return tuple(timeline for timeline in newest_charter(states).timelines if timeline.start <= start)
 
 
 def check_floor(reach: int, floor: int) -> None:

@@ -38,12 +38,16 @@ class Charter:
         membership: who holds the copies.
         tails: group -> end of its chain at the epoch's start, in bytes.
         timelines: PostgreSQL's timelines that were attached so far.
+        placements: the map of the protection groups at the epoch's start (`groups.GroupMap`); empty with one group.
+        revision: grows with each amendment within the epoch; a node never goes back.
     """
 
     history: History
     membership: Membership
     tails: tuple[tuple[int, int], ...] = ()
     timelines: tuple[Timeline, ...] = ()
+    placements: dict[str, Any] = field(default_factory=dict)
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Metadata:
             "history": charter.history.to_json(),
             "membership": charter.membership.to_json(),
             "tails": [list(tail) for tail in charter.tails],
+            "placements": charter.placements,
+            "revision": charter.revision,
             "timelines": [[t.epoch, t.tli, t.start, t.content.decode()] for t in charter.timelines],
         }
         return json.dumps(document, separators=(",", ":")).encode()
@@ -76,6 +82,8 @@ class Metadata:
                 Membership.from_json(document["membership"]),
                 tuple((group, tail) for group, tail in document["tails"]),
                 tuple(Timeline(e, t, s, content.encode()) for e, t, s, content in document["timelines"]),
+                document["placements"],
+                document["revision"],
             ),
         )
 
@@ -177,8 +185,8 @@ class Replica:
         held = metadata.charter
         if charter.history.epoch != epoch or (held.history.epoch == epoch and held.history != charter.history):
             raise Refused(f"node {self.node}: the charter offered is not the one of epoch {epoch}", metadata.promised)
-        if charter.membership.version < held.membership.version:
-            raise Refused(f"node {self.node} knows membership {held.membership.version}", metadata.promised)
+        if held.history.epoch == epoch and charter.revision < held.revision:
+            raise Refused(f"node {self.node} holds revision {held.revision} of that charter", metadata.promised)
         return replace(metadata, charter=charter)
 
     def check(self, epoch: int) -> None:

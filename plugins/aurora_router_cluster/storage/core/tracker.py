@@ -35,6 +35,7 @@ class Tracker:
 
     Attributes:
         received: end of what the writer has sent.
+        handed: end of what was handed to the nodes.
         vcl: volume complete LSN.
         vdl: volume durable LSN.
         refusals: node -> epoch that it obeys instead.
@@ -47,7 +48,7 @@ class Tracker:
         "_outstanding",
         "_pgcl",
         "_scls",
-        "_start",
+        "handed",
         "membership",
         "received",
         "refusals",
@@ -57,7 +58,7 @@ class Tracker:
 
     def __init__(self, membership: Membership, start: int, limit: int = LAL) -> None:
         self.membership = membership
-        self.received = self.vcl = self.vdl = self._start = start
+        self.received = self.handed = self.vcl = self.vdl = start
         self.refusals: dict[int, int] = {}
         self._limit = limit
         self._scls: dict[int, dict[int, int]] = {}  # group -> node -> SCL
@@ -67,6 +68,7 @@ class Tracker:
 
     def sent(self, group: int, end: int) -> None:
         """An extent of `group` that ends at `end` was handed to the nodes; extents come in the order of the log."""
+        self.handed = end
         self._outstanding.append((end, group))
 
     def arrived(self, end: int, boundary: int) -> None:

@@ -29,9 +29,9 @@ async def until(condition, what: str, timeout: float = 20.0) -> None:
 class Cluster:
     """Engines, one of them the writer, over one quorum volume."""
 
-    def __init__(self, binaries, account, directory, *, sync: bool = False) -> None:
+    def __init__(self, binaries, account, directory, *, sync: bool = False, **options: Any) -> None:
         self.binaries, self.account, self.directory = binaries, account, directory
-        self.volume = QuorumVolume(binaries, account, directory / "storage", sync=sync)
+        self.volume = QuorumVolume(binaries, account, directory / "storage", sync=sync, **options)
         self.engines: dict[str, Engine] = {}
         self.writer: Engine | None = None
         self._connections: list[psycopg.AsyncConnection[Any]] = []
