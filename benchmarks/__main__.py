@@ -1,0 +1,62 @@
+"""``python -m benchmarks [--json FILE] [--quick]``: measure, print a table, tell by the exit status what is not ok."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from benchmarks.figures import Figure, table, write_json
+from benchmarks.setting import Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+FAMILIES = ("startup", "connecting", "statements", "checkout", "footprint", "incumbent")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; 0: every figure keeps its bound, 1: one does not."""
+    options = _parser().parse_args(arguments)
+    cluster = {"flavour": options.flavour, "postgres": options.postgres}
+    setting = Setting(options.quick, {name: value for name, value in cluster.items() if value is not None})
+    figures: list[Figure] = []
+    try:
+        for family in options.only or FAMILIES:
+            figures += _told(family, setting)
+    finally:
+        setting.close()
+    if options.json is not None:
+        write_json(figures, options.json)
+    failed = [each for each in figures if not each.ok]
+    print(f"\n{table(figures)}\n\n{len(figures)} figures, {len(failed)} not ok")
+    return 1 if failed else 0
+
+
+def _told(family: str, setting: Setting) -> Iterator[Figure]:
+    """The figures of a family, each printed as soon as it is there."""
+    measure = cast("Callable[[Setting], Iterable[Figure]]", import_module(f"benchmarks.{family}").measure)
+    start = time.monotonic()
+    for figure in measure(setting):
+        print(figure.line(60), flush=True)
+        yield figure
+    print(f"-- {family}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: wider intervals, the same bounds")
+    parser.add_argument(
+        "--only", action="append", choices=FAMILIES, metavar="FAMILY", help=f"of {', '.join(FAMILIES)}; may be repeated"
+    )
+    parser.add_argument("--flavour", help="storage under the cluster, as for `aurora-router cluster up`")
+    parser.add_argument("--postgres", metavar="PATH", help="directory of PostgreSQL's server binaries")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""SQLAlchemy: checkout from the pool, ``select 1``, checkin, with our dialect and with the stock one."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from benchmarks import paired
+from benchmarks.setting import CONTROL, OURS, STOCK, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from benchmarks.figures import Figure
+    from benchmarks.paired import Loop
+
+ROUNDS = 100
+BLOCK = 0.002  # seconds
+BOUND = 1.05
+SELECT = sa.text("select 1")
+SERVER = sa.text("select pg_backend_pid()")
+
+
+def measure(setting: Setting) -> Iterator[Figure]:
+    """Sync and async engines."""
+    name = "SQLAlchemy checkout + select 1 + checkin"
+    yield from setting.compare(name, BOUND, partial(_batch, setting))
+    yield from setting.compare(f"{name}, async", BOUND, partial(_async_batch, setting))
+
+
+def _urls(setting: Setting) -> dict[str, str]:
+    address = setting.cluster.address("writer")
+    stock = setting.cluster.url("writer", "postgresql+psycopg", aurora_dns=None, hostaddr=address)
+    return {OURS: setting.cluster.url("writer"), STOCK: stock, CONTROL: stock}
+
+
+def _batch(setting: Setting) -> paired.Samples:
+    engines = {name: sa.create_engine(url) for name, url in _urls(setting).items()}
+    try:
+        servers = [_server(engine) for engine in engines.values()]
+        return _alternate(setting, servers, {name: partial(_loop, engine) for name, engine in engines.items()})
+    finally:
+        for engine in engines.values():
+            engine.dispose()
+
+
+def _server(engine: sa.Engine) -> int:
+    """The process id of the server process behind the pool's one connection."""
+    with engine.connect() as connection:
+        return int(connection.execute(SERVER).scalar_one())
+
+
+def _loop(engine: sa.Engine, count: int) -> float:
+    start = perf_counter()
+    for _ in range(count):
+        with engine.connect() as connection:
+            connection.execute(SELECT).scalar_one()
+    return perf_counter() - start
+
+
+def _async_batch(setting: Setting) -> paired.Samples:
+    events = asyncio.new_event_loop()
+    wait = events.run_until_complete
+    engines = {name: create_async_engine(url) for name, url in _urls(setting).items()}
+
+    def awaited(engine: AsyncEngine, count: int) -> float:
+        return wait(_async_loop(engine, count))
+
+    try:
+        servers = [wait(_async_server(engine)) for engine in engines.values()]
+        return _alternate(setting, servers, {name: partial(awaited, engine) for name, engine in engines.items()})
+    finally:
+        for engine in engines.values():
+            wait(engine.dispose())
+        events.close()
+
+
+async def _async_server(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int((await connection.execute(SERVER)).scalar_one())
+
+
+async def _async_loop(engine: AsyncEngine, count: int) -> float:
+    start = perf_counter()
+    for _ in range(count):
+        async with engine.connect() as connection:
+            (await connection.execute(SELECT)).scalar_one()
+    return perf_counter() - start
+
+
+def _alternate(setting: Setting, servers: Iterable[int], loops: Mapping[str, Loop]) -> paired.Samples:
+    with paired.apart(servers):
+        count = paired.count_for(loops[STOCK], BLOCK)
+        blocks = {name: partial(loop, count) for name, loop in loops.items()}
+        paired.alternate(blocks, 10, setting.rng)
+        return paired.alternate(blocks, ROUNDS, setting.rng)

@@ -1,0 +1,110 @@
+"""What a process pays for having us: import time, memory, threads. Each value comes from a process of its own.
+
+Memory is what is private to the process (``smaps_rollup`` of Linux), with connections open and used, sync and async,
+ours less the driver's own: so whatever is imported when it is first needed is in it.
+Modules come compiled (from a cache of the run's own), as an installer leaves them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks.figures import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.setting import Setting
+
+Told = dict[str, float]
+
+RUNS = 30
+IMPORT_MS, MEMORY_MB, LASTING_THREADS = 20, 12, 1
+
+_IMPORT = """
+import json, os, sys, time
+import psycopg
+start = time.perf_counter()
+import aurora_router
+took = time.perf_counter() - start
+late = {"dns", "tenacity", "sqlalchemy"} & {name.partition(".")[0] for name in sys.modules}
+print(json.dumps({"seconds": took, "late": len(late), "threads": len(os.listdir("/proc/self/task")) - 1}))
+"""
+
+_CONNECTED = """
+import asyncio, json, os, sys, time
+module, conninfo = sys.argv[1:]
+driver = __import__(module)
+
+def private():
+    with open("/proc/self/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+def threads():
+    return len(os.listdir("/proc/self/task")) - 1
+
+async def main():
+    async with await driver.AsyncConnection.connect(conninfo) as connection:
+        await connection.execute("select 1")
+        return private(), threads()
+
+with driver.Connection.connect(conninfo) as connection:
+    connection.execute("select 1")
+    kilobytes, running = asyncio.run(main())
+    deadline = time.monotonic() + 5
+    while threads() > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(json.dumps({"kilobytes": kilobytes, "threads": running, "lasting": threads()}))
+"""
+
+
+def measure(setting: Setting) -> Iterator[Figure]:
+    """Import, memory, threads."""
+    ours, stock = setting.cluster.conninfo("reader"), setting.stock_parameters("reader")
+    times = range(setting.rounds(RUNS))
+    with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as bytecode:
+        run = partial(_run, bytecode)
+        run(_IMPORT)  # writes the bytecode
+        yield from _imported([run(_IMPORT) for _ in times])
+        run(_CONNECTED, "aurora_router", ours)
+        yield from _connected(
+            [run(_CONNECTED, "aurora_router", ours) for _ in times], [run(_CONNECTED, "psycopg", stock) for _ in times]
+        )
+
+
+def _imported(runs: list[Told]) -> Iterator[Figure]:
+    seconds = [each["seconds"] for each in runs]
+    spread = f"median {statistics.median(seconds) * 1e3:.1f} ms of {len(seconds)} processes"
+    yield Figure.at_most("import of aurora_router beyond psycopg, fastest", min(seconds) * 1e3, "ms", IMPORT_MS, spread)
+    late = max(each["late"] for each in runs)
+    yield Figure.at_most("of dnspython, tenacity, SQLAlchemy imported with it", late, "", 0)
+    yield Figure.at_most("threads after import", max(each["threads"] for each in runs), "", 0)
+
+
+def _connected(mine: list[Told], its: list[Told]) -> Iterator[Figure]:
+    ours, stock = (statistics.median(each["kilobytes"] for each in runs) / 1024 for runs in (mine, its))
+    about = f"{ours:.1f} of {stock:.1f} MB, {len(mine)} processes each"
+    yield Figure.at_most("memory beyond psycopg, connected", ours - stock, "MB", MEMORY_MB, about)
+    lasting, most = (max(each[what] for each in mine) for what in ("lasting", "threads"))
+    yield Figure.at_most("lasting threads, connected", lasting, "", LASTING_THREADS, f"{most} right after the connects")
+
+
+def _run(bytecode: str, script: str, *arguments: str) -> Told:
+    """Run a script in a Python of its own, with compiled modules as installed packages have them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPYCACHEPREFIX": bytecode},
+    )
+    told: Told = json.loads(done.stdout)
+    return told

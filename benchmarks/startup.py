@@ -1,0 +1,60 @@
+"""How long until a local cluster of one writer and two readers is ready, with its template cached and without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster import LocalCluster
+from benchmarks.figures import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.setting import Setting
+
+RUNS, FIRST_RUNS = 10, 3
+READY_S, FIRST_S = 1.0, 4.0
+_CACHE = "AURORA_ROUTER_CACHE"
+
+
+def measure(setting: Setting) -> Iterator[Figure]:
+    """Cluster ready: every instance answers."""
+    _start(setting.options)
+    cached = [_start(setting.options) for _ in range(setting.rounds(RUNS))]
+    yield Figure.at_most(
+        "cluster ready, template cached", statistics.median(cached), "s", READY_S, _spread(cached, "starts")
+    )
+    first = [_first_ever(setting.options) for _ in range(1 if setting.quick else FIRST_RUNS)]
+    yield Figure.at_most("cluster ready, first ever", statistics.median(first), "s", FIRST_S, _spread(first, "starts"))
+
+
+def _start(options: dict[str, Any]) -> float:
+    start = perf_counter()
+    with LocalCluster.start(**{"readers": 2, **options}):
+        return perf_counter() - start
+
+
+def _first_ever(options: dict[str, Any]) -> float:
+    """Start with an empty cache, below a directory that the instances' account may enter."""
+    before = os.environ.get(_CACHE)
+    cache = Path(tempfile.mkdtemp(prefix="aurora-router-bench-", dir="/var/tmp"))
+    cache.chmod(0o755)
+    os.environ[_CACHE] = str(cache)
+    try:
+        return _start(options)
+    finally:
+        if before is None:
+            del os.environ[_CACHE]
+        else:
+            os.environ[_CACHE] = before
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _spread(seconds: list[float], what: str) -> str:
+    return f"{min(seconds):.2f}..{max(seconds):.2f} s in {len(seconds)} {what}"
