@@ -1,0 +1,244 @@
+"""The background thread: when there is one, what it cuts, and what it must not."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import aurora_router
+from aurora_router.runtime.monitor import MONITOR
+from aurora_router_cluster import LocalCluster
+
+pytestmark = pytest.mark.cluster
+
+PATIENCE = 30.0
+NAME = "aurora-router-monitor"
+
+
+@pytest.fixture(scope="module")
+def still():
+    """A cluster that does nothing by itself."""
+    with LocalCluster.start(readers=1, auto=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def events():
+    seen = []
+    end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
+    yield seen
+    end()
+
+
+def of(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def until(condition, what: str) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.02)
+
+
+def monitors() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+def run(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+# ---------------------------------------------------------------- the thread
+
+
+def test_none_at_import():
+    done = run("import threading, aurora_router; print(threading.active_count())")
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_one_while_it_is_needed_and_none_after(still):
+    with aurora_router.connect(still.conninfo()), aurora_router.connect(still.conninfo("reader")):
+        assert len(monitors()) == 1
+        assert MONITOR.running
+    until(lambda: not monitors(), "the thread has ended")
+    with aurora_router.connect(still.conninfo()):
+        assert len(monitors()) == 1
+
+
+def test_none_where_it_is_not_wanted(still):
+    until(lambda: not monitors(), "no thread is left of another test")
+    with aurora_router.connect(still.conninfo(aurora_monitor="off")) as conn:
+        assert not monitors()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_garbage_connection_needs_nobody(still):
+    conn = aurora_router.connect(still.conninfo())
+    with pytest.warns(ResourceWarning, match="was deleted while still open"):
+        del conn
+    until(lambda: not monitors(), "the thread has ended")
+
+
+def test_exit_with_open_connections_is_clean(still):
+    done = run(
+        """
+        import sys, warnings, aurora_router
+        conn = aurora_router.connect(sys.argv[1])
+        print(conn.execute("SELECT 1").fetchone()[0])
+        warnings.simplefilter("ignore", ResourceWarning)
+        """,
+        still.conninfo(),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_fork_leaves_the_parent_alone(still):
+    done = run(
+        """
+        import os, sys, threading, warnings, aurora_router
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+        with aurora_router.connect(sys.argv[1]) as conn:
+            before = conn.info.backend_pid
+            for _ in range(5):
+                child = os.fork()
+                if child == 0:
+                    assert threading.active_count() == 1
+                    with aurora_router.connect(sys.argv[1]) as own:
+                        assert own.info.backend_pid != before
+                        assert own.execute("SELECT 1").fetchone() == (1,)
+                        assert threading.active_count() == 2
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+            assert conn.execute("SELECT pg_backend_pid()").fetchone() == (before,)
+            print("fine")
+        """,
+        still.conninfo(),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+# ---------------------------------------------------------------- what must not be cut
+
+
+def busy(conn, kind: str, seconds: float) -> None:
+    """Keep a connection waiting for the server, in one of many ways."""
+    if kind == "long query":
+        conn.execute("SELECT pg_sleep(%s)", [seconds])
+    elif kind == "idle COPY":
+        with conn.cursor().copy("COPY (SELECT 1) TO STDOUT") as copy:
+            time.sleep(seconds)
+            assert list(copy)
+    elif kind == "stream":
+        for _ in conn.cursor().stream("SELECT generate_series(1, 2000)"):
+            time.sleep(seconds / 2000)
+    elif kind == "short queries":
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            conn.execute("SELECT 1")
+    else:
+        conn.execute("LISTEN silence")
+        assert list(conn.notifies(timeout=seconds)) == []
+
+
+@pytest.mark.parametrize("kind", ["long query", "idle COPY", "stream", "short queries", "notifies"])
+def test_who_waits_for_a_living_server_is_never_cut(still, events, kind):
+    with aurora_router.connect(still.conninfo(aurora_hang_grace=0.3), autocommit=True) as conn:
+        busy(conn, kind, 2.0)
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    if kind != "short queries":
+        assert of(events, aurora_router.HangSuspected), "this test would show nothing"
+        assert of(events, aurora_router.HangRefuted)
+    assert not of(events, aurora_router.ConnectionsCut)
+
+
+def test_a_short_stop_of_the_server_is_survived(still, events):
+    with aurora_router.connect(still.conninfo(), autocommit=True) as conn:
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(conn.execute("SELECT pg_sleep(0.2)").fetchall()))
+        still.freeze(still.writer)
+        thread.start()
+        until(lambda: conn.waiting_since is not None, "the statement was seen waiting")
+        time.sleep(0.4)
+        still.thaw(still.writer)
+        thread.join(PATIENCE)
+    assert answers
+    assert not of(events, aurora_router.ConnectionsCut)
+
+
+def test_a_starved_client_blames_itself(still, events):
+    with aurora_router.connect(still.conninfo(), autocommit=True) as conn:
+        thread = threading.Thread(target=lambda: conn.execute("SELECT pg_sleep(4)"))
+        thread.start()
+        until(lambda: conn.waiting_since is not None, "the statement was seen waiting")
+        ctypes.PyDLL(None).usleep(3_000_000)  # holds the interpreter: no other thread runs
+        thread.join(PATIENCE)
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    assert of(events, aurora_router.Starved)
+    assert not of(events, aurora_router.ConnectionsCut)
+
+
+# ---------------------------------------------------------------- what must be
+
+
+@pytest.mark.parametrize("kind", ["long query", "notifies"])
+def test_who_waits_for_a_frozen_server_is_woken(still, events, kind):
+    with aurora_router.connect(still.conninfo(aurora_profile="aggressive"), autocommit=True) as conn:
+        thread_errors = []
+
+        def work() -> None:
+            try:
+                busy(conn, kind, 60.0)
+            except psycopg.OperationalError as error:
+                thread_errors.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        until(lambda: conn.waiting_since is not None, "the connection was seen waiting")
+        still.freeze(still.writer)
+        thread.join(PATIENCE)
+        still.thaw(still.writer)
+        assert type(thread_errors[0]) is psycopg.OperationalError
+        assert conn.broken
+    cut = of(events, aurora_router.ConnectionsCut)
+    assert [event.count for event in cut] == [1]
+    assert "hung" in cut[0].reason
+
+
+def test_a_broken_connection_is_noticed_without_a_hook(still, events):
+    one = aurora_router.connect(still.conninfo(), autocommit=True)
+    with one as conn, aurora_router.connect(still.conninfo(), autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("SELECT 1")
+        until(lambda: of(events, aurora_router.Settled), "the writer confirmed itself")
+    assert "broke" in of(events, aurora_router.Doubted)[0].reason
+
+
+def test_nothing_is_left_open(still):
+    """Neither threads nor descriptors grow, however often the monitor starts and ends."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def once() -> None:
+        with aurora_router.connect(still.conninfo(aurora_hang_grace=0.1), autocommit=True) as conn:
+            conn.execute("SELECT pg_sleep(0.3)")
+        until(lambda: not monitors(), "the thread has ended")
+
+    once()
+    before = descriptors()
+    for _ in range(3):
+        once()
+    until(lambda: descriptors() <= before, "as many descriptors as before")
