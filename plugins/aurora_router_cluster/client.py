@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import select
-import subprocess
-import sys
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, final
 
-from aurora_router_cluster import control, errors, home, names, settings
+from aurora_router_cluster import control, errors, home, names, settings, starting
 from aurora_router_cluster.errors import ClusterNotFoundError, SupervisorError, UnknownEndpointError
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.status import ClusterStatus, Failover, InstanceStatus
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
     from types import TracebackType
 
@@ -72,12 +69,12 @@ class LocalCluster:
             chosen = ClusterOptions(name=label, key=key, owner=owner, **options)
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
-        process = _spawn(chosen)
+        process = starting.spawn(chosen)
         try:
-            _await_ready(process, timeout)
+            starting.await_ready(process, timeout)
             return cls(home.Home(key), None if detach else process)
         except BaseException:
-            _end(process)
+            starting.end(process)
             raise
         finally:
             if process.stdout is not None:
@@ -103,7 +100,7 @@ class LocalCluster:
     def close(self) -> None:
         """End the cluster if this object started it; else do nothing."""
         if self._process is not None:
-            _end(self._process)
+            starting.end(self._process)
             self._process = None
 
     def wait(self) -> None:
@@ -365,39 +362,3 @@ def _conninfo(keys: dict[str, object]) -> str:
         return text if plain else f"'{escaped}'"
 
     return " ".join(f"{name}={quoted(value)}" for name, value in keys.items() if value is not None)
-
-
-def _spawn(options: ClusterOptions) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "aurora_router_cluster.supervisor", options.to_json()],
-        stdin=subprocess.PIPE if options.owner is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )
-
-
-def _await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], timeout)
-    if not ready:
-        raise SupervisorError(f"the cluster was not ready within {timeout:g} s")
-    line = process.stdout.readline()
-    if not line.endswith(b"\n"):
-        raise SupervisorError(f"the supervisor ended at once, with status {process.wait()}")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise errors.by_name(answer["error"])(answer["message"])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a supervisor that is ours; its keeper cleans up where it had to be killed."""
-    if process.stdin is not None:
-        process.stdin.close()
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

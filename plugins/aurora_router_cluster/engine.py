@@ -250,10 +250,6 @@ class Engine:
             processes.thaw(self.process.pid)
         self.frozen = False
 
-    def cpu_seconds(self) -> float:
-        """Processor time used so far by all processes of the instance."""
-        return processes.cpu_seconds(self.process.pid) if self.process is not None and self.alive else 0.0
-
     def log_tail(self, lines: int = 12) -> str:
         """The last lines that the server printed."""
         try:

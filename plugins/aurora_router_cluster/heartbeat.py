@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import ClusterError, FailoverImpossibleError
 from aurora_router_cluster.roster import together
+from aurora_router_cluster.usage import ProcessorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,6 +44,7 @@ class Heartbeat:
         self._succession = succession
         self.interval = interval
         self.auto = auto
+        self._meter = ProcessorMeter()
         self._pulse: asyncio.Task[None] | None = None
         self._repairs: dict[str, asyncio.Task[None]] = {}
 
@@ -69,6 +71,7 @@ class Heartbeat:
             late = time.monotonic() - due > self.interval
             due = time.monotonic() + self.interval
             await self._look()
+            self._measure()
             if late:
                 for instance in self._roster.instances.values():
                     instance.missed = min(instance.missed, 1)
@@ -90,6 +93,12 @@ class Heartbeat:
         for reader in readers:
             if reader.newest is not None and reader.missed == 0:
                 reader.lag = self._roster.clock.lag(reader.newest)
+
+    def _measure(self) -> None:
+        """Refresh the processor use of all instances, not at every beat."""
+        by_pid = {one.pid: one for one in self._roster.instances.values() if one.pid is not None}
+        for pid, percent in self._meter.measure(list(by_pid), time.monotonic()).items():
+            by_pid[pid].cpu = percent
 
     async def _sample(self, instances: list[Instance]) -> None:
         asked = [one for one in instances if one.engine.alive and one.state in JUDGED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections import deque
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.addresses import Address
     from aurora_router_cluster.engine import Engine
 
-STALE = 5  # samples kept; processor use and stream speed are measured across them
+STALE = 5  # samples kept; the stream's speed is measured across them
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Instance:
         session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
         samples: latest answers to the heartbeat, newest last.
         lag: replica lag in seconds at the last sample; None: unknown.
+        cpu: use of the machine's processors lately, percent; None: unknown.
         missed: heartbeats without an answer in a row.
         silent_since: monotonic time since when it has no stream of log; None: it has one.
         stalled_since: monotonic time since when no more log has arrived.
@@ -50,6 +50,7 @@ class Instance:
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
     lag: float | None = None
+    cpu: float | None = None
     missed: int = 0
     silent_since: float | None = None
     stalled_since: float = 0.0
@@ -69,6 +70,12 @@ class Instance:
         return EngineAddress(engine.name, engine.home, engine.port, settings.SUPERUSER, engine.data)
 
     @property
+    def pid(self) -> int | None:
+        """Process id of its postmaster; None: it is down."""
+        process = self.engine.process
+        return process.pid if process is not None and self.engine.alive else None
+
+    @property
     def available(self) -> bool:
         """Whether it takes connections, as far as known."""
         return self.state == "available"
@@ -78,11 +85,6 @@ class Instance:
         """The latest sample."""
         return self.samples[-1] if self.samples else None
 
-    @property
-    def cpu(self) -> float | None:
-        """Use of the machine's processors over the latest samples, percent; None: unknown."""
-        return sampling.cpu_percent(self.samples, os.cpu_count() or 1)
-
     async def sample(self, timeout: float) -> None:
         """Ask it how it is; `missed` tells whether it answered within `timeout` seconds."""
         try:
@@ -91,7 +93,7 @@ class Instance:
             self.missed += 1
             return
         now, before = time.monotonic(), self.newest
-        newest = Sample.from_row(rows[0], at=now, wall=time.time(), cpu_seconds=self.engine.cpu_seconds())
+        newest = Sample.from_row(rows[0], at=now, wall=time.time())
         self.samples.append(newest)
         self.missed = 0
         self.silent_since = None if newest.streaming else self.silent_since or now
@@ -102,6 +104,6 @@ class Instance:
         """Drop what was known of a server that is no more."""
         self.session.close()
         self.samples.clear()
-        self.lag = None
+        self.lag = self.cpu = None
         self.missed = 0
         self.silent_since = None

@@ -12,6 +12,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PROC = Path("/proc")
 
@@ -36,9 +40,15 @@ def _parents() -> dict[int, int]:
 def stat_fields(pid: int) -> list[str]:
     """The fields of ``/proc/PID/stat`` from the state (index 0) on; empty where there is no such process."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)  # not by pathlib: hundreds of them, every second
     except OSError:
         return []
+    try:
+        text = os.read(descriptor, 4096).decode(errors="replace")
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
     return text[text.rfind(")") + 2 :].split()
 
 
@@ -79,15 +89,21 @@ def kill(postmaster: int) -> None:
         send(pid, signal.SIGKILL)
 
 
-def cpu_seconds(postmaster: int) -> float:
-    """Processor time that an instance used so far, ended children included; 0.0 where unknown."""
+def cpu_seconds(postmasters: Collection[int]) -> dict[int, float]:
+    """Processor time that instances used so far, ended children included: postmaster -> seconds.
+
+    One pass over all processes, however many instances; Linux only, else empty.
+    """
     if sys.platform != "linux":
-        return 0.0
-    ticks = 0
-    for pid in [postmaster, *children(postmaster)]:
-        if fields := stat_fields(pid):
-            ticks += sum(map(int, fields[11:15] if pid == postmaster else fields[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+        return {}
+    ticks = dict.fromkeys(postmasters, 0)
+    for name in os.listdir(PROC):  # noqa: PTH208 - as above
+        if name.isdigit() and (fields := stat_fields(int(name))):
+            if int(name) in ticks:
+                ticks[int(name)] += sum(map(int, fields[11:15]))  # its own, and its ended children's
+            elif int(fields[1]) in ticks:
+                ticks[int(fields[1])] += sum(map(int, fields[11:13]))
+    return {postmaster: spent / os.sysconf("SC_CLK_TCK") for postmaster, spent in ticks.items()}
 
 
 def in_directory(directory: Path) -> list[int]:

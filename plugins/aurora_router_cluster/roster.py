@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -150,12 +149,17 @@ class Roster:
         """See `sampling.replica_status`."""
         members = [
             sampling.Member(
-                instance.name, instance.session_id, instance is self.writer, tuple(instance.samples), instance.lag
+                instance.name,
+                instance.session_id,
+                instance is self.writer,
+                tuple(instance.samples),
+                instance.lag,
+                instance.cpu,
             )
             for instance in self.instances.values()
             if instance.samples or instance is self.writer
         ]
-        return sampling.replica_status(members, self.volume.durable_lsn(), os.cpu_count() or 1)
+        return sampling.replica_status(members, self.volume.durable_lsn())
 
 
 async def together(work: Iterable[Coroutine[object, object, None]]) -> None:

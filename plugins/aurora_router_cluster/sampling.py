@@ -48,7 +48,6 @@ class Sample:
         reads: blocks read so far.
         xmin: oldest transaction that a snapshot here can see, 64 bits (epoch in the upper half).
         streaming: the log arrives.
-        cpu_seconds: processor time used so far.
     """
 
     at: float
@@ -62,16 +61,15 @@ class Sample:
     reads: int
     xmin: int
     streaming: bool
-    cpu_seconds: float
 
     @classmethod
-    def from_row(cls, row: Row, *, at: float, wall: float, cpu_seconds: float) -> Sample:
+    def from_row(cls, row: Row, *, at: float, wall: float) -> Sample:
         """Read the row that `QUERY` returned."""
         number = [None if value is None else float(value) for value in row[3:4]]
         received, applied, active, reading, reads, xmin = (int(row[i] or 0) for i in (1, 2, 4, 5, 6, 7))
         return cls(
             at, wall, row[0] == "t", max(received, applied), applied, number[0], active, reading, reads, xmin,
-            row[8] == "t", cpu_seconds,
+            row[8] == "t",
         )  # fmt: skip
 
 
@@ -111,29 +109,31 @@ class LogClock:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the rows need to know of one instance: its two latest samples, newest last."""
+    """What the rows need to know of one instance.
+
+    Attributes:
+        name: its identifier.
+        session: what identifies it while it is a reader.
+        writer: it is the writer.
+        samples: its latest answers, newest last.
+        lag: replica lag in seconds; None: unknown.
+        cpu: use of the machine's processors, percent; None: unknown.
+    """
 
     name: str
     session: str
     writer: bool
     samples: tuple[Sample, ...]
     lag: float | None
+    cpu: float | None
 
 
-def cpu_percent(samples: Sequence[Sample], processors: int) -> float | None:
-    """Use of the machine's processors between the first and the last of `samples`, 0 to 100; None: unknown."""
-    if len(samples) < 2 or samples[-1].at <= samples[0].at:
-        return None
-    used = samples[-1].cpu_seconds - samples[0].cpu_seconds
-    return max(0.0, min(100.0, 100.0 * used / (samples[-1].at - samples[0].at) / processors))
-
-
-def replica_status(members: Sequence[Member], durable: int | None, processors: int) -> list[dict[str, object]]:
+def replica_status(members: Sequence[Member], durable: int | None) -> list[dict[str, object]]:
     """The rows for ``aurora_replica_status()``: one dict per instance, see ``sql/surface.sql``."""
-    return [_row(member, durable, processors) for member in members]
+    return [_row(member, durable) for member in members]
 
 
-def _row(member: Member, durable: int | None, processors: int) -> dict[str, object]:
+def _row(member: Member, durable: int | None) -> dict[str, object]:
     identity = {"server_id": member.name, "session": member.session, "writer": member.writer}
     if not member.samples:
         return identity  # a writer that was never asked yet
@@ -159,7 +159,7 @@ def _row(member: Member, durable: int | None, processors: int) -> dict[str, obje
         "oldest_read_view_lsn": last.applied,
         "pending_read_ios": last.reading,
         "read_ios": last.reads,
-        "cpu": cpu_percent(member.samples, processors),
+        "cpu": member.cpu,
     }
 
 

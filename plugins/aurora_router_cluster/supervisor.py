@@ -154,7 +154,7 @@ class Supervisor:
             endpoint=self.roster.names.instance(instance.name),
             host=instance.address.host,
             port=instance.address.port,
-            pid=engine.process.pid if engine.process is not None and engine.alive else None,
+            pid=instance.pid,
             socket_directory=str(engine.home),
             lag_ms=None if writer or instance.lag is None else round(instance.lag * 1e3, 3),
             lsn=newest.applied if newest is not None else None,

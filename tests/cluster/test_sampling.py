@@ -8,18 +8,18 @@ from aurora_router_cluster import sampling
 from aurora_router_cluster.sampling import LogClock, Member, Sample
 
 
-def sample(at=0.0, applied=0, *, commit_age=None, cpu=0.0, received=None, recovering=True, streaming=True):
+def sample(at=0.0, applied=0, *, commit_age=None, received=None, recovering=True, streaming=True):
     received = applied if received is None else received
-    return Sample(at, at + 1e9, recovering, received, applied, commit_age, 1, 0, 7, (3 << 32) + 9, streaming, cpu)
+    return Sample(at, at + 1e9, recovering, received, applied, commit_age, 1, 0, 7, (3 << 32) + 9, streaming)
 
 
 def test_a_row_is_read():
-    read = Sample.from_row(("t", "4096", "4000", "0.25", "2", "1", "77", "750", "f"), at=1.0, wall=2.0, cpu_seconds=0.5)
-    assert read == Sample(1.0, 2.0, True, 4096, 4000, 0.25, 2, 1, 77, 750, False, 0.5)
+    read = Sample.from_row(("t", "4096", "4000", "0.25", "2", "1", "77", "750", "f"), at=1.0, wall=2.0)
+    assert read == Sample(1.0, 2.0, True, 4096, 4000, 0.25, 2, 1, 77, 750, False)
 
 
 def test_a_row_of_an_instance_that_knows_nothing_yet_is_read():
-    read = Sample.from_row(("t", None, None, None, "0", "0", None, "3", "f"), at=1.0, wall=2.0, cpu_seconds=0.0)
+    read = Sample.from_row(("t", None, None, None, "0", "0", None, "3", "f"), at=1.0, wall=2.0)
     assert (read.received, read.applied, read.commit_age, read.reads) == (0, 0, None, 0)
 
 
@@ -68,27 +68,24 @@ def test_lag_is_never_negative_and_never_larger_for_who_has_more(steps, low, hig
     assert behind >= ahead >= 0.0
 
 
-def test_processor_use_is_percent_of_all_processors():
-    assert sampling.cpu_percent([sample(0.0, cpu=1.0), sample(2.0, cpu=2.0)], 2) == pytest.approx(25.0)
-    assert sampling.cpu_percent([sample(0.0)], 2) is None
-    assert sampling.cpu_percent([sample(0.0, cpu=0.0), sample(1.0, cpu=9.0)], 2) == 100.0
-
-
 def test_the_rows_have_what_the_sql_surface_reads():
     members = [
-        Member("demo-1", "s1", True, (sample(0.0, 100, recovering=False), sample(1.0, 2148, recovering=False)), None),
-        Member("demo-2", "s2", False, (sample(1.0, 100, received=2148, streaming=False),), 0.0123),
+        Member(
+            "demo-1", "s1", True, (sample(0.0, 100, recovering=False), sample(1.0, 2148, recovering=False)), None, 12.5
+        ),
+        Member("demo-2", "s2", False, (sample(1.0, 100, received=2148, streaming=False),), 0.0123, None),
     ]
-    writer, reader = sampling.replica_status(members, 2000, 2)
+    writer, reader = sampling.replica_status(members, 2000)
     assert (writer["writer"], reader["writer"]) == (True, False)
     assert writer["log_stream_speed_in_kib_per_second"] == pytest.approx(2.0)
     assert (reader["replica_lag_in_msec"], reader["cur_replay_latency_in_usec"]) == (12, 12300)
     assert (reader["highest_lsn_rcvd"], reader["current_read_lsn"], reader["durable_lsn"]) == (2148, 100, 2000)
     assert (reader["feedback_xmin"], reader["feedback_epoch"]) == (9, 3)
     assert reader["last_transport_error"] == 1
+    assert (writer["cpu"], reader["cpu"]) == (12.5, None)
     assert reader["last_error_timestamp"] == reader["last_update_timestamp"]
 
 
 def test_an_instance_not_asked_yet_has_a_row_without_figures():
-    (row,) = sampling.replica_status([Member("demo-1", "s1", True, (), None)], None, 2)
+    (row,) = sampling.replica_status([Member("demo-1", "s1", True, (), None, None)], None)
     assert row == {"server_id": "demo-1", "session": "s1", "writer": True}

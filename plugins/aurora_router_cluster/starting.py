@@ -1,0 +1,58 @@
+"""Starting and ending a supervisor process, from its starter's side."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.errors import SupervisorError
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.options import ClusterOptions
+
+
+def spawn(options: ClusterOptions) -> subprocess.Popen[bytes]:
+    """Start a supervisor; where it has an owner, its standard input is the pipe that it lives by."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "aurora_router_cluster.supervisor", options.to_json()],
+        stdin=subprocess.PIPE if options.owner is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
+    """Return when a supervisor says that its cluster is ready.
+
+    Raises:
+        SupervisorError: it ended, or said nothing for `timeout` seconds.
+        ClusterError: what it said went wrong, as its own class.
+    """
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], timeout)
+    if not ready:
+        raise SupervisorError(f"the cluster was not ready within {timeout:g} s")
+    line = process.stdout.readline()
+    if not line.endswith(b"\n"):
+        raise SupervisorError(f"the supervisor ended at once, with status {process.wait()}")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise errors.by_name(answer["error"])(answer["message"])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a supervisor that is ours; its keeper cleans up where it had to be killed."""
+    if process.stdin is not None:
+        process.stdin.close()
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
