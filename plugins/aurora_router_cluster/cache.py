@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "AURORA_ROUTER_CACHE"
 FOLDER = "aurora-router"
+UNUSED = 14 * 86400.0  # seconds
 
 
 def directory(account: Account) -> Path:
@@ -64,6 +66,8 @@ def built(target: Path, build: Callable[[Path], None]) -> Path:
     all.
     """
     if target.exists():
+        with contextlib.suppress(OSError):  # removed by a prune this very moment: found out by whoever reads it
+            os.utime(target)
         return target
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with locked(target.with_name(f".{target.name}.lock")):
@@ -80,6 +84,19 @@ def built(target: Path, build: Callable[[Path], None]) -> Path:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
     return target
+
+
+def prune(parent: Path, unused: float = UNUSED) -> list[str]:
+    """Delete what `built` made in `parent` and nobody asked for in `unused` seconds; return the names.
+
+    Templates of binaries or of SQL that were replaced since would stay for ever otherwise.
+    """
+    oldest = time.time() - unused
+    stale = [path for path in parent.iterdir() if path.is_dir() and path.stat().st_mtime < oldest]
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+    return [path.name for path in stale]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -110,7 +111,8 @@ class LocalCluster:
 
     def down(self, timeout: float = 30.0) -> None:
         """End the cluster, whoever started it; returns when it is gone."""
-        self._ask("down")
+        with contextlib.suppress(SupervisorError):  # it may be gone before it has answered
+            self._ask("down")
         deadline = time.monotonic() + timeout
         while self._home.socket.exists() or self._home.key in home.running():
             if time.monotonic() > deadline:

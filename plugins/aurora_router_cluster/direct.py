@@ -7,10 +7,10 @@ because a writer that stops in order sends its whole log first.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster import programs
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.session import Session
 
@@ -77,17 +77,7 @@ class DirectVolume:
         return code == 0
 
     async def _run(self, command: list[str]) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            *self._account.command(command),
-            cwd="/",
-            env=self._account.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode(errors="replace").strip()
+        return await programs.finish(self._account.command(command), self._account.environment())
 
     async def attach(self, writer: EngineAddress) -> None:
         """Nothing to attach."""

@@ -17,14 +17,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
-import os
 import shutil
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import processes, settings
+from aurora_router_cluster import processes, programs, settings
 from aurora_router_cluster.errors import EngineError
 
 if TYPE_CHECKING:
@@ -98,16 +97,10 @@ class Engine:
             EngineError: the copy failed, e.g. for lack of room.
         """
         self.make_home()
-        reflink = (
-            ["--reflink=auto"] if shutil.which("cp", path="/bin:/usr/bin") and os.uname().sysname == "Linux" else []
-        )
-        copy = await asyncio.create_subprocess_exec(
-            "cp", "-a", *reflink, str(source), str(self.data),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, complaint = await copy.communicate()
-        if copy.returncode != 0:
-            raise EngineError(f"copying {source} to {self.data} failed: {complaint.decode().strip()}")
+        reflink = ["--reflink=auto"] if sys.platform == "linux" else []
+        status, complaint = await programs.finish(["cp", "-a", *reflink, str(source), str(self.data)])
+        if status != 0:
+            raise EngineError(f"copying {source} to {self.data} failed: {complaint}")
 
     def configure(self, extra: Mapping[str, str], *, standby: bool) -> None:
         """Write the complete configuration; takes effect at the next start (or `reload`, where PostgreSQL can).

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
+AGAIN = 1.0  # seconds after a failed repair until the next try
 ASTRAY = 3.0  # seconds without log after which a reader is built anew
 JUDGED = frozenset({"available", "unreachable", "stopped"})
 
@@ -47,6 +48,7 @@ class Heartbeat:
         self._meter = ProcessorMeter()
         self._pulse: asyncio.Task[None] | None = None
         self._repairs: dict[str, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to beat."""
@@ -63,7 +65,7 @@ class Heartbeat:
         """Bring a former writer back now, whether `auto` or not: its demotion was asked for."""
         instance = self._roster.instances.get(name or "")
         if instance is not None and not instance.engine.alive and not instance.held:
-            self._begin(instance, self._bring_back(instance))
+            self._begin(name or "", self._bring_back(instance))
 
     async def _beat(self) -> None:
         due = time.monotonic()
@@ -77,6 +79,8 @@ class Heartbeat:
                     instance.missed = min(instance.missed, 1)
             for instance in list(self._roster.instances.values()):
                 self._judge(instance)
+            if self._roster.writer is None and self._may_act():
+                self._begin("(writer)", self._replace_writer(None))
             self._roster.write_status()
             await asyncio.sleep(due - time.monotonic())
 
@@ -114,20 +118,26 @@ class Heartbeat:
             log.info("%s is %s", instance.name, state)
             instance.state = state
             self._roster.publish()
-        if self.auto and not self._roster.lock.locked():
-            self._repair(instance)
+        if self._may_act() and (work := self._remedy(instance)) is not None:
+            self._begin(instance.name, work)
 
-    def _repair(self, instance: Instance) -> None:
-        """Start what the state of an instance asks for, unless that is under way."""
-        under_way = self._repairs.get(instance.name)
-        if under_way is not None and not under_way.done():
-            return
-        work = self._remedy(instance)
-        if work is not None:
-            self._begin(instance, work)
+    def _may_act(self) -> bool:
+        return self.auto and not self._roster.lock.locked()
 
-    def _begin(self, instance: Instance, work: Coroutine[object, object, None]) -> None:
-        self._repairs[instance.name] = asyncio.get_running_loop().create_task(_logged(work, instance.name))
+    def _begin(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Start a repair, unless one of that name is under way or failed just now."""
+        before = self._repairs.get(name)
+        if (before is None or before.done()) and time.monotonic() >= self._not_before.get(name, 0.0):
+            self._repairs[name] = asyncio.get_running_loop().create_task(self._guarded(name, work))
+        else:
+            work.close()
+
+    async def _guarded(self, name: str, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except ClusterError as error:
+            self._not_before[name] = time.monotonic() + AGAIN
+            log.warning("%s: %s", name, error)
 
     def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
         if instance is self._roster.writer:
@@ -148,14 +158,14 @@ class Heartbeat:
         lacking = min(self._roster.clock.age(newest.received, newest.at), newest.at - instance.stalled_since)
         return not newest.recovering or max(silent, lacking) > ASTRAY
 
-    async def _replace_writer(self, writer: Instance) -> None:
+    async def _replace_writer(self, writer: Instance | None) -> None:
         async with self._roster.lock:
-            if self._roster.writer is not writer or writer.available:
+            if self._roster.writer is not writer or (writer is not None and writer.available):
                 return
             try:
                 await self._succession.failover(None)
             except FailoverImpossibleError:
-                if writer.engine.frozen or writer.held:
+                if writer is None or writer.engine.frozen or writer.held:
                     raise
                 await self._succession.come_back(writer)  # no reader: it is restarted in its place, as on Aurora
 
@@ -171,10 +181,3 @@ class Heartbeat:
                 instance.engine.kill()
                 shutil.rmtree(instance.engine.data, ignore_errors=True)  # nothing to rewind: it lacks log
                 await self._succession.come_back(instance)
-
-
-async def _logged(work: Coroutine[object, object, None], name: str) -> None:
-    try:
-        await work
-    except ClusterError as error:
-        log.warning("%s: %s", name, error)

@@ -61,6 +61,8 @@ class Succession:
         roster, phases = self._roster, Phases()
         candidate = await self._candidate(target)
         former = roster.writer
+        if former is not None and awake(former):
+            await former.sample(timeout=1.0)  # asked now: a writer that works must not be ended for one late answer
         planned = former is not None and answers(former)
         if former is not None and planned:
             former.state = "restarting"

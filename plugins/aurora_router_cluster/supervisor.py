@@ -94,11 +94,11 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop everything."""
+        await self.control.close()  # first: what was asked for and is not done yet, is not done
         self.directory.close()
         await self.plane.close()
         if self.dns is not None:
             await self.dns.close()
-        await self.control.close()
 
     def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
         """What can be asked over the control socket."""

@@ -34,7 +34,12 @@ def ensure(binaries: Binaries, account: Account) -> Path:
     """
     root = cache.directory(account) / "templates"
     target = root / f"{binaries.fingerprint}-{_schema_version()}-{account.uid}"
-    return cache.built(target, lambda staging: _build(staging, binaries, account)) / "data"
+
+    def build(staging: Path) -> None:
+        cache.prune(root)
+        _build(staging, binaries, account)
+
+    return cache.built(target, build) / "data"
 
 
 def _schema_version() -> str:

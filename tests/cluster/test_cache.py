@@ -64,3 +64,13 @@ def test_what_a_killed_builder_left_is_removed(run_directory):
     leftover.mkdir()
     cache.built(run_directory / "thing", lambda staging: None)
     assert not leftover.exists()
+
+
+def test_what_nobody_asked_for_in_a_long_time_is_pruned(run_directory):
+    for name in ("old", "used", "new"):
+        cache.built(run_directory / name, lambda staging: None)
+    for name in ("old", "used"):
+        os.utime(run_directory / name, (1.0, 1.0))
+    cache.built(run_directory / "used", lambda staging: None)
+    assert cache.prune(run_directory) == ["old"]
+    assert sorted(path.name for path in run_directory.iterdir()) == [".new.lock", ".used.lock", "new", "used"]

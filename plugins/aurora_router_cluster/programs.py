@@ -1,0 +1,35 @@
+"""Running short programs without blocking the event loop, and without leaving them behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+async def finish(command: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run `command` to its end; killed where the caller is cancelled.
+
+    Returns:
+        Its exit status, and what it printed, standard error included.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd="/",
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return process.returncode, output.decode(errors="replace").strip()
