@@ -45,6 +45,7 @@ class Attachment:
         self._retired = False
         driver.on_durable.append(self._report)
         driver.on_fenced.append(self._fenced)
+        driver.on_full.append(self._hold)
 
     @property
     def attached(self) -> bool:
@@ -100,6 +101,10 @@ class Attachment:
         """Let the writer keep the rows that readers still need."""
         if self._receiver is not None:
             self._receiver.feedback(feedback)
+
+    def _hold(self, hold: bool) -> None:  # noqa: FBT001  # the two calls are each other's inverse
+        if self._receiver is not None:
+            self._receiver.hold(hold)
 
     def _report(self) -> None:
         if self._receiver is not None:

@@ -279,6 +279,18 @@ class Driver:
         except StorageError:
             return  # the next look tries again
 
+    async def collect(self, floor: int) -> None:
+        """Let the nodes forget the log below `floor`, which must be at or below the VDL; see `core.gc`.
+
+        Raises:
+            ValueError: `floor` is above the VDL.
+            Fenced, QuorumUnavailable: as `amend`.
+        """
+        if floor > self.durable:
+            raise ValueError(f"{format_lsn(floor)} is not durable yet: the VDL is {format_lsn(self.durable)}")
+        if floor > self._proposed.floor:
+            await self.amend(replace(self._proposed, floor=floor, placements=self._cutter.placements()))
+
     async def change_membership(self, membership: Membership) -> None:
         """Go to the next state of a replacement; see `core.quorum`."""
         await self.amend(replace(self.charter, membership=membership))

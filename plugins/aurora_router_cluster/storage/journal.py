@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -108,6 +108,13 @@ class DiskJournal:
             return self._log.read(position, place - position - HEADER_SIZE, n)
         except (DamagedError, KeyError) as error:
             raise CorruptLog(f"the frame at {position:#x} cannot be read: {error}") from error
+
+    def trim(self, place: int | None) -> None:
+        """Delete the files that lie wholly below `place`; never that of the last frame."""
+        newest = self._positions[-1]
+        keep = newest if place is None else min(place - _BEFORE, newest)
+        if self._log.drop_before(keep):
+            del self._positions[: bisect_left(self._positions, self._log.start)]
 
     async def scrub(self) -> list[Places]:
         """The damaged places, past the operating system's cache where it lets us; read in a thread."""

@@ -69,6 +69,11 @@ class LocalNode:
         """Check its disk and refill from `peers` what is damaged; see `scrubbing.scrub`."""
         return await scrub(self._running(), self, peers)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files on disk."""
+        return sum(path.stat().st_size for path in self.directory.glob("*") if path.is_file())
+
     def groups(self) -> dict[int, int]:
         """Protection group -> SCL, in bytes, of the segment replicas that it holds."""
         segments = self._running().replica.segments

@@ -42,16 +42,37 @@ class StorageNode:
         self.replica = Replica(node)
         self._journal = journal
         self._failure: str | None = None
+        self._early: list[tuple[Frame, int]] = []
         for frame, place in journal.replay():
             self._replay(frame, place)
+        self._early.clear()
 
     def _replay(self, frame: Frame, place: int) -> None:
+        """Do again what was done when the frame was written.
+
+        Garbage collection removes the oldest frames, so log may come before the first metadata that are left. It was
+        admitted when it was written; what a later epoch cut off is left out.
+        """
         replica = self.replica
         if frame.kind == METADATA:
+            early = not replica.metadata
             replica.install(Metadata.decode(frame.data))
+            if early:
+                self._replay_early()
+        elif replica.metadata is None:
+            self._early.append((frame, place))
         elif replica.admits(frame.epoch):
             replica.landed(frame.epoch, frame.group, frame.prev, frame.start, frame.start + len(frame.data), place)
             replica.vdl = max(replica.vdl, frame.vdl)
+
+    def _replay_early(self) -> None:
+        history = self.replica.metadata.charter.history if self.replica.metadata else None
+        for frame, place in self._early:
+            end = frame.start + len(frame.data)
+            limit = history.alive_below(frame.epoch) if history else None
+            if limit is None or frame.start < limit or end <= limit:
+                end = end if limit is None else min(end, limit)
+                self.replica.segment(frame.group).insert(frame.prev, frame.start, end, place)
 
     def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
         """Take log from a driver; `sink` is told once it is durable, or that the epoch is over."""
@@ -109,7 +130,11 @@ class StorageNode:
             Refused: it is not the promised epoch, or not its charter.
             NodeUnavailable: the disk failed.
         """
-        return await self._install(self.replica.adopt(epoch, charter))
+        floor = self.replica.floor
+        state = await self._install(self.replica.adopt(epoch, charter))
+        if self.replica.floor > floor:
+            self._journal.trim(self.replica.first_place)
+        return state
 
     async def _install(self, metadata: Metadata) -> NodeState:
         self._check_disk()

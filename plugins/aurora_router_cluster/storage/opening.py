@@ -81,7 +81,8 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
     history = found.newest.charter.history.extended(epoch, point)
     timelines = known_timelines(promises.values(), point)
     placements = await _placements(handles, found, framing, point)
-    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines, placements)
+    floor = found.newest_floor
+    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines, placements, floor=floor)
     states = await _adopt(handles, epoch, charter)
     return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
 
@@ -132,7 +133,7 @@ async def _placements(handles: Mapping[int, NodeHandle], found: Survey, framing:
     charter = found.newest.charter
     if not framing.striped:
         return {}
-    log = [data async for data in _log(handles, found, charter.history.start, point)]
+    log = [data async for data in _log(handles, found, max(charter.history.start, charter.floor), point)]
     return framing.placements(charter, b"".join(log))
 
 

@@ -64,6 +64,13 @@ class Journal(Protocol):
         """All frames with the places of their data, oldest first; a torn tail is cut off."""
         ...
 
+    def trim(self, place: int | None, /) -> None:
+        """Give back the room of frames whose data lie below `place` (None: of all), where that is easily done.
+
+        The last frame appended is always kept.
+        """
+        ...
+
     async def scrub(self) -> list[Places]:
         """Read everything from the disk again; the places that do not hold what was written."""
         ...

@@ -12,13 +12,16 @@ import asyncio
 import logging
 import secrets
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names, template
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
+from aurora_router_cluster.storage.bases import read_base
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
+from aurora_router_cluster.storage.core.gc import Base, floor, needed
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import SLOTS, Membership
@@ -92,6 +95,8 @@ class QuorumVolume:
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
+        self._bases: list[Base] = []
+        self._base_lock = asyncio.Lock()
 
     @property
     def base(self) -> Path:
@@ -107,6 +112,7 @@ class QuorumVolume:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         start, segment_size = await asyncio.to_thread(self._make_base, template)
+        self._bases = [Base(start, start, time.time())]
         self._framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
         charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))
         for node in self.nodes.values():
@@ -155,13 +161,77 @@ class QuorumVolume:
         )
         return {"primary_conninfo": conninfo, **self.writer_settings()}
 
+    async def take_base(self, source: EngineAddress) -> None:
+        """Copy a running instance into the storage, as the base of new ones, and collect the log below it as garbage.
+
+        Raises:
+            EngineError: pg_basebackup failed, or the write quorum is not there; the old base stays.
+        """
+        async with self._base_lock:
+            staged = self._directory / "base.new"
+            await asyncio.to_thread(self._make_room, staged)
+            await self._back_up(source, staged)
+            base = read_base(staged, time.time())
+            await asyncio.to_thread(self._exchange_base, staged)
+            self._bases = needed([*self._bases, base], time.time())
+        await self.collect()
+
+    async def _back_up(self, source: EngineAddress, target: Path) -> None:
+        where = f"host={source.socket_directory} port={source.port} user={source.superuser} gssencmode=disable"
+        options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
+        command = [str(self._binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
+        process = await asyncio.create_subprocess_exec(
+            *self._account.command(command),
+            cwd="/",
+            env=self._account.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        if process.returncode != 0:
+            raise EngineError(
+                f"copying {source.name} into the storage failed: {output.decode(errors='replace').strip()}"
+            )
+
+    def _make_room(self, directory: Path) -> None:
+        """Make an empty directory of the account's."""
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700)
+        self._account.own(directory)
+
+    def _exchange_base(self, staged: Path) -> None:
+        old = self._directory / "base.old"
+        self.base.rename(old)
+        staged.rename(self.base)
+        shutil.rmtree(old, ignore_errors=True)
+
+    async def collect(self) -> None:
+        """Let the nodes forget the log that neither a base nor a connected reader needs.
+
+        Raises:
+            EngineError: the write quorum is not there; it may be collected later all the same.
+        """
+        current, source = self._opened()
+        readers = self._endpoint.readers() if self._endpoint is not None else []
+        applied = [reader.applied or reader.flushed or source.first_lsn for reader in readers]
+        lowest = floor(current.driver.durable, self._bases, applied, self._framing.segment_size)
+        if lowest <= source.first_lsn:
+            return
+        try:
+            await current.driver.collect(lowest)
+        except StorageError as error:
+            raise EngineError(f"the log below {format_lsn(lowest)} could not be collected: {error}") from error
+        source.first_lsn = lowest
+
     async def seed(self, reader: EngineAddress, writer: EngineAddress | None) -> None:  # noqa: ARG002  # built from the storage alone
         """Replace the data directory by a copy of the base; the endpoint supplies the log since then.
 
         Raises:
             EngineError: the copy failed.
         """
-        await asyncio.to_thread(self._seed, reader.data_directory)
+        async with self._base_lock:
+            await asyncio.to_thread(self._seed, reader.data_directory)
 
     def _seed(self, data: Path) -> None:
         shutil.rmtree(data, ignore_errors=True)

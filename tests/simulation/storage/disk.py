@@ -88,6 +88,14 @@ class SimulatedJournal:
             self._disk.damaged.add(self._rnd.choice(places))
         return bool(places)
 
+    def trim(self, place: int | None) -> None:
+        *others, last = self._disk.frames
+        if place is None:
+            self._disk.frames = [last]
+        else:
+            self._disk.frames = [kept for kept in others if kept[1] >= place] + [last]
+        self._disk.damaged &= {place for _frame, place in self._disk.frames}
+
     async def scrub(self) -> list[Places]:
         await asyncio.sleep(self._rnd.random() * self._latency)
         return [Places(place, place + 1) for place in sorted(self._disk.damaged)]

@@ -58,18 +58,18 @@ class TinyFraming:
     def cutter(self, charter: Charter) -> Cutter:
         if not self.striped:
             return SingleGroup(self.scanner(charter.history.start))
-        return self._cutter(charter)
+        return self._cutter(charter, charter.history.start)
 
-    def _cutter(self, charter: Charter) -> GroupCutter:
-        start = charter.history.start
+    def _cutter(self, charter: Charter, start: int) -> GroupCutter:
         places = GroupMap.from_json(charter.placements, RANGES * PAGE, 1)
         tails = {group: start for group, _tail in charter.tails}
         return GroupCutter(start, tails, charter.history.base, places, partial(TinyScanner, start), references)
 
     def placements(self, charter: Charter, log: bytes) -> dict[str, Any]:
-        cutter = self._cutter(charter)
-        cutter.cut(charter.history.start, log)
-        return cutter.places.to_json()
+        start = max(charter.history.start, charter.floor)
+        cutter = self._cutter(charter, start)
+        cutter.cut(start, log)
+        return cutter.placements()
 
 
 def references(record: bytes) -> Iterator[tuple[tuple[int, ...], int]]:

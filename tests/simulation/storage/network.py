@@ -85,12 +85,12 @@ class Host:
         """What a restart would find."""
         return StorageNode(self.number, SimulatedJournal(self.disk, self._rnd, 0.0))
 
-    def spans(self, epoch: int = 0) -> list[tuple[int, int]]:
-        """The (start, end) of the log that the disk holds of all groups; nothing if it is not in `epoch` (0: any)."""
+    def spans(self, epoch: int = 0, above: int = 0) -> list[tuple[int, int]]:
+        """The (start, end) of what the disk holds above a position; nothing if it is not in `epoch` (0: any)."""
         replica = (self.node or self._on_disk()).replica
         if epoch and not replica.admits(epoch):
             return []
-        pieces = (piece for segment in replica.segments.values() for piece in segment.after(segment.base))
+        pieces = (piece for segment in replica.segments.values() for piece in segment.after(max(above, segment.base)))
         return [(piece.start, piece.end) for piece in pieces]
 
     def disk_promise(self) -> int:
@@ -214,7 +214,7 @@ def missing_copies(
 
     A damaged disk is given the benefit of the doubt: a flipped byte is the loss of one copy.
     """
-    spans = {host.number: host.spans(epoch) for host in hosts}
+    spans = {host.number: host.spans(epoch, start) for host in hosts}
     edges = {edge for held in spans.values() for span in held for edge in span if start <= edge < end}
     for position in sorted({start, *edges} if start < end else ()):
         holders = [

@@ -75,6 +75,7 @@ class Oracle:
     lives: list[Life] = field(default_factory=list)
     scanner: TinyScanner = field(default_factory=lambda: TinyScanner(BASE))
     scanned: int = 0
+    floor: int = BASE
 
     @property
     def peak(self) -> int:
@@ -89,7 +90,8 @@ class Oracle:
                     f"epoch {driver.epoch} reports {vdl} after epoch {other.driver.epoch} began at {other.start}"
                 )
         begin = life.writer.start
-        missing = missing_copies(self.hosts, driver.tracker.membership, life.checked, vdl)
+        start = max(life.checked, self.floor)
+        missing = missing_copies(self.hosts, driver.tracker.membership, start, vdl)
         self.learn(life.checked, bytes(life.writer.log[life.checked - begin : vdl - begin]))
         life.checked = vdl
         if missing is not None:
@@ -123,7 +125,6 @@ class Schedule:
         self.hosts = [Host(i, self.rnd, parts.node) for i in range(6)]
         self.oracle = Oracle(self.hosts)
         self.counts: Counter[str] = Counter()
-        self.epoch_seen = 1
 
     def links(self, weather: Weather) -> dict[int, Any]:
         return {host.number: Link(host, weather, self.rnd) for host in self.hosts}
@@ -142,36 +143,27 @@ class Schedule:
         return self.counts
 
     async def step(self) -> None:
-        x = self.rnd.random()
-        if x < 0.60:
-            self.write()
-        elif x < 0.68:
-            self.crash_or_restart()
-        elif x < 0.80:
-            self.change_weather()
-        elif x < 0.86:
-            await self.lead()
-        elif x < 0.94:
-            await self.give_up_leading()
-        elif self.oracle.lives and x < 0.96:
-            await self.kill_driver()
-        elif x < 0.98:
-            await self.rot_and_scrub()
-        elif self.oracle.lives and x < 0.99:
-            await self.replace_a_node()
-        elif self.oracle.lives:
-            self.oracle.lives[-1].driver.node_up(self.rnd.randrange(len(self.hosts)))
+        """One thing happens; the numbers are shares of a thousand."""
+        x = self.rnd.randrange(1000)
+        for share, happen in (
+            (600, self.write), (80, self.crash_or_restart), (120, self.change_weather), (60, self.lead),
+            (80, self.give_up_leading), (20, self.kill_driver), (15, self.rot_and_scrub),
+            (10, self.replace_a_node), (7, self.collect_garbage), (8, self.wake_a_node),
+        ):  # fmt: skip
+            x -= share
+            if x < 0:
+                if self.oracle.lives or happen == self.lead:
+                    await happen()
+                return
 
-    def write(self) -> None:
+    async def write(self) -> None:
         """The latest writer goes on, or one that does not know that it was replaced."""
-        if not self.oracle.lives:
-            return
         life = self.rnd.choice(self.oracle.lives[-2:])
         for _ in range(self.rnd.randint(1, 4)):
             life.driver.feed(*life.writer.next())
             self.counts["appends"] += 1
 
-    def crash_or_restart(self) -> None:
+    async def crash_or_restart(self) -> None:
         down = [host for host in self.hosts if host.node is None]
         if down and (len(down) > 2 or self.rnd.random() < 0.6):
             self.start_host(self.rnd.choice(down))
@@ -187,7 +179,7 @@ class Schedule:
         for life in self.oracle.lives[-1:]:
             life.driver.node_up(host.number)
 
-    def change_weather(self) -> None:
+    async def change_weather(self) -> None:
         for life in self.oracle.lives[-2:]:
             share = self.rnd.choice((0.0, 0.2, 0.4, 1.0))
             life.weather.cut = {i for i in range(len(self.hosts)) if self.rnd.random() < share}
@@ -220,30 +212,31 @@ class Schedule:
         driver.on_durable.append(lambda: self.oracle.advanced(life))
         driver.start()
         self._check_copies(driver.epoch, point, driver.charter.membership)
-        self.oracle.learn(BASE, await self._read_all(life, point))
+        begin = max(self.oracle.floor, driver.charter.floor)
+        self.oracle.learn(begin, await self._read_all(life, begin, point))
         if self.oracle.peak == point != self.oracle.boundary():
             raise Violation(f"epoch {driver.epoch} begins at {point}, in the middle of a record")
 
     def _check_copies(self, epoch: int, point: int, membership: Membership) -> None:
         """When a volume opens, four disks hold everything, whether their machines run or not."""
-        missing = missing_copies(self.hosts, membership, BASE, point, epoch)
+        missing = missing_copies(self.hosts, membership, self.oracle.floor, point, epoch)
         if missing is not None and not any(host.disk_promise() > epoch for host in self.hosts):
             raise Violation(f"epoch {epoch} is open at {point}: {missing[0]} is only on {missing[1]}")
 
-    async def _read_all(self, life: Life, point: int) -> bytes:
+    async def _read_all(self, life: Life, begin: int, point: int) -> bytes:
         """All that is below the recovery point can be read from the nodes."""
         life_weather, life.weather.cut, life.weather.loss = (life.weather.cut, life.weather.loss), set(), 0.0
         data = b""
-        while BASE + len(data) < point:
+        while begin + len(data) < point:
             down = [host for host in self.hosts if host.node is None]
             try:
-                data += await life.driver.read(BASE + len(data), point - BASE - len(data))
+                data += await life.driver.read(begin + len(data), point - begin - len(data))
             except QuorumUnavailable:
                 if life is not self.oracle.lives[-1] or self._fenced(life):
                     return data
                 if len(down) <= 2:
                     raise Violation(
-                        f"the log at {BASE + len(data)} cannot be read, with {len(down)} nodes down"
+                        f"the log at {begin + len(data)} cannot be read, with {len(down)} nodes down"
                     ) from None
                 self.start_host(down[0])
         life.weather.cut, life.weather.loss = life_weather
@@ -298,6 +291,22 @@ class Schedule:
         for other in self.oracle.lives:
             other.links[newcomer.number] = Link(newcomer, other.weather, self.rnd)
         await replace_node(life.driver, old, newcomer.number, 1.0)
+
+    async def collect_garbage(self) -> None:
+        """Forget the log below some position that was durable."""
+        driver = self.oracle.lives[-1].driver
+        floor = driver.durable
+        await asyncio.sleep(self.rnd.random() * 0.1)
+        self.oracle.floor = max(self.oracle.floor, floor)  # it may come into force, whatever the answer is
+        try:
+            await driver.collect(floor)
+            self.counts["collections"] += 1
+        except StorageError:
+            self.counts["failed collections"] += 1
+
+    async def wake_a_node(self) -> None:
+        """Somebody tells the driver that a node is up."""
+        self.oracle.lives[-1].driver.node_up(self.rnd.randrange(len(self.hosts)))
 
     async def kill_driver(self) -> None:
         life = self.oracle.lives[-1]
@@ -354,21 +363,26 @@ class Schedule:
             current = [host.node.replica.admits(life.driver.epoch) for host in members if host.node]
             received = life.driver.tracker.received
             whole = life.driver.tracker.vcl == life.sent and all(scl == scls[0] for scl in scls)
-            if all(current) and whole and max(scls[0].values(), default=BASE) == life.sent:
+            if all(current) and whole and max(scls[0].values(), default=life.sent) == life.sent:
                 break
             await asyncio.sleep(0.05)
         else:
             raise Violation(f"healed, but not whole: {scls} of {received}, in the epoch: {current}")
         for host in members:
             assert host.node is not None
-            data = host.node.read(0, BASE, len(self.oracle.truth))
-            if data != bytes(self.oracle.truth):
+            floor = max(self.oracle.floor, life.driver.charter.floor)
+            truth = bytes(self.oracle.truth[floor - BASE :])
+            if host.node.read(0, floor, len(truth)) != truth:
                 raise Violation(f"node {host.number} holds other bytes than were durable")
 
 
 def _scls(host: Host) -> dict[int, int]:
     assert host.node is not None
-    return {group: segment.scl for group, segment in host.node.replica.segments.items() if segment.scl > BASE}
+    return {
+        group: segment.scl
+        for group, segment in host.node.replica.segments.items()
+        if segment.scl > host.node.replica.floor
+    }
 
 
 def play(seed: int, parts: Parts | None = None, steps: int = 40) -> Counter[str]:

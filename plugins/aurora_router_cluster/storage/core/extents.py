@@ -58,6 +58,10 @@ class Cutter(Protocol):
         """End of the last whole record that was cut, in bytes."""
         ...
 
+    def placements(self) -> dict[str, Any]:
+        """The map of the groups as it is now; empty: one group."""
+        ...
+
     def cut(self, start: int, data: bytes, /) -> list[Extent]:
         """The extents that can be shipped now that `data` arrived at `start`."""
         ...
@@ -80,7 +84,10 @@ class Framing(Protocol):
         ...
 
     def placements(self, charter: Charter, log: bytes) -> dict[str, Any]:
-        """The map of the groups after `log`, which begins where the epoch of `charter` does; empty: one group."""
+        """The map of the groups after `log`, empty: one group.
+
+        The log begins where the epoch of `charter` does, or at the charter's floor if that is above.
+        """
         ...
 
 
@@ -96,6 +103,10 @@ class SingleGroup:
     def boundary(self) -> int:
         """End of the last whole record, in bytes."""
         return self._scanner.boundary
+
+    def placements(self) -> dict[str, Any]:
+        """There is no map."""
+        return {}
 
     def cut(self, start: int, data: bytes) -> list[Extent]:
         """One extent, whose predecessor ends where it begins."""

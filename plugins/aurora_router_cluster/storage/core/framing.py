@@ -65,6 +65,7 @@ class PostgresFraming:
         """The map of the groups after `log`."""
         if self._group_bytes is None:
             return {}
-        cutter = self._group_cutter(charter, charter.history.start, self._group_bytes)
-        cutter.cut(charter.history.start, log)
-        return cutter.places.to_json()
+        start = max(charter.history.start, charter.floor)
+        cutter = self._group_cutter(charter, start, self._group_bytes)
+        cutter.cut(start, log)
+        return cutter.placements()

@@ -134,7 +134,7 @@ class GroupCutter:
         scanner: Callable[[Callable[[int, int, bytes], None]], BoundaryScanner],
         references: References,
     ) -> None:
-        self.places = places
+        self._places = places
         self._tails = dict(tails)
         self._base = base
         self._references = references
@@ -149,10 +149,14 @@ class GroupCutter:
         """End of the last whole record, in bytes."""
         return self._scanner.boundary
 
+    def placements(self) -> dict[str, Any]:
+        """The map of the groups as it is now."""
+        return self._places.to_json()
+
     def _record(self, _start: int, end: int, record: bytes) -> None:
         group: int | None = None
         for fork, block in self._references(record):
-            found = self.places.group_of(fork, block)
+            found = self._places.group_of(fork, block)
             group = found if group is None else group
         if group is not None:
             self._group = group

@@ -60,6 +60,10 @@ class History:
         """
         return next((entry.epoch for entry in reversed(self.entries) if entry.start <= lsn), 0)
 
+    def alive_below(self, epoch: int) -> int | None:
+        """The position at which what was written under `epoch` ends to be alive; None: nowhere."""
+        return min((entry.start for entry in self.entries if entry.epoch > epoch), default=None)
+
     def extended(self, epoch: int, start: int) -> History:
         """The history of an epoch that begins at `start`; entries that began above it are dropped.
 

@@ -35,12 +35,14 @@ class Survey:
         donors: group -> state of the node whose copy goes farthest.
         floor: a record boundary known to be durable, in bytes: the search for the end starts here.
         newest: state of a node with the newest epoch really held, whose history counts.
+        newest_floor: where the log that is kept begins, in bytes.
     """
 
     membership: Membership
     donors: dict[int, NodeState]
     floor: int
     newest: NodeState
+    newest_floor: int
 
 
 def newest_charter(states: Iterable[NodeState]) -> Charter:
@@ -68,8 +70,9 @@ def survey(states: Sequence[NodeState]) -> Survey:
     groups = sorted({group for state in trusted for group in state.scls})
     donors = {group: _farthest(trusted, group) for group in groups}
     newest = max(trusted, key=lambda state: (max(map(state.rank, groups), default=(0, 0)), -state.node))
-    floor = max(newest.charter.history.base, *(state.vdl for state in trusted))
-    return Survey(membership, donors, floor, newest)
+    lowest = max(newest.charter.history.base, *(state.charter.floor for state in trusted))
+    floor = max(lowest, *(state.vdl for state in trusted))
+    return Survey(membership, donors, floor, newest, lowest)
 
 
 def _farthest(states: Sequence[NodeState], group: int) -> NodeState:

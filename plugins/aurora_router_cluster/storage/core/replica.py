@@ -39,6 +39,7 @@ class Charter:
         tails: group -> end of its chain at the epoch's start, in bytes.
         timelines: PostgreSQL's timelines that were attached so far.
         placements: the map of the protection groups at the epoch's start (`groups.GroupMap`); empty with one group.
+        floor: the log below this position, in bytes, has been collected as garbage; 0: none has.
         revision: grows with each amendment within the epoch; a node never goes back.
     """
 
@@ -48,6 +49,7 @@ class Charter:
     timelines: tuple[Timeline, ...] = ()
     placements: dict[str, Any] = field(default_factory=dict)
     revision: int = 0
+    floor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Metadata:
             "tails": [list(tail) for tail in charter.tails],
             "placements": charter.placements,
             "revision": charter.revision,
+            "floor": charter.floor,
             "timelines": [[t.epoch, t.tli, t.start, t.content.decode()] for t in charter.timelines],
         }
         return json.dumps(document, separators=(",", ":")).encode()
@@ -84,6 +87,7 @@ class Metadata:
                 tuple(Timeline(e, t, s, content.encode()) for e, t, s, content in document["timelines"]),
                 document["placements"],
                 document["revision"],
+                document["floor"],
             ),
         )
 
@@ -216,6 +220,8 @@ class Replica:
             if cut is not None:
                 self.vdl = min(self.vdl, cut)
             self._close(charter)
+        for segment in self.segments.values():
+            segment.discard(charter.floor)
 
     def _close(self, charter: Charter) -> None:
         start = charter.history.start
@@ -223,11 +229,23 @@ class Replica:
             if tail < start:
                 self.segment(group).insert(tail, start, start, 0)
 
+    @property
+    def floor(self) -> int:
+        """Where the log that is kept begins, in bytes."""
+        return self.metadata.charter.floor if self.metadata else 0
+
+    @property
+    def first_place(self) -> int | None:
+        """The lowest place of log that is still needed; None: no log is."""
+        places = [place for segment in self.segments.values() if (place := segment.first_place) is not None]
+        return min(places, default=None)
+
     def segment(self, group: int) -> Segment:
         """The segment replica of `group`, made when it first appears."""
         found = self.segments.get(group)
         if found is None:
-            base = self.metadata.charter.history.base if self.metadata else 0
+            charter = self.metadata.charter if self.metadata else None
+            base = max(charter.history.base, charter.floor) if charter else 0
             found = self.segments[group] = Segment(base)
         return found
 
@@ -249,7 +267,7 @@ class Replica:
             Refused: the node is not formatted.
         """
         metadata = self._formatted()
-        base = max((segment.base for segment in self.segments.values()), default=metadata.charter.history.base)
+        base = max(metadata.charter.history.base, metadata.charter.floor)
         return NodeState(
             self.node,
             metadata.promised,

@@ -87,7 +87,7 @@ class Segment:
                 self._holes[prev] = (start, end, place)
                 self._first_hole = min(prev, self._first_hole)
             return self.scl
-        if prev < self.scl < start:
+        if prev < self.scl < start and self._ends:
             raise CorruptLog(
                 f"an extent at {format_lsn(start)} follows {format_lsn(prev)}, but the chain ends at "
                 f"{format_lsn(self.scl)}"
@@ -124,9 +124,10 @@ class Segment:
         self._first_hole = min(self._holes, default=_NEVER)
 
     def truncate(self, lsn: int) -> None:
-        """Forget all above `lsn`; what waited beyond a hole goes too, since peers will supply it again."""
-        self._holes.clear()
-        self._first_hole = _NEVER
+        """Forget all above `lsn`, also what waits beyond a hole."""
+        waiting = self._holes.items()
+        self._holes = {prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn or b <= lsn}
+        self._first_hole = min(self._holes, default=_NEVER)
         keep = bisect_right(self._ends, lsn)
         if keep < len(self._starts) and self._starts[keep] < lsn:
             self._ends[keep] = lsn
@@ -134,25 +135,44 @@ class Segment:
         del self._starts[keep:], self._ends[keep:], self._places[keep:]
         self.scl = self._ends[-1] if self._ends else self._base
 
-    def discard(self, lsn: int) -> int:
-        """Forget whole pieces that end at or below `lsn` (garbage collection); return the new base."""
-        drop = bisect_right(self._ends, lsn)
-        if drop:
-            self._base = self._ends[drop - 1]
-            del self._starts[:drop], self._ends[:drop], self._places[:drop]
-        return self._base
+    def discard(self, floor: int) -> None:
+        """Forget whole pieces that end at or below `floor`, in bytes: garbage. A copy that ends below it begins there.
+
+        The next piece may then name a predecessor below the floor.
+        """
+        if floor <= self._base:
+            return
+        drop = bisect_right(self._ends, floor)
+        del self._starts[:drop], self._ends[:drop], self._places[:drop]
+        self._base = floor
+        for prev in [prev for prev, (_start, end, _place) in self._holes.items() if end <= floor]:
+            del self._holes[prev]
+        self.scl = max(self.scl, floor)
+        self._close_holes()
+
+    @property
+    def first_place(self) -> int | None:
+        """The lowest place that is still needed; None: nothing is held."""
+        chained = zip(self._starts, self._ends, self._places, strict=True)
+        return min((place for start, end, place in (*chained, *self._holes.values()) if start < end), default=None)
 
     def after(self, lsn: int) -> Iterator[Piece]:
         """The chained pieces with something above `lsn`, in order, whole."""
         first = bisect_right(self._ends, lsn)
-        prev = self._ends[first - 1] if first else self._base
+        prev = self._before(first)
         for i in range(first, len(self._starts)):
             yield Piece(prev, self._starts[i], self._ends[i], self._places[i])
             prev = self._ends[i]
+
+    def _before(self, i: int) -> int:
+        """End of the piece before the i-th; of the first one, what garbage collection has left to say."""
+        if i:
+            return self._ends[i - 1]
+        return min(self._base, self._starts[0]) if self._starts else self._base
 
     def at(self, lsn: int) -> Piece | None:
         """The whole chained piece that holds the byte at `lsn`."""
         i = bisect_right(self._ends, lsn)
         if i == len(self._starts) or self._starts[i] > lsn:
             return None
-        return Piece(self._ends[i - 1] if i else self._base, self._starts[i], self._ends[i], self._places[i])
+        return Piece(self._before(i), self._starts[i], self._ends[i], self._places[i])

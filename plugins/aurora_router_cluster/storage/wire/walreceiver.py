@@ -243,6 +243,14 @@ class WalReceiver(asyncio.Protocol):
         if self._streaming:
             self._write(r.hot_standby_feedback(feedback))
 
+    def hold(self, hold: bool) -> None:  # noqa: FBT001  the two calls are each other's inverse
+        """Stop reading, so that the writer is held back by its full socket, or read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            if hold:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
     async def close(self) -> None:
         """Close the connection and wait until it is gone; safe to call twice."""
         self._finish(StreamEnd(EndReason.CLOSED))

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.storage.core.lsn import parse_lsn
+from aurora_router_cluster.storage.core.tracker import LAL
 from tests.cluster.storage.quorum.support import until, value
 
 pytestmark = pytest.mark.cluster
@@ -183,6 +185,28 @@ async def keep_inserting(connection, done: asyncio.Event) -> int:
         await connection.execute("insert into t values (-1)")
         inserted += 1
     return inserted
+
+
+async def test_a_writer_is_held_back_ten_megabytes_above_the_durable_log(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int, filler text)")
+    await down(cluster, 0, 1, 2)
+    fill = "insert into t select i, repeat('x', 1000) from generate_series(1, 30000) i"
+    filling = asyncio.create_task(connection.execute(fill))
+    await until(lambda: above(cluster) >= LAL, "the limit is reached")
+    watcher = await cluster.connect()
+    received = parse_lsn(cluster.volume.status()["received_lsn"])
+    more = "select pg_current_wal_lsn() - '0/0' > %s"
+    await until(lambda: value(watcher, more, received + (4 << 20)), "the writer is ahead of the storage")
+    assert above(cluster) < LAL + (1 << 20)
+    await up(cluster, 0, 1, 2)
+    await filling
+    assert above(cluster) == 0
+
+
+def above(cluster) -> int:
+    status = cluster.volume.status()
+    return parse_lsn(status["received_lsn"]) - parse_lsn(status["vdl"])
 
 
 async def test_a_writer_that_was_promoted_too_early_is_refused(cluster):

@@ -1,0 +1,56 @@
+"""Garbage collection: how much of the log nobody will ask for again.
+
+Whoever still may ask: a reader that follows, from what it has applied; an instance built from a base, from where the
+recovery of that base begins; a restore into the retention window, from the base before the window.
+
+Invariant: the floor is at or below each of these, and at or below the durable end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.storage.core.lsn import segment_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A data directory kept in the storage, from which instances are built.
+
+    Attributes:
+        redo: where its recovery begins, in bytes.
+        end: how far the log has to be replayed until it is consistent, in bytes.
+        taken: when, in seconds since 1970.
+    """
+
+    redo: int
+    end: int
+    taken: float
+
+
+def needed(bases: Sequence[Base], oldest_wanted: float) -> list[Base]:
+    """The bases to keep: the newest, those taken in the retention window, and the newest one taken before it.
+
+    Args:
+        bases: in the order in which they were taken.
+        oldest_wanted: start of the retention window, in seconds since 1970.
+    """
+    before = [base for base in bases if base.taken <= oldest_wanted]
+    within = [base for base in bases if base.taken > oldest_wanted]
+    return [*before[-1:], *within]
+
+
+def floor(durable: int, bases: Iterable[Base], readers: Iterable[int], segment_size: int) -> int:
+    """The position below which the log may be forgotten, in bytes: the start of a segment file.
+
+    Args:
+        durable: the VDL.
+        bases: those that are kept.
+        readers: how far each reader has applied the log.
+        segment_size: bytes in a WAL segment file.
+    """
+    return segment_start(min([durable, *(base.redo for base in bases), *readers]), segment_size)

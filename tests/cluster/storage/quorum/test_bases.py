@@ -1,0 +1,49 @@
+"""Bases kept in the storage, and the log that they make superfluous."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurora_router_cluster.storage.core.lsn import parse_lsn
+from tests.cluster.storage.quorum.support import until, value
+
+pytestmark = pytest.mark.cluster
+
+
+async def test_new_instances_are_built_from_the_newest_base_and_older_log_is_forgotten(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int, filler text)")
+    fill = "insert into t select i, repeat('x', 1000) from generate_series(1, 30000) i"
+    await connection.execute(fill)
+    before = sum(node.size for node in cluster.volume.nodes.values())
+    reader = await cluster.connect(cluster.engines["reader-1"])
+    await until(lambda: value(reader, "select to_regclass('t') is not null"), "the reader has the table")
+    await until(lambda: value(reader, "select count(*) = 30000 from t"), "the reader has the rows")
+    first = cluster.volume.status()["first_lsn"]
+    await cluster.volume.take_base(cluster.address(cluster.writer))
+    await until(lambda: collected(cluster, first), "readers have applied enough for a collection")
+    assert sum(node.size for node in cluster.volume.nodes.values()) < before / 2
+    cluster.writer.kill()
+    former = cluster.writer
+    newborn = await cluster.add_reader("newborn")
+    born = await cluster.connect(newborn)
+    await until(lambda: value(born, "select count(*) = 30000 from t"), "the newborn has the rows")
+    await cluster.volume.node_down(4)
+    await cluster.fail_over(newborn)
+    new = await cluster.volume.replace_node(4)
+    await cluster.volume.seed(cluster.address(former), None)
+    await cluster.start_reader(former)
+    connection = await cluster.connect()
+    await connection.execute("insert into t values (0, 'last')")
+    again = await cluster.connect(former)
+    await until(lambda: value(again, "select count(*) = 30001 from t"), "the former writer follows")
+    for node in (0, 1):
+        await cluster.volume.node_down(node)
+        await cluster.volume.node_up(node)
+    nodes = cluster.volume.nodes
+    await until(lambda: len({tuple(nodes[n].groups().items()) for n in (0, 1, 2, 3, 5, new)}) == 1, "all are equal")
+
+
+async def collected(cluster, first: str) -> bool:
+    await cluster.volume.collect()
+    return parse_lsn(cluster.volume.status()["first_lsn"]) > parse_lsn(first)
