@@ -23,15 +23,16 @@ BEGIN;
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS {TABLE} (
   id uuid PRIMARY KEY,
-  at timestamp with time zone NOT NULL DEFAULT pg_catalog.now()
+  at timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),
+  void boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE {TABLE} IS 'aurora-router: one row for each transaction whose outcome can be asked for';
 CREATE INDEX IF NOT EXISTS witness_at ON {TABLE} USING brin (at);
 GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;
-GRANT INSERT ON {TABLE} TO PUBLIC;
+GRANT SELECT, INSERT ON {TABLE} TO PUBLIC;
 COMMIT
 """
-"""Anybody may insert: an id that nobody knows harms nobody. Nobody but the owner reads or deletes."""
+"""Anybody may insert and read: an id that nobody knows before its transaction ended harms nobody."""
 
 UNINSTALL = f"BEGIN; DROP TABLE IF EXISTS {TABLE}; DROP SCHEMA IF EXISTS {SCHEMA}; COMMIT"
 
@@ -63,7 +64,8 @@ SELECT EXISTS (
   SELECT FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
   WHERE n.nspname OPERATOR(pg_catalog.=) '{SCHEMA}' AND c.relname OPERATOR(pg_catalog.=) 'witness'
-    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT'))
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
+    AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
 """  # noqa: S608 - constants
 """Whether the witness table is there and may be used."""
 
@@ -77,10 +79,14 @@ def begin(modes: str) -> str:
 
 
 def log_mark(server_version: int) -> str:
-    """Put the xid into the log, and say where, in which life."""
-    flush = ", true" if server_version >= FLUSHING_EMIT else ""
+    """Put the xid into the log, and say where, in which life.
+
+    Each record carries the xid that is assigned by then, also that of a message which is not transactional; only such
+    a one is flushed at once (PostgreSQL documentation, "Replication Management Functions").
+    """
+    message = "false, 'aurora_router', '', true" if server_version >= FLUSHING_EMIT else "true, 'aurora_router', ''"
     return f"""SELECT {_COMMON},
-  pg_catalog.pg_logical_emit_message(true, 'aurora_router', ''{flush}) OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
+  pg_catalog.pg_logical_emit_message({message}) OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
   pg_catalog.current_setting('restart_after_crash'),
   {_LIFE}"""
 
@@ -139,25 +145,27 @@ def log_evidence(rows: Rows) -> LogEvidence:
 
 
 def ask_witness(ticket: Ticket, id_: str, lock_timeout: float) -> str:
-    """Insert the witness once more. The second row is the barrier: a conflict alone would write nothing.
+    """Insert the witness once more, void. The second row is the barrier: a conflict alone would write nothing.
 
     Args:
         ticket: of the transaction.
         id_: of the barrier's row.
         lock_timeout: how long to wait for a living transaction, in seconds.
     """
+    witness = _checked(ticket.witness or "")
     began = f"pg_catalog.to_timestamp({ticket.began:d} OPERATOR(pg_catalog./) 1000000.0)"
     return f"""{_RESOLVE}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
-INSERT INTO {TABLE} (id) VALUES ('{_checked(ticket.witness or "")}') ON CONFLICT DO NOTHING;
-INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}');
-SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began});
+INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT DO NOTHING;
+INSERT INTO {TABLE} (id, void) VALUES ('{_checked(id_)}', true);
+SELECT void, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})
+FROM {TABLE} WHERE id OPERATOR(pg_catalog.=) '{witness}'::pg_catalog.uuid;
 COMMIT"""  # noqa: S608 - checked ids and numbers
 
 
-def witness_evidence(tags: tuple[str, ...], rows: Rows) -> WitnessEvidence:
-    """The evidence out of the answer to `ask_witness`; `tags` are the command tags of its statements."""
-    first = next(tag for tag in tags if tag.startswith("INSERT"))
-    return WitnessEvidence(inserted=first == "INSERT 0 1", age=float(_given(rows[0][0])))
+def witness_evidence(rows: Rows) -> WitnessEvidence:
+    """The evidence out of the answer to `ask_witness`."""
+    void, age = map(_given, rows[0])
+    return WitnessEvidence(void=void == "t", age=float(age))
 
 
 def terminate(ticket: Ticket) -> str:

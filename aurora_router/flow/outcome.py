@@ -142,7 +142,7 @@ class Resolving(Generic[ConnT]):
         if reply.tags[-1] != "COMMIT" or not reply.replicated:
             raise _Again("the writer's commit was not acknowledged by its replicas")
         if by_witness:
-            return judge_witness(marks.witness_evidence(reply.tags, reply.rows))
+            return judge_witness(marks.witness_evidence(reply.rows))
         return judge_log(ticket, marks.log_evidence(reply.rows))
 
     async def _end_orphan(self, connection: ConnT) -> None:

@@ -25,14 +25,14 @@ recovery does not, and every new life begins without it. It rules out that R was
 is a position on R's own timeline and says nothing of ours.
 
 **The witness row.** The mark is a row with a random primary key, the first write of the transaction. The resolver
-inserts the same key (``ON CONFLICT DO NOTHING``) and commits:
+inserts the same key, marked void (``ON CONFLICT DO NOTHING``), commits, and looks at the row that is there:
 
-1. conflict: the row is there, so the transaction that wrote it committed; nobody else knows the key.
-2. inserted, and the insert committed: the row was not there, and PostgreSQL makes an insert wait for every living
-   transaction that wrote the same key; so ours lives no more, and if its COMMIT is still on the wire, no transaction
-   is left that it could commit. On a server in another life the old transaction is not in the history at all.
-   Not committed.
-3. the insert is still waiting when its lock_timeout is over: in progress.
+1. not void: the transaction wrote it, so it committed; nobody else knew the key before.
+2. void: this resolver wrote it, or one before it (a verdict must not change by being asked for twice). PostgreSQL
+   makes an insert wait for every living transaction that wrote the same key, so ours lived no more when the void row
+   came, without having committed; and if its COMMIT is still on the wire, no transaction is left that it could commit.
+   On a server in another life the old transaction is not in the history at all. Not committed.
+3. the insert still waits when its lock_timeout is over: in progress.
 
 A row is kept for `KEPT_SECONDS` by the server's clock. A resolver that is older than half of that answers unknown:
 absence could mean that the row was pruned.
@@ -97,14 +97,14 @@ class LogEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WitnessEvidence:
-    """What came of inserting the ticket's witness row once more.
+    """What came of inserting the ticket's witness row once more, where the insert did not have to wait too long.
 
     Attributes:
-        inserted: True: it was not there; False: it was; None: the insert waited until its lock_timeout.
+        void: whether the row that is there is a resolver's, not the transaction's.
         age: seconds since the transaction began, by the clock of the server that answered.
     """
 
-    inserted: bool | None
+    void: bool
     age: float
 
 
@@ -157,9 +157,7 @@ def judge_witness(evidence: WitnessEvidence) -> Finding:
     """The verdict by the witness row; see the module's docstring for why it is sound."""
     if abs(evidence.age) > OLDEST_SECONDS:
         return Finding(Outcome.UNKNOWN, f"it is older than {OLDEST_SECONDS / 3600:g} h: its witness may be gone")
-    if evidence.inserted is None:
-        return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
-    if evidence.inserted:
+    if evidence.void:
         return Finding(Outcome.NOT_COMMITTED, "its witness was not there, and now it can not come any more")
     return Finding(Outcome.COMMITTED, "its witness is there")
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aurora_router_cluster import binaries as binaries_module
+from aurora_router_cluster.account import Account
+from aurora_router_cluster.errors import BinariesError
+
+from .pair import Pair
+
+
+@pytest.fixture(scope="session")
+def account():
+    return Account.default()
+
+
+@pytest.fixture(scope="session", params=["default", "system"])
+def binaries(request, account):
+    """Both kinds of binaries: the pip extra's and the system's."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if request.param == "system" and not found:
+        pytest.skip("no PostgreSQL packages of the system")
+    try:
+        return binaries_module.find(account, found[-1].parent if request.param == "system" else None)
+    except BinariesError as error:
+        pytest.skip(f"no binaries: {error}")
+
+
+@pytest.fixture
+def make_pair(binaries, account):
+    """Start pairs; all end with the test."""
+    made = []
+
+    def make(**options):
+        pair = Pair(binaries, account, **options)
+        made.append(pair)
+        pair.__enter__()
+        pair.run("create table public.ledger (n int); grant all on public.ledger to app")
+        return pair
+
+    yield make
+    for pair in made:
+        pair.__exit__()
+
+
+@pytest.fixture
+def pair(make_pair):
+    return make_pair()
