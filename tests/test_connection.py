@@ -1,0 +1,381 @@
+"""Connections on a real cluster: equal to psycopg's own, nothing leaked, evenly spread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import aurora_router
+from aurora_router import AsyncConnection, Connection, connect
+from aurora_router.flow import connect as flow
+from aurora_router.runtime import dns
+from aurora_router.runtime.registry import REGISTRY
+
+pytestmark = pytest.mark.cluster
+
+SETTINGS = "select name, setting from pg_settings where name not in ('application_name') order by name"
+
+
+@pytest.fixture(scope="module")
+def started():
+    from aurora_router_cluster import LocalCluster
+
+    with LocalCluster.start(readers=5) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(started, monkeypatch):
+    """The cluster, reached without the background watch, whose own sockets and waiters come and go."""
+    plain = started.conninfo
+    monkeypatch.setattr(started, "conninfo", lambda *args, **extra: plain(*args, aurora_monitor="off", **extra))
+    return started
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    REGISTRY.reset()
+    dns.forget()
+
+
+def states():
+    return list({id(each): each for each in REGISTRY._clusters.values()}.values())
+
+
+def sockets():
+    """The TCP sockets that this process has open to somebody."""
+    gc.collect()
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            link = str(entry.readlink())
+        except OSError:
+            continue
+        if link.startswith("socket:"):
+            found.append(link[8:-1])
+    established = {
+        fields[9]
+        for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[3] in {"01", "02", "08"}
+    }
+    return {each for each in found if each in established}
+
+
+def eventually(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.01)
+
+
+async def soon(condition, seconds=20.0):
+    """The same, while the event loop goes on."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------- equal to stock
+
+
+def described(connection):
+    """What a user can see of a fresh connection."""
+    pgconn = connection.pgconn
+    status = pgconn.transaction_status
+    with connection.cursor() as cursor:
+        settings = cursor.execute(SETTINGS).fetchall()
+        prepared = cursor.execute("select count(*) from pg_prepared_statements").fetchone()
+        cursors = cursor.execute("select count(*) from pg_cursors").fetchone()
+    connection.rollback()
+    return {
+        "status": status,
+        "settings": settings,
+        "prepared": prepared,
+        "cursors": cursors,
+        "autocommit": connection.autocommit,
+        "isolation": connection.isolation_level,
+        "read_only": connection.read_only,
+        "prepare_threshold": connection.prepare_threshold,
+        "row_factory": connection.row_factory,
+        "nonblocking": pgconn.nonblocking,
+        "notices": len(connection._notice_handlers),
+        "hostaddr": connection.info.hostaddr,
+        "dbname": connection.info.dbname,
+        "user": connection.info.user,
+        "encoding": connection.info.encoding,
+    }
+
+
+@pytest.mark.parametrize("target", ["writer", "instance:demo-2"])
+def test_first_and_later_connections_are_equal_to_stock(cluster, target):
+    with psycopg.connect(cluster.plain_conninfo(target)) as stock:
+        expected = described(stock)
+    assert expected["status"] == psycopg.pq.TransactionStatus.IDLE
+    for _ in range(2):
+        with connect(cluster.conninfo(target)) as ours:
+            assert isinstance(ours, psycopg.Connection)
+            assert described(ours) == expected
+
+
+async def test_asynchronous_connections_are_equal_to_stock(cluster):
+    async def told(connection):
+        status = connection.pgconn.transaction_status
+        settings = await (await connection.execute(SETTINGS)).fetchall()
+        prepared = await (await connection.execute("select count(*) from pg_prepared_statements")).fetchone()
+        return status, settings, prepared, connection.autocommit, connection.prepare_threshold
+
+    async with await psycopg.AsyncConnection.connect(cluster.plain_conninfo()) as stock:
+        expected = await told(stock)
+    for _ in range(2):
+        async with await AsyncConnection.connect(cluster.conninfo()) as ours:
+            assert isinstance(ours, psycopg.AsyncConnection)
+            assert await told(ours) == expected
+
+
+def test_arguments_of_psycopg_are_taken(cluster):
+    from psycopg.rows import dict_row
+
+    class Own(psycopg.Cursor):
+        pass
+
+    with connect(
+        cluster.conninfo(), row_factory=dict_row, cursor_factory=Own, autocommit=True, prepare_threshold=None
+    ) as connection:
+        assert connection.execute("select 1 as one").fetchone() == {"one": 1}
+        assert isinstance(connection.cursor(), Own)
+        assert (connection.autocommit, connection.prepare_threshold) == (True, None)
+
+
+def test_a_subclass_gets_its_own_class(cluster):
+    class Mine(Connection):
+        pass
+
+    with Mine.connect(cluster.conninfo()) as connection:
+        assert type(connection) is Mine
+
+
+def test_native_errors_stay_native(cluster):
+    with connect(cluster.conninfo()) as connection, pytest.raises(psycopg.errors.DivisionByZero):
+        connection.execute("select 1/0")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed") as caught:
+        connect(cluster.conninfo(password="wrong"))
+    assert not isinstance(caught.value, aurora_router.AuroraRouterError)
+    with pytest.raises(psycopg.OperationalError, match="does not exist"):
+        connect(cluster.conninfo(dbname="nowhere"))
+
+
+# ---------------------------------------------------------------- placement
+
+
+def test_placement_tells_where_and_why(cluster):
+    with connect(cluster.conninfo("reader")) as connection:
+        placement = connection.placement
+        assert placement.instance in cluster.readers
+        assert placement.current
+        assert placement.reason
+        assert placement.view.writer == cluster.writer
+        (state,) = states()
+        assert state.connections(placement.instance) == 1
+    assert state.connections(placement.instance) == 0
+
+
+def test_a_connection_that_is_forgotten_is_not_counted(cluster):
+    connection = connect(cluster.conninfo("reader"))
+    instance = connection.placement.instance
+    (state,) = states()
+    assert state.connections(instance) == 1
+    with pytest.warns(ResourceWarning):
+        connection = None
+    assert state.connections(instance) == 0
+
+
+def test_a_connection_made_otherwise_has_no_placement(cluster):
+    with psycopg.connect(cluster.plain_conninfo()) as stock:
+        ours = Connection(stock.pgconn)
+        assert ours.placement is None
+        ours.close()
+
+
+# ---------------------------------------------------------------- nothing leaks
+
+
+@pytest.mark.parametrize("step", ["routed", "learned", "asked", "dialled"])
+async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
+    """Cancelled right after each of the awaits of a connect that learns, discards and dials anew."""
+    from aurora_router.runtime.eventloop import EventLoopWorld
+
+    wanted = {"routed": ("resolve", 1), "learned": ("dial", 1), "asked": ("ask", 1), "dialled": ("dial", 2)}
+    kind, number = wanted[step]
+    original, seen = getattr(EventLoopWorld, kind), []
+
+    async def cancelling(world, *args, **kwargs):
+        result = await original(world, *args, **kwargs)
+        seen.append(result)
+        if len(seen) == number:
+            running[0].cancel()
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if kind == "dial":
+                    await result.close()
+                raise
+        return result
+
+    monkeypatch.setattr(EventLoopWorld, kind, cancelling)
+    before = sockets()
+    running = [asyncio.ensure_future(AsyncConnection.connect(cluster.conninfo(), aurora_role="reader"))]
+    with pytest.raises(asyncio.CancelledError):
+        await running[0]
+    assert len(seen) == number
+    running.clear()
+    seen.clear()
+    await soon(lambda: sockets() <= before)
+    for state in states():
+        assert not any(state._dialling.values())
+        assert state.begin_learning()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012])
+async def test_connects_cancelled_at_any_moment_leak_nothing(cluster, delay):
+    before = sockets()
+    tasks = [asyncio.ensure_future(AsyncConnection.connect(cluster.conninfo("reader"))) for _ in range(4)]
+    await asyncio.sleep(delay)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, psycopg.AsyncConnection):
+            await result.close()
+    del tasks, task, result  # a traceback keeps what its frames hold, with stock psycopg as well
+    await soon(lambda: sockets() <= before)
+    for state in states():
+        assert not any(state._dialling.values())
+
+
+def interrupted(monkeypatch, kind, conninfo, **options):
+    """A blocking connect into which Ctrl-C falls at the beginning of a step."""
+    from aurora_router.runtime import blocking
+
+    original = getattr(blocking.BlockingWorld, kind)
+
+    async def interrupting(world, *args, **kwargs):
+        monkeypatch.setattr(blocking.BlockingWorld, kind, original)
+        os.kill(os.getpid(), signal.SIGINT)
+        return await original(world, *args, **kwargs)
+
+    monkeypatch.setattr(blocking.BlockingWorld, kind, interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        connect(conninfo, **options)
+
+
+@pytest.mark.parametrize("kind", ["resolve", "dial", "ask"])
+def test_an_interrupted_connect_leaks_nothing(cluster, monkeypatch, kind):
+    before = sockets()
+    interrupted(monkeypatch, kind, cluster.conninfo(), aurora_role="reader")
+    eventually(lambda: sockets() <= before)
+    for state in states():
+        assert not any(state._dialling.values())
+        assert state.begin_learning()
+        state.end_learning()
+    with connect(cluster.conninfo("reader")) as connection:
+        assert connection.placement.instance in cluster.readers
+
+
+def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
+    """The wait for news ends at once, and nobody is left on the list of those who wait."""
+    with connect(cluster.conninfo()):
+        pass
+    (state,) = states()
+    started = threading.Event()
+    real = flow.Connecting._once
+
+    async def fails(connecting):
+        started.set()
+        raise flow._Unplaced("no writer")
+
+    monkeypatch.setattr(flow.Connecting, "_once", fails)
+
+    def interrupt():
+        started.wait(20)
+        while not state._waiters:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        connect(cluster.conninfo(), aurora_failover_timeout=30)
+    thread.join()
+    monkeypatch.setattr(flow.Connecting, "_once", real)
+    assert not state._waiters
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def spread(placed, cluster):
+    counts = Counter(placed)
+    assert set(counts) <= set(cluster.readers)
+    return max(counts.values()) - min(counts[each] for each in cluster.readers)
+
+
+def test_threads_spread_over_the_readers(cluster):
+    with ThreadPoolExecutor(25) as executor:
+        found = list(executor.map(lambda _: connect(cluster.conninfo("reader")), range(50)))
+    assert spread([each.placement.instance for each in found], cluster) <= 1
+    for each in found:
+        each.close()
+
+
+async def test_tasks_spread_over_the_readers(cluster):
+    found = await asyncio.gather(*(AsyncConnection.connect(cluster.conninfo("reader")) for _ in range(50)))
+    assert spread([each.placement.instance for each in found], cluster) <= 1
+    for each in found:
+        await each.close()
+
+
+@pytest.mark.parametrize(("balance", "most"), [("round_robin", 0), ("least_connections", 1), ("two_choices", 10)])
+async def test_strategies_keep_their_promise(cluster, balance, most):
+    options = {"aurora_balance": balance}
+    async with await AsyncConnection.connect(cluster.conninfo()):
+        pass
+    found = await asyncio.gather(*(AsyncConnection.connect(cluster.conninfo("reader"), **options) for _ in range(50)))
+    assert spread([each.placement.instance for each in found], cluster) <= most
+    for each in found:
+        await each.close()
+
+
+def test_a_prefilled_pool_of_thirty_spreads(cluster):
+    from psycopg_pool import ConnectionPool
+
+    with ConnectionPool(
+        cluster.conninfo("reader"), connection_class=Connection, min_size=30, max_size=30, open=True
+    ) as pool:
+        pool.wait(60)
+        taken = [pool.getconn() for _ in range(30)]
+        assert spread([each.placement.instance for each in taken], cluster) <= 1
+        for each in taken:
+            pool.putconn(each)
+
+
+async def test_a_prefilled_asynchronous_pool_spreads(cluster):
+    from psycopg_pool import AsyncConnectionPool
+
+    async with AsyncConnectionPool(
+        cluster.conninfo("reader"), connection_class=AsyncConnection, min_size=30, max_size=30, open=False
+    ) as pool:
+        await pool.wait(60)
+        taken = [await pool.getconn() for _ in range(30)]
+        assert spread([each.placement.instance for each in taken], cluster) <= 1
+        for each in taken:
+            await pool.putconn(each)

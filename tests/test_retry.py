@@ -1,0 +1,91 @@
+"""Rounds of reconnecting on the virtual clock: bounded, jittered, cut short by news."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+
+from aurora_router.flow.cluster import Cluster
+from aurora_router.retry import FIRST_WAIT, LONGEST_WAIT, reconnecting
+from aurora_router.runtime.registry import Registry
+from aurora_router.simulation import Network, SimulatedWorld, Simulation
+
+
+class Again(Exception):
+    pass
+
+
+def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=()):
+    """The times at which rounds began, and how it ended."""
+    with Simulation(seed) as simulation:
+        world = SimulatedWorld(Network(simulation))
+        cluster = Cluster(("here", ""), Registry(), threading.Lock())
+        times = []
+        for time in news_at:
+            simulation.at(time, cluster.wake)
+
+        async def go():
+            left = lambda: max(0.0, lasting - simulation.now)  # noqa: E731 - one line
+            async for attempt in reconnecting(world, cluster, left, retry_on=Again):
+                with attempt:
+                    times.append(simulation.now)
+                    if succeed_after is None or len(times) <= succeed_after:
+                        raise Again(f"round {len(times)}")
+                    return "connected"
+            return None
+
+        try:
+            return times, simulation.run(go())
+        except Again as error:
+            return times, error
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rounds_end_with_the_time_and_the_last_error(seed):
+    times, error = rounds(seed)
+    assert isinstance(error, Again)
+    assert str(error) == f"round {len(times)}"
+    assert 9.0 <= times[-1] <= 10.0
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert max(waits) <= LONGEST_WAIT
+    for number, wait in enumerate(waits[:5]):
+        assert wait <= FIRST_WAIT * 2**number
+
+
+def test_clients_do_not_come_in_step():
+    assert len({tuple(rounds(seed)[0][1:4]) for seed in range(20)}) == 20
+
+
+def test_success_ends_it():
+    times, result = rounds(succeed_after=3)
+    assert (len(times), result) == (4, "connected")
+
+
+def test_other_errors_end_it_at_once():
+    with Simulation() as simulation:
+        world = SimulatedWorld(Network(simulation))
+        cluster = Cluster(("here", ""), Registry(), threading.Lock())
+
+        async def go():
+            async for attempt in reconnecting(world, cluster, lambda: 60.0, retry_on=Again):
+                with attempt:
+                    raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            simulation.run(go())
+        assert simulation.now == 0.0
+
+
+def test_news_cut_a_wait_short():
+    quiet, _ = rounds(3)
+    news = quiet[5] + 0.001
+    times, _ = rounds(3, news_at=[news])
+    assert pytest.approx(news) in times
+
+
+def test_no_time_is_one_round():
+    times, error = rounds(lasting=0.0)
+    assert len(times) == 1
+    assert isinstance(error, Again)
