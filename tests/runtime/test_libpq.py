@@ -1,0 +1,176 @@
+"""Faults out of real exceptions: refused, hung, closing and rejecting sockets; parameters; rows."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+
+import psycopg
+import pytest
+
+from aurora_router.flow.world import DialFailed, Target
+from aurora_router.policy.verdict import FaultKind, judge
+from aurora_router.runtime import libpq
+
+
+@contextlib.contextmanager
+def listening(serve):
+    """A server whose every connection is handed to `serve`, in a thread; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def accept():
+            while not ended.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = server.accept()
+                    with connection:
+                        serve(connection)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            ended.set()
+            with contextlib.suppress(OSError), socket.create_connection(server.getsockname(), 1):
+                pass
+            thread.join()
+
+
+def dialled(**params):
+    """The fault of a dial that has to fail."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect("", connect_timeout=2, user="app", dbname="app", sslmode="disable", **params)
+    return libpq.fault_of(caught.value)
+
+
+def fatal(sqlstate, text):
+    body = b"SFATAL\0VFATAL\0C" + sqlstate.encode() + b"\0M" + text.encode() + b"\0\0"
+
+    def serve(connection):
+        connection.recv(1024)
+        connection.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
+
+    return serve
+
+
+def test_nobody_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fault = dialled(host="127.0.0.1", port=port)
+    assert fault.kind is FaultKind.REFUSED
+    assert "\n" not in fault.text
+
+
+def test_no_socket_in_the_directory(tmp_path):
+    assert dialled(host=str(tmp_path), port=5432).kind is FaultKind.REFUSED
+
+
+def test_a_host_that_never_answers():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        fault = dialled(host="127.0.0.1", port=silent.getsockname()[1])
+    assert fault.kind is FaultKind.TIMEOUT
+
+
+def test_a_server_that_closes_at_once():
+    with listening(lambda connection: connection.recv(1024)) as port:
+        assert dialled(host="127.0.0.1", port=port).kind is FaultKind.RESET
+
+
+def test_a_server_that_resets():
+    def reset(connection):
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with listening(reset) as port:
+        assert dialled(host="127.0.0.1", port=port).kind is FaultKind.RESET
+
+
+def test_an_unknown_name():
+    assert dialled(host="no-such-host.invalid").kind is FaultKind.NAME
+
+
+def test_a_bad_parameter_is_on_this_side():
+    fault = dialled(host="127.0.0.1", sslrootcert="/nowhere/ca.pem", gssencmode="nonsense")
+    assert fault.kind is FaultKind.CLIENT
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "text"),
+    [
+        ("57P03", "the database system is starting up"),
+        ("57P03", "the database system is shutting down"),
+        ("57P03", "the database system is not yet accepting connections"),
+        ("57P03", "the database system is in recovery mode"),
+        ("53300", "sorry, too many clients already"),
+        ("53300", 'too many connections for role "app"'),
+        ("53300", "remaining connection slots are reserved for roles with the SUPERUSER attribute"),
+        ("28P01", 'password authentication failed for user "app"'),
+        ("28000", 'no pg_hba.conf entry for host "127.0.0.1", user "app", database "app", no encryption'),
+        ("28000", 'role "app" does not exist'),
+        ("28000", 'role "app" is not permitted to log in'),
+        ("28000", 'PAM authentication failed for user "app"'),
+        ("3D000", 'database "app" does not exist'),
+        ("42501", 'permission denied for database "app"'),
+        ("57P01", "terminating connection due to administrator command"),
+    ],
+)
+def test_sentences_of_the_server_give_its_sqlstate(sqlstate, text):
+    with listening(fatal(sqlstate, text)) as port:
+        fault = dialled(host="127.0.0.1", port=port)
+    assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, sqlstate)
+    assert text in fault.text
+
+
+def test_a_sentence_that_nobody_knows_is_final():
+    with listening(fatal("0A000", "unsupported frontend protocol")) as port:
+        fault = dialled(host="127.0.0.1", port=port)
+    assert judge(fault).name == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sqlstate"),
+    [
+        (psycopg.errors.ReadOnlySqlTransaction("no"), FaultKind.REJECTED, "25006"),
+        (psycopg.errors.ConnectionTimeout("connection timeout expired"), FaultKind.TIMEOUT, None),
+        (psycopg.OperationalError('certificate for "a" does not match host name "b"'), FaultKind.IDENTITY, None),
+        (psycopg.OperationalError("No route to host"), FaultKind.UNREACHABLE, None),
+        (psycopg.OperationalError("SSL error: certificate verify failed"), FaultKind.CLIENT, None),
+    ],
+)
+def test_other_exceptions(error, kind, sqlstate):
+    fault = libpq.fault_of(error)
+    assert (fault.kind, fault.sqlstate) == (kind, sqlstate)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_every_address_gets_the_host_that_is_verified():
+    target = Target("demo-2", "demo-2.example.com", 6000, ("127.0.0.1", "::1"))
+    assert libpq.dial_params({"user": "app"}, target, 0.3) == {
+        "user": "app",
+        "host": "demo-2.example.com,demo-2.example.com",
+        "hostaddr": "127.0.0.1,::1",
+        "port": 6000,
+        "connect_timeout": 2,
+    }
+
+
+def test_what_is_not_known_is_left_to_libpq():
+    assert libpq.dial_params({}, Target("local socket", None, None), 7.5) == {"connect_timeout": 8}
+
+
+def test_the_base_is_not_touched():
+    base = {"user": "app"}
+    libpq.dial_params(base, Target("x", "x", 1), 1)
+    assert base == {"user": "app"}
+
+
+def test_no_result_is_a_lost_connection():
+    with pytest.raises(DialFailed) as caught:
+        libpq.rows_of(None)
+    assert caught.value.fault.kind is FaultKind.RESET
