@@ -141,6 +141,7 @@ def default_role(kind: EndpointKind) -> WantedRole:
     return _ROLE_OF.get(kind, WantedRole.WRITER)
 
 
+@lru_cache(maxsize=256)
 def instance_host(domain: str, instance: str) -> str:
     """The name of an instance's own endpoint.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption
@@ -55,9 +56,11 @@ class Address:
         return host if self.port is None else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """What a user asks for, once all ways of saying it are read.
+
+    Equal to itself alone: the same call is read once and gives the same request, so hashing one costs nothing.
 
     Attributes:
         given: hosts in the order given; at least one.
@@ -118,6 +121,7 @@ def leads_elsewhere(request: Request) -> bool:
     return kind in _OWN and (request.options.trust_cname or not request.verifies_name)
 
 
+@lru_cache(maxsize=256)
 def route(request: Request, canonical: str | None = None) -> Route:
     """Decide how a request is routed.
 
