@@ -1,0 +1,166 @@
+"""Driving procedures without a loop; service queries with a deadline, against sockets that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import psycopg
+import pytest
+
+from aurora_router.flow.cluster import Cluster
+from aurora_router.flow.learn import IN_RECOVERY
+from aurora_router.flow.world import DialFailed
+from aurora_router.policy.verdict import FaultKind
+from aurora_router.runtime.blocking import BlockingWorld, run
+from aurora_router.runtime.dns import Names
+from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.registry import Registry
+
+
+def test_run_gives_the_result_and_raises_what_is_raised():
+    async def fine(value):
+        return await deeper(value)
+
+    async def deeper(value):
+        if value is None:
+            raise KeyError("none")
+        return value
+
+    assert run(fine(7)) == 7
+    with pytest.raises(KeyError):
+        run(fine(None))
+
+
+def test_a_procedure_that_suspends_is_ended_and_told():
+    ended = []
+
+    class Suspending:
+        def __await__(self):
+            yield
+
+    async def suspends():
+        try:
+            await Suspending()
+        finally:
+            ended.append(True)
+
+    with pytest.raises(RuntimeError, match="suspended in the blocking world"):
+        run(suspends())
+    assert ended == [True]
+
+
+@pytest.fixture
+def cluster():
+    return Cluster(("here", ""), Registry(), threading.Lock())
+
+
+def world():
+    return BlockingWorld(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
+
+
+def on_asyncio():
+    return EventLoopWorld(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
+
+
+def test_news_end_a_wait(cluster):
+    thread = threading.Timer(0.05, cluster.wake)
+    thread.start()
+    run(world().changed(cluster, 0, 60.0))
+    thread.join()
+    assert cluster.news == 1
+    assert not cluster._waiters
+
+
+async def test_news_end_a_wait_on_asyncio(cluster):
+    thread = threading.Timer(0.05, cluster.wake)
+    thread.start()
+    await on_asyncio().changed(cluster, 0, 60.0)
+    thread.join()
+    assert not cluster._waiters
+
+
+async def test_old_news_and_no_news_do_not_hold_up(cluster):
+    cluster.wake()
+    run(world().changed(cluster, 0, 60.0))
+    await on_asyncio().changed(cluster, 0, 60.0)
+    run(world().changed(cluster, 1, 0.01))
+    await on_asyncio().changed(cluster, 1, 0.01)
+    assert not cluster._waiters
+
+
+async def test_a_cancelled_wait_leaves_nobody_behind(cluster):
+    task = asyncio.ensure_future(on_asyncio().changed(cluster, 0, 60.0))
+    await asyncio.sleep(0)
+    assert cluster._waiters
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not cluster._waiters
+
+
+def test_a_loop_that_is_gone_is_not_woken(cluster):
+    async def left_behind():
+        waiting = on_asyncio().changed(cluster, 0, 60.0)
+        waiting.send(None)
+        return waiting
+
+    loop = asyncio.new_event_loop()
+    waiting = loop.run_until_complete(left_behind())
+    loop.close()
+    cluster.wake()
+    assert not cluster._waiters
+    with pytest.raises(RuntimeError):
+        waiting.throw(RuntimeError("end"))
+
+
+# ---------------------------------------------------------------- service queries on a real connection
+
+
+@pytest.mark.cluster
+class TestAsking:
+    def test_rows_nulls_and_refusals(self, aurora_cluster):
+        with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
+            assert run(world().ask(connection, "SELECT 1, NULL, 'ä'", 5.0)) == [("1", None, "ä")]
+            with pytest.raises(DialFailed) as caught:
+                run(world().ask(connection, "SELECT nothing()", 5.0))
+            assert caught.value.fault.sqlstate == "42883"
+            assert run(world().ask(connection, IN_RECOVERY, 5.0)) == [("f",)]
+            assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    async def test_rows_on_asyncio(self, aurora_cluster):
+        async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
+            assert await on_asyncio().ask(connection, "SELECT 1, NULL, 'ä'", 5.0) == [("1", None, "ä")]
+            with pytest.raises(DialFailed) as caught:
+                await on_asyncio().ask(connection, "SELECT nothing()", 5.0)
+            assert caught.value.fault.sqlstate == "42883"
+
+    def test_an_answer_that_does_not_come(self, aurora_cluster):
+        with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
+            with pytest.raises(DialFailed) as caught:
+                run(world().ask(connection, "SELECT pg_sleep(60)", 0.1))
+            assert caught.value.fault.kind is FaultKind.TIMEOUT
+            connection.close()
+
+    async def test_an_answer_that_does_not_come_on_asyncio(self, aurora_cluster):
+        async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
+            with pytest.raises(DialFailed) as caught:
+                await on_asyncio().ask(connection, "SELECT pg_sleep(60)", 0.1)
+            assert caught.value.fault.kind is FaultKind.TIMEOUT
+            await connection.close()
+
+    def test_a_connection_that_is_ended_meanwhile(self, aurora_cluster):
+        with (
+            psycopg.connect(aurora_cluster.plain_conninfo()) as connection,
+            psycopg.connect(aurora_cluster.plain_conninfo(), autocommit=True) as other,
+        ):
+            pid = connection.info.backend_pid
+            other.execute("select pg_terminate_backend(%s)", (pid,))
+            deadline = time.monotonic() + 20
+            while other.execute("select 1 from pg_stat_activity where pid = %s", (pid,)).fetchone():
+                assert time.monotonic() < deadline
+            with pytest.raises(DialFailed) as caught:
+                run(world().ask(connection, IN_RECOVERY, 5.0))
+            assert caught.value.fault.kind in {FaultKind.RESET, FaultKind.REJECTED}
+            connection.close()
