@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from aurora_router.model.endpoint import Endpoint, WantedRole
     from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
-    from aurora_router.policy.options import OutcomeWay
     from aurora_router.policy.outcome import Outcome
     from aurora_router.runtime.call import Call
 
@@ -90,7 +89,6 @@ class _Routing:
         self.conninfo = conninfo
         self.options = options
         self._call = read_call(conninfo, options)
-        self._ways: dict[str, OutcomeWay] = {}
 
     def _role(self, modes: Modes) -> str | None:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
@@ -221,7 +219,7 @@ class Router(_Routing):
             commit()
 
         options = self._call.request.options
-        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._ways)
+        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._call.ways)
         finish = None if commit is None else committed
         return run(Transaction(world, plan, worked, modes, finish, on_ticket).run())
 
@@ -295,7 +293,7 @@ class AsyncRouter(_Routing):
             await (connection.close() if pool is None else pool.putconn(connection))
 
         options = self._call.request.options
-        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._ways)
+        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._call.ways)
         return await Transaction(world, plan, work, modes, commit, on_ticket).run()
 
     async def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:

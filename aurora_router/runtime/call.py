@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router.flow.source import Source
+    from aurora_router.policy.options import OutcomeWay
 
 _SQLALCHEMY = re.compile(r"^postgresql\+aurora(_async)?:")
 """The URL of an engine is taken as well: what a person has at hand is what he pastes."""
@@ -55,10 +56,12 @@ class Call:
     Attributes:
         request: what routing has to know.
         params: what is left for libpq: no host, no port, none of our options.
+        ways: how commits can be asked for, by database; learned once for all who connect like this.
     """
 
     request: Request
     params: Mapping[str, Any]
+    ways: dict[str, OutcomeWay] = field(default_factory=dict, compare=False)
 
     @property
     def sources(self) -> tuple[Source, ...]:

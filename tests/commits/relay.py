@@ -104,7 +104,7 @@ class Relay:
 
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
         try:
-            with contextlib.suppress(OSError, EOFError):
+            with contextlib.suppress(OSError, EOFError, ValueError):  # ValueError: closed by `close`
                 self._pass_startup(client, server)
                 self._pass_messages(client, server)
         finally:

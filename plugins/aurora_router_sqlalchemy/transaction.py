@@ -1,0 +1,292 @@
+"""``run_transaction`` for SQLAlchemy: a transaction that commits once, also when the answer to COMMIT is lost.
+
+The work is done on SQLAlchemy's own objects, and SQLAlchemy commits, with its flushes, hooks and events. Underneath,
+`aurora_router.Router.run_transaction` has begun the transaction on the driver's connection with a mark, and sends the
+COMMIT when SQLAlchemy asks that connection for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+import aurora_router
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    SyncSource = Engine | sessionmaker[Any] | Session
+    AsyncSource = AsyncEngine | async_sessionmaker[Any] | AsyncSession
+
+T = TypeVar("T")
+
+
+def run_transaction(
+    source: SyncSource,
+    work: Callable[[Any], T],
+    *,
+    isolation: str | None = None,
+    read_only: bool | None = None,
+    deferrable: bool | None = None,
+    on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
+) -> T:
+    """Run ``work(connection)`` or ``work(session)`` in a transaction that commits once.
+
+    It is run again where it is proven not to have committed: `work` may be called several times. It neither commits
+    nor rolls back (savepoints by ``begin_nested`` are welcome).
+
+    Args:
+        source: an engine (`work` gets a `Connection`), a sessionmaker (a new `Session` for each attempt, closed after
+            it), or a `Session` (rolled back between attempts).
+        work: does its SQL.
+        isolation: as for `aurora_router.Router.run_transaction`, like the rest; None: as SQLAlchemy has set it.
+        read_only: whether it only reads.
+        deferrable: whether it waits for a safe snapshot.
+        on_ticket: is given the ticket of each attempt.
+
+    Returns:
+        What the `work` returned that was committed.
+
+    Raises:
+        CommitOutcomeUnknown: it can not be told whether it committed.
+        TypeError: the engine is not one of ``postgresql+aurora``.
+        sqlalchemy.exc.InvalidRequestError: the session has begun a transaction already.
+        Exception: what the work, SQLAlchemy or psycopg raised; it did not commit.
+    """
+    place: _Place = _OfEngine(source) if isinstance(source, Engine) else _OfSession(source)
+    driver = place.getconn()
+    try:
+        router = aurora_router.Router.of(_checked(driver, aurora_router.Connection))
+    except BaseException:
+        place.putconn(driver)
+        raise
+    return router.run_transaction(
+        lambda _: place.work(work),
+        isolation=isolation,
+        read_only=read_only,
+        deferrable=deferrable,
+        pool=_First(place, driver),
+        commit=place.commit,
+        on_ticket=on_ticket,
+    )
+
+
+async def run_transaction_async(
+    source: AsyncSource,
+    work: Callable[[Any], Awaitable[T]],
+    *,
+    isolation: str | None = None,
+    read_only: bool | None = None,
+    deferrable: bool | None = None,
+    on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
+) -> T:
+    """Run ``await work(connection)`` or ``await work(session)`` in a transaction that commits once.
+
+    Takes an `AsyncEngine`, an async_sessionmaker or an `AsyncSession`; otherwise like `run_transaction`.
+    """
+    place: _AsyncPlace = _OfAsyncEngine(source) if isinstance(source, AsyncEngine) else _OfAsyncSession(source)
+    driver = await place.getconn()
+    try:
+        router = aurora_router.AsyncRouter.of(_checked(driver, aurora_router.AsyncConnection))
+    except BaseException:
+        await place.putconn(driver)
+        raise
+
+    async def worked(_: Any) -> T:
+        return await place.work(work)
+
+    return await router.run_transaction(
+        worked,
+        isolation=isolation,
+        read_only=read_only,
+        deferrable=deferrable,
+        pool=_AsyncFirst(place, driver),
+        commit=place.commit,
+        on_ticket=on_ticket,
+    )
+
+
+def _checked(driver: Any, wanted: type[Any]) -> Any:
+    if not isinstance(driver, wanted):
+        raise TypeError(
+            f"run_transaction needs an engine of postgresql+aurora://, whose connections are {wanted.__name__} of "
+            f"aurora_router; this one gave a {type(driver).__module__}.{type(driver).__name__}"
+        )
+    return driver
+
+
+# ---------------------------------------------------------------- where SQLAlchemy does its work
+
+
+class _Place(Protocol):
+    """One of SQLAlchemy's objects at a time, as a pool of its driver's connections."""
+
+    def getconn(self) -> Any: ...
+    def putconn(self, conn: Any) -> None: ...
+    def work(self, work: Callable[[Any], T]) -> T: ...
+    def commit(self) -> None: ...
+
+
+class _AsyncPlace(Protocol):
+    """The same, on asyncio."""
+
+    async def getconn(self) -> Any: ...
+    async def putconn(self, conn: Any) -> None: ...
+    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T: ...
+    async def commit(self) -> None: ...
+
+
+class _OfEngine:
+    """A connection of an engine, for each attempt."""
+
+    subject: Connection
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def getconn(self) -> Any:
+        self.subject = self._engine.connect()
+        return self.subject.connection.driver_connection
+
+    def putconn(self, conn: Any) -> None:
+        if conn.closed and not self.subject.closed:
+            self.subject.invalidate()
+        self.subject.close()
+
+    def work(self, work: Callable[[Any], T]) -> T:
+        self.subject.begin()
+        return work(self.subject)
+
+    def commit(self) -> None:
+        self.subject.commit()
+
+
+class _OfSession:
+    """A new session for each attempt, or the one that was given."""
+
+    subject: Session
+
+    def __init__(self, source: sessionmaker[Any] | Session) -> None:
+        self._source = source
+        if isinstance(source, Session):
+            _refuse_begun(source)
+
+    def getconn(self) -> Any:
+        self.subject = self._source if isinstance(self._source, Session) else self._source()
+        return self.subject.connection().connection.driver_connection
+
+    def putconn(self, conn: Any) -> None:
+        if conn.closed:
+            self.subject.invalidate()
+        if isinstance(self._source, Session):
+            self.subject.rollback()
+        else:
+            self.subject.close()
+
+    def work(self, work: Callable[[Any], T]) -> T:
+        return work(self.subject)
+
+    def commit(self) -> None:
+        self.subject.commit()
+
+
+class _OfAsyncEngine:
+    """A connection of an async engine, for each attempt."""
+
+    subject: AsyncConnection
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def getconn(self) -> Any:
+        self.subject = await self._engine.connect()
+        return (await self.subject.get_raw_connection()).driver_connection
+
+    async def putconn(self, conn: Any) -> None:
+        if conn.closed and not self.subject.closed:
+            await self.subject.invalidate()
+        await self.subject.close()
+
+    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        _ = await self.subject.begin()
+        return await work(self.subject)
+
+    async def commit(self) -> None:
+        await self.subject.commit()
+
+
+class _OfAsyncSession:
+    """A new async session for each attempt, or the one that was given."""
+
+    subject: AsyncSession
+
+    def __init__(self, source: async_sessionmaker[Any] | AsyncSession) -> None:
+        self._source = source
+        if isinstance(source, AsyncSession):
+            _refuse_begun(source.sync_session)
+
+    async def getconn(self) -> Any:
+        self.subject = self._source if isinstance(self._source, AsyncSession) else self._source()
+        return (await (await self.subject.connection()).get_raw_connection()).driver_connection
+
+    async def putconn(self, conn: Any) -> None:
+        if conn.closed:
+            await self.subject.invalidate()
+        if isinstance(self._source, AsyncSession):
+            await self.subject.rollback()
+        else:
+            await self.subject.close()
+
+    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        return await work(self.subject)
+
+    async def commit(self) -> None:
+        await self.subject.commit()
+
+
+def _refuse_begun(session: Session) -> None:
+    if session.in_transaction():
+        raise InvalidRequestError(
+            "run_transaction begins the transaction itself, and this session has begun one: "
+            "commit or roll back first, or give it a sessionmaker"
+        )
+
+
+# ---------------------------------------------------------------- the connection that is there already
+
+
+class _First:
+    """A place whose first connection was taken before; the further ones are taken as they are needed."""
+
+    def __init__(self, place: _Place, driver: Any) -> None:
+        self._place = place
+        self._driver = driver
+
+    def getconn(self) -> Any:
+        driver, self._driver = self._driver, None
+        return driver if driver is not None else self._place.getconn()
+
+    def putconn(self, conn: Any) -> None:
+        self._place.putconn(conn)
+
+
+class _AsyncFirst:
+    """The same, on asyncio."""
+
+    def __init__(self, place: _AsyncPlace, driver: Any) -> None:
+        self._place = place
+        self._driver = driver
+
+    async def getconn(self) -> Any:
+        driver, self._driver = self._driver, None
+        return driver if driver is not None else await self._place.getconn()
+
+    async def putconn(self, conn: Any) -> None:
+        await self._place.putconn(conn)
