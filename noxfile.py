@@ -1,7 +1,8 @@
 """The entry to everything: `nox -l` lists it, `nox` runs what has to be green.
 
-Arguments behind `--`: `--require-all` makes a missing interpreter an error; sessions that measure take
-`--json FILE`; everything else goes to the tool that the session runs.
+Arguments behind `--`: `--require-all` makes a missing interpreter an error, `--whole` runs on every interpreter also
+what does not depend on it (the reference cluster's own tests); sessions that measure take `--json FILE`; everything
+else goes to the tool that the session runs.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ def _works(python: str) -> bool:
 _offer_pyenv()
 
 
+OURS = {"--require-all", "--whole"}
+
+
 def _tool_arguments(session: nox.Session) -> list[str]:
-    return [each for each in session.posargs if each != "--require-all"]
+    return [each for each in session.posargs if each not in OURS]
 
 
 @nox.session(venv_backend="none")
@@ -99,9 +103,15 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All tests but the slow ones, on every interpreter found."""
+    """All tests but the slow ones: everything on nox's own Python, all that depends on Python on the others."""
     session.install(".[test]")
-    session.run("pytest", "-n", "2", "-m", "not slow", *_tool_arguments(session))
+    bounded = [] if _is_own(session) or "--whole" in session.posargs else ["tests/cluster", "tests/simulation"]
+    left_out = [f"--ignore={each}" for each in bounded]
+    session.run("pytest", "-n", "2", "-m", "not slow", *left_out, *_tool_arguments(session))
+
+
+def _is_own(session: nox.Session) -> bool:
+    return str(session.python) == f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @nox.session
@@ -116,6 +126,15 @@ def bench(session: nox.Session) -> None:
     """Measure: ours beside what it is compared with, interleaved in one run; takes `--json FILE`."""
     session.install(".[test]")
     session.run("python", "-m", "benchmarks", *_tool_arguments(session))
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Random schedules over the real storage code, planted bugs included; takes `--json FILE`, `--schedules N`."""
+    session.install(".[test]")
+    arguments = _tool_arguments(session)
+    whole = [] if "--schedules" in arguments else ["--schedules", "100000"]
+    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", *whole, *arguments)
 
 
 @nox.session
