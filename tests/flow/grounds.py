@@ -167,6 +167,7 @@ class Blocking:
         self.connections = []
         self.counts = Counter()
         self.heard = []
+        self.customs = []
         self.forget = subscribe(lambda _, event: self.heard.append(event))
         REGISTRY.reset()
         dns.forget()
@@ -186,13 +187,19 @@ class Blocking:
         self.forget()
         for each in self.connections:
             each.close()
+        self.clean_up()
+
+    def clean_up(self):
+        for label in self.customs:
+            self.cluster.delete_custom_endpoint(label)
 
     def conninfo(self, step):
+        """Without the background watch: what is counted is what connects do."""
         if "to" in step:
-            return self.cluster.conninfo(step["to"])
+            return self.cluster.conninfo(step["to"], aurora_monitor="off")
         addresses = {each.name: each.host for each in self.cluster.instances}
         host = step["host"].format_map(addresses)
-        return f"{self.cluster.conninfo('writer')} host={host}"
+        return self.cluster.conninfo("writer", aurora_monitor="off", host=host)
 
     def connect(self, step):
         before, started, outcome = self.counts.copy(), time.monotonic(), Outcome()
@@ -235,6 +242,7 @@ class Blocking:
         elif action == "custom":
             for label, members in what.items():
                 self.cluster.create_custom_endpoint(label, members)
+                self.customs.append(label)
         else:
             getattr(self.cluster, action)(what)
 
@@ -253,6 +261,7 @@ class OnAsyncio(Blocking):
         for each in self.connections:
             self.loop.run_until_complete(each.close())
         self.loop.close()
+        self.clean_up()
 
     def one(self, conninfo, options):
         return self.loop.run_until_complete(AsyncConnection.connect(conninfo, autocommit=True, **options))

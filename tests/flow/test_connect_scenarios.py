@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -78,13 +79,33 @@ def without_times(scenario):
     return scenario
 
 
+BREAKING = {"failover", "crash", "restart", "remove", "add"}
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Clusters that no scenario breaks, by the number of readers."""
+    from aurora_router_cluster import LocalCluster
+
+    with contextlib.ExitStack() as running:
+        started = {}
+
+        def get(readers):
+            if readers not in started:
+                started[readers] = running.enter_context(LocalCluster.start(readers=readers))
+            return started[readers]
+
+        yield get
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("kind", [Blocking, OnAsyncio], ids=["blocking", "asyncio"])
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_on_a_real_cluster(path, kind, aurora_cluster_factory, monkeypatch):
+def test_on_a_real_cluster(path, kind, shared, aurora_cluster_factory, monkeypatch):
     scenario = without_times(yaml.safe_load(path.read_text()))
-    made = scenario.get("cluster", {})
-    cluster = aurora_cluster_factory(name=None, readers=made.get("readers", 2), auto=False)
+    readers = scenario.get("cluster", {}).get("readers", 2)
+    breaks = any(BREAKING & set(step) for step in scenario["steps"])
+    cluster = aurora_cluster_factory(readers=readers, auto=False) if breaks else shared(readers)
     ground = kind(cluster, monkeypatch)
     try:
         play(path, scenario, ground)
