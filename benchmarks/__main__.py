@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from importlib import import_module
@@ -21,6 +22,7 @@ FAMILIES = ("startup", "connecting", "statements", "checkout", "footprint", "inc
 def main(arguments: list[str] | None = None) -> int:
     """Measure; 0: every figure keeps its bound, 1: one does not."""
     options = _parser().parse_args(arguments)
+    logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # clusters end here while they are watched
     cluster = {"flavour": options.flavour, "postgres": options.postgres}
     setting = Setting(options.quick, {name: value for name, value in cluster.items() if value is not None})
     figures: list[Figure] = []

@@ -94,9 +94,12 @@ def converge(batch: Callable[[], Samples], pair: tuple[str, str], *, width: floa
 def apart(servers: Iterable[int]) -> Iterator[None]:
     """Keep this process and the server processes it talks to on a CPU each, so that their placement is no difference.
 
-    Where that is not possible (one CPU, foreign processes) they stay where the scheduler puts them. The servers are
-    expected to end with their connections.
+    Where that is not possible (one CPU, foreign processes, no such call) they stay where the scheduler puts them. The
+    servers are expected to end with their connections.
     """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) > 1:
         with contextlib.suppress(OSError):
