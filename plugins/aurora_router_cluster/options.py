@@ -39,7 +39,7 @@ class ClusterOptions:
     name: str
     key: str
     readers: int = 2
-    flavour: str = "direct"
+    flavour: str = "quorum"
     postgres: str | None = None
     domain: str | None = None
     port: int | None = None

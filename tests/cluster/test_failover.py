@@ -8,16 +8,17 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import LocalCluster, errors
+from aurora_router_cluster.options import FLAVOURS
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def start():
+@pytest.fixture(params=FLAVOURS)
+def start(request):
     running = []
 
     def go(**options):
-        running.append(LocalCluster.start(**options))
+        running.append(LocalCluster.start(flavour=request.param, **options))
         return running[-1]
 
     yield go
@@ -166,7 +167,7 @@ def test_without_a_reader_the_writer_is_restarted(start, eventually):
     cluster.kill("demo-1")
     eventually(lambda: cluster.instance("demo-1").pid not in {None, pid} and settled(cluster))
     assert rows(cluster, "writer") == [1]
-    assert cluster.status().epoch == 1
+    assert cluster.status().epoch == {"direct": 1, "quorum": 2}[cluster.status().flavour]  # there it is a promotion
 
 
 def test_a_killed_reader_stays_down_only_when_held(start, eventually):
