@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import deque
@@ -17,7 +18,9 @@ from aurora_router_cluster.volume import EngineAddress
 if TYPE_CHECKING:
     from aurora_router_cluster.addresses import Address
     from aurora_router_cluster.engine import Engine
+    from aurora_router_cluster.session import Row
 
+PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
 STALE = 5  # samples kept; the stream's speed is measured across them
 
 
@@ -57,6 +60,7 @@ class Instance:
 
     def __post_init__(self) -> None:
         self.session = Session(self.where)
+        self._asked: asyncio.Task[list[Row]] | None = None
 
     @property
     def name(self) -> str:
@@ -86,12 +90,30 @@ class Instance:
         return self.samples[-1] if self.samples else None
 
     async def sample(self, timeout: float) -> None:
-        """Ask it how it is; `missed` tells whether it answered within `timeout` seconds."""
-        try:
-            rows = await self.session.query(sampling.QUERY, timeout)
-        except EngineError:
+        """Ask it how it is; `missed` tells whether it answered within `timeout` seconds.
+
+        A question that is not answered stays open for the next calls: a server that is merely slow owes one
+        answer, and is not burdened with another session at every heartbeat.
+        """
+        asked = self._asked or self._ask()
+        await asyncio.wait({asked}, timeout=timeout)
+        if self._asked is not asked:
+            return  # somebody else who waited for it was first, or it is no longer wanted
+        if not asked.done():
             self.missed += 1
             return
+        self._asked = None
+        try:
+            self._answered(asked.result())
+        except EngineError:
+            self.missed += 1
+
+    def _ask(self) -> asyncio.Task[list[Row]]:
+        self._asked = asyncio.get_running_loop().create_task(self.session.query(sampling.QUERY, PATIENCE))
+        self._asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._asked
+
+    def _answered(self, rows: list[Row]) -> None:
         now, before = time.monotonic(), self.newest
         newest = Sample.from_row(rows[0], at=now, wall=time.time())
         self.samples.append(newest)
@@ -102,6 +124,9 @@ class Instance:
 
     def forget(self) -> None:
         """Drop what was known of a server that is no more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
         self.session.close()
         self.samples.clear()
         self.lag = self.cpu = None

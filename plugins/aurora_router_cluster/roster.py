@@ -106,7 +106,7 @@ class Roster:
         """Take an instance out, end its processes and delete its files."""
         self.instances.pop(instance.name, None)
         instance.engine.kill()
-        instance.session.close()
+        instance.forget()
         instance.engine.remove()
 
     def settings(self, instance: Instance) -> dict[str, str]:
