@@ -1,0 +1,83 @@
+"""``outcome install|uninstall|prune|ask URL``: the witness table, and what became of a transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_router.cli import output
+from aurora_router.cli.inspect import read_target
+from aurora_router.errors import AuroraRouterError
+from aurora_router.flow import marks
+from aurora_router.model.ticket import Ticket
+from aurora_router.policy.outcome import KEPT_SECONDS, Outcome
+from aurora_router.router import Router
+
+if TYPE_CHECKING:
+    import argparse
+
+UNTOLD = 3
+"""Exit status of ``ask`` where there is no verdict (yet)."""
+_KEPT_HOURS = KEPT_SECONDS / 3600
+
+
+class TooYoung(AuroraRouterError, ValueError):
+    """Rows were to be pruned that a resolver may still ask for."""
+
+
+class OutcomeCommand:
+    """Prepare a database for the witness way, and ask what became of a transaction."""
+
+    name = "outcome"
+    help = "install, prune or remove the witness table of run_transaction; ask what became of a transaction"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+        for action, about in (
+            ("install", f"create {marks.TABLE} (idempotent), which every user of the database may use"),
+            ("uninstall", f"drop {marks.TABLE}"),
+            ("prune", f"delete its rows that are older than {_KEPT_HOURS:g} h; run it daily"),
+            ("ask", "say what became of the transaction of a ticket"),
+        ):
+            child = actions.add_parser(action, help=about, description=about)
+            child.add_argument("target", metavar="URL", help="a URL or conninfo of the cluster, with the database")
+            if action == "prune":
+                hours = f"keep younger rows; at least {_KEPT_HOURS:g}, which is the default"
+                child.add_argument("--hours", type=float, default=_KEPT_HOURS, help=hours)
+            if action == "ask":
+                child.add_argument("ticket", metavar="TICKET", help="as run_transaction's on_ticket gave it")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it."""
+        router = Router(read_target(args.target))
+        if args.action == "ask":
+            return self._ask(router, args.ticket)
+        if args.action == "install":
+            database, _ = _done(router, marks.INSTALL)
+            output.say(f"{marks.TABLE} is in the database {database}")
+        elif args.action == "uninstall":
+            database, _ = _done(router, marks.UNINSTALL)
+            output.say(f"{marks.TABLE} is not in the database {database} (any more)")
+        else:
+            if not args.hours >= _KEPT_HOURS:
+                raise TooYoung(f"--hours {args.hours:g}: rows are kept for {_KEPT_HOURS:g} h at least")
+            _, count = _done(router, marks.prune(args.hours * 3600.0))
+            output.say(f"{count} rows pruned")
+        return 0
+
+    @staticmethod
+    def _ask(router: Router, text: str) -> int:
+        try:
+            ticket = Ticket.parse(text)
+        except ValueError as error:
+            output.complain(f"aurora-router: {error}")
+            return 2
+        outcome = router.outcome_of(ticket)
+        output.say(outcome.value)
+        return 0 if outcome in {Outcome.COMMITTED, Outcome.NOT_COMMITTED} else UNTOLD
+
+
+def _done(router: Router, sql: str) -> tuple[str, int]:
+    """Run statements on the writer; returns the database's name, and how many rows the last one changed."""
+    with router.connect(role="writer", autocommit=True) as connection:
+        return connection.info.dbname, connection.execute(sql.encode()).rowcount

@@ -1,0 +1,306 @@
+"""The verdicts against a model of logs that are lost, replayed and continued: none is ever wrong.
+
+The model knows what really happened. A log is a list of records; an LSN is how many there are. A crash in place loses
+what was not flushed and writes on from there; a standby gets what was flushed; a promotion continues the standby's log
+on the next timeline. Each new xid is one above the highest in the log, so that lost ones are given again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+
+from aurora_router.model.ticket import Life, Ticket
+from aurora_router.policy import outcome as module
+from aurora_router.policy.outcome import (
+    OLDEST_SECONDS,
+    LogEvidence,
+    Outcome,
+    WitnessEvidence,
+    XactStatus,
+    judge_log,
+    judge_witness,
+    unreplicated,
+)
+
+EVENTS = [
+    "other commits", "other aborts", "we commit", "we abort", "flush", "replicate", "crash", "cold restart",
+    "clean restart", "promote",
+]  # fmt: skip
+MARKS = ["flushed", "no restart in place", "neither"]
+
+
+@dataclass
+class Server:
+    """One server: its log of (xid, kind, whose), how much of it is flushed, and its life."""
+
+    log: list[tuple[int, str, str]]
+    flushed: int
+    life: Life
+    promoted: bool = False
+
+
+@dataclass
+class Model:
+    """A writer and a standby's log; `ours_on` is the life in which our transaction still runs."""
+
+    mark: str
+    clock: int = 1
+    writer: Server = field(init=False)
+    standby: list[tuple[int, str, str]] = field(default_factory=list)
+    ticket: Ticket | None = None
+    alive: bool = False
+
+    def __post_init__(self):
+        self.writer = Server([(1, "commit", "other")], 1, Life("s", 1, 0, None))
+        self.standby = list(self.writer.log)
+
+    def next_xid(self):
+        return max(xid for xid, _, _ in self.writer.log) + 1
+
+    def begin(self):
+        xid = self.next_xid()
+        self.writer.log.append((xid, "mark", "ours"))
+        lsn = len(self.writer.log)
+        if self.mark == "flushed":
+            self.writer.flushed = lsn
+        self.alive = True
+        held = self.mark != "neither"
+        self.ticket = Ticket(xid, 1, 0, 0, life=self.writer.life, lsn=lsn, held=held)
+
+    def happen(self, event):
+        getattr(self, "_" + event.replace(" ", "_"))()
+
+    def _other_commits(self):
+        xid = self.next_xid()
+        self.writer.log += [(xid, "mark", "other"), (xid, "commit", "other")]
+
+    def _other_aborts(self):
+        xid = self.next_xid()
+        self.writer.log += [(xid, "mark", "other"), (xid, "abort", "other")]
+
+    def _we_commit(self):
+        self._we_end("commit")
+
+    def _we_abort(self):
+        self._we_end("abort")
+
+    def _we_end(self, kind):
+        if self.alive:
+            self.writer.log.append((self.ticket.xid, kind, "ours"))
+            self.alive = False
+
+    def _flush(self):
+        self.writer.flushed = len(self.writer.log)
+
+    def _replicate(self):
+        self.standby = self.writer.log[: self.writer.flushed]
+
+    def _crash(self, *, cold=False):
+        if self.mark == "no restart in place":
+            return
+        self.alive = False
+        end = self.writer.flushed
+        started = self._tick() if cold else self.writer.life.started
+        life = replace(self.writer.life, started=started, recovered=end)
+        self._begin_life([*self.writer.log[:end], (0, "checkpoint", "")], life)
+
+    def _cold_restart(self):
+        self._crash(cold=True)
+
+    def _clean_restart(self):
+        self._we_abort()
+        life = replace(self.writer.life, started=self._tick(), recovered=None)
+        self._begin_life([*self.writer.log, (0, "checkpoint", "")], life)
+
+    def _promote(self):
+        self.alive = False
+        life = Life("s", self.writer.life.timeline + 1, self._tick(), len(self.standby))
+        self._begin_life([*self.standby, (0, "end of recovery", "")], life, promoted=True)
+
+    def _begin_life(self, log, life, *, promoted=False):
+        self.writer = Server(log, len(log), life, promoted)
+        self.standby = self.standby if not promoted else list(log)
+
+    def _tick(self):
+        self.clock += 1
+        return self.clock
+
+    # ------------------------------------------------------------ what is true, and what a resolver sees
+
+    @property
+    def committed(self):
+        return (self.ticket.xid, "commit", "ours") in self.writer.log
+
+    def evidence(self):
+        return LogEvidence(self.writer.life, self.writer.promoted, self._status())
+
+    def _status(self):
+        xid = self.ticket.xid
+        if xid >= self.next_xid():
+            return XactStatus.FUTURE
+        if any(record[:2] == (xid, "commit") for record in self.writer.log):
+            return XactStatus.COMMITTED
+        return XactStatus.IN_PROGRESS if self.alive else XactStatus.ABORTED
+
+
+histories = st.tuples(
+    st.sampled_from(MARKS), st.lists(st.sampled_from(EVENTS), max_size=4), st.lists(st.sampled_from(EVENTS), max_size=9)
+)
+
+
+def played(history):
+    mark, before, after = history
+    model = Model(mark)
+    for event in before:
+        model.happen(event)
+    model.begin()
+    for event in after:
+        model.happen(event)
+    return model
+
+
+def wrong(model, said):
+    if said is Outcome.COMMITTED:
+        return not model.committed
+    return said is Outcome.NOT_COMMITTED and (model.committed or model.alive)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(histories)
+def test_no_verdict_is_wrong(history):
+    model = played(history)
+    assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome), history
+
+
+@settings(max_examples=500, deadline=None)
+@given(histories)
+def test_in_the_life_that_ran_it_there_is_always_a_verdict(history):
+    model = played(history)
+    if model.writer.life == model.ticket.life:
+        expected = Outcome.IN_PROGRESS if model.alive else Outcome.COMMITTED if model.committed else None
+        said = judge_log(model.ticket, model.evidence()).outcome
+        assert said is (expected or Outcome.NOT_COMMITTED)
+
+
+def naive(ticket, evidence):
+    """``pg_xact_status`` alone."""
+    known = {XactStatus.COMMITTED: Outcome.COMMITTED, XactStatus.ABORTED: Outcome.NOT_COMMITTED}
+    return known.get(evidence.status, Outcome.UNKNOWN)
+
+
+def by_postmaster_start(ticket, evidence):
+    """Takes the same start of the postmaster for the same life."""
+    if evidence.life.started == ticket.life.started and evidence.life.timeline == ticket.life.timeline:
+        return naive(ticket, evidence)
+    return judge_log(ticket, evidence).outcome
+
+
+def without_held(ticket, evidence):
+    return judge_log(replace(ticket, held=True), evidence).outcome
+
+
+def without_promoted(ticket, evidence):
+    return judge_log(ticket, replace(evidence, promoted=True)).outcome
+
+
+def any_timeline(ticket, evidence):
+    """Takes any number of promotions for one."""
+    timeline = ticket.life.timeline + (evidence.life.timeline > ticket.life.timeline)
+    return judge_log(ticket, replace(evidence, life=replace(evidence.life, timeline=timeline))).outcome
+
+
+@pytest.mark.parametrize("judge", [naive, by_postmaster_start, without_held, without_promoted, any_timeline])
+def test_each_condition_is_needed(judge):
+    """With one of them left out, the model finds a wrong verdict: the test above can fail."""
+    try:
+        history = find(
+            histories,
+            lambda each: wrong(model := played(each), judge(model.ticket, model.evidence())),
+            settings=settings(max_examples=30000, deadline=None, database=None, phases=[Phase.generate]),
+        )
+    except NoSuchExample:
+        pytest.fail(f"{judge.__name__} was never wrong")
+    model = played(history)
+    assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome)
+
+
+# ---------------------------------------------------------------- single cases
+
+LIFE = Life("s", 1, 10, None)
+TICKET = Ticket(700, 1, 0, 10, life=LIFE, lsn=500, held=True)
+
+
+def test_another_system_is_unknown():
+    evidence = LogEvidence(replace(LIFE, system="t"), promoted=False, status=XactStatus.COMMITTED)
+    assert judge_log(TICKET, evidence).outcome is Outcome.UNKNOWN
+
+
+def test_a_ticket_of_the_witness_has_no_log_position():
+    evidence = LogEvidence(LIFE, promoted=False, status=XactStatus.COMMITTED)
+    assert judge_log(Ticket(700, 1, 0, 10, witness="x"), evidence).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("status", list(XactStatus))
+def test_a_log_that_ends_before_the_mark_lost_it_whatever_the_xid_says(status):
+    evidence = LogEvidence(Life("s", 2, 20, 499), promoted=True, status=status)
+    assert judge_log(TICKET, evidence).outcome is Outcome.NOT_COMMITTED
+
+
+def test_a_log_that_ends_with_the_mark_holds_it():
+    evidence = LogEvidence(Life("s", 2, 20, 500), promoted=True, status=XactStatus.COMMITTED)
+    assert judge_log(TICKET, evidence).outcome is Outcome.COMMITTED
+
+
+@pytest.mark.parametrize(
+    ("life", "promoted", "held", "reason"),
+    [
+        (Life("s", 2, 20, None), False, True, "restarted since"),
+        (Life("s", 2, 20, 600), False, True, "restarted since"),
+        (Life("s", 3, 20, 600), True, True, "not one promotion away: timeline 1 then, 3 now"),
+        (Life("s", 1, 20, 600), True, True, "not one promotion away"),
+        (Life("s", 2, 20, 600), True, False, "restart in place"),
+    ],
+)
+def test_doubts_are_named(life, promoted, held, reason):
+    finding = judge_log(replace(TICKET, held=held), LogEvidence(life, promoted, XactStatus.COMMITTED))
+    assert finding.outcome is Outcome.UNKNOWN
+    assert reason in finding.reason
+
+
+@pytest.mark.parametrize("status", [XactStatus.FORGOTTEN, XactStatus.FUTURE])
+def test_what_the_server_that_ran_it_does_not_know(status):
+    assert judge_log(TICKET, LogEvidence(LIFE, promoted=False, status=status)).outcome is Outcome.UNKNOWN
+
+
+@given(st.booleans(), st.floats(-OLDEST_SECONDS, OLDEST_SECONDS))
+def test_a_witness_says_it(void, age):
+    said = judge_witness(WitnessEvidence(void, age)).outcome
+    assert said is (Outcome.NOT_COMMITTED if void else Outcome.COMMITTED)
+
+
+@given(st.booleans(), st.floats(OLDEST_SECONDS, 1e9, exclude_min=True), st.sampled_from([1, -1]))
+def test_an_old_witness_says_nothing(void, age, sign):
+    assert judge_witness(WitnessEvidence(void, sign * age)).outcome is Outcome.UNKNOWN
+
+
+def test_rows_are_kept_twice_as_long_as_they_are_asked_for():
+    assert module.KEPT_SECONDS >= 24 * 3600
+    assert OLDEST_SECONDS * 2 <= module.KEPT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "expected"),
+    [
+        ("SyncRepWaitForLSN", "egal was", True),
+        (None, "canceling wait for synchronous replication due to user request", True),
+        ("exec_stmt_raise", "canceling my subscription", False),
+        (None, None, False),
+    ],
+)
+def test_the_warning_of_a_wait_that_was_cut_short(function, message, expected):
+    assert unreplicated(function, message) is expected
