@@ -23,6 +23,7 @@ there is no database in it, so what talks to one is tested against a real cluste
 
 from aurora_router.runtime.simulated.cluster import Condition, SimulatedCluster, SimulatedInstance
 from aurora_router.runtime.simulated.connection import SimulatedConnection
+from aurora_router.runtime.simulated.ground import SimulatedGround, WatchedProcess
 from aurora_router.runtime.simulated.names import NameServer, SimulatedDns
 from aurora_router.runtime.simulated.network import Network
 from aurora_router.runtime.simulated.scheduler import Cancelled, Deadlock, Simulation, Task
@@ -37,9 +38,11 @@ __all__ = [
     "SimulatedCluster",
     "SimulatedConnection",
     "SimulatedDns",
+    "SimulatedGround",
     "SimulatedInstance",
     "SimulatedProcess",
     "SimulatedWorld",
     "Simulation",
     "Task",
+    "WatchedProcess",
 ]

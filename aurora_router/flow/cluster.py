@@ -75,10 +75,10 @@ class Cluster:
         self.doubted_at: float | None = None
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
-        self._waiters: set[Callable[[], None]] = set()
+        self._waiters: dict[Callable[[], None], None] = {}
         self._dialling: dict[str, int] = {}
         self._latency: dict[str, float] = {}
-        self._connections: dict[str, weakref.WeakSet[Any]] = {}
+        self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
 
     @property
     def name(self) -> str:
@@ -109,19 +109,19 @@ class Cluster:
         """Let everybody who waits for a change look again."""
         with self.lock:
             self.news += 1
-            waiters, self._waiters = self._waiters, set()
+            waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             waiter()
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
         """Call `waiter` once, from any thread, at the next change."""
         with self.lock:
-            self._waiters.add(waiter)
+            self._waiters[waiter] = None
 
     def drop_waiter(self, waiter: Callable[[], None]) -> None:
         """Forget a waiter that no longer waits."""
         with self.lock:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     # ------------------------------------------------------------ doubt
 
@@ -158,7 +158,7 @@ class Cluster:
         """In the child of a fork: connections, waiters and watch are the parent's, and a lock may be held for ever."""
         self.lock = lock
         self.watcher, self.doubted_at = None, None
-        self._waiters = set()
+        self._waiters = {}
         for held in self._connections.values():
             for connection in held:
                 connection.inherited()
@@ -229,14 +229,14 @@ class Cluster:
     def hold(self, instance: str, connection: Any) -> None:
         """Count an open connection, until it is dropped or garbage."""
         with self.lock:
-            self._connections.setdefault(instance, weakref.WeakSet()).add(connection)
+            self._connections.setdefault(instance, weakref.WeakKeyDictionary())[connection] = None
 
     def drop(self, instance: str, connection: Any) -> None:
         """A connection was closed."""
         with self.lock:
             held = self._connections.get(instance)
             if held is not None:
-                held.discard(connection)
+                held.pop(connection, None)
 
     def held(self) -> dict[str, list[Any]]:
         """The open connections, by instance."""

@@ -104,7 +104,7 @@ class Watch(Generic[ConnT]):
         """Start what is due."""
         view, cluster = self.cluster.view, self.cluster
         self.lost &= view.instances.keys()
-        wanted = view.instances if cluster.doubted_at is not None else self.lost
+        wanted = view.instances if cluster.doubted_at is not None else sorted(self.lost)
         for id_ in wanted:
             if not self._chase_of(id_).busy:
                 self._chased[id_].busy = True

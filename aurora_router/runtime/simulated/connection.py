@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurora_router.policy.suspicion import Limits
+
 if TYPE_CHECKING:
     from aurora_router.flow.world import Placed
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
@@ -17,6 +19,9 @@ class SimulatedConnection:
         address: the address that was dialled.
         in_hot_standby: what the server reported at start-up; None when nothing.
         placed: why it is there; None for one that was dialled and never handed out.
+        waiting: a statement of its waits for the instance.
+        heard: its process has found out that it broke.
+        waiting_since, limits, was_writer: see `aurora_router.flow.world.Held`.
     """
 
     def __init__(self, cluster: SimulatedCluster, instance: SimulatedInstance, address: str) -> None:
@@ -27,7 +32,17 @@ class SimulatedConnection:
         self.placed: Placed[SimulatedConnection] | None = None
         self.closed = False
         self.broken = False
+        self.waiting = False
+        self.heard = False
+        self.waiting_since: float | None = None
+        self.limits = Limits(1.0, 1.0)
+        self.was_writer = False
         instance.connections.add(self)
+
+    @property
+    def generation(self) -> int:
+        """The instance's generation when the connection was made."""
+        return self.placed.generation if self.placed is not None else 0
 
     @property
     def current(self) -> bool:

@@ -1,0 +1,129 @@
+"""A simulated process with a monitor: its clusters are looked after by the very procedures that real ones are."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.flow.connect import connect
+from aurora_router.flow.inquiry import Access
+from aurora_router.flow.watch import Watch
+from aurora_router.flow.world import Activity, Target
+from aurora_router.model.instance import Role
+from aurora_router.policy.suspicion import Limits
+from aurora_router.runtime import libpq
+from aurora_router.runtime.call import read_call
+from aurora_router.runtime.simulated.scheduler import Cancelled
+from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import Placed
+    from aurora_router.runtime.simulated.connection import SimulatedConnection
+    from aurora_router.runtime.simulated.network import Network
+    from aurora_router.runtime.simulated.scheduler import Task
+
+_LOOK = 0.005
+"""How often a statement looks whether its connection broke, in virtual seconds."""
+
+
+class SimulatedGround(SimulatedWorld):
+    """The ground of a simulated monitor.
+
+    Attributes:
+        tasks: what was started and may still go on; whoever simulates looks at their errors.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.tasks: list[Task[None]] = []
+
+    def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
+        """Let a procedure go on by itself."""
+        self.tasks = [task for task in self.tasks if not task.done or task.error is not None]
+        self.tasks.append(self.simulation.spawn(procedure))
+
+    async def end(self) -> None:
+        """End what goes on by itself, but for the task that asks."""
+        for task in self.tasks:
+            if task is not self.simulation.current and not task.done:
+                task.cancel()
+                with contextlib.suppress(Cancelled):
+                    await task.wait()
+
+    def activity(self, held: SimulatedConnection) -> Activity:
+        """What a user's connection does now."""
+        if held.broken and held.heard:
+            return Activity.BROKEN
+        return Activity.WAITING if held.waiting else Activity.IDLE
+
+    def target(self, held: SimulatedConnection, name: str) -> Target | None:
+        """Where a user's connection leads."""
+        return None if held.closed else Target(name, held.address, held.cluster.port, (held.address,))
+
+    def cut(self, held: SimulatedConnection) -> bool:
+        """Shut it down, so that its statement wakes up."""
+        open_ = not (held.broken or held.closed)
+        held.breaks()
+        return open_
+
+
+class WatchedProcess(SimulatedProcess):
+    """A simulated process with a monitor.
+
+    Attributes:
+        ground: what the monitor stands on.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.ground = SimulatedGround(network)
+
+    async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
+        """What `aurora_router.connect` does, with a monitor, in this world; takes and raises the same."""
+        call = read_call(conninfo, options)
+        placed: Placed[SimulatedConnection] = await connect(self.world, self.home.find, call.request, call.sources)
+        made = placed.connection
+        made.placed = placed
+        if placed.instance is not None and placed.route is not None:
+            made.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
+            made.was_writer = placed.role is Role.WRITER
+            placed.cluster.hold(placed.instance, made)
+            self._attend(placed.cluster, Access(call.request, placed.route, call.sources, call.params))
+        return made
+
+    async def execute(self, connection: SimulatedConnection, seconds: float = 0.0) -> None:
+        """A statement that takes the server `seconds`.
+
+        Raises:
+            DialFailed: the connection broke before its answer came.
+        """
+        connection.waiting = True
+        done = self.world.now() + connection.instance.latency + seconds
+        try:
+            while not connection.broken:
+                if self.world.now() >= done and not connection.instance.silent:
+                    return
+                await self.world.sleep(_LOOK)
+            connection.heard = True
+            raise libpq.lost("server closed the connection unexpectedly")
+        finally:
+            connection.waiting = False
+
+    def _attend(self, cluster: Cluster, access: Access) -> None:
+        if cluster.watcher is not None:
+            watch: Any = cluster.watcher
+            watch.access = access
+            return
+        begun: Watch[SimulatedConnection] = Watch(self.ground, cluster, access)
+        cluster.watcher = begun
+        self.ground.spawn(self._look_after(begun))
+
+    async def _look_after(self, watch: Watch[SimulatedConnection]) -> None:
+        await watch.run()
+        watch.cluster.watcher = None
+        watch.cluster.unattended()
+        await self.ground.end()
+        await watch.close()

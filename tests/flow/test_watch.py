@@ -1,0 +1,397 @@
+"""Watching a simulated cluster: doubt and its end, hangs, cuts, and what must not happen, on a virtual clock."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from itertools import pairwise
+
+import pytest
+
+from aurora_router.errors import WriterUnavailable
+from aurora_router.flow.watch import LINGER_SECONDS
+from aurora_router.flow.world import DialFailed
+from aurora_router.model.event import (
+    Blinded,
+    ConnectionsCut,
+    Doubted,
+    HangRefuted,
+    HangSuspected,
+    InstanceAdded,
+    Settled,
+    Starved,
+)
+from aurora_router.policy import pace
+from aurora_router.policy.options import PROFILES
+from aurora_router.policy.suspicion import Limits
+from aurora_router.simulation import Cancelled, Condition, Network, SimulatedCluster, Simulation, WatchedProcess
+
+
+class Scene:
+    """A simulation with one cluster and one watched process."""
+
+    def __init__(self, seed: int = 1, readers: int = 2) -> None:
+        self.simulation = Simulation(seed)
+        self.network = Network(self.simulation)
+        self.cluster = SimulatedCluster(self.network, readers=readers)
+        self.process = WatchedProcess(self.network)
+
+    def run(self, procedure):
+        try:
+            result = self.simulation.run(procedure)
+            for task in self.process.ground.tasks:
+                assert task.error is None or isinstance(task.error, Cancelled), task.error
+            return result
+        finally:
+            self.simulation.close()
+
+    def of(self, kind):
+        return [(at, event) for at, _, event in self.process.events if isinstance(event, kind)]
+
+    @property
+    def now(self) -> float:
+        return self.simulation.now
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_a_killed_writer_is_replaced_as_soon_as_the_new_one_says_so(scene):
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.crash("demo-1")
+        crashed = scene.now
+        scene.simulation.at(crashed + 3.0, lambda: scene.cluster.failover("demo-2"))
+        second = await scene.process.connect(scene.cluster.conninfo())
+        late = scene.now - crashed - 3.0
+        assert (first.instance.id, second.instance.id) == ("demo-1", "demo-2")
+        assert 0 < late <= pace.SHARE * 3.0 * (1 + pace.JITTER) + 0.02
+        second.close()
+        first.close()
+
+    scene.run(client())
+    (_, doubted), *_ = scene.of(Doubted)
+    assert "demo-1" in doubted.reason
+    assert [event.writer for _, event in scene.of(Settled)] == ["demo-2"]
+
+
+@pytest.mark.parametrize("profile", ["default", "aggressive", "patient"])
+def test_a_hung_writer_is_noticed_in_time_and_its_statement_woken(scene, profile):
+    options = PROFILES[profile]
+    limits = Limits(options.hang_grace, options.ping_timeout)
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_profile=profile))
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        scene.simulation.at(hung + 0.1, lambda: scene.cluster.failover("demo-2", zombie=True))
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert limits.grace + limits.ping < scene.now - hung <= limits.noticed + 0.05
+        again = await scene.process.connect(scene.cluster.conninfo(aurora_profile=profile))
+        assert again.instance.id == "demo-2"
+        again.close()
+
+    scene.run(client())
+    assert [event.count for _, event in scene.of(ConnectionsCut)] == [1]
+
+
+def test_a_long_statement_of_a_living_server_is_left_alone(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        await scene.process.execute(conn, 30.0)
+        conn.close()
+
+    scene.run(client())
+    pings = [at for at, _ in scene.of(HangSuspected)]
+    assert 10 <= len(pings) <= 30
+    assert min(b - a for a, b in pairwise(pings)) >= 1.0
+    assert len(scene.of(HangRefuted)) == len(pings)
+    assert not scene.of(ConnectionsCut)
+
+
+def test_a_refusal_is_a_sign_of_life(scene):
+    """Too many connections: the ping is not let in, and nobody is cut."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.instances["demo-1"].condition = Condition.FULL
+        await scene.process.execute(conn, 5.0)
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangRefuted)
+    assert not scene.of(ConnectionsCut)
+
+
+def test_a_short_stop_is_survived(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.hang("demo-1")
+        scene.simulation.at(scene.now + 1.4, lambda: scene.cluster.heal("demo-1"))
+        await scene.process.execute(conn)
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangSuspected)
+    assert not scene.of(ConnectionsCut)
+
+
+def test_a_starved_process_blames_itself(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        watch = conn.placed.cluster.watcher
+        conn.waiting = True
+        await scene.simulation.sleep(0.8)
+        watch.hangs.sample(late=5.0)
+        assert conn.waiting_since == scene.now
+        await scene.simulation.sleep(0.9)
+        assert not scene.of(HangSuspected)
+        scene.cluster.hang("demo-1")
+        await scene.simulation.sleep(0.5)
+        assert scene.of(HangSuspected)
+        watch.hangs.sample(late=5.0)
+        await scene.simulation.sleep(0.9)
+        assert not scene.of(ConnectionsCut), "the ping was silent while nobody attended"
+        conn.waiting = False
+        conn.close()
+
+    scene.run(client())
+    assert len(scene.of(Starved)) == 2
+
+
+def test_the_topology_is_looked_at_while_all_is_well(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=10))
+        scene.cluster.add("demo-9")
+        began = scene.now
+        await scene.simulation.sleep(14.0)
+        added = [at for at, event in scene.of(InstanceAdded) if event.id == "demo-9"]
+        assert 10.0 * (1 - pace.JITTER) <= added[0] - began <= 10.0 * (1 + pace.JITTER) + 0.5
+        conn.close()
+
+    scene.run(client())
+    assert not scene.of(Doubted)
+
+
+def test_a_refresh_without_an_answer_is_a_doubt(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1))
+        scene.cluster.crash("demo-1")
+        scene.simulation.at(scene.now + 4.0, lambda: scene.cluster.failover("demo-3"))
+        await scene.simulation.sleep(8.0)
+        assert conn.placed.cluster.view.writer == "demo-3"
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(Settled)
+
+
+def test_a_lost_reader_comes_back_into_use(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.crash("demo-2")
+        readers = {(await scene.process.connect(scene.cluster.conninfo("reader"))).instance.id for _ in range(6)}
+        assert readers == {"demo-3"}
+        await scene.simulation.sleep(20.0)
+        cluster = conn.placed.cluster
+        assert cluster.quarantine.remaining("demo-2", scene.now) > 0
+        scene.cluster.heal("demo-2")
+        await scene.simulation.sleep(2.0)
+        assert cluster.quarantine.remaining("demo-2", scene.now) == 0
+        last = await scene.process.connect(scene.cluster.conninfo("reader"))
+        assert last.instance.id == "demo-2"
+
+    scene.run(client())
+    assert len(scene.of(Settled)) >= 1, "the writer confirmed itself while the reader was down"
+
+
+def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene):
+    async def client():
+        writer = await scene.process.connect(scene.cluster.conninfo())
+        readers = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(2)]
+        scene.cluster.failover("demo-2", zombie=True)
+        scene.cluster.instances["demo-1"].writer = False
+        again = await scene.process.connect(scene.cluster.conninfo())
+        await scene.simulation.sleep(1.0)
+        assert again.instance.id == "demo-2"
+        assert writer.broken
+        assert not any(each.broken for each in readers)
+        for each in (again, *readers):
+            each.close()
+
+    scene.run(client())
+    assert [event.reason for _, event in scene.of(ConnectionsCut)] == ["stale"]
+
+
+def test_connections_to_a_removed_instance_end_when_idle(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1))
+        reader = await scene.process.connect(scene.cluster.conninfo("reader"))
+        gone = scene.cluster.instances.pop(reader.instance.id)
+        reader.waiting = True
+        await scene.simulation.sleep(3.0)
+        assert not reader.broken, "a statement that is under way may end"
+        reader.waiting = False
+        await scene.simulation.sleep(1.0)
+        assert reader.broken
+        assert gone.id not in conn.placed.cluster.view.instances
+        conn.close()
+
+    scene.run(client())
+
+
+def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.REJECTING
+        cluster = conn.placed.cluster
+        cluster.doubt("a test", scene.now)
+        await scene.simulation.sleep(1.0)
+        assert not cluster.watched
+        assert cluster.doubted_at is None
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.WELL
+        scene.cluster.failover("demo-3")
+        again = await scene.process.connect(scene.cluster.conninfo())
+        assert again.instance.id == "demo-3"
+        assert cluster.watched, "who got in told how"
+        again.close()
+        conn.close()
+
+    scene.run(client())
+    assert len(scene.of(Blinded)) == 1
+
+
+def test_it_ends_when_nobody_needs_it(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        cluster = conn.placed.cluster
+        await scene.simulation.sleep(60.0)
+        assert cluster.watcher is not None
+        conn.close()
+        await scene.simulation.sleep(LINGER_SECONDS + 0.5)
+        assert cluster.watcher is None
+        await scene.simulation.sleep(20.0)
+        assert scene.cluster.open_connections == 0
+
+    scene.run(client())
+
+
+def test_its_own_connections_are_closed_when_unused(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1000))
+        conn.placed.cluster.doubt("a test", scene.now)
+        await scene.simulation.sleep(1.0)
+        assert scene.cluster.open_connections == 4
+        await scene.simulation.sleep(15.0)
+        assert scene.cluster.open_connections == 1
+        conn.close()
+
+    scene.run(client())
+
+
+def test_a_failover_that_lasts_too_long_is_told(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.crash("demo-1")
+        began = scene.now
+        with pytest.raises(WriterUnavailable) as caught:
+            await scene.process.connect(scene.cluster.conninfo(aurora_failover_timeout=5))
+        assert 5.0 <= scene.now - began < 6.0
+        assert caught.value.sqlstate == "08001"
+        assert caught.value.before.writer == "demo-1"
+        assert any(isinstance(event, Doubted) for _, event in caught.value.trail)
+        conn.close()
+
+    scene.run(client())
+
+
+def test_an_address_that_another_instance_took_over_tells_nothing_of_the_first(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        two, three = scene.cluster.instances["demo-2"], scene.cluster.instances["demo-3"]
+        scene.network.listen(two.address, scene.cluster.port, scene.cluster, three)
+        conn.placed.cluster.doubt("a test", scene.now)
+        await scene.simulation.sleep(1.0)
+        assert "demo-2" in conn.placed.cluster.watcher.lost
+        conn.close()
+
+    scene.run(client())
+
+
+class Fate:
+    """What befalls a cluster, and a control plane that puts it right."""
+
+    def __init__(self, cluster: SimulatedCluster, rng: random.Random) -> None:
+        self.cluster = cluster
+        self.rng = rng
+        self.blamed: set[str] = set()
+
+    def harm(self) -> None:
+        id_ = self.rng.choice(sorted(self.cluster.instances))
+        kind = self.rng.choice(["crash", "hang", "restart", "failover", "zombie"])
+        self.blamed.add(id_)
+        if kind in {"failover", "zombie"}:
+            self._promote(zombie=kind == "zombie")
+        elif kind == "restart":
+            self.cluster.restart(id_, self.rng.uniform(0.1, 3.0))
+        else:
+            getattr(self.cluster, kind)(id_)
+
+    def _promote(self, *, zombie: bool) -> None:
+        living = [each.id for each in self.cluster.readers if each.condition is Condition.WELL]
+        if living:
+            self.blamed.update({self.cluster.writer.id, living[0]})
+            self.cluster.failover(living[0], zombie=zombie)
+
+    def repair(self) -> None:
+        """A writer that answers, everybody else a reader of it, and all views up to date."""
+        if self.cluster.writer.condition is not Condition.WELL:
+            self._promote(zombie=True)
+        for each in self.cluster.instances.values():
+            if each is not self.cluster.writer and each.writer:
+                each.drop_connections()
+                each.writer, each.lag = False, 0.01
+            self.cluster.thaw_view(each.id)
+            each.condition, each.silent = Condition.WELL, False
+
+
+async def use(scene: Scene, rng: random.Random, role: str) -> None:
+    """Connect, work, connect again, until the end."""
+    while scene.now < 40.0:
+        conn = await scene.process.connect(scene.cluster.conninfo(role))
+        with contextlib.suppress(DialFailed):
+            for _ in range(rng.randrange(1, 30)):
+                await scene.process.execute(conn, rng.choice([0.0, 0.0, 0.1, 2.0]))
+                await scene.simulation.sleep(rng.uniform(0, 0.2))
+        conn.close()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_order_of_faults(seed):
+    """A writer is found after every history; no connection is cut but to an instance that was hung or changed."""
+    scene, rng = Scene(seed, readers=3), random.Random(seed)
+    fate = Fate(scene.cluster, rng)
+
+    async def main() -> None:
+        for _ in range(4):
+            at = rng.uniform(1.0, 30.0)
+            scene.simulation.at(at, fate.harm)
+            scene.simulation.at(at + rng.uniform(0.05, 6.0), fate.repair)
+        scene.simulation.at(38.0, fate.repair)
+        roles = ("writer", "writer", "reader", "reader")
+        for task in [scene.simulation.spawn(use(scene, rng, role)) for role in roles]:
+            await task.wait()
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        assert conn.instance is scene.cluster.writer
+        conn.close()
+        await scene.simulation.sleep(70.0)
+        assert scene.cluster.open_connections == 0
+
+    scene.run(main())
+    for _, event in scene.of(ConnectionsCut):
+        assert event.id in fate.blamed, (seed, event)
