@@ -325,10 +325,10 @@ class Connecting(Generic[ConnT]):
         try:
             instance = await self._recognise(connection, target)
             self.cluster.succeeded(instance.id, latency)
-            return connection, instance
         except BaseException:
             await self.world.discard(connection)
             raise
+        return connection, instance
 
     async def _recognise(self, connection: ConnT, target: Target) -> Instance:
         """Which instance a connection through a name led to."""
@@ -448,8 +448,8 @@ class Connecting(Generic[ConnT]):
         except _Unplaced as why:
             self._last = why
             return None
-        fits = found.id == instance.id and any(each.id == found.id for each in self._select(None, 0).order)
-        return found if fits else None
+        best = self._select((connection, found), 0).order[:1]
+        return found if [found.id] == [each.id for each in best] == [instance.id] else None
 
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
         """Whether the instance behind a name has the wanted role, by its own word."""
@@ -477,7 +477,9 @@ class Connecting(Generic[ConnT]):
             return await self._given(next(each for each in self.request.given if str(each) == instance.id))
         address = locate(instance, self.route, self.request.options)
         if address is None:
-            raise _Unplaced(f"nothing tells where {instance.id} is (not in aurora_instance_host)")
+            unknown = "nothing tells where it is (aurora_instance_host does not)"
+            self.attempts.append(Attempt(instance.id, unknown, 0.0))
+            raise _Unplaced(f"{instance.id}: {unknown}")
         return await self._target(instance.id, address.host, address.port)
 
     async def _target(self, name: str, host: str | None, port: int | None) -> Target:
