@@ -7,21 +7,26 @@ killed (frozen ones too, which no signal to their parent reaches), RUN and the c
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from pathlib import Path
 
 IN_ORDER = b"."
 
 
 def main(run: str, key: str, packages: str) -> None:
     """Wait for the end of standard input and do what the module says."""
-    sys.path.append(packages)
-    from aurora_router_cluster import errors, home  # noqa: PLC0415 - only now its place is known
+    if os.read(0, 1) != IN_ORDER:
+        clean_up(run, key, packages)
 
-    if os.read(0, 1) == IN_ORDER:
-        return
+
+def clean_up(run: str, key: str, packages: str) -> None:
+    """Everything is imported here, so that waiting takes little memory."""
+    sys.path.append(packages)
+    import contextlib  # noqa: PLC0415 - see above
+    from pathlib import Path  # noqa: PLC0415 - see above
+
+    from aurora_router_cluster import errors, home  # noqa: PLC0415 - see above
+
     home.sweep(Path(run))
     with contextlib.suppress(errors.ClusterRunningError):  # a new cluster of that name is quicker than we are
         place = home.Home(key)
