@@ -31,7 +31,6 @@ from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.status import ClusterStatus, InstanceStatus
-from aurora_router_cluster.storage.quorum import QuorumVolume
 from aurora_router_cluster.tls import Authority
 
 if TYPE_CHECKING:
@@ -208,6 +207,8 @@ def make_volume(flavour: str, found: Binaries, account: Account, run: Path) -> V
     if flavour == "direct":
         return DirectVolume(found, account)
     if flavour == "quorum":
+        from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
+
         return QuorumVolume(found, account, run / "storage")
     raise RequestError(f"unknown flavour {flavour!r}; there are 'direct' and 'quorum'")
 
