@@ -10,7 +10,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from aurora_router.model.event import Advice, Event, InstanceFailed, WriterChanged, WriterLost
+from aurora_router.model.event import (
+    Advice,
+    Blinded,
+    ConnectionsCut,
+    Doubted,
+    Event,
+    InstanceFailed,
+    Settled,
+    WriterChanged,
+    WriterLost,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +28,8 @@ if TYPE_CHECKING:
     Subscriber = Callable[[str, Event], None]
 
 logger = logging.getLogger("aurora_router")
+_WARNINGS = (Advice, Blinded, ConnectionsCut, InstanceFailed, WriterLost)
+_NEWS = (Doubted, Settled)
 _subscribers: tuple[Subscriber, ...] = ()
 
 
@@ -35,7 +47,9 @@ def subscribe(subscriber: Subscriber) -> Callable[[], None]:
 
 def publish(cluster: str, event: Event) -> None:
     """Log an event and tell the subscribers."""
-    level = logging.WARNING if isinstance(event, (Advice, InstanceFailed, WriterLost)) else logging.DEBUG
+    level = logging.WARNING if isinstance(event, _WARNINGS) else logging.DEBUG
+    if isinstance(event, _NEWS):
+        level = logging.INFO
     if isinstance(event, WriterChanged) and event.old is not None:
         level = logging.WARNING
     logger.log(level, "cluster %s: %s", cluster, event)

@@ -12,6 +12,7 @@ from aurora_router.cli import output
 from aurora_router.cli.command import Command, others
 from aurora_router.cli.inspect import Explain, Topology
 from aurora_router.cli.outcome import OutcomeCommand
+from aurora_router.cli.watch import Watch
 from aurora_router.errors import AuroraRouterError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0: done; 1: it failed and said why; 2: the command line was wrong; 130: interrupted.
     """
-    args = _parser([Topology(), Explain(), OutcomeCommand(), *others()]).parse_args(argv)
+    args = _parser([Topology(), Explain(), Watch(), OutcomeCommand(), *others()]).parse_args(argv)
     try:
         return int(args.run(args))
     except (AuroraRouterError, psycopg.Error) as error:

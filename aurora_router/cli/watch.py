@@ -1,0 +1,185 @@
+"""``watch URL``: the topology of a cluster, live, with what happens to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import queue
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aurora_router import observe
+from aurora_router.cli import output
+from aurora_router.cli.inspect import read_target, view_as_json
+from aurora_router.connection import connect
+from aurora_router.model.instance import Role
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+    from typing_extensions import Self
+
+    from aurora_router.connection import Connection
+    from aurora_router.model.event import Event
+    from aurora_router.model.view import View
+
+LOOK_SECONDS = 0.25
+"""How often the screen is drawn anew, and the connection looked at."""
+EVENTS = 12
+"""How many of the last events the screen shows."""
+
+
+class Watch:
+    """Hold one connection, let the monitor look after the cluster, show what it sees."""
+
+    name = "watch"
+    help = "show a cluster's instances, roles and lag live, and what happens to them"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        parser.add_argument("target", metavar="URL", help="a URL or conninfo, or a bare host name")
+        parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long; default: Ctrl-C")
+        parser.add_argument("--refresh", type=float, default=1.0, help="seconds between looks while all is well")
+        parser.add_argument("--json", action="store_true", help="print one JSON object per event")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Watch until the time is over, or Ctrl-C."""
+        told: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
+        end = observe.subscribe(lambda _, event: told.put((time.time(), event)))
+        try:
+            with _Line(read_target(args.target), args.refresh) as line, _screen(as_json=args.json) as screen:
+                until = time.monotonic() + args.seconds
+                while time.monotonic() < until:
+                    screen.show(line.view(), _new(told))
+        finally:
+            end()
+        return 0
+
+
+def _new(told: queue.SimpleQueue[tuple[float, Event]]) -> list[tuple[float, Event]]:
+    """The events since the last time; waits for the first for a moment."""
+    found: list[tuple[float, Event]] = []
+    with contextlib.suppress(queue.Empty):
+        found.append(told.get(timeout=LOOK_SECONDS))
+        while True:
+            found.append(told.get_nowait())
+    return found
+
+
+class _Line:
+    """One connection to any instance, made anew when it is lost: its cluster is looked after while it is there."""
+
+    def __init__(self, target: str, refresh: float) -> None:
+        self._target = target
+        self._options: dict[str, Any] = {"aurora_role": "any", "aurora_refresh": refresh, "autocommit": True}
+        self._connection: Connection[Any] = connect(target, **self._options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def view(self) -> View:
+        """The cluster as it is known now."""
+        placement = self._connection.placement
+        assert placement is not None
+        if self._connection.closed or not placement.current:
+            self._connection.close()
+            with contextlib.suppress(psycopg.OperationalError):
+                self._connection = connect(self._target, **self._options, aurora_failover_timeout=1)
+        return placement.view
+
+
+# ---------------------------------------------------------------- showing
+
+
+class _Lines:
+    """Plain text: the topology when it changes, and each event; or JSON, one object per line."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._shown: list[tuple[str, str]] = []
+
+    def show(self, view: View, events: list[tuple[float, Event]]) -> None:
+        """Print what is new."""
+        for at, event in events:
+            self._event(at, event)
+        roles = [(each.id, each.role.value) for each in view.instances.values()]
+        if roles != self._shown and not self._as_json:
+            output.say("  ".join(f"{id_}={role}" for id_, role in roles))
+        elif roles != self._shown:
+            output.say(json.dumps({"at": time.time(), "view": view_as_json(view)}))
+        self._shown = roles
+        sys.stdout.flush()
+
+    def _event(self, at: float, event: Event) -> None:
+        if self._as_json:
+            facts = {name: _plain(value) for name, value in dataclasses.asdict(event).items()}
+            output.say(json.dumps({"at": at, "event": type(event).__name__, **facts}))
+        else:
+            output.say(f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at % 1 * 1000):03d}  {event}")
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Role) else value
+
+
+class _Screen:
+    """A table that is drawn anew, and the last events below it (needs rich)."""
+
+    def __init__(self) -> None:
+        from rich.live import Live  # noqa: PLC0415 - an extra
+
+        self._live = Live(auto_refresh=False)
+        self._events: deque[tuple[float, Event]] = deque(maxlen=EVENTS)
+
+    def show(self, view: View, events: list[tuple[float, Event]]) -> None:
+        """Draw."""
+        self._events.extend(events)
+        self._live.update(self._drawn(view), refresh=True)
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self._live.start()
+
+    def stop(self) -> None:
+        """Leave the last picture on the screen."""
+        self._live.stop()
+
+    def _drawn(self, view: View) -> RenderableType:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table("instance", "role", "lag ms", "cpu %", "generation", title=f"epoch {view.epoch}")
+        for each in view.instances.values():
+            lag = "" if each.lag is None else f"{each.lag * 1000:.1f}"
+            cpu = "" if each.cpu is None else f"{each.cpu:.0f}"
+            style = "bold green" if each.role is Role.WRITER else ""
+            table.add_row(each.id, each.role.value, lag, cpu, str(each.generation), style=style)
+        told = "\n".join(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event}" for at, event in self._events)
+        return Group(table, told)
+
+
+@contextlib.contextmanager
+def _screen(*, as_json: bool) -> Iterator[_Lines | _Screen]:
+    """What to show it on: a screen where there is one and rich is installed, else lines."""
+    try:
+        screen = _Screen() if sys.stdout.isatty() and not as_json else None
+    except ImportError:
+        screen = None
+    if screen is None:
+        yield _Lines(as_json=as_json)
+        return
+    screen.start()
+    try:
+        yield screen
+    finally:
+        screen.stop()
