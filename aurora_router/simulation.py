@@ -17,7 +17,8 @@ A `Simulation` is a clock and a seed; in its `Network` live `SimulatedCluster`s,
 
         assert simulation.run(client()) == ("demo-1", "demo-2")
 
-Ten thousand processes and an hour of failovers take seconds, and the same seed gives the same run. It tries *routing*:
+An hour of waiting costs nothing, a first connect one or two milliseconds of real time; the same seed gives the same
+run. It tries *routing*:
 there is no database in it, so what talks to one is tested against a real cluster (`aurora_router_cluster`).
 """
 
