@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -95,7 +94,7 @@ class Attachment:
                 "early, or for another epoch; seed it anew and promote again"
             )
         timeline = Timeline(self.driver.epoch, tli, start, content)
-        await self.driver.amend(replace(charter, timelines=(*charter.timelines, timeline)))
+        await self.driver.amend(timelines=(*charter.timelines, timeline))
 
     def feedback(self, feedback: HotStandbyFeedback) -> None:
         """Let the writer keep the rows that readers still need."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
@@ -240,15 +240,19 @@ class Driver:
 
     # Metadata of the epoch
 
-    async def amend(self, charter: Charter) -> None:
-        """Install a later version of this epoch's charter at a write quorum of the membership before and after.
+    async def amend(self, **changes: Any) -> None:
+        """Install a later revision of this epoch's charter at a write quorum of the membership before and after.
+
+        Args:
+            **changes: fields of `Charter`. They come on top of what was proposed before and did not reach a quorum:
+                some nodes may hold it, and a node never goes back.
 
         Raises:
             Fenced: a later epoch has taken over.
             QuorumUnavailable: too few nodes took it so far. It stays proposed, and may come into force later.
         """
         revision = max(self.charter.revision, self._proposed.revision) + 1
-        self._proposed = charter = replace(charter, revision=revision)
+        self._proposed = charter = replace(self._proposed, revision=revision, **changes)
         before, after = self.charter.membership, charter.membership
         members = dict.fromkeys((*before.members, *after.members))
         handles = [self._handles[member] for member in members if member in self._handles]
@@ -275,7 +279,7 @@ class Driver:
     async def _propose_again(self) -> None:
         """An amendment that did not reach a quorum may be on some nodes, and those never go back: carry it through."""
         try:
-            await self.amend(self._proposed)
+            await self.amend()
         except StorageError:
             return  # the next look tries again
 
@@ -289,8 +293,8 @@ class Driver:
         if floor > self.durable:
             raise ValueError(f"{format_lsn(floor)} is not durable yet: the VDL is {format_lsn(self.durable)}")
         if floor > self._proposed.floor:
-            await self.amend(replace(self._proposed, floor=floor, placements=self._cutter.placements()))
+            await self.amend(floor=floor, placements=self._cutter.placements())
 
     async def change_membership(self, membership: Membership) -> None:
         """Go to the next state of a replacement; see `core.quorum`."""
-        await self.amend(replace(self.charter, membership=membership))
+        await self.amend(membership=membership)

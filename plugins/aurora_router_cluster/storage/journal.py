@@ -44,7 +44,8 @@ class DiskJournal:
     def __init__(self, directory: Path, *, sync: bool = True, file_size: int = FILE_SIZE) -> None:
         self._log = FrameLog.open(directory, sync=sync, file_size=file_size)
         self._positions = array("Q")
-        self._waiting: deque[tuple[int, int, Callable[[int | OSError], None]]] = deque()
+        self._waiting: deque[tuple[int, int, int, Callable[[int | OSError], None]]] = deque()
+        self._metadata = 0  # position of the newest metadata that are durable
         self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync)
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
@@ -63,6 +64,7 @@ class DiskJournal:
             header = entry.header
             if header.kind == METADATA:
                 doubtful = None
+                self._metadata = header.position
             self._positions.append(header.position)
             (vdl,) = _VDL.unpack_from(entry.payload)
             data = entry.payload[_VDL.size :]
@@ -84,17 +86,19 @@ class DiskJournal:
             done(OSError(str(error)))
             return
         self._positions.append(position)
-        self._waiting.append((position + draft.size, position + _BEFORE, done))
+        self._waiting.append((position + draft.size, position, frame.kind, done))
 
     def _durable(self, end: int) -> None:
         waiting = self._waiting
         while waiting and waiting[0][0] <= end:
-            _, place, done = waiting.popleft()
-            done(place)
+            _, position, kind, done = waiting.popleft()
+            if kind == METADATA:
+                self._metadata = position
+            done(position + _BEFORE)
 
     def _failed(self, error: LogFailedError) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, _, done in waiting:
+        for _, _, _, done in waiting:
             done(OSError(str(error)))
 
     def read(self, place: int, n: int) -> bytes:
@@ -110,9 +114,8 @@ class DiskJournal:
             raise CorruptLog(f"the frame at {position:#x} cannot be read: {error}") from error
 
     def trim(self, place: int | None) -> None:
-        """Delete the files that lie wholly below `place`; never that of the last frame."""
-        newest = self._positions[-1]
-        keep = newest if place is None else min(place - _BEFORE, newest)
+        """Delete the files that lie wholly below `place`; never that of the newest durable metadata."""
+        keep = self._metadata if place is None else min(place - _BEFORE, self._metadata)
         if self._log.drop_before(keep):
             del self._positions[: bisect_left(self._positions, self._log.start)]
 

@@ -176,10 +176,12 @@ class StorageNode:
 
         def durable(extent: Extent, place: int | OSError) -> None:
             nonlocal left
-            self._landed(epoch, extent, place)
             left -= 1
-            if not left and not answer.done():
-                answer.set_result(None)
+            try:
+                self._landed(epoch, extent, place)
+            finally:
+                if not left and not answer.done():
+                    answer.set_result(None)
 
         for extent in extents:
             self._journal.append(Frame(LOG, epoch, self.replica.vdl, *extent), partial(durable, extent))

@@ -79,9 +79,9 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
     found = survey(list(promises.values()))
     point, tails = await _end_of_log(handles, found, framing)
     history = found.newest.charter.history.extended(epoch, point)
-    timelines = known_timelines(promises.values(), point)
+    timelines = known_timelines(found.charter, point)
     placements = await _placements(handles, found, framing, point)
-    floor = found.newest_floor
+    floor = found.charter.floor
     charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines, placements, floor=floor)
     states = await _adopt(handles, epoch, charter)
     return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
@@ -130,7 +130,7 @@ async def _spans(handles: Mapping[int, NodeHandle], found: Survey, group: int) -
 
 async def _placements(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing, point: int) -> dict[str, Any]:
     """The map of the protection groups at the recovery point: that of the last epoch, and its log since then."""
-    charter = found.newest.charter
+    charter = found.charter
     if not framing.striped:
         return {}
     log = [data async for data in _log(handles, found, max(charter.history.start, charter.floor), point)]

@@ -67,7 +67,7 @@ class Journal(Protocol):
     def trim(self, place: int | None, /) -> None:
         """Give back the room of frames whose data lie below `place` (None: of all), where that is easily done.
 
-        The last frame appended is always kept.
+        The newest metadata that are durable are always kept.
         """
         ...
 

@@ -34,7 +34,7 @@ class ScrubReport:
 
 
 async def scrub(node: StorageNode, handle: NodeHandle, peers: Mapping[int, NodeHandle]) -> ScrubReport:
-    """Check every frame of a node's journal against its checksum; what is damaged becomes a hole, and peers fill it.
+    """Check every frame of a node's journal against its checksum; what is damaged is a hole, and peers fill holes.
 
     Args:
         node: the node.
@@ -48,11 +48,9 @@ async def scrub(node: StorageNode, handle: NodeHandle, peers: Mapping[int, NodeH
     damaged, losses = await node.find_damage()
     if damaged:
         await node.rewrite_metadata()
-    state = await handle.state()
-    if losses:
-        others = [peer for peer in peers.values() if peer.node != node.node]
-        states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
-        state = await catch_up(handle, state, peers, states.values())
+    others = [peer for peer in peers.values() if peer.node != node.node]
+    states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
+    state = await catch_up(handle, await handle.state(), peers, states.values())
     lost = tuple(loss for loss in losses if state.scl(loss.group) < loss.span.end)
     refilled = sum(loss.span.end - loss.span.start for loss in losses if loss not in lost)
     return ScrubReport(node.node, damaged, refilled, lost)

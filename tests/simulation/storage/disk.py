@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
 from aurora_router_cluster.storage.core.scrub import Places
-from aurora_router_cluster.storage.ports import LOG
+from aurora_router_cluster.storage.ports import LOG, METADATA
 
 if TYPE_CHECKING:
     import random
@@ -89,11 +89,9 @@ class SimulatedJournal:
         return bool(places)
 
     def trim(self, place: int | None) -> None:
-        *others, last = self._disk.frames
-        if place is None:
-            self._disk.frames = [last]
-        else:
-            self._disk.frames = [kept for kept in others if kept[1] >= place] + [last]
+        metadata = max(at for frame, at in self._disk.frames if frame.kind == METADATA)
+        keep = metadata if place is None else min(place, metadata)
+        self._disk.frames = [kept for kept in self._disk.frames if kept[1] >= keep]
         self._disk.damaged &= {place for _frame, place in self._disk.frames}
 
     async def scrub(self) -> list[Places]:

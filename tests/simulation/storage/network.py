@@ -165,7 +165,7 @@ class Link:
     async def promise(self, epoch: int) -> Any:
         async def promise(node: StorageNode) -> Any:
             state = await node.promise(epoch)
-            self.host.promised = max(self.host.promised, state.promised)
+            self.host.promised = max(self.host.promised, epoch)
             return state
 
         return await self._ask(promise)

@@ -35,14 +35,14 @@ class Survey:
         donors: group -> state of the node whose copy goes farthest.
         floor: a record boundary known to be durable, in bytes: the search for the end starts here.
         newest: state of a node with the newest epoch really held, whose history counts.
-        newest_floor: where the log that is kept begins, in bytes.
+        charter: the newest known, whether its epoch is held or not: membership, floor, timelines, groups.
     """
 
     membership: Membership
     donors: dict[int, NodeState]
     floor: int
     newest: NodeState
-    newest_floor: int
+    charter: Charter
 
 
 def newest_charter(states: Iterable[NodeState]) -> Charter:
@@ -70,9 +70,9 @@ def survey(states: Sequence[NodeState]) -> Survey:
     groups = sorted({group for state in trusted for group in state.scls})
     donors = {group: _farthest(trusted, group) for group in groups}
     newest = max(trusted, key=lambda state: (max(map(state.rank, groups), default=(0, 0)), -state.node))
-    lowest = max(newest.charter.history.base, *(state.charter.floor for state in trusted))
-    floor = max(lowest, *(state.vdl for state in trusted))
-    return Survey(membership, donors, floor, newest, lowest)
+    charter = newest_charter(states)
+    floor = max(charter.history.base, charter.floor, *(state.vdl for state in trusted))
+    return Survey(membership, donors, floor, newest, charter)
 
 
 def _farthest(states: Sequence[NodeState], group: int) -> NodeState:
@@ -103,13 +103,13 @@ def chain_end(scl: int, spans: Sequence[Span], point: int) -> int:
     return spans[0].prev if spans else min(scl, point)
 
 
-def known_timelines(states: Iterable[NodeState], start: int) -> tuple[Timeline, ...]:
+def known_timelines(charter: Charter, start: int) -> tuple[Timeline, ...]:
     """The timelines that were registered, as far as they began at or below `start`.
 
     Each charter carries on the list of the one before, and a timeline counts only once a write quorum holds it: so the
     newest charter of any node has all that count.
     """
-    return tuple(timeline for timeline in newest_charter(states).timelines if timeline.start <= start)
+    return tuple(timeline for timeline in charter.timelines if timeline.start <= start)
 
 
 def check_floor(reach: int, floor: int) -> None:

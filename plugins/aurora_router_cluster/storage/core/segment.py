@@ -124,14 +124,19 @@ class Segment:
         self._first_hole = min(self._holes, default=_NEVER)
 
     def truncate(self, lsn: int) -> None:
-        """Forget all above `lsn`, also what waits beyond a hole."""
+        """Forget all above `lsn`, also what waits beyond a hole, and the mark of an epoch that began there.
+
+        That epoch may be one that never was. If it was, a peer has the mark.
+        """
         waiting = self._holes.items()
-        self._holes = {prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn or b <= lsn}
+        self._holes = {prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn}
         self._first_hole = min(self._holes, default=_NEVER)
         keep = bisect_right(self._ends, lsn)
         if keep < len(self._starts) and self._starts[keep] < lsn:
             self._ends[keep] = lsn
             keep += 1
+        while keep and self._starts[keep - 1] == lsn:
+            keep -= 1
         del self._starts[keep:], self._ends[keep:], self._places[keep:]
         self.scl = self._ends[-1] if self._ends else self._base
 

@@ -33,9 +33,9 @@ def test_an_epoch_closes_the_chain():
     segment.insert(0, 0, 10, 0)
     assert segment.insert(10, 40, 40, 0) == 40
     assert list(segment.after(10)) == [Piece(10, 40, 40, 0)]
-    segment.truncate(40)
+    segment.truncate(41)
     assert segment.scl == 40
-    segment.truncate(39)
+    segment.truncate(40)
     assert segment.scl == 10
 
 
