@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
+from aurora_router.errors import RoutingError
 from aurora_router.flow import marks
 from aurora_router.flow.connect import connect
 from aurora_router.flow.world import ConnT, DialFailed
@@ -81,6 +82,9 @@ class Resolving(Generic[ConnT]):
 
         Returns:
             The last finding; one that is not final is `Outcome.IN_PROGRESS` or `Outcome.UNKNOWN`.
+
+        Raises:
+            Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
         """
         last = Finding(Outcome.UNKNOWN, "nobody who proved to be the writer answered")
         asked = 0
@@ -120,9 +124,7 @@ class Resolving(Generic[ConnT]):
         request = replace(self._request, options=options)
         try:
             return (await connect(self.world, self.find, request, self.sources)).connection
-        except Exception as error:
-            if not self.world.trouble(error).connection:
-                raise
+        except RoutingError as error:
             self.cause = error
             raise _Again(f"the writer could not be connected: {error}") from error
 
@@ -134,16 +136,26 @@ class Resolving(Generic[ConnT]):
         try:
             reply = await world.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
         except DialFailed as failed:
-            if by_witness and failed.fault.sqlstate == _LOCK_NOT_AVAILABLE:
-                await world.execute(connection, "ROLLBACK", self._query_seconds)
-                return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
-            self.cause = failed.cause
-            raise _Again(f"asking failed: {failed.fault.text}") from failed
+            if not by_witness or failed.fault.sqlstate != _LOCK_NOT_AVAILABLE:
+                raise self._again(failed) from failed
+            return await self._still_held(connection)
         if reply.tags[-1] != "COMMIT" or not reply.replicated:
             raise _Again("the writer's commit was not acknowledged by its replicas")
         if by_witness:
             return judge_witness(marks.witness_evidence(reply.rows))
         return judge_log(ticket, marks.log_evidence(reply.rows))
+
+    async def _still_held(self, connection: ConnT) -> Finding:
+        """The insert waited too long: leave its transaction."""
+        try:
+            await self.world.execute(connection, "ROLLBACK", self._query_seconds)
+        except DialFailed as failed:
+            raise self._again(failed) from failed
+        return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
+
+    def _again(self, failed: DialFailed) -> _Again:
+        self.cause = failed.cause
+        return _Again(f"asking failed: {failed.fault.text}")
 
     async def _end_orphan(self, connection: ConnT) -> None:
         """End the transaction's backend if it still waits for a statement after a while: nobody will send one."""
@@ -156,5 +168,4 @@ class Resolving(Generic[ConnT]):
         try:
             await self.world.execute(connection, marks.terminate(self.ticket), self._query_seconds)
         except DialFailed as failed:
-            self.cause = failed.cause
-            raise _Again(f"asking failed: {failed.fault.text}") from failed
+            raise self._again(failed) from failed

@@ -248,7 +248,11 @@ class Transaction(Generic[ConnT, T]):
                 raise Replay(doubt or RuntimeError("a read-only transaction has nothing to replicate"))
             raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from doubt
         resolving = self.plan.resolving(ticket)
-        finding = await resolving.run()
+        try:
+            finding = await resolving.run()
+        except Exception as error:
+            why = f"the answer to COMMIT was lost, and nobody can be asked for it: {error}"
+            raise CommitOutcomeUnknown(why, ticket=ticket) from error
         if finding.outcome is Outcome.NOT_COMMITTED:
             raise Replay(doubt or TransactionEnded("the replicas did not get the transaction"))
         if finding.outcome is not Outcome.COMMITTED:

@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import threading
+from collections import Counter
 
 
 class Cut(enum.Enum):
@@ -31,6 +32,9 @@ class Relay:
     def __init__(self, target: int) -> None:
         self.target = target
         self.done = threading.Event()
+        self.choose = lambda: None
+        """Asked at each COMMIT where to cut it off, if nothing is armed."""
+        self.cuts: Counter[Cut] = Counter()
         self._cut: Cut | None = None
         self._pausing = False
         self._gate = threading.Event()
@@ -132,10 +136,13 @@ class Relay:
     def _pass_message(self, client: socket.socket, server: socket.socket) -> bool:
         head = _exactly(client, 5)
         payload = _exactly(client, struct.unpack("!I", head[1:])[0] - 4)
-        cut = self._cut
-        if cut is None or head[:1] != b"Q" or not _is_commit(payload):
+        cut = None
+        if head[:1] == b"Q" and _is_commit(payload):
+            cut = self._cut or self.choose()
+        if cut is None:
             server.sendall(head + payload)
             return True
+        self.cuts[cut] += 1
         self._cut = None
         if self._pausing:
             self.pause()
