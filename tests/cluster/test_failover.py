@@ -184,6 +184,8 @@ def test_a_killed_reader_stays_down_only_when_held(start, eventually):
 
 def test_without_automation_nothing_happens_until_asked(start, eventually):
     cluster = start(readers=1, auto=False)
+    with connect(cluster) as writer:
+        writer.execute("create table ledger (i int)")
     cluster.kill("demo-1")
     eventually(lambda: cluster.instance("demo-1").state == "stopped")
     assert cluster.writer == "demo-1"
