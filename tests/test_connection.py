@@ -18,6 +18,7 @@ import pytest
 import aurora_router
 from aurora_router import AsyncConnection, Connection, connect
 from aurora_router.flow import connect as flow
+from aurora_router.flow.dialling import Unplaced
 from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 
@@ -301,7 +302,7 @@ def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
 
     async def fails(connecting):
         started.set()
-        raise flow._Unplaced("no writer")
+        raise Unplaced("no writer")
 
     monkeypatch.setattr(flow.Connecting, "_once", fails)
 

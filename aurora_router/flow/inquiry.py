@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from aurora_router.flow.learn import IN_RECOVERY, ask_topology
+from aurora_router.flow.asking import IN_RECOVERY, ask_topology
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.route import locate

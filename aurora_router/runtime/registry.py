@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router import observe
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.connect import seeded
+from aurora_router.flow.learning import seeded
 from aurora_router.policy.route import Mode, Request, Route, identity
 from aurora_router.runtime import dns
 

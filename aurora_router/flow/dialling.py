@@ -1,0 +1,160 @@
+"""Dialling within one connect: where to, for how long, and what a failure means.
+
+Every failure is an attempt that errors list, an observation that may change the view, and a reason to keep away from
+the instance for a while; or it is the driver's own error, raised at once, where no other try could end otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic
+
+from aurora_router.errors import Attempt, NameNotResolved, NameNotVerifiable, NoInstanceAvailable, WriterUnavailable
+from aurora_router.flow.world import ConnT, DialFailed, Target, World
+from aurora_router.model.endpoint import EndpointKind, WantedRole
+from aurora_router.model.observation import Failure
+from aurora_router.policy.route import Address, Mode, Request, Route, locate
+from aurora_router.policy.verdict import FaultKind, Next, judge
+
+if TYPE_CHECKING:
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.model.instance import Instance
+
+_UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
+"""Names that no certificate of Aurora's carries."""
+
+
+class Unplaced(Exception):
+    """This round came to nothing; another one may not."""
+
+
+class Dialling(Generic[ConnT]):
+    """One connect as far as it dials: what it was asked for, what it has tried."""
+
+    def __init__(self, world: World[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.request = request
+        self.route = route
+        self.attempts: list[Attempt] = []
+        self.doubt = False
+        self._started = world.now()
+        self._before = cluster.view
+        self._alive = False
+        self._last: BaseException | None = None
+
+    def left(self) -> float:
+        """Seconds for which it makes sense to go on, at least 0."""
+        return max(0.0, self._started + self._patience() - self.world.now())
+
+    # ------------------------------------------------------------ dialling
+
+    async def _given(self, address: Address) -> Target:
+        """The target that the user named."""
+        if address.hostaddr is not None:
+            return Target(str(address), address.host, address.port, (address.hostaddr,))
+        trusted = self.request.verifies_name and self.request.options.trust_cname
+        host = self.route.endpoint.host if trusted and len(self.request.given) == 1 else address.host
+        return await self._target(str(address), host, address.port)
+
+    async def _located(self, instance: Instance) -> Target:
+        if self.route.mode is Mode.LIST:
+            return await self._given(next(each for each in self.request.given if str(each) == instance.id))
+        address = locate(instance, self.route, self.request.options)
+        if address is None:
+            unknown = "nothing tells where it is (aurora_instance_host does not)"
+            self.attempts.append(Attempt(instance.id, unknown, 0.0))
+            raise Unplaced(f"{instance.id}: {unknown}")
+        return await self._target(instance.id, address.host, address.port)
+
+    async def _target(self, name: str, host: str | None, port: int | None) -> Target:
+        if not host or host[0] in "/@":
+            return Target(name, host, port)
+        started = self.world.now()
+        try:
+            resolution = await self.world.resolve(host, fresh=self._rotates(host))
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, None) from failed
+        return Target(name, host, port, resolution.addresses)
+
+    def _rotates(self, host: str) -> bool:
+        """Whether each resolution of a name is to be another member's turn."""
+        return self.route.mode is Mode.NAME and host == self.request.given[0].host
+
+    async def _reserved_dial(self, instance: Instance, *, reserved: bool = False) -> ConnT:
+        """Dial an instance, counted as a connection from the moment on that it was chosen."""
+        cluster = self.cluster
+        if not reserved:
+            with cluster.lock:
+                cluster.reserve(instance.id)
+        try:
+            target = await self._located(instance)
+            started = self.world.now()
+            connection = await self._dial(target, instance)
+            cluster.succeeded(instance.id, self.world.now() - started)
+            return connection
+        finally:
+            cluster.release(instance.id)
+
+    async def _dial(self, target: Target, instance: Instance | None) -> ConnT:
+        started = self.world.now()
+        try:
+            return await self.world.dial(target, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(target.name, failed, started, instance) from failed
+
+    def _dial_seconds(self) -> float:
+        return max(0.1, min(self.request.options.connect_timeout, self.left()))
+
+    # ------------------------------------------------------------ failing
+
+    def _missed(self, name: str, failed: DialFailed, started: float, instance: Instance | None) -> Unplaced:
+        """Take note of a failure; raises the driver's own error where no other try could end otherwise."""
+        now = self.world.now()
+        verdict = judge(failed.fault)
+        self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
+        self._last = failed.cause
+        if instance is not None and (verdict.gone or verdict.quarantine):
+            self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
+            if verdict.quarantine:
+                self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
+            self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
+        if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
+            raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
+        if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
+            raise NameNotVerifiable(
+                f"sslmode=verify-full: the server's certificate is not for {self.request.given[0].host!r} "
+                f"({failed.fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
+                "name that DNS says it is an alias of",
+                view=self.cluster.view,
+            ) from failed.cause
+        if verdict.then is Next.RAISE:
+            raise failed.cause from None
+        self._alive = self._alive or failed.fault.sqlstate is not None
+        return Unplaced(failed.fault.text)
+
+    def _patience(self) -> float:
+        """Seconds to go on: a cluster of which nobody ever answered may as well be a typing error."""
+        options = self.request.options
+        return options.failover_timeout if self.cluster.view.known or self._alive else options.connect_timeout
+
+    def _given_up(self) -> NoInstanceAvailable:
+        wanted = self.route.role.value
+        message = (
+            f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
+            f"connected within {self._patience():g} s: {self._last}. "
+            f"Known: {_known(self.cluster)}. Tried:"
+        )
+        known = self.cluster.view
+        kind = WriterUnavailable if self.route.role is WantedRole.WRITER and self._before.known else NoInstanceAvailable
+        error = kind(message, attempts=self.attempts, view=known, trail=tuple(self.cluster.trail))
+        if isinstance(error, WriterUnavailable):
+            error.before = self._before
+        return error
+
+    def _cause(self) -> BaseException | None:
+        return self._last if not isinstance(self._last, Unplaced) else self._last.__cause__
+
+
+def _known(cluster: Cluster) -> str:
+    told = [f"{each.id} ({each.role.value})" for each in cluster.view.instances.values()]
+    return ", ".join(told) or "nothing"

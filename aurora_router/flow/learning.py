@@ -1,0 +1,226 @@
+"""Knowing the cluster within one connect: on whose connection it is learned, and what the answer changes.
+
+One connect at a time learns; the others wait for what it finds. In doubt, each round asks somebody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aurora_router.errors import InvalidOption
+from aurora_router.flow.asking import PERMISSION_DENIED, ask_standby, ask_topology
+from aurora_router.flow.dialling import Dialling, Unplaced
+from aurora_router.flow.world import ConnT, DialFailed, Target, World
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.event import Advice
+from aurora_router.model.instance import Instance, Role
+from aurora_router.model.observation import Row, Topology
+from aurora_router.policy.options import Source as SourceChoice
+from aurora_router.policy.route import Address, Mode, Request, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.source import Source
+
+
+class Learning(Dialling[ConnT]):
+    """One connect as far as it learns: a `Dialling` that can ask for the topology."""
+
+    def __init__(
+        self, world: World[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
+    ) -> None:
+        super().__init__(world, cluster, request, route)
+        # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
+        self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
+        self._asked: list[str] = []
+
+    async def learned(self) -> ConnT:
+        """Ask somebody for the topology; returns the connection that it was asked on."""
+        self.doubt = self.cluster.view.known
+        try:
+            return (await self._learn())[0]
+        except Unplaced as why:
+            self._last = why
+        raise self._given_up() from self._cause()
+
+    async def _know(self) -> tuple[ConnT, Instance] | None:
+        """Have a view; returns the connection that it was learned on, where one was needed."""
+        cluster = self.cluster
+        if cluster.view.known and (cluster.watched or not self.doubt):
+            return None
+        news = cluster.news
+        if cluster.begin_learning():
+            try:
+                return await self._learn()
+            finally:
+                cluster.end_learning()
+        await self.world.changed(cluster, news, self.left())
+        return None if self.cluster.view.known else await self._learn()
+
+    async def _learn(self) -> tuple[ConnT, Instance]:
+        """Ask for the topology: through the given names first, in doubt each time somebody else."""
+        if self.route.mode is Mode.LIST:
+            return await self._learn_list()
+        seeds: list[Address | Instance] = list(self.request.given)
+        if self.doubt:
+            seeds += self.cluster.view.instances.values()
+        seeds.sort(key=lambda seed: self._asked.count(_seed_name(seed)))
+        for seed in seeds:
+            self._asked.append(_seed_name(seed))
+            try:
+                return await self._learn_through(seed)
+            except Unplaced as why:
+                self._last = why
+        raise Unplaced("nobody answered who could tell the topology")
+
+    async def _learn_list(self) -> tuple[ConnT, Instance]:
+        """Ask the hosts of a list one after the other; the writer ends the search for a writer."""
+        kept: tuple[ConnT, Instance] | None = None
+        try:
+            for seed in list(self.cluster.view.instances.values()):
+                try:
+                    arrived = await self._learn_through(seed)
+                except Unplaced as why:
+                    self._last = why
+                    continue
+                if kept is not None:
+                    await self.world.discard(kept[0])
+                kept = arrived
+                if self.route.role is WantedRole.WRITER and arrived[1].role is Role.WRITER:
+                    break
+        except BaseException:
+            if kept is not None:
+                await self.world.discard(kept[0])
+            raise
+        if kept is None:
+            raise Unplaced("none of the hosts given answered")
+        return kept
+
+    async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
+        target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
+        started = self.world.now()
+        connection = await self._dial(target, None if isinstance(seed, Address) else seed)
+        latency = self.world.now() - started
+        try:
+            instance = await self._recognise(connection, target)
+            self.cluster.succeeded(instance.id, latency)
+        except BaseException:
+            await self.world.discard(connection)
+            raise
+        return connection, instance
+
+    async def _recognise(self, connection: ConnT, target: Target) -> Instance:
+        """Which instance a connection through a name led to."""
+        where = f"{self.world.address(connection)}:{target.port}"
+        known = self.cluster.view.instances.get(self.cluster.by_address.get(where, ""))
+        if known is not None and not self.doubt:
+            known = await self._refreshed(connection, known) or known
+            standby = await self._standby(connection, target.name, known)
+            if standby is (known.role is not Role.WRITER):
+                return known
+        instance = await self._ask(connection, target.name)
+        self.cluster.by_address[where] = instance.id
+        return instance
+
+    async def _refreshed(self, connection: ConnT, instance: Instance) -> Instance | None:
+        """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
+
+        One connect does so, however many go on at once. Returns the instance that answered.
+        """
+        at = self.cluster.view.refreshed_at
+        overdue = at is not None and self.world.now() - at > self.request.options.refresh
+        cluster = self.cluster
+        if not overdue or not cluster.begin_learning():
+            return None
+        try:
+            return await self._ask(connection, instance.id)
+        finally:
+            cluster.end_learning()
+
+    async def _ask(self, connection: ConnT, asked: str) -> Instance:
+        """One topology query; its answer changes the view. Returns the instance that answered."""
+        cluster = self.cluster
+        sources = self.sources if cluster.source is None else (cluster.source,)
+        started = self.world.now()
+        refusals: list[DialFailed] = []
+        try:
+            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds(), refusals)
+        except DialFailed as failed:
+            raise self._missed(asked, failed, started, None) from failed
+        self._heed(refusals, asked)
+        if answer is None:
+            standby = await self._standby(connection, asked, None)
+            topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
+        else:
+            cluster.source, topology = answer
+            standby = not topology.observer_is_writer
+            reported = self.world.in_hot_standby(connection)
+            cluster.reports_role = reported is not None and reported == standby
+        cluster.observe(topology, self.world.now())
+        self.cluster = cluster.home.settle(cluster)
+        if self.cluster is not cluster:
+            self.cluster.observe(topology, self.world.now())
+        self._advise_on_names()
+        observer = topology.observer or asked
+        return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
+
+    async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
+        started = self.world.now()
+        try:
+            return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, instance) from failed
+
+    # ------------------------------------------------------------ telling people
+
+    def _heed(self, refusals: Sequence[DialFailed], asked: str) -> None:
+        """What it means that a server did not answer a topology query.
+
+        Raises:
+            InvalidOption: it is not Aurora, and ``aurora_source=aurora`` says that it is.
+        """
+        for refusal in refusals:
+            if refusal.fault.sqlstate == PERMISSION_DENIED:
+                self._advise(
+                    "permission",
+                    f"the user may not ask for the topology ({refusal.fault.text}): connections are routed by the "
+                    "names alone; grant EXECUTE on that function",
+                )
+            elif self.request.options.source is SourceChoice.AURORA:
+                raise InvalidOption(
+                    f"aurora_source=aurora, but {asked} is not Aurora PostgreSQL ({refusal.fault.text}): "
+                    "use aurora_source=auto or aurora_source=postgresql"
+                ) from refusal.cause
+
+    def _advise_on_names(self) -> None:
+        """Several instances, and no name for any of them: say so."""
+        route, count = self.route, len(self.cluster.view.instances)
+        nameless = route.mode is Mode.NAME and route.domain is None and self.request.hostaddr is None
+        if nameless and count > 1:
+            self._advise(
+                "names",
+                f"{self.request.given[0]} has {count} instances, and nothing tells how they are named: connections go "
+                "through the given name, their role alone is checked; set aurora_instance_host, for example "
+                "aurora_instance_host={id}.db.internal",
+            )
+
+    def _advise(self, key: str, text: str) -> None:
+        """Tell a person something once per cluster."""
+        if key not in self.cluster.warned:
+            self.cluster.warned.add(key)
+            self.cluster.home.publish(self.cluster, Advice(text))
+
+
+def _seed_name(seed: Address | Instance) -> str:
+    return str(seed) if isinstance(seed, Address) else seed.id
+
+
+def seeded(cluster: Cluster, request: Request) -> None:
+    """Make the hosts of a list the instances of a cluster about which nothing is known yet."""
+    if cluster.view.instances:
+        return
+    rows = {str(each): Instance(str(each), host=each.host, port=each.port) for each in request.given}
+    cluster.view = replace(cluster.view, instances=rows)
