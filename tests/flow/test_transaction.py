@@ -208,9 +208,9 @@ class Ground:
         connection.rows.append(1)
         return "done"
 
-    def run(self, work=None, modes=Modes(), finish=None):
+    def run(self, work=None, modes=None, finish=None):
         plan = Plan(self.call.request.options, self.take, self.give, self.resolving, self.ways)
-        transaction = Transaction(self.world, plan, work or self.work, modes, finish, self.tickets.append)
+        transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tickets.append)
         return self.simulation.run(transaction.run())
 
 
@@ -221,9 +221,8 @@ def test_whatever_is_lost_it_commits_once_or_says_so(fates, way, seed):
     try:
         assert ground.run() == "done"
         assert ground.database.ledger == [1]
-    except CommitOutcomeUnknown as unknown:
+    except CommitOutcomeUnknown:
         assert len(ground.database.ledger) <= 1
-        assert unknown.ticket == ground.tickets[-1]
     except psycopg.OperationalError:
         assert ground.database.ledger == []
     finally:
@@ -434,3 +433,27 @@ def test_nobody_who_proves_to_be_the_writer(ground):
     finding = at.simulation.run(at.resolving(at.tickets[0]).run())
     assert finding.outcome is Outcome.UNKNOWN
     assert "not acknowledged" in finding.reason
+
+
+@pytest.mark.parametrize("way", ["log", "witness"])
+def test_what_can_not_be_told_is_said_to_be_unknown(ground, way):
+    at = ground(outcome=way, failover_timeout=5)
+
+    async def work(connection):
+        result = await at.work(connection)
+        at.world.fates = ["lost after"] + ["lost before"] * 10_000
+        return result
+
+    with pytest.raises(CommitOutcomeUnknown) as raised:
+        at.run(work)
+    assert raised.value.ticket == at.tickets[-1]
+    assert raised.value.sqlstate == "08007"
+    assert at.calls == 1
+
+
+def test_a_success_without_replicas_is_asked_for(ground):
+    at = ground(["fine", "unreplicated", "unreplicated", "fine"], outcome="log")
+    assert at.run() == "done"
+    _begin, _commit, *asked = at.world.sent
+    assert len(asked) == 2
+    assert all("'barrier'" in sql for sql in asked)
