@@ -286,14 +286,17 @@ class Driver:
     async def collect(self, floor: int) -> None:
         """Let the nodes forget the log below `floor`, which must be at or below the VDL; see `core.gc`.
 
+        First a write quorum learns that nobody will ask for it, then it is removed.
+
         Raises:
             ValueError: `floor` is above the VDL.
             Fenced, QuorumUnavailable: as `amend`.
         """
         if floor > self.durable:
             raise ValueError(f"{format_lsn(floor)} is not durable yet: the VDL is {format_lsn(self.durable)}")
-        if floor > self._proposed.floor:
-            await self.amend(floor=floor, placements=self._cutter.placements())
+        if floor > self.charter.collected:
+            await self.amend(floor=max(floor, self._proposed.floor), placements=self._cutter.placements())
+            await self.amend(collected=floor)
 
     async def change_membership(self, membership: Membership) -> None:
         """Go to the next state of a replacement; see `core.quorum`."""

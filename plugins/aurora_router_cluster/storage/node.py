@@ -130,9 +130,9 @@ class StorageNode:
             Refused: it is not the promised epoch, or not its charter.
             NodeUnavailable: the disk failed.
         """
-        floor = self.replica.floor
+        collected = self.replica.collected
         state = await self._install(self.replica.adopt(epoch, charter))
-        if self.replica.floor > floor:
+        if self.replica.collected > collected:
             self._journal.trim(self.replica.first_place)
         return state
 
@@ -206,6 +206,9 @@ class StorageNode:
         lost = losses(self.replica.segments, damaged)
         for loss in lost:
             self.replica.segment(loss.group).lose(loss.span.start)
+        for segment in self.replica.segments.values():
+            for places in damaged:
+                segment.lose_waiting(*places)
         return len(damaged), lost
 
     async def rewrite_metadata(self) -> None:

@@ -81,8 +81,15 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
     history = found.newest.charter.history.extended(epoch, point)
     timelines = known_timelines(found.charter, point)
     placements = await _placements(handles, found, framing, point)
-    floor = found.charter.floor
-    charter = Charter(history, found.membership, tuple(sorted(tails.items())), timelines, placements, floor=floor)
+    charter = Charter(
+        history,
+        found.membership,
+        tuple(sorted(tails.items())),
+        timelines,
+        placements,
+        floor=found.charter.floor,
+        collected=found.collected,
+    )
     states = await _adopt(handles, epoch, charter)
     return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
 

@@ -98,7 +98,7 @@ def durable_at_three() -> Any:
 
 
 def no_truncation() -> Any:
-    return patch.object(segment.Segment, "truncate", lambda self, lsn: None)
+    return patch.object(segment.Segment, "truncate", lambda self, lsn, keep_mark=True: None)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def survey_two_nodes() -> Any:
         found = original(states)
         few = sorted(states, key=lambda state: state.scl(0))[:2]
         donors = {group: max(few, key=lambda state: state.rank(group)) for group in found.donors}
-        return recovery.Survey(found.membership, donors, min(state.vdl for state in few) or found.floor, few[-1])
+        return replace(found, donors=donors, floor=min(state.vdl for state in few) or found.floor, newest=few[-1])
 
     return patch.object(opening, "survey", survey)
 

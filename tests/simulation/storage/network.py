@@ -72,8 +72,13 @@ class Host:
         if call is not None and self.node is node and call.exception() is None:
             report = call.result()
             assert report.damaged == len(damaged), "a scrub misses damage"
-            if not report.lost:
+            if not report.lost and self._has_what_it_acknowledged(node):
                 self.disk.mend(damaged)
+
+    def _has_what_it_acknowledged(self, node: StorageNode) -> bool:
+        replica = node.replica
+        current = [(group, scl) for (epoch, group), scl in self.acked.items() if replica.admits(epoch)]
+        return all(replica.segment(group).scl >= scl for group, scl in current)
 
     def crash(self) -> None:
         self._journal.crash()

@@ -378,11 +378,8 @@ class Schedule:
 
 def _scls(host: Host) -> dict[int, int]:
     assert host.node is not None
-    return {
-        group: segment.scl
-        for group, segment in host.node.replica.segments.items()
-        if segment.scl > host.node.replica.floor
-    }
+    segments = host.node.replica.segments
+    return {group: segment.scl for group, segment in segments.items() if segment.scl > segment.base}
 
 
 def play(seed: int, parts: Parts | None = None, steps: int = 40) -> Counter[str]:

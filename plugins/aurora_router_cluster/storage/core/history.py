@@ -83,6 +83,10 @@ class History:
         shorter, longer = sorted((self.entries, other.entries), key=len)
         return longer[len(shorter)].start if len(shorter) < len(longer) else None
 
+    def shares_start(self, other: History, lsn: int) -> bool:
+        """Whether an epoch that is in both histories began at `lsn`."""
+        return any(entry.start == lsn and entry in other.entries for entry in self.entries)
+
     def to_json(self) -> list[list[int]]:
         """As lists, for a node's metadata."""
         return [list(entry) for entry in self.entries]

@@ -36,6 +36,7 @@ class Survey:
         floor: a record boundary known to be durable, in bytes: the search for the end starts here.
         newest: state of a node with the newest epoch really held, whose history counts.
         charter: the newest known, whether its epoch is held or not: membership, floor, timelines, groups.
+        collected: below where some node has removed the log, in bytes.
     """
 
     membership: Membership
@@ -43,6 +44,7 @@ class Survey:
     floor: int
     newest: NodeState
     charter: Charter
+    collected: int
 
 
 def newest_charter(states: Iterable[NodeState]) -> Charter:
@@ -72,7 +74,8 @@ def survey(states: Sequence[NodeState]) -> Survey:
     newest = max(trusted, key=lambda state: (max(map(state.rank, groups), default=(0, 0)), -state.node))
     charter = newest_charter(states)
     floor = max(charter.history.base, charter.floor, *(state.vdl for state in trusted))
-    return Survey(membership, donors, floor, newest, charter)
+    collected = max(state.charter.collected for state in trusted)
+    return Survey(membership, donors, floor, newest, charter, collected)
 
 
 def _farthest(states: Sequence[NodeState], group: int) -> NodeState:

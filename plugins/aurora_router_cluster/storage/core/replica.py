@@ -39,7 +39,9 @@ class Charter:
         tails: group -> end of its chain at the epoch's start, in bytes.
         timelines: PostgreSQL's timelines that were attached so far.
         placements: the map of the protection groups at the epoch's start (`groups.GroupMap`); empty with one group.
-        floor: the log below this position, in bytes, has been collected as garbage; 0: none has.
+        floor: nobody will ask for the log below this position, in bytes.
+        collected: the log below this position has been removed. It never passes a floor that a write quorum holds: so
+            whoever surveys a quorum knows of a floor at or above what any node has removed.
         revision: grows with each amendment within the epoch; a node never goes back.
     """
 
@@ -50,6 +52,7 @@ class Charter:
     placements: dict[str, Any] = field(default_factory=dict)
     revision: int = 0
     floor: int = 0
+    collected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Metadata:
             "placements": charter.placements,
             "revision": charter.revision,
             "floor": charter.floor,
+            "collected": charter.collected,
             "timelines": [[t.epoch, t.tli, t.start, t.content.decode()] for t in charter.timelines],
         }
         return json.dumps(document, separators=(",", ":")).encode()
@@ -88,6 +92,7 @@ class Metadata:
                 document["placements"],
                 document["revision"],
                 document["floor"],
+                document["collected"],
             ),
         )
 
@@ -215,13 +220,13 @@ class Replica:
         if old is None or old.history != charter.history:
             cut = old.history.divergence(charter.history) if old else None
             for segment in self.segments.values():
-                if cut is not None:
-                    segment.truncate(cut)
+                if cut is not None and old is not None:
+                    segment.truncate(cut, keep_mark=charter.history.shares_start(old.history, cut))
             if cut is not None:
                 self.vdl = min(self.vdl, cut)
             self._close(charter)
         for segment in self.segments.values():
-            segment.discard(charter.floor)
+            segment.discard(charter.collected)
 
     def _close(self, charter: Charter) -> None:
         start = charter.history.start
@@ -230,9 +235,9 @@ class Replica:
                 self.segment(group).insert(tail, start, start, 0)
 
     @property
-    def floor(self) -> int:
-        """Where the log that is kept begins, in bytes."""
-        return self.metadata.charter.floor if self.metadata else 0
+    def collected(self) -> int:
+        """Below where the log has been removed, in bytes."""
+        return self.metadata.charter.collected if self.metadata else 0
 
     @property
     def first_place(self) -> int | None:
@@ -245,7 +250,7 @@ class Replica:
         found = self.segments.get(group)
         if found is None:
             charter = self.metadata.charter if self.metadata else None
-            base = max(charter.history.base, charter.floor) if charter else 0
+            base = max(charter.history.base, charter.collected) if charter else 0
             found = self.segments[group] = Segment(base)
         return found
 
@@ -267,7 +272,7 @@ class Replica:
             Refused: the node is not formatted.
         """
         metadata = self._formatted()
-        base = max(metadata.charter.history.base, metadata.charter.floor)
+        base = max(metadata.charter.history.base, metadata.charter.collected)
         return NodeState(
             self.node,
             metadata.promised,

@@ -123,10 +123,19 @@ class Segment:
         self.scl = self._ends[-1] if self._ends else self._base
         self._first_hole = min(self._holes, default=_NEVER)
 
-    def truncate(self, lsn: int) -> None:
-        """Forget all above `lsn`, also what waits beyond a hole, and the mark of an epoch that began there.
+    def lose_waiting(self, first: int, end: int) -> None:
+        """What waits beyond a hole and lies, in part or whole, at places [first, end) cannot be read: forget it."""
+        waiting = self._holes.items()
+        self._holes = {prev: (a, b, at) for prev, (a, b, at) in waiting if at >= end or at + (b - a) <= first}
+        self._first_hole = min(self._holes, default=_NEVER)
 
-        That epoch may be one that never was. If it was, a peer has the mark.
+    def truncate(self, lsn: int, *, keep_mark: bool = True) -> None:
+        """Forget all above `lsn`, also what waits beyond a hole.
+
+        Args:
+            lsn: in bytes.
+            keep_mark: whether an empty piece that ends just there stays; else it closed the chain for an epoch that
+                never was.
         """
         waiting = self._holes.items()
         self._holes = {prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn}
@@ -135,7 +144,7 @@ class Segment:
         if keep < len(self._starts) and self._starts[keep] < lsn:
             self._ends[keep] = lsn
             keep += 1
-        while keep and self._starts[keep - 1] == lsn:
+        while not keep_mark and keep and self._starts[keep - 1] == lsn:
             keep -= 1
         del self._starts[keep:], self._ends[keep:], self._places[keep:]
         self.scl = self._ends[-1] if self._ends else self._base

@@ -36,6 +36,8 @@ def test_an_epoch_closes_the_chain():
     segment.truncate(41)
     assert segment.scl == 40
     segment.truncate(40)
+    assert segment.scl == 40
+    segment.truncate(40, keep_mark=False)
     assert segment.scl == 10
 
 
