@@ -138,6 +138,13 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Cut 2,000 commits off, xids reused, every verdict held against the rows; takes `--json FILE`, `--commits N`."""
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks.chaos_commits", *_tool_arguments(session))
+
+
+@nox.session
 def incumbent(session: nox.Session) -> None:
     """A client that we did not write (aws-advanced-python-wrapper) uses the reference cluster; takes `--json FILE`."""
     session.install(".[cluster]")

@@ -145,16 +145,22 @@ class Transaction(Generic[ConnT, T]):
             TransactionEnded: the work ended its transaction itself, or went on after it had failed.
             Exception: what the work or the driver raised; the transaction did not commit.
         """
+        pending: Replay | None
+        try:
+            return await self._attempt()
+        except Replay as replay:
+            last = pending = replay
         from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
 
-        last: Replay | None = None
         try:
             async for attempt in transacting(self.world, self._tried, self._left, retry_on=Replay):
                 with attempt:
+                    if pending is not None:
+                        pending = None
+                        raise last
                     return await self._attempt()
         except Replay as replay:
             last = replay
-        assert last is not None
         raise last.cause
 
     def _tried(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import psycopg
@@ -174,6 +175,32 @@ def test_without_a_way_to_ask_it_is_unknown(pair):
         run(pair, "off")
     assert raised.value.ticket is None
     assert isinstance(raised.value, psycopg.OperationalError)
+    assert rows(pair) == 1
+
+
+def test_cancelled_while_committing_it_can_be_asked_for(make_pair):
+    """A task that is cancelled, as by Ctrl-C: the connection is closed, the ticket is left."""
+    pair = make_pair(sync=True)
+    pair.caught_up()
+    pair.hold()
+    router = aurora_router.AsyncRouter(pair.conninfo(aurora_outcome="log"))
+    tickets, held = [], []
+
+    async def work(connection):
+        held.append(connection)
+        await connection.execute("insert into public.ledger values (1)")
+
+    async def cancelled():
+        task = asyncio.create_task(router.run_transaction(work, on_ticket=tickets.append))
+        await asyncio.to_thread(eventually, lambda: waiting(pair))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert held[0].closed
+    pair.resume()
+    assert asyncio.run(router.outcome_of(tickets[0])) is Outcome.COMMITTED
     assert rows(pair) == 1
 
 
