@@ -295,7 +295,7 @@ class Transaction(Generic[ConnT, T]):
         try:
             return await self._mark(connection, begin, way)
         except DialFailed as failed:
-            if failed.fault.sqlstate not in marks.LACKING or self.world.broken(connection) or not begin:
+            if not begin or self.world.broken(connection) or not self._lacks(failed.fault.sqlstate, way):
                 raise
             if chosen is OutcomeWay.WITNESS:
                 raise InvalidOption(
@@ -307,6 +307,11 @@ class Transaction(Generic[ConnT, T]):
         await self.world.rollback(connection)
         self.plan.ways[database] = OutcomeWay.LOG if way is OutcomeWay.WITNESS else OutcomeWay.OFF
         return await self._marked(connection, begin)
+
+    def _lacks(self, sqlstate: str | None, way: OutcomeWay) -> bool:
+        """Whether an error says that a way is not to be had here; of the log, any error but a reader's does."""
+        tried = self.plan.options.outcome is OutcomeWay.AUTO and way is OutcomeWay.LOG
+        return sqlstate in marks.LACKING or (tried and sqlstate != READ_ONLY)
 
     async def _probed(self, connection: ConnT) -> OutcomeWay:
         """The better way that this database offers: once per database, one question."""

@@ -64,7 +64,10 @@ class _Session:
         return str(connection.pgconn.db.decode())
 
     def trouble(self, error: BaseException) -> Trouble:
-        """What an exception, or one that it was made of, says; SQLAlchemy keeps the driver's as ``orig``."""
+        """What an exception, or one that it was raised from, says; SQLAlchemy keeps the driver's as ``orig``.
+
+        One that was merely being handled meanwhile (``__context__``) says nothing: the work has dealt with it.
+        """
         sqlstate, connection = None, False
         following: BaseException | None = error
         for _ in range(_CHAIN):
@@ -75,7 +78,7 @@ class _Session:
                 connection = connection or isinstance(following, (psycopg.OperationalError, psycopg.InterfaceError))
                 connection = connection or following.sqlstate == "25006"
             inner = getattr(following, "orig", None)
-            following = inner if isinstance(inner, BaseException) else following.__cause__ or following.__context__
+            following = inner if isinstance(inner, BaseException) else following.__cause__
         return Trouble(sqlstate, connection)
 
     def unique(self) -> str:

@@ -48,6 +48,7 @@ class Database:
         self.witnesses = {}
         self.status = {}
         self.ledger = []
+        self.lacks_log_by = "0A000"
         self.xid = 700
 
 
@@ -109,7 +110,7 @@ class Sessions(SimulatedWorld):
         connection.xid, connection.state = database.xid, "error" if lacks else "open"
         connection.rows, connection.written = [], {}
         if lacks:
-            raise refused("42P01" if ".witness" in sql else "0A000")
+            raise refused("42P01" if ".witness" in sql else database.lacks_log_by)
         common = (str(database.xid), "1", "0", "0")
         if found := re.search(r"VALUES \('(.*?)'\)", sql):
             connection.written[found[1]] = False
@@ -256,9 +257,11 @@ def test_auto_takes_the_log_where_there_is_no_witness_and_nothing_where_there_is
     at = ground(witness=False)
     at.run()
     assert at.tickets[0].lsn == at.tickets[0].xid * 10
-    at = ground(witness=False, log=False)
-    assert at.run() == "done"
-    assert at.tickets == []
+    for sqlstate in ("0A000", "42883", "XX000", "55000"):
+        at = ground(witness=False, log=False)
+        at.database.lacks_log_by = sqlstate
+        assert at.run() == "done"
+        assert at.tickets == []
 
 
 def test_a_witness_table_that_vanishes_is_noticed(ground):
