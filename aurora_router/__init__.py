@@ -1,7 +1,8 @@
 """Connection routing for Amazon Aurora: the right instance, kept right, with psycopg's own connections."""
 
+from typing import TYPE_CHECKING, Any
+
 from aurora_router._version import __version__
-from aurora_router.checking import check
 from aurora_router.connection import AsyncConnection, Connection, Placement, connect
 from aurora_router.errors import (
     Attempt,
@@ -18,29 +19,32 @@ from aurora_router.errors import (
     TransactionEnded,
     WriterUnavailable,
 )
-from aurora_router.model.event import (
-    Blinded,
-    ClaimRefused,
-    ConnectionsCut,
-    Doubted,
-    Event,
-    HangRefuted,
-    HangSuspected,
-    InstanceAdded,
-    InstanceFailed,
-    InstanceRemoved,
-    RoleChanged,
-    Settled,
-    Starved,
-    WriterChanged,
-    WriterLost,
-)
-from aurora_router.model.instance import Instance, Role
-from aurora_router.model.ticket import Ticket
-from aurora_router.model.view import View
-from aurora_router.observe import subscribe
-from aurora_router.policy.outcome import Outcome
-from aurora_router.router import AsyncRouter, Explanation, Router
+
+if TYPE_CHECKING:
+    from aurora_router.checking import check
+    from aurora_router.model.event import (
+        Blinded,
+        ClaimRefused,
+        ConnectionsCut,
+        Doubted,
+        Event,
+        HangRefuted,
+        HangSuspected,
+        InstanceAdded,
+        InstanceFailed,
+        InstanceRemoved,
+        RoleChanged,
+        Settled,
+        Starved,
+        WriterChanged,
+        WriterLost,
+    )
+    from aurora_router.model.instance import Instance, Role
+    from aurora_router.model.ticket import Ticket
+    from aurora_router.model.view import View
+    from aurora_router.observe import subscribe
+    from aurora_router.policy.outcome import Outcome
+    from aurora_router.router import AsyncRouter, Explanation, Router
 
 __all__ = [
     "AsyncConnection",
@@ -87,3 +91,46 @@ __all__ = [
     "connect",
     "subscribe",
 ]
+
+_LATE = {
+    name: module
+    for module, names in {
+        "aurora_router.checking": ["check"],
+        "aurora_router.model.event": [
+            "Blinded",
+            "ClaimRefused",
+            "ConnectionsCut",
+            "Doubted",
+            "Event",
+            "HangRefuted",
+            "HangSuspected",
+            "InstanceAdded",
+            "InstanceFailed",
+            "InstanceRemoved",
+            "RoleChanged",
+            "Settled",
+            "Starved",
+            "WriterChanged",
+            "WriterLost",
+        ],
+        "aurora_router.model.instance": ["Instance", "Role"],
+        "aurora_router.model.ticket": ["Ticket"],
+        "aurora_router.model.view": ["View"],
+        "aurora_router.observe": ["subscribe"],
+        "aurora_router.policy.outcome": ["Outcome"],
+        "aurora_router.router": ["AsyncRouter", "Explanation", "Router"],
+    }.items()
+    for name in names
+}
+"""Public names that not every program needs, and the modules that are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is not needed for a connection when it is first asked for (PEP 562)."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - as late as what it imports
+
+    value = getattr(import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value

@@ -1,12 +1,14 @@
 """`Connection` and `AsyncConnection`: psycopg's own classes, put on the right instance when they are made.
 
-Nothing is proxied: what comes out of ``connect`` is a subclass that overrides ``connect`` and ``close`` alone, so
-cursors, COPY, pipelines, notifications, adaptation, exceptions and speed are psycopg's.
+Nothing is proxied: what comes out of ``connect`` is a subclass that overrides ``connect``, ``close`` and ``notifies``
+alone, so cursors, COPY, pipelines, adaptation, exceptions and speed are psycopg's.
+
+Importing this module imports little more than psycopg: what routes is loaded with the first ``connect``
+(`runtime.placing`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from contextvars import ContextVar
@@ -15,17 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg.rows import Row
-
-from aurora_router.flow.connect import connect as place
-from aurora_router.flow.inquiry import Access
-from aurora_router.model.instance import Role
-from aurora_router.policy.suspicion import Limits
-from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.blocking import BlockingWorld, run
-from aurora_router.runtime.call import read_call
-from aurora_router.runtime.eventloop import EventLoopWorld
-from aurora_router.runtime.monitor import MONITOR
-from aurora_router.runtime.registry import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -41,7 +32,9 @@ if TYPE_CHECKING:
     from aurora_router.model.view import View
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.route import Route
+    from aurora_router.policy.suspicion import Limits
     from aurora_router.runtime.call import Call
+    from aurora_router.runtime.sockets import SocketId
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +85,10 @@ class _Routed:
     """The conninfo and the parameters that ``connect`` was given, to make another one like it."""
 
     waiting_since: float | None = None
-    limits = Limits(1.0, 1.0)
+    limits: Limits | None = None
     listening = 0
     was_writer = False
-    socket_id: sockets.SocketId | None = None
+    socket_id: SocketId | None = None
     guard: AbstractContextManager[Any] = nullcontext()
     """Held by whoever closes the connection, or cuts it from another thread."""
 
@@ -105,17 +98,10 @@ class _Routed:
         return self.placement.generation if self.placement is not None else 0
 
     def _place(self, placed: Placed[Any], call: Call) -> None:
+        from aurora_router.runtime.placing import attend  # noqa: PLC0415 - see the module's docstring
+
         self.placement = Placement(placed.instance, placed.generation, placed.cluster, placed.why)
-        if placed.instance is None:
-            return
-        placed.cluster.hold(placed.instance, self)
-        if call.request.options.monitor and placed.route is not None:
-            self.guard = threading.RLock()
-            self.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
-            self.was_writer = placed.role is Role.WRITER
-            self.socket_id = sockets.identify(placed.connection.pgconn.socket)
-            access = Access(call.request, placed.route, call.sources, call.params)
-            MONITOR.attend(placed.cluster, access, call.names)
+        attend(self, placed, call)
 
     def _leave(self) -> None:
         placement = self.placement
@@ -131,7 +117,9 @@ class _Routed:
 
     def inherited(self) -> None:
         """In the child of a fork: whoever held the guard does not exist here."""
-        self.guard = threading.RLock()
+        from threading import RLock  # noqa: PLC0415 - a fork is rare
+
+        self.guard = RLock()
 
 
 class Connection(_Routed, psycopg.Connection[Row]):
@@ -160,6 +148,8 @@ class Connection(_Routed, psycopg.Connection[Row]):
             MalformedHost: a host name that no resolver could take.
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
+        from aurora_router.runtime.placing import dial_params, place_blocking, read_call  # noqa: PLC0415 - see above
+
         call = read_call(conninfo, kwargs)
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
@@ -172,13 +162,12 @@ class Connection(_Routed, psycopg.Connection[Row]):
                     context=context,
                     row_factory=row_factory,
                     cursor_factory=cursor_factory,
-                    **libpq.dial_params(call.params, target, seconds),
+                    **dial_params(call.params, target, seconds),
                 )
             finally:
                 _dial_until.reset(token)
 
-        world = BlockingWorld(open_, call.names)
-        placed: Placed[Connection[Row]] = run(place(world, REGISTRY.find, call.request, call.sources))
+        placed: Placed[Connection[Row]] = place_blocking(open_, call)
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)
@@ -224,6 +213,8 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         Takes and raises what `Connection.connect` does.
         """
+        from aurora_router.runtime.placing import dial_params, place_async, read_call  # noqa: PLC0415 - see above
+
         call = read_call(conninfo, kwargs)
 
         async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
@@ -234,11 +225,10 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 context=context,
                 row_factory=row_factory,
                 cursor_factory=cursor_factory,
-                **libpq.dial_params(call.params, target, seconds),
+                **dial_params(call.params, target, seconds),
             )
 
-        world = EventLoopWorld(open_, call.names)
-        placed: Placed[AsyncConnection[Row]] = await place(world, REGISTRY.find, call.request, call.sources)
+        placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)

@@ -10,7 +10,6 @@ read is ignored, as by libpq, which says so itself.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import stat
@@ -58,6 +57,8 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]
     if not names or target.host in names or _told_otherwise(base):
         return None
+    import getpass  # noqa: PLC0415 - slow to import, and most passwords are given
+
     user = str(base.get("user") or os.environ.get("PGUSER") or getpass.getuser())
     database = str(base.get("dbname") or os.environ.get("PGDATABASE") or user)
     port = str(target.port or os.environ.get("PGPORT") or DEFAULT_PORT)

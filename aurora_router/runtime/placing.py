@@ -1,0 +1,53 @@
+"""What `connection.py` needs once somebody connects; imported then, so that importing the library costs little."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aurora_router.flow.connect import connect
+from aurora_router.flow.inquiry import Access
+from aurora_router.model.instance import Role
+from aurora_router.policy.suspicion import Limits
+from aurora_router.runtime import blocking, eventloop, sockets
+from aurora_router.runtime.call import Call, read_call
+from aurora_router.runtime.libpq import dial_params
+from aurora_router.runtime.monitor import MONITOR
+from aurora_router.runtime.registry import REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aurora_router.flow.world import Placed, Target
+
+__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call"]
+
+BlockingT = TypeVar("BlockingT", bound=blocking.HasPgconn)
+AwaitedT = TypeVar("AwaitedT", bound=eventloop.HasPgconn)
+
+
+def place_blocking(open_: Callable[[Target, float], BlockingT], call: Call) -> Placed[BlockingT]:
+    """Put a connection on the right instance, blocking; see `flow.connect.connect`."""
+    world = blocking.BlockingWorld(open_, call.names)
+    return blocking.run(connect(world, REGISTRY.find, call.request, call.sources))
+
+
+async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], call: Call) -> Placed[AwaitedT]:
+    """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
+    world = eventloop.EventLoopWorld(open_, call.names)
+    return await connect(world, REGISTRY.find, call.request, call.sources)
+
+
+def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
+    """Count a connection for its instance, and have the monitor look after it unless that was declined."""
+    options = call.request.options
+    connection.limits = Limits(options.hang_grace, options.ping_timeout)
+    if placed.instance is None:
+        return
+    placed.cluster.hold(placed.instance, connection)
+    if options.monitor and placed.route is not None:
+        connection.guard = threading.RLock()
+        connection.was_writer = placed.role is Role.WRITER
+        connection.socket_id = sockets.identify(connection.pgconn.socket)
+        access = Access(call.request, placed.route, call.sources, call.params)
+        MONITOR.attend(placed.cluster, access, call.names)
