@@ -64,7 +64,7 @@ class Host:
         """A byte flips on the disk."""
         self._journal.rot()
 
-    async def scrub(self, peers: dict[int, Link]) -> None:
+    async def scrub(self, peers: dict[int, Link], durable: int) -> None:
         if self.node is None:
             return
         node, damaged = self.node, set(self.disk.damaged)
@@ -72,13 +72,14 @@ class Host:
         if call is not None and self.node is node and call.exception() is None:
             report = call.result()
             assert report.damaged == len(damaged), "a scrub misses damage"
-            if not report.lost and self._has_what_it_acknowledged(node):
+            if not report.lost and self._healed(node, damaged, durable):
                 self.disk.mend(damaged)
 
-    def _has_what_it_acknowledged(self, node: StorageNode) -> bool:
-        replica = node.replica
-        current = [(group, scl) for (epoch, group), scl in self.acked.items() if replica.admits(epoch)]
-        return all(replica.segment(group).scl >= scl for group, scl in current)
+    def _healed(self, node: StorageNode, damaged: set[int], durable: int) -> bool:
+        """Whether the node has again what is durable of the frames that were damaged."""
+        lost = [frame for frame, place in self.disk.frames if place in damaged]
+        scls = node.replica.state().scls
+        return all(scls.get(one.group, 0) >= min(one.start + len(one.data), durable) for one in lost)
 
     def crash(self) -> None:
         self._journal.crash()

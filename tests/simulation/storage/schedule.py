@@ -146,9 +146,9 @@ class Schedule:
         """One thing happens; the numbers are shares of a thousand."""
         x = self.rnd.randrange(1000)
         for share, happen in (
-            (600, self.write), (80, self.crash_or_restart), (120, self.change_weather), (60, self.lead),
+            (590, self.write), (80, self.crash_or_restart), (120, self.change_weather), (60, self.lead),
             (80, self.give_up_leading), (20, self.kill_driver), (15, self.rot_and_scrub),
-            (10, self.replace_a_node), (7, self.collect_garbage), (8, self.wake_a_node),
+            (20, self.replace_a_node), (7, self.collect_garbage), (8, self.wake_a_node),
         ):  # fmt: skip
             x -= share
             if x < 0:
@@ -267,7 +267,7 @@ class Schedule:
             host.rot()
             self.counts["flipped bytes"] += 1
         if self.rnd.random() < 0.5:
-            await host.scrub(self.links(Weather()))
+            await host.scrub(self.links(Weather()), self.oracle.peak)
 
     async def replace_a_node(self) -> None:
         """Begin a replacement, or go on with one that an earlier driver left half done, or undo it."""
@@ -280,8 +280,16 @@ class Schedule:
                 old, new = next(slot for slot in membership.slots if len(slot) > 1)
                 await (finish(driver, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
             self.counts["membership changes"] += 1
+            self._check_members(driver)
         except (StorageError, asyncio.TimeoutError, ValueError):
             self.counts["failed membership changes"] += 1
+
+    def _check_members(self, driver: Driver) -> None:
+        """After each step all that is durable meets the write quorum of the membership in force."""
+        membership = driver.charter.membership
+        missing = missing_copies(self.hosts, membership, self.oracle.floor, driver.durable)
+        if missing is not None:
+            raise Violation(f"after a step of a replacement {missing[0]} is only on {missing[1]} of {membership.slots}")
 
     async def _begin_replacement(self, life: Life, old: int) -> None:
         newcomer = Host(len(self.hosts), self.rnd, self.parts.node)
@@ -340,9 +348,10 @@ class Schedule:
     async def _mend_all(self) -> None:
         """With all up and in one epoch, scrubs find and refill everything."""
         for _attempt in range(20):
-            damaged = [host for host in self.hosts if host.disk.damaged]
+            members = self.oracle.lives[-1].driver.charter.membership.members
+            damaged = [host for host in self.hosts if host.disk.damaged and host.number in members]
             for host in damaged:
-                await host.scrub(self.links(Weather()))
+                await host.scrub(self.links(Weather()), self.oracle.peak)
             if not damaged:
                 return
             await asyncio.sleep(0.1)

@@ -144,8 +144,11 @@ class Tracker:
         return self.received >= self.vdl + self._limit and self.vcl < self.received
 
     def change(self, membership: Membership) -> bool:
-        """Count by another membership from now on; return whether the VDL advanced. It never falls."""
+        """Count by another membership from now on; return whether the VDL advanced.
+
+        What met the quorum of the membership before stays durable: a newcomer is hydrated up to there (`complete`).
+        """
         self.membership = membership
         for group, scls in self._scls.items():
-            self._pgcl[group] = membership.durable(scls)
+            self._pgcl[group] = max(self._pgcl.get(group, -1), membership.durable(scls))
         return self._advance()
