@@ -1,0 +1,209 @@
+"""A server of which the procedures around a commit are convinced, on the virtual clock.
+
+It is a model: it knows transactions, an xid counter and witness rows, and what to do with the very messages of
+`flow.marks`, told apart by what they begin and end with. What SQL means is tried on real servers (`tests/commits`).
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import psycopg
+
+from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.session import Modes, Notice, Reply
+from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.world import DialFailed
+from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.runtime.call import read_call
+from aurora_router.runtime.simulated.world import SimulatedWorld
+from aurora_router.runtime.transacting import BlockingSessions
+from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
+
+FATES = ["fine", "lost before", "lost after", "unreplicated"]
+CANCELLED = Notice("SyncRepWaitForLSN", "canceling wait for synchronous replication due to user request")
+
+
+def refused(sqlstate):
+    error = psycopg.errors.lookup(sqlstate)(sqlstate)
+    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate), error)
+
+
+def broke():
+    return DialFailed(Fault(FaultKind.RESET, None, "reset"), psycopg.OperationalError("reset"))
+
+
+class Database:
+    """What all instances share: as Aurora's volume, it loses nothing."""
+
+    def __init__(self, *, witness=True, log=True):
+        self.witness_installed, self.log_offered = witness, log
+        self.witnesses = {}
+        self.status = {}
+        self.ledger = []
+        self.lacks_log_by = "0A000"
+        self.xid = 700
+
+
+class Sessions(SimulatedWorld):
+    """A `SessionWorld` over a simulated cluster; `fates` is what becomes of the messages, in turn."""
+
+    def __init__(self, network, database, fates=()):
+        super().__init__(network)
+        self.database_ = database
+        self.fates = list(fates)
+        self.connection_modes = Modes()
+        self.sent = []
+
+    async def execute(self, connection, sql, seconds):
+        await self.simulation.sleep(0.001)
+        self.sent.append(sql)
+        fate = self.fates.pop(0) if self.fates else "fine"
+        if self.broken(connection):
+            raise broke()
+        if fate == "lost before":
+            self._lose(connection)
+            raise broke()
+        reply = self._answer(connection, sql)
+        if fate == "lost after":
+            self._lose(connection)
+            raise broke()
+        return Reply(reply.rows, reply.tags, (CANCELLED,)) if fate == "unreplicated" else reply
+
+    def _lose(self, connection):
+        self._end(connection, "aborted")
+        connection.breaks()
+
+    def _end(self, connection, status):
+        if getattr(connection, "xid", None) is not None:
+            self.database_.status[connection.xid] = status
+            if status == "committed":
+                self.database_.ledger += connection.rows
+                self.database_.witnesses.update(connection.written)
+        connection.xid, connection.state = None, "idle"
+
+    def _answer(self, connection, sql):
+        if "pg_class" in sql:
+            return Reply([("t" if self.database_.witness_installed else "f",)], ("SELECT 1",))
+        if sql == "ROLLBACK":
+            self._end(connection, "aborted")
+            return Reply([], ("ROLLBACK",))
+        if "pg_terminate_backend" in sql:
+            return Reply([], ("SELECT 0",))
+        if "SET LOCAL synchronous_commit" in sql:
+            return self._asked(sql)
+        if sql.endswith("COMMIT"):
+            return self._committed(connection, sql)
+        return self._begun(connection, sql)
+
+    def _begun(self, connection, sql):
+        database = self.database_
+        lacks = (".witness" in sql and not database.witness_installed) or ("emit" in sql and not database.log_offered)
+        database.xid += 1
+        connection.xid, connection.state = database.xid, "error" if lacks else "open"
+        connection.rows, connection.written = [], {}
+        if lacks:
+            raise refused("42P01" if ".witness" in sql else database.lacks_log_by)
+        common = (str(database.xid), "1", "0", "0")
+        if found := re.search(r"VALUES \('(.*?)'\)", sql):
+            connection.written[found[1]] = False
+            return Reply([common], ("BEGIN", "INSERT 0 1", "SELECT 1"))
+        if "emit" in sql:
+            return Reply([(*common, str(database.xid * 10), "off", "sys", "00000001", None)], ("BEGIN", "SELECT 1"))
+        return Reply([], ("BEGIN",))
+
+    def _committed(self, connection, sql):
+        guard = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
+        if guard and int(guard[1]) != connection.xid:
+            connection.state = "error"
+            raise refused("22012")
+        if getattr(connection, "conflict", None):
+            sqlstate, connection.conflict = connection.conflict, None
+            self._end(connection, "aborted")
+            raise refused(sqlstate)
+        self._end(connection, "committed")
+        return Reply([], ("SELECT 1", "COMMIT") if guard else ("COMMIT",))
+
+    def _asked(self, sql):
+        database = self.database_
+        database.xid += 1
+        if found := re.search(r"VALUES \('(.*?)', true\) ON CONFLICT", sql):
+            void = database.witnesses.setdefault(found[1], True)
+            return Reply([("t" if void else "f", "1.0")], ("BEGIN", "SELECT 1", "COMMIT"))
+        xid = int(re.search(r"CASE WHEN '(\d+)'", sql)[1])
+        status = database.status.get(xid, "in progress")
+        return Reply([(status, "f", "0", "0/1", "sys", "00000001", None)], ("BEGIN", "SELECT 1", "COMMIT"))
+
+    # ------------------------------------------------------------ what is known without asking
+
+    async def rollback(self, connection):
+        self._end(connection, "aborted")
+
+    def broken(self, connection):
+        return connection.broken or connection.closed
+
+    def idle(self, connection):
+        return getattr(connection, "state", "idle") == "idle"
+
+    def aborted(self, connection):
+        return getattr(connection, "state", "idle") == "error"
+
+    def modes(self, connection):
+        return self.connection_modes
+
+    def server_version(self, connection):
+        return 150000
+
+    def database(self, connection):
+        return "app"
+
+    def trouble(self, error):
+        return BlockingSessions.trouble(self, error)
+
+    def unique(self):
+        return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
+
+    @contextmanager
+    def committing(self, connection, send):
+        connection.commit = send
+        yield
+        del connection.commit
+
+
+class Ground:
+    """A simulation with one cluster, and a client in it."""
+
+    def __init__(self, fates=(), *, witness=True, log=True, seed=0, **options):
+        self.simulation = Simulation(seed)
+        network = Network(self.simulation)
+        self.cluster = SimulatedCluster(network, readers=1)
+        self.process = SimulatedProcess(network)
+        self.database = Database(witness=witness, log=log)
+        self.world = Sessions(network, self.database, fates)
+        given = {f"aurora_{key}": value for key, value in options.items()}
+        self.call = read_call(self.cluster.conninfo("writer", aurora_monitor="off"), given)
+        self.tickets = []
+        self.calls = 0
+        self.given_back = 0
+        self.ways = {}
+
+    def resolving(self, ticket):
+        return Resolving(self.world, self.process.home.find, self.call.request, self.call.sources, ticket)
+
+    async def take(self):
+        return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))
+
+    async def give(self, connection):
+        self.given_back += 1
+        connection.close()
+
+    async def work(self, connection):
+        self.calls += 1
+        connection.rows.append(1)
+        return "done"
+
+    def run(self, work=None, modes=None, finish=None):
+        plan = Plan(self.call.request.options, self.take, self.give, self.resolving, self.ways)
+        transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tickets.append)
+        return self.simulation.run(transaction.run())
