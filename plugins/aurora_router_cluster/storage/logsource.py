@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
 
 log = logging.getLogger(__name__)
+
+CHANGE_SECONDS = 0.2
+"""How long a read waits for the next epoch when the nodes refuse the present one."""
 
 
 class VolumeLog:
@@ -37,6 +41,7 @@ class VolumeLog:
         self._durable = base
         self._attachment: Attachment | None = None
         self._charter: Charter | None = None
+        self._followed = asyncio.Event()  # set when another epoch is followed
         self._timelines: tuple[Timeline, ...] = (Timeline(1, base),)
         self._wakers: list[Callable[[], None]] = []
         self._feedback: HotStandbyFeedback | None = None
@@ -44,6 +49,8 @@ class VolumeLog:
     def follow(self, attachment: Attachment) -> None:
         """Serve the log of this epoch from now on."""
         self._attachment = attachment
+        self._followed.set()
+        self._followed = asyncio.Event()
         attachment.driver.on_durable.append(self._advanced)
         self._advanced()
 
@@ -90,13 +97,15 @@ class VolumeLog:
         """
         if lsn < self.first_lsn:
             raise LogRemovedError(f"the log below {self.first_lsn:#x} has been removed; build the reader anew")
-        if self._attachment is None:
-            return b""
-        try:
-            return await self._attachment.driver.read(lsn, length)
-        except QuorumUnavailable as error:
-            log.warning("a reader waits: %s", error)
-            return b""
+        while self._attachment is not None:
+            attachment, followed = self._attachment, self._followed
+            try:
+                return await attachment.driver.read(lsn, length)
+            except QuorumUnavailable as error:
+                if attachment is self._attachment and not await _within(followed, CHANGE_SECONDS):
+                    log.warning("a reader waits: %s", error)
+                    return b""
+        return b""
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called when there is more to read."""
@@ -108,3 +117,12 @@ class VolumeLog:
         self._feedback = feedback
         if self._attachment is not None:
             self._attachment.feedback(feedback)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event was set within so many seconds."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
