@@ -119,3 +119,14 @@ def test_a_name_server():
 def test_malformed_values(read, given, message):
     with pytest.raises(ValueError, match=message):
         read(given)
+
+
+@pytest.mark.parametrize(("given", "read"), [("1", 1), (7, 7), (" 42 ", 42), ("999999", 999999)])
+def test_a_count(given, read):
+    assert values.count(given) == read
+
+
+@pytest.mark.parametrize("given", ["", "0", 0, "-1", "1.5", 1.5, True, None, "many", "1000000", "²"])
+def test_what_is_no_count(given):
+    with pytest.raises(ValueError, match="no whole number"):
+        values.count(given)
