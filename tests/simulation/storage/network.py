@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.scrubbing import scrub
 
@@ -15,8 +16,6 @@ from .disk import Disk, SimulatedJournal
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
-
-    from aurora_router_cluster.storage.core.quorum import Membership
 
 DEADLINE = 0.2
 
@@ -218,8 +217,10 @@ def missing_copies(
 ) -> tuple[int, list[int]] | None:
     """A position in [start, end) that no write quorum of disks holds, and who does hold it; None: there is none.
 
-    A damaged disk is given the benefit of the doubt: a flipped byte is the loss of one copy.
+    A damaged disk is given the benefit of the doubt: a flipped byte is the loss of one copy. A newcomer that is not
+    hydrated yet does not count: what met the quorum before it joined need not be on it.
     """
+    members = Membership(tuple(tuple(m for m in slot if m not in membership.joining) for slot in membership.slots))
     spans = {host.number: host.spans(epoch, start) for host in hosts}
     edges = {edge for held in spans.values() for span in held for edge in span if start <= edge < end}
     for position in sorted({start, *edges} if start < end else ()):
@@ -228,6 +229,6 @@ def missing_copies(
             for host in hosts
             if host.disk.damaged or any(begin <= position < stop for begin, stop in spans[host.number])
         ]
-        if not membership.writes(holders):
+        if not members.writes(holders):
             return position, holders
     return None
