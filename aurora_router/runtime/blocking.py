@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_RANDOM = random.SystemRandom()
+"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
+
+
 class HasPgconn(Protocol):
     """A connection that stands on libpq."""
 
@@ -71,7 +75,7 @@ class BlockingWorld(Generic[ConnT]):
 
     def random(self) -> float:
         """A random number in [0, 1)."""
-        return random.random()  # noqa: S311 - for spreading load, not for secrets
+        return _RANDOM.random()
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from aurora_router.runtime.dns import Names
 
 
+_RANDOM = random.SystemRandom()
+"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
+
+
 class HasPgconn(Protocol):
     """A connection that stands on libpq."""
 
@@ -57,7 +61,7 @@ class EventLoopWorld(Generic[ConnT]):
 
     def random(self) -> float:
         """A random number in [0, 1)."""
-        return random.random()  # noqa: S311 - for spreading load, not for secrets
+        return _RANDOM.random()
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
