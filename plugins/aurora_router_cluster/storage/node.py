@@ -42,6 +42,7 @@ class StorageNode:
         self.replica = Replica(node)
         self._journal = journal
         self._failure: str | None = None
+        self._trimmed = 0
         self._early: list[tuple[Frame, int]] = []
         for frame, place in journal.replay():
             self._replay(frame, place)
@@ -130,9 +131,10 @@ class StorageNode:
             Refused: it is not the promised epoch, or not its charter.
             NodeUnavailable: the disk failed.
         """
-        collected = self.replica.collected
-        state = await self._install(self.replica.adopt(epoch, charter))
-        if self.replica.collected > collected:
+        metadata = self.replica.adopt(epoch, charter)
+        state = await self._install(metadata)
+        if self.replica.metadata is metadata and charter.collected > self._trimmed:
+            self._trimmed = charter.collected  # durable, and nothing newer is on its way
             self._journal.trim(self.replica.first_place)
         return state
 

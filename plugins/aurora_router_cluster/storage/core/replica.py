@@ -235,11 +235,6 @@ class Replica:
                 self.segment(group).insert(tail, start, start, 0)
 
     @property
-    def collected(self) -> int:
-        """Below where the log has been removed, in bytes."""
-        return self.metadata.charter.collected if self.metadata else 0
-
-    @property
     def first_place(self) -> int | None:
         """The lowest place of log that is still needed; None: no log is."""
         places = [place for segment in self.segments.values() if (place := segment.first_place) is not None]
