@@ -16,7 +16,7 @@ from benchmarks.setting import Setting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-FAMILIES = ("startup", "connecting", "statements", "checkout", "footprint", "incumbent")
+FAMILIES = ("startup", "connecting", "statements", "checkout", "footprint", "incumbent", "failover")
 
 
 def main(arguments: list[str] | None = None) -> int:

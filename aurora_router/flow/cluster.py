@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
+    from aurora_router.policy.ramp import Ramp
 
 Identity = tuple[str, str]
 """(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
@@ -73,6 +74,8 @@ class Cluster:
         self.news = 0
         self.watcher: Watcher | None = None
         self.doubted_at: float | None = None
+        self.ramp: Ramp | None = None
+        self.ramp_epoch = 1
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
         self._waiters: dict[Callable[[], None], None] = {}
@@ -205,6 +208,11 @@ class Cluster:
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
         """Connections in use or being made, and dial latency, of each instance."""
         return {id_: Load(self.connections(id_), self._latency.get(id_)) for id_ in ids}
+
+    @property
+    def usual_latency(self) -> float | None:
+        """How long a dial takes when all is well, in seconds; None: nothing is known."""
+        return min(self._latency.values(), default=None)
 
     def connections(self, instance: str) -> int:
         """How many connections of this process are open, or being opened, to `instance`."""

@@ -68,7 +68,7 @@ class Connecting(Learning[ConnT]):
     def _doubted(self, why: Unplaced) -> None:
         """A round came to nothing: whoever watches is to find the writer."""
         self._last = why
-        if self.route.role is WantedRole.WRITER:
+        if self.route.role is WantedRole.WRITER and not self._lives:
             self.cluster.doubt(f"a connect to the writer failed: {why}", self.world.now())
 
     async def _sure(self) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import Attempt, NameNotResolved, NameNotVerifiable, NoInstanceAvailable, WriterUnavailable
+from aurora_router.flow.admission import Turn
 from aurora_router.flow.world import ConnT, DialFailed, Target, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
+from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
 from aurora_router.policy.route import Address, Mode, Request, Route, locate
 from aurora_router.policy.verdict import FaultKind, Next, judge
@@ -40,6 +42,7 @@ class Dialling(Generic[ConnT]):
         self._started = world.now()
         self._before = cluster.view
         self._alive = False
+        self._lives = False
         self._last: BaseException | None = None
 
     def left(self) -> float:
@@ -82,24 +85,30 @@ class Dialling(Generic[ConnT]):
 
     async def _reserved_dial(self, instance: Instance, *, reserved: bool = False) -> ConnT:
         """Dial an instance, counted as a connection from the moment on that it was chosen."""
-        cluster = self.cluster
+        cluster, turn = self.cluster, Turn(self.world, self.cluster)
         if not reserved:
             with cluster.lock:
                 cluster.reserve(instance.id)
         try:
             target = await self._located(instance)
+            if instance.role is Role.WRITER:
+                await turn.wait(self.left)
             started = self.world.now()
-            connection = await self._dial(target, instance)
+            connection = await self._dial(target, instance, turn)
             cluster.succeeded(instance.id, self.world.now() - started)
+            turn.succeeded()
             return connection
         finally:
+            turn.over()
             cluster.release(instance.id)
 
-    async def _dial(self, target: Target, instance: Instance | None) -> ConnT:
+    async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
         started = self.world.now()
         try:
             return await self.world.dial(target, self._dial_seconds())
         except DialFailed as failed:
+            if turn is not None:
+                turn.failed(failed.fault)
             raise self._missed(target.name, failed, started, instance) from failed
 
     def _dial_seconds(self) -> float:
@@ -117,7 +126,9 @@ class Dialling(Generic[ConnT]):
             self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
-            self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
+            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.gone
+            if not self._lives:
+                self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
         if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
             raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
         if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:

@@ -1,0 +1,86 @@
+"""Letting a process's dials to a new writer begin in turn, after a failover; see `policy.ramp` for why.
+
+Nobody is held back while the cluster has the writer that it had when this process met it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.policy.ramp import Ramp
+from aurora_router.policy.verdict import FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import World
+    from aurora_router.policy.verdict import Fault
+
+TOO_MANY_CONNECTIONS = "53300"
+UNKNOWN_PAUSE = 1.0
+"""A pause of unknown length, in seconds: news end it."""
+
+
+class Turn:
+    """One dial's place in the ramp of its cluster.
+
+    Args:
+        world: the ground.
+        cluster: whose writer is dialled.
+    """
+
+    def __init__(self, world: World[Any], cluster: Cluster) -> None:
+        self.world = world
+        self.cluster = cluster
+        self._began: float | None = None
+
+    async def wait(self, left: Callable[[], float]) -> None:
+        """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds)."""
+        news = self.cluster.news
+        while (pause := self._pause()) > 0.0 and left() > 0.0:
+            await self.world.changed(self.cluster, news, min(pause, left()))
+            news = self.cluster.news
+        self._begin()
+
+    def _pause(self) -> float:
+        """Seconds until the dial may begin, as far as is known; begins the ramp of a new epoch."""
+        cluster, now = self.cluster, self.world.now()
+        if cluster.view.epoch <= cluster.ramp_epoch:
+            pause = cluster.ramp.wait(now) if cluster.ramp is not None else 0.0
+            return UNKNOWN_PAUSE if pause is None else pause
+        with cluster.lock:
+            if cluster.ramp_epoch < cluster.view.epoch:
+                cluster.ramp_epoch = cluster.view.epoch
+                cluster.ramp = Ramp.begun(now, self.world.random(), cluster.usual_latency)
+        return self._pause()
+
+    def _begin(self) -> None:
+        with self.cluster.lock:
+            if self.cluster.ramp is not None:
+                self._began = self.world.now()
+                self.cluster.ramp = self.cluster.ramp.dialled()
+
+    def succeeded(self) -> None:
+        """The dial brought a connection."""
+        self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random()))
+
+    def failed(self, fault: Fault) -> None:
+        """The dial failed."""
+        if fault.kind is FaultKind.TIMEOUT or fault.sqlstate == TOO_MANY_CONNECTIONS:
+            self._ended(lambda ramp, seconds, now: ramp.failed(seconds, now, self.world.random()))
+
+    def over(self) -> None:
+        """The dial is over, whatever became of it."""
+        self._ended(lambda ramp, _, __: ramp.ended())
+
+    def _ended(self, follow: Callable[[Ramp, float, float], Ramp]) -> None:
+        began, self._began = self._began, None
+        if began is None:
+            return
+        now = self.world.now()
+        with self.cluster.lock:
+            ramp = self.cluster.ramp
+            following = None if ramp is None else follow(ramp, now - began, now)
+            self.cluster.ramp = None if following is None or following.over else following
+        self.cluster.wake()

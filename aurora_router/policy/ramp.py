@@ -1,0 +1,99 @@
+"""How fast a process connects to a new writer after a failover, so that ten thousand of them do not trample it.
+
+Theory. After a failover every process wants all of its connections back, from a server that can take only so many new
+ones per second. What matters is that each process has *one* soon; its others can wait. So the first dial of a process
+goes at once (spread over `FIRST_JITTER`), and of the others only `width` may be under way at the same time: 1 at
+first, doubled with each success (which shows that there is room), halved by each sign of trouble: 53300 (no slot free),
+a dial that timed out, or a handshake slower than `SLOW` times a usual one. After trouble a process dials nothing for a
+time in proportion to how long the server took, with jitter: up to `SHARE` times what it asked of it. The more
+processes there are, the longer a handshake takes, the longer they pause: the queue of N processes at a server of rate r
+settles at about ``4 N / (3 r SHARE)`` seconds, which keeps the server busy and lets no dial time out. A process that
+has no connection yet comes back sooner than one that has. The figures below are those with which
+`tests/simulation/storm.py` met its bounds.
+
+Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
+so a ramp never deadlocks; a pause is at most `LONGEST`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+FIRST_JITTER = 0.01
+"""The first dial of a process is spread over so many seconds: nobody notices, and listen queues do."""
+WIDEST = 64
+"""As wide as this a ramp holds nobody back in practice: it is over."""
+SLOW = 4.0
+"""A handshake that takes longer than this many times a usual one is trouble."""
+LEAST_SLOW = 0.25
+"""A handshake below this many seconds is never trouble, however quick others were."""
+SHARE = 32.0
+"""A pause is at most so many times as long as the dial before it."""
+LEAST = 0.5
+"""A pause may be at least so long, in seconds, after a refusal that came at once."""
+LONGEST_FIRST = 12.0
+"""The longest pause of a process that has no connection yet."""
+LONGEST = 90.0
+"""The longest pause of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """How much of a process's reconnecting may go on at the moment; a value.
+
+    Attributes:
+        width: how many dials may be under way.
+        under_way: how many are.
+        until: the world's time, in seconds, before which none may begin.
+        usual: how long a handshake takes when all is well, in seconds; None: nothing is known.
+        first: whether the process has no connection yet.
+    """
+
+    width: int = 1
+    under_way: int = 0
+    until: float = 0.0
+    usual: float | None = None
+    first: bool = True
+
+    @classmethod
+    def begun(cls, now: float, random: float, usual: float | None = None) -> Ramp:
+        """A failover ended at `now`; `random` of [0, 1) spreads the first dials of many processes."""
+        return cls(until=now + FIRST_JITTER * random, usual=usual)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody needs to be held back any more."""
+        return self.width >= WIDEST
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until a dial may begin; None: not before another one has ended."""
+        if self.under_way >= self.width:
+            return None
+        return max(0.0, self.until - now)
+
+    def dialled(self) -> Ramp:
+        """A dial began."""
+        return replace(self, under_way=self.under_way + 1)
+
+    def succeeded(self, seconds: float, now: float, random: float) -> Ramp:
+        """A dial that took `seconds` brought a connection; one that was slow is trouble all the same."""
+        usual = seconds if self.usual is None else min(seconds, self.usual)
+        settled = replace(self.ended(), usual=usual, first=False)
+        if seconds > max(LEAST_SLOW, SLOW * usual):
+            return settled.troubled(seconds, now, random)
+        return replace(settled, width=min(WIDEST, self.width * 2))
+
+    def failed(self, seconds: float, now: float, random: float) -> Ramp:
+        """A dial was refused a slot, or timed out, after `seconds`."""
+        return self.ended().troubled(seconds, now, random)
+
+    def ended(self) -> Ramp:
+        """A dial ended in a way that says nothing about room (refused, a wrong password, cancelled)."""
+        return replace(self, under_way=max(0, self.under_way - 1))
+
+    def troubled(self, seconds: float, now: float, random: float) -> Ramp:
+        """Half as wide, and nothing before a pause is over."""
+        longest = LONGEST_FIRST if self.first else LONGEST
+        pause = min(longest, max(LEAST, SHARE * seconds))
+        part = random if self.first else 0.5 + random / 2
+        return replace(self, width=max(1, self.width // 2), until=now + pause * part)

@@ -1,0 +1,106 @@
+"""Dials to a new writer begin in turn; those of ordinary days do not wait."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from aurora_router.flow.admission import Turn
+from aurora_router.policy.ramp import FIRST_JITTER
+from aurora_router.simulation import Condition, Network, SimulatedCluster, Simulation, WatchedProcess
+
+
+@pytest.fixture
+def scene():
+    with Simulation(seed=3) as simulation:
+        network = Network(simulation)
+        yield simulation, SimulatedCluster(network), WatchedProcess(network)
+
+
+async def many(simulation, process, cluster, count: int) -> list[float]:
+    """Connect `count` times at once; when each was there."""
+    arrived: list[float] = []
+
+    async def one() -> None:
+        await process.connect(cluster.conninfo())
+        arrived.append(simulation.now)
+
+    for task in [simulation.spawn(one()) for _ in range(count)]:
+        await task.wait()
+    return arrived
+
+
+def test_nobody_waits_before_a_failover(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).placed.cluster
+        began = simulation.now
+        arrived = await many(simulation, process, cluster, 20)
+        assert max(arrived) - began < 2 * cluster.instances["demo-1"].accept_latency
+        assert known.ramp is None
+
+    simulation.run(main())
+
+
+def test_after_one_they_double(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await process.connect(cluster.conninfo())
+        cluster.failover("demo-2")
+        again = await process.connect(cluster.conninfo())
+        assert again.instance.id == "demo-2"
+        known = conn.placed.cluster
+        assert known.ramp_epoch == 2
+        arrived = await many(simulation, process, cluster, 100)
+        waves = Counter(round(at, 6) for at in arrived)
+        assert [waves[at] for at in sorted(waves)][:2] == [2, 8], "twice as many with each success"
+        assert max(arrived) - min(arrived) < 0.1, "quick ones"
+        assert known.ramp is None, "it is over"
+
+    simulation.run(main())
+
+
+def test_a_full_server_is_left_in_peace(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await process.connect(cluster.conninfo())
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        assert conn.placed.cluster.ramp.width == 2
+        cluster.instances["demo-2"].condition = Condition.FULL
+        simulation.at(simulation.now + 2.0, lambda: cluster.heal("demo-2"))
+        simulation.counts.clear()
+        arrived = await many(simulation, process, cluster, 10)
+        assert len(arrived) == 10
+        assert simulation.counts["dial"] <= 10 + 40, "with pauses of half a second, for two seconds"
+
+    simulation.run(main())
+
+
+def test_who_gives_up_leaves_his_place(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await process.connect(cluster.conninfo())
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        known = conn.placed.cluster
+        turns = [Turn(process.world, known) for _ in range(known.ramp.width)]
+        for turn in turns:
+            await turn.wait(lambda: 5.0)
+        late = Turn(process.world, known)
+        task = simulation.spawn(late.wait(lambda: 5.0))
+        await simulation.sleep(3 * FIRST_JITTER)
+        assert not task.done
+        turns[0].over()
+        await task.wait()
+        for turn in (*turns, late):
+            turn.over()
+            turn.over()
+        assert known.ramp.under_way == 0
+
+    simulation.run(main())
