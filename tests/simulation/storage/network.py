@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.quorum import Membership
+from aurora_router_cluster.storage.core.recovery import complete
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.scrubbing import scrub
 
@@ -77,8 +78,9 @@ class Host:
     def _healed(self, node: StorageNode, damaged: set[int], durable: int) -> bool:
         """Whether the node has again what is durable of the frames that were damaged."""
         lost = [frame for frame, place in self.disk.frames if place in damaged]
-        scls = node.replica.state().scls
-        return all(scls.get(one.group, 0) >= min(one.start + len(one.data), durable) for one in lost)
+        spans, base = self.spans(), node.replica.state().base
+        ends = [(max(base, one.start), min(one.start + len(one.data), durable)) for one in lost]
+        return all(complete(start, [span for span in spans if span[1] > start]) >= end for start, end in ends)
 
     def crash(self) -> None:
         self._journal.crash()
