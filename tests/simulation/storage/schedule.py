@@ -185,10 +185,12 @@ class Schedule:
             life.weather.cut = {i for i in range(len(self.hosts)) if self.rnd.random() < share}
             life.weather.loss = self.rnd.choice((0.0, 0.0, 0.1, 0.4))
 
-    async def lead(self) -> None:
+    async def lead(self, *, calm: bool = False) -> None:
         """Recover the volume and become its driver; a failure leaves it to the next."""
         rnd = self.rnd
         weather = Weather({i for i in range(len(self.hosts)) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
+        if calm:
+            weather = Weather()
         links = self.links(weather)
         try:
             opened = await self.parts.recover(links, self.framing)
@@ -333,7 +335,7 @@ class Schedule:
             await self._wait_durable(self.oracle.lives[-1])
         for _attempt in range(8):
             before = len(self.oracle.lives)
-            await self.lead()
+            await self.lead(calm=True)
             if len(self.oracle.lives) > before:
                 break
         else:
