@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-FIRST_JITTER = 0.01
+FIRST_JITTER = 0.005
 """The first dial of a process is spread over so many seconds: nobody notices, and listen queues do."""
 WIDEST = 64
 """As wide as this a ramp holds nobody back in practice: it is over."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -167,3 +168,22 @@ def test_a_failover_that_lasts_too_long_is_told_with_its_trail(aurora_cluster_fa
         assert error.attempts
         with contextlib.suppress(psycopg.Error):
             conn.rollback()
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_nothing_leaks_over_many_failovers(cluster, rounds):
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
+        conn.execute("CREATE TABLE ledger (n int)")
+    counted = []
+    for _ in range(rounds):
+        until(lambda: all(each.state == "available" for each in cluster.instances), "the cluster is whole")
+        conn = aurora_router.connect(cluster.conninfo(), autocommit=True)
+        old = cluster.writer
+        cluster.kill(old)
+        assert writes(cluster, conn) != old
+        until(lambda: threading.active_count() == 1, "the monitor has ended")
+        counted.append(descriptors())
+    assert counted[-1] <= counted[0]

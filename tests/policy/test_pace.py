@@ -31,5 +31,5 @@ def test_the_number_of_looks_grows_slowly():
             count += 1
         return count
 
-    assert looks(0.3) <= 35
-    assert looks(60.0) <= 240
+    assert looks(0.3) <= 55
+    assert looks(60.0) <= 260
