@@ -50,7 +50,7 @@ def block_refs(record: bytes, version: int = 18) -> list[BlockRef]:
 
 def _parse(record: bytes, compressed: int) -> list[BlockRef]:
     refs: list[BlockRef] = []
-    relation = (0, 0, 0)
+    relation: tuple[int, int, int] = (0, 0, 0)
     i, data = _RECORD_HEADER, 0
     while len(record) - i > data:
         kind = record[i]
@@ -63,7 +63,8 @@ def _parse(record: bytes, compressed: int) -> list[BlockRef]:
                 info = record[i + 4]
                 i += 7 if info & _HAS_HOLE and info & compressed else 5
             if not flags & _SAME_RELATION:
-                relation = _RELATION.unpack_from(record, i)
+                tablespace, database, number = _RELATION.unpack_from(record, i)
+                relation = (tablespace, database, number)
                 i += _RELATION.size
             refs.append(BlockRef(*relation, flags & 0x0F, _U32.unpack_from(record, i)[0]))
             i += 4
