@@ -105,7 +105,11 @@ def coverage(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: everything on nox's own Python, all that depends on Python on the others."""
     session.install(".[test]")
-    bounded = [] if _is_own(session) or "--whole" in session.posargs else ["tests/cluster", "tests/commits", "tests/simulation"]
+    bounded = (
+        []
+        if _is_own(session) or "--whole" in session.posargs
+        else ["tests/cluster", "tests/commits", "tests/simulation"]
+    )
     left_out = [f"--ignore={each}" for each in bounded]
     session.run("pytest", "-n", "2", "-m", "not slow", *left_out, *_tool_arguments(session))
 

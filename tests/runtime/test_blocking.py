@@ -9,8 +9,8 @@ import time
 import psycopg
 import pytest
 
+from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.learn import IN_RECOVERY
 from aurora_router.flow.world import DialFailed
 from aurora_router.policy.verdict import FaultKind
 from aurora_router.runtime.blocking import BlockingWorld, run

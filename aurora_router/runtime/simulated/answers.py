@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.learn import IN_RECOVERY
+from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.world import DialFailed
 from aurora_router.runtime import libpq
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION

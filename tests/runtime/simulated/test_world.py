@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aurora_router.flow.learn import IN_RECOVERY
+from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.world import DialFailed, Target
 from aurora_router.policy.verdict import judge
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
