@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.history import Timeline
@@ -62,15 +62,36 @@ class Attachment:
         """
         receiver = await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
         try:
-            await self._begin(receiver)
+            had = await self._begin(receiver)
         except BaseException:
             await receiver.close()
             raise
         self._receiver = receiver
         receiver.ended.add_done_callback(self._ended)
         self._report()
+        await self._caught_up(receiver, had)
 
-    async def _begin(self, receiver: WalReceiver) -> None:
+    async def _caught_up(self, receiver: WalReceiver, position: int) -> None:
+        """Wait until the write quorum has what the writer had already.
+
+        The copies that readers begin with end there, too: a recovery below it would ask them to forget what they have.
+        """
+        advanced = asyncio.Event()
+        self.driver.on_durable.append(advanced.set)
+        try:
+            while self.driver.tracker.vcl < position:
+                waiting: asyncio.Future[Any] = asyncio.ensure_future(advanced.wait())
+                either: set[asyncio.Future[Any]] = {waiting, receiver.ended}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if receiver.ended.done():
+                    raise StorageError("the writer was lost before the write quorum had its log")
+                advanced.clear()
+        finally:
+            self.driver.on_durable.remove(advanced.set)
+
+    async def _begin(self, receiver: WalReceiver) -> int:
+        """Start to stream; returns the end of what the writer had flushed before, in bytes."""
         identity = await receiver.identify_system()
         if identity.system_identifier != self._identifier:
             raise StorageError(
@@ -79,6 +100,7 @@ class Attachment:
         await self._register(receiver, identity.timeline)
         await receiver.create_slot(STANDBY_NAME)
         await receiver.start(self.driver.tracker.received, identity.timeline, slot=STANDBY_NAME)
+        return identity.lsn
 
     async def _register(self, receiver: WalReceiver, tli: int) -> None:
         charter = self.driver.charter

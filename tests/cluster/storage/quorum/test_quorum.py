@@ -10,7 +10,8 @@ import pytest
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.core.lsn import parse_lsn
 from aurora_router_cluster.storage.core.tracker import LAL
-from tests.cluster.storage.quorum.support import until, value
+from aurora_router_cluster.storage.driver import Driver
+from tests.cluster.storage.quorum.support import Cluster, until, value
 
 pytestmark = pytest.mark.cluster
 
@@ -177,6 +178,29 @@ async def test_a_node_is_replaced_under_load(cluster, alive):
     assert await value(connection, "select count(*) from t") == 20000 + inserted
     with pytest.raises(RequestError, match="not a member"):
         await cluster.volume.replace_node(3)
+
+
+async def test_a_writer_that_dies_before_its_first_commit_is_replaced(
+    binaries, account, template, run_directory, monkeypatch
+):
+    """What its readers were copied with ends above the base's start, and is durable before anybody may fail over."""
+    feed = Driver.feed
+
+    def late(driver, start, data):
+        asyncio.get_running_loop().call_later(0.1, feed, driver, start, data)
+
+    monkeypatch.setattr(Driver, "feed", late)
+    cluster = Cluster(binaries, account, run_directory)
+    try:
+        await cluster.start(template, readers=1)
+        monkeypatch.setattr(Driver, "feed", feed)
+        cluster.writer.kill()
+        await cluster.fail_over(cluster.engines["reader-1"])
+        connection = await cluster.connect()
+        await connection.execute("create table t(i int)")
+        assert not await rows(connection)
+    finally:
+        await cluster.close()
 
 
 async def keep_inserting(connection, done: asyncio.Event) -> int:
