@@ -15,7 +15,6 @@ import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
 from aurora_router.errors import StaleConnection
-from aurora_router.runtime import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -92,6 +91,6 @@ def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
         known = placement.view.instances.get(placement.instance or "")
         now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
         return f"the connection to {placement.instance} is stale: the instance {now}"
-    if sockets.ended(connection.pgconn.socket):
+    if connection.ended():
         return f"{placement.instance or 'the server'} has ended the connection"
     return None

@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from psycopg import Notify
     from psycopg.abc import AdaptContext, ConnParam
@@ -89,6 +89,8 @@ class _Routed:
     listening = 0
     was_writer = False
     socket_id: SocketId | None = None
+    ended: Callable[[], bool] = bool
+    """Whether the server has ended the connection, as far as this host knows; no round trip."""
     guard: AbstractContextManager[Any] = nullcontext()
     """Held by whoever closes the connection, or cuts it from another thread."""
 

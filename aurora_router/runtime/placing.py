@@ -41,6 +41,7 @@ async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], cal
 def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     """Count a connection for its instance, and have the monitor look after it unless that was declined."""
     options = call.request.options
+    connection.ended = sockets.end_of(connection.pgconn.socket)
     connection.limits = Limits(options.hang_grace, options.ping_timeout)
     if placed.instance is None:
         return

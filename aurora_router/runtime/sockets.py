@@ -12,7 +12,10 @@ import os
 import select
 import socket
 import stat
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class SocketId(NamedTuple):
@@ -63,8 +66,13 @@ def shut_down(fd: int, known: SocketId) -> bool:
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
-def ended(fd: int) -> bool:
-    """Whether the other end has closed a connection, as far as is known here already; asks nobody."""
+def end_of(fd: int) -> Callable[[], bool]:
+    """A function that tells whether the other end has closed a connection, as far as is known here; it asks nobody.
+
+    The poll object is made once: a pool asks at every checkout. Not for several threads at once, as a connection's
+    checkout is not.
+    """
     poll = select.poll()
     poll.register(fd, _ENDED)
-    return any(flags & _ENDED for _, flags in poll.poll(0))
+    ask = poll.poll
+    return lambda: bool(ask(0))

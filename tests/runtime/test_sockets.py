@@ -25,7 +25,7 @@ def test_a_shut_down_wakes_who_waits_and_leaves_the_descriptor(pair):
     client, peer = pair
     known = sockets.identify(client.fileno())
     assert known is not None
-    assert not sockets.ended(client.fileno())
+    assert not sockets.end_of(client.fileno())()
     assert sockets.shut_down(client.fileno(), known)
     assert client.recv(1) == b""
     assert peer.recv(1) == b""
@@ -86,6 +86,6 @@ def test_sockets_of_files_are_told_apart(tmp_path):
 def test_an_end_is_seen_without_asking(pair):
     client, peer = pair
     peer.sendall(b"a last word")
-    assert not sockets.ended(client.fileno())
+    assert not sockets.end_of(client.fileno())()
     peer.close()
-    assert sockets.ended(client.fileno())
+    assert sockets.end_of(client.fileno())()
