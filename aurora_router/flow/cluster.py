@@ -234,9 +234,11 @@ class Cluster:
         with self.lock:
             self._dialling[instance] -= 1
 
-    def hold(self, instance: str, connection: Any) -> None:
-        """Count an open connection, until it is dropped or garbage."""
+    def hold(self, instance: str, connection: Any, *, seat: str | None = None) -> None:
+        """Count an open connection, until it is dropped or garbage; `seat`: in the place of that reservation."""
         with self.lock:
+            if seat is not None:
+                self._dialling[seat] -= 1
             self._connections.setdefault(instance, weakref.WeakKeyDictionary())[connection] = None
 
     def drop(self, instance: str, connection: Any) -> None:

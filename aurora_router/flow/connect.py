@@ -42,6 +42,12 @@ class Connecting(Learning[ConnT]):
             Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
         """
         try:
+            return await self._persevere()
+        finally:
+            self._stand_up()
+
+    async def _persevere(self) -> Placed[ConnT]:
+        try:
             return await self._once()
         except Unplaced as why:
             self._doubted(why)
@@ -129,7 +135,9 @@ class Connecting(Learning[ConnT]):
             await self.world.discard(spare[0])
         if known is None:
             raise Unplaced(f"the cluster has no instance {wanted or name!r}")
-        connection = await self._reserved_dial(known)
+        with self.cluster.lock:
+            self._take_seat(known.id)
+        connection = await self._seated_dial(known)
         try:
             return self._placed(connection, await self._refreshed(connection, known) or known, self.route)
         except BaseException:
@@ -165,12 +173,13 @@ class Connecting(Learning[ConnT]):
             arrived = await self._try(instance)
             if arrived is not None:
                 return self._placed(*arrived, selection)
+            self._stand_up()
         raise Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
 
     async def _try(self, instance: Instance) -> tuple[ConnT, Instance] | None:
-        """Dial an instance that is reserved and check its role; None: go on to the next."""
+        """Dial an instance at which a seat is taken, and check its role; None: go on to the next."""
         try:
-            connection = await self._reserved_dial(instance, reserved=True)
+            connection = await self._seated_dial(instance)
         except Unplaced as why:
             self._last = why
             return None
@@ -189,7 +198,7 @@ class Connecting(Learning[ConnT]):
     def _select(
         self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[str] | None = None
     ) -> Selection:
-        """Choose by the policy; with `tried`, the first that was not tried yet is reserved, unless it is the spare.
+        """Choose by the policy; with `tried`, a seat is taken at the first that was not tried yet.
 
         Choosing and counting the choice are one step, so that concurrent connects spread.
         """
@@ -209,8 +218,8 @@ class Connecting(Learning[ConnT]):
                 selection = selection.preferring(spare[1].id)
             if tried is not None:
                 first = next((each.id for each in selection.order if each.id not in tried), None)
-                if first is not None and (spare is None or first != spare[1].id):
-                    cluster.reserve(first)
+                if first is not None:
+                    self._take_seat(first)
         return selection
 
     # ------------------------------------------------------------ checking roles
@@ -245,7 +254,8 @@ class Connecting(Learning[ConnT]):
         return standby or (alone and self.request.options.reader_fallback is ReaderFallback.WRITER)
 
     def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
-        return Placed(connection, self.cluster, instance.id, instance.generation, why, instance.role, self.route)
+        seat, self._seat = self._seat, None
+        return Placed(connection, self.cluster, instance.id, instance.generation, why, instance.role, self.route, seat)
 
 
 async def connect(

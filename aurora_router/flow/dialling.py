@@ -44,6 +44,7 @@ class Dialling(Generic[ConnT]):
         self._alive = False
         self._lives = False
         self._last: BaseException | None = None
+        self._seat: tuple[Cluster, str] | None = None
 
     def left(self) -> float:
         """Seconds for which it makes sense to go on, at least 0."""
@@ -83,12 +84,20 @@ class Dialling(Generic[ConnT]):
         """Whether each resolution of a name is to be another member's turn."""
         return self.route.mode is Mode.NAME and host == self.request.given[0].host
 
-    async def _reserved_dial(self, instance: Instance, *, reserved: bool = False) -> ConnT:
-        """Dial an instance, counted as a connection from the moment on that it was chosen."""
+    def _take_seat(self, instance: str) -> None:
+        """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""
+        self.cluster.reserve(instance)
+        self._seat = (self.cluster, instance)
+
+    def _stand_up(self) -> None:
+        """Give the seat back, if one is taken still."""
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat[0].release(seat[1])
+
+    async def _seated_dial(self, instance: Instance) -> ConnT:
+        """Dial an instance at which a seat is taken."""
         cluster, turn = self.cluster, Turn(self.world, self.cluster)
-        if not reserved:
-            with cluster.lock:
-                cluster.reserve(instance.id)
         try:
             target = await self._located(instance)
             if instance.role is Role.WRITER:
@@ -100,7 +109,6 @@ class Dialling(Generic[ConnT]):
             return connection
         finally:
             turn.over()
-            cluster.release(instance.id)
 
     async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
         started = self.world.now()

@@ -123,10 +123,12 @@ class Resolving(Generic[ConnT]):
         options = replace(self._request.options, failover_timeout=self._left())
         request = replace(self._request, options=options)
         try:
-            return (await connect(self.world, self.find, request, self.sources)).connection
+            placed = await connect(self.world, self.find, request, self.sources)
         except RoutingError as error:
             self.cause = error
             raise _Again(f"the writer could not be connected: {error}") from error
+        placed.waive()
+        return placed.connection
 
     async def _asked(self, connection: ConnT) -> Finding:
         """One message; the verdict counts if the barrier in it was acknowledged."""

@@ -192,6 +192,7 @@ class Placed(Generic[ConnT]):
         why: the selection or the route that led there; both tell their reasons.
         role: the instance's role when the connection was made.
         route: how the request was routed.
+        seat: where the connection is counted until `hold` or `waive` is called; one of them has to be.
     """
 
     connection: ConnT
@@ -201,3 +202,18 @@ class Placed(Generic[ConnT]):
     why: Selection | Route
     role: Role = Role.UNKNOWN
     route: Route | None = None
+    seat: tuple[Cluster, str] | None = None
+
+    def hold(self) -> None:
+        """Count the connection for its instance in the place of its seat, in one step: nobody sees one too few."""
+        if self.instance is None:
+            return
+        own = self.seat is not None and self.seat[0] is self.cluster
+        self.cluster.hold(self.instance, self.connection, seat=self.seat[1] if own and self.seat else None)
+        if not own:
+            self.waive()
+
+    def waive(self) -> None:
+        """Do not count the connection."""
+        if self.seat is not None:
+            self.seat[0].release(self.seat[1])

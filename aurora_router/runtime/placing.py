@@ -45,7 +45,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     connection.limits = Limits(options.hang_grace, options.ping_timeout)
     if placed.instance is None:
         return
-    placed.cluster.hold(placed.instance, connection)
+    placed.hold()
     if options.monitor and placed.route is not None:
         connection.guard = threading.RLock()
         connection.was_writer = placed.role is Role.WRITER

@@ -90,7 +90,7 @@ class WatchedProcess(SimulatedProcess):
         if placed.instance is not None and placed.route is not None:
             made.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
             made.was_writer = placed.role is Role.WRITER
-            placed.cluster.hold(placed.instance, made)
+            placed.hold()
             self._attend(placed.cluster, Access(call.request, placed.route, call.sources, call.params))
         return made
 

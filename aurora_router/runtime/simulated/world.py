@@ -117,8 +117,7 @@ class SimulatedProcess:
         call = read_call(conninfo, options)
         placed: Placed[SimulatedConnection] = await connect(self.world, self.home.find, call.request, call.sources)
         placed.connection.placed = placed
-        if placed.instance is not None:
-            placed.cluster.hold(placed.instance, placed.connection)
+        placed.hold()
         return placed.connection
 
     async def topology(self, conninfo: str, **options: Any) -> View:
