@@ -23,7 +23,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import processes, programs, settings
+from aurora_router_cluster import processes, programs, settings, sysv
 from aurora_router_cluster.errors import EngineError
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ class Engine:
             timeout: after so many seconds it is killed.
         """
         if self.process is None or not self.alive:
+            sysv.remove(self.data)
             return
         if self.frozen:
             self.thaw()
@@ -230,6 +231,7 @@ class Engine:
             processes.kill(self.process.pid)
         self.process.wait()
         self.frozen = False
+        sysv.remove(self.data)
 
     def freeze(self) -> None:
         """Stop every process of the instance: it holds its sockets and answers nothing, as a hung host."""

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from aurora_router_cluster import processes
+from aurora_router_cluster import processes, sysv
 from aurora_router_cluster.errors import ClusterRunningError, SupervisorError
 
 VARIABLE = "AURORA_ROUTER_STATE"
@@ -123,6 +123,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 def sweep(run: Path) -> None:
     """End every process of the instances below `run`, and delete it."""
     processes.sweep(run)
+    sysv.remove_below(run)
     shutil.rmtree(run, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import sysv
 from aurora_router_cluster.errors import ClusterError, EngineError, FailoverImpossibleError
 from aurora_router_cluster.roster import together
 from aurora_router_cluster.status import Failover
@@ -183,6 +184,7 @@ class Succession:
     async def seed(self, instance: Instance) -> None:
         """Build an instance from the volume and start it as a reader."""
         writer = self._roster.writer
+        sysv.remove(instance.engine.data)
         instance.engine.make_home()
         await self._roster.volume.seed(instance.where, writer.where if writer is not None else None)
         await self._roster.start(instance)
