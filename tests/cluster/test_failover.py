@@ -165,7 +165,7 @@ def test_without_a_reader_the_writer_is_restarted(start, eventually):
     with pytest.raises(errors.FailoverImpossibleError, match="none answers as a reader; add a reader"):
         cluster.failover()
     cluster.kill("demo-1")
-    eventually(lambda: cluster.instance("demo-1").pid not in {None, pid} and settled(cluster))
+    eventually(lambda: cluster.instance("demo-1").pid not in {None, pid} and settled(cluster) and cluster.writer)
     assert rows(cluster, "writer") == [1]
     assert cluster.status().epoch == {"direct": 1, "quorum": 2}[cluster.status().flavour]  # there it is a promotion
 

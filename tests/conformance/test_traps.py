@@ -1,4 +1,4 @@
-"""What drivers that wrap the driver get wrong: each thing holds here as on stock psycopg, for both kinds of engine."""
+"""What drivers that wrap the driver get wrong: each thing holds here as on stock psycopg (engines: the sync one)."""
 
 from __future__ import annotations
 
