@@ -111,7 +111,8 @@ def tests(session: nox.Session) -> None:
         else ["tests/cluster", "tests/commits", "tests/simulation"]
     )
     left_out = [f"--ignore={each}" for each in bounded]
-    session.run("pytest", "-n", "2", "-m", "not slow", *left_out, *_tool_arguments(session))
+    # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
+    session.run("pytest", "-n", "2", "-m", "not slow", "--reruns=1", "-raR", *left_out, *_tool_arguments(session))
 
 
 def _is_own(session: nox.Session) -> bool:
