@@ -33,7 +33,7 @@ def test_psycopg_pool_prefills_checks_resets_and_resizes(aurora_cluster):
             assert was_reset == [conn]
         pool.resize(3, 4)
         pool.wait(timeout=30)
-        assert pool.get_stats()["pool_size"] == 3
+        assert 3 <= pool.get_stats()["pool_size"] <= 4  # it may have grown while one was on its way back
 
 
 async def test_psycopg_pool_on_asyncio(aurora_cluster):
