@@ -150,6 +150,15 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("sqlalchemy", ["2.0", "2.1"])
+def compliance(session: nox.Session, sqlalchemy: str) -> None:
+    """SQLAlchemy's own dialect suite, ours beside the stock dialect; takes `--json FILE`, `--quick`."""
+    series = {"2.0": "SQLAlchemy[asyncio]>=2.0.16,<2.1", "2.1": "SQLAlchemy[asyncio]>=2.1,<2.2"}[sqlalchemy]
+    session.install(".[demo,pool]", series, "pytest")
+    session.run("python", "tests/compliance/run.py", *_tool_arguments(session))
+
+
+@nox.session
 def incumbent(session: nox.Session) -> None:
     """A client that we did not write (aws-advanced-python-wrapper) uses the reference cluster; takes `--json FILE`."""
     session.install(".[cluster]")
