@@ -89,7 +89,18 @@ def imports(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Branch coverage of the pure core (model, policy, flow): 95 % at least."""
     core = ["tests/model", "tests/policy", "tests/flow", "tests/runtime"]
-    chosen = ["-n", "2", "-q", "-m", "not cluster and not slow", "--cov=aurora_router", "--cov-branch", "--cov-report="]
+    chosen = [
+        "-n",
+        "2",
+        "-q",
+        "--reruns=1",
+        "-raR",
+        "-m",
+        "not cluster and not slow",
+        "--cov=aurora_router",
+        "--cov-branch",
+        "--cov-report=",
+    ]
     session.run(sys.executable, "-m", "pytest", *chosen, *core)
     session.run(
         sys.executable,
