@@ -84,13 +84,11 @@ def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     """Why a connection is not to be used any more; None: it may be. A connection of psycopg's own class always may."""
     if connection.closed:
         return "the connection was lost"
-    if not isinstance(connection, (Connection, AsyncConnection)) or connection.placement is None:
+    if not isinstance(connection, (Connection, AsyncConnection)) or connection.sound():
         return None
     placement = connection.placement
-    if not placement.current:
-        known = placement.view.instances.get(placement.instance or "")
-        now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
-        return f"the connection to {placement.instance} is stale: the instance {now}"
-    if connection.ended():
-        return f"{placement.instance or 'the server'} has ended the connection"
-    return None
+    if placement is None or placement.current:
+        return f"{placement.instance if placement and placement.instance else 'the server'} has ended the connection"
+    known = placement.view.instances.get(placement.instance or "")
+    now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
+    return f"the connection to {placement.instance} is stale: the instance {now}"

@@ -69,7 +69,7 @@ class Placement:
     @property
     def current(self) -> bool:
         """Whether the instance is still what it was when the connection was made. Costs no round trip."""
-        return self.instance is None or self.view.is_current(self.instance, self.generation)
+        return self.instance is None or self._cluster.view.is_current(self.instance, self.generation)
 
 
 _dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
@@ -89,8 +89,8 @@ class _Routed:
     listening = 0
     was_writer = False
     socket_id: SocketId | None = None
-    ended: Callable[[], bool] = bool
-    """Whether the server has ended the connection, as far as this host knows; no round trip."""
+    sound: Callable[[], bool] = staticmethod(lambda: True)
+    """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
     guard: AbstractContextManager[Any] = nullcontext()
     """Held by whoever closes the connection, or cuts it from another thread."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router.flow.connect import connect
@@ -18,9 +19,13 @@ from aurora_router.runtime.registry import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target
 
 __all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call"]
+
+LOOK_SECONDS = 0.02
+"""A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
 
 BlockingT = TypeVar("BlockingT", bound=blocking.HasPgconn)
 AwaitedT = TypeVar("AwaitedT", bound=eventloop.HasPgconn)
@@ -41,7 +46,7 @@ async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], cal
 def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     """Count a connection for its instance, and have the monitor look after it unless that was declined."""
     options = call.request.options
-    connection.ended = sockets.end_of(connection.pgconn.socket)
+    connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn.socket)
     connection.limits = Limits(options.hang_grace, options.ping_timeout)
     if placed.instance is None:
         return
@@ -52,3 +57,27 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
         connection.socket_id = sockets.identify(connection.pgconn.socket)
         access = Access(call.request, placed.route, call.sources, call.params)
         MONITOR.attend(placed.cluster, access, call.names)
+
+
+def soundness(cluster: Cluster, instance: str | None, generation: int, fd: int) -> Callable[[], bool]:
+    """A function that tells whether a connection may still be used, by what is known here.
+
+    One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not
+    ended the connection may be `LOOK_SECONDS` old.
+    """
+    ended, now = sockets.end_of(fd), time.monotonic
+    looked = now()
+
+    def sound() -> bool:
+        nonlocal looked
+        if instance is not None:
+            known = cluster.view.instances.get(instance)
+            if known is None or known.generation != generation:
+                return False
+        if now() - looked > LOOK_SECONDS:
+            if ended():
+                return False
+            looked = now()
+        return True
+
+    return sound
