@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import show
+from aurora_router_cluster import nodecli, show
 from aurora_router_cluster.client import LocalCluster
 from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.options import FLAVOURS
@@ -46,6 +46,7 @@ class ClusterCommand:
         restarting.add_argument("instance", help="its name")
         failing = add("failover", _failover, "make a reader the writer")
         failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
+        nodecli.configure(add)
         add("down", _down, "end a cluster, whoever started it")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -74,6 +75,9 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--detect", type=float, default=0.2, metavar="SECONDS", help="heartbeat interval (default: %(default)s)")
     add("--no-auto-failover", dest="auto", action="store_false", help="only watch; failover and restart on request")
     add("--tls", action="store_true", help="serve TLS, with certificates of a CA of the cluster's own")
+    add("--isolated", action="store_true", help="give each of the six storage nodes a process of its own")
+    add("--segment-size", type=nodecli.segment_size, metavar="SIZE",
+        help="stripe the volume over protection groups of this size, e.g. 64MiB (default: one group)")  # fmt: skip
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
         help="a server setting for all instances; may be repeated")  # fmt: skip
     add("--detach", action="store_true", help="return when it is ready, and leave it running until `cluster down`")
@@ -89,7 +93,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
-        "directory", "detect", "auto", "tls",
+        "directory", "detect", "auto", "tls", "isolated", "segment_size",
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "directory" in options:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from aurora_router_cluster import control, errors, home, names, settings, starting
 from aurora_router_cluster.errors import ClusterNotFoundError, SupervisorError, UnknownEndpointError
+from aurora_router_cluster.nodeclient import StorageNodes
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.status import ClusterStatus, Failover, InstanceStatus
 
@@ -39,6 +40,7 @@ class LocalCluster:
         self._home = place
         self._process = process
         self._first = self.status()
+        self.nodes = StorageNodes(self._ask)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -54,7 +56,7 @@ class LocalCluster:
             detach: let it outlive this process.
             timeout: give up after so many seconds.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
-                dns_ttl, dns_delay, directory, detect, auto, tls, settings.
+                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size, settings.
 
         Raises:
             ClusterRunningError: one of that name runs.

@@ -90,6 +90,9 @@ class DirectVolume:
         """What the writer has flushed."""
         return None
 
+    async def look(self) -> None:
+        """What `status` tells is always fresh."""
+
     def status(self) -> dict[str, Any]:
         """Nothing to tell but the kind."""
         return {"flavour": self.flavour}

@@ -9,6 +9,7 @@ from typing import Any
 from aurora_router_cluster.errors import RequestError
 
 FLAVOURS = ("direct", "quorum")
+LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class ClusterOptions:
         detect: seconds between two heartbeats of the control plane.
         auto: whether the control plane fails over and restarts by itself.
         tls: serve TLS with certificates of a CA of the cluster's own.
+        isolated: give each of the six storage nodes a process of its own (``quorum`` only).
+        segment_size: bytes of a protection group, at least 1 MiB: the volume is striped over groups of that size
+            (Aurora: 10 GB); None: it is one group (``quorum`` only).
         settings: server settings for all instances, name -> value.
         owner: process id that the cluster ends with; None: it stays until told.
     """
@@ -52,6 +56,8 @@ class ClusterOptions:
     detect: float = 0.2
     auto: bool = True
     tls: bool = False
+    isolated: bool = False
+    segment_size: int | None = None
     settings: dict[str, str] = field(default_factory=dict)
     owner: int | None = None
 
@@ -62,6 +68,10 @@ class ClusterOptions:
             raise RequestError(f"detect={self.detect:g}: a heartbeat interval is 0.02 to 60 seconds")
         if self.dns_ttl < 0 or self.dns_delay < 0:
             raise RequestError("dns_ttl and dns_delay cannot be negative")
+        if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):
+            raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
+        if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:
+            raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
         for port in (self.port, self.dns_port):
             if port is not None and not 0 <= port <= 65535:
                 raise RequestError(f"{port} is not a port number (0 to 65535)")

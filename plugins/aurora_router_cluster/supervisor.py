@@ -26,8 +26,9 @@ from aurora_router_cluster.control import ControlServer
 from aurora_router_cluster.controlplane import ControlPlane
 from aurora_router_cluster.direct import DirectVolume
 from aurora_router_cluster.directory import Directory
-from aurora_router_cluster.errors import ClusterError, RequestError
+from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
+from aurora_router_cluster.nodecommands import NodeCommands
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.status import ClusterStatus, InstanceStatus
@@ -63,7 +64,7 @@ class Supervisor:
         self.template = template.ensure(found, account)
         self.roster = Roster(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
-            volume=make_volume(options.flavour, found, account, run),
+            volume=make_volume(options, found, account, run),
             binaries=found,
             account=account,
             run=run,
@@ -115,11 +116,13 @@ class Supervisor:
             "create_custom_endpoint": self.create_custom_endpoint,
             "delete_custom_endpoint": self.delete_custom_endpoint,
             "add_cname": self.add_cname,
+            **NodeCommands(self.roster).commands(),
         }
 
     async def status(self) -> dict[str, Any]:
         """`ClusterStatus` as a dict."""
         roster = self.roster
+        await roster.volume.look()
         port = roster.writer.address.port if roster.writer is not None else roster.allocator.port
         return ClusterStatus(
             name=roster.names.cluster,
@@ -198,19 +201,13 @@ class Supervisor:
         self.directory.add_cname(name, target)
 
 
-def make_volume(flavour: str, found: Binaries, account: Account, run: Path) -> Volume:
-    """Make the volume of a flavour; its files go below `run`.
-
-    Raises:
-        RequestError: it does not exist.
-    """
-    if flavour == "direct":
+def make_volume(options: ClusterOptions, found: Binaries, account: Account, run: Path) -> Volume:
+    """Make the volume that the options ask for; its files go below `run`."""
+    if options.flavour == "direct":
         return DirectVolume(found, account)
-    if flavour == "quorum":
-        from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
+    from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
-        return QuorumVolume(found, account, run / "storage")
-    raise RequestError(f"unknown flavour {flavour!r}; there are 'direct' and 'quorum'")
+    return QuorumVolume(found, account, run / "storage", isolated=options.isolated, group_bytes=options.segment_size)
 
 
 async def serve(options: ClusterOptions, home: Home, run: Path) -> None:

@@ -112,6 +112,10 @@ class Volume(Protocol):
         """Byte position up to which the log is durable; None: what the writer has flushed is durable."""
         ...
 
+    async def look(self) -> None:
+        """Make what `status` tells fresh, where that takes asking."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """What ``status --json`` shows under ``volume``."""
         ...

@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--aurora-flavour", choices=FLAVOURS, default=None, help="storage under the clusters (default: the package's)"
     )
+    group.addoption(
+        "--aurora-isolated", action="store_true", default=None, help="storage nodes in processes of their own"
+    )
     group.addoption("--aurora-postgres", default=None, metavar="PATH", help="directory of PostgreSQL's server binaries")
 
 
@@ -51,6 +54,7 @@ def _defaults(config: pytest.Config) -> dict[str, Any]:
     chosen = {
         "readers": config.getoption("--aurora-readers"),
         "flavour": config.getoption("--aurora-flavour"),
+        "isolated": config.getoption("--aurora-isolated"),
         "postgres": config.getoption("--aurora-postgres"),
     }
     return {name: value for name, value in chosen.items() if value is not None}

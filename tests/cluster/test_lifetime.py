@@ -53,10 +53,14 @@ def test_an_error_inside_the_block_ends_it_too():
 @pytest.mark.skipif(sys.platform != "linux", reason="leftovers are found by /proc")
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 def test_a_killed_supervisor_is_cleaned_up_after(frozen, eventually):
-    cluster = LocalCluster.start(readers=1)
+    cluster = LocalCluster.start(readers=1, isolated=True)
     run, key = run_of(cluster), cluster.key
+    nodes = [node["pid"] for node in cluster.nodes]
+    assert len(set(nodes)) == 6
+    assert set(nodes) <= set(leftovers(run))
     if frozen:
         cluster.freeze("demo-1")
+        os.kill(nodes[0], signal.SIGSTOP)
     os.kill(cluster.status().supervisor, signal.SIGKILL)
     eventually(lambda: gone(run, key))
     with pytest.raises(errors.ClusterNotFoundError):

@@ -20,11 +20,18 @@ def test_there_and_back():
         ("dns_delay", -0.5, "cannot be negative"),
         ("port", 70000, "70000 is not a port"),
         ("dns_port", -1, "-1 is not a port"),
+        ("segment_size", 4096, "segment_size=4096: a segment is at least 1048576"),
     ],
 )
 def test_values_out_of_range_are_refused(option, value, complaint):
     with pytest.raises(RequestError, match=complaint):
         ClusterOptions("demo", "demo", **{option: value})
+
+
+@pytest.mark.parametrize("option", [{"isolated": True}, {"segment_size": 1 << 20}])
+def test_what_the_quorum_storage_has_the_direct_flavour_has_not(option):
+    with pytest.raises(RequestError, match="options of flavour 'quorum', not of 'direct'"):
+        ClusterOptions("demo", "demo", flavour="direct", **option)
 
 
 def test_an_unknown_option_is_named():

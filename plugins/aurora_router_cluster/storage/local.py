@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
+from aurora_router_cluster.storage.disk.errors import LogFailedError
 from aurora_router_cluster.storage.journal import DiskJournal
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.scrubbing import scrub
@@ -48,15 +50,22 @@ class LocalNode:
         """Whether it runs."""
         return self._node is not None
 
-    def start(self) -> None:
+    @property
+    def lost(self) -> bool:
+        """It ends with this process, and never alone."""
+        return False
+
+    async def start(self) -> None:
         """Bring it up: its state is what its journal says.
 
         Raises:
-            LogFailedError: the journal cannot be opened.
-            CorruptLog: the journal does not tell what was promised.
+            NodeUnavailable: the journal cannot be opened, or does not tell what was promised.
         """
         if self._node is None:
-            self._node = StorageNode(self._number, DiskJournal(self.directory, sync=self._sync))
+            try:
+                self._node = StorageNode(self._number, DiskJournal(self.directory, sync=self._sync))
+            except (LogFailedError, CorruptLog) as error:
+                raise NodeUnavailable(f"node {self._number} in {self.zone} did not start: {error}") from error
 
     async def stop(self) -> None:
         """Take it down."""
@@ -68,6 +77,9 @@ class LocalNode:
     async def scrub(self, peers: Mapping[int, NodeHandle]) -> ScrubReport:
         """Check its disk and refill from `peers` what is damaged; see `scrubbing.scrub`."""
         return await scrub(self._running(), self, peers)
+
+    async def look(self) -> None:
+        """What `describe` tells is always fresh."""
 
     @property
     def size(self) -> int:
@@ -82,6 +94,7 @@ class LocalNode:
     def describe(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         about: dict[str, Any] = {"node": self._number, "zone": self.zone, "up": self.up}
+        about |= {"pid": os.getpid() if self.up else None, "address": None}
         if self._node is not None and self._node.replica.metadata is not None:
             state = self._node.replica.state()
             about["epoch"] = state.promised

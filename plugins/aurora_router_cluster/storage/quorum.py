@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names, template
-from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import read_base
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -24,14 +24,14 @@ from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.gc import Base, floor, needed
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
-from aurora_router_cluster.storage.core.quorum import SLOTS, Membership
+from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.disk.identity import new_system_identifier, set_system_identifier
 from aurora_router_cluster.storage.driver import Driver
-from aurora_router_cluster.storage.local import LocalNode
+from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
-from aurora_router_cluster.storage.replacement import replace_node
+from aurora_router_cluster.storage.renewal import renew, renew_zone
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
 from aurora_router_cluster.storage.wire.errors import WireError
 from aurora_router_cluster.storage.wire.handshake import Login
@@ -63,6 +63,7 @@ class QuorumVolume:
         zones: three availability zones, two nodes in each.
         sync: whether the nodes' disks are synced.
         group_bytes: size of a protection group; None: the volume is one group.
+        isolated: give each storage node a process of its own.
     """
 
     flavour = "quorum"
@@ -77,18 +78,15 @@ class QuorumVolume:
         zones: tuple[str, ...] = names.ZONES,
         sync: bool = True,
         group_bytes: int | None = None,
+        isolated: bool = False,
     ) -> None:
         self._binaries = binaries
-        self._sync = sync
         self._group_bytes = group_bytes
         self._account = account
         self._directory = directory
         self._secret = secrets.token_urlsafe(24)
         self._identifier = new_system_identifier()
-        self.nodes = {
-            number: LocalNode(number, zones[number * len(zones) // SLOTS], directory / f"node-{number}", sync=sync)
-            for number in range(SLOTS)
-        }
+        self.nodes = Fleet(directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync)
         self._framing = PostgresFraming(0)
         self._current: Attachment | None = None
         self._retired: list[Attachment] = []
@@ -115,8 +113,7 @@ class QuorumVolume:
         self._bases = [Base(start, start, time.time())]
         self._framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
         charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))
-        for node in self.nodes.values():
-            node.start()
+        await self.nodes.start()
         states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
         self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
         self._begin(Opened(1, charter, tuple(states)))
@@ -278,52 +275,34 @@ class QuorumVolume:
         """The VDL, in bytes."""
         return self._log.durable_lsn if self._log is not None else None
 
+    def _node_is_up(self, number: int) -> None:
+        """A storage node can be reached (again); it is filled by its peers."""
+        if self._current is not None:
+            self._current.driver.node_up(number)
+
     async def node_down(self, number: int) -> None:
-        """Take one storage node down."""
-        await self.nodes[number].stop()
+        """Take one storage node down, as the loss of its machine; see `Fleet.down`."""
+        await self.nodes.down(number)
 
     async def node_up(self, number: int) -> None:
-        """Bring a storage node up again; it is filled by its peers."""
-        self.nodes[number].start()
-        self._opened()[0].driver.node_up(number)
+        """Bring a storage node up again; it is filled by its peers; see `Fleet.up`."""
+        await self.nodes.up(number)
 
     async def scrub(self) -> list[ScrubReport]:
         """Check the disks of all nodes that run, and refill what is damaged from their peers."""
         return [await node.scrub(self.nodes) for node in self.nodes.values() if node.up]
 
     async def replace_node(self, old: int) -> int:
-        """Put a new, empty node in the place of `old`, dead or alive, while the log goes on; returns its number.
+        """Put a new node in the place of a member while the log goes on; see `renewal.renew`."""
+        return await renew(self._opened()[0].driver, self.nodes, old)
 
-        Raises:
-            RequestError: there is no such member, or it is being replaced already.
-            EngineError: too few nodes, or the newcomer could not be filled; the old one stays a member.
-        """
-        current, _ = self._opened()
-        members = current.driver.charter.membership.members
-        if old not in members:
-            raise RequestError(f"node {old} is not a member; members are {', '.join(map(str, sorted(members)))}")
-        new = max(self.nodes) + 1
-        newcomer = LocalNode(new, self.nodes[old].zone, self._directory / f"node-{new}", sync=self._sync)
-        newcomer.start()
-        self.nodes[new] = newcomer
-        try:
-            await newcomer.format(current.driver.charter)
-            await replace_node(current.driver, old, new)
-        except ValueError as error:
-            await self._forget(new)
-            raise RequestError(str(error)) from error
-        except StorageError as error:
-            if new not in current.driver.charter.membership.members:
-                await self._forget(new)
-            raise EngineError(f"node {old} could not be replaced: {error}") from error
-        await self._forget(old)
-        return new
+    async def replace_zone(self, zone: str) -> dict[int, int]:
+        """Put new nodes in the places of a zone's while the log goes on; see `renewal.renew_zone`."""
+        return await renew_zone(self._opened()[0].driver, self.nodes, zone)
 
-    async def _forget(self, number: int) -> None:
-        """Take a node that is no member down for good, and delete its files."""
-        node = self.nodes.pop(number)
-        await node.stop()
-        shutil.rmtree(node.directory, ignore_errors=True)
+    async def look(self) -> None:
+        """Make what `status` tells of the nodes fresh."""
+        await self.nodes.look()
 
     def status(self) -> dict[str, Any]:
         """Epoch, positions, the six copies, the readers of the log, the timelines."""
@@ -356,5 +335,4 @@ class QuorumVolume:
         for attachment in [*self._retired, *([self._current] if self._current else [])]:
             await attachment.close()
         self._retired, self._current = [], None
-        for node in self.nodes.values():
-            await node.stop()
+        await self.nodes.close()

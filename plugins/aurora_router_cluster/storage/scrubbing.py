@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.healing import catch_up
@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router_cluster.storage.core.scrub import Loss
-    from aurora_router_cluster.storage.node import StorageNode
     from aurora_router_cluster.storage.ports import NodeHandle
+
+
+class Examined(Protocol):
+    """What a scrub needs of a node's disk."""
+
+    async def find_damage(self) -> tuple[int, list[Loss]]:
+        """Read the whole journal again; see `node.StorageNode.find_damage`."""
+        ...
+
+    async def rewrite_metadata(self) -> None:
+        """Write the metadata anew."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +44,11 @@ class ScrubReport:
     lost: tuple[Loss, ...]
 
 
-async def scrub(node: StorageNode, handle: NodeHandle, peers: Mapping[int, NodeHandle]) -> ScrubReport:
+async def scrub(node: Examined, handle: NodeHandle, peers: Mapping[int, NodeHandle]) -> ScrubReport:
     """Check every frame of a node's journal against its checksum; what is damaged is a hole, and peers fill holes.
 
     Args:
-        node: the node.
+        node: the node's disk.
         handle: how it is reached.
         peers: all nodes, by number.
 
@@ -48,9 +59,9 @@ async def scrub(node: StorageNode, handle: NodeHandle, peers: Mapping[int, NodeH
     damaged, losses = await node.find_damage()
     if damaged:
         await node.rewrite_metadata()
-    others = [peer for peer in peers.values() if peer.node != node.node]
+    others = [peer for peer in peers.values() if peer.node != handle.node]
     states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
     state = await catch_up(handle, await handle.state(), peers, states.values())
     lost = tuple(loss for loss in losses if state.scl(loss.group) < loss.span.end)
     refilled = sum(loss.span.end - loss.span.start for loss in losses if loss not in lost)
-    return ScrubReport(node.node, damaged, refilled, lost)
+    return ScrubReport(handle.node, damaged, refilled, lost)

@@ -1,0 +1,81 @@
+"""``aurora-router cluster node-down|node-up|replace-node|replace-zone|scrub``: the storage nodes, told what to do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aurora_router_cluster import show
+from aurora_router_cluster.client import LocalCluster
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+
+class Add(Protocol):
+    """Adds a sub-command with what all of them have, and returns its parser."""
+
+    def __call__(self, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        """See `cli.ClusterCommand.configure`."""
+        ...
+
+
+def configure(add: Add) -> None:
+    """Add the sub-commands."""
+    for name, run, text in (
+        ("node-down", _down, "take a storage node down, as the loss of its machine"),
+        ("node-up", _up, "bring a storage node up again; its peers fill in what it missed"),
+        ("replace-node", _replace, "put a new storage node in the place of one, dead or alive, under load"),
+    ):
+        add(name, run, text).add_argument("node", type=int, help="its number")
+    zone = add("replace-zone", _replace_zone, "put new storage nodes in the places of all of a zone's, under load")
+    zone.add_argument("zone", help="availability zone, e.g. eu-test-1a")
+    add("scrub", _scrub, "read the storage nodes' disks and refill from their peers what is damaged")
+
+
+def segment_size(text: str) -> int:
+    """A size like ``64MiB``, ``10GiB`` or plain bytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for suffix, factor in (("KIB", 1 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30)):
+        if text.upper().endswith(suffix):
+            return int(text[: -len(suffix)]) * factor
+    return int(text)
+
+
+def _tell(args: argparse.Namespace, text: str, facts: Any) -> None:
+    show.line(json.dumps(facts, indent=2) if args.json else text)
+
+
+def _down(args: argparse.Namespace) -> None:
+    LocalCluster.attach(args.name).nodes.down(args.node)
+    _tell(args, f"storage node {args.node} is down", {"down": args.node})
+
+
+def _up(args: argparse.Namespace) -> None:
+    LocalCluster.attach(args.name).nodes.up(args.node)
+    _tell(args, f"storage node {args.node} is up", {"up": args.node})
+
+
+def _replace(args: argparse.Namespace) -> None:
+    new = LocalCluster.attach(args.name).nodes.replace(args.node)
+    _tell(args, f"storage node {new} has taken the place of {args.node}", {"old": args.node, "new": new})
+
+
+def _replace_zone(args: argparse.Namespace) -> None:
+    pairs = LocalCluster.attach(args.name).nodes.replace_zone(args.zone)
+    told = ", ".join(f"{new} for {old}" for old, new in pairs.items())
+    _tell(args, f"new storage nodes in {args.zone}: {told}", [{"old": old, "new": new} for old, new in pairs.items()])
+
+
+def _scrub(args: argparse.Namespace) -> None:
+    reports = LocalCluster.attach(args.name).nodes.scrub()
+    lines = [
+        f"node {each.node}: {each.damaged} damaged, {each.refilled} bytes refilled, {each.lost} pieces lost"
+        for each in reports
+    ]
+    _tell(args, "\n".join(lines), [asdict(each) for each in reports])

@@ -1,0 +1,126 @@
+"""The storage nodes of one volume: six to begin with, two in each of three zones, and those that replace them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.errors import EngineError, RequestError
+from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.core.quorum import SLOTS
+from aurora_router_cluster.storage.local import LocalNode
+from aurora_router_cluster.storage.members import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class Fleet(dict[int, Member]):
+    """Number -> node.
+
+    Args:
+        directory: of the nodes' directories.
+        zones: three availability zones.
+        secret: what the nodes of this cluster know each other by.
+        up_again: called with the number of a node that can be reached again.
+        isolated: give each node a process of its own; else all run in this one.
+        sync: whether the nodes' disks are synced.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        zones: tuple[str, ...],
+        secret: str,
+        up_again: Callable[[int], None],
+        *,
+        isolated: bool = False,
+        sync: bool = True,
+    ) -> None:
+        super().__init__()
+        self._directory, self._secret, self._up_again = directory, secret, up_again
+        self.isolated, self._sync = isolated, sync
+        for number in range(SLOTS):
+            self.make(number, zones[number * len(zones) // SLOTS])
+
+    def make(self, number: int, zone: str) -> Member:
+        """Enter a node that does not run yet."""
+        directory = self._directory / f"node-{number}"
+        if self.isolated:
+            from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - who does not need it
+
+            node: Member = IsolatedNode(number, zone, directory, self._secret, sync=self._sync, up_again=self._up_again)
+        else:
+            node = LocalNode(number, zone, directory, sync=self._sync)
+        self[number] = node
+        return node
+
+    def known(self, number: int) -> Member:
+        """The node of a number.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if number not in self:
+            raise RequestError(f"there is no storage node {number}; there are {', '.join(map(str, sorted(self)))}")
+        return self[number]
+
+    async def start(self) -> None:
+        """Bring all up.
+
+        Raises:
+            NodeUnavailable: one cannot run.
+        """
+        results = await asyncio.gather(*(node.start() for node in self.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def down(self, number: int) -> None:
+        """Take one down, as the loss of its machine.
+
+        Raises:
+            RequestError: there is none of that number.
+        """
+        await self.known(number).stop()
+
+    async def up(self, number: int) -> None:
+        """Bring one up over the files that it has.
+
+        Raises:
+            RequestError: there is none of that number.
+            EngineError: it cannot run.
+        """
+        try:
+            await self.known(number).start()
+        except NodeUnavailable as error:
+            raise EngineError(f"{error}; replace it by a new one: cluster replace-node {number}") from error
+        self._up_again(number)
+
+    async def revive(self) -> None:
+        """Bring those up again whose process ended without being told to."""
+        for node in [node for node in self.values() if node.lost]:
+            log.warning("storage node %d was lost; it is started again", node.node)
+            try:
+                await node.start()
+            except NodeUnavailable as error:
+                log.warning("%s", error)
+
+    async def look(self) -> None:
+        """Make what the nodes tell of themselves fresh."""
+        await asyncio.gather(*(node.look() for node in self.values()))
+
+    async def forget(self, number: int) -> None:
+        """Take a node that is no member down for good, and delete its files."""
+        node = self.pop(number)
+        await node.stop()
+        await asyncio.to_thread(shutil.rmtree, node.directory, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Take all down."""
+        await asyncio.gather(*(node.stop() for node in self.values()))

@@ -1,0 +1,77 @@
+"""What a volume needs of its nodes besides the node protocol: to start and stop them, and to look at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aurora_router_cluster.storage.ports import NodeHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.scrubbing import ScrubReport
+
+
+class Member(NodeHandle, Protocol):
+    """A node that this cluster runs: `local.LocalNode`, or `isolated.IsolatedNode` in a process of its own.
+
+    Attributes:
+        zone: availability zone.
+        directory: of its files.
+    """
+
+    zone: str
+    directory: Path
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether it ended without being told to."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files on disk."""
+        ...
+
+    async def start(self) -> None:
+        """Bring it up over the files that are there.
+
+        Raises:
+            NodeUnavailable: it cannot run; the message says why.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Take it down, without a last word."""
+        ...
+
+    async def format(self, charter: Charter, /) -> NodeState:
+        """Make the empty node a member.
+
+        Raises:
+            Refused: it is one already.
+        """
+        ...
+
+    async def scrub(self, peers: Mapping[int, NodeHandle], /) -> ScrubReport:
+        """Check its disk and refill from `peers` what is damaged."""
+        ...
+
+    async def look(self) -> None:
+        """Make what `describe` tells fresh."""
+        ...
+
+    def groups(self) -> dict[int, int]:
+        """Protection group -> SCL, in bytes."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What ``status`` shows of it."""
+        ...

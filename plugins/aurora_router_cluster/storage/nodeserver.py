@@ -1,0 +1,98 @@
+"""The process of one storage node.
+
+Run as ``python -m aurora_router_cluster.storage.nodeserver --node 3 --directory DIR --listen HOST:PORT``; the cluster's
+secret is the first line of standard input, so that no list of processes shows it. It ends with SIGTERM or SIGINT, and
+with ``--parent PID`` when that process ends. It works in its directory, by which a keeper finds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from aurora_router_cluster.launcher import die_with_parent
+from aurora_router_cluster.storage.core.errors import StorageError
+from aurora_router_cluster.storage.disk.errors import LogFailedError
+from aurora_router_cluster.storage.journal import DiskJournal
+from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.remote.server import NodeServer
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="nodeserver", description="One storage node; its secret comes on stdin.")
+    made.add_argument("--node", type=int, required=True, help="its number")
+    made.add_argument("--directory", type=Path, required=True, help="of its journal; made if missing")
+    where = made.add_mutually_exclusive_group(required=True)
+    where.add_argument("--listen", type=address, metavar="HOST:PORT", help="where callers connect")
+    where.add_argument("--listen-fd", type=int, metavar="FD", help="a bound socket that was inherited")
+    made.add_argument("--parent", type=int, metavar="PID", help="end with this process, our parent")
+    made.add_argument("--no-sync", dest="sync", action="store_false", help="do not sync the disk")
+    return made
+
+
+def address(text: str) -> tuple[str, int]:
+    """``host:port`` as a pair.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(text)
+    return host.strip("[]"), int(port)
+
+
+def bound(args: argparse.Namespace) -> socket.socket:
+    """The socket to serve on."""
+    if args.listen_fd is not None:
+        return socket.socket(fileno=args.listen_fd)
+    host, port = args.listen
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+async def serve(args: argparse.Namespace, secret: str) -> None:
+    """Serve the node until a signal says that it is enough."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    node = StorageNode(args.node, DiskJournal(args.directory, sync=args.sync))
+    server = NodeServer(node, secret)
+    try:
+        await server.listen(bound(args))
+        await ended.wait()
+    finally:
+        await server.close()
+        await node.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Run a node; 0: it was told to end, 1: it could not go on, and said why on standard error."""
+    args = parser().parse_args(arguments)
+    if args.parent is not None:
+        die_with_parent(args.parent)
+    secret = sys.stdin.readline().rstrip("\n")
+    if not secret:
+        sys.stderr.write("nodeserver: the first line of standard input has to be the cluster's secret\n")
+        return 1
+    args.directory = args.directory.absolute()
+    args.directory.mkdir(parents=True, exist_ok=True)
+    os.chdir(args.directory)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(serve(args, secret))
+    except (StorageError, LogFailedError, OSError) as error:
+        sys.stderr.write(f"nodeserver: node {args.node} cannot run: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Storage nodes in processes of their own, here or on other hosts."""
