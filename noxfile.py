@@ -18,7 +18,7 @@ import nox
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "docs", "noxfile.py"]
 
-nox.options.sessions = ["interpreters", "lint", "types", "imports", "coverage", "tests", "build"]
+nox.options.sessions = ["interpreters", "lint", "types", "imports", "tests", "build"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
@@ -45,6 +45,8 @@ _offer_pyenv()
 
 
 OURS = {"--require-all", "--whole"}
+OWN_PYTHON_ONLY = ["tests/cluster", "tests/commits", "tests/simulation"]
+"""The reference cluster is a program of its own: what tests it is run on one Python, unless `--whole`."""
 
 
 def _tool_arguments(session: nox.Session) -> list[str]:
@@ -85,45 +87,23 @@ def imports(session: nox.Session) -> None:
     session.run(str(Path(sys.executable).with_name("lint-imports")))
 
 
-@nox.session(venv_backend="none")
-def coverage(session: nox.Session) -> None:
-    """Branch coverage of the pure core (model, policy, flow): 95 % at least."""
-    core = ["tests/model", "tests/policy", "tests/flow", "tests/runtime"]
-    chosen = [
-        "-n",
-        "2",
-        "-q",
-        "--reruns=1",
-        "-raR",
-        "-m",
-        "not cluster and not slow",
-        "--cov=aurora_router",
-        "--cov-branch",
-        "--cov-report=",
-    ]
-    session.run(sys.executable, "-m", "pytest", *chosen, *core)
-    session.run(
-        sys.executable,
-        "-m",
-        "coverage",
-        "report",
-        "--include=aurora_router/model/*,aurora_router/policy/*,aurora_router/flow/*",
-        "--fail-under=95",
-    )
-
-
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All tests but the slow ones: everything on nox's own Python, all that depends on Python on the others."""
+    """All tests but the slow ones: everything on nox's own Python, all that depends on Python on the others.
+
+    On nox's own Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
+    """
     session.install(".[test]")
-    bounded = (
-        []
-        if _is_own(session) or "--whole" in session.posargs
-        else ["tests/cluster", "tests/commits", "tests/simulation"]
-    )
-    left_out = [f"--ignore={each}" for each in bounded]
+    chosen = _tool_arguments(session)
+    whole = _is_own(session) or "--whole" in session.posargs
+    bounded = [] if whole else ["--hypothesis-profile=few", *(f"--ignore={each}" for each in OWN_PYTHON_ONLY)]
+    measured = _is_own(session) and not chosen
+    measure = ["--cov=aurora_router", "--cov-branch", "--cov-report="] if measured else []
     # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
-    session.run("pytest", "-n", "2", "-m", "not slow", "--reruns=1", "-raR", *left_out, *_tool_arguments(session))
+    session.run("pytest", "-n", "2", "-m", "not slow", "--reruns=1", "-raR", *bounded, *measure, *chosen)
+    if measured:
+        core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
+        session.run("coverage", "report", f"--include={core}", "--fail-under=95")
 
 
 def _is_own(session: nox.Session) -> bool:
