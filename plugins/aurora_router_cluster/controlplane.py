@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names as naming
 from aurora_router_cluster.errors import (
+    FailoverImpossibleError,
     NameTakenError,
     RequestError,
     TooManyReadersError,
@@ -16,6 +17,7 @@ from aurora_router_cluster.roster import DEFAULT_TIER, together
 from aurora_router_cluster.succession import Succession, was_writer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from aurora_router_cluster.instance import Instance
@@ -188,6 +190,33 @@ class ControlPlane:
             done = await self._succession.failover(target)
         self._heartbeat.expect(done.former)
         return done
+
+    async def after_repair(self, repair: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Repair the volume, and give it a writer: the former one may hold commits that nobody has acknowledged.
+
+        Args:
+            repair: forms a membership anew; see `storage.reforming`.
+
+        Returns:
+            What it returned, and under ``failover`` what the failover did; None: the writer was built anew in its
+            place, because there was no reader.
+        """
+        roster = self.roster
+        async with roster.lock:
+            facts = await repair()
+            former = roster.writer
+            if former is not None:
+                former.engine.kill()
+            try:
+                done = (await self._succession.failover(None)).as_dict()
+            except FailoverImpossibleError:
+                if former is None:
+                    raise
+                await self._succession.come_back(former)
+                done = None
+        if done is not None:
+            self._heartbeat.expect(done["former"])
+        return {**facts, "failover": done}
 
     async def close(self) -> None:
         """End all instances and delete their files."""

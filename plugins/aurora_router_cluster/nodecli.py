@@ -1,4 +1,4 @@
-"""``aurora-router cluster node-down|node-up|replace-node|replace-zone|scrub``: the storage nodes, told what to do."""
+"""``aurora-router cluster node-down|node-up|replace-node|replace-zone|scrub|repair``: the storage nodes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def configure(add: Add) -> None:
     zone = add("replace-zone", _replace_zone, "put new storage nodes in the places of all of a zone's, under load")
     zone.add_argument("zone", help="availability zone, e.g. eu-test-1a")
     add("scrub", _scrub, "read the storage nodes' disks and refill from their peers what is damaged")
+    text = "with three of six storage nodes gone for good, form a new membership from the others"
+    add("repair", _repair, text).add_argument("--force", action="store_true", help="give the lost nodes up")
 
 
 def segment_size(text: str) -> int:
@@ -79,3 +81,11 @@ def _scrub(args: argparse.Namespace) -> None:
         for each in reports
     ]
     _tell(args, "\n".join(lines), [asdict(each) for each in reports])
+
+
+def _repair(args: argparse.Namespace) -> None:
+    done = LocalCluster.attach(args.name).nodes.repair(force=args.force)
+    told = ", ".join(f"{new} for {old}" for old, new in done.replaced.items())
+    left = ", ".join(map(str, done.survivors))
+    writer = done.failover.writer if done.failover is not None else "the former one, built anew"
+    _tell(args, f"a new membership of {left} and new storage nodes ({told}); the writer is {writer}", asdict(done))

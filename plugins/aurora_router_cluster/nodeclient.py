@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aurora_router_cluster.status import Failover
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,6 +34,21 @@ class Scrub:
     damaged: int
     refilled: int
     lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        survivors: the nodes from which the new membership was formed.
+        replaced: node that was given up -> the new one in its place.
+        failover: the failover that followed; None: there was no reader, and the writer was built anew in its place.
+    """
+
+    survivors: tuple[int, ...]
+    replaced: dict[int, int]
+    failover: Failover | None
 
 
 class StorageNodes:
@@ -80,3 +97,20 @@ class StorageNodes:
         return [
             Scrub(each["node"], each["damaged"], each["refilled"], len(each["lost"])) for each in self._ask("scrub")
         ]
+
+    def repair(self, *, force: bool = False) -> Repair:
+        """With only three of the six nodes left, form a new membership from them, and fail over.
+
+        Nothing that was acknowledged is lost. The nodes that do not answer are given up for good: do this only when
+        they are gone, for if one of them is alive elsewhere there are two volumes afterwards.
+
+        Args:
+            force: do it; without it only the error says what would be done.
+
+        Raises:
+            RequestError: a write quorum answers, so that nothing has to be given up; or `force` is missing.
+            FailoverImpossibleError: fewer than three nodes are left, or one failed meanwhile.
+        """
+        done = self._ask("repair", force=force)
+        failover = Failover(**done["failover"]) if done["failover"] is not None else None
+        return Repair(tuple(done["survivors"]), {old: new for old, new in done["replaced"]}, failover)  # noqa: C416  # as above

@@ -10,7 +10,7 @@ from aurora_router_cluster.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aurora_router_cluster.roster import Roster
+    from aurora_router_cluster.controlplane import ControlPlane
     from aurora_router_cluster.storage.quorum import QuorumVolume
 
 
@@ -18,11 +18,11 @@ class NodeCommands:
     """Requests to the storage nodes of one cluster.
 
     Args:
-        roster: the cluster; its volume has the nodes.
+        plane: the cluster's control plane; the volume has the nodes.
     """
 
-    def __init__(self, roster: Roster) -> None:
-        self._roster = roster
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
 
     def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
         """Name of a request -> what does it."""
@@ -32,10 +32,11 @@ class NodeCommands:
             "replace_node": self.replace_node,
             "replace_zone": self.replace_zone,
             "scrub": self.scrub,
+            "repair": self.repair,
         }
 
     def _volume(self) -> QuorumVolume:
-        volume = self._roster.volume
+        volume = self._plane.roster.volume
         if volume.flavour != "quorum":
             raise RequestError(
                 f"this cluster has no storage nodes: its flavour is {volume.flavour!r}; start one with flavour 'quorum'"
@@ -61,3 +62,8 @@ class NodeCommands:
     async def scrub(self) -> list[dict[str, Any]]:
         """Read the disks of all nodes that run, and refill from their peers what is damaged."""
         return [asdict(report) for report in await self._volume().scrub()]
+
+    async def repair(self, *, force: bool = False) -> dict[str, Any]:
+        """Form a new membership from three survivors, and fail over; see `storage.reforming`."""
+        volume = self._volume()
+        return await self._plane.after_repair(lambda: volume.repair(force=force))

@@ -116,7 +116,7 @@ class Supervisor:
             "create_custom_endpoint": self.create_custom_endpoint,
             "delete_custom_endpoint": self.delete_custom_endpoint,
             "add_cname": self.add_cname,
-            **NodeCommands(self.roster).commands(),
+            **NodeCommands(self.plane).commands(),
         }
 
     async def status(self) -> dict[str, Any]:

@@ -71,3 +71,25 @@ def test_the_direct_flavour_has_no_nodes():
 @pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("64MiB", 64 << 20), ("10gib", 10 << 30), ("8KiB", 8192)])
 def test_sizes(text, size):
     assert nodecli.segment_size(text) == size
+
+
+def test_three_nodes_are_given_up(running, capsys, eventually):
+    with psycopg.connect(running.plain_conninfo(), autocommit=True) as connection:
+        connection.execute("create table kept as select generate_series(1, 1000) as i")
+    assert run("repair", "--force", "--name", running.name) == 1
+    assert "nothing has to be given up" in capsys.readouterr().err
+    before = running.writer
+    members = sorted(up(running))
+    for node in members[3:]:
+        running.nodes.down(node)
+    assert run("repair", "--name", running.name) == 1
+    assert "repair --force forms a new membership" in capsys.readouterr().err
+    done = running.nodes.repair(force=True)
+    assert done.survivors == tuple(members[:3])
+    assert sorted(done.replaced) == members[3:]
+    assert done.failover is not None
+    assert done.failover.writer != before
+    with psycopg.connect(running.plain_conninfo(), autocommit=True) as connection:
+        assert connection.execute("select count(*) from kept").fetchone() == (1000,)
+        connection.execute("insert into kept values (0)")
+    eventually(lambda: all(one.state == "available" for one in running.instances))

@@ -69,6 +69,7 @@ class Driver:
         self._cutter = framing.cutter(opened.charter)
         self._ring = Ring(opened.point, ring_bytes)
         self._fenced = self._full = False
+        self._amending = asyncio.Lock()
         self._healing: dict[int, asyncio.Task[None]] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._members = [handles[member] for member in self.charter.membership.members if member in handles]
@@ -183,7 +184,7 @@ class Driver:
         last: dict[int, list[tuple[int, int]]] = {}
         while not self._fenced:
             await asyncio.sleep(UPKEEP_SECONDS)
-            if self._proposed is not self.charter:
+            if self._proposed is not self.charter and not self._amending.locked():
                 await self._propose_again()
             for member in self.charter.membership.members:
                 tracker = self.tracker
@@ -251,6 +252,10 @@ class Driver:
             Fenced: a later epoch has taken over.
             QuorumUnavailable: too few nodes took it so far. It stays proposed, and may come into force later.
         """
+        async with self._amending:  # one at a time: nodes refuse a revision older than the one they hold
+            await self._amend(changes)
+
+    async def _amend(self, changes: dict[str, Any]) -> None:
         revision = max(self.charter.revision, self._proposed.revision) + 1
         self._proposed = charter = replace(self._proposed, revision=revision, **changes)
         before, after = self.charter.membership, charter.membership

@@ -76,12 +76,23 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
         CorruptLog: the log found ends below what was durable once.
     """
     epoch, promises = await fence(handles)
-    found = survey(list(promises.values()))
+    charter = await succeed(handles, survey(list(promises.values())), framing, epoch)
+    states = await _adopt(handles, epoch, charter)
+    return Opened(epoch, charter, tuple(await repair(handles, states, charter)))
+
+
+async def succeed(handles: Mapping[int, NodeHandle], found: Survey, framing: Framing, epoch: int) -> Charter:
+    """The charter with which `epoch` begins: at the end of the durable log, as a survey found it.
+
+    Raises:
+        QuorumUnavailable: a donor does not answer any more.
+        CorruptLog: the log found ends below what was durable once.
+    """
     point, tails = await _end_of_log(handles, found, framing)
     history = found.newest.charter.history.extended(epoch, point)
     timelines = known_timelines(found.charter, point)
     placements = await _placements(handles, found, framing, point)
-    charter = Charter(
+    return Charter(
         history,
         found.membership,
         tuple(sorted(tails.items())),
@@ -90,8 +101,6 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
         floor=found.charter.floor,
         collected=found.collected,
     )
-    states = await _adopt(handles, epoch, charter)
-    return Opened(epoch, charter, tuple(await _repair(handles, states, charter)))
 
 
 async def fence(handles: Mapping[int, NodeHandle]) -> tuple[int, Answers[NodeState]]:
@@ -173,8 +182,12 @@ async def _adopt(handles: Mapping[int, NodeHandle], epoch: int, charter: Charter
     return states
 
 
-async def _repair(handles: Mapping[int, NodeHandle], states: dict[int, NodeState], charter: Charter) -> list[NodeState]:
-    """Let peers fill each other until a write quorum has everything below the start of the epoch."""
+async def repair(handles: Mapping[int, NodeHandle], states: dict[int, NodeState], charter: Charter) -> list[NodeState]:
+    """Let peers fill each other until a write quorum has everything below the start of the epoch.
+
+    Raises:
+        QuorumUnavailable: it did not come to that, or another recovery has taken over.
+    """
     for _round in range(REPAIR_ROUNDS):
         whole = [node for node, state in states.items() if _is_whole(state, charter)]
         if charter.membership.writes(whole):

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names, template
-from aurora_router_cluster.errors import EngineError, FailoverImpossibleError
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import read_base
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -31,7 +31,7 @@ from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
-from aurora_router_cluster.storage.renewal import renew, renew_zone
+from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
 from aurora_router_cluster.storage.wire.errors import WireError
 from aurora_router_cluster.storage.wire.handshake import Login
@@ -261,6 +261,8 @@ class QuorumVolume:
         except StorageError as error:
             raise FailoverImpossibleError(f"the volume cannot be recovered now: {error}") from error
         self._begin(opened)
+        if opened.charter.membership.unproven:
+            await count_for_reads(self._opened()[0].driver)  # of a repair that died half way
         self._retired = [old for old in self._retired if old.attached]
         timelines = opened.charter.timelines
         log.info("epoch %d begins at %s", opened.epoch, format_lsn(opened.point))
@@ -299,6 +301,29 @@ class QuorumVolume:
     async def replace_zone(self, zone: str) -> dict[int, int]:
         """Put new nodes in the places of a zone's while the log goes on; see `renewal.renew_zone`."""
         return await renew_zone(self._opened()[0].driver, self.nodes, zone)
+
+    async def repair(self, *, force: bool) -> dict[str, Any]:
+        """Form a new membership from three survivors, the other nodes being gone for good; see `reforming`.
+
+        The epoch that it opens has no writer: a failover follows.
+
+        Raises:
+            RequestError: a write quorum answers, or it was not asked for with `force`.
+            FailoverImpossibleError: too few nodes are left, or one failed meanwhile.
+        """
+        situation = await survivors(self.nodes)
+        left, lost = (", ".join(map(str, numbers)) for numbers in (situation.survivors, situation.lost))
+        if not force:
+            raise RequestError(
+                f"storage nodes {lost} do not answer, {left} are left: three of six can be read, but not written to. "
+                "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
+                "membership without them; if one of them is alive elsewhere, there will be two volumes"
+            )
+        log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
+        opened, pairs = await renew_lost(self.nodes, self._framing, situation)
+        self._begin(opened)
+        await count_for_reads(self._opened()[0].driver)
+        return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
 
     async def look(self) -> None:
         """Make what `status` tells of the nodes fresh."""

@@ -106,7 +106,7 @@ def no_repair_before_opening() -> Iterator[None]:
     async def repair(_handles: Any, states: Any, _charter: Any) -> Any:
         return list(states.values())
 
-    with patch.object(opening, "_repair", repair):
+    with patch.object(opening, "repair", repair):
         yield
 
 

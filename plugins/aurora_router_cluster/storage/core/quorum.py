@@ -62,6 +62,11 @@ class Membership:
         """Whether no replacement is under way."""
         return len(self.members) == SLOTS
 
+    @property
+    def unproven(self) -> tuple[int, ...]:
+        """Newcomers that have a slot to themselves and do not count for reads yet; see `reformed`."""
+        return tuple(slot[0] for slot in self.slots if len(slot) == 1 and slot[0] in self.joining)
+
     def combinations(self) -> tuple[tuple[int, ...], ...]:
         """Every choice of one candidate per slot."""
         return tuple(product(*self.slots))
@@ -126,6 +131,31 @@ class Membership:
             raise ValueError(f"node {keep} is not hydrated yet: it may miss what was written before it joined")
         slots = tuple((keep,) if other == slot else other for other in self.slots)
         return Membership(slots, self.joining - set(slot), self.version + 1)
+
+    def reformed(self, survivors: Collection[int], newcomers: Iterable[int]) -> Membership:
+        """The membership when all but a read quorum is gone for good: `newcomers` fill the slots without survivor.
+
+        The newcomers count for writes at once, so that the next epoch has a write quorum to be repaired to, and for
+        reads once they are `hydrated`. Until then a read needs all three survivors, each of which may be the only one
+        that holds a part of the log.
+
+        Raises:
+            ValueError: the survivors are no read quorum, or there are too few newcomers.
+        """
+        if not self.reads(survivors):
+            raise ValueError(f"nodes {sorted(survivors)} are no read quorum (3 of 6) of {self.slots}")
+        fresh = iter(newcomers)
+        slots: list[tuple[int, ...]] = []
+        joining: set[int] = set()
+        for slot in self.slots:
+            kept = [member for member in slot if member in survivors and member not in self.joining]
+            new = next(fresh, None) if not kept else None
+            if not kept and new is None:
+                raise ValueError(f"there are too few newcomers for the slots without survivor: {self.slots}")
+            if new is not None:
+                joining.add(new)
+            slots.append((kept[0] if new is None else new,))
+        return Membership(tuple(slots), frozenset(joining), self.version + 1)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for a node's metadata."""

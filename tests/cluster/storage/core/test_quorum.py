@@ -111,3 +111,28 @@ def test_steps_that_make_no_sense_are_refused(step, message):
 def test_json_round_trip(name):
     state = STATES[name]
     assert Membership.from_json(state.to_json()) == state
+
+
+def test_a_membership_reformed_from_three_reads_from_all_three_until_the_newcomers_are_hydrated():
+    for survivors in combinations(range(6), 3):
+        formed = Membership.of(range(6)).reformed(survivors, (6, 7, 8))
+        assert set(formed.members) == {*survivors, 6, 7, 8}
+        assert formed.joining == {6, 7, 8}
+        for count in range(7):
+            for nodes in combinations(formed.members, count):
+                assert formed.reads(nodes) == (set(survivors) <= set(nodes))
+                assert formed.writes(nodes) == (count >= 4)
+        assert all(formed.slots[i] == (i,) for i in survivors)
+        for newcomer in (6, 7, 8):
+            formed = formed.hydrated(newcomer)
+        assert formed.settled
+        assert not formed.joining
+
+
+def test_a_newcomer_that_is_not_hydrated_is_no_survivor():
+    replacing = Membership.of(range(6)).replacing(0, 6)
+    with pytest.raises(ValueError, match="no read quorum"):
+        replacing.reformed((1, 2, 6), (7, 8, 9, 10))
+    assert replacing.hydrated(6).reformed((1, 2, 6), (7, 8, 9)).slots == ((6,), (1,), (2,), (7,), (8,), (9,))
+    with pytest.raises(ValueError, match="too few newcomers"):
+        Membership.of(range(6)).reformed((1, 2, 3), (7, 8))

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 
+import psycopg
 import pytest
 
+from aurora_router_cluster.errors import FailoverImpossibleError, RequestError
 from tests.cluster.storage.quorum.support import Cluster, until, value
 from tests.cluster.storage.quorum.test_quorum import down, has, keep_inserting, up, whole
 
@@ -74,3 +76,34 @@ async def test_a_node_that_hangs_delays_nobody_and_catches_up(cluster):
     born = await cluster.connect(newborn)
     await until(lambda: has(born, 50000), "a reader built meanwhile has the rows")
     await until(lambda: fresh(cluster), "the node that hung is whole again")
+
+
+async def test_with_three_nodes_gone_for_good_a_new_membership_is_formed(cluster):
+    connection = await cluster.connect()
+    await connection.execute("create table t(i int)")
+    await connection.execute("insert into t select generate_series(1, 20000)")
+    with pytest.raises(RequestError, match="are a write quorum"):
+        await cluster.volume.repair(force=True)
+    await down(cluster, 0, 1, 4)
+    waiting = asyncio.create_task(connection.execute("insert into t values (-1)"))
+    with pytest.raises(RequestError, match="storage nodes 0, 1, 4 do not answer, 2, 3, 5 are left"):
+        await cluster.volume.repair(force=False)
+    await down(cluster, 5)
+    with pytest.raises(FailoverImpossibleError, match=r"only nodes \[2, 3\] are left"):
+        await cluster.volume.repair(force=True)
+    await up(cluster, 5)
+    done = await cluster.volume.repair(force=True)
+    assert done == {"survivors": [2, 3, 5], "replaced": [[0, 6], [1, 7], [4, 8]]}
+    cluster.writer.kill()
+    with pytest.raises(psycopg.OperationalError):
+        await waiting
+    await cluster.fail_over(cluster.engines["reader-1"])
+    connection = await cluster.connect()
+    assert await value(connection, "select count(*) from t where i > 0") == 20000
+    await connection.execute("insert into t values (-2)")
+    status = cluster.volume.status()["membership"]
+    assert (status["slots"], status["joining"]) == ([[6], [7], [2], [3], [8], [5]], [])
+    await until(lambda: fresh(cluster), "all six are whole")
+    await down(cluster, 2, 3, 5)
+    newborn = await cluster.connect(await cluster.add_reader("newborn"))
+    await until(lambda: has(newborn, -2), "the newcomers alone hold everything")
