@@ -60,8 +60,14 @@ class Allocator:
         Raises:
             AddressInUseError: none was found, or the one asked for is taken.
         """
-        if self._first is not None:
-            return self._next_after_first(taken)
+        return self._next_after_first(taken) if self._first is not None else self.take_any(taken)
+
+    def take_any(self, taken: Collection[Address]) -> Address:
+        """Return a random address that is free and not among `taken`.
+
+        Raises:
+            AddressInUseError: none was found.
+        """
         for _ in range(ATTEMPTS):
             address = self._draw()
             if address not in taken and _bindable(address.host, address.port):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster import nodecli, show
 from aurora_router_cluster.client import LocalCluster
 from aurora_router_cluster.errors import ClusterError
+from aurora_router_cluster.faults import commands as commands_of_faults
 from aurora_router_cluster.options import FLAVOURS
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 
@@ -47,6 +48,9 @@ class ClusterCommand:
         failing = add("failover", _failover, "make a reader the writer")
         failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
         nodecli.configure(add)
+        breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
+        breaking.formatter_class = argparse.RawDescriptionHelpFormatter
+        commands_of_faults.configure(breaking)
         add("down", _down, "end a cluster, whoever started it")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -78,6 +82,7 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--isolated", action="store_true", help="give each of the six storage nodes a process of its own")
     add("--segment-size", type=nodecli.segment_size, metavar="SIZE",
         help="stripe the volume over protection groups of this size, e.g. 64MiB (default: one group)")  # fmt: skip
+    add("--faults", action="store_true", help="put a relay in front of the instances, for faults of the network")
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
         help="a server setting for all instances; may be repeated")  # fmt: skip
     add("--detach", action="store_true", help="return when it is ready, and leave it running until `cluster down`")
@@ -93,7 +98,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
-        "directory", "detect", "auto", "tls", "isolated", "segment_size",
+        "directory", "detect", "auto", "tls", "isolated", "segment_size", "faults",
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "directory" in options:
@@ -144,6 +149,11 @@ def _failover(args: argparse.Namespace) -> None:
     done = LocalCluster.attach(args.name).failover(args.instance)
     phases = ", ".join(f"{phase} {seconds * 1e3:.0f} ms" for phase, seconds in done.phases.items())
     _tell(args, f"{done.writer} is the writer now, {done.former} was ({phases})", done.as_dict())
+
+
+def _fault(args: argparse.Namespace) -> None:
+    words, facts = commands_of_faults.run(LocalCluster.attach(args.name), args)
+    _tell(args, "\n".join(words), facts)
 
 
 def _down(args: argparse.Namespace) -> None:

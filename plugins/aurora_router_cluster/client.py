@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from aurora_router_cluster import control, errors, home, names, settings, starting
 from aurora_router_cluster.errors import ClusterNotFoundError, SupervisorError, UnknownEndpointError
+from aurora_router_cluster.faults.client import Faults
 from aurora_router_cluster.nodeclient import StorageNodes
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.status import ClusterStatus, Failover, InstanceStatus
@@ -56,7 +57,7 @@ class LocalCluster:
             detach: let it outlive this process.
             timeout: give up after so many seconds.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
-                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size, settings.
+                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size, faults, settings.
 
         Raises:
             ClusterRunningError: one of that name runs.
@@ -332,6 +333,11 @@ class LocalCluster:
     def thaw(self, name: str) -> None:
         """Let a frozen instance go on."""
         self._ask("thaw", name=name)
+
+    @property
+    def faults(self) -> Faults:
+        """What can be broken, and healed again."""
+        return Faults(self._ask)
 
     def create_custom_endpoint(self, label: str, members: Sequence[str], *, exclude: bool = False) -> str:
         """Create a custom endpoint of `members` (or of all readers but these); returns its host name."""

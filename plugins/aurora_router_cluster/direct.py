@@ -82,6 +82,11 @@ class DirectVolume:
     async def attach(self, writer: EngineAddress) -> None:
         """Nothing to attach."""
 
+    @property
+    def attached(self) -> bool:
+        """There is nothing that could be lost."""
+        return True
+
     async def recover(self) -> RecoveryPoint | None:
         """Unknown: the log ends where the candidate's copy of it ends."""
         return None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import dns.exception
 import dns.flags
 import dns.message
+import dns.rcode
 
 from aurora_router_cluster import answers
 from aurora_router_cluster.errors import AddressInUseError
@@ -37,10 +38,18 @@ class DnsServer:
         picture: called for each question.
         host: the address to listen on.
         port: 0 for any free one.
+        mute: called for each question; ``silent`` or ``refuses`` (SERVFAIL) instead of an answer.
     """
 
-    def __init__(self, picture: Callable[[], Zone], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        picture: Callable[[], Zone],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        mute: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._picture = picture
+        self._mute = mute
         self.host = host
         self.port = port
         self._turns: dict[str, itertools.count[int]] = {}
@@ -102,6 +111,9 @@ class DnsServer:
             return _format_error(wire)
         if query.flags & dns.flags.QR:
             return None
+        mute = self._mute()
+        if mute is not None:
+            return None if mute == "silent" else _failure(query)
         response = answers.answer(self._picture(), query, self._turn(query))
         if query.edns >= 0:
             response.use_edns(0, payload=MOST_UDP)
@@ -152,6 +164,13 @@ class _Datagrams(asyncio.DatagramProtocol):
         response = self._server.respond(data, PLAIN_UDP)
         if response is not None and self._transport is not None:
             self._transport.sendto(response, addr)
+
+
+def _failure(query: dns.message.Message) -> bytes:
+    """SERVFAIL."""
+    response = dns.message.make_response(query)
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response.to_wire()
 
 
 def _format_error(wire: bytes) -> bytes | None:

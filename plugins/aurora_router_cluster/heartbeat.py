@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHORTEST_WAIT = 0.1  # seconds for an answer
 HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
 AGAIN = 1.0  # seconds after a failed repair until the next try
 ASTRAY = 3.0  # seconds without log after which a reader is built anew
@@ -70,8 +71,8 @@ class Heartbeat:
     async def _beat(self) -> None:
         due = time.monotonic()
         while True:
-            late = time.monotonic() - due > self.interval
-            due = time.monotonic() + self.interval
+            began = time.monotonic()
+            late = began - due > self.interval
             await self._look()
             self._measure()
             if late:
@@ -82,7 +83,8 @@ class Heartbeat:
             if self._roster.writer is None and self._may_act():
                 self._begin("(writer)", self._replace_writer(None))
             self._roster.write_status()
-            await asyncio.sleep(due - time.monotonic())
+            due = began + 2 * max(self.interval, SHORTEST_WAIT)  # silent instances, writer and readers, are no lateness
+            await asyncio.sleep(began + self.interval - time.monotonic())
 
     async def _look(self) -> None:
         """Ask the writer first: what a reader has replayed is compared with what was written before."""
@@ -106,13 +108,13 @@ class Heartbeat:
 
     async def _sample(self, instances: list[Instance]) -> None:
         asked = [one for one in instances if one.engine.alive and one.state in JUDGED]
-        await together(one.sample(timeout=max(self.interval, 0.1)) for one in asked)
+        await together(one.sample(timeout=max(self.interval, SHORTEST_WAIT)) for one in asked)
 
     def _judge(self, instance: Instance) -> None:
         """Compare what was found with what ought to be."""
         if instance.state not in JUDGED:
             return
-        hung = instance.missed >= HUNG_AFTER
+        hung = instance.missed >= (1 if instance.state == "unreachable" else HUNG_AFTER)  # an answer ends it
         state = "stopped" if not instance.engine.alive else "unreachable" if hung else "available"
         if state != instance.state:
             log.info("%s is %s", instance.name, state)
@@ -141,7 +143,9 @@ class Heartbeat:
 
     def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
         if instance is self._roster.writer:
-            return None if instance.available else self._replace_writer(instance)
+            if not instance.available:
+                return self._replace_writer(instance)
+            return None if self._roster.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.held:
             return self._bring_back(instance)
         return self._rebuild(instance) if instance.available and self._astray(instance) else None
@@ -168,6 +172,12 @@ class Heartbeat:
                 if writer is None or writer.engine.frozen or writer.held:
                     raise
                 await self._succession.come_back(writer)  # no reader: it is restarted in its place, as on Aurora
+
+    async def _reattach(self, writer: Instance) -> None:
+        """Take the writer's log again: the connection that brought it was lost, and its commits wait."""
+        async with self._roster.lock:
+            if self._roster.writer is writer and writer.available and not self._roster.volume.attached:
+                await self._roster.volume.attach(writer.where)
 
     async def _bring_back(self, instance: Instance) -> None:
         async with self._roster.lock:

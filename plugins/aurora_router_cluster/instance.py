@@ -16,6 +16,8 @@ from aurora_router_cluster.session import Session
 from aurora_router_cluster.volume import EngineAddress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aurora_router_cluster.addresses import Address
     from aurora_router_cluster.engine import Engine
     from aurora_router_cluster.session import Row
@@ -32,7 +34,8 @@ class Instance:
         engine: its PostgreSQL.
         zone: availability zone.
         tier: promotion tier.
-        address: where it listens.
+        address: where clients reach it: where it listens, or the relay for it.
+        wire: directory of the relay's Unix socket for it; None: there is no relay.
         state: see `status.InstanceStatus`.
         held: it was stopped on purpose and is not restarted by itself.
         session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
@@ -48,6 +51,7 @@ class Instance:
     zone: str
     tier: int
     address: Address
+    wire: Path | None = None
     state: str = "creating"
     held: bool = False
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -69,9 +73,9 @@ class Instance:
 
     @property
     def where(self) -> EngineAddress:
-        """How the storage reaches it."""
+        """How the storage and the control plane reach it."""
         engine = self.engine
-        return EngineAddress(engine.name, engine.home, engine.port, settings.SUPERUSER, engine.data)
+        return EngineAddress(engine.name, self.wire or engine.home, engine.port, settings.SUPERUSER, engine.data)
 
     @property
     def pid(self) -> int | None:

@@ -36,6 +36,7 @@ class ClusterOptions:
         isolated: give each of the six storage nodes a process of its own (``quorum`` only).
         segment_size: bytes of a protection group, at least 1 MiB: the volume is striped over groups of that size
             (Aurora: 10 GB); None: it is one group (``quorum`` only).
+        faults: put a relay in front of the instances, so that the network between can be disturbed.
         settings: server settings for all instances, name -> value.
         owner: process id that the cluster ends with; None: it stays until told.
     """
@@ -58,6 +59,7 @@ class ClusterOptions:
     tls: bool = False
     isolated: bool = False
     segment_size: int | None = None
+    faults: bool = False
     settings: dict[str, str] = field(default_factory=dict)
     owner: int | None = None
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster import names as naming
 from aurora_router_cluster import sampling
+from aurora_router_cluster.addresses import Address
 from aurora_router_cluster.engine import Engine
 from aurora_router_cluster.errors import UnknownInstanceError
+from aurora_router_cluster.faults.wires import FOLDER
 from aurora_router_cluster.instance import Instance
 
 if TYPE_CHECKING:
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.addresses import Allocator
     from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.faults.wires import Wires
     from aurora_router_cluster.names import Names
     from aurora_router_cluster.tls import Authority
     from aurora_router_cluster.volume import Volume
 
 DEFAULT_TIER = 1  # as Amazon RDS has it
+Rows = list[dict[str, object]]
 
 
 @dataclass
@@ -49,6 +53,8 @@ class Roster:
         epoch: number of writers so far.
         lock: see above.
         clock: when the writer's log had reached which position.
+        wires: the relay in front of the instances; None: clients reach them as they are.
+        shown: what an instance is told of the rows of ``aurora_replica_status()``; faults distort it.
     """
 
     names: Names
@@ -66,6 +72,8 @@ class Roster:
     epoch: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     clock: sampling.LogClock = field(default_factory=sampling.LogClock)
+    wires: Wires | None = None
+    shown: Callable[[str, Rows], Rows] = lambda _, rows: rows
     _made: int = 0
 
     def get(self, name: str) -> Instance:
@@ -95,11 +103,15 @@ class Roster:
         self._made += 1
         while name is None and f"{self.names.cluster}-{self._made}" in self.instances:
             self._made += 1
-        address = self.allocator.take({instance.address for instance in self.instances.values()})
+        taken = {instance.address for instance in self.instances.values()}
+        taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
+        address = self.allocator.take(taken)
+        own = self.allocator.take_any({*taken, address}) if self.wires is not None else address
         name = name or f"{self.names.cluster}-{self._made}"
-        engine = Engine(name, self.run / name, self.binaries, self.account, host=address.host, port=address.port)
+        engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
+        wire = engine.home / FOLDER if self.wires is not None else None
         zone = zone or self.zones[(self._made - 1) % len(self.zones)]
-        self.instances[name] = Instance(engine, zone, tier, address)
+        self.instances[name] = Instance(engine, zone, tier, address, wire)
         return self.instances[name]
 
     def discard(self, instance: Instance) -> None:
@@ -107,6 +119,8 @@ class Roster:
         self.instances.pop(instance.name, None)
         instance.engine.kill()
         instance.forget()
+        if self.wires is not None:
+            self.wires.close_routes(instance)
         instance.engine.remove()
 
     def settings(self, instance: Instance) -> dict[str, str]:
@@ -115,7 +129,8 @@ class Roster:
         if instance is self.writer:
             return {**self.volume.writer_settings(), **extra}
         writer = self.writer.where if self.writer is not None else None
-        return {**self.volume.reader_settings(instance.name, writer), **extra}
+        chosen = {**self.volume.reader_settings(instance.name, writer), **extra}
+        return self.wires.through(instance, chosen) if self.wires is not None else chosen
 
     async def start(self, instance: Instance) -> None:
         """Start the server in the role that the instance has, and wait until it answers.
@@ -125,8 +140,10 @@ class Roster:
         """
         instance.held = False
         instance.forget()
+        if self.wires is not None:
+            await self.wires.open(instance)
         instance.engine.configure(self.settings(instance), standby=instance is not self.writer)
-        instance.engine.write_status(self.rows())
+        instance.engine.write_status(self.shown(instance.name, self.rows()))
         instance.engine.start()
         await instance.engine.wait()
         await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
@@ -143,9 +160,9 @@ class Roster:
         for instance in self.instances.values():
             if instance.engine.alive:
                 with contextlib.suppress(OSError):  # its directory is being replaced
-                    instance.engine.write_status(rows)
+                    instance.engine.write_status(self.shown(instance.name, rows))
 
-    def rows(self) -> list[dict[str, object]]:
+    def rows(self) -> Rows:
         """See `sampling.replica_status`."""
         members = [
             sampling.Member(

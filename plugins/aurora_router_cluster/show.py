@@ -28,6 +28,8 @@ def status(cluster: ClusterStatus) -> None:
     for custom in cluster.custom_endpoints:
         line(f"custom   {custom.endpoint} ({'all but ' if custom.exclude else ''}{', '.join(custom.members)})")
     line(f"dns      {cluster.dns}")
+    for fault in cluster.faults:
+        line(f"fault    {fault.text}")
     line()
     _table([_row(instance) for instance in cluster.instances])
 

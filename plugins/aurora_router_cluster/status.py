@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aurora_router_cluster.faults.kinds import Fault
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
@@ -82,6 +84,7 @@ class ClusterStatus:
         certificate_authority: path of the CA's certificate in PEM; None: no TLS.
         supervisor: process id of the supervisor.
         volume: what the volume tells of itself.
+        faults: the faults in force.
     """
 
     name: str
@@ -101,6 +104,7 @@ class ClusterStatus:
     certificate_authority: str | None
     supervisor: int
     volume: dict[str, Any]
+    faults: tuple[Fault, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""
@@ -113,7 +117,8 @@ class ClusterStatus:
         custom = tuple(
             CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
         )
-        return cls(**{**data, "instances": instances, "custom_endpoints": custom})
+        faults = tuple(Fault(**item) for item in data["faults"])
+        return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults})
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Succession:
         roster, phases = self._roster, Phases()
         candidate = await self._candidate(target)
         former = roster.writer
-        if former is not None and awake(former):
+        if former is not None and awake(former) and former.state != "unreachable":
             await former.sample(timeout=1.0)  # asked now: a writer that works must not be ended for one late answer
         planned = former is not None and answers(former)
         if former is not None and planned:
@@ -89,7 +89,11 @@ class Succession:
         writer = self._roster.writer
         if writer is not None and target == writer.name:
             raise FailoverImpossibleError(f"{target} is the writer already; name a reader, or none")
-        readers = [reader for reader in self._roster.readers if target in {None, reader.name} and awake(reader)]
+        readers = [
+            reader
+            for reader in self._roster.readers
+            if awake(reader) and (reader.name == target or (target is None and reader.state != "unreachable"))
+        ]
         await together(reader.sample(timeout=1.0) for reader in readers)
         ready = [(reader, reader.newest) for reader in readers if answers(reader)]
         following = [(reader, newest) for reader, newest in ready if newest is not None and newest.recovering]

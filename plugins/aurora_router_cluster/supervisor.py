@@ -27,6 +27,7 @@ from aurora_router_cluster.controlplane import ControlPlane
 from aurora_router_cluster.direct import DirectVolume
 from aurora_router_cluster.directory import Directory
 from aurora_router_cluster.errors import ClusterError
+from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
 from aurora_router_cluster.nodecommands import NodeCommands
 from aurora_router_cluster.options import ClusterOptions
@@ -76,12 +77,15 @@ class Supervisor:
         self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.dns_delay)
         self.roster.changed = self.directory.changed
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
+        self.faults = Injector(self.plane, self.directory, relayed=options.faults)
         self.dns: DnsServer | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
 
     async def start(self) -> None:
         """Start the instances, the name server and the control socket."""
+        if self.faults.wires is not None:
+            await self.faults.wires.start()
         await together([self.plane.create(self.options.readers, self.template), self._start_dns()])
         await self.control.start()
 
@@ -89,7 +93,7 @@ class Supervisor:
         await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
         from aurora_router_cluster.dnsserver import DnsServer  # noqa: PLC0415 - takes 0.1 s
 
-        self.dns = DnsServer(self.directory.picture, port=self.options.dns_port)
+        self.dns = DnsServer(self.faults.zone, port=self.options.dns_port, mute=self.faults.mute)
         await self.dns.start()
 
     async def close(self) -> None:
@@ -97,6 +101,8 @@ class Supervisor:
         await self.control.close()  # first: what was asked for and is not done yet, is not done
         self.directory.close()
         await self.plane.close()
+        if self.faults.wires is not None:
+            await self.faults.wires.close()
         if self.dns is not None:
             await self.dns.close()
 
@@ -117,6 +123,9 @@ class Supervisor:
             "delete_custom_endpoint": self.delete_custom_endpoint,
             "add_cname": self.add_cname,
             **NodeCommands(self.plane).commands(),
+            "inject": self.faults.inject,
+            "heal": self.faults.heal,
+            "faults": self.list_faults,
         }
 
     async def status(self) -> dict[str, Any]:
@@ -142,6 +151,7 @@ class Supervisor:
             certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
             supervisor=os.getpid(),
             volume=roster.volume.status(),
+            faults=tuple(self.faults.registry),
         ).as_dict()
 
     def _instance(self, instance: Instance) -> InstanceStatus:
@@ -195,6 +205,10 @@ class Supervisor:
     async def delete_custom_endpoint(self, label: str) -> None:
         """See `Directory.delete_custom`."""
         self.directory.delete_custom(label)
+
+    async def list_faults(self) -> list[dict[str, Any]]:
+        """The faults in force."""
+        return self.faults.list()
 
     async def add_cname(self, name: str, target: str) -> None:
         """See `Directory.add_cname`."""

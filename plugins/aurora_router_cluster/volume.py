@@ -104,6 +104,11 @@ class Volume(Protocol):
         """Take the log of a writer that has just become ready; returns once its commits can be acknowledged."""
         ...
 
+    @property
+    def attached(self) -> bool:
+        """Whether the writer's log arrives, as far as known."""
+        ...
+
     async def recover(self) -> RecoveryPoint | None:
         """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
         ...

@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--aurora-isolated", action="store_true", default=None, help="storage nodes in processes of their own"
     )
+    group.addoption(
+        "--aurora-faults",
+        action="store_true",
+        default=None,
+        help="put a relay in front of the instances: `aurora_cluster.faults`",
+    )
     group.addoption("--aurora-postgres", default=None, metavar="PATH", help="directory of PostgreSQL's server binaries")
 
 
@@ -56,6 +62,7 @@ def _defaults(config: pytest.Config) -> dict[str, Any]:
         "flavour": config.getoption("--aurora-flavour"),
         "isolated": config.getoption("--aurora-isolated"),
         "postgres": config.getoption("--aurora-postgres"),
+        "faults": config.getoption("--aurora-faults"),
     }
     return {name: value for name, value in chosen.items() if value is not None}
 

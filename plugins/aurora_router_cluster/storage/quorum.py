@@ -249,6 +249,11 @@ class QuorumVolume:
             raise EngineError(f"{writer.name} cannot be attached to the volume: {error}") from error
         source.attached()
 
+    @property
+    def attached(self) -> bool:
+        """See `Volume.attached`."""
+        return self._current is not None and self._current.attached
+
     async def recover(self) -> RecoveryPoint:
         """See `Volume.recover`; the former writer's driver is refused by the nodes from here on.
 

@@ -1,0 +1,203 @@
+"""The injector: does faults to a running cluster, and heals them.
+
+What a fault means for the network and for what instances are told is *derived* from the faults in force, after every
+change: overlapping faults need no order of healing, and an instance that joins a cut-off zone is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.faults.kinds import INSTANCE, KINDS, NODE, ZONE, Registry, checked_parameters, target_of
+from aurora_router_cluster.faults.picture import Picture
+from aurora_router_cluster.faults.wires import CLIENTS, Shape, Wires
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aurora_router_cluster.controlplane import ControlPlane
+    from aurora_router_cluster.directory import Directory
+    from aurora_router_cluster.faults.kinds import Fault
+    from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.zone import Zone
+
+KIB = 1024
+
+
+class Injector:
+    """Faults of one cluster.
+
+    Args:
+        plane: its control plane.
+        directory: its names.
+        relayed: start with a relay in front of the instances.
+
+    Attributes:
+        registry: the faults in force.
+        wires: the relay; None: there is none.
+    """
+
+    def __init__(self, plane: ControlPlane, directory: Directory, *, relayed: bool) -> None:
+        self._plane = plane
+        self._roster = plane.roster
+        self._directory = directory
+        self._picture = Picture()
+        self._zone: Zone | None = None
+        self.registry = Registry()
+        self.wires = Wires(self._shape) if relayed else None
+        self._roster.wires = self.wires
+        self._roster.shown = self._picture.shown
+        self._do: dict[str, Callable[[Fault], Awaitable[None]]] = {
+            "kill": self._kill,
+            "hang": self._hang,
+            "slow": self._reshape,
+            "partition": self._partition,
+            "clock-skew": self._repaint,
+            "stale-view": self._repaint,
+            "dns-stale": self._keep_zone,
+            "dns-down": self._nothing,
+        }
+        self._undo: dict[str, Callable[[Fault], Awaitable[None]]] = {
+            "kill": self._revive,
+            "hang": self._wake,
+            "slow": self._reshape,
+            "partition": self._partition,
+            "clock-skew": self._repaint,
+            "stale-view": self._repaint,
+            "dns-stale": self._drop_zone,
+            "dns-down": self._nothing,
+        }
+
+    async def inject(self, kind: str, target: str = "", **parameters: Any) -> dict[str, Any]:
+        """Do a fault; returns it as a dict.
+
+        Raises:
+            RequestError: there is no such kind, target or parameter, the fault is in force already, or it needs a
+                cluster that was started with faults.
+            UnknownInstanceError: there is no such instance.
+        """
+        sort = target_of(kind, target)
+        chosen = checked_parameters(kind, parameters)
+        if kind not in self._do:
+            raise RequestError(f"the fault {kind} cannot be done to a cluster of this flavour")
+        if kind == "partition" and sort == INSTANCE and target in self._roster.zones:
+            sort = ZONE
+        self._check(kind, sort, target)
+        in_force = kind != "kill" or bool(chosen.get("hold"))
+        fault = self.registry.make(kind, target, chosen, in_force=in_force)
+        try:
+            await self._do[kind](fault)
+        except BaseException:
+            self.registry.drop(fault)
+            raise
+        return fault.as_dict()
+
+    def _check(self, kind: str, sort: str, target: str) -> None:
+        if sort == INSTANCE:
+            instance = self._roster.get(target)
+            if kind == "hang" and not instance.engine.alive:
+                raise RequestError(f"{target} is not running; start it first")
+        if sort == ZONE and target not in self._roster.zones:
+            raise RequestError(f"unknown zone {target!r}; this cluster has {', '.join(self._roster.zones)}")
+        if KINDS[kind].relayed and sort != NODE and self.wires is None:
+            raise RequestError(
+                f"the fault {kind} needs the relay in front of the instances: start the cluster with faults=True "
+                "(cluster up --faults, pytest --aurora-faults)"
+            )
+
+    async def heal(self, which: int | None = None) -> list[dict[str, Any]]:
+        """Heal one fault, or all of them; returns those that were healed.
+
+        Raises:
+            RequestError: it is not in force.
+        """
+        faults = list(self.registry) if which is None else [self.registry.get(which)]
+        for fault in reversed(faults):
+            self.registry.drop(fault)
+            await self._undo[fault.kind](fault)
+        return [fault.as_dict() for fault in faults]
+
+    def list(self) -> list[dict[str, Any]]:
+        """The faults in force."""
+        return [fault.as_dict() for fault in self.registry]
+
+    # -- the network ---------------------------------------------------------------------------------------
+
+    def _shape(self, instance: Instance, route: str) -> Shape:
+        """What the faults in force make of one route of an instance."""
+        cuts = self.registry.on({"partition"}, instance.name, instance.zone)
+        slow = self.registry.on({"slow"}, instance.name)
+        rates = [fault.value("bandwidth") * KIB for fault in slow if fault.value("bandwidth")]
+        return Shape(
+            held=any(route == CLIENTS or not fault.parameters.get("clients_only") for fault in cuts),
+            delay=sum(fault.value("latency") for fault in slow),
+            rate=min(rates, default=None),
+        )
+
+    async def _reshape(self, _: Fault | None = None) -> None:
+        if self.wires is not None:
+            for instance in list(self._roster.instances.values()):
+                await self.wires.refresh(instance)
+
+    async def _partition(self, fault: Fault) -> None:
+        await self._reshape()
+        await self._repaint(fault)
+
+    # -- what instances are told ---------------------------------------------------------------------------
+
+    async def _repaint(self, _: Fault | None = None) -> None:
+        """Instances that are cut off from the control plane, or stale, keep the rows that they have now."""
+        skews = self.registry.on({"clock-skew"}, *self._roster.instances)
+        self._picture.skews = {fault.target: fault.value("seconds") for fault in skews}
+        before, rows = self._picture.kept, self._roster.rows()
+        keeping = [one.name for one in self._roster.instances.values() if self._keeps(one)]
+        self._picture.kept = {name: before.get(name, rows) for name in keeping}
+        self._roster.write_status()
+
+    def _keeps(self, instance: Instance) -> bool:
+        cuts = self.registry.on({"partition"}, instance.name, instance.zone)
+        return bool(self.registry.on({"stale-view"}, instance.name)) or any(
+            not fault.parameters.get("clients_only") for fault in cuts
+        )
+
+    # -- names ---------------------------------------------------------------------------------------------
+
+    def zone(self) -> Zone:
+        """The names as the name server tells them."""
+        return self._zone or self._directory.picture()
+
+    def mute(self) -> str | None:
+        """How the name server fails: ``silent``, ``refuses``, or None: it does not."""
+        for fault in self.registry.on({"dns-down"}, ""):
+            return "refuses" if fault.parameters.get("refuse") else "silent"
+        return None
+
+    async def _keep_zone(self, _: Fault) -> None:
+        self._zone = self._directory.picture()
+
+    async def _drop_zone(self, _: Fault) -> None:
+        self._zone = None
+
+    async def _nothing(self, _: Fault) -> None:
+        pass
+
+    # -- processes -----------------------------------------------------------------------------------------
+
+    async def _kill(self, fault: Fault) -> None:
+        self._plane.kill(fault.target, hold=fault.in_force)
+
+    async def _revive(self, fault: Fault) -> None:
+        instance = self._roster.instances.get(fault.target)
+        if instance is not None:
+            instance.held = False
+            with contextlib.suppress(RequestError):  # the heartbeat was faster
+                await self._plane.start(instance.name)
+
+    async def _hang(self, fault: Fault) -> None:
+        self._plane.freeze(fault.target)
+
+    async def _wake(self, fault: Fault) -> None:
+        with contextlib.suppress(RequestError):  # it was removed, or ended
+            self._plane.thaw(fault.target)
