@@ -1,4 +1,6 @@
-"""What PostgreSQL can do, for SQLAlchemy's suite: said of the database, never of the dialect that is tested.
+"""What PostgreSQL can do, for SQLAlchemy's suite.
+
+It is said of the database, and of SQLAlchemy's version, never of the dialect that is tested.
 
 The suite's own class assumes little of a database; each name below is a feature that PostgreSQL 15 and later has. A
 name that one version of SQLAlchemy does not know is without effect there.
@@ -6,6 +8,7 @@ name that one version of SQLAlchemy does not know is without effect there.
 
 from __future__ import annotations
 
+import sqlalchemy
 from sqlalchemy.testing import exclusions
 from sqlalchemy.testing.requirements import SuiteRequirements
 
@@ -30,9 +33,12 @@ float_or_double_precision_behaves_generically savepoints two_phase_transactions 
 mod_operator_as_percent_sign percent_schema_names order_by_label_with_expression computed_columns
 computed_columns_stored computed_columns_reflect_persisted supports_distinct_on identity_columns
 identity_columns_standard regexp_match regexp_replace fetch_first fetch_ties fetch_no_order_by
-fetch_offset_with_options fetch_expression json_deserializer_binary materialized_views reflect_table_options
+fetch_offset_with_options fetch_expression json_deserializer_binary materialized_views
 supports_bitwise_or supports_bitwise_and supports_bitwise_not supports_bitwise_xor supports_bitwise_shift
 """.split()  # noqa: SIM905 - a table of names is read more easily without its quotes
+
+
+SERIES = tuple(int(part) for part in sqlalchemy.__version__.split(".")[:2])
 
 
 def _open(_):
@@ -46,6 +52,19 @@ class Requirements(SuiteRequirements):
     def async_dialect(self):
         """Whether the dialect under test is asynchronous."""
         return exclusions.only_if(lambda config: config.db.dialect.is_async)
+
+    @property
+    def reflect_table_options(self):
+        """SQLAlchemy 2.0 has no reflection of PostgreSQL's options of tables."""
+        return exclusions.only_if(lambda: SERIES >= (2, 1), "not in SQLAlchemy 2.0")
+
+    @property
+    def computed_columns_default_persisted(self):
+        """A computed column is stored if nothing is said: 2.0 always says so, 2.1 leaves it to the server."""
+        return exclusions.only_if(
+            lambda config: SERIES < (2, 1) or config.db.dialect.server_version_info < (18,),
+            "PostgreSQL 18 computes them",
+        )
 
     def get_isolation_levels(self, config):
         """The levels that PostgreSQL has, and the one that it starts with."""

@@ -1,8 +1,8 @@
 """SQLAlchemy's dialect compliance suite, on the stock psycopg dialect and on ours in one go, compared test by test.
 
-``python tests/compliance/run.py [--json FILE] [--quick]`` starts a reference cluster and runs the suite of the
-SQLAlchemy that is installed four times against its writer: stock and ours, sync and async, each in a database of its
-own. It fails unless no test of ours fails and every test has the same outcome on both, by its id.
+``python tests/compliance/run.py`` starts a reference cluster and runs the suite of the SQLAlchemy that is installed
+four times against its writer: stock and ours, sync and async, each in a database of its own. It fails unless no test of
+ours fails and every test has the same outcome on both, by its id; ``--help`` tells how to run a part. Ended by SIGTERM, or by the limit, it leaves neither a cluster nor a run behind.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -50,46 +52,51 @@ def url_of(cluster: LocalCluster, driver: str, database: str) -> str:
     return url.set(database=database).render_as_string(hide_password=False)
 
 
-def begin(url: str, written: Path, *, quick: bool) -> subprocess.Popen[str]:
-    """Start one run of the suite; its outcomes come in a file."""
-    chosen = ["-k", QUICK] if quick else []
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        str(HERE / "setup.cfg"),
-        "--rootdir",
-        str(HERE),
-        "-q",
-        "--dburi",
-        url,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "COMPLIANCE_OUTCOMES": str(written)}
-    return subprocess.Popen(
-        [*command, "-rf", "--tb=short", *chosen, str(HERE / "suite.py")],
-        cwd=written.parent,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+def begin(url: str, written: Path, only: str | None) -> subprocess.Popen[bytes]:
+    """Start one run of the suite; its outcomes come in a file, what it says in another."""
+    command = [sys.executable, "-m", "pytest", "-c", str(HERE / "setup.cfg"), "--rootdir", str(HERE), "-q"]
+    chosen = ["-k", only] if only else []
+    environment = {**os.environ, "PYTHONPATH": _path(), "COMPLIANCE_OUTCOMES": str(written)}
+    with said_by(written).open("wb") as said:
+        return subprocess.Popen(
+            [*command, "--dburi", url, "-rf", "--tb=short", *chosen, str(HERE / "suite.py")],
+            cwd=written.parent,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def run_pair(cluster: LocalCluster, drivers: tuple[str, str], place: Path, *, quick: bool) -> list[Outcomes]:
-    """Both dialects of a pair at the same time; none is left running."""
-    running: list[subprocess.Popen[str]] = []
+def _path() -> str:
+    """Where a run finds `requirements` and `outcomes`, and whatever this one was told."""
+    return os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def said_by(written: Path) -> Path:
+    """The output of the run whose outcomes are in `written`."""
+    return written.with_suffix(".txt")
+
+
+def run_pair(
+    cluster: LocalCluster, drivers: tuple[str, str], place: Path, until: float, only: str | None
+) -> list[Outcomes]:
+    """Both dialects of a pair at the same time; none is left running, whatever ends this."""
+    running: list[subprocess.Popen[bytes]] = []
     try:
         for driver in drivers:
             prepare(cluster, f"c_{driver}")
-            running.append(begin(url_of(cluster, driver, f"c_{driver}"), place / driver, quick=quick))
-        said = [each.communicate()[0] for each in running]
+            running.append(begin(url_of(cluster, driver, f"c_{driver}"), place / driver, only))
+        for each in running:
+            each.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        sys.exit(f"the limit is over, and {' and '.join(drivers)} are still running (see --limit)")
     finally:
         for each in running:
             each.kill()
             each.wait()
-    for driver, process, text in zip(drivers, running, said, strict=True):
+    for driver, process in zip(drivers, running, strict=True):
         if process.returncode:
+            text = said_by(place / driver).read_text(encoding="utf-8", errors="replace")
             print(f"--- postgresql+{driver}: pytest ended with {process.returncode}\n{text[-20000:]}")
         if not (place / driver).exists():
             sys.exit(f"the suite wrote no outcomes for postgresql+{driver}")
@@ -128,12 +135,18 @@ def main() -> int:
     """Run and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--quick", action="store_true", help="the classes that a driver matters to most")
+    bounded = parser.add_mutually_exclusive_group()
+    bounded.add_argument("--quick", action="store_true", help="the classes that a driver matters to most")
+    bounded.add_argument("--only", metavar="EXPRESSION", help="as pytest's -k")
+    parser.add_argument("--mode", choices=PAIRS, help="one of the two pairs (default: both)")
+    parser.add_argument("--limit", type=float, default=3600, metavar="SECONDS", help="of the whole (default: 3600)")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
+    until = time.monotonic() + args.limit
     figures: dict[str, dict[str, object]] = {}
     with LocalCluster.start(readers=0) as cluster, tempfile.TemporaryDirectory() as place:
-        for mode, drivers in PAIRS.items():
-            stock, ours = run_pair(cluster, drivers, Path(place), quick=args.quick)
+        for mode in [args.mode] if args.mode else PAIRS:
+            stock, ours = run_pair(cluster, PAIRS[mode], Path(place), until, QUICK if args.quick else args.only)
             figures |= compare(mode, stock, ours)
     if args.json is not None:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
