@@ -45,8 +45,8 @@ _offer_pyenv()
 
 
 OURS = {"--require-all", "--whole"}
-OWN_PYTHON_ONLY = ["tests/cluster", "tests/commits", "tests/simulation"]
-"""The reference cluster is a program of its own: what tests it is run on one Python, unless `--whole`."""
+OWN_PYTHON_ONLY = ["tests/cluster", "tests/commits", "tests/simulation", "tests/conformance/test_compliance.py"]
+"""The reference cluster and SQLAlchemy's suite are programs of their own: tested on one Python, unless `--whole`."""
 
 
 def _tool_arguments(session: nox.Session) -> list[str]:
