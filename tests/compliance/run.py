@@ -2,7 +2,8 @@
 
 ``python tests/compliance/run.py`` starts a reference cluster and runs the suite of the SQLAlchemy that is installed
 four times against its writer: stock and ours, sync and async, each in a database of its own. It fails unless no test of
-ours fails and every test has the same outcome on both, by its id; ``--help`` tells how to run a part. Ended by SIGTERM, or by the limit, it leaves neither a cluster nor a run behind.
+ours fails and every test has the same outcome on both, by its id; ``--help`` tells how to run a part. Ended by SIGTERM,
+or by its limit, it leaves neither a cluster nor a run behind.
 """
 
 from __future__ import annotations

@@ -46,15 +46,16 @@ async def savepoints(t: Ground) -> None:
     await conn.execute("create table t (id int)")
     await conn.commit()
     async with conn.transaction() as outer:
-        _ = outer.savepoint_name, outer.connection, outer.status, outer.force_rollback, outer.pgconn
+        _ = outer.savepoint_name, outer.connection, outer.force_rollback, outer.pgconn
         await tried(lambda: outer.Status)  # new in 3.3
+        await tried(lambda: outer.status)
         await conn.execute("insert into t values (1)")
         with suppress(ZeroDivisionError):
             async with conn.transaction("mine") as inner:
                 _ = inner.savepoint_name
                 await conn.execute("insert into t values (2)")
                 raise ZeroDivisionError
-        _ = inner.status
+        await tried(lambda: inner.status)  # new in 3.3
         async with conn.transaction(force_rollback=True):
             await conn.execute("insert into t values (3)")
         async with conn.transaction() as third:
@@ -62,7 +63,7 @@ async def savepoints(t: Ground) -> None:
             raise psycopg.Rollback(plain(third))
         await tried(conn.commit)
         await tried(conn.rollback)
-    _ = outer.status
+    await tried(lambda: outer.status)  # new in 3.3
     async with conn.transaction() as outer:
         await conn.execute("insert into t values (5)")
         async with conn.transaction():
