@@ -10,7 +10,7 @@ Importing this module imports little more than psycopg: what routes is loaded wi
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +19,7 @@ import psycopg
 from psycopg.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
     from psycopg import Notify
     from psycopg.abc import AdaptContext, ConnParam
@@ -74,6 +74,25 @@ class Placement:
 
 _dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
 """When a blocking dial has to be over, on the monotonic clock: psycopg's own limit is never below two seconds."""
+_session: ContextVar[psycopg.pq.abc.PGconn | None] = ContextVar("session", default=None)
+"""The session that the monitor had already, in the place of a dial."""
+
+
+@contextmanager
+def _dialling(params: dict[str, Any], seconds: float | None) -> Iterator[None]:
+    """One dial: with the monitor's session where there is one, else within `seconds`."""
+    from aurora_router.runtime.placing import take  # noqa: PLC0415 - see the module's docstring
+
+    until = _dial_until.set(None if seconds is None else time.monotonic() + seconds)
+    session = _session.set(take(params))
+    try:
+        yield
+    finally:
+        unused = _session.get()
+        _session.reset(session)
+        _dial_until.reset(until)
+        if unused is not None:
+            unused.finish()
 
 
 class _Routed:
@@ -93,6 +112,17 @@ class _Routed:
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
     guard: AbstractContextManager[Any] = nullcontext()
     """Held by whoever closes the connection, or cuts it from another thread."""
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+        """Take the monitor's session, or dial within the world's own limit, to psycopg's tenth of a second."""
+        session = _session.get()
+        if session is not None:
+            _session.set(None)
+            return _at_once(cast("Any", cls)(session))
+        dialling = cast("Any", super())._connect_gen(*args, **kwargs)  # noqa: SLF001 - it is this class's own
+        until = _dial_until.get()
+        return dialling if until is None else _within(dialling, until)
 
     @property
     def generation(self) -> int:
@@ -155,8 +185,8 @@ class Connection(_Routed, psycopg.Connection[Row]):
         call = read_call(conninfo, kwargs)
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
-            token = _dial_until.set(time.monotonic() + seconds * max(1, len(target.addresses)))
-            try:
+            params = dial_params(call.params, target, seconds)
+            with _dialling(params, seconds * max(1, len(target.addresses))):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -164,22 +194,13 @@ class Connection(_Routed, psycopg.Connection[Row]):
                     context=context,
                     row_factory=row_factory,
                     cursor_factory=cursor_factory,
-                    **dial_params(call.params, target, seconds),
+                    **params,
                 )
-            finally:
-                _dial_until.reset(token)
 
         placed: Placed[Connection[Row]] = place_blocking(open_, call)
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)
-
-    @classmethod
-    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
-        """Keep a dial within the world's own limit, to the tenth of a second at which psycopg looks up."""
-        dialling = super()._connect_gen(*args, **kwargs)
-        until = _dial_until.get()
-        return dialling if until is None else _within(dialling, until)
 
     def close(self) -> None:
         """Close the connection, as psycopg does."""
@@ -220,15 +241,17 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         call = read_call(conninfo, kwargs)
 
         async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
-            return await super(AsyncConnection, cls).connect(
-                "",
-                autocommit=autocommit,
-                prepare_threshold=prepare_threshold,
-                context=context,
-                row_factory=row_factory,
-                cursor_factory=cursor_factory,
-                **dial_params(call.params, target, seconds),
-            )
+            params = dial_params(call.params, target, seconds)
+            with _dialling(params, None):
+                return await super(AsyncConnection, cls).connect(
+                    "",
+                    autocommit=autocommit,
+                    prepare_threshold=prepare_threshold,
+                    context=context,
+                    row_factory=row_factory,
+                    cursor_factory=cursor_factory,
+                    **params,
+                )
 
         placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
@@ -252,6 +275,12 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                     yield each
         finally:
             self.listening -= 1
+
+
+def _at_once(connection: Any) -> Generator[Any, Any, Any]:
+    """A dial without a step."""
+    return connection
+    yield
 
 
 def _within(dialling: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:

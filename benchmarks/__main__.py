@@ -1,4 +1,7 @@
-"""``python -m benchmarks [--json FILE] [--quick]``: measure, print a table, tell by the exit status what is not ok."""
+"""``python -m benchmarks [--only FAMILY] [--rounds N] [--quick] [--json FILE]``: measure and print a table.
+
+The exit status tells whether every figure keeps its bound.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # clusters end here while they are watched
     cluster = {"flavour": options.flavour, "postgres": options.postgres}
-    setting = Setting(options.quick, {name: value for name, value in cluster.items() if value is not None})
+    chosen = {name: value for name, value in cluster.items() if value is not None}
+    setting = Setting(options.quick, chosen, repeats=options.rounds)
     figures: list[Figure] = []
     try:
         for family in options.only or FAMILIES:
@@ -40,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _told(family: str, setting: Setting) -> Iterator[Figure]:
     """The figures of a family, each printed as soon as it is there."""
-    measure = cast("Callable[[Setting], Iterable[Figure]]", import_module(f"benchmarks.{family}").measure)
+    measure = cast("Callable[[Setting], Iterable[Figure]]", import_module(_module(family)).measure)
     start = time.monotonic()
     for figure in measure(setting):
         print(figure.line(60), flush=True)
@@ -48,10 +52,15 @@ def _told(family: str, setting: Setting) -> Iterator[Figure]:
     print(f"-- {family}: {time.monotonic() - start:.0f} s", flush=True)
 
 
+def _module(family: str) -> str:
+    return f"benchmarks.{family.replace('-', '_')}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: wider intervals, the same bounds")
+    parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds of what is done in rounds")
     parser.add_argument(
         "--only", action="append", choices=FAMILIES, metavar="FAMILY", help=f"of {', '.join(FAMILIES)}; may be repeated"
     )

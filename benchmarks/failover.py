@@ -1,200 +1,348 @@
-"""How long a lost writer costs a client: killed, or frozen; ours beside psycopg's own list of hosts, in one run.
+"""How long a lost writer costs a client: ours beside the incumbent, psycopg's list of hosts and SQLAlchemy's pre-ping.
 
-Every contender runs the same loop: write a row, autocommit; on an error close, connect again, go on. They all run at
-once, each in a process of its own, with an independent probe beside them that asks each instance by itself, tightly,
-for a write on a connection that it has: what a client could have had at the earliest. All read one clock, the
-machine's.
+Every contender runs the same loop (`contender_child`) in a process of its own. *The earliest possible* is the ack of
+an independent probe that has a connection to every reader beforehand and asks each for a write about every
+millisecond: it pays neither for noticing nor for a dial. What one dial and one write cost at that moment is told
+beside it, since every contender has to pay for them.
 
-* *kill*: every process of the writer gets SIGKILL. Figure: first ack on the new writer minus the probe's.
-* *freeze*: every process of the writer is stopped; nothing is answered, nothing is reset. Figure: the error that the
-  loop sees (*noticed*) minus the freeze.
+* *kill*: every process of the writer gets SIGKILL. One contender at a time, in an order drawn for each round, with
+  nobody beside it but the probe. Figure: first ack on the new writer minus the probe's.
+* *freeze*: every process of the writer is stopped, and *black hole*: its packets are dropped, none is reset. All
+  contenders at once, since each of them waits most of the time. Figure: the error that the loop sees (*noticed*) and
+  the first ack, both from the fault on.
+* *readers*: connections to the readers while the writer is killed. Figure: errors where the reader stayed up.
+* *pool*: the writer is frozen, replaced, and let go on as a zombie; then a pool of 20 is checked out. Figure: the
+  connections to the zombie among them.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import contenders, incumbent
+from benchmarks.contenders import INCUMBENT, LISTED, OURS, PRE_PING, Contender, Field, Process
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from aurora_router_cluster import LocalCluster
     from benchmarks.setting import Setting
 
-ROUNDS = {"kill": 50, "freeze": 10}
-PATIENCE = 40.0  # seconds after which a contender counts as one that never noticed
+KILLS, HANGS, READERS, POOLS = 50, 10, 10, 5  # rounds
+LATE_MEDIAN_MS, LATE_P99_MS = 20.0, 150.0
+PATIENCE = 15.0  # seconds after which a contender counts as one that did not notice
+LONG_PATIENCE = 200.0  # the same, once, for those who do not notice by then
 
-LOOP = """
-import json, sys, time, psycopg
-kind, conninfo = sys.argv[1:]
-if kind == "psycopg":
-    connect = lambda: psycopg.connect(conninfo, autocommit=True)
-else:
-    import aurora_router
-    connect = lambda: aurora_router.connect(conninfo, autocommit=True)
-where = "SELECT pg_catalog.aurora_db_instance_identifier()"
-conn = connect()
-first = conn.execute(where).fetchone()[0]
-print(json.dumps({"ready": first}), flush=True)
-noticed = None
-while True:
+
+@dataclass(frozen=True)
+class Told:
+    """What a contender told of one fault, in seconds.
+
+    Attributes:
+        noticed: from the fault to its first error.
+        acked: from the fault to its first ack on the new writer.
+        late: from the probe's ack to that.
+    """
+
+    noticed: float
+    acked: float
+    late: float
+
+
+Rounds = dict[str, list["Told | None"]]
+"""Contender -> what it told in each round; None: nothing."""
+
+
+def measure(setting: Setting) -> Iterator[Figure]:
+    """The figures of all faults; ends with a table of the contenders side by side."""
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as directory:
+        field = _field(setting.cluster, Path(directory))
+        _make_ledger(setting.cluster)
+        yield _a_dial(setting.cluster)
+        yield from _told_kills(field, _kills(field, setting), cells)
+        yield from _told_readers(field, setting.rounds(READERS))
+        freezes = _hangs(field, setting.rounds(HANGS), "freeze", setting.cluster.freeze, setting.cluster.thaw)
+        yield from _told_hangs(field, "freeze", freezes, cells)
+        yield from _told_pools(field, setting.rounds(POOLS), cells)
+        if not setting.quick:
+            yield from _told_patiently(field, cells)
+    print("\n" + _side_by_side(field.all, cells), flush=True)
+
+
+def _field(cluster: LocalCluster, directory: Path) -> Field:
     try:
-        conn.execute("INSERT INTO failover_ledger VALUES (1)")
-        if noticed is not None and (instance := conn.execute(where).fetchone()[0]) != first:
-            print(json.dumps({"noticed": noticed, "acked": time.monotonic(), "instance": instance}), flush=True)
-            break
-    except psycopg.Error:
-        noticed = noticed or time.monotonic()
-        conn.close()
-        try:
-            conn = connect()
-        except psycopg.Error:
-            time.sleep(0.002)
-conn.close()
-"""
-
-PROBE = """
-import json, sys, time, psycopg
-first, *places = sys.argv[1:]
-def probe(place):
-    try:
-        with psycopg.connect(place, autocommit=True) as conn:
-            while True:
-                try:
-                    conn.execute("INSERT INTO failover_ledger VALUES (2)")
-                    return time.monotonic()
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    time.sleep(0.001)
-    except psycopg.Error:
-        return None
-import threading
-found = []
-def work(place):
-    while not found:
-        if (at := probe(place)) is not None:
-            found.append(at)
-        time.sleep(0.002)
-for place in places:
-    threading.Thread(target=work, args=(place,), daemon=True).start()
-print(json.dumps({"ready": first}), flush=True)
-while not found:
-    time.sleep(0.001)
-print(json.dumps({"acked": found[0]}), flush=True)
-"""
+        incumbent.alone(_empty(directory / "hosts"))
+        return Field(cluster, directory)
+    except incumbent.Impossible as why:
+        incumbent.not_measured(why)
+        return Field(cluster, None)
 
 
-class Contender:
-    """One process that runs a loop, and what it tells."""
-
-    def __init__(self, name: str, code: str, *arguments: str) -> None:
-        self.name = name
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.ready = self._line()
-
-    def told(self, until: float) -> dict[str, Any] | None:
-        """What it found; None: nothing until then."""
-        try:
-            out, _ = self._process.communicate(timeout=max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return None
-        return json.loads(out) if out else None
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _line(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+def _empty(path: Path) -> Path:
+    path.touch()
+    return path
 
 
-def contenders(cluster: LocalCluster) -> dict[str, tuple[str, str]]:
-    """Name -> kind of loop and conninfo."""
-    hosts = ",".join(each.host for each in cluster.instances)
-    several = f"host={hosts} port={cluster.port} user={cluster.user} password={cluster.password}"
-    return {
-        "ours": ("ours", cluster.conninfo()),
-        "ours, aggressive": ("ours", cluster.conninfo(aurora_profile="aggressive")),
-        "psycopg, list of hosts": (
-            "psycopg",
-            f"{several} dbname={cluster.dbname} target_session_attrs=read-write connect_timeout=2",
-        ),
-    }
+def _make_ledger(cluster: LocalCluster) -> None:
+    import psycopg
+
+    with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS failover_ledger (n int)")
 
 
-def failover(cluster: LocalCluster, fault: str) -> dict[str, dict[str, float]]:
-    """One fault; name -> seconds from it to what each contender told."""
-    old = cluster.writer
-    assert old is not None
-    places = [cluster.plain_conninfo(f"instance:{each.name}") for each in cluster.instances if each.name != old]
-    running = [Contender(name, LOOP, *how) for name, how in contenders(cluster).items()]
-    running.append(Contender("probe", PROBE, old, *places))
-    try:
-        time.sleep(0.2)
-        getattr(cluster, fault)(old)
-        began = time.monotonic()
-        told = {each.name: each.told(began + PATIENCE) for each in running}
-    finally:
-        for each in running:
-            each.end()
-    if fault == "freeze":
-        cluster.thaw(old)
-    settled(cluster)
-    return {
-        name: {key: value - began for key, value in found.items() if isinstance(value, float)}
-        for name, found in told.items()
-        if found is not None
-    }
+def _a_dial(cluster: LocalCluster) -> Figure:
+    """What everybody but the probe has to pay for."""
+    import psycopg
+
+    took = []
+    for _ in range(30):
+        start = time.monotonic()
+        with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
+            connection.execute("INSERT INTO failover_ledger VALUES (3)")
+            took.append(time.monotonic() - start)
+    return Figure.told(
+        "failover: psycopg's dial and one write, nothing wrong, median", statistics.median(took) * 1e3, "ms"
+    )
 
 
 def settled(cluster: LocalCluster) -> None:
     """Wait until every instance is available again."""
     deadline = time.monotonic() + 60.0
-    while any(each.state != "available" for each in cluster.instances):
+    while any(each.state != "available" or each.frozen for each in cluster.instances):
         if time.monotonic() > deadline:
             raise TimeoutError(f"the cluster did not recover: {cluster.instances}")
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------- kill
+
+
+def _kills(field: Field, setting: Setting) -> Rounds:
+    """The writer killed, one contender at a time."""
+    rounds: Rounds = defaultdict(list)
+    for _ in range(setting.rounds(KILLS)):
+        turns = field.alone
+        setting.rng.shuffle(turns)
+        for contender in turns:
+            processes = {contender.name: field.start(contender)}
+            try:
+                time.sleep(setting.rng.random() * 0.2)  # at no fixed distance from the control plane's heartbeat
+                found = _fault(field, processes, field.cluster.kill, PATIENCE)
+            finally:
+                _end(processes.values())
+            rounds[contender.name].append(found[contender.name])
+    return rounds
+
+
+def _fault(
+    field: Field, processes: dict[str, Process], fault: Callable[[str], None], patience: float
+) -> dict[str, Told | None]:
+    """Let all processes connect, do it to the writer, and hear what they tell."""
+    settled(field.cluster)
+    probe = field.probe()
+    try:
+        for each in [*processes.values(), probe]:
+            each.begin()
+        for name, each in [*processes.items(), ("the probe", probe)]:
+            if each.line(contenders.PATIENCE) is None:
+                raise RuntimeError(f"{name} could not connect")
         time.sleep(0.1)
+        old = field.cluster.writer
+        assert old is not None
+        began = time.monotonic()
+        fault(old)
+        earliest = probe.line(30.0)
+        if earliest is None:
+            raise RuntimeError("no write was possible within 30 s of the fault")
+        found = {name: each.line(began + patience - time.monotonic()) for name, each in processes.items()}
+    finally:
+        probe.end()
+    return {name: told and _from(began, told, earliest["acked"]) for name, told in found.items()}  # type: ignore[misc]
 
 
-def measure(setting: Setting) -> Iterator[Figure]:
-    """The figures of both faults."""
-    import psycopg
-
-    cluster = setting.cluster
-    with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as conn:
-        conn.execute("CREATE TABLE IF NOT EXISTS failover_ledger (n int)")
-    for fault, count in ROUNDS.items():
-        rounds = [failover(cluster, fault) for _ in range(setting.rounds(count))]
-        for name in contenders(cluster):
-            yield from _figures(fault, name, rounds)
+def _from(began: float, told: dict[str, Any], earliest: float) -> Told:
+    return Told(told["noticed"] - began, told["acked"] - began, told["acked"] - earliest)
 
 
-def _figures(fault: str, name: str, rounds: list[dict[str, dict[str, float]]]) -> Iterator[Figure]:
-    there = [each for each in rounds if name in each and "probe" in each]
-    told = f"failover, {fault}, {name}"
-    yield Figure.told(f"{told}: rounds that ended within {PATIENCE:g} s", len(there), f"of {len(rounds)}")
-    if not there:
-        return
-    late = sorted((each[name]["acked"] - each["probe"]["acked"]) * 1e3 for each in there)
-    noticed = sorted(each[name]["noticed"] for each in there)
-    bounds = {"ours": (20.0, 150.0), "ours, aggressive": (20.0, 150.0)}.get(name)
-    if fault == "kill" and bounds is not None:
-        yield Figure.at_most(f"{told}: ack after the probe, median", statistics.median(late), "ms", bounds[0])
-        yield Figure.at_most(f"{told}: ack after the probe, p99", late[int(0.99 * (len(late) - 1))], "ms", bounds[1])
-    else:
-        yield Figure.told(f"{told}: ack after the probe, median", statistics.median(late), "ms")
-    if fault == "freeze":
-        longest, limit = f"{told}: noticed after the freeze, longest", {"ours": 2.5, "ours, aggressive": 0.6}.get(name)
-        if limit is None:
-            yield Figure.told(longest, noticed[-1], "s", "the cluster kills a frozen writer when it replaces it")
+def _end(processes: Iterable[Process]) -> None:
+    for each in processes:
+        each.end()
+
+
+def _told_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+    for contender in field.alone:
+        there = [each for each in rounds[contender.name] if each is not None]
+        name = f"failover, kill, {contender.name}"
+        yield _ended(name, rounds[contender.name])
+        if not there:
+            continue
+        late = sorted(each.late * 1e3 for each in there)
+        median, p99 = statistics.median(late), _p99(late)
+        cells[contender.name]["kill: ack after the earliest possible, median / p99"] = f"{median:.1f} / {p99:.1f} ms"
+        for what, value, bound in (("median", median, LATE_MEDIAN_MS), ("p99", p99, LATE_P99_MS)):
+            text = f"{name}: ack after the probe's, {what}"
+            if contender.bounded:
+                yield Figure.at_most(text, value, "ms", bound, f"of {len(late)}")
+            else:
+                yield Figure.told(text, value, "ms", f"of {len(late)}")
+
+
+def _ended(name: str, rounds: list[Told | None]) -> Figure:
+    ended = sum(each is not None for each in rounds)
+    return Figure.told(f"{name}: rounds that ended within {PATIENCE:g} s", ended, "", f"of {len(rounds)}")
+
+
+def _p99(ordered: list[float]) -> float:
+    return ordered[round(0.99 * (len(ordered) - 1))]
+
+
+# ---------------------------------------------------------------- hangs
+
+
+def _hangs(field: Field, count: int, fault: str, begin: Callable[[str], None], heal: Callable[[str], None]) -> Rounds:
+    """A writer that says nothing any more, all contenders at once."""
+    del fault
+    rounds: Rounds = defaultdict(list)
+    for _ in range(count):
+        for name, told in _hung(field, field.all, begin, heal, PATIENCE).items():
+            rounds[name].append(told)
+    return rounds
+
+
+def _hung(
+    field: Field,
+    who: list[Contender],
+    begin: Callable[[str], None],
+    heal: Callable[[str], None],
+    patience: float,
+) -> dict[str, Told | None]:
+    processes = {contender.name: field.start(contender) for contender in who}
+    try:
+        old = field.cluster.writer
+        assert old is not None
+        return _fault(field, processes, begin, patience)
+    finally:
+        _end(processes.values())
+        heal(old)
+        settled(field.cluster)
+
+
+def _told_hangs(field: Field, fault: str, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+    for contender in field.all:
+        there = [each for each in rounds[contender.name] if each is not None]
+        name = f"failover, {fault}, {contender.name}"
+        yield _ended(name, rounds[contender.name])
+        if not there:
+            cells[contender.name][f"{fault}: noticed / first ack"] = f"not in {PATIENCE:g} s"
+            continue
+        noticed = max(each.noticed for each in there)
+        acked = max(each.acked for each in there)
+        cells[contender.name][f"{fault}: noticed / first ack"] = f"{noticed:.2f} / {acked:.2f} s"
+        text = f"{name}: noticed, from the {fault}, longest"
+        if contender.noticed is not None:
+            yield Figure.at_most(text, noticed, "s", contender.noticed, f"of {len(there)}")
         else:
-            yield Figure.at_most(longest, noticed[-1], "s", limit)
+            yield Figure.told(text, noticed, "s", f"of {len(there)}")
+        yield Figure.told(f"{name}: first ack, from the {fault}, longest", acked, "s", f"of {len(there)}")
+
+
+def _told_patiently(field: Field, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+    """Once, those who take minutes."""
+    cluster, who = field.cluster, [LISTED, PRE_PING, *([INCUMBENT] if INCUMBENT in field.all else [])]
+    for name, told in _hung(field, who, cluster.freeze, cluster.thaw, LONG_PATIENCE).items():
+        noticed = told.noticed if told is not None else None
+        text = f"failover, freeze for {LONG_PATIENCE:g} s, {name}"
+        yield Figure.told(f"{text}: noticed", noticed or LONG_PATIENCE, "s", "" if noticed else "or never: it did not")
+        cells[name]["freeze: noticed / first ack"] = (
+            f"{told.noticed:.0f} / {told.acked:.0f} s" if told is not None else f"not in {LONG_PATIENCE:g} s"
+        )
+
+
+# ---------------------------------------------------------------- readers and pools
+
+
+def _told_readers(field: Field, count: int) -> Iterator[Figure]:
+    """Connections to readers while the writer is killed."""
+    reads, errors = 0, []
+    for _ in range(count):
+        settled(field.cluster)
+        process = field.readers()
+        try:
+            process.begin()
+            process.line(contenders.PATIENCE)
+            old = field.cluster.writer
+            assert old is not None
+            field.cluster.kill(old)
+            while field.cluster.writer == old:
+                time.sleep(0.01)
+            settled(field.cluster)
+            process.go()
+            told = process.line(30.0)
+        finally:
+            process.end()
+        assert told is not None, "the readers' process told nothing"
+        reads += sum(told["reads"].values())
+        errors += [f"{instance}: {each}" for instance, found in told["errors"].items() for each in found]
+    note = errors[0] if errors else f"in {reads} reads during {count} failovers, the promoted reader's among them"
+    yield Figure.at_most(
+        "failover, kill, ours: errors of connections to readers that stayed up", len(errors), "", 0, note
+    )
+
+
+def _told_pools(field: Field, count: int, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+    """Pools of 20 beside a zombie."""
+    stale: dict[str, list[int]] = defaultdict(list)
+    for _ in range(count):
+        for name, number in _zombie(field).items():
+            stale[name].append(number)
+    for contender in (OURS[2], PRE_PING):
+        text = f"pool of 20, {contender.name}: connections to the demoted instance handed out"
+        most, note = max(stale[contender.name]), f"the most of {count} failovers, a zombie each"
+        cells[contender.name]["stale of a pool of 20"] = str(most)
+        yield Figure.at_most(text, most, "", 0, note) if contender.bounded else Figure.told(text, most, "", note)
+
+
+def _zombie(field: Field) -> dict[str, int]:
+    """Freeze the writer, let it be replaced, let it go on, and have pools of 20 checked out."""
+    cluster = field.cluster
+    settled(cluster)
+    old = cluster.writer
+    assert old is not None
+    processes = {each.name: Process(f"pool:{each.kind}", field.place(each)) for each in (OURS[2], PRE_PING)}
+    witness = field.start(OURS[0])
+    try:
+        for each in [*processes.values(), witness]:
+            each.begin()
+        for each in [*processes.values(), witness]:
+            each.line(contenders.PATIENCE)
+        cluster.freeze(old)
+        witness.line(30.0)  # a client like that of the pool has noticed, and written to the new writer
+        time.sleep(0.5)
+        cluster.thaw(old)
+        for each in processes.values():
+            each.go()
+        return {name: (each.line(30.0) or {"stale": 0})["stale"] for name, each in processes.items()}
+    finally:
+        _end([*processes.values(), witness])
+        cluster.thaw(old)
+        settled(cluster)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _side_by_side(who: list[Contender], cells: dict[str, dict[str, str]]) -> str:
+    """One line for each contender, one column for each figure."""
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [["contender", *columns], ["---"] * (len(columns) + 1)]
+    rows += [[each.name, *(cells[each.name].get(column, "") for column in columns)] for each in who]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns) + 1)]
+    return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)

@@ -22,6 +22,7 @@ from benchmarks.figures import Figure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aurora_router_cluster import LocalCluster
     from benchmarks.setting import Setting
 
 PACKAGE = "aws-advanced-python-wrapper==3.1.0"
@@ -29,7 +30,7 @@ SECONDS = 8.0
 NAMED = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
 
-class _Impossible(Exception):
+class Impossible(Exception):
     """Why this part can't be done here."""
 
 
@@ -37,10 +38,10 @@ def measure(setting: Setting) -> Iterator[Figure]:
     """The incumbent's ratios, each a figure without a bound; none where it can't be run."""
     try:
         with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as directory:
-            python = _environment()
+            python = environment()
             told = _run(setting, python, Path(directory))
-    except _Impossible as why:
-        print(f"!!! {PACKAGE} was NOT measured: {why} !!!", file=sys.stderr, flush=True)
+    except Impossible as why:
+        not_measured(why)
         return
     for name, (value, note) in told.items():
         if value is None:
@@ -49,8 +50,17 @@ def measure(setting: Setting) -> Iterator[Figure]:
             yield Figure.told(f"{name}, incumbent / stock", value, "x", note)
 
 
-def _environment() -> Path:
-    """The Python of a virtual environment with the incumbent and the driver in our version, made if need be."""
+def not_measured(why: Impossible) -> None:
+    """Say it loudly."""
+    print(f"!!! {PACKAGE} was NOT measured: {why} !!!", file=sys.stderr, flush=True)
+
+
+def environment() -> Path:
+    """The Python of a virtual environment with the incumbent and the driver in our version, made if need be.
+
+    Raises:
+        Impossible: it can't be installed.
+    """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     needed = [PACKAGE, *(f"{name}=={version(name.partition('[')[0])}" for name in ("psycopg[binary]", "SQLAlchemy"))]
     place = caches / "aurora-router" / f"incumbent-{sys.version_info.major}.{sys.version_info.minor}"
@@ -61,38 +71,50 @@ def _environment() -> Path:
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needed]
         done = subprocess.run(pip, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise _Impossible(f"pip can't install it: {_last(done.stderr)}")
+            raise Impossible(f"pip can't install it: {_last(done.stderr)}")
         ready.write_text(json.dumps(needed), encoding="utf-8")
     return place / "bin" / "python"
 
 
 def _run(setting: Setting, python: Path, directory: Path) -> dict[str, tuple[float | None, str]]:
     """Run the other side; returns figure -> (ratio, note)."""
-    cluster = setting.cluster
     hosts = directory / "hosts"
-    names = {
-        cluster.endpoint("writer"): cluster.address("writer"),
-        cluster.endpoint("reader"): cluster.address("reader"),
-    }
-    names |= {each.endpoint: each.host for each in cluster.instances}
-    known = "".join(f"{address} {name}\n" for name, address in names.items())
-    hosts.write_text(f"127.0.0.1 localhost\n{known}", encoding="utf-8")
-    alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    if subprocess.run([*alone, "sh", "-c", NAMED, str(hosts), "true"], check=False, capture_output=True).returncode:
-        raise _Impossible("no mount namespace of one's own may be made here, so it can't resolve the cluster's names")
+    write_hosts(setting.cluster, hosts)
+    prefix = alone(hosts)
     seconds = SECONDS / (10 if setting.quick else 1)
-    child = [str(python), "-m", "benchmarks.incumbent_child", cluster.conninfo(aurora_dns=None)]
+    child = [str(python), "-m", "benchmarks.incumbent_child", setting.cluster.conninfo(aurora_dns=None)]
     done = subprocess.run(
-        [*alone, "sh", "-c", NAMED, str(hosts), *child, setting.stock_parameters("writer"), str(seconds)],
+        [*prefix, *child, setting.stock_parameters("writer"), str(seconds)],
         check=False,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent.parent,
     )
     if done.returncode:
-        raise _Impossible(f"it failed: {_last(done.stderr)}")
+        raise Impossible(f"it failed: {_last(done.stderr)}")
     told: dict[str, tuple[float | None, str]] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def write_hosts(cluster: LocalCluster, path: Path) -> None:
+    """Write a hosts file that knows the names of a cluster as they are now."""
+    names = {cluster.endpoint(target): cluster.address(target) for target in ("writer", "reader")}
+    names |= {each.endpoint: each.host for each in cluster.instances}
+    known = "".join(f"{address} {name}\n" for name, address in names.items())
+    path.write_text(f"127.0.0.1 localhost\n{known}", encoding="utf-8")
+
+
+def alone(hosts: Path) -> tuple[str, ...]:
+    """What to put before a command that is to see `hosts` as the system's hosts file.
+
+    Raises:
+        Impossible: that can't be done here.
+    """
+    space = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    prefix = (*space, "sh", "-c", NAMED, str(hosts))
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
+        raise Impossible("no mount namespace of one's own may be made here, so it can't resolve the cluster's names")
+    return prefix
 
 
 def _last(text: str) -> str:

@@ -26,6 +26,7 @@ class Setting:
 
     Attributes:
         quick: a tenth of the time; wider intervals, the same bounds.
+        repeats: rounds of what is done in rounds; None: as many as each family wants.
         options: for ``LocalCluster.start``.
         rng: draws the order of blocks.
     """
@@ -33,6 +34,7 @@ class Setting:
     quick: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     rng: random.Random = field(default_factory=random.Random)
+    repeats: int | None = None
     _started: LocalCluster | None = None
 
     @cached_property
@@ -50,6 +52,8 @@ class Setting:
 
     def rounds(self, count: int) -> int:
         """How many runs to make where `count` are due."""
+        if self.repeats is not None:
+            return self.repeats
         return max(3, count // 10) if self.quick else count
 
     def compare(self, name: str, bound: float, batch: Callable[[], paired.Samples]) -> list[Figure]:

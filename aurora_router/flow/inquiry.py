@@ -5,6 +5,7 @@ Invariant: no inquiry leaves a connection open that is not kept here, also when 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -59,6 +60,13 @@ class Inquiry(Generic[ConnT]):
         self.used_at = world.now()
         self.busy = False
         self._connection: ConnT | None = None
+        self._place: tuple[str, tuple[str, ...]] | None = None
+
+    async def prepare(self, access: Access) -> None:
+        """Learn the instance's address while all is well, so that a failover does not begin with asking for it."""
+        self._place = None
+        with contextlib.suppress(DialFailed):
+            await self._located(access)
 
     async def ping(self, target: Target, seconds: float) -> Fault | None:
         """Ask for a sign of life, at the very address of the users' connections.
@@ -112,8 +120,16 @@ class Inquiry(Generic[ConnT]):
         if thorough or writer or not expected:
             writer = await self._tell(access, writer=writer, until=until)
         if writer and self.cluster.view.writer == self.instance:
+            self._offer(asked_at)
             self.cluster.verified(asked_at, self.world.now())
         return writer
+
+    def _offer(self, asked_at: float) -> None:
+        """A doubt is about to end here: whoever waits for the writer may have this very connection."""
+        since = self.cluster.doubted_at
+        ends = since is not None and asked_at >= since
+        if ends and self._connection is not None and self.world.offer(self._connection):
+            self._connection = None
 
     async def _tell(self, access: Access, *, writer: bool, until: float) -> bool:
         cluster, connection = self.cluster, self._connection
@@ -148,13 +164,18 @@ class Inquiry(Generic[ConnT]):
             return Target(self.instance, address.host, address.port)
         if self._connection is not None:
             return Target(self.instance, address.host, address.port)
-        resolution = await self.world.resolve(address.host)
-        return Target(self.instance, address.host, address.port, resolution.addresses)
+        if self._place is None or self._place[0] != address.host:
+            self._place = (address.host, (await self.world.resolve(address.host)).addresses)
+        return Target(self.instance, address.host, address.port, self._place[1])
 
     async def _connected(self, target: Target, until: float) -> ConnT:
         self.used_at = self.world.now()
         if self._connection is None:
-            self._connection = await self.world.dial(target, max(0.0, until - self.used_at))
+            try:
+                self._connection = await self.world.dial(target, max(0.0, until - self.used_at))
+            except DialFailed:
+                self._place = None  # it may be somewhere else by now
+                raise
         return self._connection
 
     async def close(self) -> None:

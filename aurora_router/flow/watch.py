@@ -54,6 +54,7 @@ class Watch(Generic[ConnT]):
         self._chased: dict[str, Inquiry[ConnT]] = {}
         self._needed_at = world.now()
         self._refresh_at = self._next_refresh()
+        self._prepared: set[str] = set()
 
     @property
     def sighted(self) -> bool:
@@ -111,7 +112,16 @@ class Watch(Generic[ConnT]):
                 self.world.spawn(self._chase(self._chased[id_]))
         if self.world.now() >= self._refresh_at:
             self._refresh_at = self._next_refresh()
+            self._prepared.clear()
             self.world.spawn(self._refreshed())
+        if cluster.doubted_at is None and not self._blind:
+            self._prepare(view.instances.keys() - self._prepared)
+
+    def _prepare(self, ids: set[str]) -> None:
+        """Learn where instances are before anything goes wrong with the writer."""
+        self._prepared |= ids
+        for id_ in sorted(ids):
+            self.world.spawn(self._chase_of(id_).prepare(self._access))
 
     def _chase_of(self, id_: str) -> Inquiry[ConnT]:
         return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))

@@ -175,6 +175,13 @@ class Ground(World[ConnT], Protocol[ConnT]):
         """Where a user's connection leads; None when it was closed."""
         ...
 
+    def offer(self, connection: ConnT) -> bool:
+        """Offer a connection of the watch's own to the next user who dials with the same parameters.
+
+        It has to be idle and used for service queries alone. True: it is not the watch's any more.
+        """
+        ...
+
     def cut(self, held: Any) -> bool:
         """Shut the socket of a user's connection down, so that whoever waits on it wakes up; False: it was gone."""
         ...

@@ -21,7 +21,7 @@ from psycopg import pq
 from aurora_router import observe
 from aurora_router.flow.watch import Watch
 from aurora_router.flow.world import Activity, Target
-from aurora_router.runtime import libpq, sockets
+from aurora_router.runtime import handover, libpq, sockets
 from aurora_router.runtime.eventloop import EventLoopWorld
 
 if TYPE_CHECKING:
@@ -43,18 +43,41 @@ _ACTIVITY = {
 }
 
 
-class MonitorWorld(EventLoopWorld["psycopg.AsyncConnection[Any]"]):
+class _Own(psycopg.AsyncConnection[Any]):
+    """A connection of the monitor's own."""
+
+    key: handover.Key = frozenset()
+
+
+class MonitorWorld(EventLoopWorld["_Own"]):
     """The monitor's ground for one cluster: raw psycopg connections with the credentials of the last user."""
 
     def __init__(self, cluster: Cluster, names: Names) -> None:
         super().__init__(self._open_one, names)
         self._cluster = cluster
         self._tasks: set[asyncio.Task[None]] = set()
+        self._offered: dict[handover.Key, pq.abc.PGconn] = {}
 
-    async def _open_one(self, target: Target, seconds: float) -> psycopg.AsyncConnection[Any]:
+    async def _open_one(self, target: Target, seconds: float) -> _Own:
         watch = cast("Watch[Any]", self._cluster.watcher)
         params = libpq.dial_params(watch.access.params, target, seconds)
-        return await psycopg.AsyncConnection.connect("", autocommit=True, **params)
+        connection = await _Own.connect("", autocommit=True, **params)
+        connection.key = handover.key_of(params)
+        return connection
+
+    def offer(self, connection: _Own) -> bool:
+        """Lay the session under a connection of ours down for a user; see `runtime.handover`."""
+        key, pgconn = connection.key, connection.pgconn
+        del connection.pgconn  # so that the connection neither closes it nor complains that nobody did
+        handover.SHELF.lay(key, pgconn)
+        self._offered[key] = pgconn
+        asyncio.get_running_loop().call_later(handover.SECONDS, self._withdraw, key)
+        return True
+
+    def _withdraw(self, key: handover.Key) -> None:
+        pgconn = self._offered.pop(key, None)
+        if pgconn is not None:
+            handover.SHELF.clear(key, pgconn)
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
         """Let a procedure go on by itself."""
@@ -73,6 +96,8 @@ class MonitorWorld(EventLoopWorld["psycopg.AsyncConnection[Any]"]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for key in list(self._offered):
+            self._withdraw(key)
 
     def activity(self, held: Any) -> Activity:
         """What a user's connection does now."""

@@ -12,6 +12,7 @@ from aurora_router.model.instance import Role
 from aurora_router.policy.suspicion import Limits
 from aurora_router.runtime import blocking, eventloop, sockets
 from aurora_router.runtime.call import Call, read_call
+from aurora_router.runtime.handover import SHELF
 from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
@@ -19,10 +20,12 @@ from aurora_router.runtime.registry import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from psycopg import pq
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target
 
-__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call"]
+__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call", "take"]
 
 LOOK_SECONDS = 0.02
 """A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
@@ -41,6 +44,11 @@ async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], cal
     """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
     world = eventloop.EventLoopWorld(open_, call.names)
     return await connect(world, REGISTRY.find, call.request, call.sources)
+
+
+def take(params: dict[str, Any]) -> pq.abc.PGconn | None:
+    """The monitor's session for these parameters, if it has one to give; see `runtime.handover`."""
+    return SHELF.take(params)
 
 
 def attend(connection: Any, placed: Placed[Any], call: Call) -> None:

@@ -143,7 +143,7 @@ def _row(member: Member, durable: int | None) -> dict[str, object]:
     speed = (last.received - first.received) / span / 1024 if span > 0 else 0.0
     return {
         **identity,
-        "durable_lsn": min(durable, last.received) if durable is not None else last.received,
+        "durable_lsn": _durable(member, last, durable),
         "highest_lsn_rcvd": last.received,
         "current_read_lsn": last.applied,
         "cur_replay_latency_in_usec": round(lag * 1e6),
@@ -161,6 +161,13 @@ def _row(member: Member, durable: int | None) -> dict[str, object]:
         "read_ios": last.reads,
         "cpu": member.cpu,
     }
+
+
+def _durable(member: Member, last: Sample, durable: int | None) -> int:
+    """How much of the log an instance shows as durable: the writer what the volume has, however old its sample."""
+    if durable is None:
+        return last.received
+    return durable if member.writer else min(durable, last.received)
 
 
 def _iso(wall: float) -> str:

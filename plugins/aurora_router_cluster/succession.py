@@ -121,7 +121,8 @@ class Succession:
         roster.writer = candidate
         roster.epoch += 1
         roster.publish()
-        await roster.volume.attach(candidate.where)
+        await together([roster.volume.attach(candidate.where), candidate.sample(timeout=1.0)])
+        roster.write_status()  # at once: by its durable position clients tell it from the writer that it once was
         candidate.engine.configure(roster.settings(candidate), standby=False)
         for reader in roster.readers:
             if reader.available and awake(reader):

@@ -50,6 +50,21 @@ async def test_a_late_heartbeat_does_not_make_a_switchover_a_failover(plane):
     assert done.planned
 
 
+@pytest.mark.parametrize(
+    ("before", "missed", "after"),
+    [("available", 4, "available"), ("available", 5, "unreachable"), ("unreachable", 1, "unreachable"),
+     ("unreachable", 0, "available")],
+)  # fmt: skip
+async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed, after):
+    """Missed answers are forgiven after a late beat, but that is no answer: a frozen zombie must be left alone."""
+    heartbeat = plane._heartbeat
+    await heartbeat.close()
+    reader = plane.roster.readers[0]
+    reader.state, reader.missed = before, missed
+    heartbeat._judge(reader)
+    assert reader.state == after
+
+
 async def test_requests_at_once_are_done_one_after_the_other(plane):
     done = await asyncio.gather(
         plane.add_reader(), plane.failover("demo-2"), plane.add_reader("extra"), plane.remove("demo-3"),

@@ -86,6 +86,13 @@ def test_the_rows_have_what_the_sql_surface_reads():
     assert reader["last_error_timestamp"] == reader["last_update_timestamp"]
 
 
+def test_a_writer_shows_what_the_volume_has_however_old_its_sample_is():
+    """By that clients tell a writer that was one before from what it was then."""
+    members = [Member("demo-1", "s1", True, (sample(0.0, 100, recovering=False),), None, None)]
+    (writer,) = sampling.replica_status(members, 2000)
+    assert writer["durable_lsn"] == 2000
+
+
 def test_an_instance_not_asked_yet_has_a_row_without_figures():
     (row,) = sampling.replica_status([Member("demo-1", "s1", True, (), None, None)], None)
     assert row == {"server_id": "demo-1", "session": "s1", "writer": True}

@@ -63,6 +63,10 @@ class SimulatedGround(SimulatedWorld):
         """Where a user's connection leads."""
         return None if held.closed else Target(name, held.address, held.cluster.port, (held.address,))
 
+    def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `Ground`
+        """Nobody takes it: a simulated dial costs nothing that would have to be saved."""
+        return False
+
     def cut(self, held: SimulatedConnection) -> bool:
         """Shut it down, so that its statement wakes up."""
         open_ = not (held.broken or held.closed)

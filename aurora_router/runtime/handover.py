@@ -1,0 +1,87 @@
+"""A session that the monitor has, handed over to the user who is about to open the very same one.
+
+Theory. At the end of a failover the monitor has a session with the new writer before anybody else: it asked on it. Who
+waits in ``connect`` would now dial that server with the same parameters: a handshake, and a process started by a server
+that has much to do at that moment. So the monitor lays its session down here, and the first dial whose parameters are
+the same takes it; all others dial.
+
+Invariants: what lies here was used for service queries alone (it is idle, nothing is prepared, no setting changed) and
+is nobody else's any more; it is taken once at most; what nobody took within `SECONDS` is closed; the child of a fork
+takes nothing, since the sockets are its parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from psycopg import pq
+
+from aurora_router.runtime import sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Key = frozenset[tuple[str, str]]
+
+SECONDS = 1.0
+"""How long a session lies here at most: who waits takes it within milliseconds."""
+
+
+def key_of(params: Mapping[str, Any]) -> Key:
+    """What two dials have to have in common so that one may take the other's session: all but their patience."""
+    return frozenset((name, str(value)) for name, value in params.items() if name != "connect_timeout")
+
+
+class Shelf:
+    """Where sessions are laid down. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._laid: dict[Key, pq.abc.PGconn] = {}
+        self._inherited: list[Any] = []
+
+    def lay(self, key: Key, pgconn: pq.abc.PGconn) -> None:
+        """Lay a session down; one that lay there for the same parameters is closed."""
+        with self._lock:
+            before = self._laid.get(key)
+            self._laid[key] = pgconn
+        if before is not None:
+            before.finish()
+
+    def take(self, params: Mapping[str, Any]) -> pq.abc.PGconn | None:
+        """Take the session that was dialled with the same parameters, if there is one and it is alive."""
+        if not self._laid:
+            return None
+        with self._lock:
+            pgconn = self._laid.pop(key_of(params), None)
+        if pgconn is None or _is_fresh(pgconn):
+            return pgconn
+        pgconn.finish()
+        return None
+
+    def clear(self, key: Key, pgconn: pq.abc.PGconn) -> None:
+        """Close a session that was laid down, if nobody took it."""
+        with self._lock:
+            if self._laid.get(key) is not pgconn:
+                return
+            del self._laid[key]
+        pgconn.finish()
+
+    def reset(self) -> None:
+        """In the child of a fork: keep what lies here from the garbage collector, and take nothing."""
+        self._lock = threading.Lock()
+        self._inherited.append(self._laid)
+        self._laid = {}
+
+
+def _is_fresh(pgconn: pq.abc.PGconn) -> bool:
+    idle = pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+    return idle and not sockets.end_of(pgconn.socket)()
+
+
+SHELF = Shelf()
+"""The sessions of this process."""
+
+os.register_at_fork(after_in_child=SHELF.reset)
