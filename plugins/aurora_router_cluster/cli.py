@@ -79,9 +79,7 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--detect", type=float, default=0.2, metavar="SECONDS", help="heartbeat interval (default: %(default)s)")
     add("--no-auto-failover", dest="auto", action="store_false", help="only watch; failover and restart on request")
     add("--tls", action="store_true", help="serve TLS, with certificates of a CA of the cluster's own")
-    add("--isolated", action="store_true", help="give each of the six storage nodes a process of its own")
-    add("--segment-size", type=nodecli.segment_size, metavar="SIZE",
-        help="stripe the volume over protection groups of this size, e.g. 64MiB (default: one group)")  # fmt: skip
+    nodecli.configure_up(parser)
     add("--faults", action="store_true", help="put a relay in front of the instances, for faults of the network")
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
         help="a server setting for all instances; may be repeated")  # fmt: skip
@@ -98,7 +96,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
-        "directory", "detect", "auto", "tls", "isolated", "segment_size", "faults",
+        "directory", "detect", "auto", "tls", "faults", *nodecli.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "directory" in options:

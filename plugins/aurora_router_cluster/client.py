@@ -57,7 +57,8 @@ class LocalCluster:
             detach: let it outlive this process.
             timeout: give up after so many seconds.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
-                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size, faults, settings.
+                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size,
+                base_interval, base_bytes, scrub_interval, faults, settings.
 
         Raises:
             ClusterRunningError: one of that name runs.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+OPTIONS = ("isolated", "segment_size", "base_interval", "base_bytes", "scrub_interval")
+"""What `configure_up` adds, by the names of `options.ClusterOptions`."""
+
+
 class Add(Protocol):
     """Adds a sub-command with what all of them have, and returns its parser."""
 
@@ -35,6 +39,30 @@ def configure(add: Add) -> None:
     add("scrub", _scrub, "read the storage nodes' disks and refill from their peers what is damaged")
     text = "with three of six storage nodes gone for good, form a new membership from the others"
     add("repair", _repair, text).add_argument("--force", action="store_true", help="give the lost nodes up")
+
+
+def configure_up(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which the storage of a new cluster is started."""
+    add = parser.add_argument
+    add("--isolated", action="store_true", help="give each of the six storage nodes a process of its own")
+    add("--segment-size", type=segment_size, metavar="SIZE",
+        help="stripe the volume over protection groups of this size, e.g. 64MiB (default: one group)")  # fmt: skip
+    add(
+        "--base-interval",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="between two bases in the storage, below which log is forgotten; 0: none by time (default: %(default)s)",
+    )
+    add(
+        "--base-bytes",
+        type=segment_size,
+        default=128 << 20,
+        metavar="SIZE",
+        help="of log after which a base is taken at once; 0: none by size (default: 128MiB)",
+    )
+    add("--scrub-interval", type=float, default=3600.0, metavar="SECONDS",
+        help="between two scrubs of the storage nodes' disks; 0: none (default: %(default)s)")  # fmt: skip
 
 
 def segment_size(text: str) -> int:

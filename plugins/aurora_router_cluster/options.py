@@ -37,6 +37,10 @@ class ClusterOptions:
         segment_size: bytes of a protection group, at least 1 MiB: the volume is striped over groups of that size
             (Aurora: 10 GB); None: it is one group (``quorum`` only).
         faults: put a relay in front of the instances, so that the network between can be disturbed.
+        base_interval: seconds between two bases taken into the storage, below which log is forgotten, if 16 MiB of log
+            have come since the last one; 0: none is taken by time (``quorum`` only, as the next two).
+        base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size.
+        scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
         settings: server settings for all instances, name -> value.
         owner: process id that the cluster ends with; None: it stays until told.
     """
@@ -60,6 +64,9 @@ class ClusterOptions:
     isolated: bool = False
     segment_size: int | None = None
     faults: bool = False
+    base_interval: float = 600.0
+    base_bytes: int = 128 << 20
+    scrub_interval: float = 3600.0
     settings: dict[str, str] = field(default_factory=dict)
     owner: int | None = None
 
@@ -68,6 +75,8 @@ class ClusterOptions:
             raise RequestError(f"unknown flavour {self.flavour!r}; there are {', '.join(FLAVOURS)}")
         if not 0.02 <= self.detect <= 60:
             raise RequestError(f"detect={self.detect:g}: a heartbeat interval is 0.02 to 60 seconds")
+        if min(self.base_interval, self.base_bytes, self.scrub_interval) < 0:
+            raise RequestError("base_interval, base_bytes and scrub_interval cannot be negative; 0 means never")
         if self.dns_ttl < 0 or self.dns_delay < 0:
             raise RequestError("dns_ttl and dns_delay cannot be negative")
         if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):

@@ -64,11 +64,17 @@ class Sample:
 
     @classmethod
     def from_row(cls, row: Row, *, at: float, wall: float) -> Sample:
-        """Read the row that `QUERY` returned."""
+        """Read the row that `QUERY` returned.
+
+        What a writer has *flushed* is the end of its log for everybody else. Where it would insert next may be above
+        that for good: at the start of a page, after a log switch, it stands behind the page's header already.
+        """
         number = [None if value is None else float(value) for value in row[3:4]]
         received, applied, active, reading, reads, xmin = (int(row[i] or 0) for i in (1, 2, 4, 5, 6, 7))
+        if row[0] == "t":
+            received = max(received, applied)
         return cls(
-            at, wall, row[0] == "t", max(received, applied), applied, number[0], active, reading, reads, xmin,
+            at, wall, row[0] == "t", received, applied, number[0], active, reading, reads, xmin,
             row[8] == "t",
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router_cluster import binaries, keeper, names, template
 from aurora_router_cluster.account import Account
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.binaries import Binaries
     from aurora_router_cluster.dnsserver import DnsServer
     from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.upkeep import Upkeep
     from aurora_router_cluster.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class Supervisor:
         self.roster.changed = self.directory.changed
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
+        self.upkeep = make_upkeep(options, self.roster)
         self.dns: DnsServer | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
@@ -87,6 +90,8 @@ class Supervisor:
         if self.faults.wires is not None:
             await self.faults.wires.start()
         await together([self.plane.create(self.options.readers, self.template), self._start_dns()])
+        if self.upkeep is not None:
+            self.upkeep.start()
         await self.control.start()
 
     async def _start_dns(self) -> None:
@@ -100,6 +105,8 @@ class Supervisor:
         """Stop everything."""
         await self.control.close()  # first: what was asked for and is not done yet, is not done
         self.directory.close()
+        if self.upkeep is not None:
+            await self.upkeep.close()
         await self.plane.close()
         if self.faults.wires is not None:
             await self.faults.wires.close()
@@ -150,8 +157,8 @@ class Supervisor:
             cnames=dict(self.directory.cnames),
             certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
             supervisor=os.getpid(),
-            volume=roster.volume.status(),
             faults=tuple(self.faults.registry),
+            volume={**roster.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
 
     def _instance(self, instance: Instance) -> InstanceStatus:
@@ -222,6 +229,22 @@ def make_volume(options: ClusterOptions, found: Binaries, account: Account, run:
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
     return QuorumVolume(found, account, run / "storage", isolated=options.isolated, group_bytes=options.segment_size)
+
+
+def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:
+    """What looks after the storage; None: the flavour has none."""
+    if options.flavour != "quorum":
+        return None
+    from aurora_router_cluster.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
+
+    return Upkeep(
+        roster,
+        cast("QuorumVolume", roster.volume),
+        base_interval=options.base_interval,
+        base_bytes=options.base_bytes,
+        scrub_interval=options.scrub_interval,
+        auto=options.auto,
+    )
 
 
 async def serve(options: ClusterOptions, home: Home, run: Path) -> None:

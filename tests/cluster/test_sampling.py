@@ -23,6 +23,15 @@ def test_a_row_of_an_instance_that_knows_nothing_yet_is_read():
     assert (read.received, read.applied, read.commit_age, read.reads) == (0, 0, None, 0)
 
 
+def test_the_log_of_a_writer_ends_where_it_has_flushed_to():
+    """After a log switch the insert position is behind the next page's header: nobody can ever replay up to there."""
+    read = Sample.from_row(("f", "16777216", "16777256", None, "0", "0", "0", "3", "t"), at=1.0, wall=2.0)
+    assert (read.received, read.applied) == (16777216, 16777256)
+    clock = LogClock()
+    clock.observe(read.at, read.received)
+    assert clock.lag(sample(60.0, 16777216, commit_age=59.0)) == 0.0
+
+
 def test_without_observations_lag_is_unknown():
     assert LogClock().lag(sample()) is None
 

@@ -185,7 +185,12 @@ class QuorumVolume:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        output, _ = await process.communicate()
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # given up: nobody waits for it any more
+                process.kill()
+                await process.wait()
         if process.returncode != 0:
             raise EngineError(
                 f"copying {source.name} into the storage failed: {output.decode(errors='replace').strip()}"
@@ -202,6 +207,18 @@ class QuorumVolume:
         self.base.rename(old)
         staged.rename(self.base)
         shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def grown(self) -> int:
+        """Bytes of durable log since the newest base begins."""
+        return self._opened()[0].driver.durable - self._bases[-1].redo
+
+    @property
+    def collectable(self) -> bool:
+        """Whether a base makes log superfluous that the nodes still keep."""
+        _, source = self._opened()
+        oldest = min(base.redo for base in self._bases)
+        return segment_start(oldest, self._framing.segment_size) > source.first_lsn
 
     async def collect(self) -> None:
         """Let the nodes forget the log that neither a base nor a connected reader needs.
