@@ -124,13 +124,26 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *_tool_arguments(session))
 
 
+SCHEDULES = {"storage": 100_000, "failover": 20_000}
+
+
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Random schedules over the real storage code, planted bugs included; takes `--json FILE`, `--schedules N`."""
+    """Random schedules over the real code, planted bugs included: the storage's, then the client's through failovers.
+
+    Takes `storage` or `failover` (that one alone), `--schedules N`, `--json FILE` (`FILE.storage` and `FILE.failover`
+    where both are played).
+    """
     session.install(".[test]")
     arguments = _tool_arguments(session)
-    whole = [] if "--schedules" in arguments else ["--schedules", "100000"]
-    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", *whole, *arguments)
+    chosen = [each for each in SCHEDULES if each in arguments] or list(SCHEDULES)
+    arguments = [each for each in arguments if each not in SCHEDULES]
+    for each in chosen:
+        whole = [] if "--schedules" in arguments else ["--schedules", str(SCHEDULES[each])]
+        told = list(arguments)
+        if "--json" in told and len(chosen) > 1:
+            told[told.index("--json") + 1] += f".{each}"
+        session.run("python", "-m", f"tests.simulation.{each}.run", "--mutants", *whole, *told)
 
 
 @nox.session

@@ -22,6 +22,8 @@ FIRST_WAIT = 0.05
 """Longest first wait between two rounds of a reconnect, in seconds."""
 LONGEST_WAIT = 1.0
 """Longest wait between two rounds of a reconnect, in seconds."""
+LEAST_WAIT = 0.02
+"""Shortest wait that news of the same writer may leave of one between two rounds, in seconds."""
 FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
 """Longest first wait, and longest wait, between two attempts of a transaction, in seconds."""
 
@@ -29,7 +31,7 @@ FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
 def reconnecting(
     world: World[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
 ) -> tenacity.AsyncRetrying:
-    """Rounds of connecting: exponential waits with full jitter, cut short by news of the cluster.
+    """Rounds of connecting: exponential waits with full jitter, cut short by news of a writer.
 
     Args:
         world: gives clock, randomness and sleep.
@@ -43,7 +45,14 @@ def reconnecting(
         return min(pause, left())
 
     async def sleep(seconds: float) -> None:
-        await world.changed(cluster, cluster.news, seconds)
+        """Not all news help: failures of others, who wait as well, would keep everybody dialling."""
+        view, doubted, began = cluster.view, cluster.doubted_at, world.now()
+        while (pause := began + seconds - world.now()) > 0.0 and cluster.view.epoch == view.epoch:
+            if cluster.doubted_at != doubted or cluster.view.instances.keys() != view.instances.keys():
+                pause = min(pause, began + LEAST_WAIT - world.now())
+                if pause <= 0.0:
+                    return
+            await world.changed(cluster, cluster.news, pause)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(retry_on),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TOO_MANY_CONNECTIONS = "53300"
 UNKNOWN_PAUSE = 1.0
 """A pause of unknown length, in seconds: news end it."""
+UNWATCHED_PAUSE = 5.0
+"""The longest pause while nobody looks for another writer, in seconds: then a connect has to look by itself."""
 
 
 class Turn:
@@ -34,14 +36,23 @@ class Turn:
         self.world = world
         self.cluster = cluster
         self._began: float | None = None
+        self._epoch = 0
 
-    async def wait(self, left: Callable[[], float]) -> None:
-        """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds)."""
-        news = self.cluster.news
+    async def wait(self, left: Callable[[], float]) -> bool:
+        """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds).
+
+        Returns:
+            Whether it may begin; False: it is time to see whether it is still the writer that is to be dialled.
+        """
+        news, began = self.cluster.news, self.world.now()
         while (pause := self._pause()) > 0.0 and left() > 0.0:
-            await self.world.changed(self.cluster, news, min(pause, left()))
+            if not self.cluster.watched and self.world.now() - began >= UNWATCHED_PAUSE:
+                return False
+            longest = left() if self.cluster.watched else min(left(), UNWATCHED_PAUSE)
+            await self.world.changed(self.cluster, news, min(pause, longest))
             news = self.cluster.news
         self._begin()
+        return True
 
     def _pause(self) -> float:
         """Seconds until the dial may begin, as far as is known; begins the ramp of a new epoch."""
@@ -58,7 +69,7 @@ class Turn:
     def _begin(self) -> None:
         with self.cluster.lock:
             if self.cluster.ramp is not None:
-                self._began = self.world.now()
+                self._began, self._epoch = self.world.now(), self.cluster.ramp_epoch
                 self.cluster.ramp = self.cluster.ramp.dialled()
 
     def succeeded(self) -> None:
@@ -80,6 +91,8 @@ class Turn:
             return
         now = self.world.now()
         with self.cluster.lock:
+            if self.cluster.ramp_epoch != self._epoch:
+                return  # the dial was one of a former writer, and says nothing of this one
             ramp = self.cluster.ramp
             following = None if ramp is None else follow(ramp, now - began, now)
             self.cluster.ramp = None if following is None or following.over else following

@@ -227,14 +227,16 @@ class Connecting(Learning[ConnT]):
     async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
         """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
 
-        The generation that counts is the one from before the dial, unless the server was asked again.
+        The generation that counts is the one from before the dial. If it is a past one by now (a dial of an instance
+        that hung may end when another is the writer), the server is asked what it is.
         """
         try:
             found = await self._refreshed(connection, instance)
-            if found is None:
+            if found is None and self.cluster.view.is_current(instance.id, instance.generation):
                 standby = await self._standby(connection, instance.id, instance)
                 if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
                     return instance
+            if found is None:
                 found = await self._ask(connection, instance.id)
         except Unplaced as why:
             self._last = why

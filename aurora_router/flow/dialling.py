@@ -101,7 +101,7 @@ class Dialling(Generic[ConnT]):
         try:
             target = await self._located(instance)
             if instance.role is Role.WRITER:
-                await turn.wait(self.left)
+                self._hold_to(instance, began=await turn.wait(self.left))
             started = self.world.now()
             connection = await self._dial(target, instance, turn)
             cluster.succeeded(instance.id, self.world.now() - started)
@@ -109,6 +109,15 @@ class Dialling(Generic[ConnT]):
             return connection
         finally:
             turn.over()
+
+    def _hold_to(self, instance: Instance, *, began: bool) -> None:
+        """After a wait: whether the writer that was chosen before it is still the one to dial."""
+        if not began:
+            raise Unplaced(f"{instance.id} was too busy to be dialled")
+        if self.route.role is not WantedRole.WRITER:
+            return
+        if self.cluster.view.writer != instance.id or self.cluster.doubted_at is not None:
+            raise Unplaced(f"{instance.id} was the writer, and that has changed or is in doubt")
 
     async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
         started = self.world.now()

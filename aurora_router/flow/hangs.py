@@ -122,7 +122,8 @@ class Hangs(Generic[ConnT]):
         finally:
             inquiry.busy = False
         now = self.world.now()
-        self._suspicions[id_], action = self._suspicions[id_].after(self._signal(fault, began, now), now)
+        signal = self._signal(fault, began, now)
+        self._suspicions[id_], action = self._suspicions[id_].after(signal, now, self.limits.rest)
         if action is Action.CUT:
             self._condemn(id_, now)
         elif fault is None:

@@ -141,7 +141,11 @@ class Learning(Dialling[ConnT]):
             cluster.end_learning()
 
     async def _ask(self, connection: ConnT, asked: str) -> Instance:
-        """One topology query; its answer changes the view. Returns the instance that answered."""
+        """One topology query; its answer changes the view. Returns the instance that answered.
+
+        Raises:
+            Unplaced: no answer, or it is of a former writer that does not know it: not even its reads are of any use.
+        """
         cluster = self.cluster
         sources = self.sources if cluster.source is None else (cluster.source,)
         started = self.world.now()
@@ -164,8 +168,11 @@ class Learning(Dialling[ConnT]):
         if self.cluster is not cluster:
             self.cluster.observe(topology, self.world.now())
         self._advise_on_names()
-        observer = topology.observer or asked
-        return self.cluster.view.instances.get(observer) or Instance(observer, Role.READER if standby else Role.WRITER)
+        observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
+        known = self.cluster.view.instances.get(observer, Instance(observer, own))
+        if own is Role.WRITER and known.role is Role.READER and self.route.role is not WantedRole.ANY:
+            raise Unplaced(f"{observer} takes itself for the writer, and a later one is known")
+        return known
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
         started = self.world.now()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic
 from aurora_router.errors import RoutingError
 from aurora_router.flow import marks
 from aurora_router.flow.connect import connect
-from aurora_router.flow.world import ConnT, DialFailed
+from aurora_router.flow.world import ConnT, DialFailed, Placed
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.backoff import full_jitter
 from aurora_router.policy.options import ReaderFallback
@@ -107,7 +107,8 @@ class Resolving(Generic[ConnT]):
 
     async def _asked_on_the_writer(self) -> Finding:
         """Connect to the writer and ask, again and again while it says that the transaction lives."""
-        connection = await self._connected()
+        placed = await self._connected()
+        connection = placed.connection
         try:
             finding, asked = await self._asked(connection), 0
             while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
@@ -117,18 +118,18 @@ class Resolving(Generic[ConnT]):
                 finding, asked = await self._asked(connection), asked + 1
             return finding
         finally:
+            placed.waive()
             await self.world.discard(connection)
 
-    async def _connected(self) -> ConnT:
+    async def _connected(self) -> Placed[ConnT]:
+        """The writer; the connection's seat is kept meanwhile, so that the cluster is looked after."""
         options = replace(self._request.options, failover_timeout=self._left())
         request = replace(self._request, options=options)
         try:
-            placed = await connect(self.world, self.find, request, self.sources)
+            return await connect(self.world, self.find, request, self.sources)
         except RoutingError as error:
             self.cause = error
             raise _Again(f"the writer could not be connected: {error}") from error
-        placed.waive()
-        return placed.connection
 
     async def _asked(self, connection: ConnT) -> Finding:
         """One message; the verdict counts if the barrier in it was acknowledged."""

@@ -4,14 +4,15 @@ Theory. A host that hangs or is cut off sends nothing, so nothing ever ends the 
 without touching a statement is that a connection waits for the server in every sample. That alone proves nothing (a
 long query, an idle COPY, many short queries), so it only raises a *suspicion*; one *ping* on a connection of its own
 asks the instance, and only silence until the ping's deadline condemns it. Any answer, also a refusal to let us in,
-clears it for `REST_SECONDS`.
+clears it for `Limits.rest`.
 
 A client may be the one that stood still: starved of CPU, in a pause of the garbage collector, suspended. It sees its
 own clock leap between two samples. Then it blames itself: all suspicions start anew, and a ping whose wait was not
 attended to does not count.
 
 Invariants (property tests): nothing is cut without a ping that was silent for its whole deadline while this process
-was awake; an instance is pinged at most once at a time, and at most once in `REST_SECONDS` while it answers.
+was awake; an instance is pinged at most once at a time, and at most once in `Limits.rest` while it answers; a hang is
+noticed within `Limits.noticed`, also by a process whose last ping was answered a moment before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REST_SECONDS = 1.0
-"""Between two pings of an instance that answers."""
+"""Between two pings of an instance that answers, at most; whoever suspects sooner asks again sooner."""
 LEAST_LATENESS = 0.1
 """A sample that is late by less, in seconds, is everyday scheduling and no sign of starvation."""
 
@@ -91,6 +92,11 @@ class Limits:
         return min(self.grace / 4.0, 0.25)
 
     @property
+    def rest(self) -> float:
+        """Between two pings of an instance that answers."""
+        return min(self.grace, REST_SECONDS)
+
+    @property
     def lateness(self) -> float:
         """A sample that is later than this shows that this process was starved."""
         return max(LEAST_LATENESS, min(self.grace, self.ping) / 4.0)
@@ -119,12 +125,12 @@ class Suspicion:
             return Suspicion(step(self.state, Signal.RESTED)[0])
         return self
 
-    def after(self, signal: Signal, now: float) -> tuple[Suspicion, Action]:
-        """What is thought after a signal, and what to do."""
+    def after(self, signal: Signal, now: float, rest: float = REST_SECONDS) -> tuple[Suspicion, Action]:
+        """What is thought after a signal, and what to do; `rest`: how long an answer clears an instance."""
         state, action = step(self.state, signal)
         if state is self.state:
             return self, action
-        return Suspicion(state, now + REST_SECONDS if state is State.RESTING else 0.0), action
+        return Suspicion(state, now + rest if state is State.RESTING else 0.0), action
 
 
 def waiting_since(before: float | None, now: float, *, waits: bool, starved: bool) -> float | None:

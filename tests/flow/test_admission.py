@@ -6,9 +6,17 @@ from collections import Counter
 
 import pytest
 
-from aurora_router.flow.admission import Turn
+from aurora_router.flow.admission import UNWATCHED_PAUSE, Turn
 from aurora_router.policy.ramp import FIRST_JITTER
-from aurora_router.simulation import Condition, Network, SimulatedCluster, Simulation, WatchedProcess
+from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.simulation import (
+    Condition,
+    Network,
+    SimulatedCluster,
+    SimulatedProcess,
+    Simulation,
+    WatchedProcess,
+)
 
 
 @pytest.fixture
@@ -102,5 +110,44 @@ def test_who_gives_up_leaves_his_place(scene):
             turn.over()
             turn.over()
         assert known.ramp.under_way == 0
+
+    simulation.run(main())
+
+
+def test_a_late_dial_of_the_former_writer_says_nothing_of_the_new_one(scene):
+    """It timed out because that one hung: the new writer has room, and nobody pauses."""
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).placed.cluster
+        cluster.failover("demo-2")
+        (await process.connect(cluster.conninfo())).close()
+        turn = Turn(process.world, known)
+        await turn.wait(lambda: 60.0)
+        cluster.failover("demo-3")
+        (await process.connect(cluster.conninfo())).close()
+        width = known.ramp.width
+        turn.failed(Fault(FaultKind.TIMEOUT))
+        assert (known.ramp.width, known.ramp.under_way) == (width, 0)
+
+    simulation.run(main())
+
+
+def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scene):
+    simulation, cluster, _ = scene
+    process = SimulatedProcess(cluster.network)
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).placed.cluster
+        cluster.failover("demo-2")
+        (await process.connect(cluster.conninfo())).close()
+        known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
+        assert known.ramp.until - simulation.now > 60.0
+        cluster.hang("demo-2")
+        cluster.failover("demo-3", zombie=True)
+        began = simulation.now
+        conn = await process.connect(cluster.conninfo())
+        assert conn.instance.id == "demo-3"
+        assert simulation.now - began < UNWATCHED_PAUSE + 1.0
 
     simulation.run(main())

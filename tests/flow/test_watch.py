@@ -24,7 +24,15 @@ from aurora_router.model.event import (
 from aurora_router.policy import pace
 from aurora_router.policy.options import PROFILES
 from aurora_router.policy.suspicion import Limits
-from aurora_router.simulation import Cancelled, Condition, Network, SimulatedCluster, Simulation, WatchedProcess
+from aurora_router.simulation import (
+    Cancelled,
+    Condition,
+    Network,
+    SimulatedCluster,
+    SimulatedProcess,
+    Simulation,
+    WatchedProcess,
+)
 
 
 class Scene:
@@ -160,6 +168,61 @@ def test_a_starved_process_blames_itself(scene):
 
     scene.run(client())
     assert len(scene.of(Starved)) == 2
+
+
+def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scene):
+    """It hung, another became the writer, it woke up and still believes: its word at start-up is not enough."""
+
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        former = scene.cluster.instances["demo-1"]
+        former.accept_latency = 4.0
+        late = scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo()))
+        await scene.simulation.sleep(1.0)
+        scene.cluster.failover("demo-2", zombie=True)
+        first.placed.cluster.doubt("a test", scene.now)
+        second = await scene.process.connect(scene.cluster.conninfo())
+        third = await late.wait()
+        assert (second.instance.id, third.instance.id) == ("demo-2", "demo-2")
+        for each in (first, second, third):
+            each.close()
+
+    scene.run(client())
+
+
+def test_a_former_writer_that_does_not_know_it_is_no_reader(scene):
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.failover("demo-2", zombie=True)
+        first.placed.cluster.doubt("a test", scene.now)
+        (await scene.process.connect(scene.cluster.conninfo())).close()
+        readers = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(6)]
+        assert {each.instance.id for each in readers} == {"demo-3"}
+        for each in (first, *readers):
+            each.close()
+
+    scene.run(client())
+
+
+def test_failures_of_others_do_not_keep_a_process_dialling(scene):
+    """Two connects without a watch, and nobody to be found: each failure is news to the other."""
+    process = SimulatedProcess(scene.network)
+
+    async def client():
+        first = await process.connect(scene.cluster.conninfo())
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.STARTING
+        before = scene.simulation.counts["dial"]
+        tasks = [scene.simulation.spawn(process.connect(scene.cluster.conninfo())) for _ in range(5)]
+        await scene.simulation.sleep(10.0)
+        assert scene.simulation.counts["dial"] - before < 5 * 4 * 60
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.WELL
+        for task in tasks:
+            (await task.wait()).close()
+        first.close()
+
+    scene.run(client())
 
 
 def test_the_topology_is_looked_at_while_all_is_well(scene):

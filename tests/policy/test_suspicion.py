@@ -97,3 +97,12 @@ def test_the_profiles_keep_what_the_documentation_promises(profile, bound):
     assert limits.noticed <= bound
     assert limits.interval <= 0.25
     assert limits.lateness < limits.ping
+
+
+def test_a_process_that_suspects_soon_asks_again_soon():
+    """Or a hang right after an answered ping would be noticed later than documented."""
+    limits = Limits(0.15, 0.25)
+    assert limits.rest == limits.grace
+    resting, _ = Suspicion(State.PINGING).after(Signal.ANSWERED, 10.0, limits.rest)
+    assert resting.rested(10.16).after(Signal.SUSPECTED, 10.16)[1] is Action.PING
+    assert Limits(5.0, 10.0).rest == REST_SECONDS

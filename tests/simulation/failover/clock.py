@@ -1,0 +1,82 @@
+"""A virtual clock on which a process can stand still while the rest of the world goes on.
+
+A task belongs to the process that started it. While a process is asleep (no CPU, a pause of the garbage collector, a
+suspended laptop) none of its tasks runs; all that would have been due meanwhile is due when it wakes up.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from heapq import heappop
+from typing import Any
+
+from aurora_router.runtime.simulated.scheduler import FOREVER
+from aurora_router.simulation import Simulation
+
+
+class Clock(Simulation):
+    """A `Simulation` whose tasks have owners; None is the world itself, which never sleeps."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.owners: dict[Any, Any] = {}
+        self.asleep: dict[Any, float] = {}
+        self._owner: list[Any] = []
+
+    @contextmanager
+    def owned(self, owner: Any):
+        """What is started meanwhile belongs to `owner`."""
+        self._owner.append(owner)
+        try:
+            yield
+        finally:
+            self._owner.pop()
+
+    def spawn(self, procedure, *, after=0.0):
+        task = super().spawn(procedure, after=after)
+        owner = self._owner[-1] if self._owner else self.owners.get(self._current)
+        if owner is not None:
+            self.owners[task] = owner
+        return task
+
+    def spawn_outside(self, procedure, *, after=0.0):
+        """Start something that belongs to no process: it happens on a server."""
+        with self.owned(None):
+            return self.spawn(procedure, after=after)
+
+    def starve(self, owner: Any, seconds: float) -> None:
+        """Let a process stand still."""
+        self.asleep[owner] = self.now + seconds
+
+    def _step(self) -> bool:
+        while self._due:
+            time, _, _, task, turn = self._due[0]
+            until = self.asleep.get(self.owners.get(task), 0.0)
+            if time >= until or task.done or turn != task.turn:
+                break
+            heappop(self._due)
+            self.due(task, until)
+        before = self._due[0][3] if self._due else None
+        ran = super()._step()
+        if before is not None and before.done:
+            self.owners.pop(before, None)
+        return ran
+
+
+class Gate:
+    """Something that several tasks wait for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._wakers: list[Any] = []
+
+    async def wait(self, until: float = FOREVER) -> None:
+        """Wait until it opens, or until `until`; whoever waits looks again himself."""
+        self._wakers.append(self.clock.waker())
+        await self.clock.park(until)
+
+    def open(self) -> None:
+        """Let everybody who waits look again."""
+        wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            waker()

@@ -1,0 +1,314 @@
+"""The control plane of the simulated cluster, and what befalls it: one coroutine for each kind of incident.
+
+Each leaves everything well behind it, and says of whom it harmed that it did (`Server.harmed`), so that the judge can
+tell a reaction from a false alarm.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.simulation import Condition, NameServer
+
+from .clock import Gate
+from .servers import Server
+
+if TYPE_CHECKING:
+    import random
+
+    from aurora_router.simulation import SimulatedCluster
+
+    from .clock import Clock
+    from .servers import Store
+    from .world import Harbour, Process
+
+DETECTED = (0.05, 5.0)
+"""How long the control plane takes to notice, in seconds."""
+
+
+class Control:
+    """Who is the writer, by the word that counts.
+
+    Attributes:
+        history: promotions: (virtual time, server).
+        first: how many servers there are at the start; clients know these.
+    """
+
+    def __init__(self, clock: Clock, rng: random.Random, harbour: Harbour, cluster: SimulatedCluster, store: Store):
+        self.clock, self.rng, self.harbour, self.cluster, self.store = clock, rng, harbour, cluster, store
+        self.servers: dict[str, Server] = {}
+        self.processes: list[Process] = []
+        self.history: list[tuple[float, Server]] = []
+        self._busy = False
+        self._free = Gate(clock)
+        for instance in cluster.instances.values():
+            self._serve(instance)
+        self.first = len(self.servers)
+        writer = self.writer
+        writer.recover(promoted=False)
+        self.history.append((0.0, writer))
+        for each in self.readers:
+            each.follow(writer)
+
+    def _serve(self, instance: Any) -> Server:
+        server = self.servers[instance.id] = Server(self.clock, instance, self.store)
+        self.harbour.servers[instance.address] = server
+        return server
+
+    @property
+    def writer(self) -> Server:
+        assert self.cluster.writer is not None
+        return self.servers[self.cluster.writer.id]
+
+    @property
+    def readers(self) -> list[Server]:
+        return [each for each in self.servers.values() if each is not self.writer]
+
+    def reign(self, server: Server) -> int:
+        """The number of a server's latest promotion; -1: it never was the writer."""
+        return max((number for number, (_, each) in enumerate(self.history) if each is server), default=-1)
+
+    def named(self, id_: str) -> Server:
+        """The server that a client calls so: by its id, or by its address."""
+        return self.servers.get(id_) or self.harbour.servers[id_.split(":", maxsplit=1)[0]]
+
+    async def _pause(self, least: float, most: float) -> None:
+        await self.clock.sleep(self.rng.uniform(least, most))
+
+    def _harm(self, server: Server) -> None:
+        server.harmed.append([self.clock.now, float("inf")])
+
+    def _well(self, server: Server) -> None:
+        for each in server.harmed:
+            each[1] = min(each[1], self.clock.now)
+
+    # ------------------------------------------------------------ promotions
+
+    def _promote(self, *, zombie: bool) -> Server | None:
+        former = self.writer
+        fit = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.stopped]
+        if not fit:
+            return None
+        chosen = max(fit, key=lambda each: (len(each.log), self.rng.random()))
+        if not self.store.aurora and len(chosen.log) < max(len(each.log) for each in self.readers):
+            return None
+        self.cluster.failover(chosen.id, zombie=True)
+        if not zombie:
+            former.instance.writer, former.instance.lag = False, 0.01
+            self.cluster.thaw_view(former.id)
+        chosen.recover(promoted=True)
+        self.history.append((self.clock.now, chosen))
+        for each in self.servers.values():
+            if each not in {chosen, former}:
+                each.source = None
+                self.clock.at(self.clock.now + self.rng.uniform(0.0, 0.8), lambda each=each: self._attach(each))
+        return chosen
+
+    def _attach(self, server: Server) -> None:
+        if server is not self.writer and not server.instance.writer and server.id in self.servers:
+            server.follow(self.writer)
+
+    async def promote(self, *, zombie: bool) -> Server:
+        """Promote somebody as soon as there is anybody fit."""
+        while (found := self._promote(zombie=zombie)) is None:
+            await self.clock.sleep(0.2)
+        return found
+
+    async def rejoin(self, server: Server) -> None:
+        """Start a server as a reader of the present writer."""
+        server.crash()
+        instance = server.instance
+        instance.condition, instance.writer, instance.lag = Condition.STARTING, False, 0.01
+        server.silence(stopped=False, dark=False)
+        await self._pause(0.05, 2.0)
+        self.cluster.thaw_view(server.id)
+        instance.timeline = self.writer.instance.timeline
+        instance.condition = Condition.WELL
+        server.follow(self.writer)
+        self._well(server)
+
+    # ------------------------------------------------------------ incidents of the writer, one at a time
+
+    async def lose_writer(self) -> None:
+        """The writer goes in some way, and another takes over."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
+        kind = self.rng.choice(["crash", "stop", "dark", "switchover"])
+        former = self.writer
+        self._harm(former)
+        self._bring_down(former, kind)
+        await self._pause(*(DETECTED if kind != "switchover" else (0.01, 0.3)))
+        stale = [each for each in self.readers if self.rng.random() < 0.25]
+        for each in stale:
+            self.cluster.freeze_view(each.id)
+        chosen = await self.promote(zombie=kind in {"stop", "dark"})
+        troubled = self.rng.random() < 0.3
+        if troubled:
+            self._harm(chosen)
+            chosen.instance.condition = self.rng.choice([Condition.FULL, Condition.STARTING])
+            if chosen.instance.condition is Condition.STARTING:
+                chosen.end_sessions()
+        await self._pause(0.1, 2.0)
+        if chosen in stale:
+            self.cluster.thaw_view(chosen.id)
+        if troubled:
+            chosen.instance.condition = Condition.WELL
+            self._well(chosen)
+        await self._pause(0.0, 4.0)
+        if kind in {"stop", "dark"}:
+            former.silence(stopped=False, dark=False)
+            await self._pause(0.0, 4.0)
+        await self.rejoin(former)
+        for each in stale:
+            self.cluster.thaw_view(each.id)
+        self._busy = False
+        self._free.open()
+
+    def _bring_down(self, server: Server, kind: str) -> None:
+        server.briefly = False
+        if kind == "crash":
+            server.instance.condition = Condition.REFUSING
+            server.crash()
+        elif kind == "switchover":
+            server.instance.condition = Condition.STOPPING
+            server.crash()
+        else:
+            server.silence(stopped=kind == "stop", dark=kind == "dark")
+
+    async def restart_in_place(self) -> None:
+        """The writer crashes and recovers by itself."""
+        while self._busy:
+            await self._free.wait()
+        if not (self.store.aurora or self.store.restarts):
+            return
+        self._busy = True
+        server = self.writer
+        self._harm(server)
+        server.instance.condition = Condition.STARTING
+        server.crash()
+        await self._pause(0.1, 2.0)
+        server.recover(promoted=False, in_place=self.rng.random() < 0.7)
+        server.instance.condition = Condition.WELL
+        for each in self.readers:
+            self._attach(each)
+        self._well(server)
+        self._busy = False
+        self._free.open()
+
+    # ------------------------------------------------------------ other incidents
+
+    async def lose_reader(self) -> None:
+        """A reader goes, and comes back."""
+        server = self.rng.choice(self.readers)
+        if server.harmed and server.harmed[-1][1] > self.clock.now:
+            return
+        while self._busy:
+            await self._free.wait()
+        if server is self.writer:
+            return
+        self._busy = True
+        self._harm(server)
+        self._bring_down(server, self.rng.choice(["crash", "stop", "dark", "switchover"]))
+        await self._pause(0.5, 7.0)
+        await self.rejoin(server)
+        self._busy = False
+        self._free.open()
+
+    async def stop_shortly(self) -> None:
+        """A server stands still for half a second at most: nothing is wrong."""
+        server = self.rng.choice(list(self.servers.values()))
+        if server.muted:
+            return
+        server.briefly = True
+        server.silence(stopped=True)
+        await self._pause(0.05, 0.5)
+        if server.briefly:
+            server.silence(stopped=False)
+
+    async def slow_down(self) -> None:
+        """A server is under load."""
+        server = self.rng.choice(list(self.servers.values()))
+        server.slow = self.rng.uniform(0.01, 0.2)
+        await self._pause(0.5, 5.0)
+        server.slow = 0.0
+
+    async def starve(self) -> None:
+        """A client process gets no CPU."""
+        process, seconds = self.rng.choice(self.processes), self.rng.uniform(0.1, 3.0)
+        process.starved.append([self.clock.now, self.clock.now + seconds])
+        self.clock.starve(process, seconds)
+        await self.clock.sleep(seconds)
+
+    async def isolate(self) -> None:
+        """A client process is cut off from everybody."""
+        process = self.rng.choice(self.processes)
+        if process.dark:
+            return
+        process.dark = True
+        process.mute.append([self.clock.now, float("inf")])
+        await self._pause(0.2, 6.0)
+        process.dark = False
+        process.mute[-1][1] = self.clock.now
+        for server in self.servers.values():
+            for session in list(server.sessions):
+                session.tell_of_death()
+            server.gate.open()
+
+    async def confuse_names(self) -> None:
+        """The name server fails."""
+        dns = self.harbour.dns
+        dns.state = self.rng.choice([NameServer.SILENT, NameServer.FAILING])
+        await self._pause(0.5, 5.0)
+        dns.state = NameServer.WELL
+
+    async def lose_answers(self) -> None:
+        """Connections break in the middle of COMMIT."""
+        process = self.rng.choice(self.processes)
+        process.loses = self.rng.uniform(0.05, 0.4)
+        await self._pause(1.0, 5.0)
+        process.loses = 0.0
+
+    async def cancel_waits(self) -> None:
+        """Somebody cancels backends that wait for their replicas."""
+        for _ in range(40):
+            for each in self.writer.running.values():
+                each.cancelled = True
+            self.writer.gate.open()
+            await self._pause(0.005, 0.1)
+
+    async def grow(self) -> None:
+        """A reader joins; a list of hosts names all that there are."""
+        if self.store.aurora and len(self.servers) < 5:
+            server = self._serve(self.cluster.add())
+            server.instance.timeline = self.writer.instance.timeline
+            server.follow(self.writer)
+
+    async def stale_view(self) -> None:
+        """One instance goes on telling an old topology."""
+        server = self.rng.choice(list(self.servers.values()))
+        self.cluster.freeze_view(server.id)
+        await self._pause(0.5, 8.0)
+        if not (server.instance.writer and server is not self.writer):
+            self.cluster.thaw_view(server.id)
+
+
+CALM = ("stop_shortly", "slow_down", "starve", "grow")
+"""Incidents in which nothing is wrong with the cluster."""
+FAULTS = (
+    *("lose_writer",) * 5,
+    "restart_in_place",
+    "lose_reader",
+    "lose_reader",
+    "stop_shortly",
+    "slow_down",
+    "starve",
+    "isolate",
+    "confuse_names",
+    "lose_answers",
+    "lose_answers",
+    "cancel_waits",
+    "grow",
+    "stale_view",
+)
+"""All incidents, as often as they are drawn."""

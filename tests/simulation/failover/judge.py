@@ -1,0 +1,201 @@
+"""What clients were told, held against what is true."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aurora_router.errors import CommitOutcomeUnknown, RoutingError
+from aurora_router.model.event import ConnectionsCut, Doubted, InstanceFailed, WriterChanged
+from aurora_router.policy.suspicion import Limits
+
+if TYPE_CHECKING:
+    from .control import Control
+    from .sessions import Conn
+    from .world import Process
+
+SLACK = 0.2
+"""Seconds for messages on their way, and for sampling."""
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+def overlap(spans: Any, since: float, until: float) -> float:
+    """Seconds of [since, until] within spans."""
+    return sum(max(0.0, min(until, b) - max(since, a)) for a, b in spans)
+
+
+class Judge:
+    """Sees everything that clients see.
+
+    Attributes:
+        told: transaction -> "acked", "failed" or "unknown".
+        seen: process -> number of the latest promotion that it knows of.
+    """
+
+    def __init__(self, control: Control, *, calm: bool) -> None:
+        self.control, self.calm = control, calm
+        self.clock = control.clock
+        self.told: dict[int, str] = {}
+        self.why: dict[int, BaseException] = {}
+        self.seen: dict[Process, int] = {}
+        self._read: dict[Process, int] = {}
+
+    # ------------------------------------------------------------ events
+
+    def listen(self, process: Process) -> None:
+        """Look at what a process learned since the last time."""
+        start = self._read.get(process, 0)
+        for at, _, event in process.events[start:]:
+            self._heard(process, at, event)
+        self._read[process] = len(process.events)
+
+    def _heard(self, process: Process, at: float, event: Any) -> None:
+        if isinstance(event, WriterChanged):
+            reign = self._reign(event.new, at)
+            if reign < self.seen.get(process, -1):
+                raise Violation(f"at {at:.3f} {event.new} was accepted, though a later writer was known")
+            self.seen[process] = reign
+        elif isinstance(event, ConnectionsCut) and event.reason.startswith("hung"):
+            self._hung(process, at, event)
+        if self.calm and isinstance(event, (ConnectionsCut, Doubted, InstanceFailed)):
+            raise Violation(f"a false alarm at {at:.3f}: {event}")
+
+    def _reign(self, id_: str, at: float) -> int:
+        server = self.control.named(id_)
+        return max(
+            (number for number, (time, each) in enumerate(self.control.history) if each is server and time <= at),
+            default=-1,
+        )
+
+    def _hung(self, process: Process, at: float, event: ConnectionsCut) -> None:
+        """A verdict of hung needs a silence as long as a ping may take."""
+        server, limits = self.control.named(event.id), self.limits(process)
+        ping = min(limits.ping, 1.0) - 0.01
+        spans = [(a, b) for a, b in (*server.mute, *process.mute) if b - a >= ping and b >= at - limits.lateness - 0.05]
+        lost = overlap([*server.mute, *process.mute], at - limits.ping - limits.lateness, at) > 0.0
+        if limits.ping < 1.0:
+            if not lost and not server.slow:
+                raise Violation(f"{event} at {at:.3f}, and nothing was wrong with it")
+        elif not any(a <= at - ping for a, _ in spans) and not self._syn_lost(process, server, at, limits.ping):
+            raise Violation(f"{event} at {at:.3f}, and it was not silent for so long")
+
+    def _syn_lost(self, process: Process, server: Any, at: float, ping: float) -> bool:
+        """Whether the network was dark when the ping began: a SYN that is lost is sent again after a second."""
+        dark = [*process.mute, *server.darkness]
+        return any(a <= at - ping + 0.3 and b >= at - ping - 0.3 for a, b in dark)
+
+    @staticmethod
+    def limits(process: Process) -> Limits:
+        """How soon a process notices a hang."""
+        return {
+            "aggressive": Limits(0.15, 0.25),
+            "patient": Limits(5.0, 10.0),
+        }.get(process.options.get("aurora_profile", ""), Limits(1.0, 1.0))
+
+    # ------------------------------------------------------------ connections
+
+    def handed(self, process: Process, conn: Conn, role: str, began: float) -> None:
+        """A connection was handed out, by a connect that began then, or by a pool (None)."""
+        self.listen(process)
+        zombie = conn.in_hot_standby is False and self.control.reign(conn.server) < self.seen.get(process, -1)
+        if role == "reader" and zombie and conn.server.instance.writer:
+            raise Violation(f"{conn.server.id}, a former writer that does not know it, was handed out as a reader")
+        if role == "writer":
+            if conn.in_hot_standby is not False:
+                raise Violation(f"a reader was handed out as the writer: {conn.server.id}")
+            reign = self.control.reign(conn.server)
+            if reign < self.seen.get(process, -1):
+                raise Violation(f"{conn.server.id} was handed out as the writer, and a later one was known")
+
+    def refused(self, process: Process, role: str, began: float, error: BaseException) -> None:
+        """A connect failed."""
+        self.listen(process)
+        seconds = self.clock.now - began
+        known = any(each.view.known for each in process.clusters)
+        if not isinstance(error, RoutingError):
+            raise Violation(f"a connect raised {error!r}") from error
+        if self.calm or (known and seconds < 25.0):
+            raise Violation(f"a connect to the {role} gave up after {seconds:.1f} s: {error}") from error
+
+    def reader_came(self, process: Process, began: float) -> None:
+        """A reader's connect ended: it does not wait for a writer, and tries a silent instance once."""
+        now = self.clock.now
+        known = list(self.control.servers.values())[: self.control.first]
+        if not any(not overlap([*each.harmed, *each.mute], began, now) for each in known):
+            return
+        silent = sum(overlap(each.mute, began - 5.0, now) > 0.0 for each in self.control.servers.values())
+        others = overlap([*process.mute, *process.starved], began, now)
+        bound = 1.0 + 5.0 * silent + others + 3.0 * bool(others) + (8.0 if self.names_failed(began) else 0.0)
+        if now - began > bound:
+            raise Violation(f"a reader's connect took {now - began:.2f} s, for {bound:.2f} s at most")
+
+    def names_failed(self, since: float) -> bool:
+        """Whether the name server failed since then, or a moment before."""
+        return overlap(self.names, since - 2.0, self.clock.now) > 0.0
+
+    names: list[list[float]] = []  # noqa: RUF012 - replaced by each schedule
+
+    # ------------------------------------------------------------ statements
+
+    def ended(self, process: Process, conn: Conn, began: float, error: BaseException | None) -> None:
+        """A statement ended."""
+        self.listen(process)
+        if error is not None and not self._to_blame(process, conn, began):
+            raise Violation(f"a statement on {conn.server.id} failed, and nothing was wrong: {error!r}") from error
+        if process.monitored:
+            self._noticed(process, conn, began)
+
+    def _to_blame(self, process: Process, conn: Conn, began: float) -> bool:
+        limits, now = self.limits(process), self.clock.now
+        since = conn.since - limits.noticed - 6.0
+        spans = [*conn.server.harmed, *process.mute]
+        if limits.ping < 1.0:
+            spans += conn.server.mute
+        touched = any(a <= now and b >= since for a, b in spans)
+        return not self.calm and (touched or process.loses > 0.0 or conn.lossy)
+
+    def _noticed(self, process: Process, conn: Conn, began: float) -> None:
+        """Nobody waits for a silent instance for longer than is documented."""
+        now, limits = self.clock.now, self.limits(process)
+        for a, b in (*conn.server.mute, *process.mute):
+            since = max(a, began)
+            waited = min(now, b) - since
+            starved = overlap(process.starved, since - 1.0, now)
+            bound = limits.noticed + SLACK + (starved + 4.0 if starved else 0.0)
+            if waited > bound and b >= now:
+                raise Violation(f"a statement waited {waited:.2f} s for silent {conn.server.id}: {bound:.2f} s at most")
+
+    # ------------------------------------------------------------ transactions
+
+    def transaction(self, number: int, error: BaseException | None) -> None:
+        """A transaction came to an end, as its client was told."""
+        if error is None:
+            self.told[number] = "acked"
+        elif isinstance(error, CommitOutcomeUnknown):
+            self.told[number] = "unknown"
+        elif isinstance(error, (RoutingError, psycopg.Error)):
+            self.told[number] = "failed"
+        else:
+            raise Violation(f"a transaction raised {error!r}") from error
+        if error is not None:
+            self.why[number] = error
+        if self.calm and error is not None:
+            raise Violation(f"a transaction failed, and nothing was wrong: {error!r}") from error
+
+    def settle(self) -> None:
+        """Hold all transactions against the log that survived."""
+        legs = self.control.writer.log.legs
+        for number, told in self.told.items():
+            found = legs[str(number), "1"], legs[str(number), "2"]
+            allowed = {"acked": [(1, 1)], "failed": [(0, 0)], "unknown": [(0, 0), (1, 1)]}[told]
+            if found not in allowed:
+                raise Violation(f"transaction {number} is {told}, and its legs are there {found} times") from (
+                    self.why.get(number)
+                )
+        store = self.control.store
+        if store.witness and (bad := [n for n, told in self.told.items() if told == "unknown"]):
+            raise Violation(f"transaction {bad[0]} is unknown, though there is a witness") from self.why[bad[0]]

@@ -1,0 +1,221 @@
+"""Planted bugs: each breaks one rule of the client in a way that somebody could write by mistake.
+
+A simulation that does not find them proves nothing when it finds no others.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from aurora_router.flow import marks, outcome, transaction
+from aurora_router.flow.cluster import Cluster
+from aurora_router.flow.connect import Connecting
+from aurora_router.flow.hangs import Hangs
+from aurora_router.flow.session import Reply
+from aurora_router.model import reduce as reducing
+from aurora_router.model.instance import Instance
+from aurora_router.model.view import View
+from aurora_router.policy import verdict
+from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
+from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.verdict import Next
+
+from .world import Lookout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: its name, how it gets in, and whether it shows within a few schedules."""
+
+    name: str
+    plant: Callable[[], AbstractContextManager[Any]]
+    soon: bool = False
+
+
+def accept_older_tokens() -> Any:
+    return patch.object(reducing, "_refusal", lambda *_, **__: None)
+
+
+def forget_former_writers() -> Any:
+    original = reducing._refusal
+
+    def refusal(view: Any, claimed: Any, token: Any, *, own: bool) -> Any:
+        return original(replace(view, former=frozenset()), claimed, None, own=own)
+
+    return patch.object(reducing, "_refusal", refusal)
+
+
+@contextmanager
+def keep_generations() -> Any:
+    with (
+        patch.object(Instance, "become", lambda self, role: replace(self, role=role)),
+        patch.object(Instance, "outdated", lambda self: self),
+    ):
+        yield
+
+
+def hand_out_stale() -> Any:
+    return patch.object(View, "is_current", lambda self, instance, generation: True)
+
+
+def trust_the_view() -> Any:
+    """The role is not verified at connect."""
+
+    async def confirmed(self: Any, connection: Any, instance: Any) -> Any:
+        return instance
+
+    return patch.object(Connecting, "_confirmed", confirmed)
+
+
+def cut_on_suspicion() -> Any:
+    """No ping: a statement that takes long is taken for a hang."""
+
+    def suspect(self: Any, id_: str, waiting: Any, now: float) -> None:
+        self._condemn(id_, now)
+
+    return patch.object(Hangs, "_suspect", suspect)
+
+
+def blame_the_server() -> Any:
+    """A process that stood still takes its own silence for the server's."""
+    return patch.object(Limits, "lateness", property(lambda self: float("inf")))
+
+
+def never_cut() -> Any:
+    return patch.object(Lookout, "cut", lambda self, held: False)
+
+
+def never_wake() -> Any:
+    def wake(self: Any) -> None:
+        self.news += 1
+
+    return patch.object(Cluster, "wake", wake)
+
+
+def readers_wait_for_writers() -> Any:
+    async def sure(self: Any) -> None:
+        while self.cluster.doubted_at is not None and self.left() > 0.0:
+            await self.world.changed(self.cluster, self.cluster.news, self.left())
+
+    return patch.object(Connecting, "_sure", sure)
+
+
+def full_is_final() -> Any:
+    final = replace(verdict.BY_SQLSTATE["53300"], then=Next.RAISE)
+    return patch.dict(verdict.BY_SQLSTATE, {"53300": final})
+
+
+def trust_the_status_alone() -> Any:
+    """The naive way: ``pg_xact_status`` on whoever is the writer now."""
+
+    def judge(ticket: Any, evidence: Any) -> Finding:
+        known = {"committed": Outcome.COMMITTED, "in progress": Outcome.IN_PROGRESS}
+        return Finding(known.get(evidence.status.value, Outcome.NOT_COMMITTED), "naive")
+
+    return patch.object(outcome, "judge_log", judge)
+
+
+def absence_is_proof() -> Any:
+    """The witness is looked for, not inserted."""
+    original = marks.ask_witness
+
+    def ask(ticket: Any, id_: str, lock_timeout: float) -> str:
+        return original(ticket, id_, lock_timeout).replace(f"VALUES ('{ticket.witness}', true)", "VALUES (null)")
+
+    return patch.object(marks, "ask_witness", ask)
+
+
+def living_is_dead() -> Any:
+    """A transaction whose witness is held by its living backend is called rolled back."""
+
+    async def still_held(self: Any, connection: Any) -> Finding:
+        return Finding(Outcome.NOT_COMMITTED, "somebody holds it")
+
+    return patch.object(outcome.Resolving, "_still_held", still_held)
+
+
+def replay_the_unknown() -> Any:
+    original = transaction.Transaction._resolved
+
+    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+        try:
+            await original(self, ticket, doubt)
+        except transaction.CommitOutcomeUnknown as error:
+            raise transaction.Replay(error) from error
+
+    return patch.object(transaction.Transaction, "_resolved", resolved)
+
+
+def a_lost_answer_is_a_rollback() -> Any:
+    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+        raise transaction.Replay(doubt or RuntimeError("lost"))
+
+    return patch.object(transaction.Transaction, "_resolved", resolved)
+
+
+def a_lost_answer_is_a_commit() -> Any:
+    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+        """Nobody is asked."""
+
+    return patch.object(transaction.Transaction, "_resolved", resolved)
+
+
+def ignore_the_warning() -> Any:
+    """The notice of a cancelled wait for the replicas is not read."""
+    return patch.object(Reply, "replicated", property(lambda self: True))
+
+
+def void_is_not_looked_at() -> Any:
+    def judge(evidence: WitnessEvidence) -> Finding:
+        return Finding(Outcome.COMMITTED, "there is a row")
+
+    return patch.object(outcome, "judge_witness", judge)
+
+
+def dial_whom_it_waited_for() -> Any:
+    """After a wait in the ramp the writer from before is dialled, whoever is the writer by then."""
+    return patch.object(Connecting, "_hold_to", lambda self, instance, *, began: None)
+
+
+@contextmanager
+def forget_to_close() -> Any:
+    async def discard(self: Any, connection: Any) -> None:
+        """It is left to the garbage collector, which has no reason to come."""
+
+    with ExitStack() as planted:
+        from .world import Wire
+
+        planted.enter_context(patch.object(Wire, "discard", discard))
+        yield
+
+
+MUTANTS = (
+    Mutant("older evidence for a writer is accepted", accept_older_tokens, soon=True),
+    Mutant("who was a writer before is forgotten", forget_former_writers, soon=True),
+    Mutant("generations do not grow", keep_generations),
+    Mutant("stale connections are handed out", hand_out_stale),
+    Mutant("the role is not verified", trust_the_view, soon=True),
+    Mutant("suspicion is enough to cut", cut_on_suspicion, soon=True),
+    Mutant("a starved process blames the server", blame_the_server),
+    Mutant("connections of a hung instance are not cut", never_cut),
+    Mutant("nobody is woken by news", never_wake, soon=True),
+    Mutant("readers wait for a writer", readers_wait_for_writers),
+    Mutant("too many connections is final", full_is_final, soon=True),
+    Mutant("the status of the xid alone is believed", trust_the_status_alone),
+    Mutant("the absence of a witness is taken for a proof", absence_is_proof),
+    Mutant("a transaction that lives is called rolled back", living_is_dead),
+    Mutant("what is unknown is replayed", replay_the_unknown, soon=True),
+    Mutant("a lost answer is taken for a rollback", a_lost_answer_is_a_rollback, soon=True),
+    Mutant("a lost answer is taken for a commit", a_lost_answer_is_a_commit, soon=True),
+    Mutant("a cancelled wait for the replicas goes unnoticed", ignore_the_warning),
+    Mutant("a void witness is taken for the transaction's", void_is_not_looked_at, soon=True),
+    Mutant("who waited for his turn dials the former writer", dial_whom_it_waited_for),
+    Mutant("connections that are not wanted stay open", forget_to_close, soon=True),
+)

@@ -1,0 +1,278 @@
+"""One seeded schedule: client processes, a cluster, incidents; everything is judged as it happens.
+
+Promises that are checked: no acknowledged transaction is lost or doubled, none is called rolled back that committed;
+no connection leads to a writer of which a later one is known, nor to a reader in its place; nobody waits for ever, nor
+for longer than documented; after the last incident every process finds the writer; nothing is cut off or fails where
+nothing was wrong; nothing stays open.
+
+Not played: clocks that are wrong by more than `model.observation.STALE_ROW_SECONDS`, two partitions of one cluster
+that both think to have a quorum.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import psycopg
+
+from aurora_router.errors import RoutingError
+from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.session import Modes
+from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.policy.ramp import LONGEST
+from aurora_router.runtime.call import read_call
+from aurora_router.simulation import Cancelled, SimulatedCluster
+
+from .clock import Clock
+from .control import CALM, FAULTS, Control
+from .judge import Judge, Violation, overlap
+from .servers import Store
+from .world import Harbour, Process
+
+LIMIT = 75.0
+"""Nobody may wait for longer than ``aurora_failover_timeout`` and a dial, in virtual seconds."""
+PROFILES = ["default"] * 5 + ["aggressive", "patient"]
+
+
+class Schedule:
+    """The actors of one schedule."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        self.clock = Clock(seed)
+        self.counts: Counter[str] = Counter()
+        self.harbour = Harbour(self.clock)
+        aurora = rng.random() < 0.6
+        self.cluster = SimulatedCluster(
+            self.harbour, readers=rng.choice([1, 2, 2, 3]), aurora=aurora, dns_delay=rng.choice([0.0, 0.5, 5.0, 40.0])
+        )
+        restarts = rng.random() < 0.4
+        store = Store(
+            aurora=aurora,
+            witness=rng.random() < (0.8 if aurora else 0.4),
+            version=rng.choice([150000, 180000]),
+            restarts=restarts,
+            silent_fence=rng.random() < 0.5,
+        )
+        self.control = Control(self.clock, rng, self.harbour, self.cluster, store)
+        self.calm = rng.random() < 0.2
+        self.judge = Judge(self.control, calm=self.calm)
+        self.processes = [self._process() for _ in range(rng.choice([1, 2, 2]))]
+        self.control.processes = self.processes
+        self.over = False
+        self.healed: float | None = None
+        self.numbers = 0
+        for each in self.control.servers.values():
+            each.skew = rng.choice([0.0, 0.0, rng.uniform(-100, 100)])
+
+    def _process(self) -> Process:
+        options: dict[str, Any] = {"aurora_profile": self.rng.choice(PROFILES)}
+        if self.calm:
+            options = {"aurora_profile": "default"}
+        elif self.rng.random() < 0.15:
+            options["aurora_monitor"] = "off"
+        writer, reader = self.cluster.conninfo("writer"), self.cluster.conninfo("reader")
+        if not self.cluster.aurora:
+            hosts = ",".join(each.address for each in self.cluster.instances.values())
+            writer = reader = f"host={hosts} port=5432 dbname=app"
+        return Process(self.harbour, writer, reader, options)
+
+    # ------------------------------------------------------------ clients
+
+    async def connect(self, process: Process, role: str) -> Any:
+        began = self.clock.now
+        try:
+            conn = await process.reach(role)
+        except Exception as error:
+            self.judge.refused(process, role, began, error)
+            raise
+        finally:
+            self._bounded(began, f"a connect to the {role}")
+        conn.lossy = process.loses > 0.0
+        if role == "reader":
+            self.judge.reader_came(process, began)
+        self.judge.handed(process, conn, role, began)
+        self.counts["connects"] += 1
+        return conn
+
+    def _bounded(self, began: float, what: str) -> None:
+        if self.clock.now - began > LIMIT * (10 if self.patient else 1):
+            raise Violation(f"{what} took {self.clock.now - began:.0f} s")
+
+    @property
+    def patient(self) -> bool:
+        return any(each.options["aurora_profile"] == "patient" for each in self.processes)
+
+    async def said(self, process: Process, conn: Any, sql: str) -> None:
+        began, error = self.clock.now, None
+        conn.lossy = conn.lossy or process.loses > 0.0
+        try:
+            await process.said(conn, sql)
+        except psycopg.Error as raised:
+            error = raised
+            raise
+        finally:
+            if sql.startswith("SLEEP"):
+                self.judge.ended(process, conn, began, error)
+
+    def plan(self, process: Process, pool: list[Any]) -> Plan[Any]:
+        call = read_call(process.conninfo["writer"], process.options)
+
+        async def take() -> Any:
+            while pool:
+                conn = pool.pop()
+                if conn.current and not conn.broken and not conn.closed:
+                    self.judge.handed(process, conn, "writer", self.clock.now)
+                    return conn
+                conn.close()
+            return await self.connect(process, "writer")
+
+        async def give(conn: Any) -> None:
+            if process.world.broken(conn) or not process.world.idle(conn) or self.over or len(pool) > 2:
+                conn.close()
+            else:
+                pool.append(conn)
+
+        def resolving(ticket: Any) -> Resolving[Any]:
+            return Resolving(process.world, process.home.find, call.request, call.sources, ticket)
+
+        return Plan(call.request.options, take, give, resolving)
+
+    async def write(self, process: Process, rng: random.Random) -> None:
+        """Transactions, one after the other."""
+        pool: list[Any] = []
+        plan = self.plan(process, pool)
+        while not self.over:
+            self.numbers += 1
+            await self.transact(process, plan, self.numbers, rng)
+            await self.clock.sleep(rng.choice([0.0, 0.1, rng.uniform(0, 1.0)]))
+            if rng.random() < 0.1:
+                while pool:
+                    pool.pop().close()
+        while pool:
+            pool.pop().close()
+
+    async def transact(self, process: Process, plan: Plan[Any], number: int, rng: random.Random) -> None:
+        began = self.clock.now
+
+        async def work(conn: Any) -> None:
+            await self.said(process, conn, f"LEG {number} 1")
+            if rng.random() < 0.05:
+                await self.said(process, conn, f"SLEEP {rng.choice([0.05, 2.5])}")
+            await self.said(process, conn, f"LEG {number} 2")
+
+        error: BaseException | None = None
+        try:
+            await Transaction(process.world, plan, work, Modes()).run()
+        except Violation:
+            raise
+        except Exception as raised:
+            if isinstance(raised.__cause__, Violation):
+                raise raised.__cause__ from raised
+            error = raised
+        self._bounded(began + 75.0, "a transaction")
+        self.judge.transaction(number, error)
+        self.counts[self.judge.told[number]] += 1
+
+    async def read(self, process: Process, rng: random.Random) -> None:
+        """Queries on readers."""
+        while not self.over:
+            try:
+                conn = await self.connect(process, "reader")
+            except RoutingError:
+                continue
+            try:
+                for _ in range(rng.randrange(1, 12)):
+                    await self.said(process, conn, f"SLEEP {rng.choice([0.0, 0.0, 0.05, 0.3, 3.0])}")
+                    await self.clock.sleep(rng.uniform(0.0, 0.4))
+                    if self.over:
+                        break
+            except psycopg.Error:
+                self.counts["broken reads"] += 1
+            conn.close()
+
+    # ------------------------------------------------------------ the whole
+
+    async def incident(self, name: str, at: float) -> None:
+        await self.clock.sleep(at)
+        self.counts[name] += 1
+        began = self.clock.now
+        if name == "confuse_names":
+            self.judge.names.append([began, float("inf")])
+        await getattr(self.control, name)()
+        if name == "confuse_names":
+            self.judge.names[-1][1] = self.clock.now
+
+    async def play(self) -> None:
+        self.judge.names = []
+        clients = []
+        for process in self.processes:
+            for task in [self.write, self.write, self.read][: self.rng.choice([2, 3, 3])]:
+                with self.clock.owned(process):
+                    clients.append(self.clock.spawn(task(process, random.Random(self.rng.random()))))
+        kinds = CALM if self.calm else FAULTS
+        drawn = [self.rng.choice(kinds) for _ in range(self.rng.randrange(1, 6))]
+        incidents = [self.clock.spawn(self.incident(name, self.rng.uniform(1.0, 8.0))) for name in drawn]
+        for incident in incidents:
+            await incident.wait()
+        await self.settled()
+        self.over = True
+        for client in clients:
+            await client.wait()
+        for process in self.processes:
+            self.judge.listen(process)
+        self.judge.settle()
+        await self.quiet()
+
+    async def settled(self) -> None:
+        """After the last incident every process finds the writer, in time."""
+        healed = self.clock.now
+        probes = []
+        for process in self.processes:
+            with self.clock.owned(process):
+                probes.append((self._patience(process), self.clock.spawn(self.connect(process, "writer"))))
+        for patience, probe in probes:
+            conn = await probe.wait()
+            if self.clock.now - healed > patience:
+                took = self.clock.now - healed
+                raise Violation(f"{took:.2f} s after the last incident a process had no writer ({patience:.2f} s)")
+            if conn.server is not self.control.writer:
+                raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
+            conn.close()
+
+    def _patience(self, process: Process) -> float:
+        """What is documented: the pace of the watch, a dial that is under way, a pause of the ramp."""
+        now = self.clock.now
+        ramps = [each.ramp.until - now for each in process.clusters if each.ramp is not None]
+        pause = min(LONGEST, max([0.0, *ramps]))
+        names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
+        dns = 0.0 if any(each.view.known for each in process.clusters) else self.cluster.dns_delay
+        alone = 0.0 if process.monitored else 8.0
+        dial = {"aggressive": 2.0, "patient": 15.0}.get(process.options["aurora_profile"], 5.0)
+        return 3.0 + dial + pause + names + dns + alone
+
+    async def quiet(self) -> None:
+        """Nothing stays open, and nothing has failed in the background."""
+        await self.clock.sleep(90.0)
+        for process in self.processes:
+            for task in process.ground.tasks:
+                if task.error is not None and not isinstance(task.error, Cancelled):
+                    raise task.error
+            if any(each.watcher is not None for each in process.clusters):
+                raise Violation("a watch goes on with nobody to watch for")
+        if self.cluster.open_connections:
+            raise Violation(f"{self.cluster.open_connections} connections stay open")
+
+
+def play(seed: int) -> Counter[str]:
+    """Play the schedule of a seed; returns what happened in it.
+
+    Raises:
+        AssertionError: a promise was broken.
+    """
+    schedule = Schedule(seed)
+    with schedule.clock as clock:
+        clock.run(schedule.play())
+    return schedule.counts

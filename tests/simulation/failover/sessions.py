@@ -1,0 +1,317 @@
+"""Connections of simulated processes, and the server's end of them: messages, transactions, answers that get lost.
+
+A message that was sent is carried out whether or not its client still waits; the end of the connection reaches the
+server after what was sent before. The messages are the very ones of `aurora_router.flow.marks`, told apart by what is
+in them, and those of the users' work: ``LEG n k`` writes, ``SLEEP s`` takes its time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from aurora_router.flow import marks
+from aurora_router.flow.session import Notice, Reply
+from aurora_router.flow.world import DialFailed
+from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.runtime.simulated import answers
+from aurora_router.simulation import SimulatedConnection
+
+from .servers import Died, Record, Transaction
+
+if TYPE_CHECKING:
+    from .servers import Server
+
+CANCELLED = Notice("SyncRepWaitForLSN", "canceling wait for synchronous replication due to user request")
+SYSTEM = "7300000000000000001"
+END = None
+"""The message that the client has closed."""
+LOST = ["before it arrives", "while it is carried out", "its answer"]
+"""What of a COMMIT may get lost with the connection."""
+
+
+def refused(sqlstate: str) -> DialFailed:
+    error = psycopg.errors.lookup(sqlstate)(sqlstate)
+    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate), error)
+
+
+def broke() -> DialFailed:
+    text = "server closed the connection unexpectedly"
+    return DialFailed(Fault(FaultKind.RESET, None, text), psycopg.OperationalError(text))
+
+
+class Conn(SimulatedConnection):
+    """The client's end."""
+
+    def __init__(self, process: Any, cluster: Any, server: Server, address: str) -> None:
+        super().__init__(cluster, server.instance, address)
+        self.process = process
+        self.server = server
+        self.state = "idle"
+        self.since = server.clock.now
+        self.answer: Any = None
+        self.waker: Any = None
+        self.session = Session(self)
+
+    def wake(self) -> None:
+        if self.waker is not None:
+            self.waker()
+
+    def close(self) -> None:
+        super().close()
+        self.session.post(END)
+
+    def breaks(self) -> None:
+        super().breaks()
+        self.wake()
+
+    def lose(self) -> None:
+        """The network loses the connection: both ends find out."""
+        self.breaks()
+        self.session.post(END)
+
+
+class Session:
+    """The server's end."""
+
+    def __init__(self, conn: Conn) -> None:
+        self.conn = conn
+        self.server = conn.server
+        self.clock = conn.server.clock
+        self.pid = conn.server.pid()
+        self.dead = False
+        self.state = "idle"
+        self.txn: Transaction | None = None
+        self._inbox: deque[str | None] = deque()
+        self._busy = False
+        self.server.sessions[self] = None
+
+    # ------------------------------------------------------------ its end
+
+    def die(self) -> None:
+        """The server has ended it; the client hears of it where the network lets it."""
+        self.dead = True
+        self.tell_of_death()
+
+    def tell_of_death(self) -> None:
+        if self.dead and not (self.server.dark or self.conn.process.dark):
+            self.server.sessions.pop(self, None)
+            self.conn.breaks()
+
+    def _closed(self) -> None:
+        self._rolled_back()
+        self.dead = True
+        self.server.sessions.pop(self, None)
+        self.server.gate.open()
+
+    def _rolled_back(self) -> None:
+        if self.txn is not None:
+            self.server.abort(self.txn)
+        self.txn, self.state = None, "idle"
+
+    # ------------------------------------------------------------ messages
+
+    def post(self, message: str | None) -> None:
+        """Take a message that is on its way."""
+        self._inbox.append(message)
+        if not self._busy:
+            self._busy = True
+            self.clock.spawn_outside(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            while self._inbox and not self.dead:
+                sql = self._inbox.popleft()
+                await self._travel()
+                if sql is END:
+                    self._closed()
+                    return
+                await self._carry_out(sql)
+        except Died:
+            pass
+        finally:
+            self._busy = False
+
+    async def _travel(self) -> None:
+        """A packet's way: it waits while the network is dark, and at a server that does not run."""
+        server = self.server
+        await self.clock.sleep(server.instance.latency / 2 + server.slow)
+        while (server.dark or self.conn.process.dark) and not self.dead:
+            await server.gate.wait()
+        await server.awake(self)
+
+    async def _carry_out(self, sql: str) -> None:
+        fate = self._fate(sql)
+        if fate == LOST[0]:
+            self.conn.breaks()
+            self._closed()
+            raise Died
+        if fate == LOST[1]:
+            self.conn.breaks()
+        answer: Any
+        try:
+            answer = await self._answer(sql)
+        except DialFailed as failed:
+            answer = failed
+        if fate == LOST[2]:
+            self.conn.breaks()
+        if fate is not None:
+            self._closed()
+            raise Died
+        await self._travel()
+        self.conn.answer, self.conn.state = answer, self.state
+        self.conn.wake()
+
+    def _fate(self, sql: str) -> str | None:
+        process = self.conn.process
+        if not sql.endswith("COMMIT") or self.clock.rng.random() >= process.loses:
+            return None
+        return self.clock.rng.choice(LOST)
+
+    async def _answer(self, sql: str) -> Reply:
+        server = self.server
+        if sql in answers.ANSWERS:
+            return Reply(self._told(answers.answer(self.conn.cluster, server.instance, sql), sql), ())
+        if sql.startswith("SLEEP"):
+            await self.clock.sleep(float(sql.split()[1]))
+            await server.awake(self)
+            return Reply([], ("SELECT 1",))
+        if sql == "ROLLBACK":
+            self._rolled_back()
+            return Reply([], ("ROLLBACK",))
+        if sql == marks.PROBE:
+            return Reply([("t" if server.store.witness else "f",)], ("SELECT 1",))
+        if "pg_terminate_backend" in sql:
+            return self._terminated(sql)
+        return await self._written(sql)
+
+    async def _written(self, sql: str) -> Reply:
+        """What a writer alone does."""
+        if not self.server.instance.writer:
+            self.state = "idle" if "SET LOCAL" in sql else "error"
+            raise refused("25006")
+        if "SET LOCAL synchronous_commit" in sql:
+            return await self._resolved(sql)
+        if sql.endswith("COMMIT"):
+            return await self._committed(sql)
+        if sql.startswith("LEG"):
+            if self.txn is None:
+                self.state = "error"
+                raise refused("25P01")
+            self.txn.legs.append(tuple(sql.split()[1:]))
+            return Reply([], ("INSERT 0 1",))
+        return await self._begun(sql)
+
+    def _told(self, rows: Any, sql: str) -> Any:
+        """The rows with ages by the server's own, wrong clock; what a writer says of itself is up to date."""
+        server, cluster = self.server, self.conn.cluster
+        if sql != answers.AURORA_POSTGRESQL.sql:
+            return rows
+        own = str(cluster.durable_lsn) if server is server.store.writer else None
+        told = []
+        for observer, standby, id_, master, age, lag, cpu, lsn in rows:
+            aged = None if age is None else f"{float(age) + server.skew:.6f}"
+            told.append((observer, standby, id_, master, aged, lag, cpu, own if own and id_ == observer else lsn))
+        return told
+
+    # ------------------------------------------------------------ transactions
+
+    async def _begun(self, sql: str) -> Reply:
+        server, store = self.server, self.server.store
+        self.txn, self.state = server.begin(), "open"
+        common = (str(self.txn.xid), str(self.pid), "0", str(server.started))
+        if found := re.search(r"VALUES \('(.*?)'\)", sql):
+            if not store.witness:
+                self._fail("42P01")
+            self.txn.witnesses[found[1]] = False
+            return Reply([common], ("BEGIN", "INSERT 0 1", "SELECT 1"))
+        if "emit" not in sql:
+            return Reply([], ("BEGIN",))
+        if store.aurora:
+            self._fail("0A000")
+        server.buffer.append(Record("mark", self.txn.xid))
+        lsn = server.log.end + 16 * len(server.buffer)
+        life = self._life()
+        if store.version >= marks.FLUSHING_EMIT:
+            await server.flush(self)
+        restarts = "on" if store.restarts else "off"
+        return Reply([(*common, str(lsn), restarts, *life)], ("BEGIN", "SELECT 1"))
+
+    def _fail(self, sqlstate: str) -> None:
+        self.state = "error"
+        raise refused(sqlstate)
+
+    def _life(self) -> tuple[str, str, str | None]:
+        server = self.server
+        recovered = None if server.recovered is None else f"0/{server.recovered:X}"
+        return SYSTEM, f"{server.instance.timeline:08X}", recovered
+
+    async def _committed(self, sql: str) -> Reply:
+        guard = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
+        if self.txn is None or (guard and int(guard[1]) != self.txn.xid):
+            self._fail("22012")
+        assert self.txn is not None
+        replicated = await self.server.commit(self, self.txn)
+        self.txn, self.state = None, "idle"
+        return Reply([], ("SELECT 1", "COMMIT") if guard else ("COMMIT",), () if replicated else (CANCELLED,))
+
+    # ------------------------------------------------------------ asking for an outcome
+
+    async def _resolved(self, sql: str) -> Reply:
+        server = self.server
+        barrier = server.begin()
+        try:
+            rows = await self._by_witness(sql, barrier) if ".witness" in sql else self._by_log(sql, barrier)
+        except DialFailed:
+            server.abort(barrier)
+            raise
+        replicated = await server.commit(self, barrier)
+        return Reply(rows, ("BEGIN", "SELECT 1", "COMMIT"), () if replicated else (CANCELLED,))
+
+    def _by_log(self, sql: str, barrier: Transaction) -> Any:
+        server = self.server
+        found = re.search(r"CASE WHEN '(\d+)'", sql)
+        assert found is not None
+        xid = int(found[1])
+        status = server.status(xid) if xid < barrier.xid else "future"
+        server.buffer.append(Record("mark", barrier.xid))
+        return [(status, "t" if server.promoted else "f", str(server.started), "0/1", *self._life())]
+
+    async def _by_witness(self, sql: str, barrier: Transaction) -> Any:
+        server, until = self.server, self.clock.now + 0.5
+        found = re.search(r"id OPERATOR\(pg_catalog.=\) '(.*?)'", sql)
+        assert found is not None
+        id_ = found[1]
+        if f"VALUES ('{id_}', true)" not in sql:
+            return [("f" if server.log.witnesses.get(id_) is False else "t", "1.0")]
+        while any(id_ in each.witnesses for each in server.running.values()):
+            if self.clock.now >= until:
+                self.state = "error"
+                raise refused("55P03")
+            await server.gate.wait(until)
+            await server.awake(self)
+        void = self._witness_of(id_)
+        if void is None:
+            barrier.witnesses[id_] = void = True
+        return [("t" if void else "f", "1.0")]
+
+    def _witness_of(self, id_: str) -> bool | None:
+        for each in self.server.buffer:
+            if each.kind == "committed" and id_ in dict(each.witnesses):
+                return dict(each.witnesses)[id_]
+        return self.server.log.witnesses.get(id_)
+
+    def _terminated(self, sql: str) -> Reply:
+        pid = re.search(r"a.pid OPERATOR\(pg_catalog.=\) (\d+)", sql)
+        xid = re.search(r"backend_xid OPERATOR\(pg_catalog.=\) '(\d+)'", sql)
+        assert pid is not None
+        assert xid is not None
+        for each in list(self.server.sessions):
+            own = each.pid == int(pid[1]) and each.txn is not None and each.txn.xid == int(xid[1])
+            if own and not each._busy and each.state in {"open", "error"}:
+                each._rolled_back()
+                each.die()
+        return Reply([], ("SELECT 1",))

@@ -1,0 +1,223 @@
+"""The ground of a simulated client process: dials, service queries and statements over an unreliable network."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from aurora_router.flow.session import Modes, Reply
+from aurora_router.flow.world import Activity, DialFailed
+from aurora_router.runtime import libpq
+from aurora_router.runtime.simulated.network import _failed
+from aurora_router.runtime.transacting import BlockingSessions
+from aurora_router.simulation import (
+    Condition,
+    Network,
+    SimulatedGround,
+    SimulatedProcess,
+    SimulatedWorld,
+    WatchedProcess,
+)
+
+from .sessions import Conn, broke
+
+if TYPE_CHECKING:
+    from .clock import Clock
+    from .servers import Server
+
+RESENT = (1.0, 3.0, 7.0, 15.0)
+"""When a kernel sends a SYN again that got no answer, in seconds."""
+
+
+class Harbour(Network):
+    """Where the servers are."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.clock = clock
+        self.servers: dict[str, Server] = {}
+
+    async def open(self, process: Any, address: str, port: int, seconds: float) -> Conn:
+        """Dial one address, from one process."""
+        server, until = self.servers.get(address), self.clock.now + seconds
+        if server is None or (address, port) not in self._listening:
+            await self.clock.sleep(0.0005)
+            raise _failed(address, port, Condition.REFUSING)
+        late = libpq.late(f"connecting to {address}", seconds)
+        if not await self._arrived(process, server, until) or not await self._shaken(process, server, until):
+            raise late
+        if self._missed(until):
+            raise late
+        condition = server.instance.condition
+        if condition is not Condition.WELL:
+            raise _failed(address, port, condition)
+        return Conn(process, self._listening[address, port][0], server, address)
+
+    async def _arrived(self, process: Any, server: Server, until: float) -> bool:
+        """Whether a SYN gets through in time."""
+        began = self.clock.now
+        for resent in (*RESENT, 31.0):
+            if not (server.dark or process.dark):
+                return True
+            if until <= began + resent:
+                break
+            await self.clock.sleep(began + resent - self.clock.now)
+        await self.clock.sleep(until - self.clock.now)
+        return False
+
+    async def _shaken(self, process: Any, server: Server, until: float) -> bool:
+        """Whether the server answers in time; a refusal is its kernel's, or comes at once."""
+        instance = server.instance
+        if instance.condition is Condition.REFUSING:
+            await self.clock.sleep(instance.latency)
+            return True
+        while server.muted or process.dark:
+            if self.clock.now >= until:
+                return False
+            await server.gate.wait(until)
+        cost = instance.accept_latency + 2 * server.slow
+        await self.clock.sleep(min(cost, max(0.0, until - self.clock.now)))
+        return not (server.muted or process.dark) or await self._shaken(process, server, until)
+
+    def _missed(self, until: float) -> bool:
+        """Whether a client that stood still takes an answer that came in time for one that came too late."""
+        return self.clock.now > until and self.clock.rng.random() < 0.5
+
+
+class Wire(SimulatedWorld):
+    """What a process does over the network; a `SessionWorld`."""
+
+    def __init__(self, harbour: Harbour, process: Any) -> None:
+        super().__init__(harbour)
+        self.harbour, self.process = harbour, process
+
+    async def dial(self, target, seconds):
+        failed = libpq.lost(f"{target.name} has no address")
+        for address in target.addresses:
+            try:
+                return await self.harbour.open(self.process, address, target.port or 5432, seconds)
+            except DialFailed as again:
+                failed = again
+        raise failed
+
+    async def ask(self, connection, sql, seconds):
+        return (await self.execute(connection, sql, seconds)).rows
+
+    async def execute(self, connection: Conn, sql: str, seconds: float | None) -> Reply:
+        """Send a message and wait for its answer."""
+        clock = self.harbour.clock
+        until = float("inf") if seconds is None else clock.now + seconds
+        if self.broken(connection) or connection.broken:
+            connection.heard = connection.broken
+            raise broke()
+        connection.answer = None
+        connection.waiting = True
+        connection.session.post(sql)
+        try:
+            while connection.answer is None and not connection.broken and clock.now < until:
+                connection.waker = clock.waker()
+                await clock.park(until)
+        finally:
+            connection.waiting, connection.waker = False, None
+        if self.broken(connection) or connection.broken:
+            connection.heard = True
+            raise broke()
+        answer = connection.answer
+        if answer is None or self.harbour._missed(until):
+            raise libpq.late("answer", seconds or 0.0)
+        if isinstance(answer, DialFailed):
+            raise DialFailed(answer.fault, answer.cause)
+        return answer
+
+    async def rollback(self, connection):
+        try:
+            await self.execute(connection, "ROLLBACK", None)
+        except DialFailed as failed:
+            raise failed.cause from None
+
+    def broken(self, connection):
+        return connection.closed or (connection.broken and connection.heard)
+
+    def idle(self, connection):
+        return connection.state == "idle"
+
+    def aborted(self, connection):
+        return connection.state == "error"
+
+    def modes(self, connection):
+        return Modes()
+
+    def server_version(self, connection):
+        return connection.server.store.version
+
+    def database(self, connection):
+        return "app"
+
+    def trouble(self, error):
+        return BlockingSessions.trouble(self, error)
+
+    def unique(self):
+        return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
+
+    @contextmanager
+    def committing(self, connection, send):
+        connection.commit = send
+        yield
+        del connection.commit
+
+
+class Lookout(Wire, SimulatedGround):
+    """The ground of the process's monitor."""
+
+    def __init__(self, harbour: Harbour, process: Any) -> None:
+        Wire.__init__(self, harbour, process)
+        self.tasks: list[Any] = []
+
+    def activity(self, held):
+        found = super().activity(held)
+        return Activity.OPEN if found is Activity.IDLE and held.state != "idle" else found
+
+    def cut(self, held):
+        open_ = not (held.broken or held.closed)
+        held.lose()
+        return open_
+
+
+class Process(WatchedProcess):
+    """A client process.
+
+    Attributes:
+        dark: it is cut off from everybody.
+        loses: how likely a COMMIT, or its answer, gets lost with its connection.
+        monitored: whether it has the background watch.
+        options: what it gives with every connect.
+    """
+
+    def __init__(self, harbour: Harbour, conninfo: str, reader: str, options: dict[str, Any]) -> None:
+        super().__init__(harbour)
+        self.dark = False
+        self.loses = 0.0
+        self.mute: list[list[float]] = []
+        self.starved: list[list[float]] = []
+        self.world = Wire(harbour, self)
+        self.ground = Lookout(harbour, self)
+        self.conninfo = {"writer": conninfo, "reader": reader}
+        self.monitored = options.get("aurora_monitor") != "off"
+        self.options = options
+
+    async def reach(self, role: str) -> Conn:
+        """Connect as a user does."""
+        way = WatchedProcess if self.monitored else SimulatedProcess
+        given = self.options if "," not in self.conninfo[role] else {**self.options, "aurora_role": role}
+        return await way.connect(self, self.conninfo[role], **given)
+
+    async def said(self, connection: Conn, sql: str) -> None:
+        """A statement of a user's; raises psycopg's error."""
+        try:
+            await self.world.execute(connection, sql, None)
+        except DialFailed as failed:
+            raise failed.cause from None
+
+    @property
+    def clusters(self) -> Any:
+        return {id(each): each for each in self.home._clusters.values()}.values()
