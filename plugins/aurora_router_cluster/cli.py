@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import nodecli, show
+from aurora_router_cluster import nodecli, pastcli, show
 from aurora_router_cluster.client import LocalCluster
 from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.faults import commands as commands_of_faults
@@ -48,6 +48,7 @@ class ClusterCommand:
         failing = add("failover", _failover, "make a reader the writer")
         failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
         nodecli.configure(add)
+        pastcli.configure(add)
         breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
         breaking.formatter_class = argparse.RawDescriptionHelpFormatter
         commands_of_faults.configure(breaking)
@@ -81,6 +82,8 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--tls", action="store_true", help="serve TLS, with certificates of a CA of the cluster's own")
     nodecli.configure_up(parser)
     add("--faults", action="store_true", help="put a relay in front of the instances, for faults of the network")
+    add("--retention", type=float, metavar="SECONDS",
+        help="how far it can be set back, or restored from (default: 300)")  # fmt: skip
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
         help="a server setting for all instances; may be repeated")  # fmt: skip
     add("--detach", action="store_true", help="return when it is ready, and leave it running until `cluster down`")
@@ -96,7 +99,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
-        "directory", "detect", "auto", "tls", "faults", *nodecli.OPTIONS,
+        "directory", "detect", "auto", "tls", "retention", "faults", *nodecli.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "directory" in options:

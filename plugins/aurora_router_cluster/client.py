@@ -14,6 +14,7 @@ from aurora_router_cluster.errors import ClusterNotFoundError, SupervisorError, 
 from aurora_router_cluster.faults.client import Faults
 from aurora_router_cluster.nodeclient import StorageNodes
 from aurora_router_cluster.options import ClusterOptions
+from aurora_router_cluster.pastclient import ClusterHistory
 from aurora_router_cluster.status import ClusterStatus, Failover, InstanceStatus
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class LocalCluster:
         self._process = process
         self._first = self.status()
         self.nodes = StorageNodes(self._ask)
+        self.history = ClusterHistory(self._ask, LocalCluster.start)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -84,8 +86,7 @@ class LocalCluster:
         finally:
             if process.stdout is not None:
                 process.stdout.close()
-            if detach and process.stdin is not None:
-                process.stdin.close()
+            if detach:
                 process.returncode = 0 if process.poll() is None else process.returncode  # not ours to wait for
 
     @classmethod

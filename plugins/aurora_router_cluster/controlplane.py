@@ -38,8 +38,8 @@ class ControlPlane:
 
     def __init__(self, roster: Roster, *, detect: float = 0.2, auto: bool = True) -> None:
         self.roster = roster
-        self._succession = Succession(roster)
-        self._heartbeat = Heartbeat(roster, self._succession, interval=detect, auto=auto)
+        self.succession = Succession(roster)
+        self._heartbeat = Heartbeat(roster, self.succession, interval=detect, auto=auto)
 
     async def create(self, readers: int, template: Path) -> None:
         """Make a new cluster of one writer and `readers` readers, copies of `template`; returns when all answer.
@@ -91,7 +91,7 @@ class ControlPlane:
                 raise NameTakenError(f"the cluster has an instance {name!r} already; choose another name")
             instance = roster.make(name, zone, tier)
             try:
-                await self._succession.seed(instance)
+                await self.succession.seed(instance)
             except BaseException:
                 roster.discard(instance)
                 raise
@@ -128,7 +128,7 @@ class ControlPlane:
             instance.state = "restarting"
             self.roster.publish()
             await instance.engine.stop()
-            await self._succession.come_back(instance)
+            await self.succession.come_back(instance)
 
     async def start(self, name: str) -> None:
         """Start an instance that is down; a former writer comes back as a reader.
@@ -140,7 +140,7 @@ class ControlPlane:
             instance = self.roster.get(name)
             if instance.engine.alive:
                 raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
-            await self._succession.come_back(instance)
+            await self.succession.come_back(instance)
 
     def kill(self, name: str, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.
@@ -187,7 +187,7 @@ class ControlPlane:
         async with self.roster.lock:
             if target is not None:
                 self.roster.get(target)
-            done = await self._succession.failover(target)
+            done = await self.succession.failover(target)
         self._heartbeat.expect(done.former)
         return done
 
@@ -208,11 +208,11 @@ class ControlPlane:
             if former is not None:
                 former.engine.kill()
             try:
-                done = (await self._succession.failover(None)).as_dict()
+                done = (await self.succession.failover(None)).as_dict()
             except FailoverImpossibleError:
                 if former is None:
                     raise
-                await self._succession.come_back(former)
+                await self.succession.come_back(former)
                 done = None
         if done is not None:
             self._heartbeat.expect(done["former"])

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.volume import RecoveryPoint
 
 POLL = 0.002  # seconds between two looks at postmaster.pid; a promotion takes 4 to 12 ms
 DB_IN_ARCHIVE_RECOVERY = 5  # of enum DBState, pg_control.h
@@ -190,6 +191,19 @@ class Engine:
     def reload(self) -> None:
         """Make the server read its configuration again."""
         self._signal(signal.SIGHUP)
+
+    def leave_out(self, point: RecoveryPoint) -> None:
+        """Make a standby that is promoted at `point` leave the timelines below `next_timeline` out.
+
+        PostgreSQL takes the number after the highest of which it finds a history file. What these say is true: nothing
+        was written on those timelines after the point.
+        """
+        logs = self.data / "pg_wal"
+        parent = logs / f"{point.timeline:08X}.history"
+        known = parent.read_text(encoding="utf-8") if parent.exists() else ""
+        line = f"{point.timeline}\t{point.lsn >> 32:X}/{point.lsn & 0xFFFFFFFF:X}\tleft out: of another branch\n"
+        for number in range(point.timeline + 1, point.next_timeline):
+            self.account.write(logs / f"{number:08X}.history", known + line)
 
     async def promote(self, timeout: float = 30.0) -> None:
         """Turn a standby into a writer; returns when it takes writes.

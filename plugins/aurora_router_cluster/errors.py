@@ -10,6 +10,7 @@
     │   ├── UnknownInstanceError
     │   ├── UnknownEndpointError
     │   ├── NameTakenError
+    │   ├── TargetError
     │   ├── TooManyReadersError
     │   └── WriterRequiredError
     ├── ClusterRunningError      a cluster of that name is running already
@@ -54,6 +55,10 @@ class UnknownEndpointError(RequestError):
 
 class NameTakenError(RequestError):
     """An instance, endpoint or CNAME of that name exists already, or the name is not a valid DNS label."""
+
+
+class TargetError(RequestError):
+    """A point in the cluster's past that cannot be gone to: malformed, in the future, or outside of the window."""
 
 
 class TooManyReadersError(RequestError):

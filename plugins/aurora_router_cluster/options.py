@@ -41,6 +41,8 @@ class ClusterOptions:
             have come since the last one; 0: none is taken by time (``quorum`` only, as the next two).
         base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size.
         scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
+        retention: seconds that the cluster can be set back, or restored from (``quorum`` only).
+        source: data directory that the cluster begins with, see `pastclient.ClusterHistory.clone`; None: an empty one.
         settings: server settings for all instances, name -> value.
         owner: process id that the cluster ends with; None: it stays until told.
     """
@@ -67,6 +69,8 @@ class ClusterOptions:
     base_interval: float = 600.0
     base_bytes: int = 128 << 20
     scrub_interval: float = 3600.0
+    retention: float = 300.0
+    source: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
     owner: int | None = None
 
@@ -83,6 +87,8 @@ class ClusterOptions:
             raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
         if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:
             raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
+        if self.retention < 0:
+            raise RequestError(f"retention={self.retention:g}: how far a cluster can be set back cannot be negative")
         for port in (self.port, self.dns_port):
             if port is not None and not 0 <= port <= 65535:
                 raise RequestError(f"{port} is not a port number (0 to 65535)")

@@ -2,7 +2,7 @@
 
 Invariants:
 
-* The writer changes only in `_crown`, after the former one was stopped, killed, or fenced by the volume (or is
+* The writer changes only in `crown`, after the former one was stopped, killed, or fenced by the volume (or is
   frozen by our own `freeze`, and is ended before it wakes).
 * A data directory that belonged to a writer is seeded before it follows the log; it is known by the absence of
   ``standby.signal``, which PostgreSQL deletes on promotion and `Engine.configure` writes for a reader.
@@ -73,7 +73,7 @@ class Succession:
             former.engine.kill()  # nothing else keeps a hung writer from waking up and acknowledging commits
             phases.end("fence")
         try:
-            await self._crown(candidate, await roster.volume.recover(), phases)
+            await self.crown(candidate, await roster.volume.recover(), phases)
         except ClusterError:
             if planned and former is roster.writer and former is not None:
                 await self.come_back(former)
@@ -105,8 +105,13 @@ class Succession:
             )
         return min(following, key=lambda pair: (pair[0].tier, -pair[1].received))[0]
 
-    async def _crown(self, candidate: Instance, point: RecoveryPoint | None, phases: Phases) -> None:
-        """Make a standby that runs the writer, its log ending at `point`."""
+    async def crown(self, candidate: Instance, point: RecoveryPoint | None, phases: Phases) -> None:
+        """Make a standby that runs the writer, its log ending at `point`.
+
+        Raises:
+            EngineError: it could not be promoted, or not be attached.
+            FailoverImpossibleError: it did not replay its log up to the point in time.
+        """
         roster = self._roster
         if point is not None:
             phases.end("fence")
@@ -116,6 +121,8 @@ class Succession:
         if extra:
             candidate.engine.configure({**roster.settings(candidate), **extra, **roster.overrides}, standby=True)
             candidate.engine.reload()
+        if point is not None:
+            candidate.engine.leave_out(point)
         await candidate.engine.promote()
         phases.end("promote")
         roster.writer = candidate
@@ -184,7 +191,7 @@ class Succession:
             return
         self._roster.writer = None
         await self.seed(instance)
-        await self._crown(instance, point, Phases())
+        await self.crown(instance, point, Phases())
 
     async def seed(self, instance: Instance) -> None:
         """Build an instance from the volume and start it as a reader."""

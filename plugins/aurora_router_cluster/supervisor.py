@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aurora_router_cluster import binaries, keeper, names, template
+from aurora_router_cluster import binaries, keeper, names, pastcommands, template
 from aurora_router_cluster.account import Account
 from aurora_router_cluster.addresses import Allocator
 from aurora_router_cluster.control import ControlServer
@@ -64,7 +64,7 @@ class Supervisor:
         self.home = home
         account = Account.default()
         found = binaries.find(account, options.postgres)
-        self.template = template.ensure(found, account)
+        self.template = Path(options.source) if options.source else template.ensure(found, account)
         self.roster = Roster(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
             volume=make_volume(options, found, account, run),
@@ -133,6 +133,7 @@ class Supervisor:
             "inject": self.faults.inject,
             "heal": self.faults.heal,
             "faults": self.list_faults,
+            **pastcommands.commands(self.plane),
         }
 
     async def status(self) -> dict[str, Any]:
@@ -228,7 +229,14 @@ def make_volume(options: ClusterOptions, found: Binaries, account: Account, run:
         return DirectVolume(found, account)
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
-    return QuorumVolume(found, account, run / "storage", isolated=options.isolated, group_bytes=options.segment_size)
+    return QuorumVolume(
+        found,
+        account,
+        run / "storage",
+        isolated=options.isolated,
+        group_bytes=options.segment_size,
+        retention=options.retention,
+    )
 
 
 def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:

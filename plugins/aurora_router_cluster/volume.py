@@ -44,11 +44,13 @@ class RecoveryPoint:
             was never acknowledged and is gone.
         timeline: the timeline that ends there; the promotion opens the next one.
         epoch: the volume epoch promised by the storage for the new writer.
+        next_timeline: the lowest number that the new writer's timeline may have; 0: whatever it takes.
     """
 
     lsn: int
     timeline: int
     epoch: int
+    next_timeline: int = 0
 
 
 class Volume(Protocol):

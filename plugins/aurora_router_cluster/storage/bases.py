@@ -1,26 +1,45 @@
-"""Bases: data directories kept in the storage, from which instances are built and the log is replayed."""
+"""Bases: data directories kept in the storage, from which instances are built and the log is replayed.
+
+A base serves a branch of the log up to a position if the branch has the base's log, and the base is consistent there:
+it was taken below the place where the branch parts from the one on which it was taken.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import programs, template
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.session import Session
 from aurora_router_cluster.storage.core.gc import Base
-from aurora_router_cluster.storage.core.lsn import parse_lsn
+from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
+from aurora_router_cluster.storage.disk.identity import set_system_identifier
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from pathlib import Path
+
+    from aurora_router_cluster.account import Account
+    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.storage.core.history import History
+    from aurora_router_cluster.storage.driver import Driver
+    from aurora_router_cluster.volume import EngineAddress
 
 _START = re.compile(r"^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) ", re.MULTILINE)
 
 
-def read_base(directory: Path, taken: float) -> Base:
+def read_base(directory: Path, taken: float, end: int = 0) -> Base:
     """What the backup label of a base says.
 
     Args:
         directory: the data directory that pg_basebackup made.
-        taken: when, in seconds since 1970.
+        taken: when it was complete, in seconds since 1970.
+        end: how far the log had come then, in bytes: it is consistent there at the latest.
 
     Raises:
         EngineError: there is no label, or no position in it.
@@ -33,4 +52,155 @@ def read_base(directory: Path, taken: float) -> Base:
     if found is None:
         raise EngineError(f"the backup label in {directory} does not tell where its log begins: {label!r}")
     redo = parse_lsn(found[1])
-    return Base(redo, redo, taken)
+    return Base(redo, max(redo, end), taken)
+
+
+def copy_base(account: Account, base: Path, data: Path) -> None:
+    """Replace the data directory `data` by a copy of `base`.
+
+    Raises:
+        EngineError: the copy failed.
+    """
+    shutil.rmtree(data, ignore_errors=True)
+    try:
+        shutil.copytree(base, data, symlinks=True)
+    except (OSError, shutil.Error) as error:
+        raise EngineError(f"copying {base} to {data} failed: {error}") from error
+    account.own(data)
+
+
+def first_base(
+    binaries: Binaries, account: Account, source: Path, target: Path, identifier: int
+) -> tuple[int, int, int]:
+    """Make `target` a copy of the template `source` that has a system identifier of its own.
+
+    Returns:
+        Where its log begins, and the size of a segment file, in bytes; its timeline.
+
+    Raises:
+        EngineError: the copy failed, or `source` is not understood.
+    """
+    control = template.control_data(binaries, account, source)
+    segment_size = int(control["Bytes per WAL segment"])
+    copy_base(account, source, target)
+    set_system_identifier(target, identifier)
+    start = segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size)
+    return start, segment_size, int(control["Latest checkpoint's TimeLineID"])
+
+
+async def back_up(binaries: Binaries, account: Account, source: EngineAddress, target: Path) -> None:
+    """Copy a running instance to the data directory `target`, which is replaced.
+
+    Raises:
+        EngineError: pg_basebackup failed.
+    """
+    await asyncio.to_thread(_make_room, target, account)
+    where = f"host={source.socket_directory} port={source.port} user={source.superuser} gssencmode=disable"
+    options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
+    command = [str(binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
+    status, complaint = await programs.finish(account.command(command), account.environment())
+    if status != 0:
+        raise EngineError(f"copying {source.name} into the storage failed: {complaint}")
+
+
+def _make_room(directory: Path, account: Account) -> None:
+    """Make an empty directory of the account's."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    account.own(directory)
+
+
+async def consistent_end(source: EngineAddress, driver: Driver, segment_size: int, timeout: float = 10.0) -> int:
+    """Where a copy of `source` that is just complete is consistent at the latest: a durable record boundary, in bytes.
+
+    The end of a backup of a writer switches to a new segment of the log: what is durable at that segment's start
+    contains it.
+
+    Args:
+        source: what was copied.
+        driver: of the present epoch.
+        segment_size: bytes in a WAL segment file.
+        timeout: seconds until the log up to there has to be durable.
+
+    Raises:
+        EngineError: `source` does not answer, or the write quorum is not there.
+    """
+    session = Session(source)
+    try:
+        query = "SELECT CASE WHEN r THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0', r"
+        position, recovering = (await session.query(f"{query} FROM (SELECT pg_is_in_recovery() AS r) AS x"))[0]
+    finally:
+        session.close()
+    goal = int(position or 0) if recovering == "t" else segment_start(int(position or 0), segment_size)
+    deadline = time.monotonic() + timeout
+    while driver.tracker.vcl < goal:
+        if time.monotonic() > deadline:
+            raise EngineError(f"the log up to {format_lsn(goal)}, which the base needs, is not durable yet; try again")
+        await asyncio.sleep(0.005)
+    return driver.durable
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A base and its files.
+
+    Attributes:
+        base: where its recovery begins, where it is consistent, when it was taken.
+        directory: its data directory.
+        history: the log's epochs when it was taken.
+    """
+
+    base: Base
+    directory: Path
+    history: History
+
+    def serves(self, history: History, lsn: int) -> bool:
+        """Whether an instance built from it can replay the log of `history` and stop at `lsn` (bytes)."""
+        parted = history.divergence(self.history)
+        return self.base.end <= lsn and (parted is None or self.base.end <= parted)
+
+
+class Shelf:
+    """The bases of one volume, in the order in which they were taken.
+
+    Args:
+        directory: of their directories; it exists.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._shelved: list[Shelved] = []
+        self._made = 0
+
+    def __iter__(self) -> Iterator[Shelved]:
+        return iter(tuple(self._shelved))
+
+    def add(self, staged: Path, base: Base, history: History) -> Shelved:
+        """Take over the data directory `staged`."""
+        self._made += 1
+        directory = self._directory / f"base-{self._made}"
+        staged.rename(directory)
+        shelved = Shelved(base, directory, history)
+        self._shelved.append(shelved)
+        return shelved
+
+    def newest(self, history: History, lsn: int, taken: float | None = None) -> Shelved | None:
+        """The newest base that serves, taken at or before a time (seconds since 1970) if one is given."""
+        serving = [
+            shelved
+            for shelved in self._shelved
+            if shelved.serves(history, lsn) and (taken is None or shelved.base.taken <= taken)
+        ]
+        return serving[-1] if serving else None
+
+    def keep(self, wanted: Collection[Shelved]) -> list[Path]:
+        """Forget all others; returns their directories, for the caller to delete."""
+        dropped = [shelved for shelved in self._shelved if shelved not in wanted]
+        self._shelved = [shelved for shelved in self._shelved if shelved in wanted]
+        return [shelved.directory for shelved in dropped]
+
+
+def delete(directories: list[Path]) -> None:
+    """Delete the files of bases that were forgotten."""
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)

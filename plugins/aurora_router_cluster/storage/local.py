@@ -132,14 +132,14 @@ class LocalNode:
         """See `ports.NodeHandle`."""
         return self._running().pull(epoch, group, after, limit)
 
-    async def spans(self, group: int, after: int) -> Sequence[Span]:
+    async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
         """See `ports.NodeHandle`."""
-        return self._running().spans(group, after)
+        return self._running().spans(group, after, branch)
 
     async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
         """See `ports.NodeHandle`."""
         return await self._running().fill(epoch, extents)
 
-    async def read(self, epoch: int, lsn: int, n: int) -> bytes:
+    async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """See `ports.NodeHandle`."""
-        return self._running().read(epoch, lsn, n)
+        return self._running().read(epoch, lsn, n, branch)

@@ -54,6 +54,11 @@ class VolumeLog:
         attachment.driver.on_durable.append(self._advanced)
         self._advanced()
 
+    def set_back(self, attachment: Attachment) -> None:
+        """Serve the log of a branch that begins, perhaps, below the present VDL; nobody may be reading meanwhile."""
+        self._durable = attachment.driver.durable
+        self.follow(attachment)
+
     def attached(self) -> None:
         """A writer was attached: it learns what the readers need, they learn its timeline."""
         if self._attachment is not None and self._feedback is not None:
@@ -71,7 +76,7 @@ class VolumeLog:
 
     @property
     def durable_lsn(self) -> int:
-        """The VDL, in bytes; it never goes back."""
+        """The VDL, in bytes; on one branch of the log it never goes back."""
         return self._durable
 
     @property

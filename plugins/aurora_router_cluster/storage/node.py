@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.core.replica import Charter
     from aurora_router_cluster.storage.core.scrub import Loss
-    from aurora_router_cluster.storage.core.segment import Piece
+    from aurora_router_cluster.storage.core.segment import Piece, Segment
     from aurora_router_cluster.storage.ports import AckSink, Journal
 
 MAX_PULL = 1 << 20
@@ -43,6 +43,7 @@ class StorageNode:
         self._journal = journal
         self._failure: str | None = None
         self._trimmed = 0
+        self._switched = 0  # place of the metadata that opened the present branch, as far as that is known
         self._early: list[tuple[Frame, int]] = []
         for frame, place in journal.replay():
             self._replay(frame, place)
@@ -56,10 +57,12 @@ class StorageNode:
         """
         replica = self.replica
         if frame.kind == METADATA:
-            early = not replica.metadata
+            before = replica.metadata
             replica.install(Metadata.decode(frame.data))
-            if early:
+            if before is None:
                 self._replay_early()
+            else:
+                self._note_switch(before.charter, place)
         elif replica.metadata is None:
             self._early.append((frame, place))
         elif replica.admits(frame.epoch):
@@ -67,10 +70,12 @@ class StorageNode:
             replica.vdl = max(replica.vdl, frame.vdl)
 
     def _replay_early(self) -> None:
-        history = self.replica.metadata.charter.history if self.replica.metadata else None
+        charter = self.replica.metadata.charter if self.replica.metadata else None
         for frame, place in self._early:
+            if charter is None or frame.epoch < charter.line.epoch:
+                continue  # of another branch; what this one needed lies behind the metadata that opened it
             end = frame.start + len(frame.data)
-            limit = history.alive_below(frame.epoch) if history else None
+            limit = charter.history.alive_below(frame.epoch)
             if limit is None or frame.start < limit or end <= limit:
                 end = end if limit is None else min(end, limit)
                 self.replica.segment(frame.group).insert(frame.prev, frame.start, end, place)
@@ -134,17 +139,31 @@ class StorageNode:
         metadata = self.replica.adopt(epoch, charter)
         state = await self._install(metadata)
         if self.replica.metadata is metadata and charter.collected > self._trimmed:
-            self._trimmed = charter.collected  # durable, and nothing newer is on its way
-            self._journal.trim(self.replica.first_place)
+            self._trim(charter)  # durable, and nothing newer is on its way
         return state
+
+    def _trim(self, charter: Charter) -> None:
+        """Give room back, unless the journal's order is needed to tell branches apart: then later."""
+        first = self.replica.first_place
+        if not charter.kept and (first is None or first > self._switched):
+            self._trimmed = charter.collected
+            self._journal.trim(first)
+
+    def _note_switch(self, before: Charter, place: int) -> None:
+        charter = self.replica.metadata.charter if self.replica.metadata else before
+        if charter.line != before.line:
+            self._switched = place
 
     async def _install(self, metadata: Metadata) -> NodeState:
         self._check_disk()
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = self.replica.metadata
 
         def durable(place: int | OSError) -> None:
             if isinstance(place, OSError):
                 self._fail(place)
+            elif before is not None and before.charter.line != metadata.charter.line:
+                self._switched = place
             if not answer.done():
                 answer.set_result(None)
 
@@ -208,6 +227,9 @@ class StorageNode:
         lost = losses(self.replica.segments, damaged)
         for loss in lost:
             self.replica.segment(loss.group).lose(loss.span.start)
+        for copy in self.replica.kept.values():
+            for loss in losses(copy, damaged):
+                copy[loss.group].lose(loss.span.start)
         for segment in self.replica.segments.values():
             for places in damaged:
                 segment.lose_waiting(*places)
@@ -238,8 +260,9 @@ class StorageNode:
             self._check_current(epoch)
         found: list[Extent] = []
         size = 0
-        for piece in self._pieces(group, after):
-            data = self._read(group, piece)
+        segments = self.replica.segments
+        for piece in _pieces(segments, group, after):
+            data = self._read(segments, group, piece)
             if data is None:
                 break
             found.append(Extent(group, piece.prev, piece.start, data))
@@ -248,26 +271,27 @@ class StorageNode:
                 break
         return found
 
-    def spans(self, group: int, after: int) -> list[Span]:
-        """Where the extents of `group` above `after` (bytes) lie."""
-        return [Span(piece.prev, piece.start, piece.end) for piece in self._pieces(group, after)]
+    def spans(self, group: int, after: int, branch: int = 0) -> list[Span]:
+        """Where the extents of `group` above `after` (bytes) lie; `branch`: a kept one, 0 the present one."""
+        return [Span(piece.prev, piece.start, piece.end) for piece in _pieces(self._copy(branch), group, after)]
 
-    def _pieces(self, group: int, after: int) -> Iterator[Piece]:
-        segment = self.replica.segments.get(group)
-        return iter(()) if segment is None else segment.after(after)
+    def _copy(self, branch: int) -> dict[int, Segment]:
+        return self.replica.kept.get(branch, {}) if branch else self.replica.segments
 
-    def _read(self, group: int, piece: Piece) -> bytes | None:
+    def _read(self, segments: dict[int, Segment], group: int, piece: Piece) -> bytes | None:
         """The bytes of a piece; None if they are damaged, and then the piece is a hole from now on."""
         if piece.start == piece.end:
             return b""
         try:
             return self._journal.read(piece.place, piece.end - piece.start)
         except CorruptLog:
-            self.replica.segment(group).lose(piece.start)
+            segments[group].lose(piece.start)
             return None
 
-    def read(self, epoch: int, lsn: int, n: int) -> bytes:
+    def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """At most `n` bytes of the log from `lsn` on, of any groups; fewer where this node has a hole.
+
+        `branch`: a kept one, 0 the present one.
 
         Raises:
             Refused: this node holds another epoch than `epoch` (0: whatever it holds).
@@ -275,9 +299,10 @@ class StorageNode:
         if epoch:
             self._check_current(epoch)
         parts: list[bytes] = []
+        segments = self._copy(branch)
         while n > 0:
-            found = self._at(lsn)
-            data = self._read(*found) if found is not None else None
+            found = _at(segments, lsn)
+            data = self._read(segments, *found) if found is not None else None
             if found is None or data is None:
                 break
             part = data[lsn - found[1].start :][:n]
@@ -286,14 +311,20 @@ class StorageNode:
             n -= len(part)
         return b"".join(parts)
 
-    def _at(self, lsn: int) -> tuple[int, Piece] | None:
-        """The group and the whole piece that hold the byte at `lsn`."""
-        for group, segment in self.replica.segments.items():
-            piece = segment.at(lsn)
-            if piece is not None:
-                return group, piece
-        return None
-
     async def close(self) -> None:
         """Release the journal."""
         await self._journal.close()
+
+
+def _pieces(segments: dict[int, Segment], group: int, after: int) -> Iterator[Piece]:
+    segment = segments.get(group)
+    return iter(()) if segment is None else segment.after(after)
+
+
+def _at(segments: dict[int, Segment], lsn: int) -> tuple[int, Piece] | None:
+    """The group and the whole piece that hold the byte at `lsn`."""
+    for group, segment in segments.items():
+        piece = segment.at(lsn)
+        if piece is not None:
+            return group, piece
+    return None

@@ -77,7 +77,7 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
     """
     epoch, promises = await fence(handles)
     charter = await succeed(handles, survey(list(promises.values())), framing, epoch)
-    states = await _adopt(handles, epoch, charter)
+    states = await adopt(handles, epoch, charter)
     return Opened(epoch, charter, tuple(await repair(handles, states, charter)))
 
 
@@ -100,6 +100,8 @@ async def succeed(handles: Mapping[int, NodeHandle], found: Survey, framing: Fra
         placements,
         floor=found.charter.floor,
         collected=found.collected,
+        line=found.charter.line,
+        kept=found.charter.kept,
     )
 
 
@@ -174,7 +176,12 @@ async def _log(handles: Mapping[int, NodeHandle], found: Survey, start: int, end
         yield data
 
 
-async def _adopt(handles: Mapping[int, NodeHandle], epoch: int, charter: Charter) -> dict[int, NodeState]:
+async def adopt(handles: Mapping[int, NodeHandle], epoch: int, charter: Charter) -> dict[int, NodeState]:
+    """Install a charter at a write quorum.
+
+    Raises:
+        QuorumUnavailable: too few nodes took it.
+    """
     membership = charter.membership
     states = await ask(handles.values(), lambda handle: handle.adopt(epoch, charter), membership.writes)
     if not membership.writes(states):

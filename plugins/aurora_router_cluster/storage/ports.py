@@ -123,14 +123,17 @@ class NodeHandle(Protocol):
         """Extents of `group` above `after`, chained, about `limit` bytes; `epoch` is the one that must be held."""
         ...
 
-    async def spans(self, group: int, after: int, /) -> Sequence[Span]:
-        """Where the extents of `group` above `after` (bytes) lie."""
+    async def spans(self, group: int, after: int, branch: int = 0, /) -> Sequence[Span]:
+        """Where the extents of `group` above `after` (bytes) lie; `branch`: a kept one, 0 the present one."""
         ...
 
     async def fill(self, epoch: int, extents: Sequence[Extent], /) -> NodeState:
         """Give the node extents that a peer holds."""
         ...
 
-    async def read(self, epoch: int, lsn: int, n: int, /) -> bytes:
-        """At most `n` bytes of the log from `lsn` on; fewer, or none, where the node does not hold them."""
+    async def read(self, epoch: int, lsn: int, n: int, branch: int = 0, /) -> bytes:
+        """At most `n` bytes of the log from `lsn` on; fewer, or none, where the node does not hold them.
+
+        `branch`: a kept one, 0 the present one.
+        """
         ...

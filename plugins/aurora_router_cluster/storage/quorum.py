@@ -11,26 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import names, template
+from aurora_router_cluster import names
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
-from aurora_router_cluster.storage.bases import read_base
+from aurora_router_cluster.storage.bases import back_up, consistent_end, copy_base, delete, first_base, read_base
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
-from aurora_router_cluster.storage.core.gc import Base, floor, needed
-from aurora_router_cluster.storage.core.history import EpochStart, History
-from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
+from aurora_router_cluster.storage.core.gc import Base, floor
+from aurora_router_cluster.storage.core.history import EpochStart, History, Timeline
+from aurora_router_cluster.storage.core.lsn import format_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
-from aurora_router_cluster.storage.disk.identity import new_system_identifier, set_system_identifier
+from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
+from aurora_router_cluster.storage.past import Past
 from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
 from aurora_router_cluster.storage.wire.errors import WireError
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPLICATION_USER = "aurora_reader"
+RETENTION = 300.0
+"""Seconds that can be gone back by default."""
 
 
 class QuorumVolume:
@@ -64,6 +67,7 @@ class QuorumVolume:
         sync: whether the nodes' disks are synced.
         group_bytes: size of a protection group; None: the volume is one group.
         isolated: give each storage node a process of its own.
+        retention: length of the window that can be gone back to, in seconds.
     """
 
     flavour = "quorum"
@@ -79,6 +83,7 @@ class QuorumVolume:
         sync: bool = True,
         group_bytes: int | None = None,
         isolated: bool = False,
+        retention: float = RETENTION,
     ) -> None:
         self._binaries = binaries
         self._group_bytes = group_bytes
@@ -87,19 +92,37 @@ class QuorumVolume:
         self._secret = secrets.token_urlsafe(24)
         self._identifier = new_system_identifier()
         self.nodes = Fleet(directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync)
-        self._framing = PostgresFraming(0)
+        self.framing = PostgresFraming(0)
         self._current: Attachment | None = None
         self._retired: list[Attachment] = []
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
-        self._bases: list[Base] = []
         self._base_lock = asyncio.Lock()
+        self.past = Past(self, directory, retention)
+
+    @property
+    def driver(self) -> Driver:
+        """The present epoch's."""
+        return self._opened()[0].driver
+
+    @property
+    def charter(self) -> Charter:
+        """The present epoch's."""
+        return self.driver.charter
+
+    @property
+    def log(self) -> VolumeLog:
+        """The durable log of the present branch."""
+        return self._opened()[1]
 
     @property
     def base(self) -> Path:
-        """The data directory that instances are copied from."""
-        return self._directory / "base"
+        """The data directory that instances are copied from: the newest base of the present branch."""
+        found = self.past.shelf.newest(self.charter.history, self.log.durable_lsn)
+        if found is None:
+            raise EngineError("there is no base of this branch: take one (take_base) while a writer runs")
+        return found.directory
 
     async def open(self, template: Path) -> Path:
         """Format the nodes, make the base, listen; returns the data directory to copy instances from.
@@ -109,42 +132,45 @@ class QuorumVolume:
             StorageError: a node could not be formatted.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        start, segment_size = await asyncio.to_thread(self._make_base, template)
-        self._bases = [Base(start, start, time.time())]
-        self._framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
+        staged = self._directory / "base.new"
+        start, segment_size, timeline = await asyncio.to_thread(
+            first_base, self._binaries, self._account, template, staged, self._identifier
+        )
+        self.framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
         charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))
+        if timeline > 1:
+            content = (staged / "pg_wal" / f"{timeline:08X}.history").read_bytes()
+            charter = replace(charter, timelines=(Timeline(1, timeline, start, content),))
+        self.past.shelf.add(staged, Base(start, start, time.time()), charter.history)
         await self.nodes.start()
         states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
         self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
         self._begin(Opened(1, charter, tuple(states)))
         self._endpoint = WalEndpoint(self._log)
-        self._port = await self._endpoint.listen_tcp(Login(REPLICATION_USER, ScramVerifier.from_password(self._secret)))
+        self._port = await self._endpoint.listen_tcp(self.login())
         return self.base
 
-    def _make_base(self, source: Path) -> tuple[int, int]:
-        """Copy the template, give it its own identity; returns where its log begins, and the segment size, in bytes."""
-        control = template.control_data(self._binaries, self._account, source)
-        segment_size = int(control["Bytes per WAL segment"])
-        self._copy(source, self.base)
-        set_system_identifier(self.base, self._identifier)
-        self._account.own(self.base)
-        return segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size), segment_size
-
-    def _copy(self, source: Path, target: Path) -> None:
-        try:
-            shutil.copytree(source, target, symlinks=True)
-        except (OSError, shutil.Error) as error:
-            raise EngineError(f"copying {source} to {target} failed: {error}") from error
+    def login(self) -> Login:
+        """Who may follow the log."""
+        return Login(REPLICATION_USER, ScramVerifier.from_password(self._secret))
 
     def _begin(self, opened: Opened) -> None:
-        driver = Driver(self.nodes, opened, self._framing)
+        current = self._take_over(opened)
+        self.log.follow(current)
+
+    def begin_branch(self, opened: Opened) -> None:
+        """Go on with a branch that was just opened; no reader may be connected."""
+        current = self._take_over(opened)
+        self.log.set_back(current)
+
+    def _take_over(self, opened: Opened) -> Attachment:
+        driver = Driver(self.nodes, opened, self.framing)
         driver.start()
         if self._current is not None:
             self._retired.append(self._current)
             self._current.retire()
         self._current = Attachment(driver, self._identifier)
-        assert self._log is not None
-        self._log.follow(self._current)
+        return self._current
 
     def writer_settings(self) -> Mapping[str, str]:
         """Commits wait for the storage."""
@@ -152,76 +178,40 @@ class QuorumVolume:
 
     def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002  # whoever the writer is, readers follow the storage
         """Follow the storage; and be ready to become a writer whose commits wait for it."""
-        conninfo = (
-            f"host=127.0.0.1 port={self._port} user={REPLICATION_USER} password={self._secret} "
+        return {"primary_conninfo": self.conninfo(reader), **self.writer_settings()}
+
+    def conninfo(self, reader: str, port: int | None = None) -> str:
+        """How `reader` follows the log; `port`: of another endpoint than that of the present branch."""
+        return (
+            f"host=127.0.0.1 port={port or self._port} user={REPLICATION_USER} password={self._secret} "
             f"application_name={reader} sslmode=disable gssencmode=disable"
         )
-        return {"primary_conninfo": conninfo, **self.writer_settings()}
 
     async def take_base(self, source: EngineAddress) -> None:
         """Copy a running instance into the storage, as the base of new ones, and collect the log below it as garbage.
 
         Raises:
-            EngineError: pg_basebackup failed, or the write quorum is not there; the old base stays.
+            EngineError: pg_basebackup failed, or the write quorum is not there; the old bases stay.
         """
         async with self._base_lock:
             staged = self._directory / "base.new"
-            await asyncio.to_thread(self._make_room, staged)
-            await self._back_up(source, staged)
-            base = read_base(staged, time.time())
-            await asyncio.to_thread(self._exchange_base, staged)
-            self._bases = needed([*self._bases, base], time.time())
+            await back_up(self._binaries, self._account, source, staged)
+            end = await consistent_end(source, self.driver, self.framing.segment_size)
+            self.past.shelf.add(staged, read_base(staged, time.time(), end), self.charter.history)
         await self.collect()
-
-    async def _back_up(self, source: EngineAddress, target: Path) -> None:
-        where = f"host={source.socket_directory} port={source.port} user={source.superuser} gssencmode=disable"
-        options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
-        command = [str(self._binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
-        process = await asyncio.create_subprocess_exec(
-            *self._account.command(command),
-            cwd="/",
-            env=self._account.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:  # given up: nobody waits for it any more
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise EngineError(
-                f"copying {source.name} into the storage failed: {output.decode(errors='replace').strip()}"
-            )
-
-    def _make_room(self, directory: Path) -> None:
-        """Make an empty directory of the account's."""
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(mode=0o700)
-        self._account.own(directory)
-
-    def _exchange_base(self, staged: Path) -> None:
-        old = self._directory / "base.old"
-        self.base.rename(old)
-        staged.rename(self.base)
-        shutil.rmtree(old, ignore_errors=True)
 
     @property
     def grown(self) -> int:
         """Bytes of durable log since the newest base begins."""
-        return self._opened()[0].driver.durable - self._bases[-1].redo
+        return self.driver.durable - max(shelved.base.redo for shelved in self.past.shelf)
 
     @property
     def collectable(self) -> bool:
-        """Whether a base makes log superfluous that the nodes still keep."""
-        _, source = self._opened()
-        oldest = min(base.redo for base in self._bases)
-        return segment_start(oldest, self._framing.segment_size) > source.first_lsn
+        """Whether the nodes still keep log that no base needs."""
+        return segment_start(self.past.lowest(), self.framing.segment_size) > self.log.first_lsn
 
     async def collect(self) -> None:
-        """Let the nodes forget the log that neither a base nor a connected reader needs.
+        """Forget bases that nobody needs, and let the nodes forget the log that no base and no reader needs.
 
         Raises:
             EngineError: the write quorum is not there; it may be collected later all the same.
@@ -229,10 +219,14 @@ class QuorumVolume:
         current, source = self._opened()
         readers = self._endpoint.readers() if self._endpoint is not None else []
         applied = [reader.applied or reader.flushed or source.first_lsn for reader in readers]
-        lowest = floor(current.driver.durable, self._bases, applied, self._framing.segment_size)
-        if lowest <= source.first_lsn:
-            return
+        lowest = source.first_lsn
         try:
+            async with self._base_lock:
+                await asyncio.to_thread(delete, await self.past.forget())
+            bases = [shelved.base for shelved in self.past.shelf]
+            lowest = floor(current.driver.durable, bases, applied, self.framing.segment_size)
+            if lowest <= source.first_lsn:
+                return
             await current.driver.collect(lowest)
         except StorageError as error:
             raise EngineError(f"the log below {format_lsn(lowest)} could not be collected: {error}") from error
@@ -244,13 +238,16 @@ class QuorumVolume:
         Raises:
             EngineError: the copy failed.
         """
-        async with self._base_lock:
-            await asyncio.to_thread(self._seed, reader.data_directory)
+        await self.copy_base(self.base, reader.data_directory)
 
-    def _seed(self, data: Path) -> None:
-        shutil.rmtree(data, ignore_errors=True)
-        self._copy(self.base, data)
-        self._account.own(data)
+    async def copy_base(self, base: Path, data: Path) -> None:
+        """Make `data` a copy of a base.
+
+        Raises:
+            EngineError: the copy failed.
+        """
+        async with self._base_lock:
+            await asyncio.to_thread(copy_base, self._account, base, data)
 
     async def attach(self, writer: EngineAddress) -> None:
         """See `Volume.attach`.
@@ -279,7 +276,7 @@ class QuorumVolume:
                 are back.
         """
         try:
-            opened = await recover(self.nodes, self._framing)
+            opened = await recover(self.nodes, self.framing)
         except StorageError as error:
             raise FailoverImpossibleError(f"the volume cannot be recovered now: {error}") from error
         self._begin(opened)
@@ -342,7 +339,7 @@ class QuorumVolume:
                 "membership without them; if one of them is alive elsewhere, there will be two volumes"
             )
         log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
-        opened, pairs = await renew_lost(self.nodes, self._framing, situation)
+        opened, pairs = await renew_lost(self.nodes, self.framing, situation)
         self._begin(opened)
         await count_for_reads(self._opened()[0].driver)
         return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
@@ -366,6 +363,7 @@ class QuorumVolume:
             "vdl": format_lsn(tracker.vdl),
             "first_lsn": format_lsn(self._log.first_lsn),
             "membership": charter.membership.to_json(),
+            "branch": charter.line.number,
             "timelines": [{"tli": t.tli, "start": format_lsn(t.start), "epoch": t.epoch} for t in charter.timelines],
             "nodes": [node.describe() for node in self.nodes.values()],
             "readers": [

@@ -184,14 +184,14 @@ class Link:
     async def pull(self, epoch: int, group: int, after: int, limit: int) -> Any:
         return await self._look(lambda node: node.pull(epoch, group, after, limit))
 
-    async def spans(self, group: int, after: int) -> Any:
-        return await self._look(lambda node: node.spans(group, after))
+    async def spans(self, group: int, after: int, branch: int = 0) -> Any:
+        return await self._look(lambda node: node.spans(group, after, branch))
 
     async def fill(self, epoch: int, extents: Any) -> Any:
         return await self._ask(lambda node: node.fill(epoch, extents))
 
-    async def read(self, epoch: int, lsn: int, n: int) -> Any:
-        return await self._look(lambda node: node.read(epoch, lsn, n))
+    async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> Any:
+        return await self._look(lambda node: node.read(epoch, lsn, n, branch))
 
 
 class _Back:

@@ -44,6 +44,20 @@ def needed(bases: Sequence[Base], oldest_wanted: float) -> list[Base]:
     return [*before[-1:], *within]
 
 
+def spaced(bases: Sequence[Base], seconds: float) -> list[Base]:
+    """The bases of which neighbours are at least so many seconds apart, and the newest in any case.
+
+    Args:
+        bases: in the order in which they were taken.
+        seconds: the distance.
+    """
+    kept: list[Base] = []
+    for base in bases[:-1]:
+        if not kept or base.taken - kept[-1].taken >= seconds:
+            kept.append(base)
+    return [*kept, *bases[-1:]]
+
+
 def floor(durable: int, bases: Iterable[Base], readers: Iterable[int], segment_size: int) -> int:
     """The position below which the log may be forgotten, in bytes: the start of a segment file.
 

@@ -72,10 +72,18 @@ def survey(states: Sequence[NodeState]) -> Survey:
     groups = sorted({group for state in trusted for group in state.scls})
     donors = {group: _farthest(trusted, group) for group in groups}
     newest = max(trusted, key=lambda state: (max(map(state.rank, groups), default=(0, 0)), -state.node))
-    charter = newest_charter(states)
-    floor = max(charter.history.base, charter.floor, *(state.vdl for state in trusted))
+    charter = newest_charter(state for state in states if state.charter.line == newest.charter.line)
+    floor = max(charter.history.base, charter.floor, *(_durable(state, newest) for state in trusted))
     collected = max(state.charter.collected for state in trusted)
     return Survey(membership, donors, floor, newest, charter, collected)
+
+
+def _durable(state: NodeState, newest: NodeState) -> int:
+    """The VDL that a node knows, as far as it tells of the newest branch: the volume may have been set back."""
+    if state.charter.line == newest.charter.line:
+        return state.vdl
+    parted = newest.charter.history.divergence(state.charter.history)
+    return state.vdl if parted is None else min(state.vdl, parted)
 
 
 def _farthest(states: Sequence[NodeState], group: int) -> NodeState:

@@ -23,6 +23,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from aurora_router_cluster.storage.core.branches import Branch, Line, timelines_from_json, timelines_to_json
 from aurora_router_cluster.storage.core.errors import Refused
 from aurora_router_cluster.storage.core.history import History, Timeline
 from aurora_router_cluster.storage.core.quorum import Membership
@@ -43,6 +44,8 @@ class Charter:
         collected: the log below this position has been removed. It never passes a floor that a write quorum holds: so
             whoever surveys a quorum knows of a floor at or above what any node has removed.
         revision: grows with each amendment within the epoch; a node never goes back.
+        line: which branch of the log it is (`core.branches`).
+        kept: the branches that were left and are kept.
     """
 
     history: History
@@ -53,6 +56,8 @@ class Charter:
     revision: int = 0
     floor: int = 0
     collected: int = 0
+    line: Line = field(default_factory=Line)
+    kept: tuple[Branch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,9 @@ class Metadata:
             "revision": charter.revision,
             "floor": charter.floor,
             "collected": charter.collected,
-            "timelines": [[t.epoch, t.tli, t.start, t.content.decode()] for t in charter.timelines],
+            "timelines": timelines_to_json(charter.timelines),
+            "line": list(charter.line),
+            "kept": [branch.to_json() for branch in charter.kept],
         }
         return json.dumps(document, separators=(",", ":")).encode()
 
@@ -88,11 +95,13 @@ class Metadata:
                 History.from_json(document["history"]),
                 Membership.from_json(document["membership"]),
                 tuple((group, tail) for group, tail in document["tails"]),
-                tuple(Timeline(e, t, s, content.encode()) for e, t, s, content in document["timelines"]),
+                timelines_from_json(document["timelines"]),
                 document["placements"],
                 document["revision"],
                 document["floor"],
                 document["collected"],
+                Line(*document["line"]),
+                tuple(map(Branch.from_json, document["kept"])),
             ),
         )
 
@@ -142,12 +151,14 @@ class Replica:
         node: its number.
         metadata: None until the node is formatted; such a node votes in nothing.
         segments: group -> index of the segment replica.
+        kept: branch that was left and is kept -> group -> index of this node's copy of it.
         vdl: the highest VDL that a driver told, in bytes: a hint, never too high.
     """
 
     node: int
     metadata: Metadata | None = None
     segments: dict[int, Segment] = field(default_factory=dict)
+    kept: dict[int, dict[int, Segment]] = field(default_factory=dict)
     vdl: int = 0
 
     @property
@@ -219,14 +230,47 @@ class Replica:
         charter = metadata.charter
         if old is None or old.history != charter.history:
             cut = old.history.divergence(charter.history) if old else None
+            switched = old is not None and old.line != charter.line
+            if old is not None and switched:
+                self._keep(old, charter)
             for segment in self.segments.values():
                 if cut is not None and old is not None:
-                    segment.truncate(cut, keep_mark=charter.history.shares_start(old.history, cut))
+                    mark = not switched and charter.history.shares_start(old.history, cut)
+                    segment.truncate(cut, keep_mark=mark)  # whose it is cannot be told across branches; peers have it
             if cut is not None:
                 self.vdl = min(self.vdl, cut)
+            if switched:
+                self._resume(charter)
             self._close(charter)
-        for segment in self.segments.values():
+        wanted = {branch.line.number for branch in charter.kept}
+        self.kept = {number: copy for number, copy in self.kept.items() if number in wanted}
+        for segment in self._all_segments():
             segment.discard(charter.collected)
+
+    def _all_segments(self) -> list[Segment]:
+        return [segment for copy in (self.segments, *self.kept.values()) for segment in copy.values()]
+
+    def _keep(self, old: Charter, charter: Charter) -> None:
+        """Remember what this node has of the branch that it leaves, as far as that went.
+
+        A node that was away may have log that its branch has not: what an earlier recovery cut off.
+        """
+        left = next((branch for branch in charter.kept if branch.line.number == old.line.number), None)
+        if left is None:
+            return
+        end = left.common(old.history)
+        copy = self.kept[left.line.number] = {group: segment.copy() for group, segment in self.segments.items()}
+        for segment in copy.values():
+            segment.truncate(end, keep_mark=False)
+
+    def _resume(self, charter: Charter) -> None:
+        """Take up the copy of the branch that the new one continues; what is missing of it, peers give."""
+        start = charter.history.start
+        for group, copy in self.kept.get(charter.line.resumed, {}).items():
+            segment = self.segment(group)
+            for piece in copy.after(copy.base - 1):
+                if piece.start < start or piece.end == start:
+                    segment.insert(piece.prev, piece.start, min(piece.end, start), piece.place)
 
     def _close(self, charter: Charter) -> None:
         start = charter.history.start
@@ -237,7 +281,7 @@ class Replica:
     @property
     def first_place(self) -> int | None:
         """The lowest place of log that is still needed; None: no log is."""
-        places = [place for segment in self.segments.values() if (place := segment.first_place) is not None]
+        places = [place for segment in self._all_segments() if (place := segment.first_place) is not None]
         return min(places, default=None)
 
     def segment(self, group: int) -> Segment:

@@ -73,6 +73,13 @@ class Segment:
         """How many pieces wait beyond a hole."""
         return len(self._holes)
 
+    def copy(self) -> Segment:
+        """Another index of the same pieces, without those that wait beyond a hole."""
+        made = Segment(self._base)
+        made._starts, made._ends, made._places = self._starts[:], self._ends[:], self._places[:]
+        made.scl = self.scl
+        return made
+
     def insert(self, prev: int, start: int, end: int, place: int) -> int:
         """Take a piece that is durable at `place`, and return the SCL.
 

@@ -198,9 +198,9 @@ class RemoteNode:
         asked = {"epoch": epoch, "group": group, "after": after, "limit": limit}
         return codec.read_extents(*await self._ask("pull", asked))
 
-    async def spans(self, group: int, after: int) -> Sequence[Span]:
+    async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
         """See `ports.NodeHandle`."""
-        facts, _ = await self._ask("spans", {"group": group, "after": after})
+        facts, _ = await self._ask("spans", {"group": group, "after": after, "branch": branch})
         return codec.read_spans(facts)
 
     async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
@@ -208,9 +208,9 @@ class RemoteNode:
         facts, data = codec.extents_facts(extents)
         return await self._ask_state("fill", {"epoch": epoch, **facts}, data)
 
-    async def read(self, epoch: int, lsn: int, n: int) -> bytes:
+    async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """See `ports.NodeHandle`."""
-        _, data = await self._ask("read", {"epoch": epoch, "lsn": lsn, "n": n})
+        _, data = await self._ask("read", {"epoch": epoch, "lsn": lsn, "n": n, "branch": branch})
         return data
 
     async def find_damage(self) -> tuple[int, list[Loss]]:

@@ -203,7 +203,7 @@ async def _pull(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply
 
 
 async def _spans(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:
-    return codec.spans_facts(node.spans(facts["group"], facts["after"])), b""
+    return codec.spans_facts(node.spans(facts["group"], facts["after"], facts["branch"])), b""
 
 
 async def _fill(node: StorageNode, facts: dict[str, Any], data: bytes) -> Reply:
@@ -211,7 +211,7 @@ async def _fill(node: StorageNode, facts: dict[str, Any], data: bytes) -> Reply:
 
 
 async def _read(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:
-    return {}, node.read(facts["epoch"], facts["lsn"], facts["n"])
+    return {}, node.read(facts["epoch"], facts["lsn"], facts["n"], facts["branch"])
 
 
 async def _find_damage(node: StorageNode, _facts: dict[str, Any], _data: bytes) -> Reply:

@@ -1,0 +1,254 @@
+"""What a volume remembers: bases, snapshots, the branches that were left; and how it goes back and forth.
+
+Invariants: a base is kept as long as a snapshot, a kept branch or the retention window needs it, and no log that one of
+these bases needs is collected; a kept branch is dropped when it was left longer ago than the retention window, unless a
+snapshot is on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
+from aurora_router_cluster.storage.bases import Shelf
+from aurora_router_cluster.storage.branching import branch_off
+from aurora_router_cluster.storage.core.errors import StorageError
+from aurora_router_cluster.storage.core.gc import needed, spaced
+from aurora_router_cluster.storage.core.lsn import format_lsn
+from aurora_router_cluster.storage.opening import recover
+from aurora_router_cluster.targets import lsn_text, time_text
+from aurora_router_cluster.volume import RecoveryPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aurora_router_cluster.storage.bases import Shelved
+    from aurora_router_cluster.storage.core.branches import Branch
+    from aurora_router_cluster.storage.core.history import History
+    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.targets import Target
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A point that is kept by name.
+
+    Attributes:
+        name: unique in the cluster.
+        lsn: where, in bytes: a VDL.
+        taken: when, in seconds since 1970.
+        branch: number of the branch.
+    """
+
+    name: str
+    lsn: int
+    taken: float
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A branch as far as it goes: the present one, or one that was left.
+
+    Attributes:
+        number: of the branch.
+        history: its epochs.
+        end: how far it goes, in bytes.
+        kept: what is kept of it; None: it is the present one.
+    """
+
+    number: int
+    history: History
+    end: int
+    kept: Branch | None
+
+
+class Past:
+    """The past of `volume`.
+
+    Args:
+        volume: whose.
+        directory: where bases are kept; it exists.
+        retention: length of the window that can be gone back to, in seconds.
+
+    Attributes:
+        shelf: the bases.
+        snapshots: by name.
+        in_use: bases from which something is being built.
+    """
+
+    def __init__(self, volume: QuorumVolume, directory: Path, retention: float) -> None:
+        self._volume = volume
+        self.retention = retention
+        self.shelf = Shelf(directory)
+        self.snapshots: dict[str, Snapshot] = {}
+        self.in_use: list[Shelved] = []
+
+    # -- what there is -------------------------------------------------------------------------------------
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """From when to when it can be gone back to, in seconds since 1970."""
+        now = time.time()
+        oldest = min((shelved.base.taken for shelved in self.shelf), default=now)
+        return max(oldest, now - self.retention), now
+
+    def present(self) -> Course:
+        """The present branch."""
+        charter = self._volume.charter
+        return Course(charter.line.number, charter.history, self._volume.durable_lsn() or 0, None)
+
+    def course(self, number: int | None) -> Course:
+        """A branch by its number; None: the present one.
+
+        Raises:
+            TargetError: there is none, or it is not kept any more.
+        """
+        present = self.present()
+        if number in {None, present.number}:
+            return present
+        for branch in self._volume.charter.kept:
+            if branch.line.number == number:
+                return Course(branch.line.number, branch.history, branch.end, branch)
+        numbers = ", ".join(str(course.number) for course in self.courses())
+        raise TargetError(f"there is no branch {number}, or it is not kept any more; there are {numbers}")
+
+    def courses(self) -> Iterator[Course]:
+        """All branches there are, the present one last."""
+        for branch in self._volume.charter.kept:
+            yield Course(branch.line.number, branch.history, branch.end, branch)
+        yield self.present()
+
+    def base_for(self, course: Course, target: Target) -> Shelved:
+        """The base from which `target` can be built.
+
+        Raises:
+            TargetError: it is outside of the window; the message says what the window is.
+        """
+        first, last = self.window
+        if target.time is not None:
+            seconds = target.time.timestamp()
+            if seconds > last:
+                raise TargetError(f"{target} is in the future; now it is {time_text(last)}")
+            found = self.shelf.newest(course.history, course.end, seconds)
+            if seconds < first or found is None:
+                raise TargetError(f"{target} is outside of the window: {self._bounds()}")
+            return found
+        lsn = course.end if target.lsn is None else target.lsn
+        if lsn > course.end:
+            raise TargetError(
+                f"{target} is in the future: branch {course.number} ends at {lsn_text(course.end)} ({self._bounds()})"
+            )
+        found = self.shelf.newest(course.history, lsn)
+        if found is None:
+            raise TargetError(f"{target} is outside of the window: {self._bounds()}")
+        return found
+
+    def _bounds(self) -> str:
+        first, last = self.window
+        lowest = min((shelved.base.end for shelved in self.shelf), default=0)
+        return (
+            f"this cluster can go to times from {time_text(first)} to {time_text(last)} and to positions from "
+            f"{lsn_text(lowest)} to {lsn_text(self.present().end)}; take a snapshot to keep a point longer, or start "
+            f"with a longer retention (now {self.retention:g} s)"
+        )
+
+    # -- snapshots -----------------------------------------------------------------------------------------
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Keep the present point by a name.
+
+        Raises:
+            NameTakenError: there is one of that name.
+        """
+        if name in self.snapshots:
+            raise NameTakenError(f"there is a snapshot {name!r} already; choose another name, or delete it first")
+        present = self.present()
+        made = self.snapshots[name] = Snapshot(name, present.end, time.time(), present.number)
+        return made
+
+    def find_snapshot(self, name: str) -> Snapshot:
+        """A snapshot by its name.
+
+        Raises:
+            TargetError: there is none.
+        """
+        if name not in self.snapshots:
+            known = ", ".join(sorted(self.snapshots)) or "none"
+            raise TargetError(f"there is no snapshot {name!r}; there are: {known}")
+        return self.snapshots[name]
+
+    def delete_snapshot(self, name: str) -> None:
+        """Forget a snapshot; what only it needed goes with the next collection.
+
+        Raises:
+            TargetError: there is none.
+        """
+        del self.snapshots[self.find_snapshot(name).name]
+
+    # -- what is kept --------------------------------------------------------------------------------------
+
+    async def forget(self) -> list[Path]:
+        """Drop the branches and bases that nobody needs; returns the directories to delete.
+
+        Raises:
+            StorageError: the write quorum is not there.
+        """
+        volume = self._volume
+        first = self.window[0]
+        on = {snapshot.branch for snapshot in self.snapshots.values()}
+        kept = tuple(branch for branch in volume.charter.kept if branch.closed >= first or branch.line.number in on)
+        if kept != volume.charter.kept:
+            await volume.driver.amend(kept=kept)
+        return self.shelf.keep(self._wanted(first))
+
+    def lowest(self) -> int:
+        """Where the log begins that a base which is still needed needs, in bytes."""
+        return min(shelved.base.redo for shelved in self._wanted(self.window[0]))
+
+    def _wanted(self, first: float) -> list[Shelved]:
+        """The bases that the window, a branch that is kept, or a snapshot may need."""
+        wanted: list[Shelved] = list(self.in_use)
+        for course in self.courses():
+            serving = [shelved for shelved in self.shelf if shelved.serves(course.history, course.end)]
+            bases = spaced(needed([shelved.base for shelved in serving], first), self.retention / 4)
+            wanted += [shelved for shelved in serving if shelved.base in bases]
+        for snapshot in self.snapshots.values():
+            found = self.shelf.newest(self.course(snapshot.branch).history, snapshot.lsn)
+            wanted += [found] if found is not None else []
+        return wanted
+
+    # -- going there ---------------------------------------------------------------------------------------
+
+    async def go(self, course: Course, point: int) -> RecoveryPoint:
+        """Leave the present branch and open a new one at `point` (bytes) of `course`; older drivers are fenced.
+
+        Raises:
+            FailoverImpossibleError: too few nodes; nothing durable is lost, a recovery opens what a write quorum has.
+        """
+        volume = self._volume
+        used = [t.tli for branch in volume.charter.kept for t in branch.timelines]
+        used += [t.tli for t in volume.charter.timelines]
+        try:
+            opened = await recover(volume.nodes, volume.framing)
+            if course.kept is None and point > opened.point:
+                raise EngineError(f"the log ends at {format_lsn(opened.point)}, below {format_lsn(point)}")
+            opened = await branch_off(volume.nodes, opened, point, course.kept, time.time())
+        except StorageError as error:
+            raise FailoverImpossibleError(f"the volume cannot open a branch now: {error}") from error
+        volume.begin_branch(opened)
+        log.info("branch %d begins at %s of branch %d", opened.charter.line.number, format_lsn(point), course.number)
+        timelines = opened.charter.timelines
+        return RecoveryPoint(
+            opened.point,
+            timelines[-1].tli if timelines else 1,
+            opened.epoch,
+            # a timeline that does not descend from the last one must not look as if it did: leave one out
+            next_timeline=max(used, default=1) + (1 if course.kept is None else 2),
+        )

@@ -1,0 +1,70 @@
+"""Which base serves which branch, and which of them are kept."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurora_router_cluster.storage.bases import Shelf
+from aurora_router_cluster.storage.core.gc import Base, needed, spaced
+from aurora_router_cluster.storage.core.history import EpochStart, History
+
+FIRST = History((EpochStart(1, 0), EpochStart(2, 50)))
+SECOND = History((EpochStart(1, 0), EpochStart(3, 30)))  # parts from the first at 30
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    made = Shelf(tmp_path)
+    for end, taken, history in ((0, 0.0, FIRST), (20, 2.0, FIRST), (60, 6.0, FIRST), (80, 8.0, SECOND)):
+        staged = tmp_path / "new"
+        staged.mkdir()
+        made.add(staged, Base(end, end, taken), history)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("history", "lsn", "taken", "end"),
+    [
+        (FIRST, 100, None, 60),
+        (FIRST, 59, None, 20),
+        (FIRST, 100, 5.9, 20),
+        (FIRST, 100, 6.0, 60),
+        (SECOND, 100, None, 80),
+        (SECOND, 79, None, 20),
+        (SECOND, 100, 7.0, 20),
+        (SECOND, 19, None, 0),
+        (FIRST, 100, -1.0, None),
+    ],
+)
+def test_the_newest_base_that_serves(shelf, history, lsn, taken, end):
+    found = shelf.newest(history, lsn, taken)
+    assert (None if found is None else found.base.end) == end
+
+
+def test_what_is_not_wanted_is_dropped(shelf):
+    everything = list(shelf)
+    assert shelf.keep(everything[1:]) == [everything[0].directory]
+    assert list(shelf) == everything[1:]
+
+
+bases = st.lists(st.floats(0, 1000), max_size=20).map(lambda times: [Base(0, 0, taken) for taken in sorted(times)])
+
+
+@given(bases, st.floats(0, 1000))
+def test_a_point_in_the_window_has_a_base_before_it(found, first):
+    kept = needed(found, first)
+    if any(base.taken <= first for base in found):
+        assert any(base.taken <= first for base in kept)
+    assert kept[-1:] == found[-1:]
+
+
+@given(bases, st.floats(0, 300))
+def test_spacing_keeps_the_ends(found, seconds):
+    kept = spaced(found, seconds)
+    assert kept[-1:] == found[-1:]
+    assert kept[:1] == found[:1]
+    assert all(b.taken - a.taken >= seconds for a, b in pairwise(kept[:-1]))
