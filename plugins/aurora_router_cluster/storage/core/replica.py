@@ -265,7 +265,7 @@ class Replica:
 
     def _resume(self, charter: Charter) -> None:
         """Take up the copy of the branch that the new one continues; what is missing of it, peers give."""
-        start = charter.history.start
+        start = charter.line.start
         for group, copy in self.kept.get(charter.line.resumed, {}).items():
             segment = self.segment(group)
             for piece in copy.after(copy.base - 1):
