@@ -159,9 +159,8 @@ class QuorumVolume:
         self.log.follow(current)
 
     def begin_branch(self, opened: Opened) -> None:
-        """Go on with a branch that was just opened; no reader may be connected."""
-        current = self._take_over(opened)
-        self.log.set_back(current)
+        """Go on with a branch that was just opened."""
+        self.log.set_back(self._take_over(opened))
 
     def _take_over(self, opened: Opened) -> Attachment:
         driver = Driver(self.nodes, opened, self.framing)
