@@ -23,7 +23,7 @@ def running():
 @pytest.fixture(scope="module")
 def kept():
     """Nothing is collected here: all of the log is still needed."""
-    with LocalCluster.start(readers=1, isolated=True, base_interval=0, retention=0, base_bytes=0, scrub_interval=1.0) as cluster:
+    with LocalCluster.start(readers=1, isolated=True, base_interval=0, base_bytes=0, scrub_interval=1.0) as cluster:
         with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
             connection.execute("create table t as select i, repeat('y', 1000) from generate_series(1, 1000) i")
         yield cluster
