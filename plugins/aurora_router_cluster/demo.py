@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import aurora_router
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from aurora_router_cluster.acts import Act
+
 WHO = "SELECT aurora_db_instance_identifier()"
-CONNECTIONS = 300
+CONNECTIONS = 200
 BAR = 40  # characters of the longest bar
 
 
@@ -35,6 +39,7 @@ class Demo:
         """Add the arguments."""
         parser.add_argument("--readers", type=int, default=2, help="readers to begin with (default: 2)")
         parser.add_argument("--connections", type=int, default=CONNECTIONS, help="reader connections to spread")
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="save the failovers as a picture (SVG)")
         parser.add_argument("--postgres", metavar="DIR", help="directory of PostgreSQL's binaries")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -42,11 +47,17 @@ class Demo:
         from rich.console import Console  # noqa: PLC0415 - an extra; whoever only lists commands need not have it
 
         screen = Console(highlight=False, soft_wrap=True)
+        logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # it tells by itself what happens
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
+            if args.plot is not None:
+                args.plot.open("a").close()  # rather now than when everything has been shown
             _play(screen, args)
         except ClusterError as error:
             sys.stderr.write(f"aurora-router demo: {error}\n")
+            return 1
+        except OSError as error:
+            sys.stderr.write(f"aurora-router demo: {args.plot} can't be written: {error}; name another --plot\n")
             return 1
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -71,6 +82,7 @@ def _play(screen: Console, args: argparse.Namespace) -> None:
         _show_topology(screen, cluster)
         _connect_in_four_ways(screen, cluster)
         _spread(screen, cluster, args.connections)
+        _fail_over(screen, cluster, args.plot)
         stopping = time.monotonic()
     screen.print(
         f"[bold]Stopped[/] in {time.monotonic() - stopping:.2f} s; nothing is left running "
@@ -154,6 +166,45 @@ def _spread(screen: Console, cluster: LocalCluster, number: int) -> None:
         further = number // max(1, len(counts))
         screen.print(f"[bold]{added.name} joins[/] in {added.zone}; of {further} further connections it gets")
         _bars(screen, Counter(_open(router, open_ones) for _ in range(further)))
+
+
+def _fail_over(screen: Console, cluster: LocalCluster, plot: Path | None) -> None:
+    """Lose the writer twice under clients that write, and count their commits."""
+    from aurora_router_cluster.acts import WORDS, Clients  # noqa: PLC0415 - not before it is their turn
+
+    played = []
+    with Clients(cluster) as clients:
+        for fault in WORDS:
+            act = clients.act(fault)
+            played.append(act)
+            screen.print(f"[bold]{act.former}, the writer, is {WORDS[fault]}[/] while clients write")
+            for at, what in act.events:
+                screen.print(f"  {at * 1e3:7.0f} ms  {what}")
+            screen.print(f"  no ack for [cyan]{(act.first_ack - act.last_ack) * 1e3:.0f} ms[/]{_resolved(act)}")
+            _await_whole(cluster, act.former)
+    count = clients.count()
+    good = count.lost == count.doubled == 0
+    screen.print(f"[bold {'green' if good else 'red'}]{count}[/]")
+    if plot is not None:
+        from aurora_router_cluster.picture import draw  # noqa: PLC0415
+
+        plot.write_text(draw(played, count), encoding="utf-8")
+        screen.print(f"Their picture: {plot}")
+    if not good:
+        raise ClusterError("commits were lost or doubled: this is a bug of aurora_router, please report it")
+
+
+def _resolved(act: Act) -> str:
+    return f"; commits whose answer was lost, and found to be there: {act.resolved}" if act.resolved else ""
+
+
+def _await_whole(cluster: LocalCluster, former: str) -> None:
+    """Let a former writer come back as a reader."""
+    if cluster.instance(former).frozen:
+        return  # it was the last act
+    deadline = time.monotonic() + 10.0
+    while any(each.state != "available" for each in cluster.instances) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _open(router: aurora_router.Router, open_ones: ExitStack) -> str:
