@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import nodecli, pastcli, show
+from aurora_router_cluster import live, nodecli, pastcli, show
 from aurora_router_cluster.client import LocalCluster
 from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.faults import commands as commands_of_faults
@@ -109,10 +109,12 @@ def _up(args: argparse.Namespace) -> None:
         if args.json:
             _print_json({**cluster.status().as_dict(), "connect": show.connections(cluster)})
         else:
-            show.status(cluster.status())
+            show.status(cluster.status(), picture=args.detach or not live.possible())
             show.how_to_connect(cluster, detached=args.detach)
         if not args.detach:
             try:
+                if live.possible() and not args.json:
+                    live.watch(cluster)
                 cluster.wait()
             except KeyboardInterrupt:
                 show.line("stopping")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import live
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.table import Table
 
     from aurora_router_cluster.client import LocalCluster
     from aurora_router_cluster.status import ClusterStatus, InstanceStatus
@@ -20,8 +24,8 @@ def line(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def status(cluster: ClusterStatus) -> None:
-    """The cluster's endpoints and instances."""
+def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
+    """The cluster's endpoints and, with `picture`, its storage and instances as they are now."""
     line(f"cluster  {cluster.name} ({cluster.flavour}, PostgreSQL {cluster.version}, epoch {cluster.epoch})")
     line(f"writer   {cluster.writer_endpoint}:{cluster.port}")
     line(f"readers  {cluster.reader_endpoint}:{cluster.port}")
@@ -30,8 +34,32 @@ def status(cluster: ClusterStatus) -> None:
     line(f"dns      {cluster.dns}")
     for fault in cluster.faults:
         line(f"fault    {fault.text}")
+    if not picture:
+        return
+    if live.possible():
+        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
+
+        line()
+        Console().print(live.picture(cluster, instance_table(cluster)))
+        return
+    for text in live.storage_lines(cluster.volume):
+        line(text)
+    if rows := live.storage_rows(cluster.volume):
+        line()
+        _columns(live.COPIES, rows)
     line()
-    _table([_row(instance) for instance in cluster.instances])
+    _columns(HEADER, [_row(instance) for instance in cluster.instances])
+
+
+def instance_table(cluster: ClusterStatus) -> Table:
+    """The instances as a table by rich: the writer green, what does not answer red."""
+    rows = [_row(instance) for instance in cluster.instances]
+    colours = {row[2]: "red" for row in rows if row[2] != "available"}
+    table = live.table(HEADER, rows, colours, 2)
+    for number, row in enumerate(rows):
+        if row[1] == "writer" and row[2] == "available":
+            table.rows[number].style = "green"
+    return table
 
 
 def _row(instance: InstanceStatus) -> tuple[str, ...]:
@@ -43,26 +71,10 @@ def _row(instance: InstanceStatus) -> tuple[str, ...]:
     return (instance.name, instance.role, state, instance.zone, str(instance.tier), lag, cpu, address, pid)
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    if sys.stdout.isatty() and _rich_table(rows):
-        return
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    for row in (HEADER, *rows):
+def _columns(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _rich_table(rows: Sequence[tuple[str, ...]]) -> bool:
-    """Print with rich; False where it is not installed."""
-    try:
-        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
-        from rich.table import Table  # noqa: PLC0415 - as above
-    except ImportError:
-        return False
-    table = Table(*HEADER, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row, style={"writer": "green"}.get(row[1], "") if row[2] == "available" else "red")
-    Console().print(table)
-    return True
 
 
 def connections(cluster: LocalCluster) -> dict[str, dict[str, str]]:

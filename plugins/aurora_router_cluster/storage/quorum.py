@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import names
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import back_up, consistent_end, copy_base, delete, first_base, read_base
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -351,20 +352,11 @@ class QuorumVolume:
         """Epoch, positions, the six copies, the readers of the log, the timelines."""
         if self._current is None or self._log is None or self._endpoint is None:
             return {"flavour": self.flavour, "state": "closed"}
-        driver = self._current.driver
-        tracker, charter = driver.tracker, driver.charter
         return {
             "flavour": self.flavour,
-            "epoch": driver.epoch,
+            **picture.volume(self._current.driver, self.nodes.values()),
             "attached": self._current.attached,
-            "received_lsn": format_lsn(tracker.received),
-            "vcl": format_lsn(tracker.vcl),
-            "vdl": format_lsn(tracker.vdl),
             "first_lsn": format_lsn(self._log.first_lsn),
-            "membership": charter.membership.to_json(),
-            "branch": charter.line.number,
-            "timelines": [{"tli": t.tli, "start": format_lsn(t.start), "epoch": t.epoch} for t in charter.timelines],
-            "nodes": [node.describe() for node in self.nodes.values()],
             "readers": [
                 {"name": r.application_name, "timeline": r.timeline, "sent": format_lsn(r.sent)}
                 for r in self._endpoint.readers()
