@@ -9,7 +9,12 @@ not be compared. So evidence is ordered:
 3. an instance that was the writer in an earlier epoch is accepted again only on its own word *and* a higher token
    (failback A -> B -> A is legal, a zombie A is not); an instance that never was one may also claim on an equal token;
 4. when the accepted writer has withdrawn (it said that it is a reader), its token no longer protects it: another
-   instance's own word is accepted (a volume that was set back in time has lower tokens).
+   instance's own word is accepted (a volume that was set back in time has lower tokens);
+5. for a former writer that alone is not enough: a zombie says the same of itself. It is accepted on a lower token only
+   if *every* other instance known has answered since that it is a reader itself and that this one is the writer, the
+   one that withdrew among them. A zombie is named by nobody who has seen its successor; where a newer writer exists, it
+   names itself; where it is silent, not every instance has answered. (A single witness would not do: it may be cut off
+   together with the zombie, or answer with rows that are left over.)
 
 Invariants (property tests): `epoch`, and the generation of an instance, never decrease; `writer` changes only
 with an epoch; a refused claim changes neither; reducing the same observation twice gives the same view.
@@ -74,12 +79,13 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     rows = [row for row in seen.rows if _alive(row)]
     claimed = _claimed(rows, seen)
     own = claimed is not None and claimed == seen.observer
+    view = _without_witness(view, seen.observer, claimed)
     token = next((row.token for row in rows if row.id == claimed), None)
     refusal = _refusal(view, claimed, token, own=own)
     if refusal is not None and claimed is not None:
         refused = ClaimRefused(claimed, seen.observer, view.writer, refusal)
         view, told = _own_word(view, seen, now)
-        return view, (refused, *told)
+        return _witnessed(view, seen, claimed), (refused, *told)
     withdrawn = claimed is None and view.writer is not None and view.writer == seen.observer
     writer = claimed if claimed is not None else None if withdrawn else view.writer
     older = _older(view, token, own=own)
@@ -113,7 +119,7 @@ def _refusal(view: View, claimed: str | None, token: int | None, *, own: bool) -
         return None
     if claimed in view.former and not own:
         return "a former writer is accepted again only on its own word"
-    if view.writer is None and own and claimed not in view.former:
+    if view.writer is None and own and (claimed not in view.former or _vouched(view, claimed)):
         return None
     if token is None or view.token is None:
         return None if own or claimed not in view.former else "no evidence"
@@ -122,6 +128,29 @@ def _refusal(view: View, claimed: str | None, token: int | None, *, own: bool) -
     if token == view.token and own and (claimed not in view.former or view.writer is None):
         return None
     return f"its evidence {token} is not newer than the accepted {view.token}"
+
+
+def _vouched(view: View, claimed: str) -> bool:
+    """Whether all other instances, each a reader by its own word, say that `claimed` is the writer (rule 5)."""
+    others = view.instances.keys() - {claimed}
+    return bool(others) and all(view.witnesses.get(id_) == claimed for id_ in others)
+
+
+def _without_witness(view: View, observer: str | None, claimed: str | None = None) -> View:
+    """Drop what an instance said before that it no longer says."""
+    if observer is None or view.witnesses.get(observer, claimed) == claimed:
+        return view
+    left = {id_: named for id_, named in view.witnesses.items() if id_ != observer}
+    return replace(view, witnesses=MappingProxyType(left))
+
+
+def _witnessed(view: View, seen: Topology, claimed: str) -> View:
+    """Remember who named a former writer whose claim is refused, once the accepted writer has withdrawn."""
+    if view.writer is not None or claimed not in view.former or seen.observer in {None, claimed}:
+        return view
+    if seen.observer_is_writer is not False or view.witnesses.get(seen.observer or "") == claimed:
+        return view
+    return replace(view, witnesses=MappingProxyType({**view.witnesses, seen.observer or "": claimed}))
 
 
 def _older(view: View, token: int | None, *, own: bool) -> bool:
@@ -194,7 +223,7 @@ def _self_report(view: View, report: SelfReport, now: float) -> Change:
     if known is None or not view.known:
         return view, ()
     if report.writer:
-        return _claims_by_itself(view, known, now)
+        return _claims_by_itself(_without_witness(view, known.id), known, now)
     events: list[Event] = []
     turned = replace(_turn(known, Role.READER, events), seen_at=now)
     if report.id != view.writer:
@@ -265,6 +294,7 @@ def _accept(
         epoch=epoch,
         token=token,
         former=former,
+        witnesses=view.witnesses if writer is None else MappingProxyType({}),
         retired=MappingProxyType(retired),
         refreshed_at=now,
     )

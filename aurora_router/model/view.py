@@ -26,6 +26,7 @@ class View:
             durable LSN of the writer's row); None when the source has none. Kept while there is no writer, so that
             an older claim stays refused.
         former: ids that were the writer in an earlier epoch.
+        witnesses: since the writer withdrew: who, a reader by its own word, named which former writer as the writer.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
     """
@@ -35,6 +36,7 @@ class View:
     epoch: int = 0
     token: int | None = None
     former: frozenset[str] = frozenset()
+    witnesses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     refreshed_at: float | None = None
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from aurora_router.model.event import ClaimRefused, WriterChanged, WriterLost
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Failure, Row, SelfReport, Topology
-from aurora_router.model.reduce import reduce
+from aurora_router.model.reduce import _claimed, reduce
 from aurora_router.model.view import View
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
@@ -155,3 +155,35 @@ def test_a_writer_that_is_not_told_of_is_still_the_writer():
     view = replace(view, instances={"a": replace(view.instances["a"], role=Role.READER), "b": view.instances["b"]})
     view, _ = reduce(view, Topology((Row("b"),), "b", observer_is_writer=False, complete=False), 2.0)
     assert view.instances["a"].role is Role.WRITER
+
+
+@given(st.lists(OBSERVATIONS, min_size=3, max_size=25))
+@settings(max_examples=300)
+def test_a_former_writer_on_lower_evidence_is_named_by_all_others(history):
+    view = View()
+    named = {}
+    for time, observation in enumerate(history):
+        before = view
+        view, events = reduce(view, observation, float(time))
+        if isinstance(observation, Topology) and observation.observer is not None:
+            word = observation.observer_is_writer
+            rows = [row for row in observation.rows if row.writer or row.age is None or row.age <= 300]
+            named[observation.observer] = _claimed(rows, observation) if word is False else None
+        elif isinstance(observation, SelfReport) and observation.writer:
+            named.pop(observation.id, None)
+        for event in events:
+            if isinstance(event, WriterChanged) and event.new in before.former and isinstance(observation, Topology):
+                token = next((row.token for row in observation.rows if row.id == event.new), None)
+                if None not in (token, before.token) and token < before.token:
+                    assert all(named.get(id_) == event.new for id_ in before.instances if id_ != event.new)
+
+
+def test_the_rule_about_witnesses_is_reached():
+    rows = {name: tuple(Row(id_, writer=id_ == name, token=40) for id_ in "ab") for name in "ab"}
+    first = [Topology((Row("a", writer=True, token=100), Row("b")), "a", observer_is_writer=True)]
+    second = [*first, Topology((Row("b", writer=True, token=116), Row("a")), "b", observer_is_writer=True)]
+    third = [*second, Topology(rows["a"], "b", observer_is_writer=False)]
+    claim = Topology(rows["a"], "a", observer_is_writer=True)
+    assert after([*second, claim]).writer == "b"
+    assert after(third).writer is None
+    assert after([*third, claim]).writer == "a"
