@@ -77,8 +77,9 @@ class Turn:
         self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random()))
 
     def failed(self, fault: Fault) -> None:
-        """The dial failed."""
-        if fault.kind is FaultKind.TIMEOUT or fault.sqlstate == TOO_MANY_CONNECTIONS:
+        """The dial failed; one that timed out at a host that hung meanwhile tells nothing of the room that it has."""
+        timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
+        if timed_out or fault.sqlstate == TOO_MANY_CONNECTIONS:
             self._ended(lambda ramp, seconds, now: ramp.failed(seconds, now, self.world.random()))
 
     def over(self) -> None:

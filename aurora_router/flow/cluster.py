@@ -76,6 +76,7 @@ class Cluster:
         self.doubted_at: float | None = None
         self.ramp: Ramp | None = None
         self.ramp_epoch = 1
+        self.hung_at = -1.0
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
         self._waiters: dict[Callable[[], None], None] = {}

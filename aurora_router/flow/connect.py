@@ -163,6 +163,8 @@ class Connecting(Learning[ConnT]):
         tried: set[str] = set()
         turn = self.cluster.next_turn()
         while True:
+            if spare is not None and not self.cluster.view.is_current(spare[1].id, spare[1].generation):
+                spare = None  # what was learned meanwhile has overtaken it
             selection = self._select(spare, turn, tried)
             instance = next((each for each in selection.order if each.id not in tried), None)
             if instance is None:

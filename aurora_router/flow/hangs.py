@@ -54,6 +54,7 @@ class Hangs(Generic[ConnT]):
         self.watch = watch
         self.inquiries: dict[str, Inquiry[ConnT]] = {}
         self.starved_at = -1.0
+        self._sampled_at = world.now()
         self.limits = Limits(watch.options.hang_grace, watch.options.ping_timeout)
         self._suspicions: dict[str, Suspicion] = defaultdict(Suspicion)
 
@@ -61,6 +62,7 @@ class Hangs(Generic[ConnT]):
         """Look at all connections once, `late` seconds later than it should have been."""
         now, limits = self.world.now(), self.limits
         starved = late > limits.lateness
+        self._sampled_at = now
         if starved:
             self.starved_at = now
             self.cluster.tell(Starved(late), now)
@@ -128,7 +130,7 @@ class Hangs(Generic[ConnT]):
             self._condemn(id_, now)
         elif fault is None:
             self.cluster.tell(HangRefuted(id_, now - began), now)
-        else:
+        elif signal is not Signal.STARVED:
             self.cluster.doubt(f"a ping of {id_} failed: {fault.text}", now)
 
     def _signal(self, fault: Fault | None, began: float, now: float) -> Signal:
@@ -136,13 +138,19 @@ class Hangs(Generic[ConnT]):
         if fault is None or fault.kind not in SILENCE:
             return Signal.ANSWERED
         late = now - began - limits.ping > limits.lateness
-        return Signal.STARVED if late or self.starved_at >= began else Signal.SILENT
+        return Signal.STARVED if late or self.unattended(began, now) else Signal.SILENT
+
+    def unattended(self, since: float, now: float) -> bool:
+        """Whether this process was starved since then; also when it just woke up, and no sample has told it yet."""
+        limits = self.limits
+        return self.starved_at >= since or now - self._sampled_at - limits.interval > limits.lateness
 
     def _condemn(self, id_: str, now: float) -> None:
         """Declare an instance hung, cut its connections, and let everybody look for who is the writer."""
         known = self.cluster.view.instances.get(id_)
         reason = f"hung: no answer to a ping within {self.limits.ping:g} s"
         self.watch.lost.add(id_)
+        self.cluster.hung_at = now
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
         self.cluster.failed(id_, now, self.watch.options.quarantine, now)

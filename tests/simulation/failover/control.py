@@ -229,8 +229,10 @@ class Control:
     async def slow_down(self) -> None:
         """A server is under load."""
         server = self.rng.choice(list(self.servers.values()))
-        server.slow = self.rng.uniform(0.01, 0.2)
+        server.slow = self.rng.uniform(0.005, 0.08)
+        server.loaded.append([self.clock.now, float("inf")])
         await self._pause(0.5, 5.0)
+        server.loaded[-1][1] = self.clock.now
         server.slow = 0.0
 
     async def starve(self) -> None:
@@ -270,12 +272,33 @@ class Control:
         process.loses = 0.0
 
     async def cancel_waits(self) -> None:
-        """Somebody cancels backends that wait for their replicas."""
-        for _ in range(40):
-            for each in self.writer.running.values():
+        """The writer's replicas are cut off, and somebody cancels the backends that wait for them."""
+        writer = self.writer
+        writer.alone = True
+        for _ in range(self.rng.randrange(20, 60)):
+            for each in writer.running.values():
                 each.cancelled = True
-            self.writer.gate.open()
+            writer.gate.open()
             await self._pause(0.005, 0.1)
+        if self.rng.random() < 0.6:
+            await self.lose_writer()
+        writer.alone = False
+        writer.gate.open()
+
+    async def pause_writer(self) -> None:
+        """The writer stands still, and goes on before anybody replaces it."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
+        server = self.writer
+        if not server.muted:
+            self._harm(server)
+            server.silence(stopped=True)
+            await self._pause(1.0, 4.0)
+            server.silence(stopped=False)
+            self._well(server)
+        self._busy = False
+        self._free.open()
 
     async def grow(self) -> None:
         """A reader joins; a list of hosts names all that there are."""
@@ -287,13 +310,15 @@ class Control:
     async def stale_view(self) -> None:
         """One instance goes on telling an old topology."""
         server = self.rng.choice(list(self.servers.values()))
+        if server.instance.writer and server is not self.writer:
+            return
         self.cluster.freeze_view(server.id)
         await self._pause(0.5, 8.0)
         if not (server.instance.writer and server is not self.writer):
             self.cluster.thaw_view(server.id)
 
 
-CALM = ("stop_shortly", "slow_down", "starve", "grow")
+CALM = ("stop_shortly", "slow_down", "starve", "starve", "starve", "grow")
 """Incidents in which nothing is wrong with the cluster."""
 FAULTS = (
     *("lose_writer",) * 5,
@@ -308,6 +333,8 @@ FAULTS = (
     "lose_answers",
     "lose_answers",
     "cancel_waits",
+    "cancel_waits",
+    "pause_writer",
     "grow",
     "stale_view",
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .sessions import Conn
     from .world import Process
 
-SLACK = 0.2
+SLACK = 0.3
 """Seconds for messages on their way, and for sampling."""
 
 
@@ -78,7 +78,7 @@ class Judge:
         spans = [(a, b) for a, b in (*server.mute, *process.mute) if b - a >= ping and b >= at - limits.lateness - 0.05]
         lost = overlap([*server.mute, *process.mute], at - limits.ping - limits.lateness, at) > 0.0
         if limits.ping < 1.0:
-            if not lost and not server.slow:
+            if not lost and not overlap(server.loaded, at - 1.0, at):
                 raise Violation(f"{event} at {at:.3f}, and nothing was wrong with it")
         elif not any(a <= at - ping for a, _ in spans) and not self._syn_lost(process, server, at, limits.ping):
             raise Violation(f"{event} at {at:.3f}, and it was not silent for so long")
@@ -154,7 +154,7 @@ class Judge:
         since = conn.since - limits.noticed - 6.0
         spans = [*conn.server.harmed, *process.mute]
         if limits.ping < 1.0:
-            spans += conn.server.mute
+            spans += [*conn.server.mute, *conn.server.loaded]
         touched = any(a <= now and b >= since for a, b in spans)
         return not self.calm and (touched or process.loses > 0.0 or conn.lossy)
 

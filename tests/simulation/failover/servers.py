@@ -105,23 +105,26 @@ class Server:
     Attributes:
         stopped: it does not run (SIGSTOP, a hung host); its kernel still takes packets.
         briefly: it was stopped for a moment, and nothing is wrong with it.
+        alone: its replicas are cut off from it.
         dark: packets between it and all clients are lost.
         slow: seconds that everything takes longer.
         skew: seconds by which its clock is wrong.
         gate: opens whenever somebody who waits for it should look again.
         mute: spans of time in which it answered nobody.
         darkness: spans of time in which packets were lost.
+        loaded: spans of time in which everything took longer.
         harmed: spans of time in which something was wrong with it.
         lives: grows with each start.
     """
 
     def __init__(self, clock: Clock, instance: SimulatedInstance, store: Store) -> None:
         self.clock, self.instance, self.store = clock, instance, store
-        self.stopped = self.dark = self.briefly = False
+        self.stopped = self.dark = self.briefly = self.alone = False
         self.slow = self.skew = 0.0
         self.gate = Gate(clock)
         self.mute: list[list[float]] = []
         self.darkness: list[list[float]] = []
+        self.loaded: list[list[float]] = []
         self.harmed: list[list[float]] = []
         self.sessions: dict[Any, None] = {}
         self.lives = 0
@@ -269,7 +272,7 @@ class Server:
 
     async def _ship(self, standby: Server, needed: int, life: int) -> None:
         """Send the log up to a record to a standby, when both run."""
-        while standby.stopped or self.stopped:
+        while standby.stopped or self.stopped or self.alone:
             await (standby if standby.stopped else self).gate.wait()
         if self.lives == life and standby.source == (self, life) and len(standby.log) < needed:
             standby.log.extend(self.log.records[len(standby.log) : needed])
