@@ -51,6 +51,11 @@ class Placement:
     _cluster: Cluster
     _why: Selection | Route
 
+    def __repr__(self) -> str:
+        known = self.view.instances.get(self.instance or "")
+        role = "" if known is None else f" ({known.role.value})"
+        return f"<Placement {self.instance}{role} of {self._cluster.name}, generation {self.generation}>"
+
     @property
     def reason(self) -> str:
         """Why this instance."""

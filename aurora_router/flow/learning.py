@@ -218,7 +218,7 @@ class Learning(Dialling[ConnT]):
         """Tell a person something once per cluster."""
         if key not in self.cluster.warned:
             self.cluster.warned.add(key)
-            self.cluster.home.publish(self.cluster, Advice(text))
+            self.cluster.tell(Advice(text), self.world.now())
 
 
 def _seed_name(seed: Address | Instance) -> str:

@@ -167,9 +167,7 @@ class Watch(Generic[ConnT]):
         now, verdict = self.world.now(), judge(fault)
         if verdict.then is Next.RAISE:
             self._blinded(fault)
-        if fault.kind is FaultKind.REJECTED or (
-            fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, now)
-        ):
+        if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, now)):
             return
         known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
         self.lost.add(id_)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
 from aurora_router.flow.world import DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
+from aurora_router.runtime.real import HasPgconn, RealWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,24 +24,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_RANDOM = random.SystemRandom()
-"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
-
-
-class HasPgconn(Protocol):
-    """A connection that stands on libpq."""
-
-    @property
-    def pgconn(self) -> pq.abc.PGconn:
-        """The libpq connection under it."""
-        ...
+class Closes(HasPgconn, Protocol):
+    """A connection that can be closed."""
 
     def close(self) -> Any:
         """Close it."""
         ...
 
 
-ConnT = TypeVar("ConnT", bound=HasPgconn)
+ConnT = TypeVar("ConnT", bound=Closes)
 
 
 def run(procedure: Coroutine[Any, Any, T]) -> T:
@@ -55,7 +46,7 @@ def run(procedure: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a procedure suspended in the blocking world: this is a bug of aurora_router")
 
 
-class BlockingWorld(Generic[ConnT]):
+class BlockingWorld(RealWorld[ConnT]):
     """Threads, the real clock, blocking sockets.
 
     Args:
@@ -68,14 +59,6 @@ class BlockingWorld(Generic[ConnT]):
     def __init__(self, open_: Callable[[Target, float], ConnT], names: Names) -> None:
         self._open = open_
         self._names = names
-
-    def now(self) -> float:
-        """The monotonic clock, in seconds."""
-        return time.monotonic()
-
-    def random(self) -> float:
-        """A random number in [0, 1)."""
-        return _RANDOM.random()
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
@@ -99,14 +82,6 @@ class BlockingWorld(Generic[ConnT]):
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
         connection.close()
-
-    def in_hot_standby(self, connection: ConnT) -> bool | None:
-        """What the server reported of itself when the connection began."""
-        return libpq.reported_standby(connection.pgconn)
-
-    def address(self, connection: ConnT) -> str | None:
-        """The numeric address at the other end."""
-        return libpq.peer_address(connection.pgconn)
 
     async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""

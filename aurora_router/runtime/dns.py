@@ -14,6 +14,7 @@ import queue
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dns.asyncresolver import Resolver as AsyncResolver
     from dns.resolver import Answer, Resolver
@@ -121,39 +122,24 @@ class Names:
     # ------------------------------------------------------------ dnspython
 
     def _from_dns(self, host: str) -> tuple[Resolution, float]:
-        import dns.exception  # noqa: PLC0415 - dnspython is imported when the first name has to be resolved
-        import dns.resolver  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415 - dnspython is imported when the first name has to be resolved
 
-        answers: list[Answer] = []
-        problem = ""
-        for kind in _KINDS:
-            try:
+        gathered = _Answers()
+        for kind in gathered.wanted():
+            with gathered.asking():
                 resolver: Resolver = self._resolver(dns.resolver.Resolver)
-                answers.append(resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
-            except dns.resolver.NoAnswer:
-                continue
-            except (dns.exception.DNSException, OSError) as error:
-                problem = str(error)
-                break
-        return _read(host, answers, problem)
+                gathered.add(resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+        return gathered.read(host)
 
     async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
-        import dns.asyncresolver  # noqa: PLC0415
-        import dns.exception  # noqa: PLC0415
-        import dns.resolver  # noqa: PLC0415
+        import dns.asyncresolver  # noqa: PLC0415 - as above
 
-        answers: list[Answer] = []
-        problem = ""
-        for kind in _KINDS:
-            try:
+        gathered = _Answers()
+        for kind in gathered.wanted():
+            with gathered.asking():
                 resolver: AsyncResolver = self._resolver(dns.asyncresolver.Resolver)
-                answers.append(await resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
-            except dns.resolver.NoAnswer:
-                continue
-            except (dns.exception.DNSException, OSError) as error:
-                problem = str(error)
-                break
-        return _read(host, answers, problem)
+                gathered.add(await resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+        return gathered.read(host)
 
     def _resolver(self, class_: Callable[..., Any]) -> Any:
         """A resolver of `class_`, made anew when resolv.conf was changed."""
@@ -212,13 +198,44 @@ class _NotFound(Exception):
         self.text = text
 
 
-def _read(host: str, answers: list[Answer], problem: str) -> tuple[Resolution, float]:
-    addresses = tuple(record.address for answer in answers for record in answer)
-    if not addresses:
-        raise _NotFound(problem or f"{host} has no address records")
-    canonical = answers[0].canonical_name.to_text(omit_final_dot=True).lower()
-    ttl = min(answer.chaining_result.minimum_ttl for answer in answers)
-    return Resolution(addresses, canonical), float(ttl)
+class _Answers:
+    """What dnspython answered for one name: its addresses of each kind, until something goes wrong."""
+
+    def __init__(self) -> None:
+        self._answers: list[Answer] = []
+        self._problem = ""
+
+    def wanted(self) -> Iterator[str]:
+        """The kinds of addresses to ask for."""
+        for kind in _KINDS:
+            if not self._problem:
+                yield kind
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """One question: that a name has no address of a kind is no trouble."""
+        import dns.exception  # noqa: PLC0415 - as above
+        import dns.resolver  # noqa: PLC0415
+
+        try:
+            yield
+        except dns.resolver.NoAnswer:
+            pass
+        except (dns.exception.DNSException, OSError) as error:
+            self._problem = str(error)
+
+    def add(self, answer: Answer) -> None:
+        """Take an answer."""
+        self._answers.append(answer)
+
+    def read(self, host: str) -> tuple[Resolution, float]:
+        """All addresses, and for how long they hold; raises `_NotFound` when there is none."""
+        addresses = tuple(record.address for answer in self._answers for record in answer)
+        if not addresses:
+            raise _NotFound(self._problem or f"{host} has no address records")
+        canonical = self._answers[0].canonical_name.to_text(omit_final_dot=True).lower()
+        ttl = min(answer.chaining_result.minimum_ttl for answer in self._answers)
+        return Resolution(addresses, canonical), float(ttl)
 
 
 def _failed(text: str) -> DialFailed:

@@ -30,8 +30,8 @@ __all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call"
 LOOK_SECONDS = 0.02
 """A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
 
-BlockingT = TypeVar("BlockingT", bound=blocking.HasPgconn)
-AwaitedT = TypeVar("AwaitedT", bound=eventloop.HasPgconn)
+BlockingT = TypeVar("BlockingT", bound=blocking.Closes)
+AwaitedT = TypeVar("AwaitedT", bound=eventloop.Closes)
 
 
 def place_blocking(open_: Callable[[Target, float], BlockingT], call: Call) -> Placed[BlockingT]:

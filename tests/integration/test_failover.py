@@ -49,14 +49,6 @@ def writes(cluster, conn) -> str:
             return instance
 
 
-@pytest.fixture
-def events():
-    seen = []
-    end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
-    yield seen
-    end()
-
-
 def of(events, kind):
     return [event for event in events if isinstance(event, kind)]
 

@@ -30,14 +30,6 @@ def still():
         yield cluster
 
 
-@pytest.fixture
-def events():
-    seen = []
-    end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
-    yield seen
-    end()
-
-
 def of(events, kind):
     return [event for event in events if isinstance(event, kind)]
 

@@ -147,7 +147,7 @@ class Schedule:
         while not self.over:
             self.numbers += 1
             await self.transact(process, plan, self.numbers, rng)
-            await self.clock.sleep(rng.choice([0.0, 0.1, rng.uniform(0, 1.0)]))
+            await self.clock.sleep(rng.choice([0.0, 0.3, rng.uniform(0, 2.0)]))
             if rng.random() < 0.1:
                 while pool:
                     pool.pop().close()

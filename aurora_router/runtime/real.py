@@ -1,0 +1,49 @@
+"""What the worlds of threads and of event loops have in common: the real clock, libpq, nothing that waits."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from aurora_router.runtime import libpq
+
+if TYPE_CHECKING:
+    from psycopg import pq
+
+_RANDOM = random.SystemRandom()
+"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
+
+
+class HasPgconn(Protocol):
+    """A connection that stands on libpq."""
+
+    @property
+    def pgconn(self) -> pq.abc.PGconn:
+        """The libpq connection under it."""
+        ...
+
+
+ConnT = TypeVar("ConnT", bound=HasPgconn)
+
+
+class RealWorld(Generic[ConnT]):
+    """The part of a `World` that asks nobody and waits for nothing."""
+
+    __slots__ = ()
+
+    def now(self) -> float:
+        """The monotonic clock, in seconds."""
+        return time.monotonic()
+
+    def random(self) -> float:
+        """A random number in [0, 1)."""
+        return _RANDOM.random()
+
+    def in_hot_standby(self, connection: ConnT) -> bool | None:
+        """What the server reported of itself when the connection began."""
+        return libpq.reported_standby(connection.pgconn)
+
+    def address(self, connection: ConnT) -> str | None:
+        """The numeric address at the other end."""
+        return libpq.peer_address(connection.pgconn)
