@@ -15,6 +15,9 @@ from pathlib import Path
 
 import nox
 
+sys.path.insert(0, str(Path(__file__).parent))
+from tests.matrix.cells import Cell, covering, everything
+
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "docs", "noxfile.py"]
 
@@ -160,6 +163,35 @@ def compliance(session: nox.Session, sqlalchemy: str) -> None:
     series = {"2.0": "SQLAlchemy[asyncio]>=2.0.16,<2.1", "2.1": "SQLAlchemy[asyncio]>=2.1,<2.2"}[sqlalchemy]
     session.install(".[demo,pool]", series, "pytest")
     session.run("python", "tests/compliance/run.py", *_tool_arguments(session))
+
+
+@nox.session(python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """Every pair of versions of Python, SQLAlchemy, psycopg and PostgreSQL in some cell; writes docs/matrix.md."""
+    _cells(session, covering())
+
+
+@nox.session(python=PYTHONS)
+def matrix_full(session: nox.Session) -> None:
+    """All cells: hours."""
+    _cells(session, everything())
+
+
+def _cells(session: nox.Session, cells: list[Cell]) -> None:
+    """Test the cells of a session's Python in one environment, one after the other; a failure ends it at the end."""
+    session.install("-e", ".[test]")
+    failed = []
+    for cell in [each for each in cells if each.python == session.python]:
+        session.install(*cell.requirements)
+        if cell.implementation == "python":
+            session.run("python", "-m", "pip", "uninstall", "-q", "-y", "psycopg-binary")
+        try:
+            session.run("python", "-m", "tests.matrix.run", cell.key)
+        except nox.command.CommandFailed:
+            failed.append(cell.key)
+    session.run("python", "docs/render.py")
+    if failed:
+        session.error("failed: " + "; ".join(failed))
 
 
 @nox.session

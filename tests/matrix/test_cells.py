@@ -1,0 +1,30 @@
+"""The covering selection covers, and is small."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+from tests.matrix.cells import AXES, covering, everything, pairs
+
+
+def test_every_pair_of_values_is_in_a_cell():
+    covered = set().union(*map(pairs, covering()))
+    for one, two in combinations(AXES, 2):
+        for values in product(AXES[one], AXES[two]):
+            assert ((one, values[0]), (two, values[1])) in covered
+
+
+def test_the_selection_is_a_small_part():
+    chosen = covering()
+    assert len(everything()) == 4 * 2 * 2 * 2 * 3 * 2
+    assert len(set(chosen)) == len(chosen)
+    assert 4 * 3 <= len(chosen) <= 16  # twelve is the least: four Pythons by three PostgreSQLs
+
+
+def test_it_is_always_the_same():
+    assert covering() == covering()
+
+
+def test_versions_are_bounded_on_both_sides():
+    for cell in everything():
+        assert all("," in each for each in cell.requirements if ">" in each)
