@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import sqlalchemy as sa
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -9,6 +11,7 @@ from sqlalchemy import pool as sa_pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import aurora_router
+import aurora_router.pool
 
 pytestmark = pytest.mark.cluster
 
@@ -36,16 +39,62 @@ def test_psycopg_pool_prefills_checks_resets_and_resizes(aurora_cluster):
         assert 3 <= pool.get_stats()["pool_size"] <= 4  # it may have grown while one was on its way back
 
 
-async def test_psycopg_pool_on_asyncio(aurora_cluster):
+async def test_psycopg_pool_on_asyncio_does_as_well(aurora_cluster):
+    was_reset = []
+
+    async def reset(conn):
+        was_reset.append(conn)
+
     async with AsyncConnectionPool(
-        aurora_cluster.conninfo(), connection_class=aurora_router.AsyncConnection, min_size=2, open=False
+        aurora_cluster.conninfo(),
+        connection_class=aurora_router.AsyncConnection,
+        check=aurora_router.check,
+        reset=reset,
+        min_size=2,
+        max_size=3,
+        open=False,
     ) as pool:
         await pool.wait(timeout=30)
         assert pool.get_stats()["pool_size"] == 2
         async with pool.connection() as conn:
             assert type(conn) is aurora_router.AsyncConnection
             assert await (await conn.execute("select 1")).fetchone() == (1,)
+        async with pool.connection(), pool.connection():
+            assert was_reset == [conn]
+        await pool.resize(3, 4)
+        await pool.wait(timeout=30)
+        assert 3 <= pool.get_stats()["pool_size"] <= 4
     assert conn.closed
+
+
+def test_psycopg_pool_shrinks_to_what_it_needs(aurora_cluster):
+    with ConnectionPool(
+        aurora_cluster.conninfo(),
+        connection_class=aurora_router.Connection,
+        min_size=1,
+        max_size=4,
+        max_idle=0.1,
+        open=False,
+    ) as pool:
+        with pool.connection() as one, pool.connection() as two, pool.connection() as three:
+            assert len({id(one), id(two), id(three)}) == 3
+        give_up = time.monotonic() + 30
+        while pool.get_stats()["pool_size"] > 1:
+            assert time.monotonic() < give_up, "the pool did not shrink"
+            with pool.connection():  # a pool looks at what is idle when something is given back, and by itself
+                time.sleep(0.01)
+        with pool.connection() as conn:
+            assert conn.placement.instance == aurora_cluster.writer
+
+
+@pytest.mark.parametrize(("role", "answers"), [("writer", False), ("reader", True)])
+async def test_our_pools_take_a_role(aurora_cluster, role, answers):
+    kinds = aurora_router.pool.ConnectionPool, aurora_router.pool.AsyncConnectionPool
+    blocking, on_asyncio = (kind(aurora_cluster.conninfo(), role=role, min_size=1, open=False) for kind in kinds)
+    with blocking, blocking.connection() as conn:
+        assert conn.execute("select pg_is_in_recovery()").fetchone() == (answers,)
+    async with on_asyncio, on_asyncio.connection() as conn:
+        assert await (await conn.execute("select pg_is_in_recovery()")).fetchone() == (answers,)
 
 
 @pytest.mark.parametrize("kind", [sa_pool.QueuePool, sa_pool.NullPool, sa_pool.StaticPool])
