@@ -71,8 +71,11 @@ async def _drained(drain: Callable[[], Any], error: StaleConnection) -> None:
 
 
 def _drain_of(pool: Any) -> Callable[[], Any] | None:
-    """How to let a pool replace what lies idle in it; None: it can't (before 3.3), or did so a moment ago."""
-    drain: Callable[[], Any] | None = getattr(pool, "drain", None)
+    """How to let a pool replace what lies idle in it; None: there is no pool, or it did so a moment ago.
+
+    psycopg_pool before 3.3 has but ``check``, which asks each connection over the network.
+    """
+    drain: Callable[[], Any] | None = getattr(pool, "drain", None) or getattr(pool, "check", None)
     now = time.monotonic()
     if drain is None or now - _drained_at.get(pool, -DRAIN_SECONDS) < DRAIN_SECONDS:
         return None

@@ -98,7 +98,7 @@ def versions(binaries: Path) -> str:
     names = ("SQLAlchemy", "psycopg", "psycopg-pool")
     found = [f"{name} {importlib.metadata.version(name)}" for name in names]
     python = ".".join(map(str, sys.version_info[:3]))
-    return ", ".join([f"Python {python}", *found, f"PostgreSQL {server.split()[-1]}"])
+    return ", ".join([f"Python {python}", *found, f"PostgreSQL {server.split()[2]}"])
 
 
 if __name__ == "__main__":
