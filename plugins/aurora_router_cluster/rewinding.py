@@ -97,6 +97,7 @@ class Rewinding:
         async with self._one_at_a_time, self._build(course, target) as built:
             phases.end("build")
             async with self._roster.lock:
+                await self.volume.past.check_quorum()
                 left = self.volume.past.present()
                 writer = await self._switch(course, built, phases)
                 await self._build_readers(writer)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
 from aurora_router_cluster.storage.bases import Shelf
 from aurora_router_cluster.storage.branching import branch_off
+from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.gc import needed, spaced
 from aurora_router_cluster.storage.core.lsn import format_lsn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.bases import Shelved
     from aurora_router_cluster.storage.core.branches import Branch
     from aurora_router_cluster.storage.core.history import History
+    from aurora_router_cluster.storage.opening import Opened
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.targets import Target
 
@@ -226,6 +228,21 @@ class Past:
 
     # -- going there ---------------------------------------------------------------------------------------
 
+    async def check_quorum(self) -> None:
+        """Make sure that a branch can be opened, before anything is ended for it.
+
+        Raises:
+            FailoverImpossibleError: too few nodes answer.
+        """
+        volume = self._volume
+        membership = volume.charter.membership
+        answers = await ask(volume.nodes.values(), lambda node: node.state(), membership.writes)
+        if not membership.writes(answers):
+            raise FailoverImpossibleError(
+                f"a branch of the log is opened at a write quorum (4 of 6), and too few storage nodes answer: "
+                f"{answers.explain()}; nothing has changed; bring one up (cluster node-up) and try again"
+            )
+
     async def go(self, course: Course, point: int) -> RecoveryPoint:
         """Leave the present branch and open a new one at `point` (bytes) of `course`; older drivers are fenced.
 
@@ -233,8 +250,6 @@ class Past:
             FailoverImpossibleError: too few nodes; nothing durable is lost, a recovery opens what a write quorum has.
         """
         volume = self._volume
-        used = [t.tli for branch in volume.charter.kept for t in branch.timelines]
-        used += [t.tli for t in volume.charter.timelines]
         try:
             opened = await recover(volume.nodes, volume.framing)
             if course.kept is None and point > opened.point:
@@ -244,11 +259,18 @@ class Past:
             raise FailoverImpossibleError(f"the volume cannot open a branch now: {error}") from error
         volume.begin_branch(opened)
         log.info("branch %d begins at %s of branch %d", opened.charter.line.number, format_lsn(point), course.number)
-        timelines = opened.charter.timelines
-        return RecoveryPoint(
-            opened.point,
-            timelines[-1].tli if timelines else 1,
-            opened.epoch,
-            # a timeline that does not descend from the last one must not look as if it did: leave one out
-            next_timeline=max(used, default=1) + (1 if course.kept is None else 2),
-        )
+        return recovery_point(opened)
+
+
+def recovery_point(opened: Opened) -> RecoveryPoint:
+    """Where the epoch begins, for the control plane.
+
+    The number of a timeline is used once in all branches. After a way forward one is left out: the new one does not
+    descend from the last one used, and must not look as if it did (``docs/commit-outcome.md``).
+    """
+    charter = opened.charter
+    used = [t.tli for branch in charter.kept for t in branch.timelines] + [t.tli for t in charter.timelines]
+    begun = any(timeline.epoch >= charter.line.epoch for timeline in charter.timelines)
+    left_out = 1 if charter.line.resumed and not begun else 0
+    timeline = charter.timelines[-1].tli if charter.timelines else 1
+    return RecoveryPoint(opened.point, timeline, opened.epoch, max(used, default=1) + 1 + left_out)

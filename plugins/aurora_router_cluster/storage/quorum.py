@@ -32,14 +32,13 @@ from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
-from aurora_router_cluster.storage.past import Past
+from aurora_router_cluster.storage.past import Past, recovery_point
 from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
 from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
 from aurora_router_cluster.storage.wire.errors import WireError
 from aurora_router_cluster.storage.wire.handshake import Login
 from aurora_router_cluster.storage.wire.scram import ScramVerifier
 from aurora_router_cluster.storage.wire.walreceiver import WriterAddress
-from aurora_router_cluster.volume import RecoveryPoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.binaries import Binaries
     from aurora_router_cluster.storage.scrubbing import ScrubReport
-    from aurora_router_cluster.volume import EngineAddress
+    from aurora_router_cluster.volume import EngineAddress, RecoveryPoint
 
 log = logging.getLogger(__name__)
 
@@ -283,9 +282,8 @@ class QuorumVolume:
         if opened.charter.membership.unproven:
             await count_for_reads(self._opened()[0].driver)  # of a repair that died half way
         self._retired = [old for old in self._retired if old.attached]
-        timelines = opened.charter.timelines
         log.info("epoch %d begins at %s", opened.epoch, format_lsn(opened.point))
-        return RecoveryPoint(opened.point, timelines[-1].tli if timelines else 1, opened.epoch)
+        return recovery_point(opened)
 
     def _opened(self) -> tuple[Attachment, VolumeLog]:
         if self._current is None or self._log is None:

@@ -1,0 +1,66 @@
+"""Back and forth over storage nodes that are processes of their own, striped, and not all there."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.client import LocalCluster
+
+from .conftest import Told
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def striped():
+    with LocalCluster.start(readers=1, isolated=True, segment_size=1 << 20, detect=0.1) as cluster:
+        told = Told(cluster)
+        told.run("create table t(i int primary key, filler text)")
+        told.run("alter table t alter filler set storage plain")
+        told.run("alter table t alter filler set default repeat('x', 1500)")
+        yield told
+
+
+def test_nodes_that_were_away_are_filled_on_the_branch_that_is_taken_up(striped, eventually):
+    nodes = striped.cluster.nodes
+    point = striped.write(1, 2, 3)
+    for node in (0, 1):
+        nodes.down(node)
+    striped.run("insert into t select generate_series(100, 900)")
+    done = striped.history.backtrack(point)
+    assert striped.rows() == [1, 2, 3]
+    striped.run("insert into t select generate_series(5000, 5300)")
+    for node in (0, 1):
+        nodes.up(node)
+    for node in (2, 3):  # each of the others is needed now
+        nodes.down(node)
+    striped.history.forward(branch=done.left)
+    assert striped.rows() == [1, 2, 3, *range(100, 901)]
+    eventually(lambda: striped.rows("reader") == striped.rows())
+    for node in (2, 3):
+        nodes.up(node)
+    striped.history.forward(branch=done.branch)
+    assert striped.rows() == [1, 2, 3, *range(5000, 5301)]
+    striped.cluster.failover()
+    assert striped.rows() == [1, 2, 3, *range(5000, 5301)]
+
+
+def test_without_a_write_quorum_nothing_changes_but_a_clone_can_be_made(striped):
+    point = striped.run("select pg_current_wal_insert_lsn()::text")[0][0]
+    striped.write(-1)
+    before = striped.rows()
+    epoch = striped.cluster.status().epoch
+    for node in (0, 1, 2):
+        striped.cluster.nodes.down(node)
+    try:
+        with pytest.raises(errors.FailoverImpossibleError, match=r"4 of 6.*nothing has changed"):
+            striped.history.backtrack(point)
+        assert striped.cluster.status().epoch == epoch
+        with striped.history.restore(point, readers=0) as restored:
+            assert Told(restored).rows() == before[1:]
+    finally:
+        for node in (0, 1, 2):
+            striped.cluster.nodes.up(node)
+    striped.write(-2)
+    assert striped.rows() == [-2, *before]

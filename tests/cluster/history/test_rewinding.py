@@ -1,0 +1,99 @@
+"""A backtrack that fails half way, in this process: the cluster comes back on the branch that a write quorum has."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.addresses import Allocator
+from aurora_router_cluster.controlplane import ControlPlane
+from aurora_router_cluster.names import Names
+from aurora_router_cluster.rewinding import Rewinding
+from aurora_router_cluster.roster import Roster
+from aurora_router_cluster.storage import rebuilding
+from aurora_router_cluster.storage.quorum import QuorumVolume
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+async def plane(account, run_directory):
+    from aurora_router_cluster import binaries, template
+
+    found = binaries.find(account, None)
+    made = await asyncio.to_thread(template.ensure, found, account)
+    names = Names("demo", "cx.eu-test-1.rds.aurora.test")
+    volume = QuorumVolume(found, account, run_directory / "storage", sync=False)
+    plane = ControlPlane(Roster(names, volume, found, account, run_directory, Allocator()), detect=0.1)
+    await plane.create(1, made)
+    yield plane
+    await plane.close()
+
+
+async def run(plane, sql):
+    engine = plane.roster.writer.engine
+    options = {"host": str(engine.home), "port": engine.port, "user": "postgres", "dbname": "postgres"}
+    async with await psycopg.AsyncConnection.connect(**options, autocommit=True) as connection:
+        cursor = await connection.execute(sql)
+        return [row[0] for row in await cursor.fetchall()] if cursor.description else []
+
+
+async def until_whole(plane):
+    deadline = asyncio.get_running_loop().time() + 60
+    while plane.roster.writer is None or not all(one.available for one in plane.roster.instances.values()):
+        assert asyncio.get_running_loop().time() < deadline, "the cluster does not come back"
+        await asyncio.sleep(0.02)
+
+
+async def written(plane):
+    """Rows 1 and 2; returns a position between them."""
+    await run(plane, "create table t(i int)")
+    await run(plane, "insert into t values (1)")
+    (point,) = await run(plane, "select pg_current_wal_insert_lsn()::text")
+    await run(plane, "insert into t values (2)")
+    return point
+
+
+async def test_nodes_that_are_lost_at_the_last_moment(plane, monkeypatch):
+    rewinding, volume = Rewinding(plane.roster, plane.succession), plane.roster.volume
+    point = await written(plane)
+
+    async def lose_three():
+        for node in (0, 2, 4):
+            await volume.node_down(node)
+
+    monkeypatch.setattr(volume.past, "check_quorum", lose_three)
+    with pytest.raises(errors.FailoverImpossibleError, match="cannot open a branch now"):
+        await rewinding.backtrack(point)
+    for node in (0, 2, 4):
+        await volume.node_up(node)
+    await until_whole(plane)
+    assert await run(plane, "select i from t order by i") == [1, 2]
+    monkeypatch.undo()
+    await rewinding.backtrack(point)
+    assert await run(plane, "select i from t order by i") == [1]
+
+
+async def test_a_failure_after_the_branch_was_opened(plane, monkeypatch):
+    rewinding = Rewinding(plane.roster, plane.succession)
+    point = await written(plane)
+    await plane.failover()
+    await until_whole(plane)
+
+    async def fail(*_):
+        raise errors.EngineError("no room")
+
+    monkeypatch.setattr(rebuilding, "leave_for_writer", fail)
+    with pytest.raises(errors.EngineError, match="no room"):
+        await rewinding.backtrack(point)
+    await until_whole(plane)
+    assert plane.roster.volume.charter.line.number == 2
+    assert [timeline.tli for timeline in plane.roster.volume.charter.timelines] == [1, 3]  # 2 is used on branch 1
+    assert await run(plane, "select i from t order by i") == [1]
+    monkeypatch.undo()
+    await run(plane, "insert into t values (3)")
+    await rewinding.forward(None, None)
+    assert await run(plane, "select i from t order by i") == [1, 2]
