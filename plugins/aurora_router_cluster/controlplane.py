@@ -14,7 +14,7 @@ from aurora_router_cluster.errors import (
 )
 from aurora_router_cluster.heartbeat import Heartbeat
 from aurora_router_cluster.roster import DEFAULT_TIER, together
-from aurora_router_cluster.succession import Succession, was_writer
+from aurora_router_cluster.succession import Succession
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -163,7 +163,7 @@ class ControlPlane:
         A former writer that the volume does not fence is ended instead; the heartbeat brings it back as a reader.
         """
         instance = self._running(name)
-        if instance is not self.roster.writer and was_writer(instance) and not self.roster.volume.fences:
+        if instance is not self.roster.writer and instance.engine.was_writer and not self.roster.volume.fences:
             instance.engine.kill()
         else:
             instance.engine.thaw()

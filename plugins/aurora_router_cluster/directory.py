@@ -11,7 +11,7 @@ from aurora_router_cluster.status import CustomEndpoint
 from aurora_router_cluster.zone import Zone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aurora_router_cluster.instance import Instance
     from aurora_router_cluster.roster import Roster
@@ -24,6 +24,9 @@ class Directory:
         roster: the instances.
         ttl: time to live of the records, seconds.
         delay: seconds by which the cluster name lags behind a change of writer (Aurora's may need 40 to 60).
+
+    Attributes:
+        published: called after every change.
     """
 
     def __init__(self, roster: Roster, *, ttl: int = 5, delay: float = 0.0) -> None:
@@ -34,6 +37,7 @@ class Directory:
         self._flip: asyncio.TimerHandle | None = None
         self._serial = 1
         self._zone: Zone | None = None
+        self.published: Callable[[], None] = lambda: None
         self.custom: dict[str, CustomEndpoint] = {}
         self.cnames: dict[str, str] = {}
 
@@ -55,6 +59,7 @@ class Directory:
     def _outdated(self) -> None:
         self._serial += 1
         self._zone = None
+        self.published()
 
     def picture(self) -> Zone:
         """The zone as of now."""

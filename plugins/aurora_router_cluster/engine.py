@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster import processes, programs, settings, sysv
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.volume import EngineAddress
 
 if TYPE_CHECKING:
     import subprocess
@@ -60,10 +61,26 @@ class Engine:
         account: who runs it.
         host: address that it listens on; empty: Unix socket only.
         port: its port, part of the socket's name too.
+        access: content of ``pg_hba.conf``.
+
+    Attributes:
+        here: its processes are this machine's.
+        cpu: what it tells of its processor use itself; None: whoever asks has to look (see `usage`).
     """
 
+    here = True
+    cpu: float | None = None
+
     def __init__(
-        self, name: str, home: Path, binaries: Binaries, account: Account, *, host: str = "", port: int = 5432
+        self,
+        name: str,
+        home: Path,
+        binaries: Binaries,
+        account: Account,
+        *,
+        host: str = "",
+        port: int = 5432,
+        access: str = settings.ACCESS,
     ) -> None:
         self.name = name
         self.home = home
@@ -71,6 +88,7 @@ class Engine:
         self.account = account
         self.host = host
         self.port = port
+        self._access = access
         self.frozen = False
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -78,6 +96,21 @@ class Engine:
     def data(self) -> Path:
         """The data directory."""
         return self.home / "data"
+
+    @property
+    def where(self) -> EngineAddress:
+        """How the storage reaches it."""
+        return EngineAddress(self.name, self.home, self.port, settings.SUPERUSER, self.data)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its postmaster; None: it is down."""
+        return self.process.pid if self.process is not None and self.alive else None
+
+    @property
+    def was_writer(self) -> bool:
+        """Whether the data directory belongs to a writer: PostgreSQL deletes ``standby.signal`` on promotion."""
+        return not (self.data / "standby.signal").exists()
 
     @property
     def log(self) -> Path:
@@ -118,7 +151,7 @@ class Engine:
         }
         text = settings.render({**settings.common(self.binaries.major), **own, **extra})
         self.account.write(self.data / "postgresql.conf", text)
-        self.account.write(self.data / "pg_hba.conf", settings.ACCESS)
+        self.account.write(self.data / "pg_hba.conf", self._access)
         if not (self.data / STATUS_FILE).exists():
             self.write_status([])
         if standby:
@@ -126,10 +159,27 @@ class Engine:
         else:
             (self.data / "standby.signal").unlink(missing_ok=True)
 
+    def follow(self, extra: Mapping[str, str]) -> None:
+        """Configure a running standby anew; it reads that only if something has changed.
+
+        Raises:
+            EngineError: it is not running.
+        """
+        conf = self.data / "postgresql.conf"
+        before = conf.read_text(encoding="utf-8")
+        self.configure(extra, standby=True)
+        if conf.read_text(encoding="utf-8") != before:
+            self.reload()
+
     def write_status(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Replace what the instance's ``aurora_replica_status()`` shows (see ``sql/surface.sql``)."""
         text = json.dumps({"instance": self.name, "rows": rows})
         self.account.write(self.data / STATUS_FILE, text)
+
+    def erase(self) -> None:
+        """Delete the data directory of an instance that is down."""
+        sysv.remove(self.data)
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def remove(self) -> None:
         """Delete the home directory; the instance must be down."""

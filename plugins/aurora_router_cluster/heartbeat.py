@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -102,7 +101,10 @@ class Heartbeat:
 
     def _measure(self) -> None:
         """Refresh the processor use of all instances, not at every beat."""
-        by_pid = {one.pid: one for one in self._roster.instances.values() if one.pid is not None}
+        instances = self._roster.instances.values()
+        for one in instances:
+            one.cpu = one.cpu if one.engine.here else one.engine.cpu
+        by_pid = {one.pid: one for one in instances if one.engine.here and one.pid is not None}
         for pid, percent in self._meter.measure(list(by_pid), time.monotonic()).items():
             by_pid[pid].cpu = percent
 
@@ -189,5 +191,5 @@ class Heartbeat:
             if self._roster.instances.get(instance.name) is instance and self._astray(instance):
                 log.info("%s is astray and built anew", instance.name)
                 instance.engine.kill()
-                shutil.rmtree(instance.engine.data, ignore_errors=True)  # nothing to rewind: it lacks log
+                instance.engine.erase()  # nothing to rewind: it lacks log
                 await self._succession.come_back(instance)

@@ -6,21 +6,21 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import sampling, settings
+from aurora_router_cluster import sampling
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.sampling import Sample
 from aurora_router_cluster.session import Session
-from aurora_router_cluster.volume import EngineAddress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from aurora_router_cluster.addresses import Address
-    from aurora_router_cluster.engine import Engine
+    from aurora_router_cluster.hosting import AnyEngine
     from aurora_router_cluster.session import Row
+    from aurora_router_cluster.volume import EngineAddress
 
 PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
 STALE = 5  # samples kept; the stream's speed is measured across them
@@ -47,7 +47,7 @@ class Instance:
         stalled_since: monotonic time since when no more log has arrived.
     """
 
-    engine: Engine
+    engine: AnyEngine
     zone: str
     tier: int
     address: Address
@@ -74,14 +74,13 @@ class Instance:
     @property
     def where(self) -> EngineAddress:
         """How the storage and the control plane reach it."""
-        engine = self.engine
-        return EngineAddress(engine.name, self.wire or engine.home, engine.port, settings.SUPERUSER, engine.data)
+        where = self.engine.where
+        return where if self.wire is None else replace(where, socket_directory=self.wire)
 
     @property
     def pid(self) -> int | None:
         """Process id of its postmaster; None: it is down."""
-        process = self.engine.process
-        return process.pid if process is not None and self.engine.alive else None
+        return self.engine.pid
 
     @property
     def available(self) -> bool:

@@ -43,6 +43,8 @@ class ClusterOptions:
         scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
         retention: seconds that the cluster can be set back, or restored from (``quorum`` only).
         source: data directory that the cluster begins with, see `pastclient.ClusterHistory.clone`; None: an empty one.
+        remote: hosts that the cluster is spread over, see `remote.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
+            ``name_server`` (``quorum`` only); None: all of it is on this machine.
         settings: server settings for all instances, name -> value.
         owner: process id that the cluster ends with; None: it stays until told.
     """
@@ -71,6 +73,7 @@ class ClusterOptions:
     scrub_interval: float = 3600.0
     retention: float = 300.0
     source: str | None = None
+    remote: dict[str, Any] | None = None
     settings: dict[str, str] = field(default_factory=dict)
     owner: int | None = None
 
@@ -83,15 +86,20 @@ class ClusterOptions:
             raise RequestError("base_interval, base_bytes and scrub_interval cannot be negative; 0 means never")
         if self.dns_ttl < 0 or self.dns_delay < 0:
             raise RequestError("dns_ttl and dns_delay cannot be negative")
+        self._check_storage()
+        for port in (self.port, self.dns_port):
+            if port is not None and not 0 <= port <= 65535:
+                raise RequestError(f"{port} is not a port number (0 to 65535)")
+
+    def _check_storage(self) -> None:
         if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):
             raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
+        if self.remote is not None and (self.flavour != "quorum" or self.isolated or self.tls or self.faults):
+            raise RequestError("remote goes with flavour 'quorum', and not with isolated, tls or faults")
         if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:
             raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
         if self.retention < 0:
             raise RequestError(f"retention={self.retention:g}: how far a cluster can be set back cannot be negative")
-        for port in (self.port, self.dns_port):
-            if port is not None and not 0 <= port <= 65535:
-                raise RequestError(f"{port} is not a port number (0 to 65535)")
 
     def to_json(self) -> str:
         """As one line of JSON."""

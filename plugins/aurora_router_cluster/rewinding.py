@@ -93,6 +93,8 @@ class Rewinding:
         return await self._rewind(self.volume.past.course(branch or line.parent), target)
 
     async def _rewind(self, course: Course, target: Target) -> dict[str, Any]:
+        if self._roster.hosts is not None:
+            raise RequestError("a cluster over several hosts cannot be set back in place; clone it to this machine")
         phases = Phases()
         async with self._one_at_a_time, self._build(course, target) as built:
             phases.end("build")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.addresses import Allocator
     from aurora_router_cluster.binaries import Binaries
     from aurora_router_cluster.faults.wires import Wires
+    from aurora_router_cluster.hosting import Hosts
     from aurora_router_cluster.names import Names
     from aurora_router_cluster.tls import Authority
     from aurora_router_cluster.volume import Volume
@@ -47,6 +48,7 @@ class Roster:
         zones: availability zones; instances are placed in turn.
         overrides: server settings of the user's, on top of everything.
         authority: issues certificates; None: no TLS.
+        hosts: other hosts that instances run on; None: they run here.
         changed: called after every change of role, membership or state.
         instances: by name, in the order of their making.
         writer: the writer; None: there is none at this moment.
@@ -66,6 +68,7 @@ class Roster:
     zones: tuple[str, ...] = naming.ZONES
     overrides: dict[str, str] = field(default_factory=dict)
     authority: Authority | None = None
+    hosts: Hosts | None = None
     changed: Callable[[], None] = lambda: None
     instances: dict[str, Instance] = field(default_factory=dict)
     writer: Instance | None = None
@@ -98,16 +101,19 @@ class Roster:
         """Enter a new instance; its directory does not exist yet.
 
         Raises:
-            AddressInUseError: there is no address for it.
+            AddressInUseError: there is no address for it, or no host.
         """
         self._made += 1
         while name is None and f"{self.names.cluster}-{self._made}" in self.instances:
             self._made += 1
+        name = name or f"{self.names.cluster}-{self._made}"
+        if self.hosts is not None:
+            self.instances[name] = self.hosts.place(name, zone, tier)
+            return self.instances[name]
         taken = {instance.address for instance in self.instances.values()}
         taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
         address = self.allocator.take(taken)
         own = self.allocator.take_any({*taken, address}) if self.wires is not None else address
-        name = name or f"{self.names.cluster}-{self._made}"
         engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
         wire = engine.home / FOLDER if self.wires is not None else None
         zone = zone or self.zones[(self._made - 1) % len(self.zones)]

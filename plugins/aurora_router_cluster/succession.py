@@ -148,13 +148,9 @@ class Succession:
             await asyncio.sleep(0.001)
 
     def _follow(self, reader: Instance) -> None:
-        """Make a running reader follow the present writer; reload only what changed."""
-        conf = reader.engine.data / "postgresql.conf"
-        before = conf.read_text(encoding="utf-8")
-        reader.engine.configure(self._roster.settings(reader), standby=True)
-        if conf.read_text(encoding="utf-8") != before:
-            with contextlib.suppress(EngineError):  # it died meanwhile: the heartbeat sees to that
-                reader.engine.reload()
+        """Make a running reader follow the present writer."""
+        with contextlib.suppress(EngineError):  # it died meanwhile: the heartbeat sees to that
+            reader.engine.follow(self._roster.settings(reader))
 
     async def come_back(self, instance: Instance) -> None:
         """Start an instance in the role that it now has; what still runs of it is ended first.
@@ -167,7 +163,7 @@ class Succession:
         try:
             if instance is self._roster.writer:
                 await self._restore_writer(instance)
-            elif was_writer(instance):
+            elif instance.engine.was_writer:
                 await self.seed(instance)
             else:
                 await self._roster.start(instance)
@@ -210,8 +206,3 @@ def awake(instance: Instance) -> bool:
 def answers(instance: Instance) -> bool:
     """Whether it is awake and answered the last heartbeat."""
     return awake(instance) and instance.missed == 0
-
-
-def was_writer(instance: Instance) -> bool:
-    """Whether the data directory belongs to a writer, see the module's invariants."""
-    return not (instance.engine.data / "standby.signal").exists()

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.binaries import Binaries
     from aurora_router_cluster.dnsserver import DnsServer
     from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.remote.nameserver import RemoteDns
+    from aurora_router_cluster.remote.spread import Spread
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.upkeep import Upkeep
     from aurora_router_cluster.volume import Volume
@@ -65,14 +67,17 @@ class Supervisor:
         account = Account.default()
         found = binaries.find(account, options.postgres)
         self.template = Path(options.source) if options.source else template.ensure(found, account)
+        self.spread = make_spread(options)
         self.roster = Roster(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
-            volume=make_volume(options, found, account, run),
+            volume=make_volume(options, found, account, run, self.spread),
             binaries=found,
             account=account,
             run=run,
             allocator=Allocator(port=options.port, shared=options.shared_address, first=options.address),
             overrides=options.settings,
+            hosts=self.spread.hosts if self.spread is not None else None,
+            zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
         if options.tls:
             self.roster.authority = Authority(self.roster.names, account, found, home.path / "ca.pem")
@@ -81,12 +86,14 @@ class Supervisor:
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
         self.upkeep = make_upkeep(options, self.roster)
-        self.dns: DnsServer | None = None
+        self.dns: DnsServer | RemoteDns | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
 
     async def start(self) -> None:
         """Start the instances, the name server and the control socket."""
+        if self.spread is not None:
+            await self.spread.hosts.start()
         if self.faults.wires is not None:
             await self.faults.wires.start()
         await together([self.plane.create(self.options.readers, self.template), self._start_dns()])
@@ -95,6 +102,10 @@ class Supervisor:
         await self.control.start()
 
     async def _start_dns(self) -> None:
+        if self.spread is not None and (remote := self.spread.name_server(self.directory)) is not None:
+            self.dns = remote
+            await remote.start()
+            return
         await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
         from aurora_router_cluster.dnsserver import DnsServer  # noqa: PLC0415 - takes 0.1 s
 
@@ -112,6 +123,8 @@ class Supervisor:
             await self.faults.wires.close()
         if self.dns is not None:
             await self.dns.close()
+        if self.spread is not None:
+            await self.spread.hosts.close()
 
     def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
         """What can be asked over the control socket."""
@@ -223,8 +236,25 @@ class Supervisor:
         self.directory.add_cname(name, target)
 
 
-def make_volume(options: ClusterOptions, found: Binaries, account: Account, run: Path) -> Volume:
+def make_spread(options: ClusterOptions) -> Spread | None:
+    """The other hosts that the options name; None: there are none.
+
+    Raises:
+        RequestError: they are not described as they should be.
+    """
+    if options.remote is None:
+        return None
+    from aurora_router_cluster.remote.spread import Spread  # noqa: PLC0415 - who does not need it
+
+    return Spread.over(options.remote, options.port)
+
+
+def make_volume(
+    options: ClusterOptions, found: Binaries, account: Account, run: Path, spread: Spread | None = None
+) -> Volume:
     """Make the volume that the options ask for; its files go below `run`."""
+    if spread is not None:
+        return spread.volume(found, account, run / "storage", options)
     if options.flavour == "direct":
         return DirectVolume(found, account)
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest

@@ -66,13 +66,18 @@ def _build(staging: Path, binaries: Binaries, account: Account) -> None:
     account.write(data / "postgresql.conf", settings.render(settings.TEMPLATE))
     account.write(data / "pg_hba.conf", settings.ACCESS)
     for database in ("template1", "template0", settings.SUPERUSER):
-        _single_user(binaries, account, data, database, _sql("surface"))
-    _single_user(binaries, account, data, settings.SUPERUSER, _sql("accounts"))
+        single_user(binaries, account, data, _sql("surface"), database)
+    single_user(binaries, account, data, _sql("accounts"))
     keep_redo_segment(binaries, account, data)
     _run(account, [binaries.program("initdb"), "--sync-only", "--pgdata", data])
 
 
-def _single_user(binaries: Binaries, account: Account, data: Path, database: str, sql: str) -> None:
+def single_user(binaries: Binaries, account: Account, data: Path, sql: str, database: str = settings.SUPERUSER) -> None:
+    """Run `sql` in a data directory that no server uses.
+
+    Raises:
+        EngineError: it failed; the message has what PostgreSQL printed.
+    """
     options = ["--single", "-F", "-j", "-c", "exit_on_error=true", "-c", "allow_system_table_mods=on"]
     command: list[str | Path] = [binaries.program("postgres"), *options, "-D", data, database]
     _run(account, command, text_input=f"{sql}\n")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.binaries import Binaries
-    from aurora_router_cluster.engine import Engine
+    from aurora_router_cluster.hosting import AnyEngine
     from aurora_router_cluster.names import Names
 
 
@@ -48,7 +48,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(str(path))
         self.path = path
 
-    def settings(self, engine: Engine) -> Mapping[str, str]:
+    def settings(self, engine: AnyEngine) -> Mapping[str, str]:
         """The server settings that make `engine` serve TLS; its certificate is issued on first use."""
         certificate, key = engine.home / "server.crt", engine.home / "server.key"
         if not certificate.exists():

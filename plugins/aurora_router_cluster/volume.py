@@ -26,6 +26,8 @@ class EngineAddress:
         port: port number, part of the socket's name.
         superuser: role with replication rights.
         data_directory: its data directory.
+        host: address to be used instead of the socket, where it runs on a host of its own.
+        password: the superuser's there; it is trusted on the socket.
     """
 
     name: str
@@ -33,6 +35,15 @@ class EngineAddress:
     port: int
     superuser: str
     data_directory: Path
+    host: str | None = None
+    password: str | None = None
+
+    @property
+    def address(self) -> Path | tuple[str, int]:
+        """The path of its socket, or (host, port)."""
+        if self.host is not None:
+            return self.host, self.port
+        return self.socket_directory / f".s.PGSQL.{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from aurora_router_cluster.errors import EngineError
-from aurora_router_cluster.instance import EngineAddress
 from aurora_router_cluster.session import Session
+from aurora_router_cluster.volume import EngineAddress
 
 pytestmark = pytest.mark.cluster
 

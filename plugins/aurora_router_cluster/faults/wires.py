@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.engine import Engine
 from aurora_router_cluster.errors import EngineError
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ class Wires:
         if instance.name in self._instances:
             return
         engine = instance.engine
+        assert isinstance(engine, Engine), "relays stand in front of instances of this machine"
         folder = engine.home / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         engine.account.own(folder)

@@ -95,10 +95,12 @@ async def back_up(binaries: Binaries, account: Account, source: EngineAddress, t
         EngineError: pg_basebackup failed.
     """
     await asyncio.to_thread(_make_room, target, account)
-    where = f"host={source.socket_directory} port={source.port} user={source.superuser} gssencmode=disable"
+    host = source.host or source.socket_directory
+    where = f"host={host} port={source.port} user={source.superuser} gssencmode=disable"
+    password = {"PGPASSWORD": source.password} if source.password is not None else {}
     options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
     command = [str(binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
-    status, complaint = await programs.finish(account.command(command), account.environment())
+    status, complaint = await programs.finish(account.command(command), {**account.environment(), **password})
     if status != 0:
         raise EngineError(f"copying {source.name} into the storage failed: {complaint}")
 

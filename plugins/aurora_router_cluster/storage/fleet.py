@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    Hosted = Callable[[int, Callable[[int], None]], Member | None]
+
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +32,7 @@ class Fleet(dict[int, Member]):
         up_again: called with the number of a node that can be reached again.
         isolated: give each node a process of its own; else all run in this one.
         sync: whether the nodes' disks are synced.
+        hosted: makes nodes that are on other hosts, with zones of their own; None: they are here.
     """
 
     def __init__(
@@ -41,16 +44,28 @@ class Fleet(dict[int, Member]):
         *,
         isolated: bool = False,
         sync: bool = True,
+        hosted: Hosted | None = None,
     ) -> None:
         super().__init__()
+        self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
         self.isolated, self._sync = isolated, sync
         for number in range(SLOTS):
             self.make(number, zones[number * len(zones) // SLOTS])
 
     def make(self, number: int, zone: str) -> Member:
-        """Enter a node that does not run yet."""
+        """Enter a node that does not run yet.
+
+        Raises:
+            RequestError: there is no host for it.
+        """
         directory = self._directory / f"node-{number}"
+        if self._hosted is not None:
+            hosted = self._hosted(number, self._up_again)
+            if hosted is None:
+                raise RequestError(f"no host is left for a storage node {number}; start the cluster with more")
+            self[number] = hosted
+            return hosted
         if self.isolated:
             from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - who does not need it
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.account import Account
     from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.storage.fleet import Hosted
     from aurora_router_cluster.storage.scrubbing import ScrubReport
     from aurora_router_cluster.volume import EngineAddress, RecoveryPoint
 
@@ -68,6 +69,9 @@ class QuorumVolume:
         group_bytes: size of a protection group; None: the volume is one group.
         isolated: give each storage node a process of its own.
         retention: length of the window that can be gone back to, in seconds.
+        secret: what nodes and readers know the cluster by; None: a new one.
+        listen: address that readers get the log from.
+        hosted: makes the nodes, where they are on other hosts; see `Fleet`.
     """
 
     flavour = "quorum"
@@ -84,14 +88,20 @@ class QuorumVolume:
         group_bytes: int | None = None,
         isolated: bool = False,
         retention: float = RETENTION,
+        secret: str | None = None,
+        listen: str = "127.0.0.1",
+        hosted: Hosted | None = None,
     ) -> None:
         self._binaries = binaries
         self._group_bytes = group_bytes
         self._account = account
         self._directory = directory
-        self._secret = secrets.token_urlsafe(24)
+        self._secret = secret or secrets.token_urlsafe(24)
+        self._listen = listen
         self._identifier = new_system_identifier()
-        self.nodes = Fleet(directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync)
+        self.nodes = Fleet(
+            directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync, hosted=hosted
+        )
         self.framing = PostgresFraming(0)
         self._current: Attachment | None = None
         self._retired: list[Attachment] = []
@@ -147,7 +157,7 @@ class QuorumVolume:
         self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
         self._begin(Opened(1, charter, tuple(states)))
         self._endpoint = WalEndpoint(self._log)
-        self._port = await self._endpoint.listen_tcp(self.login())
+        self._port = await self._endpoint.listen_tcp(self.login(), self._listen, private_network=True)
         return self.base
 
     def login(self) -> Login:
@@ -182,7 +192,7 @@ class QuorumVolume:
     def conninfo(self, reader: str, port: int | None = None) -> str:
         """How `reader` follows the log; `port`: of another endpoint than that of the present branch."""
         return (
-            f"host=127.0.0.1 port={port or self._port} user={REPLICATION_USER} password={self._secret} "
+            f"host={self._listen} port={port or self._port} user={REPLICATION_USER} password={self._secret} "
             f"application_name={reader} sslmode=disable gssencmode=disable"
         )
 
@@ -255,7 +265,7 @@ class QuorumVolume:
             EngineError: it is not this volume's writer, cannot be reached, or the write quorum is not there.
         """
         current, source = self._opened()
-        address = WriterAddress(writer.socket_directory / f".s.PGSQL.{writer.port}", writer.superuser)
+        address = WriterAddress(writer.address, writer.superuser, writer.password)
         try:
             await current.attach(address)
         except (StorageError, WireError) as error:

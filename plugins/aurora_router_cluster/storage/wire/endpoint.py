@@ -52,19 +52,22 @@ class WalEndpoint(Hub):
         self._feedback = NO_FEEDBACK
         self._unsubscribe: Callable[[], None] | None = source.subscribe(self.wake)
 
-    async def listen_tcp(self, login: Login, host: str = "127.0.0.1", port: int = 0) -> int:
+    async def listen_tcp(
+        self, login: Login, host: str = "127.0.0.1", port: int = 0, *, private_network: bool = False
+    ) -> int:
         """Listen on a loopback address and return the port.
 
         Args:
             login: who may connect; there is no TCP without authentication.
             host: an address of 127.0.0.0/8 or ::1.
             port: 0 picks a free one.
+            private_network: allow any address: who reads along there is the caller's affair.
 
         Raises:
-            ValueError: `host` is not a loopback address.
+            ValueError: `host` is not a loopback address, and that was not allowed.
             OSError: the address is in use.
         """
-        if not ipaddress.ip_address(host).is_loopback:
+        if not private_network and not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"the log endpoint listens on loopback only, {host} is not; use an address of 127.0.0.0/8")
         server = await asyncio.get_running_loop().create_server(lambda: WalSender(self, login), host, port)
         self._add(server)
