@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.engine import State
     from aurora_router_cluster.instance import Instance
-    from aurora_router_cluster.volume import EngineAddress
+    from aurora_router_cluster.volume import EngineAddress, RecoveryPoint
 
 
 class AnyEngine(Protocol):
@@ -100,6 +100,10 @@ class AnyEngine(Protocol):
 
     def reload(self) -> None:
         """Make the server read its configuration again."""
+        ...
+
+    def leave_out(self, point: RecoveryPoint) -> None:
+        """Make a standby that is promoted at `point` leave timelines out."""
         ...
 
     async def promote(self, timeout: float = 30.0) -> None:

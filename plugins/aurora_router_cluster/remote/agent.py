@@ -21,6 +21,7 @@ from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.remote import archive, process
 from aurora_router_cluster.remote.rpc import RpcServer, serving
 from aurora_router_cluster.usage import ProcessorMeter
+from aurora_router_cluster.volume import RecoveryPoint
 
 if TYPE_CHECKING:
     import argparse
@@ -98,6 +99,7 @@ class Agent:
             "erase": lambda _facts, _: self.engine.erase(),
             "remove": lambda _facts, _: self._remove(),
             "start": lambda _facts, _: self.engine.start(),
+            "leave_out": lambda facts, _: self.engine.leave_out(RecoveryPoint(**facts["point"])),
             "reload": lambda _facts, _: self.engine.reload(),
             "kill": lambda _facts, _: self.engine.kill(),
             "freeze": lambda _facts, _: self.engine.freeze(),

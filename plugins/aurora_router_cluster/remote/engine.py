@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurora_router_cluster.remote.archive import Packer
+    from aurora_router_cluster.volume import RecoveryPoint
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,10 @@ class RemoteEngine:
     def reload(self) -> None:
         """Make the server read its configuration again."""
         self._post("reload")
+
+    def leave_out(self, point: RecoveryPoint) -> None:
+        """Make a standby that is promoted at `point` leave timelines out."""
+        self._post("leave_out", point=asdict(point))
 
     async def promote(self, timeout: float = 30.0) -> None:
         """Turn a standby into a writer."""
