@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.ports import NodeHandle
 
 UPKEEP_SECONDS = 0.05
+UPKEEP_SHARE = 0.05
+"""Of the time, at most, is spent on looking: with tens of thousands of protection groups one look takes a while."""
 
 
 class Driver:
@@ -182,8 +184,10 @@ class Driver:
     async def _look_after(self) -> None:
         """Heal members that are behind and did not move since the last look."""
         last: dict[int, list[tuple[int, int]]] = {}
+        time, cost = asyncio.get_running_loop().time, 0.0
         while not self._fenced:
-            await asyncio.sleep(UPKEEP_SECONDS)
+            await asyncio.sleep(max(UPKEEP_SECONDS, cost / UPKEEP_SHARE))
+            began = time()
             if self._proposed is not self.charter and not self._amending.locked():
                 await self._propose_again()
             for member in self.charter.membership.members:
@@ -192,6 +196,7 @@ class Driver:
                 if missing and missing == last.get(member):
                     self._heal(member)
                 last[member] = missing
+            cost = time() - began
 
     def _heal(self, node: int) -> None:
         running = self._healing.get(node)

@@ -11,33 +11,66 @@ class Deadlock(Exception):
     """Nothing is scheduled any more, and the schedule has not ended."""
 
 
+class Call:
+    """A callback that is due; asyncio's own handles copy a context for each, which costs more than the call."""
+
+    __slots__ = ("args", "callback")
+
+    def __init__(self, callback: Any, args: Any) -> None:
+        self.callback: Any = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Runs callbacks in the order of their virtual times; waiting moves the clock."""
+    """Runs callbacks in the order of their virtual times, then of their making; waiting moves the clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.errors: list[str] = []
         self.set_exception_handler(self._remember)
+        self._timers: list[tuple[float, int, Call]] = []
+        self._made = 0
 
     def time(self) -> float:
         return self.now
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        call = Call(callback, args)
+        self._ready.append(call)
+        return call
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        call = Call(callback, args)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, call))
+        return call
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args)
+
     def _run_once(self) -> None:
-        """One round: what is ready, or else whatever is due next."""
-        scheduled, ready = self._scheduled, self._ready
-        while not ready:
-            if not scheduled:
+        """What is ready, and then whatever is due next, until somebody stops the loop."""
+        timers, ready = self._timers, self._ready
+        while not self._stopping:
+            if ready:
+                call = ready.popleft()
+            elif timers:
+                when, _, call = heapq.heappop(timers)
+                if call.callback is not None and when > self.now:
+                    self.now = when
+            else:
                 raise Deadlock("every task waits for something that nobody will do")
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
-            if not timer._cancelled:
-                self.now = max(self.now, timer._when)
-                ready.append(timer)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if call.callback is not None:
+                try:
+                    call.callback(*call.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as asyncio's own handles do
+                    self.call_exception_handler({"message": f"{call.callback} failed", "exception": error})
 
     def _write_to_self(self) -> None:
         """Nobody else could be woken."""

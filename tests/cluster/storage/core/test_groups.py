@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import random
-import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router_cluster.storage.core.groups import GROUP_BYTES, RANGE_BLOCKS, GroupCutter, GroupMap
+from aurora_router_cluster.storage.core.groups import GroupCutter, GroupMap
 from aurora_router_cluster.storage.core.lsn import PAGE
 from tests.simulation.storage.framing import TinyScanner, references
 
@@ -57,24 +55,3 @@ def test_extents_laid_end_to_end_are_the_log_however_it_arrives(seed, sizes):
         assert extent.prev == tails.get(extent.group, 100)
         tails[extent.group] = extent.end
         assert all(groups[position] == extent.group for position in range(extent.start, extent.end))
-
-
-@pytest.mark.slow
-def test_the_map_holds_the_largest_volume():
-    """256 TiB: 26,215 groups of 10 GB, filled by eight relations that grow side by side, a GiB at a time."""
-    places = GroupMap()
-    blocks = (256 << 40) // PAGE
-    began = time.process_time()
-    step = (1 << 30) // PAGE
-    placed = 0
-    block = 0
-    while placed < blocks:
-        for relation in range(8):
-            for first in range(block, block + step, RANGE_BLOCKS):
-                places.group_of((1663, 5, relation, 0), first)
-            placed += step
-        block += step
-    cost = (time.process_time() - began) / (placed / RANGE_BLOCKS)
-    print(f"{places.newest + 1} groups, {places.runs} runs, {cost * 1e6:.2f} us per range")
-    assert places.newest + 1 == -(-blocks // (GROUP_BYTES // PAGE))
-    assert places.runs < 10 * places.newest
