@@ -187,9 +187,9 @@ class Driver:
         time, cost = asyncio.get_running_loop().time, 0.0
         while not self._fenced:
             await asyncio.sleep(max(UPKEEP_SECONDS, cost / UPKEEP_SHARE))
-            began = time()
             if self._proposed is not self.charter and not self._amending.locked():
                 await self._propose_again()
+            began = time()
             for member in self.charter.membership.members:
                 tracker = self.tracker
                 missing = [(group, tracker.scl(member, group)) for group in tracker.behind(member)]
