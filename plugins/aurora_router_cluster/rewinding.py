@@ -102,7 +102,7 @@ class Rewinding:
                 await self.volume.past.check_quorum()
                 left = self.volume.past.present()
                 writer = await self._switch(course, built, phases)
-                await self._build_readers(writer)
+                await self._build_readers(writer, built.lsn)
                 phases.end("readers")
         ended = self.volume.past.course(left.number)
         parted = ended.history.divergence(self.volume.charter.history)
@@ -152,9 +152,14 @@ class Rewinding:
         instance.state = "stopped" if instance.held else "restarting"
         (instance.engine.data / "standby.signal").unlink(missing_ok=True)  # so it is known to need seeding
 
-    async def _build_readers(self, writer: Instance) -> None:
+    async def _build_reader(self, reader: Instance, lsn: int) -> None:
+        """Build a reader anew; returns when it shows what was at `lsn` (bytes)."""
+        await self._succession.come_back(reader)
+        await self._succession.replayed(reader, lsn)
+
+    async def _build_readers(self, writer: Instance, lsn: int) -> None:
         readers = [one for one in self._roster.instances.values() if one is not writer and not one.held]
-        results = await asyncio.gather(*map(self._succession.come_back, readers), return_exceptions=True)
+        results = await asyncio.gather(*(self._build_reader(reader, lsn) for reader in readers), return_exceptions=True)
         for reader, result in zip(readers, results, strict=True):
             if isinstance(result, ClusterError):
                 log.warning("%s did not come back: %s", reader.name, result)  # the heartbeat tries again

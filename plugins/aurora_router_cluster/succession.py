@@ -115,7 +115,7 @@ class Succession:
         roster = self._roster
         if point is not None:
             phases.end("fence")
-            await self._replayed(candidate, point.lsn)
+            await self.replayed(candidate, point.lsn)
             phases.end("replay")
         extra = roster.volume.writer_settings()
         if extra:
@@ -136,7 +136,13 @@ class Succession:
                 self._follow(reader)
         phases.end("attach")
 
-    async def _replayed(self, candidate: Instance, lsn: int, timeout: float = 30.0) -> None:
+    async def replayed(self, candidate: Instance, lsn: int, timeout: float = 30.0) -> None:
+        """Return when a standby has replayed the log up to `lsn` (bytes).
+
+        Raises:
+            FailoverImpossibleError: it has not within `timeout` seconds.
+            EngineError: it does not answer.
+        """
         deadline = time.monotonic() + timeout
         query = "SELECT pg_last_wal_replay_lsn() - '0/0'"
         while int((await candidate.session.query(query))[0][0] or 0) < lsn:

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster.client import LocalCluster
+from aurora_router_cluster.errors import ClusterError
 
 
 class Told:
@@ -20,6 +21,13 @@ class Told:
 
     def rows(self, target: str = "writer") -> list[int]:
         return [row[0] for row in self.run("select i from t order by i", target=target)]
+
+    def reads(self, target: str) -> list[int] | None:
+        """`rows` of a reader, None while it does not answer, or has not replayed that there is such a table."""
+        try:
+            return self.rows(target)
+        except (psycopg.Error, ClusterError):
+            return None
 
     def write(self, *numbers: int) -> str:
         """Commit a row each; returns the position behind."""

@@ -19,13 +19,13 @@ def test_back_to_a_position_and_forth_again(told, eventually):
     before = {one.name: (one.endpoint, one.host, one.port) for one in told.cluster.instances}
     back = told.history.backtrack(first)
     assert told.rows() == [1, 2]
-    eventually(lambda: told.rows("reader") == [1, 2])
+    eventually(lambda: told.reads("reader") == [1, 2])
     assert {one.name: (one.endpoint, one.host, one.port) for one in told.cluster.instances} == before
     assert back.set_aside > 0
     told.write(30)
     forth = told.history.forward(last)
     assert told.rows() == [1, 2, 3]
-    eventually(lambda: told.rows("reader") == [1, 2, 3])
+    eventually(lambda: told.reads("reader") == [1, 2, 3])
     assert (forth.left, forth.branch) == (back.branch, back.branch + 1)
     again = told.history.forward(branch=back.branch)  # what was written meanwhile is on its own branch
     assert told.rows() == [1, 2, 30]
@@ -46,7 +46,7 @@ def test_everything_goes_on_after_a_backtrack(told, eventually):
     told.history.backtrack(point)
     told.write(10)
     added = told.cluster.add_reader()
-    eventually(lambda: told.rows(f"instance:{added.name}") == [1, 10])
+    eventually(lambda: told.reads(f"instance:{added.name}") == [1, 10])
     done = told.cluster.failover()
     told.write(11)
     assert told.rows() == [1, 10, 11]
@@ -54,7 +54,7 @@ def test_everything_goes_on_after_a_backtrack(told, eventually):
     told.cluster.kill(done.writer)
     eventually(lambda: told.cluster.status().writer not in {None, done.writer})
     eventually(lambda: _writes(told, 12))
-    eventually(lambda: told.rows(f"instance:{added.name}") == [1, 10, 11, 12])
+    eventually(lambda: told.reads(f"instance:{added.name}") == [1, 10, 11, 12])
     told.history.forward()
     assert told.rows() == [1, 2]
     told.cluster.remove(added.name) if told.cluster.status().writer != added.name else None
@@ -167,3 +167,24 @@ def test_bad_branches_are_refused(told):
     present = told.history.branches()[-1].number
     with pytest.raises(errors.TargetError, match="use backtrack"):
         told.history.forward(branch=present)
+
+
+def test_a_client_finds_a_former_writer_on_a_log_that_went_back(told, eventually):
+    """The client knows a higher position of the other's, and looks again only when both have changed."""
+    point = told.write(1)
+    names = [one.name for one in told.cluster.instances]
+    former = told.cluster.status().writer
+    conninfo = told.cluster.conninfo(aurora_failover_timeout=60)
+    with aurora_router.connect(conninfo) as connection:
+        assert connection.placement.instance == former
+    other = told.cluster.failover().writer
+    eventually(lambda: all(one.state == "available" for one in told.cluster.instances))
+    told.run("create table filler as select generate_series(1, 50000) i")
+    with aurora_router.connect(conninfo) as connection:
+        assert connection.placement.instance == other
+    told.history.backtrack(point)
+    eventually(lambda: {one.name for one in told.cluster.instances if one.state == "available"} == set(names))
+    told.cluster.failover(former)
+    with aurora_router.connect(conninfo) as connection:
+        assert connection.placement.instance == former
+        assert connection.execute("select i from t").fetchall() == [(1,)]

@@ -37,7 +37,7 @@ def test_nodes_that_were_away_are_filled_on_the_branch_that_is_taken_up(striped,
         nodes.down(node)
     striped.history.forward(branch=done.left)
     assert striped.rows() == [1, 2, 3, *range(100, 901)]
-    eventually(lambda: striped.rows("reader") == striped.rows())
+    eventually(lambda: striped.reads("reader") == striped.rows())
     for node in (2, 3):
         nodes.up(node)
     striped.history.forward(branch=done.branch)

@@ -34,10 +34,10 @@ def test_a_clone_is_a_cluster_of_its_own(told, eventually):
         clone.write(3)
         told.write(4)
         assert (clone.rows(), told.rows()) == ([1, 2, 3], [1, 2, 4])
-        eventually(lambda: clone.rows("reader") == [1, 2, 3])
+        eventually(lambda: clone.reads("reader") == [1, 2, 3])
         clone.cluster.failover()
         clone.write(5)
-        eventually(lambda: clone.rows("reader") == [1, 2, 3, 5])
+        eventually(lambda: clone.reads("reader") == [1, 2, 3, 5])
         point = clone.write(6)
         clone.write(7)
         clone.history.backtrack(point)  # a clone has a past of its own

@@ -43,7 +43,10 @@ async def run(plane, sql):
 
 async def until_whole(plane):
     deadline = asyncio.get_running_loop().time() + 60
-    while plane.roster.writer is None or not all(one.available for one in plane.roster.instances.values()):
+    while True:
+        async with plane.roster.lock:  # no change is half done
+            if plane.roster.writer is not None and all(one.available for one in plane.roster.instances.values()):
+                return
         assert asyncio.get_running_loop().time() < deadline, "the cluster does not come back"
         await asyncio.sleep(0.02)
 
