@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from unittest.mock import patch
 
 import pytest
 
+from aurora_router_cluster.storage import reforming
+from aurora_router_cluster.storage.core import quorum
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
-from aurora_router_cluster.storage.core.recovery import newest_charter
+from aurora_router_cluster.storage.core.recovery import newest_charter, survey
 from aurora_router_cluster.storage.reforming import assess, reform
 from tests.simulation.storage.loop import run
 from tests.simulation.storage.network import Host, Link, Weather
@@ -99,9 +102,31 @@ class Disaster(Schedule):
         self.counts["repairs"] += 1
 
 
-@pytest.mark.parametrize("first", range(0, 120, 40))
-def test_nothing_durable_is_lost_with_three_nodes(first):
+def play_all(seeds: range) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for seed in range(first, first + 40):
+    for seed in seeds:
         counts += run(Disaster(seed).play())
-    assert counts["repairs"] > 20
+    return counts
+
+
+@pytest.mark.parametrize("first", [0, 20, pytest.param(40, marks=pytest.mark.slow)])
+def test_nothing_durable_is_lost_with_three_nodes(first):
+    seeds = range(first, first + 20) if first < 40 else range(40, 1000)
+    assert play_all(seeds)["repairs"] > len(seeds) // 2
+
+
+def survey_two(states):
+    with patch.object(quorum, "READ_QUORUM", 2):
+        return survey(states[:2])
+
+
+async def no_repair(handles, states, charter):
+    return list(states.values())
+
+
+@pytest.mark.parametrize(
+    ("part", "bug"), [("survey", survey_two), ("repair", no_repair)], ids=["surveys-two-of-three", "fills-nobody"]
+)
+def test_planted_bugs_are_found(part, bug):
+    with patch.object(reforming, part, bug), pytest.raises(AssertionError):
+        play_all(range(240))
