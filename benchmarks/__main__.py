@@ -19,7 +19,19 @@ from benchmarks.setting import Setting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-FAMILIES = ("startup", "connecting", "statements", "checkout", "footprint", "incumbent", "failover")
+FAMILIES = (
+    "startup",
+    "connecting",
+    "statements",
+    "checkout",
+    "footprint",
+    "incumbent",
+    "failover",
+    "cluster-failover",
+    "lag",
+    "healing",
+    "commit",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

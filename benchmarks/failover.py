@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster import LocalCluster
 from benchmarks import contenders, incumbent
 from benchmarks.contenders import INCUMBENT, LISTED, OURS, PRE_PING, Contender, Field, Process
 from benchmarks.figures import Figure
@@ -32,7 +33,6 @@ from benchmarks.figures import Figure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from aurora_router_cluster import LocalCluster
     from benchmarks.setting import Setting
 
 KILLS, HANGS, READERS, POOLS = 50, 10, 10, 5  # rounds
@@ -65,12 +65,13 @@ def measure(setting: Setting) -> Iterator[Figure]:
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as directory:
         field = _field(setting.cluster, Path(directory))
-        _make_ledger(setting.cluster)
+        make_ledger(setting.cluster)
         yield _a_dial(setting.cluster)
         yield from _told_kills(field, _kills(field, setting), cells)
         yield from _told_readers(field, setting.rounds(READERS))
-        freezes = _hangs(field, setting.rounds(HANGS), "freeze", setting.cluster.freeze, setting.cluster.thaw)
+        freezes = _hangs(field, setting.rounds(HANGS), setting.cluster.freeze, setting.cluster.thaw)
         yield from _told_hangs(field, "freeze", freezes, cells)
+        yield from _black_holes(setting, Path(directory), cells)
         yield from _told_pools(field, setting.rounds(POOLS), cells)
         if not setting.quick:
             yield from _told_patiently(field, cells)
@@ -91,7 +92,8 @@ def _empty(path: Path) -> Path:
     return path
 
 
-def _make_ledger(cluster: LocalCluster) -> None:
+def make_ledger(cluster: LocalCluster) -> None:
+    """Make the table that contenders and the probe write to."""
     import psycopg
 
     with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
@@ -143,7 +145,7 @@ def _kills(field: Field, setting: Setting) -> Rounds:
 
 
 def _fault(
-    field: Field, processes: dict[str, Process], fault: Callable[[str], None], patience: float
+    field: Field, processes: dict[str, Process], fault: Callable[[str], object], patience: float
 ) -> dict[str, Told | None]:
     """Let all processes connect, do it to the writer, and hear what they tell."""
     settled(field.cluster)
@@ -185,9 +187,9 @@ def _told_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) 
         if not there:
             continue
         late = sorted(each.late * 1e3 for each in there)
-        median, p99 = statistics.median(late), _p99(late)
-        cells[contender.name]["kill: ack after the earliest possible, median / p99"] = f"{median:.1f} / {p99:.1f} ms"
-        for what, value, bound in (("median", median, LATE_MEDIAN_MS), ("p99", p99, LATE_P99_MS)):
+        median, worst = statistics.median(late), p99(late)
+        cells[contender.name]["kill: ack after the earliest possible, median / p99"] = f"{median:.1f} / {worst:.1f} ms"
+        for what, value, bound in (("median", median, LATE_MEDIAN_MS), ("p99", worst, LATE_P99_MS)):
             text = f"{name}: ack after the probe's, {what}"
             if contender.bounded:
                 yield Figure.at_most(text, value, "ms", bound, f"of {len(late)}")
@@ -200,16 +202,25 @@ def _ended(name: str, rounds: list[Told | None]) -> Figure:
     return Figure.told(f"{name}: rounds that ended within {PATIENCE:g} s", ended, "", f"of {len(rounds)}")
 
 
-def _p99(ordered: list[float]) -> float:
+def p99(ordered: list[float]) -> float:
+    """Of values in order."""
     return ordered[round(0.99 * (len(ordered) - 1))]
 
 
 # ---------------------------------------------------------------- hangs
 
 
-def _hangs(field: Field, count: int, fault: str, begin: Callable[[str], None], heal: Callable[[str], None]) -> Rounds:
+def _black_holes(setting: Setting, directory: Path, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+    """On a cluster of its own: the relay through which packets get lost takes time as well."""
+    with LocalCluster.start(**{"readers": 2, **setting.options, "faults": True}) as cluster:
+        field = _field(cluster, directory)
+        make_ledger(cluster)
+        rounds = _hangs(field, setting.rounds(HANGS), cluster.faults.partition, lambda _: cluster.faults.heal())
+        yield from _told_hangs(field, "black hole", rounds, cells)
+
+
+def _hangs(field: Field, count: int, begin: Callable[[str], object], heal: Callable[[str], object]) -> Rounds:
     """A writer that says nothing any more, all contenders at once."""
-    del fault
     rounds: Rounds = defaultdict(list)
     for _ in range(count):
         for name, told in _hung(field, field.all, begin, heal, PATIENCE).items():
@@ -220,8 +231,8 @@ def _hangs(field: Field, count: int, fault: str, begin: Callable[[str], None], h
 def _hung(
     field: Field,
     who: list[Contender],
-    begin: Callable[[str], None],
-    heal: Callable[[str], None],
+    begin: Callable[[str], object],
+    heal: Callable[[str], object],
     patience: float,
 ) -> dict[str, Told | None]:
     processes = {contender.name: field.start(contender) for contender in who}

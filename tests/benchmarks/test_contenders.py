@@ -86,7 +86,7 @@ def test_the_table_has_a_line_for_each_and_a_column_for_each_figure():
 @pytest.mark.cluster
 def test_a_contender_tells_what_a_kill_was_to_it(aurora_cluster_factory):
     cluster = aurora_cluster_factory(readers=1)
-    failover._make_ledger(cluster)
+    failover.make_ledger(cluster)
     field = Field(cluster, None)
     process = field.start(OURS[0])
     try:
