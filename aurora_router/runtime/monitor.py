@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 EXIT_SECONDS = 0.05
 """How long the exit waits for the thread, which then is left to end with the process."""
 
+SETTLED_SECONDS = 1.0
+"""When a watch has gone on for so long, it is worth having ready what a failover needs."""
+
 _ACTIVITY = {
     pq.TransactionStatus.IDLE: Activity.IDLE,
     pq.TransactionStatus.ACTIVE: Activity.WAITING,
@@ -189,12 +192,14 @@ class Monitor:
 
     async def _look_after(self, watch: Watch[Any]) -> None:
         world = cast("MonitorWorld", watch.world)
+        preparing = asyncio.get_running_loop().call_later(SETTLED_SECONDS, _prepare)
         try:
             while not self._leave(watch):
                 await watch.run()
         except Exception:  # noqa: BLE001 - a bug here must not end the watch over the other clusters
             observe.logger.exception("cluster %s: the background watch ended", watch.cluster.name)
         finally:
+            preparing.cancel()
             watch.cluster.watcher = None
             watch.cluster.unattended()
             await world.end()
@@ -216,6 +221,11 @@ class Monitor:
             if not self._watches and self._loop is not None:
                 loop, self._loop, self._thread = self._loop, None, None
                 loop.call_soon(loop.stop)
+
+
+def _prepare() -> None:
+    """Import now what the first failover needs: then it would take longer than the dial that it is for."""
+    import aurora_router.retry  # noqa: F401, PLC0415 - see above; whoever connects once and leaves does without
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -79,6 +79,9 @@ class DirectVolume:
     async def _run(self, command: list[str]) -> tuple[int, str]:
         return await programs.finish(self._account.command(command), self._account.environment())
 
+    def approach(self, candidate: EngineAddress) -> None:
+        """Nothing to begin with."""
+
     async def attach(self, writer: EngineAddress) -> None:
         """Nothing to attach."""
 

@@ -115,20 +115,27 @@ class Succession:
         roster = self._roster
         if point is not None:
             phases.end("fence")
+            roster.volume.approach(candidate.where)
             await self.replayed(candidate, point.lsn)
             phases.end("replay")
         extra = roster.volume.writer_settings()
         if extra:
-            candidate.engine.configure({**roster.settings(candidate), **extra, **roster.overrides}, standby=True)
-            candidate.engine.reload()
+            candidate.engine.follow({**roster.settings(candidate), **extra, **roster.overrides})
         if point is not None:
             candidate.engine.leave_out(point)
         await candidate.engine.promote()
         phases.end("promote")
         roster.writer = candidate
         roster.epoch += 1
-        roster.publish()
-        await together([roster.volume.attach(candidate.where), candidate.sample(timeout=1.0)])
+        attaching = asyncio.ensure_future(
+            together([roster.volume.attach(candidate.where), candidate.sample(timeout=1.0)])
+        )
+        try:
+            await asyncio.sleep(0)  # it asks its first question before files are written
+            roster.publish()
+            await attaching
+        finally:
+            attaching.cancel()
         roster.write_status()  # at once: by its durable position clients tell it from the writer that it once was
         candidate.engine.configure(roster.settings(candidate), standby=False)
         for reader in roster.readers:

@@ -113,6 +113,10 @@ class Volume(Protocol):
         """
         ...
 
+    def approach(self, candidate: EngineAddress) -> None:
+        """`candidate` is about to be promoted: begin with what of `attach` can be done before; returns at once."""
+        ...
+
     async def attach(self, writer: EngineAddress) -> None:
         """Take the log of a writer that has just become ready; returns once its commits can be acknowledged."""
         ...

@@ -42,6 +42,20 @@ def until(condition, what: str) -> None:
         time.sleep(0.02)
 
 
+def test_a_lasting_process_has_what_a_failover_needs_before_it_comes(still):
+    code = """
+        import sys, time, aurora_router
+        with aurora_router.connect(sys.argv[1]):
+            assert "tenacity" not in sys.modules
+            deadline = time.monotonic() + 30
+            while "tenacity.wait" not in sys.modules:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    """
+    done = run(code, still.conninfo())
+    assert done.returncode == 0, done.stderr
+
+
 def monitors() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == NAME]
 

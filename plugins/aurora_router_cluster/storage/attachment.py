@@ -10,12 +10,14 @@ number, and the next candidate may use the same number with another history.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.history import Timeline
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
+from aurora_router_cluster.storage.wire.errors import WireError
 from aurora_router_cluster.storage.wire.walreceiver import EndReason, WalReceiver
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Attachment:
         self.driver = driver
         self._identifier = system_identifier
         self._receiver: WalReceiver | None = None
+        self._approach: tuple[WriterAddress, asyncio.Task[WalReceiver]] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._retired = False
         driver.on_durable.append(self._report)
@@ -51,6 +54,33 @@ class Attachment:
         """Whether a writer streams."""
         return self._receiver is not None and not self._receiver.ended.done()
 
+    def approach(self, writer: WriterAddress) -> None:
+        """Begin to connect to who is being promoted: a connection takes about as long as all the rest of `attach`."""
+        if self._approach is None:
+            connecting = WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+            task = asyncio.get_running_loop().create_task(connecting)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # `attach` tries again, and tells
+            self._approach = (writer, task)
+
+    async def _reached(self, writer: WriterAddress) -> WalReceiver:
+        """A connection to `writer`: the one that `approach` began, if it is any good."""
+        if self._approach is not None and self._approach[0] == writer:
+            with contextlib.suppress(WireError):
+                await asyncio.shield(self._approach[1])
+            receiver = await self._left()
+            if receiver is not None and not receiver.ended.done():
+                return receiver
+        return await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+
+    async def _left(self) -> WalReceiver | None:
+        """Whom `approach` has reached, if anybody; it is the caller's then."""
+        if self._approach is None:
+            return None
+        (_, task), self._approach = self._approach, None
+        task.cancel()
+        await asyncio.wait({task})
+        return None if task.cancelled() or task.exception() is not None else task.result()
+
     async def attach(self, writer: WriterAddress) -> None:
         """Take the log of `writer`; returns once its commits can be acknowledged.
 
@@ -60,7 +90,7 @@ class Attachment:
             QuorumUnavailable: its timeline could not be registered.
             WireError: it could not be reached, or refused.
         """
-        receiver = await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+        receiver = await self._reached(writer)
         try:
             had = await self._begin(receiver)
         except BaseException:
@@ -155,6 +185,9 @@ class Attachment:
 
     async def close(self) -> None:
         """Leave the writer and the nodes; the writer's commits wait from now on."""
+        approached = await self._left()
+        if approached is not None:
+            await approached.close()
         if self._receiver is not None:
             await self._receiver.close()
         await self.driver.close()

@@ -258,6 +258,10 @@ class QuorumVolume:
         async with self._base_lock:
             await asyncio.to_thread(copy_base, self._account, base, data)
 
+    def approach(self, candidate: EngineAddress) -> None:
+        """Connect to who is being promoted, for `attach`."""
+        self._opened()[0].approach(_address_of(candidate))
+
     async def attach(self, writer: EngineAddress) -> None:
         """See `Volume.attach`.
 
@@ -265,9 +269,8 @@ class QuorumVolume:
             EngineError: it is not this volume's writer, cannot be reached, or the write quorum is not there.
         """
         current, source = self._opened()
-        address = WriterAddress(writer.address, writer.superuser, writer.password)
         try:
-            await current.attach(address)
+            await current.attach(_address_of(writer))
         except (StorageError, WireError) as error:
             raise EngineError(f"{writer.name} cannot be attached to the volume: {error}") from error
         source.attached()
@@ -380,3 +383,7 @@ class QuorumVolume:
             await attachment.close()
         self._retired, self._current = [], None
         await self.nodes.close()
+
+
+def _address_of(engine: EngineAddress) -> WriterAddress:
+    return WriterAddress(engine.address, engine.superuser, engine.password)
