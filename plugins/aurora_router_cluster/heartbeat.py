@@ -117,6 +117,7 @@ class Heartbeat:
         if instance.state not in JUDGED:
             return
         hung = instance.missed >= (1 if instance.state == "unreachable" else HUNG_AFTER)  # an answer ends it
+        hung = hung or (instance.state == "unreachable" and self._is_zombie(instance))
         state = "stopped" if not instance.engine.alive else "unreachable" if hung else "available"
         if state != instance.state:
             log.info("%s is %s", instance.name, state)
@@ -150,7 +151,15 @@ class Heartbeat:
             return None if self._roster.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.held:
             return self._bring_back(instance)
-        return self._rebuild(instance) if instance.available and self._astray(instance) else None
+        astray = self._is_zombie(instance) or (instance.available and self._astray(instance))
+        return self._rebuild(instance) if astray else None
+
+    def _is_zombie(self, instance: Instance) -> bool:
+        """Whether a former writer that hung answers again, and still takes itself for the writer."""
+        newest, writer = instance.newest, self._roster.writer
+        claims = newest is not None and not newest.recovering
+        another = writer is not None and writer is not instance
+        return claims and another and instance.missed == 0 and instance.engine.alive
 
     def _astray(self, instance: Instance) -> bool:
         """Whether a running instance lives in another world: a former writer, or a reader that gets no log.

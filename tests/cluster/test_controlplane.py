@@ -65,6 +65,19 @@ async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed,
     assert reader.state == after
 
 
+async def test_a_zombie_is_never_shown_as_available(plane):
+    """It answers again and takes itself for the writer; it is one of the readers only when it was built anew."""
+    former = plane.roster.writer
+    plane.freeze(former.name)
+    await wait_for(lambda: plane.roster.writer is not former and former.state == "unreachable")
+    seen = []
+    plane.roster.changed = lambda: seen.append((former.state, former.newest is None or former.newest.recovering))
+    plane.thaw(former.name)
+    await wait_for(lambda: former.available)
+    assert all(recovering for state, recovering in seen if state == "available")
+    assert former.newest.recovering
+
+
 async def test_requests_at_once_are_done_one_after_the_other(plane):
     done = await asyncio.gather(
         plane.add_reader(), plane.failover("demo-2"), plane.add_reader("extra"), plane.remove("demo-3"),
