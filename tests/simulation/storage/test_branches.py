@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from aurora_router_cluster.storage import branching
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
-from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.core.replica import Charter, Replica
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.opening import Opened, recover
 
@@ -208,3 +209,37 @@ def test_a_volume_goes_back_and_forth(seed):
 def test_many_volumes_go_back_and_forth():
     for seed in range(1000, 1400):
         run(Play(seed).play(40))
+
+
+def resume_too_far(self, charter):
+    """Takes up the kept branch to where the newest epoch begins, not to where the branch did."""
+    line = charter.line._replace(start=charter.history.start)
+    RESUME(self, replace(charter, line=line))
+
+
+def keep_nothing(self, old, charter):
+    """Forgets the branch that is left."""
+
+
+async def first_group_alone(handles, _groups, floor, point, branch):
+    """Closes the chain of one group only."""
+    return await TAILS(handles, [0], floor, point, branch)
+
+
+RESUME, TAILS = Replica._resume, branching._tails
+PLANTED = [
+    (Replica, "_resume", resume_too_far),
+    (Replica, "_keep", keep_nothing),
+    (branching, "_tails", first_group_alone),
+]
+
+
+@pytest.mark.parametrize(("where", "name", "bug"), PLANTED, ids=[bug.__name__ for _, _, bug in PLANTED])
+def test_every_planted_bug_is_found(monkeypatch, where, name, bug):
+    monkeypatch.setattr(where, name, bug)
+    for seed in [1135, *range(60)]:
+        try:
+            run(Play(seed).play(40))
+        except Exception:  # noqa: BLE001  # a bug may show in any way
+            return
+    pytest.fail("it was never found")
