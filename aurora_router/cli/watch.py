@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import queue
 import sys
 import time
@@ -53,6 +54,7 @@ class Watch:
         """Watch until the time is over, or Ctrl-C."""
         told: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
         end = observe.subscribe(lambda _, event: told.put((time.time(), event)))
+        observe.logger.addHandler(logging.NullHandler())  # events are shown here; warnings would spoil the screen
         try:
             with _Line(read_target(args.target), args.refresh) as line, _screen(as_json=args.json) as screen:
                 until = time.monotonic() + args.seconds
