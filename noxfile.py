@@ -48,8 +48,14 @@ _offer_pyenv()
 
 
 OURS = {"--require-all", "--whole"}
-OWN_PYTHON_ONLY = ["tests/cluster", "tests/commits", "tests/simulation", "tests/conformance/test_compliance.py"]
-"""The reference cluster and SQLAlchemy's suite are programs of their own: tested on one Python, unless `--whole`."""
+OWN_PYTHON_ONLY = [
+    "tests/cluster",
+    "tests/commits",
+    "tests/simulation",
+    "tests/conformance/test_compliance.py",
+    "tests/docs",
+]
+"""The reference cluster, SQLAlchemy's suite and the docs are things of their own: one Python, unless `--whole`."""
 
 
 def _tool_arguments(session: nox.Session) -> list[str]:
@@ -118,6 +124,14 @@ def slow(session: nox.Session) -> None:
     """The tests that are long or heavy."""
     session.install(".[test]")
     session.run("pytest", "-m", "slow", "--timeout=1800", *_tool_arguments(session))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a warning is an error. Its examples are run by tests/docs."""
+    session.install(".[demo,docs,pool]")
+    session.run("python", "docs/render.py")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "site", *_tool_arguments(session))
 
 
 @nox.session

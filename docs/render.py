@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import aurora_router.errors as errors_module
+import aurora_router.model.event as event_module
 from aurora_router.policy.options import describe
 from aurora_router.policy.verdict import BY_KIND, BY_SQLSTATE, Verdict
 
@@ -97,6 +101,47 @@ def conformance() -> str:
     ]) + "\n"  # fmt: skip
 
 
+def errors() -> str:
+    """The errors of our own, from their classes."""
+    tree = inspect.getdoc(errors_module) or ""
+    classes = [each for each in vars(errors_module).values() if isinstance(each, type) and issubclass(each, Exception)]
+    rows = [
+        (
+            f"`{each.__name__}`",
+            f"`{getattr(each, 'sqlstate', None)}`" if getattr(each, "sqlstate", None) else "",
+            _said(each),
+        )
+        for each in classes
+        if each.__module__ == errors_module.__name__ and issubclass(each, errors_module.AuroraRouterError)
+    ]
+    return "\n\n".join([
+        "# Errors",
+        NOTE,
+        "```text\n" + inspect.cleandoc(tree.partition("::\n")[2].partition("\n\nThe five")[0]) + "\n```",
+        _table(("error", "SQLSTATE", "meaning"), rows),
+    ]) + "\n"  # fmt: skip
+
+
+def events() -> str:
+    """The events, from their classes."""
+    rows = [
+        (f"`{each.__name__}`", ", ".join(f"`{field.name}`" for field in fields(each)), _said(each))
+        for each in vars(event_module).values()
+        if is_dataclass(each) and isinstance(each, type)
+    ]
+    return "\n\n".join([
+        "# Events",
+        NOTE,
+        "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each; errors have the last ones as `trail`.",
+        _table(("event", "fields", "meaning"), rows),
+    ]) + "\n"  # fmt: skip
+
+
+def _said(of: type) -> str:
+    """A docstring's first paragraph, in one line."""
+    return " ".join((inspect.getdoc(of) or "").partition("\n\n")[0].split())
+
+
 def matrix() -> str:
     """Which combinations of versions were tested, and how that ended; from what `nox -s matrix` has kept."""
     kept = json.loads((HERE / "matrix.json").read_text(encoding="utf-8"))
@@ -133,6 +178,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "verdicts.md": verdicts,
     "bad-input.md": bad_input,
     "conformance.md": conformance,
+    "errors.md": errors,
+    "events.md": events,
     "matrix.md": matrix,
 }
 
