@@ -128,10 +128,11 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into site/; a warning is an error. Its examples are run by tests/docs."""
-    session.install(".[demo,docs,pool]")
+    """Build the documentation into site/, a warning is an error; and run all of its examples."""
+    session.install(".[docs,test]")
     session.run("python", "docs/render.py")
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "site", *_tool_arguments(session))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "site")
+    session.run("pytest", "-q", "tests/docs", *_tool_arguments(session))
 
 
 @nox.session

@@ -28,6 +28,9 @@ EXAMPLE = re.compile(r"^```python\n(.*?)^```$|^<!-- python\n(.*?)^-->$", re.MULT
 COMMAND = re.compile(r"aurora-router ((?:[a-z]+(?:-[a-z]+)* ?)+)")
 HOST = r"mydb\.cluster-(ro-)?c9akciq32\.eu-west-1\.rds\.amazonaws\.com"
 
+LONG = {"cluster-history.md", "howto-pytest.md"}
+"""They start clusters of their own; `nox -s docs` runs their examples, too."""
+
 
 def examples(page):
     """The examples of a page, each with the number of its line."""
@@ -57,8 +60,12 @@ def cluster(running):
     return running
 
 
+def parameter(page):
+    return pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else [])
+
+
 @pytest.mark.cluster
-@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", map(parameter, WITH_EXAMPLES))
 def test_examples(page, cluster, tmp_path):
     namespace = {"__name__": "example"}
     loop = asyncio.new_event_loop()

@@ -59,8 +59,9 @@ assert [each.name for each in fields(Cell)] == list(AXES)
 
 
 def everything() -> list[Cell]:
-    """All cells."""
-    return [Cell(*values) for values in product(*AXES.values())]
+    """All cells that can be: SQLAlchemy 2.1 needs Python 3.11."""
+    cells = [Cell(*values) for values in product(*AXES.values())]
+    return [each for each in cells if (each.python, each.sqlalchemy) != ("3.10", "2.1")]
 
 
 def covering() -> list[Cell]:
