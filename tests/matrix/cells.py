@@ -7,7 +7,7 @@ the next cell is the first of those that bring the most pairs that are not cover
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import combinations, product
 
 AXES = {
@@ -59,21 +59,32 @@ assert [each.name for each in fields(Cell)] == list(AXES)
 
 
 def everything() -> list[Cell]:
-    """All cells that can be: SQLAlchemy 2.1 needs Python 3.11."""
-    cells = [Cell(*values) for values in product(*AXES.values())]
-    return [each for each in cells if (each.python, each.sqlalchemy) != ("3.10", "2.1")]
+    """All cells that can be."""
+    return [cell for cell in map(_cell, product(*AXES.values())) if cell == possible(cell)]
+
+
+def possible(cell: Cell) -> Cell:
+    """The cell, or what comes next to it: SQLAlchemy 2.1 needs Python 3.11."""
+    return replace(cell, sqlalchemy="2.0") if cell.python == "3.10" else cell
 
 
 def covering() -> list[Cell]:
-    """A selection in which every pair of values of two axes occurs."""
-    candidates = everything()
-    missing = set().union(*map(pairs, candidates))
-    chosen = []
+    """A selection in which every pair of values of two axes occurs that can."""
+    free = _greedy([], [_cell(values) for values in product(*AXES.values())])
+    return _greedy(list(dict.fromkeys(map(possible, free))), everything())  # fewer than by the possible ones alone
+
+
+def _greedy(chosen: list[Cell], candidates: list[Cell]) -> list[Cell]:
+    missing = set().union(*map(pairs, candidates)).difference(*map(pairs, chosen))
     while missing:
         best = max(candidates, key=lambda cell: len(pairs(cell) & missing))
         chosen.append(best)
         missing -= pairs(best)
     return chosen
+
+
+def _cell(values: tuple[str, ...]) -> Cell:
+    return Cell(*values)
 
 
 def pairs(cell: Cell) -> set[tuple[tuple[str, str], ...]]:
