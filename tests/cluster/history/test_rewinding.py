@@ -100,3 +100,37 @@ async def test_a_failure_after_the_branch_was_opened(plane, monkeypatch):
     await run(plane, "insert into t values (3)")
     await rewinding.forward(None, None)
     assert await run(plane, "select i from t order by i") == [1, 2]
+
+
+async def past(volume):
+    """Wait until what happened before this call is out of the window."""
+    now = volume.past.window[1]
+    while volume.past.window[0] <= now:  # noqa: ASYNC110 - a test may poll
+        await asyncio.sleep(0.02)
+
+
+async def test_the_window_and_what_a_snapshot_keeps(plane):
+    rewinding, volume = Rewinding(plane.roster, plane.succession), plane.roster.volume
+    volume.past.retention = 0.3
+    point = await written(plane)
+    await rewinding.snapshot("kept")
+    await run(plane, "insert into t values (3)")
+    await volume.take_base(plane.roster.writer.where)
+    await past(volume)
+    await volume.collect()
+    assert len(list(volume.past.shelf)) == 2
+    made = await rewinding.export(None, None, "kept")
+    await rewinding.discard(made["directory"])
+    with pytest.raises(errors.RequestError, match="not an export"):
+        await rewinding.discard(made["directory"])
+    await rewinding.delete_snapshot("kept")
+    assert len(list(volume.past.shelf)) == 1
+    with pytest.raises(errors.TargetError, match="outside of the window"):
+        await rewinding.backtrack(point)
+    (here,) = await run(plane, "select pg_current_wal_insert_lsn()::text")
+    await rewinding.backtrack(here)
+    assert len((await rewinding.branches())["branches"]) == 2
+    await past(volume)
+    await volume.collect()
+    assert [each["number"] for each in (await rewinding.branches())["branches"]] == [2]
+    assert await run(plane, "select i from t order by i") == [1, 2, 3]
