@@ -18,4 +18,5 @@ machine=$(uname -m)
   "$(echo "$context"/wheel/*.whl)[binary]" rich
 rm -rf "$context/wheel"
 cp docker/Dockerfile docker/entrypoint.sh "$context/"
+printf '#!/usr/bin/python3\nimport sys\nfrom aurora_router.cli.main import main\nsys.exit(main())\n' > "$context/aurora-router"
 DOCKER_BUILDKIT=0 docker build --quiet --network host --build-arg "BASE=${BASE:-debian:bookworm-slim}" -t "$image" "$context"

@@ -88,7 +88,7 @@ class RemoteEngine:
         def done(answer: asyncio.Future[dict[str, Any]]) -> None:
             error = None if answer.cancelled() else answer.exception()
             if isinstance(error, ClusterError):
-                log.info("%s: %s: %s", self.name, op, error)
+                log.log(logging.DEBUG if op == "write_status" else logging.INFO, "%s: %s: %s", self.name, op, error)
                 self._trouble = error
 
         self.link.post(op, facts).add_done_callback(done)

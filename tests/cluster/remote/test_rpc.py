@@ -130,12 +130,14 @@ async def test_an_agent_that_ends_is_gone_and_found_again():
 
 async def test_one_that_says_nothing_is_silent_not_gone(monkeypatch):
     monkeypatch.setattr(rpc, "SILENCE", 0.2)
-    lost = []
-    server = await asyncio.start_server(lambda _r, _w: asyncio.sleep(3600), "127.0.0.1", 0)
+    lost, accepted = [], []
+    server = await asyncio.start_server(lambda _reader, writer: accepted.append(writer), "127.0.0.1", 0)
     link = Link("127.0.0.1", server.sockets[0].getsockname()[1], SECRET, lost=lost.append)
     link.start()
     await until(lambda: lost)
     assert lost[0] is False
     assert not link.connected
     await link.close()
+    for writer in accepted:
+        writer.transport.abort()
     server.close()
