@@ -328,6 +328,17 @@ def run(procedure: Any) -> Any:
     raise RuntimeError("it suspended")
 
 
+def end_with(parent: int) -> None:
+    """End this process when its parent is gone: a loop that nobody listens to would go on for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def told(**facts: Any) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
@@ -351,5 +362,6 @@ def main(kind: str, places: Sequence[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     told(**main(sys.argv[1], sys.argv[2:]))
     os._exit(0)  # what is left is threads and sockets; the incumbent's would take seconds to end in order

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from benchmarks import contender_child as child
@@ -81,6 +86,26 @@ def test_the_table_has_a_line_for_each_and_a_column_for_each_figure():
     assert [cell.strip() for cell in header.split("|")[1:-1]] == ["contender", "kill", "stale"]
     assert [cell.strip() for cell in ours.split("|")[1:-1]] == [OURS[0].name, "1 ms", ""]
     assert [cell.strip() for cell in other.split("|")[1:-1]] == [PRE_PING.name, "", "20"]
+
+
+def test_a_contender_ends_with_who_started_it(tmp_path):
+    starter = (
+        "import os, sys; from benchmarks.contenders import Process; "
+        "process = Process('psycopg', 'host=127.0.0.1'); print(process._process.pid, flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, timeout=60, check=True)
+    cmdline = Path("/proc") / done.stdout.strip() / "cmdline"
+
+    def goes_on() -> bool:
+        try:
+            return "contender_child" in cmdline.read_text()
+        except OSError:
+            return False
+
+    deadline = time.monotonic() + 60
+    while goes_on():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.05)
 
 
 @pytest.mark.cluster
