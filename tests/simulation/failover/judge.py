@@ -19,6 +19,10 @@ SLACK = 0.3
 """Seconds for messages on their way, and for sampling."""
 
 
+GAP = 0.01
+"""A pause between two silences that is shorter lets no answer through, in seconds."""
+
+
 class Violation(AssertionError):
     """A promise was broken."""
 
@@ -26,6 +30,17 @@ class Violation(AssertionError):
 def overlap(spans: Any, since: float, until: float) -> float:
     """Seconds of [since, until] within spans."""
     return sum(max(0.0, min(until, b) - max(since, a)) for a, b in spans)
+
+
+def joined(spans: Any) -> list[tuple[float, float]]:
+    """Spans that follow each other, or overlap, as one: too little passes in between."""
+    whole: list[tuple[float, float]] = []
+    for span in sorted(map(tuple, spans)):
+        if whole and span[0] - whole[-1][1] < GAP:
+            whole[-1] = whole[-1][0], max(span[1], whole[-1][1])
+        else:
+            whole.append(span)
+    return whole
 
 
 class Judge:
@@ -75,7 +90,8 @@ class Judge:
         """A verdict of hung needs a silence as long as a ping may take."""
         server, limits = self.control.named(event.id), self.limits(process)
         ping = min(limits.ping, 1.0) - 0.01
-        spans = [(a, b) for a, b in (*server.mute, *process.mute) if b - a >= ping and b >= at - limits.lateness - 0.05]
+        silent = joined([*server.mute, *process.mute])
+        spans = [(a, b) for a, b in silent if b - a >= ping and b >= at - limits.lateness - 0.05]
         lost = overlap([*server.mute, *process.mute], at - limits.ping - limits.lateness, at) > 0.0
         if limits.ping < 1.0:
             if not lost and not overlap(server.loaded, at - 1.0, at):

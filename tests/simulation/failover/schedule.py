@@ -245,10 +245,12 @@ class Schedule:
         conn.close()
 
     def _patience(self, process: Process) -> float:
-        """What is documented: the pace of the watch, a dial that is under way, a pause of the ramp."""
+        """What is documented: the pace of the watch, a dial that is under way, a pause of the ramp where one goes on.
+
+        A handshake that began before the end of the last incident may be slow enough to call for the longest one.
+        """
         now = self.clock.now
-        ramps = [each.ramp.until - now for each in process.clusters if each.ramp is not None]
-        pause = min(LONGEST, max([0.0, *ramps]))
+        pause = LONGEST if any(each.ramp is not None for each in process.clusters) else 0.0
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         dns = 0.0 if any(each.view.known for each in process.clusters) else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
