@@ -172,6 +172,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def alarms(session: nox.Session) -> None:
+    """False alarms where nothing is wrong but much is odd: 0 in ten minutes; takes `--minutes N`, `--json FILE`."""
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks.alarms", *_tool_arguments(session))
+
+
+@nox.session
 @nox.parametrize("sqlalchemy", ["2.0", "2.1"])
 def compliance(session: nox.Session, sqlalchemy: str) -> None:
     """SQLAlchemy's own dialect suite, ours beside the stock dialect; takes `--json FILE`, `--quick`."""

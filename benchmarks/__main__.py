@@ -32,6 +32,8 @@ FAMILIES = (
     "healing",
     "commit",
 )
+LONG = ("alarms",)
+"""Measured when asked for: ten minutes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: wider intervals, the same bounds")
     parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds of what is done in rounds")
     parser.add_argument(
-        "--only", action="append", choices=FAMILIES, metavar="FAMILY", help=f"of {', '.join(FAMILIES)}; may be repeated"
+        "--only",
+        action="append",
+        choices=[*FAMILIES, *LONG],
+        metavar="FAMILY",
+        help=f"of {', '.join((*FAMILIES, *LONG))}; may be repeated",
     )
     parser.add_argument("--flavour", help="storage under the cluster, as for `aurora-router cluster up`")
     parser.add_argument("--postgres", metavar="PATH", help="directory of PostgreSQL's server binaries")

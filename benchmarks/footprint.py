@@ -13,20 +13,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.setting import Setting
 
 Told = dict[str, float]
 
 RUNS = 30
-IMPORT_MS, MEMORY_MB, LASTING_THREADS = 20, 12, 1
+IMPORT_MS, MEMORY_MB, LASTING_THREADS, EXIT_MS = 20, 12, 1, 50
 
 _IMPORT = """
 import json, os, sys, time
@@ -64,9 +65,21 @@ with driver.Connection.connect(conninfo) as connection:
     print(json.dumps({"kilobytes": kilobytes, "threads": running, "lasting": threads()}))
 """
 
+_EXIT = """
+import json, sys, time
+module, conninfo = sys.argv[1:]
+driver = __import__(module)
+connections = [driver.connect(conninfo) for _ in range(3)]
+for connection in connections:
+    connection.execute("select 1")
+time.sleep(0.3)
+print(json.dumps({"left": time.monotonic()}), flush=True)
+"""
+"""It leaves with connections open, so that the watch is at work."""
+
 
 def measure(setting: Setting) -> Iterator[Figure]:
-    """Import, memory, threads."""
+    """Import, memory, threads, exit."""
     ours, stock = setting.cluster.conninfo("reader"), setting.stock_parameters("reader")
     times = range(setting.rounds(RUNS))
     with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as bytecode:
@@ -77,6 +90,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
         yield from _connected(
             [run(_CONNECTED, "aurora_router", ours) for _ in times], [run(_CONNECTED, "psycopg", stock) for _ in times]
         )
+        yield _left([(_leave(run, "aurora_router", ours), _leave(run, "psycopg", stock)) for _ in times])
 
 
 def _imported(runs: list[Told]) -> Iterator[Figure]:
@@ -94,6 +108,18 @@ def _connected(mine: list[Told], its: list[Told]) -> Iterator[Figure]:
     yield Figure.at_most("memory beyond psycopg, connected", ours - stock, "MB", MEMORY_MB, about)
     lasting, most = (max(each[what] for each in mine) for what in ("lasting", "threads"))
     yield Figure.at_most("lasting threads, connected", lasting, "", LASTING_THREADS, f"{most} right after the connects")
+
+
+def _leave(run: Callable[..., Told], module: str, conninfo: str) -> float:
+    """Seconds from the last statement of a program to the end of its process, by the clock of both."""
+    return -run(_EXIT, module, conninfo)["left"] + time.monotonic()
+
+
+def _left(pairs: list[tuple[float, float]]) -> Figure:
+    ours, stock = (min(each[which] for each in pairs) * 1e3 for which in (0, 1))
+    medians = [statistics.median(each[which] for each in pairs) * 1e3 for which in (0, 1)]
+    about = f"{ours:.0f} ms, psycopg alone {stock:.0f} ms; medians of {len(pairs)}: {medians[0]:.0f}, {medians[1]:.0f}"
+    return Figure.at_most("exit beyond psycopg, connected and watched, fastest", ours - stock, "ms", EXIT_MS, about)
 
 
 def _run(bytecode: str, script: str, *arguments: str) -> Told:

@@ -21,7 +21,7 @@ import psycopg
 import aurora_router
 from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 
-PATIENCE = 90.0
+PATIENCE = 300.0
 INSERT = "INSERT INTO ledger VALUES (%s)"
 SETTLED = 12.0
 """After so many seconds the watch has closed connections of its own that nobody needed."""

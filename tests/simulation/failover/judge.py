@@ -19,6 +19,8 @@ SLACK = 0.3
 """Seconds for messages on their way, and for sampling."""
 
 
+DIAL = {"aggressive": 2.0, "patient": 15.0}
+"""How long a dial may take, by profile where it is not the default's, in seconds."""
 GAP = 0.01
 """A pause between two silences that is shorter lets no answer through, in seconds."""
 
@@ -145,7 +147,13 @@ class Judge:
             return
         silent = sum(overlap(each.mute, began - 5.0, now) > 0.0 for each in self.control.servers.values())
         others = overlap([*process.mute, *process.starved], began, now)
-        bound = 1.0 + 5.0 * silent + others + 3.0 * bool(others) + (8.0 if self.names_failed(began) else 0.0)
+        bound = (
+            1.0
+            + DIAL.get(process.options["aurora_profile"], 5.0) * silent
+            + others
+            + 3.0 * bool(others)
+            + (8.0 if self.names_failed(began) else 0.0)
+        )
         if now - began > bound:
             raise Violation(f"a reader's connect took {now - began:.2f} s, for {bound:.2f} s at most")
 

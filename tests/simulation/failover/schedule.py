@@ -27,7 +27,7 @@ from aurora_router.simulation import Cancelled, SimulatedCluster
 
 from .clock import Clock
 from .control import CALM, FAULTS, Control
-from .judge import Judge, Violation, overlap
+from .judge import DIAL, Judge, Violation, overlap
 from .servers import Store
 from .world import Harbour, Process
 
@@ -254,7 +254,7 @@ class Schedule:
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         dns = 0.0 if any(each.view.known for each in process.clusters) else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
-        dial = {"aggressive": 2.0, "patient": 15.0}.get(process.options["aurora_profile"], 5.0)
+        dial = DIAL.get(process.options["aurora_profile"], 5.0)
         return 3.0 + dial + pause + names + dns + alone
 
     async def quiet(self) -> None:
