@@ -62,7 +62,9 @@ class MonitorWorld(EventLoopWorld["_Own"]):
         self._offered: dict[handover.Key, pq.abc.PGconn] = {}
 
     async def _open_one(self, target: Target, seconds: float) -> _Own:
-        watch = cast("Watch[Any]", self._cluster.watcher)
+        watch = cast("Watch[Any] | None", self._cluster.watcher)
+        if watch is None:
+            raise psycopg.OperationalError("nobody watches this cluster any more")
         params = libpq.dial_params(watch.access.params, target, seconds)
         connection = await _Own.connect("", autocommit=True, **params)
         connection.key = handover.key_of(params)
