@@ -85,7 +85,8 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if refusal is not None and claimed is not None:
         refused = ClaimRefused(claimed, seen.observer, view.writer, refusal)
         view, told = _own_word(view, seen, now)
-        return _witnessed(view, seen, claimed), (refused, *told)
+        view, added = _introduced(view, next((row for row in rows if row.id == claimed), None), now)
+        return _witnessed(view, seen, claimed), (refused, *told, *added)
     withdrawn = claimed is None and view.writer is not None and view.writer == seen.observer
     writer = claimed if claimed is not None else None if withdrawn else view.writer
     older = _older(view, token, own=own)
@@ -163,6 +164,20 @@ def _own_word(view: View, seen: Topology, now: float) -> Change:
     if seen.observer is None or seen.observer_is_writer is not False:
         return view, ()
     return _self_report(view, SelfReport(seen.observer, writer=False), now)
+
+
+def _introduced(view: View, row: Row | None, now: float) -> Change:
+    """Enter who is said to be the writer, and is not believed to be: who is not known can not be asked himself.
+
+    A former writer is not told of while it is built anew; when it is promoted straight after, all others name it, and
+    only its own word counts.
+    """
+    if row is None or row.id in view.instances or not view.known or _older(view, row.token, own=False):
+        return view, ()
+    instance = _described(Instance(row.id, Role.READER, view.retired.get(row.id, -1) + 1), row, now)
+    retired = {id_: generation for id_, generation in view.retired.items() if id_ != row.id}
+    instances = _frozen({**view.instances, row.id: instance})
+    return replace(view, instances=instances, retired=MappingProxyType(retired)), (InstanceAdded(row.id, Role.READER),)
 
 
 def _merge(

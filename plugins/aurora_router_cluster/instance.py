@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.volume import EngineAddress
 
 PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
+BEAT = "beat"  # directory, in `Instance.wire`, of the heartbeat's socket
 STALE = 5  # samples kept; the stream's speed is measured across them
 
 
@@ -63,7 +64,7 @@ class Instance:
     stalled_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.session = Session(self.where)
+        self.session = Session(self._beaten)
         self._asked: asyncio.Task[list[Row]] | None = None
 
     @property
@@ -76,6 +77,12 @@ class Instance:
         """How the storage and the control plane reach it."""
         where = self.engine.where
         return where if self.wire is None else replace(where, socket_directory=self.wire)
+
+    @property
+    def _beaten(self) -> EngineAddress:
+        """How the heartbeat reaches it: over the relay by a route of its own."""
+        where = self.where
+        return where if self.wire is None else replace(where, socket_directory=self.wire / BEAT)
 
     @property
     def pid(self) -> int | None:

@@ -83,14 +83,16 @@ class Faults:
         """
         return self.inject("slow", target, latency=latency, bandwidth=bandwidth)
 
-    def partition(self, target: str, *, clients_only: bool = False) -> Injected:
+    def partition(self, target: str, *, clients_only: bool = False, heartbeat_only: bool = False) -> Injected:
         """Drop all packets to and from an instance, ``node:N`` or zone; nothing is reset, new connects hang.
 
         Args:
             target: which.
             clients_only: the control plane and the storage still reach the instance, so it is not failed over.
+            heartbeat_only: clients and the storage still reach it, the control plane does not: a writer is failed
+                over while it goes on serving its clients (a zombie).
         """
-        return self.inject("partition", target, clients_only=clients_only)
+        return self.inject("partition", target, clients_only=clients_only, heartbeat_only=heartbeat_only)
 
     def zone_down(self, zone: str) -> Injected:
         """Kill the instances of a zone and take its storage nodes down, until healed."""

@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--latency", type=float, metavar="MS", help="slow: milliseconds added, each way")
     add("--bandwidth", type=float, metavar="KIB", help="slow: KiB per second, each way and connection")
     add("--clients-only", action="store_true", help="partition: control plane and storage still reach the instance")
+    add("--heartbeat-only", action="store_true", help="partition: clients and storage still do (a zombie writer)")
     add("--seconds", type=float, help="clock-skew: ahead; negative: behind")
     add("--offset", type=int, help="corrupt: which byte of the node's newest file")
     add("--refuse", action="store_true", help="dns-down: answer SERVFAIL instead of nothing")
@@ -66,7 +67,7 @@ def _target(args: argparse.Namespace) -> str:
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("hold", "latency", "bandwidth", "clients_only", "seconds", "offset", "refuse")
+    names = ("hold", "latency", "bandwidth", "clients_only", "heartbeat_only", "seconds", "offset", "refuse")
     given = {name: getattr(args, name) for name in names if getattr(args, name) not in {None, False}}
     if "latency" in given:
         given["latency"] /= 1e3

@@ -10,9 +10,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.faults.kinds import INSTANCE, KINDS, NODE, ZONE, Registry, checked_parameters, target_of
+from aurora_router_cluster.faults.kinds import (
+    INSTANCE,
+    KINDS,
+    NODE,
+    NODE_PREFIX,
+    ZONE,
+    Registry,
+    checked_parameters,
+    target_of,
+)
+from aurora_router_cluster.faults.nodes import NodeFaults
 from aurora_router_cluster.faults.picture import Picture
-from aurora_router_cluster.faults.wires import CLIENTS, Shape, Wires
+from aurora_router_cluster.faults.wires import BEAT, CLIENTS, Shape, Wires
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,6 +57,7 @@ class Injector:
         self._zone: Zone | None = None
         self.registry = Registry()
         self.wires = Wires(self._shape) if relayed else None
+        self._nodes = NodeFaults(self._roster.volume, self.registry, gated=relayed)
         self._roster.wires = self.wires
         self._roster.shown = self._picture.shown
         self._do: dict[str, Callable[[Fault], Awaitable[None]]] = {
@@ -54,6 +65,10 @@ class Injector:
             "hang": self._hang,
             "slow": self._reshape,
             "partition": self._partition,
+            "zone-down": self._zone_down,
+            "node-down": lambda fault: self._nodes.down(self._nodes.number(fault.target)),
+            "corrupt": self._nodes.corrupt,
+            "torn-tail": self._nodes.tear,
             "clock-skew": self._repaint,
             "stale-view": self._repaint,
             "dns-stale": self._keep_zone,
@@ -64,6 +79,9 @@ class Injector:
             "hang": self._wake,
             "slow": self._reshape,
             "partition": self._partition,
+            "zone-down": self._zone_up,
+            "node-down": lambda fault: self._nodes.up(int(fault.target.removeprefix(NODE_PREFIX))),
+            "corrupt": self._nodes.scrub,
             "clock-skew": self._repaint,
             "stale-view": self._repaint,
             "dns-stale": self._drop_zone,
@@ -80,12 +98,10 @@ class Injector:
         """
         sort = target_of(kind, target)
         chosen = checked_parameters(kind, parameters)
-        if kind not in self._do:
-            raise RequestError(f"the fault {kind} cannot be done to a cluster of this flavour")
         if kind == "partition" and sort == INSTANCE and target in self._roster.zones:
             sort = ZONE
         self._check(kind, sort, target)
-        in_force = kind != "kill" or bool(chosen.get("hold"))
+        in_force = bool(chosen.get("hold")) if kind == "kill" else kind != "torn-tail"
         fault = self.registry.make(kind, target, chosen, in_force=in_force)
         try:
             await self._do[kind](fault)
@@ -99,6 +115,10 @@ class Injector:
             instance = self._roster.get(target)
             if kind == "hang" and not instance.engine.alive:
                 raise RequestError(f"{target} is not running; start it first")
+        if sort == NODE:
+            self._nodes.number(target)
+            if KINDS[kind].relayed:
+                self._nodes.check_gated()
         if sort == ZONE and target not in self._roster.zones:
             raise RequestError(f"unknown zone {target!r}; this cluster has {', '.join(self._roster.zones)}")
         if KINDS[kind].relayed and sort != NODE and self.wires is None:
@@ -131,12 +151,13 @@ class Injector:
         slow = self.registry.on({"slow"}, instance.name)
         rates = [fault.value("bandwidth") * KIB for fault in slow if fault.value("bandwidth")]
         return Shape(
-            held=any(route == CLIENTS or not fault.parameters.get("clients_only") for fault in cuts),
+            held=any(_cuts(fault, route) for fault in cuts),
             delay=sum(fault.value("latency") for fault in slow),
             rate=min(rates, default=None),
         )
 
     async def _reshape(self, _: Fault | None = None) -> None:
+        await self._nodes.refresh()
         if self.wires is not None:
             for instance in list(self._roster.instances.values()):
                 await self.wires.refresh(instance)
@@ -158,9 +179,7 @@ class Injector:
 
     def _keeps(self, instance: Instance) -> bool:
         cuts = self.registry.on({"partition"}, instance.name, instance.zone)
-        return bool(self.registry.on({"stale-view"}, instance.name)) or any(
-            not fault.parameters.get("clients_only") for fault in cuts
-        )
+        return bool(self.registry.on({"stale-view"}, instance.name)) or any(_cuts(fault, BEAT) for fault in cuts)
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -190,10 +209,28 @@ class Injector:
 
     async def _revive(self, fault: Fault) -> None:
         instance = self._roster.instances.get(fault.target)
-        if instance is not None:
-            instance.held = False
-            with contextlib.suppress(RequestError):  # the heartbeat was faster
-                await self._plane.start(instance.name)
+        if instance is not None and not self.registry.on({"zone-down"}, instance.zone):
+            await self._start(instance)
+
+    async def _start(self, instance: Instance) -> None:
+        instance.held = False
+        with contextlib.suppress(RequestError):  # the heartbeat was faster
+            await self._plane.start(instance.name)
+
+    async def _zone_down(self, fault: Fault) -> None:
+        for instance in self._roster.instances.values():
+            if instance.zone == fault.target:
+                self._plane.kill(instance.name, hold=True)
+        for number in self._nodes.in_zone(fault.target):
+            await self._nodes.down(number)
+
+    async def _zone_up(self, fault: Fault) -> None:
+        for number in self._nodes.in_zone(fault.target):
+            if not self.registry.on({"node-down"}, f"{NODE_PREFIX}{number}"):
+                await self._nodes.up(number)
+        for instance in list(self._roster.instances.values()):
+            if instance.zone == fault.target and not self.registry.on({"kill"}, instance.name):
+                await self._start(instance)
 
     async def _hang(self, fault: Fault) -> None:
         self._plane.freeze(fault.target)
@@ -201,3 +238,10 @@ class Injector:
     async def _wake(self, fault: Fault) -> None:
         with contextlib.suppress(RequestError):  # it was removed, or ended
             self._plane.thaw(fault.target)
+
+
+def _cuts(fault: Fault, route: str) -> bool:
+    """Whether a partition cuts that route of an instance."""
+    if fault.parameters.get("clients_only"):
+        return route == CLIENTS
+    return route == BEAT or not fault.parameters.get("heartbeat_only")

@@ -50,7 +50,10 @@ KINDS: Mapping[str, Kind] = {
     "partition": Kind(
         (INSTANCE, NODE, ZONE),
         "all packets are dropped, nothing is reset",
-        {"clients_only": "the control plane and the storage still reach the instance"},
+        {
+            "clients_only": "the control plane and the storage still reach the instance",
+            "heartbeat_only": "clients and the storage do: the control plane takes it for dead, wrongly",
+        },
         relayed=True,
     ),
     "zone-down": Kind((ZONE,), "its instances are killed, its nodes go down"),
@@ -133,6 +136,8 @@ def checked_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise RequestError(f"the fault {kind} has no parameter {name!r}; it has: {has}")
         if name in {"latency", "bandwidth", "offset"} and value < 0:
             raise RequestError(f"{name}={value}: it cannot be negative")
+    if "clients_only" in chosen and "heartbeat_only" in chosen:
+        raise RequestError("clients_only and heartbeat_only exclude each other; leave both out for a whole partition")
     if known.needs and not any(name in chosen for name in known.needs):
         raise RequestError(f"the fault {kind} needs {' or '.join(known.needs)}")
     return chosen

@@ -16,7 +16,7 @@ class Picture:
 
     Attributes:
         skews: instance -> seconds by which the time stamp of *its* row is wrong, whoever shows it.
-        kept: instance -> the rows that *it* goes on showing.
+        kept: instance -> the rows that *it* goes on showing of the others; an instance knows itself.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,10 @@ class Picture:
 
     def shown(self, instance: str, rows: Rows) -> Rows:
         """The rows that `instance` shows."""
-        rows = self.kept.get(instance, rows)
+        kept = self.kept.get(instance)
+        if kept is not None:
+            own = [row for row in rows if row.get("server_id") == instance]
+            rows = [row for row in kept if row.get("server_id") != instance] + own
         return [skewed(row, self.skews.get(str(row.get("server_id")), 0.0)) for row in rows] if self.skews else rows
 
 

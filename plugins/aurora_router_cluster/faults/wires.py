@@ -1,12 +1,13 @@
 """The supervisor's side of the relay: its process, and the routes of each instance.
 
-An instance started with faults listens where nobody but the relay looks for it. Three routes lead to and from it:
+An instance started with faults listens where nobody but the relay looks for it. Four routes lead to and from it:
 
 =========  ====================================  ===================================================================
 route      from                                  to
 =========  ====================================  ===================================================================
 clients    the published address                 the address that the server listens on
-control    ``wire/.s.PGSQL.<port>`` in its home  its own Unix socket: heartbeat, and the writer's log to the storage
+control    ``wire/.s.PGSQL.<port>`` in its home  its own Unix socket: the writer's log to the storage, copies of it
+beat       ``wire/beat/.s.PGSQL.<port>``         the same socket: heartbeat and questions of the control plane
 log        a free port of 127.0.0.1              where a reader gets its log (storage, or the writer)
 =========  ====================================  ===================================================================
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "wire"
-CLIENTS, CONTROL, LOG = "clients", "control", "log"
+CLIENTS, CONTROL, BEAT, LOG = ROUTES = ("clients", "control", "beat", "log")
 NOWHERE = ("127.0.0.1", 1)  # where a reader's log comes from before anybody said so: nobody listens there
 
 
@@ -55,7 +56,7 @@ class Wires:
     """The relay of one cluster.
 
     Args:
-        shape: which shape a route of an instance has now: ``clients``, ``control`` or ``log``.
+        shape: which shape a route (of `ROUTES`) of an instance has now.
     """
 
     def __init__(self, shape: Callable[[Instance, str], Shape]) -> None:
@@ -140,12 +141,14 @@ class Wires:
         engine = instance.engine
         assert isinstance(engine, Engine), "relays stand in front of instances of this machine"
         folder = engine.home / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
-        engine.account.own(folder)
+        for each in (folder, folder / BEAT):
+            each.mkdir(mode=0o700, exist_ok=True)
+            engine.account.own(each)
         own = f".s.PGSQL.{engine.port}"
         published = [instance.address.host, instance.address.port]
         await self._open(instance, CLIENTS, published, [engine.host, engine.port])
         await self._open(instance, CONTROL, [str(folder / own), 0], [str(engine.home / own), 0])
+        await self._open(instance, BEAT, [str(folder / BEAT / own), 0], [str(engine.home / own), 0])
         await self._open(instance, LOG, ["127.0.0.1", 0], list(NOWHERE))
         self._instances[instance.name] = instance
         await self.refresh(instance)
@@ -158,7 +161,7 @@ class Wires:
     def close_routes(self, instance: Instance) -> None:
         """Close the routes of an instance."""
         if self._instances.pop(instance.name, None) is not None:
-            for route in (CLIENTS, CONTROL, LOG):
+            for route in ROUTES:
                 del self._routes[_route(instance, route)]
                 with contextlib.suppress(EngineError):  # the process is gone, and the routes with it
                     self._post("close", name=_route(instance, route))
@@ -166,7 +169,7 @@ class Wires:
     async def refresh(self, instance: Instance) -> None:
         """Let the routes of an instance have the shapes that they should."""
         if instance.name in self._instances:
-            for route in (CLIENTS, CONTROL, LOG):
+            for route in ROUTES:
                 shape = asdict(self._shape(instance, route))
                 await self._ask("shape", name=_route(instance, route), **shape)
 
@@ -198,7 +201,7 @@ class Wires:
 def _companion(name: str) -> str | None:
     """The heartbeat's connection tells at once that a server ended: then nobody is let in to it any more."""
     instance, _, route = name.rpartition("/")
-    return f"{instance}/{CLIENTS}" if route == CONTROL else None
+    return f"{instance}/{CLIENTS}" if route == BEAT else None
 
 
 def _read(answer: asyncio.Future[Any]) -> None:

@@ -33,6 +33,9 @@ class Fleet(dict[int, Member]):
         isolated: give each node a process of its own; else all run in this one.
         sync: whether the nodes' disks are synced.
         hosted: makes nodes that are on other hosts, with zones of their own; None: they are here.
+
+    Attributes:
+        wrap: what is put in front of every node made from now on; nothing, unless there are faults.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Fleet(dict[int, Member]):
         self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
         self.isolated, self._sync = isolated, sync
+        self.wrap: Callable[[Member], Member] = lambda node: node
         for number in range(SLOTS):
             self.make(number, zones[number * len(zones) // SLOTS])
 
@@ -64,16 +68,16 @@ class Fleet(dict[int, Member]):
             hosted = self._hosted(number, self._up_again)
             if hosted is None:
                 raise RequestError(f"no host is left for a storage node {number}; start the cluster with more")
-            self[number] = hosted
-            return hosted
+            self[number] = self.wrap(hosted)
+            return self[number]
         if self.isolated:
             from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - who does not need it
 
             node: Member = IsolatedNode(number, zone, directory, self._secret, sync=self._sync, up_again=self._up_again)
         else:
             node = LocalNode(number, zone, directory, sync=self._sync)
-        self[number] = node
-        return node
+        self[number] = self.wrap(node)
+        return self[number]
 
     def known(self, number: int) -> Member:
         """The node of a number.

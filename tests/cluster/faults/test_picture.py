@@ -28,8 +28,9 @@ def test_a_writer_that_was_never_asked_has_no_stamp_to_skew():
     assert picture.shown("demo-2", [{"server_id": "demo-1"}]) == [{"server_id": "demo-1"}]
 
 
-def test_a_stale_instance_keeps_its_rows():
+def test_a_stale_instance_keeps_the_rows_of_the_others():
     picture = Picture()
-    picture.kept = {"demo-2": rows("demo-1")}
-    assert picture.shown("demo-2", rows("demo-1", "demo-3")) == rows("demo-1")
+    picture.kept = {"demo-2": rows("demo-1", "demo-2", stamp="old")}
+    shown = picture.shown("demo-2", rows("demo-1", "demo-2", "demo-3"))
+    assert shown == [*rows("demo-1", stamp="old"), *rows("demo-2")]
     assert picture.shown("demo-1", rows("demo-1", "demo-3")) == rows("demo-1", "demo-3")

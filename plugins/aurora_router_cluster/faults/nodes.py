@@ -1,0 +1,126 @@
+"""Faults of storage nodes: down, cut off, slow, a flipped byte, a torn tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.faults import disks
+from aurora_router_cluster.faults.gates import Gate
+from aurora_router_cluster.faults.kinds import NODE_PREFIX
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.faults.kinds import Fault, Registry
+    from aurora_router_cluster.storage.members import Member
+    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.volume import Volume
+
+KIB = 1024
+
+
+class NodeFaults:
+    """Faults of the storage nodes of one volume.
+
+    Args:
+        volume: the cluster's.
+        registry: the faults in force.
+        gated: put a gate in front of every node, so that it can be cut off, or slow.
+    """
+
+    def __init__(self, volume: Volume, registry: Registry, *, gated: bool) -> None:
+        self._any = volume
+        self._registry = registry
+        self._gates: dict[int, Gate] = {}
+        if gated and volume.flavour == "quorum":
+            nodes = self._volume.nodes
+            nodes.wrap = self._wrap
+            for number, node in list(nodes.items()):
+                nodes[number] = self._wrap(node)
+
+    @property
+    def _volume(self) -> QuorumVolume:
+        if self._any.flavour != "quorum":
+            raise RequestError(
+                f"this cluster has no storage nodes: its flavour is {self._any.flavour!r}; "
+                "start one with flavour 'quorum'"
+            )
+        return cast("QuorumVolume", self._any)
+
+    def _wrap(self, node: Member) -> Member:
+        self._gates[node.node] = gate = Gate(node)
+        self._refresh(node.node, node.zone)
+        return cast("Member", gate)  # it has all that the node has, see `Gate.__getattr__`
+
+    def number(self, target: str) -> int:
+        """The node that is meant by ``node:<number>``.
+
+        Raises:
+            RequestError: there is none, or the cluster has no nodes.
+        """
+        text = target.removeprefix(NODE_PREFIX)
+        if not text.isdigit():
+            raise RequestError(f"{target!r} is no storage node; write node:<number>, e.g. node:0")
+        return self._volume.nodes.known(int(text)).node
+
+    def in_zone(self, zone: str) -> list[int]:
+        """The nodes of a zone; none where the cluster has no nodes."""
+        if self._any.flavour != "quorum":
+            return []
+        return [number for number, node in self._volume.nodes.items() if node.zone == zone]
+
+    def check_gated(self) -> None:
+        """Raise `RequestError` unless there are gates."""
+        if not self._gates:
+            _ = self._volume
+            raise RequestError(
+                "cutting a storage node off, or slowing it, needs a cluster that was started with faults=True "
+                "(cluster up --faults, pytest --aurora-faults)"
+            )
+
+    async def down(self, number: int) -> None:
+        """Take a node down."""
+        await self._volume.node_down(number)
+
+    async def up(self, number: int) -> None:
+        """Bring a node up again, unless it is no member any more."""
+        if number in self._volume.nodes:
+            await self._volume.node_up(number)
+
+    async def corrupt(self, fault: Fault) -> None:
+        """Flip a byte on a node's disk."""
+        node = self._volume.nodes[self.number(fault.target)]
+        disks.flip_byte(node.directory, fault.parameters.get("offset"))
+
+    async def scrub(self, fault: Fault) -> None:
+        """Check the disk of a node and refill what is damaged."""
+        node = self._volume.nodes.get(int(fault.target.removeprefix(NODE_PREFIX)))
+        if node is not None and node.up:
+            await node.scrub(self._volume.nodes)
+
+    async def tear(self, fault: Fault) -> None:
+        """Let a node lose its power in the middle of a write, and come up again."""
+        number = self.number(fault.target)
+        await self.down(number)
+        disks.tear(self._volume.nodes[number].directory)
+        await self.up(number)
+
+    async def refresh(self) -> None:
+        """Let the gates be what the faults in force make of them; who is not cut off any more catches up."""
+        for number, gate in list(self._gates.items()):
+            node = self._volume.nodes.get(number)
+            if node is None:
+                del self._gates[number]  # it was replaced
+                continue
+            was_held = gate.held
+            self._refresh(number, node.zone)
+            if was_held and not gate.held and node.up:
+                await self.up(number)
+
+    def _refresh(self, number: int, zone: str) -> None:
+        gate, target = self._gates[number], f"{NODE_PREFIX}{number}"
+        cuts = self._registry.on({"partition"}, target, zone)
+        slow = self._registry.on({"slow"}, target)
+        rates = [fault.value("bandwidth") * KIB for fault in slow if fault.value("bandwidth")]
+        gate.held = any(not {"clients_only", "heartbeat_only"} & set(fault.parameters) for fault in cuts)
+        gate.delay = sum(fault.value("latency") for fault in slow)
+        gate.rate = min(rates, default=None)

@@ -1,0 +1,154 @@
+"""Faults of storage nodes and zones, done to real clusters."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+import pytest
+
+from aurora_router_cluster import LocalCluster, errors
+from aurora_router_cluster.faults import disks
+from aurora_router_cluster.storage.disk.frames import Draft
+from aurora_router_cluster.storage.disk.logfile import FrameLog
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one process", "isolated"])
+def shared(request):
+    with LocalCluster.start(readers=2, faults=True, isolated=request.param) as cluster:
+        with connect(cluster) as writer:
+            writer.execute("create table ledger (i int)")
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared, eventually):
+    yield shared
+    shared.faults.heal()
+    eventually(lambda: whole(shared))
+
+
+def connect(cluster):
+    return psycopg.connect(cluster.plain_conninfo(), autocommit=True)
+
+
+def writes(cluster):
+    with connect(cluster) as writer:
+        writer.execute("insert into ledger values (1)")
+    return True
+
+
+def nodes(cluster):
+    return {node["node"]: node for node in cluster.status().volume["nodes"]}
+
+
+def whole(cluster):
+    """All instances answer, and all six copies are complete."""
+    found = nodes(cluster).values()
+    return (
+        all(one.state == "available" for one in cluster.instances)
+        and all(node["up"] and not node.get("holes") for node in found)
+        and len({node["scl"] for node in found}) == 1
+    )
+
+
+def test_two_nodes_down_cut_off_or_slow_are_not_noticed(cluster, eventually):
+    with cluster.faults.node_down(0), cluster.faults.partition("node:3"):
+        assert not nodes(cluster)[0]["up"]
+        assert writes(cluster)
+        assert nodes(cluster)[3]["scl"] != nodes(cluster)[1]["scl"]
+    eventually(lambda: whole(cluster))
+    with cluster.faults.slow("node:1", latency=0.3), cluster.faults.slow("node:2", bandwidth=1):
+        assert writes(cluster)
+        cluster.failover()
+        assert writes(cluster)
+    eventually(lambda: whole(cluster))
+
+
+def test_three_nodes_cut_off_let_commits_wait_until_they_are_back(cluster):
+    with connect(cluster) as writer:
+        with contextlib.ExitStack() as cut:
+            for number in (0, 2, 4):
+                cut.enter_context(cluster.faults.partition(f"node:{number}"))
+            writer.pgconn.send_query(b"insert into public.ledger values (3)")
+            with connect(cluster) as other:
+                assert other.execute("select count(*) from ledger where i = 3").fetchone() == (0,)
+            writer.pgconn.consume_input()
+            assert writer.pgconn.is_busy()
+        while writer.pgconn.get_result() is not None:  # comes back once it is acknowledged
+            pass
+    with connect(cluster) as other:
+        assert other.execute("select count(*) from ledger where i = 3").fetchone() == (1,)
+
+
+def test_a_zone_down(cluster, eventually):
+    old = cluster.instance(cluster.writer)
+    with cluster.faults.zone_down(old.zone):
+        assert [node["up"] for node in nodes(cluster).values() if node["zone"] == old.zone] == [False, False]
+        eventually(lambda: cluster.writer not in {None, old.name})
+        assert writes(cluster)
+        assert cluster.instance(old.name).pid is None
+    assert cluster.instance(old.name).state == "available"
+
+
+def test_a_zone_cut_off_cuts_its_nodes_off(cluster, eventually):
+    old = cluster.instance(cluster.writer)
+    with cluster.faults.partition(old.zone):
+        eventually(lambda: cluster.writer not in {None, old.name})
+        assert writes(cluster)
+        behind = {node["scl"] for node in nodes(cluster).values() if node["zone"] == old.zone}
+        ahead = {node["scl"] for node in nodes(cluster).values() if node["zone"] != old.zone}
+        assert not behind & ahead
+
+
+def test_a_flipped_byte_is_found_and_refilled_when_healed(cluster, eventually):
+    writes(cluster)
+    fault = cluster.faults.corrupt(5)
+    assert fault.fault.text == f"{fault.id} corrupt node:5"
+    assert [fault.kind for fault in cluster.faults.list()] == ["corrupt"]
+    fault.heal()
+    eventually(lambda: whole(cluster))
+    assert [scrub.lost for scrub in cluster.nodes.scrub()] == [0] * 6
+
+
+def test_a_torn_tail_is_cut_off(cluster, eventually):
+    writes(cluster)
+    torn = cluster.faults.torn_tail(2)
+    assert not torn.fault.in_force
+    assert nodes(cluster)[2]["up"]
+    writes(cluster)
+    eventually(lambda: whole(cluster))
+
+
+def test_what_is_refused(cluster):
+    with pytest.raises(errors.RequestError, match="there is no storage node 17; there are 0, 1"):
+        cluster.faults.node_down(17)
+    with pytest.raises(errors.RequestError, match="'node:x' is no storage node"):
+        cluster.faults.inject("slow", "node:x", latency=0.1)
+    with pytest.raises(errors.RequestError, match="unknown zone 'nowhere'"):
+        cluster.faults.zone_down("nowhere")
+    assert cluster.faults.list() == []
+
+
+def test_a_torn_tail_is_what_the_log_takes_for_one(tmp_path):
+    log = FrameLog.open(tmp_path, sync=False)
+    log.append(Draft(1, 1, 0, b"good"))
+    end = log.end
+    log.close()
+    torn = disks.tear(tmp_path)
+    again = FrameLog.open(tmp_path, sync=False)
+    assert (again.torn, again.end) == (torn, end)
+    again.close()
+
+
+def test_a_flipped_byte_is_found_by_a_scrub(tmp_path):
+    log = FrameLog.open(tmp_path, sync=False)
+    log.append(*(Draft(1, 1, number, bytes(1000)) for number in range(8)))
+    with pytest.raises(errors.RequestError, match=r"offset=100000: .* has"):
+        disks.flip_byte(tmp_path, 100_000)
+    place = disks.flip_byte(tmp_path, None)
+    (damage,) = log.scrub()
+    assert damage.position & 0xFFFFFFFF <= place < (damage.position & 0xFFFFFFFF) + damage.length
+    log.close()
