@@ -244,6 +244,21 @@ def incumbent(session: nox.Session) -> None:
 
 
 @nox.session
+def docker(session: nox.Session) -> None:
+    """The cluster as twelve containers, faults by docker itself; takes `--failovers N` (1), `--json FILE`."""
+    session.install(".[test,docker]", "pip")
+    arguments = _tool_arguments(session)
+    session.env["AURORA_DOCKER"] = "1"
+    session.env["PYTHON"] = str(Path(session.bin) / "python")
+    for option, variable in (("--failovers", "AURORA_DOCKER_FAILOVERS"), ("--json", "AURORA_DOCKER_JSON")):
+        if option in arguments:
+            at = arguments.index(option)
+            session.env[variable] = arguments[at + 1]
+            del arguments[at : at + 2]
+    session.run("pytest", "tests/docker", "--timeout=7200", *arguments)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build the wheel and the sdist, install the wheel alone and use it."""
     session.install("build")

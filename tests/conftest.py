@@ -24,3 +24,13 @@ def events():
     end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
     yield seen
     end()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say loudly which tests of containers were not run, and why: nobody reads the list of skips."""
+    for report in terminalreporter.stats.get("skipped", []):
+        if report.nodeid.startswith("tests/docker/"):
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            terminalreporter.section("TESTS OF CONTAINERS WERE NOT RUN", sep="!", red=True, bold=True)
+            terminalreporter.write_line(why.removeprefix("Skipped: "))
+            return

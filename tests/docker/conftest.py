@@ -1,0 +1,119 @@
+"""A cluster of twelve containers for the session; skipped, loudly, where none can be run.
+
+``AURORA_DOCKER=1`` asks for it (`nox -s docker` does): elsewhere nobody expects a test run to start containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.docker import stack as stacks
+from tests.docker.engine import NoEngine, compose_command, engine
+
+WHY = ""
+TIMES: dict[str, float] = {}
+RESULTS: dict[str, list[dict]] = {}
+
+
+@pytest.fixture(scope="session")
+def docker_engine():
+    if os.environ.get("AURORA_DOCKER") != "1":
+        pytest.skip("containers are started by `nox -s docker` only (AURORA_DOCKER=1)")
+    with contextlib.ExitStack() as running:
+        try:
+            running.enter_context(engine())
+            command = compose_command()
+        except NoEngine as error:
+            pytest.skip(f"no containers: {error}")
+        yield command
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command(docker_engine):
+    return docker_engine
+
+
+@pytest.fixture(scope="session")
+def docker_compose_project_name():
+    return f"auroratest{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file(docker_engine):
+    began = time.monotonic()
+    variables = {"AURORA_IMAGE": stacks.image(), **stacks.choose()}
+    TIMES["image"] = time.monotonic() - began
+    os.environ.update(variables)
+    yield str(stacks.ROOT / "docker" / "compose.yaml")
+    for name in variables:
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def docker_setup():
+    return ["up -d"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup():
+    return ["down -v -t 0"]
+
+
+@pytest.fixture(scope="session")
+def running_stack(docker_compose_file, docker_compose_project_name, request):
+    pytest.importorskip("pytest_docker", reason="pip install 'aurora-router[docker]'")
+    began = time.monotonic()
+    request.getfixturevalue("docker_services")
+    names = ("AURORA_PORT_1", "AURORA_PORT_2", "AURORA_PORT_3", "AURORA_DNS_PORT")
+    found = stacks.Stack(docker_compose_project_name, {name: os.environ[name] for name in names})
+    healthy = "test -S /run/aurora-router/demo/control.sock"
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            found.inside("control", "sh", "-c", healthy)
+            break
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                log = stacks.run("docker", "logs", found.container("control"), check=False)
+                raise AssertionError(f"the cluster was not ready: {log}") from None
+            time.sleep(0.2)
+    TIMES["start"] = time.monotonic() - began
+    return found
+
+
+@pytest.fixture
+def stack(running_stack):
+    running_stack.eventually(running_stack.settled)
+    return running_stack
+
+
+@pytest.fixture
+def results():
+    return RESULTS
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not RESULTS:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("failovers of containers")
+    write(f"image {TIMES.get('image', 0):.0f} s, start {TIMES.get('start', 0):.0f} s")
+    heads = (
+        f"{'times':>6}{'acked':>8}{'lost':>6}{'doubled':>8}{'unknown':>8}{'median s':>10}{'worst s':>9}{'total s':>9}"
+    )
+    write(f"{'fault':22}{heads}")
+    for fault, runs in RESULTS.items():
+        outages = sorted(one["outage"] for one in runs)
+        sums = {key: sum(one[key] for one in runs) for key in ("acked", "lost", "doubled", "unknown", "seconds")}
+        write(
+            f"{fault:22}{len(runs):6}{sums['acked']:8}{sums['lost']:6}{sums['doubled']:8}{sums['unknown']:8}"
+            f"{outages[len(outages) // 2]:10.2f}{outages[-1]:9.2f}{sums['seconds']:9.0f}"
+        )
+    if path := os.environ.get("AURORA_DOCKER_JSON"):
+        Path(path).write_text(json.dumps({"seconds": TIMES, "faults": RESULTS}, indent=2))

@@ -1,0 +1,148 @@
+"""The cluster of ``docker/compose.yaml`` as the tests drive it: containers by name, faults by docker itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from tests.docker.engine import run
+
+ROOT = Path(__file__).parents[2]
+DOMAIN = "cdocker.eu-test-1.rds.aurora.test"
+ZONES = {"eu-test-1a": (1, (0, 1)), "eu-test-1b": (2, (2, 3)), "eu-test-1c": (3, (4, 5))}
+
+
+def free_port() -> int:
+    """A port that is free on 127.0.0.1 for TCP and UDP."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def choose() -> dict[str, str]:
+    """Variables of ``compose.yaml`` that meet nobody else's."""
+    ports = {name: str(free_port()) for name in ("AURORA_PORT_1", "AURORA_PORT_2", "AURORA_PORT_3", "AURORA_DNS_PORT")}
+    net = f"172.{random.randrange(24, 32)}.{random.randrange(256)}"
+    return {"AURORA_NET": net, "AURORA_SECRET": secrets.token_urlsafe(18), "AURORA_DOMAIN": DOMAIN, **ports}
+
+
+def image() -> str:
+    """The image: ``AURORA_IMAGE``, or built from this checkout over ``BASE``, a pulled one, or debootstrap's."""
+    if given := os.environ.get("AURORA_IMAGE"):
+        return given
+    name, base = "aurora-router-cluster:test", os.environ.get("BASE", "debian:bookworm-slim")
+    if not run("docker", "images", "-q", base) and not _pulled(base):
+        base = "aurora-router-base"
+        if not run("docker", "images", "-q", base):
+            run(str(ROOT / "docker" / "base.sh"), base)
+    run(str(ROOT / "docker" / "build.sh"), name, env={**os.environ, "BASE": base})
+    return name
+
+
+def _pulled(base: str) -> bool:
+    try:
+        return subprocess.run(["docker", "pull", "-q", base], capture_output=True, timeout=90).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+class Stack:
+    """A running compose project."""
+
+    def __init__(self, project: str, variables: dict[str, str]) -> None:
+        self.project, self.variables = project, variables
+
+    def container(self, service: str) -> str:
+        return run(
+            "docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={self.project}",
+            "--filter", f"label=com.docker.compose.service={service}",
+        ).strip()  # fmt: skip
+
+    def inside(self, service: str, *words: str, **more) -> str:
+        return run("docker", "exec", "-i", self.container(service), *words, **more)
+
+    # -- looking
+
+    def status(self) -> dict:
+        return json.loads(self.inside("control", "aurora-router", "cluster", "status", "--json"))
+
+    def settled(self) -> bool:
+        status = self.status()
+        up = all(node["up"] for node in status["volume"]["nodes"]) and status["volume"]["attached"]
+        return bool(up and status["writer"] and all(one["state"] == "available" for one in status["instances"]))
+
+    def eventually(self, condition, timeout: float = 120.0):
+        deadline = time.monotonic() + timeout
+        while not (result := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the condition never came true; {json.dumps(self.status())[:3000]}")
+            time.sleep(0.05)
+        return result
+
+    def writer(self) -> str:
+        """The service that is the writer: demo-2 is on instance-2, and so on."""
+        return f"instance-{self.status()['writer'].rpartition('-')[2]}"
+
+    # -- connecting
+
+    @property
+    def instance_hosts(self) -> str:
+        return ",".join(f"demo-{i}=127.0.0.1:{self.variables[f'AURORA_PORT_{i}']}" for i in (1, 2, 3))
+
+    def conninfo(self, endpoint: str = "cluster", **more: object) -> str:
+        """From this process: names by the published name server, instances by the addresses published on loopback."""
+        keys = {
+            "host": f"demo.{endpoint}-{DOMAIN}", "user": "app", "password": "app", "dbname": "app",
+            "aurora_dns": f"127.0.0.1:{self.variables['AURORA_DNS_PORT']}",
+            "aurora_instance_host": self.instance_hosts, **more,
+        }  # fmt: skip
+        return " ".join(f"{key}={value}" for key, value in keys.items())
+
+    def published(self, number: int) -> dict[str, object]:
+        return {"host": "127.0.0.1", "port": self.variables[f"AURORA_PORT_{number}"]}
+
+    @staticmethod
+    def inner_conninfo(endpoint: str = "cluster") -> str:
+        """From a container: nothing but the endpoint; the container's resolver knows it."""
+        return f"host=demo.{endpoint}-{DOMAIN} user=app password=app dbname=app"
+
+    # -- faults; each returns what heals it
+
+    def kill(self, service: str):
+        found = self.container(service)
+        run("docker", "kill", found)
+        return lambda: run("docker", "start", found)
+
+    def pause(self, service: str):
+        found = self.container(service)
+        run("docker", "pause", found)
+        return lambda: run("docker", "unpause", found)
+
+    def disconnect(self, service: str):
+        found, network = self.container(service), f"{self.project}_aurora"
+        settings = json.loads(run("docker", "inspect", found))[0]["NetworkSettings"]["Networks"][network]
+        address = settings["IPAMConfig"]["IPv4Address"]
+        run("docker", "network", "disconnect", network, found)
+        return lambda: run("docker", "network", "connect", "--ip", address, "--alias", service, network, found)
+
+    def blackhole(self, service: str):
+        """Drop every packet in the container's own namespace: nobody is told anything."""
+        rules = "iptables -{0} INPUT ! -i lo -j DROP && iptables -{0} OUTPUT ! -o lo -j DROP"
+        self.inside(service, "sh", "-c", rules.format("A"))
+        return lambda: self.inside(service, "sh", "-c", rules.format("D"))
+
+    def zone(self, zone: str) -> list[str]:
+        """The services of a zone."""
+        instance, nodes = ZONES[zone]
+        return [f"instance-{instance}", *(f"node-{node}" for node in nodes)]
