@@ -126,7 +126,13 @@ class Stack:
 
     def pause(self, service: str):
         found = self.container(service)
-        run("docker", "pause", found)
+        for more in reversed(range(5)):
+            try:
+                run("docker", "pause", found)
+                break
+            except RuntimeError as error:  # runc gives up where processes are being forked on a busy machine
+                if "unable to freeze" not in str(error) or not more:
+                    raise
         return lambda: run("docker", "unpause", found)
 
     def disconnect(self, service: str):
