@@ -177,7 +177,8 @@ def matrix() -> str:
 def _ended(cell: dict[str, Any]) -> str:
     skipped = f", {cell['skipped']} skipped" if cell["skipped"] else ""
     failed = f", failed: {', '.join(cell['failed'])}" if cell["failed"] else ""
-    return f"{cell['passed']} passed{skipped}{failed}"
+    note = f" ({cell['note']})" if "note" in cell else ""
+    return f"{cell['passed']} passed{skipped}{failed}{note}"
 
 
 def _facts(verdict: Verdict) -> tuple[str, ...]:

@@ -229,10 +229,13 @@ async def prepared(t: Ground) -> None:
     conn = await t.connect(autocommit=True)
     count = "select count(*) from pg_prepared_statements"
 
+    async def counted() -> None:
+        await (await conn.execute(count, prepare=False)).fetchone()
+
     async def prepares(n: int, sql: str = "select %s::int + 1", **how: bool) -> None:
         for _ in range(n):
             await tried(conn.execute(sql, [1], **how))  # psycopg 3.2 on an old libpq fails here after deallocate
-        await (await conn.execute(count, prepare=False)).fetchone()
+        await tried(counted())
 
     await prepares(5)
     await prepares(1)
@@ -242,7 +245,7 @@ async def prepared(t: Ground) -> None:
     await prepares(1, "select %s::int + 4", prepare=True)
     conn.prepare_threshold = 0
     await prepares(1, "select %s::int + 5")
-    await conn.execute("deallocate all")
+    await tried(conn.execute("deallocate all"))
     await prepares(1, "select %s::int + 6")
     conn.prepare_threshold = None
     await prepares(7, "select %s::int + 7")
