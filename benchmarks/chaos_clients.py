@@ -322,10 +322,10 @@ class Crowd:
         ]
         self.reader = Reader(reading, self.stop)
         self._threads = [
-            threading.Thread(target=self._run, args=(client, work, conninfo, options), name=client.way)
+            threading.Thread(target=self._run, args=(client, work, conninfo, options), name=client.way, daemon=True)
             for client, (_, _, work, options) in zip(self.clients, ways, strict=True)
         ]
-        self._threads.append(threading.Thread(target=self._read, name="reader"))
+        self._threads.append(threading.Thread(target=self._read, name="reader", daemon=True))
 
     def _run(self, client: Client, work: Any, conninfo: str, options: dict[str, Any]) -> None:
         try:
