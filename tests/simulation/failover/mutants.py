@@ -132,15 +132,6 @@ def absence_is_proof() -> Any:
     return patch.object(marks, "ask_witness", ask)
 
 
-def living_is_dead() -> Any:
-    """A transaction whose witness is held by its living backend is called rolled back."""
-
-    async def still_held(self: Any, connection: Any) -> Finding:
-        return Finding(Outcome.NOT_COMMITTED, "somebody holds it")
-
-    return patch.object(outcome.Resolving, "_still_held", still_held)
-
-
 def replay_the_unknown() -> Any:
     original = transaction.Transaction._resolved
 
@@ -179,11 +170,6 @@ def void_is_not_looked_at() -> Any:
     return patch.object(outcome, "judge_witness", judge)
 
 
-def dial_whom_it_waited_for() -> Any:
-    """After a wait in the ramp the writer from before is dialled, whoever is the writer by then."""
-    return patch.object(Connecting, "_hold_to", lambda self, instance, *, began: None)
-
-
 @contextmanager
 def forget_to_close() -> Any:
     async def discard(self: Any, connection: Any) -> None:
@@ -210,12 +196,10 @@ MUTANTS = (
     Mutant("too many connections is final", full_is_final, soon=True),
     Mutant("the status of the xid alone is believed", trust_the_status_alone),
     Mutant("the absence of a witness is taken for a proof", absence_is_proof),
-    Mutant("a transaction that lives is called rolled back", living_is_dead),
     Mutant("what is unknown is replayed", replay_the_unknown, soon=True),
     Mutant("a lost answer is taken for a rollback", a_lost_answer_is_a_rollback, soon=True),
     Mutant("a lost answer is taken for a commit", a_lost_answer_is_a_commit, soon=True),
     Mutant("a cancelled wait for the replicas goes unnoticed", ignore_the_warning),
     Mutant("a void witness is taken for the transaction's", void_is_not_looked_at, soon=True),
-    Mutant("who waited for his turn dials the former writer", dial_whom_it_waited_for),
     Mutant("connections that are not wanted stay open", forget_to_close, soon=True),
 )

@@ -66,6 +66,8 @@ class Schedule:
         self.numbers = 0
         for each in self.control.servers.values():
             each.skew = rng.choice([0.0, 0.0, rng.uniform(-100, 100)])
+            if self.calm:  # so that pings take their time, and a process may be starved meanwhile
+                each.slow = rng.uniform(0.0, 0.06)
 
     def _process(self) -> Process:
         options: dict[str, Any] = {"aurora_profile": self.rng.choice(PROFILES)}
