@@ -139,7 +139,7 @@ def test_a_lost_writer_costs_no_commit_and_doubles_none(stack, results, fault, t
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
 
 
-def test_a_lost_node_is_not_noticed(stack, results):
+def test_a_lost_node_costs_no_commit(stack, results):
     found = through(
         stack, "node", lambda: [stack.kill("node-3")],
         lambda: [node["up"] for node in stack.status()["volume"]["nodes"]].count(False) == 1,
