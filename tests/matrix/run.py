@@ -78,7 +78,9 @@ def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
             *isolated,
             *SELECTION,
         ]
-        subprocess.run(command, check=False, cwd=ROOT, env=environment)
+        ended = subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
+        if ended not in {0, 1}:  # interrupted, or not begun: what is known of it is no result
+            sys.exit(f"!!! pytest ended with {ended}, nothing is kept: {cell.key}")
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
     failed = [each for each in cases if each.find("failure") is not None or each.find("error") is not None]
     skipped = sum(each.find("skipped") is not None for each in cases)
