@@ -13,10 +13,5 @@ debootstrap --variant=minbase --include=ca-certificates "$suite" "$root/base" ${
   tail -n 20 "$root/log" >&2
   exit 1
 }
-for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do  # the same mirror as this machine's
-  if [ -z "${DEBIAN_MIRROR:-}" ] && [ -s "$list" ]; then
-    cp "$list" "$root/base$list"
-  fi
-done
 rm -rf "$root"/base/var/cache/apt/archives/*.deb
 tar -C "$root/base" -c . | docker import - "$image"
