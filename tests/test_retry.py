@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,14 +18,21 @@ class Again(Exception):
     pass
 
 
-def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=()):
-    """The times at which rounds began, and how it ended."""
+def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=(), writers_at=()):
+    """The times at which rounds began, and how it ended; there is news, or a new writer, at some of them."""
     with Simulation(seed) as simulation:
         world = SimulatedWorld(Network(simulation))
         cluster = Cluster(("here", ""), Registry(), threading.Lock())
         times = []
         for time in news_at:
             simulation.at(time, cluster.wake)
+
+        def succeed():
+            cluster.view = replace(cluster.view, epoch=cluster.view.epoch + 1)
+            cluster.wake()
+
+        for time in writers_at:
+            simulation.at(time, succeed)
 
         async def go():
             left = lambda: max(0.0, lasting - simulation.now)  # noqa: E731 - one line
@@ -78,11 +86,17 @@ def test_other_errors_end_it_at_once():
         assert simulation.now == 0.0
 
 
-def test_news_cut_a_wait_short():
+def test_a_new_writer_cuts_a_wait_short():
     quiet, _ = rounds(3)
     news = quiet[5] + 0.001
-    times, _ = rounds(3, news_at=[news])
+    times, _ = rounds(3, writers_at=[news])
     assert pytest.approx(news) in times
+
+
+def test_failures_of_others_do_not():
+    news = [1.0 + each / 1000 for each in range(5000)]
+    times, _ = rounds(3, news_at=news)
+    assert len(times) < 40, "news each millisecond, and no round more than the waits call for"
 
 
 def test_no_time_is_one_round():

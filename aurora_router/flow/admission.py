@@ -58,13 +58,22 @@ class Turn:
         """Seconds until the dial may begin, as far as is known; begins the ramp of a new epoch."""
         cluster, now = self.cluster, self.world.now()
         if cluster.view.epoch <= cluster.ramp_epoch:
-            pause = cluster.ramp.wait(now) if cluster.ramp is not None else 0.0
+            pause = self._pause_of(cluster.ramp, now)
             return UNKNOWN_PAUSE if pause is None else pause
         with cluster.lock:
             if cluster.ramp_epoch < cluster.view.epoch:
                 cluster.ramp_epoch = cluster.view.epoch
                 cluster.ramp = Ramp.begun(now, self.world.random(), cluster.usual_latency)
         return self._pause()
+
+    def _pause_of(self, ramp: Ramp | None, now: float) -> float | None:
+        """What the present ramp says; one of a failover that is long past is let go of."""
+        if ramp is not None and ramp.expired(now):
+            with self.cluster.lock:
+                if self.cluster.ramp is ramp:
+                    self.cluster.ramp = None
+            return 0.0
+        return 0.0 if ramp is None else ramp.wait(now)
 
     def _begin(self) -> None:
         with self.cluster.lock:

@@ -5,11 +5,12 @@ ones per second. What matters is that each process has *one* soon; its others ca
 goes at once (spread over `FIRST_JITTER`), and of the others only `width` may be under way at the same time: 1 at
 first, doubled with each success (which shows that there is room), halved by each sign of trouble: 53300 (no slot free),
 a dial that timed out, or a handshake slower than `SLOW` times a usual one. After trouble a process dials nothing for a
-time in proportion to how long the server took, with jitter: up to `SHARE` times what it asked of it. The more
-processes there are, the longer a handshake takes, the longer they pause: the queue of N processes at a server of rate r
-settles at about ``4 N / (3 r SHARE)`` seconds, which keeps the server busy and lets no dial time out. A process that
-has no connection yet comes back sooner than one that has. The figures below are those with which
-`tests/simulation/storm.py` met its bounds.
+time that grows with how long the server took, with jitter: up to `SHARE` times a second or more of it, and with the
+square of less, since a hiccup is no storm. The more processes there are, the longer a handshake takes, the longer they
+pause: the queue of N processes at a server of rate r settles where ``4 N / (3 r)`` is the pause that it calls for, which
+keeps the server busy and lets no dial time out. A process that has no connection yet comes back sooner than one that
+has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes later is no part of the failover.
+The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
 Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
 so a ramp never deadlocks; a pause is at most `LONGEST`.
@@ -27,14 +28,18 @@ SLOW = 4.0
 """A handshake that takes longer than this many times a usual one is trouble."""
 LEAST_SLOW = 0.25
 """A handshake below this many seconds is never trouble, however quick others were."""
-SHARE = 32.0
-"""A pause is at most so many times as long as the dial before it."""
+SHARE = 48.0
+"""A pause is at most so many times as long as the dial before it, if that took a second."""
+FIRST_SHARE = 32.0
+"""The same for a process that has no connection yet, however long the dial took."""
 LEAST = 0.5
 """A pause may be at least so long, in seconds, after a refusal that came at once."""
 LONGEST_FIRST = 12.0
 """The longest pause of a process that has no connection yet."""
 LONGEST = 90.0
 """The longest pause of all."""
+CALM = 30.0
+"""So many seconds after the last trouble, or the failover, a ramp under which nobody dials is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,10 @@ class Ramp:
         """Whether nobody needs to be held back any more."""
         return self.width >= WIDEST
 
+    def expired(self, now: float) -> bool:
+        """Whether the failover is long past: a small pool may have all of its connections before it is `over`."""
+        return self.under_way == 0 and now >= self.until + CALM
+
     def wait(self, now: float) -> float | None:
         """Seconds until a dial may begin; None: not before another one has ended."""
         if self.under_way >= self.width:
@@ -93,7 +102,9 @@ class Ramp:
 
     def troubled(self, seconds: float, now: float, random: float) -> Ramp:
         """Half as wide, and nothing before a pause is over."""
-        longest = LONGEST_FIRST if self.first else LONGEST
-        pause = min(longest, max(LEAST, SHARE * seconds))
-        part = random if self.first else 0.5 + random / 2
+        if self.first:
+            pause, part = min(LONGEST_FIRST, FIRST_SHARE * seconds), random
+        else:
+            pause, part = min(LONGEST, SHARE * seconds * min(1.0, seconds)), 0.5 + random / 2
+        pause = max(LEAST, pause)
         return replace(self, width=max(1, self.width // 2), until=now + pause * part)

@@ -221,8 +221,8 @@ class _Kept:
             connection.close()
         return self._router.connect()
 
-    def putconn(self, connection: aurora_router.Connection[Any]) -> None:
-        self._connection = connection
+    def putconn(self, conn: aurora_router.Connection[Any]) -> None:
+        self._connection = conn
 
     def close(self) -> None:
         if self._connection is not None:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from aurora_router.flow.admission import UNWATCHED_PAUSE, Turn
-from aurora_router.policy.ramp import FIRST_JITTER
+from aurora_router.policy.ramp import CALM, FIRST_JITTER
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
     Condition,
@@ -149,5 +149,25 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
         conn = await process.connect(cluster.conninfo())
         assert conn.instance.id == "demo-3"
         assert simulation.now - began < UNWATCHED_PAUSE + 1.0
+
+    simulation.run(main())
+
+
+def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
+    """A pool of a few connections never dials often enough to end the ramp by success."""
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await process.connect(cluster.conninfo())
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        known = conn.placed.cluster
+        assert known.ramp is not None
+        await simulation.sleep(CALM + 1.0)
+        cluster.instances["demo-2"].accept_latency = 1.0
+        began = simulation.now
+        arrived = await many(simulation, process, cluster, 5)
+        assert max(arrived) - began < 3.0
+        assert known.ramp is None
 
     simulation.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.ramp import FIRST_JITTER, LEAST, LONGEST, LONGEST_FIRST, SHARE, WIDEST, Ramp
+from aurora_router.policy.ramp import CALM, FIRST_JITTER, LEAST, LONGEST, LONGEST_FIRST, SHARE, WIDEST, Ramp
 
 random = st.floats(0, 1, exclude_max=True)
 endings = st.tuples(st.sampled_from(["quick", "slow", "failed", "ended"]), st.floats(0, 5), random)
@@ -52,6 +52,7 @@ def test_trouble_halves_and_pauses_in_proportion():
     assert (ramp.width, ramp.under_way, ramp.wait(100.0)) == (4, 2, LEAST * 0.75)
     ramp = ramp.failed(1.0, 101.0, 0.5)
     assert (ramp.width, ramp.wait(101.0)) == (2, SHARE * 0.75)
+    assert ramp.failed(0.5, 101.0, 0.5).wait(101.0) == SHARE * 0.25 * 0.75, "a hiccup counts less"
     assert Ramp(first=False).failed(5.0, 0.0, 1.0).wait(0.0) == LONGEST
 
 
@@ -68,3 +69,10 @@ def test_a_slow_handshake_is_trouble_though_it_succeeds():
 
 def test_what_says_nothing_changes_nothing():
     assert Ramp(width=4, under_way=1).ended() == Ramp(width=4)
+
+
+def test_it_expires_when_nobody_dials_any_more():
+    ramp = Ramp(until=10.0)
+    assert not ramp.expired(10.0 + CALM - 0.1)
+    assert ramp.expired(10.0 + CALM)
+    assert not ramp.dialled().expired(10.0 + CALM), "one is under way"

@@ -28,7 +28,7 @@ from aurora_router_cluster.storage.remote import frames, proof
 from aurora_router_cluster.storage.remote.frames import MalformedStream, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     Facts = dict[str, Any]
     Operation = Callable[[Facts, bytes], "Awaitable[Facts | None] | Facts | None"]
@@ -366,7 +366,7 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: RpcServer, host: str, port: int) -> Any:
+async def serving(server: RpcServer, host: str, port: int) -> AsyncIterator[RpcServer]:
     """Serve for as long as the block lasts.
 
     Raises:
