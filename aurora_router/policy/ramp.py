@@ -7,9 +7,9 @@ first, doubled with each success (which shows that there is room), halved by eac
 a dial that timed out, or a handshake slower than `SLOW` times a usual one. After trouble a process dials nothing for a
 time that grows with how long the server took, with jitter: up to `SHARE` times a second or more of it, and with the
 square of less, since a hiccup is no storm. The more processes there are, the longer a handshake takes, the longer they
-pause: the queue of N processes at a server of rate r settles where ``4 N / (3 r)`` is the pause that it calls for, which
-keeps the server busy and lets no dial time out. A process that has no connection yet comes back sooner than one that
-has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes later is no part of the failover.
+pause: the queue of N processes at a server of rate r settles where the pause that it calls for is
+``4 N / (3 r)`` seconds, which keeps the server busy and lets no dial time out. A process that has no connection yet
+comes back sooner than one that has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes later is not of the failover.
 The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
 Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
