@@ -9,8 +9,8 @@ time that grows with how long the server took, with jitter: up to `SHARE` times 
 square of less, since a hiccup is no storm. The more processes there are, the longer a handshake takes, the longer they
 pause: the queue of N processes at a server of rate r settles where the pause that it calls for is
 ``4 N / (3 r)`` seconds, which keeps the server busy and lets no dial time out. A process that has no connection yet
-comes back sooner than one that has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes later is not of the failover.
-The figures below are those with which `tests/simulation/storm.py` met its bounds.
+comes back sooner than one that has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes
+later is not of the failover. The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
 Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
 so a ramp never deadlocks; a pause is at most `LONGEST`.
