@@ -110,7 +110,8 @@ def tests(session: nox.Session) -> None:
     measured = _is_own(session) and not chosen
     measure = ["--cov=aurora_router", "--cov-branch", "--cov-report="] if measured else []
     # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
-    session.run("pytest", "-n", "2", "-m", "not slow", "--reruns=1", "-raR", "--durations=40", *bounded, *measure, *chosen)
+    manner = ["-n", "2", "-m", "not slow", "--reruns=1", "-raR", "--durations=40"]
+    session.run("pytest", *manner, *bounded, *measure, *chosen)
     if measured:
         core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
         session.run("coverage", "report", f"--include={core}", "--fail-under=95")
