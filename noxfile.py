@@ -49,6 +49,8 @@ _offer_pyenv()
 
 
 OURS = {"--require-all", "--whole"}
+CORE = ["tests/model", "tests/policy", "tests/flow", "tests/runtime"]
+"""What is tested with its branches counted."""
 OWN_PYTHON_ONLY = [
     "tests/cluster",
     "tests/commits",
@@ -104,17 +106,21 @@ def tests(session: nox.Session) -> None:
     On nox's own Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
     """
     session.install(".[test]")
-    chosen = _tool_arguments(session)
-    whole = _is_own(session) or "--whole" in session.posargs
-    bounded = [] if whole else ["--hypothesis-profile=few", *(f"--ignore={each}" for each in OWN_PYTHON_ONLY)]
-    measured = _is_own(session) and not chosen
-    measure = ["--cov=aurora_router", "--cov-branch", "--cov-report="] if measured else []
     # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
-    manner = ["-n", "2", "-m", "not slow", "--reruns=1", "-raR", "--durations=40"]
-    session.run("pytest", *manner, *bounded, *measure, *chosen)
-    if measured:
+    manner = ["-n", "2", "-m", "not slow", "--reruns=1", "-raR", "--durations=20"]
+    chosen = _tool_arguments(session)
+    own = _is_own(session)
+    if own and not chosen:
+        session.run("pytest", *manner, "--cov=aurora_router", "--cov-branch", "--cov-report=", *CORE)
         core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
         session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+        left_out = CORE
+    elif own or "--whole" in session.posargs:
+        left_out = []
+    else:
+        manner.append("--hypothesis-profile=few")
+        left_out = OWN_PYTHON_ONLY
+    session.run("pytest", *manner, *(f"--ignore={each}" for each in left_out), *chosen)
 
 
 def _is_own(session: nox.Session) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background is started so, and hands it on
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("default", deadline=None)  # how long an example takes is the machine's affair
-settings.register_profile("few", deadline=None, max_examples=20)
+# How long an example takes is the machine's affair.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", patient)
+settings.register_profile("few", patient, max_examples=20)
 settings.load_profile("default")
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,10 +17,11 @@ RUN = "import sys; from aurora_router.cli.main import main; sys.exit(main())"
 
 
 @pytest.fixture(autouse=True)
-def running(tmp_path, monkeypatch):
-    """The clusters that run, of this test alone."""
-    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "state"))
-    return home.running
+def running(monkeypatch):
+    """The clusters that run, of this test alone; under a short path, since sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="ar-") as state:
+        monkeypatch.setenv(home.VARIABLE, str(Path(state, "state")))
+        yield home.running
 
 
 def play(*words) -> subprocess.Popen[str]:

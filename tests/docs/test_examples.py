@@ -65,7 +65,7 @@ def parameter(page):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("page", map(parameter, WITH_EXAMPLES))
+@pytest.mark.parametrize("page", [parameter(page) for page in WITH_EXAMPLES])
 def test_examples(page, cluster, tmp_path):
     namespace = {"__name__": "example"}
     loop = asyncio.new_event_loop()
