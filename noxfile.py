@@ -55,10 +55,11 @@ OWN_PYTHON_ONLY = [
     "tests/cluster",
     "tests/commits",
     "tests/simulation",
+    "tests/benchmarks",
     "tests/conformance/test_compliance.py",
     "tests/docs",
 ]
-"""The reference cluster, SQLAlchemy's suite and the docs are things of their own: one Python, unless `--whole`."""
+"""The cluster, the benchmarks, SQLAlchemy's suite, the docs are things of their own: one Python, unless `--whole`."""
 
 
 def _tool_arguments(session: nox.Session) -> list[str]:

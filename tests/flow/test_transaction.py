@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
@@ -16,7 +16,6 @@ from aurora_router.policy.outcome import Outcome
 from tests.flow.commit_ground import FATES, Ground
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(FATES), max_size=12), st.sampled_from(["log", "witness"]), st.integers(0, 9))
 def test_whatever_is_lost_it_commits_once_or_says_so(fates, way, seed):
     ground = Ground(fates, seed=seed, outcome=way, failover_timeout=30)

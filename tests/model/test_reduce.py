@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router.model.event import ClaimRefused, WriterChanged, WriterLost
@@ -53,7 +53,6 @@ def generation(view, id_):
 
 
 @given(HISTORIES, OBSERVATIONS)
-@settings(max_examples=200)
 def test_epoch_and_generations_never_decrease(history, observation):
     before = after(history)
     view, _ = reduce(before, observation, 100.0)
@@ -63,7 +62,6 @@ def test_epoch_and_generations_never_decrease(history, observation):
 
 
 @given(HISTORIES, OBSERVATIONS)
-@settings(max_examples=200)
 def test_the_writer_changes_only_with_the_epoch(history, observation):
     before = after(history)
     view, events = reduce(before, observation, 100.0)
@@ -77,7 +75,6 @@ def test_the_writer_changes_only_with_the_epoch(history, observation):
 
 
 @given(HISTORIES)
-@settings(max_examples=200)
 def test_the_accepted_writer_alone_has_the_role(history):
     view = after(history)
     writers = [id_ for id_, each in view.instances.items() if each.role is Role.WRITER]
@@ -88,7 +85,6 @@ def test_the_accepted_writer_alone_has_the_role(history):
 
 
 @given(HISTORIES, OBSERVATIONS)
-@settings(max_examples=200)
 def test_a_refused_claim_changes_neither_writer_nor_epoch(history, observation):
     before = after(history)
     view, events = reduce(before, observation, 100.0)
@@ -100,7 +96,6 @@ def test_a_refused_claim_changes_neither_writer_nor_epoch(history, observation):
 
 
 @given(HISTORIES, OBSERVATIONS.filter(lambda each: not isinstance(each, Failure)))
-@settings(max_examples=200)
 def test_the_same_observation_twice_gives_the_same_view(history, observation):
     once, _ = reduce(after(history), observation, 100.0)
     twice, events = reduce(once, observation, 100.0)
@@ -158,7 +153,6 @@ def test_a_writer_that_is_not_told_of_is_still_the_writer():
 
 
 @given(st.lists(OBSERVATIONS, min_size=3, max_size=25))
-@settings(max_examples=300)
 def test_a_former_writer_on_lower_evidence_is_named_by_all_others(history):
     view = View()
     named = {}

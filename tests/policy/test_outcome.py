@@ -170,14 +170,14 @@ def wrong(model, said):
     return said is Outcome.NOT_COMMITTED and (model.committed or model.alive)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500)
 @given(histories)
 def test_no_verdict_is_wrong(history):
     model = played(history)
     assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome), history
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(histories)
 def test_in_the_life_that_ran_it_there_is_always_a_verdict(history):
     model = played(history)

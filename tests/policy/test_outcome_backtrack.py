@@ -73,7 +73,7 @@ def played(history, left_out=1):
     return model
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300)
 @given(HISTORIES)
 def test_no_verdict_is_wrong_about_the_branch(history):
     model = played(history)
