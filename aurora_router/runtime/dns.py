@@ -14,7 +14,6 @@ import queue
 import socket
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,9 +125,10 @@ class Names:
 
         gathered = _Answers()
         for kind in gathered.wanted():
-            with gathered.asking():
+            with gathered:
                 resolver: Resolver = self._resolver(dns.resolver.Resolver)
-                gathered.add(resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+                asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
+                gathered.add(asked)
         return gathered.read(host)
 
     async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
@@ -136,9 +136,10 @@ class Names:
 
         gathered = _Answers()
         for kind in gathered.wanted():
-            with gathered.asking():
+            with gathered:
                 resolver: AsyncResolver = self._resolver(dns.asyncresolver.Resolver)
-                gathered.add(await resolver.resolve(host, kind, search=True, lifetime=self._lifetime))
+                asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
+                gathered.add(await asked)
         return gathered.read(host)
 
     def _resolver(self, class_: Callable[..., Any]) -> Any:
@@ -211,22 +212,26 @@ class _Answers:
             if not self._problem:
                 yield kind
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """One question: that a name has no address of a kind is no trouble."""
-        import dns.exception  # noqa: PLC0415 - as above
-        import dns.resolver  # noqa: PLC0415
+    def __enter__(self) -> None:
+        """Begin one question."""
 
-        try:
-            yield
-        except dns.resolver.NoAnswer:
-            pass
-        except (dns.exception.DNSException, OSError) as error:
-            self._problem = str(error)
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        """End it: what went wrong is noted, and ends the questions.
+
+        Not a generator: on Python 3.13 one that swallows an exception keeps its frames, and with them all that called
+        it, connections included, until garbage is collected.
+        """
+        import dns.exception  # noqa: PLC0415 - as above
+
+        if not isinstance(error, (dns.exception.DNSException, OSError)):
+            return False
+        self._problem = str(error)
+        return True
 
     def add(self, answer: Answer) -> None:
-        """Take an answer."""
-        self._answers.append(answer)
+        """Take an answer; that a name has no address of a kind is no trouble."""
+        if answer.rrset is not None:
+            self._answers.append(answer)
 
     def read(self, host: str) -> tuple[Resolution, float]:
         """All addresses, and for how long they hold; raises `_NotFound` when there is none."""
