@@ -56,10 +56,15 @@ OWN_PYTHON_ONLY = [
     "tests/commits",
     "tests/simulation",
     "tests/benchmarks",
-    "tests/conformance/test_compliance.py",
+    "tests/conformance",
+    "tests/pytest_plugin",
+    "tests/cli",
     "tests/docs",
 ]
-"""The cluster, the benchmarks, SQLAlchemy's suite, the docs are things of their own: one Python, unless `--whole`."""
+"""The cluster and what is around the driver are things of their own: one Python, unless `--whole`.
+
+Single tests say so with the marker `one_python`. The matrix (`nox -s matrix`) has the conformance on every Python.
+"""
 
 
 def _tool_arguments(session: nox.Session) -> list[str]:
@@ -108,11 +113,12 @@ def tests(session: nox.Session) -> None:
     """
     session.install(".[test]")
     # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
-    manner = ["-n", "2", "-m", "not slow", "--reruns=1", "-raR", "--durations=20"]
+    manner = ["-n", "2", "--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
+    marked = "not slow"
     chosen = _tool_arguments(session)
     own = _is_own(session)
     if own and not chosen:
-        session.run("pytest", *manner, "--cov=aurora_router", "--cov-branch", "--cov-report=", *CORE)
+        session.run("pytest", *manner, "-m", marked, "--cov=aurora_router", "--cov-branch", "--cov-report=", *CORE)
         core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
         session.run("coverage", "report", f"--include={core}", "--fail-under=95")
         left_out = CORE
@@ -120,8 +126,9 @@ def tests(session: nox.Session) -> None:
         left_out = []
     else:
         manner.append("--hypothesis-profile=few")
+        marked += " and not one_python"
         left_out = OWN_PYTHON_ONLY
-    session.run("pytest", *manner, *(f"--ignore={each}" for each in left_out), *chosen)
+    session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
 
 def _is_own(session: nox.Session) -> bool:
@@ -130,7 +137,7 @@ def _is_own(session: nox.Session) -> bool:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that are long or heavy."""
+    """The tests that are long or heavy, and the storage under the system's PostgreSQL too."""
     session.install(".[test]")
     session.run("pytest", "-m", "slow", "--timeout=1800", *_tool_arguments(session))
 

@@ -35,9 +35,9 @@ def _binaries(source: str, account: Account):
         pytest.skip(f"no binaries: {error}")
 
 
-@pytest.fixture(scope="session", params=["default", "system"])
+@pytest.fixture(scope="session", params=["default", pytest.param("system", marks=pytest.mark.slow)])
 def binaries(request, account):
-    """Both kinds of binaries: the pip extra's and the system's."""
+    """Both kinds of binaries: the pip extra's and, in `nox -s slow`, the system's, which may be older."""
     return _binaries(request.param, account)
 
 

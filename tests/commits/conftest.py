@@ -16,9 +16,9 @@ def account():
     return Account.default()
 
 
-@pytest.fixture(scope="session", params=["default", "system"])
+@pytest.fixture(scope="session", params=["default", pytest.param("system", marks=pytest.mark.slow)])
 def binaries(request, account):
-    """Both kinds of binaries: the pip extra's and the system's."""
+    """Both kinds of binaries: the pip extra's and, in `nox -s slow`, the system's, which may be older."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if request.param == "system" and not found:
         pytest.skip("no PostgreSQL packages of the system")

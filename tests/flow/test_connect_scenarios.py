@@ -99,6 +99,7 @@ def shared():
 
 
 @pytest.mark.cluster
+@pytest.mark.one_python
 @pytest.mark.parametrize("kind", [Blocking, OnAsyncio], ids=["blocking", "asyncio"])
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_on_a_real_cluster(path, kind, shared, aurora_cluster_factory, monkeypatch):

@@ -27,7 +27,7 @@ def home() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(params=[15, 18])
+@pytest.fixture(params=[pytest.param(15, marks=pytest.mark.slow), 18])
 async def rig(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Rig]:
     """A log and an endpoint for engines of one PostgreSQL version."""
     programs = installed().get(request.param)
