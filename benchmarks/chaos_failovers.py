@@ -359,7 +359,8 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="tell each failover on standard error")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    logging.getLogger("aurora_router").addHandler(logging.NullHandler())
+    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
+        logging.getLogger(quiet).addHandler(logging.NullHandler())
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed

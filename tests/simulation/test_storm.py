@@ -23,6 +23,7 @@ def test_everybody_is_back_soon_and_the_server_is_not_trampled(small, seed):
     assert figures["dials after the first second / connections"] <= 1.2
 
 
+@pytest.mark.slow
 def test_without_the_spreading_the_server_is_trampled(small):
     figures = small(spread=False)
     assert figures["dials after the first second / connections"] > 2

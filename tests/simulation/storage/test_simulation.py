@@ -9,7 +9,7 @@ from tests.simulation.storage.run import hunt, main
 from tests.simulation.storage.schedule import play
 
 
-@pytest.mark.parametrize("first", range(0, 200, 50))
+@pytest.mark.parametrize("first", range(0, 100, 50))
 def test_schedules_are_clean(first: int) -> None:
     for seed in range(first, first + 50):
         play(seed)
@@ -19,6 +19,7 @@ def test_the_same_seed_plays_the_same_schedule() -> None:
     assert [play(seed) for seed in range(5)] == [play(seed) for seed in range(5)]
 
 
+@pytest.mark.slow  # CI hunts them in `nox -s simulate`
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_planted_bug_is_found(mutant: Mutant) -> None:
     assert hunt(mutant, 1500) is not None
