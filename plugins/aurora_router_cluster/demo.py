@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.acts import Act
 
 WHO = "SELECT aurora_db_instance_identifier()"
-CONNECTIONS = 200
+CONNECTIONS = 300
 BAR = 40  # characters of the longest bar
 
 
