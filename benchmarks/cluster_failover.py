@@ -17,7 +17,7 @@ from benchmarks.failover import make_ledger, p99, settled
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.setting import Setting
 
@@ -50,23 +50,17 @@ def measure(setting: Setting) -> Iterator[Figure]:
 
 def _asked_for(cluster: LocalCluster) -> tuple[float, dict[str, float]]:
     """One failover that nobody has to notice; seconds to the first ack, and what they were spent on."""
-    settled(cluster)
-    probe = _probe(cluster)
-    try:
-        old = cluster.writer
-        assert old is not None
-        cluster.kill(old)
-        died = time.monotonic()
-        done = cluster.failover()
-        told = probe.line(PATIENCE)
-    finally:
-        probe.end()
-    assert told is not None, "no write was acknowledged"
-    return told["acked"] - died, done.phases
+    phases: dict[str, float] = {}
+    return _without_writer(cluster, lambda: phases.update(cluster.failover().phases)), phases
 
 
 def _noticed(cluster: LocalCluster) -> float:
     make_ledger(cluster)
+    return _without_writer(cluster, lambda: None)
+
+
+def _without_writer(cluster: LocalCluster, then: Callable[[], None]) -> float:
+    """Kill the writer and do something; seconds from its death to the first ack of the next one."""
     settled(cluster)
     probe = _probe(cluster)
     try:
@@ -74,6 +68,7 @@ def _noticed(cluster: LocalCluster) -> float:
         assert old is not None
         cluster.kill(old)
         died = time.monotonic()
+        then()
         told = probe.line(PATIENCE)
     finally:
         probe.end()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.failover.mutants import MUTANTS, Mutant
-from tests.simulation.failover.run import HUNTED, hunt, main
+from tests.simulation.failover.run import CAMPAIGN
 from tests.simulation.failover.schedule import play
 
 
@@ -21,32 +23,29 @@ def test_the_same_seed_plays_the_same_schedule() -> None:
 
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.soon], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found_soon(mutant: Mutant) -> None:
-    assert hunt(mutant, 60) is not None
+    assert CAMPAIGN.hunt(mutant, 60) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if not each.soon], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found(mutant: Mutant) -> None:
-    assert hunt(mutant, HUNTED) is not None
+    assert CAMPAIGN.hunt(mutant, CAMPAIGN.hunted) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_thousand_schedules(tmp_path) -> None:
     figures = tmp_path / "figures.json"
-    assert main(["--schedules", "1000", "--jobs", "2", "--json", str(figures)]) == 0
+    assert CAMPAIGN.main("", ["--schedules", "1000", "--jobs", "2", "--json", str(figures)]) == 0
     assert '"violations"' in figures.read_text()
 
 
-def test_a_violation_prints_its_seed_and_how_to_replay_it(monkeypatch, capsys) -> None:
-    from tests.simulation.failover import run
-
+def test_a_violation_prints_its_seed_and_how_to_replay_it(capsys) -> None:
     def broken(seed: int):
         raise AssertionError(f"a planted violation of seed {seed}")
 
-    monkeypatch.setattr(run, "play", broken)
-    assert run.main(["--seed", "7", "--schedules", "1", "--jobs", "1"]) == 1
+    assert replace(CAMPAIGN, play=broken).main("", ["--seed", "7", "--schedules", "1", "--jobs", "1"]) == 1
     told = capsys.readouterr().out
     assert "python -m tests.simulation.failover.run --seed 7 --schedules 1" in told
     assert "a planted violation of seed 7" in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.storage.mutants import MUTANTS, Mutant
-from tests.simulation.storage.run import hunt, main
+from tests.simulation.storage.run import CAMPAIGN
 from tests.simulation.storage.schedule import play
 
 
@@ -22,11 +22,11 @@ def test_the_same_seed_plays_the_same_schedule() -> None:
 @pytest.mark.slow  # CI hunts them in `nox -s simulate`
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_planted_bug_is_found(mutant: Mutant) -> None:
-    assert hunt(mutant, 1500) is not None
+    assert CAMPAIGN.hunt(mutant, CAMPAIGN.hunted) is not None
 
 
 @pytest.mark.slow
 def test_two_thousand_schedules(tmp_path) -> None:
     figures = tmp_path / "figures.json"
-    assert main(["--schedules", "2000", "--jobs", "2", "--json", str(figures)]) == 0
+    assert CAMPAIGN.main("", ["--schedules", "2000", "--jobs", "2", "--json", str(figures)]) == 0
     assert '"violations"' in figures.read_text()
