@@ -131,8 +131,7 @@ class Engine:
             EngineError: the copy failed, e.g. for lack of room.
         """
         self.make_home()
-        reflink = ["--reflink=auto"] if sys.platform == "linux" else []
-        status, complaint = await programs.finish(["cp", "-a", *reflink, str(source), str(self.data)])
+        status, complaint = await programs.finish(programs.copying(source, self.data))
         if status != 0:
             raise EngineError(f"copying {source} to {self.data} failed: {complaint}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,14 +63,14 @@ def copy_base(account: Account, base: Path, data: Path) -> None:
         EngineError: the copy failed.
     """
     shutil.rmtree(data, ignore_errors=True)
-    try:
-        shutil.copytree(base, data, symlinks=True)
-    except (OSError, shutil.Error) as error:
-        raise EngineError(f"copying {base} to {data} failed: {error}") from error
-    account.own(data)
+    done = subprocess.run(programs.copying(base, data), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EngineError(f"copying {base} to {data} failed: {done.stderr.strip()}")
+    if data.stat().st_uid != account.uid:
+        account.own(data)
 
 
-def first_base(
+async def first_base(
     binaries: Binaries, account: Account, source: Path, target: Path, identifier: int
 ) -> tuple[int, int, int]:
     """Make `target` a copy of the template `source` that has a system identifier of its own.
@@ -80,10 +81,13 @@ def first_base(
     Raises:
         EngineError: the copy failed, or `source` is not understood.
     """
-    control = template.control_data(binaries, account, source)
+    copying = asyncio.ensure_future(asyncio.to_thread(copy_base, account, source, target))
+    try:
+        control = await asyncio.to_thread(template.control_data, binaries, account, source)
+    finally:
+        await copying
     segment_size = int(control["Bytes per WAL segment"])
-    copy_base(account, source, target)
-    set_system_identifier(target, identifier)
+    await asyncio.to_thread(set_system_identifier, target, identifier)
     start = segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size)
     return start, segment_size, int(control["Latest checkpoint's TimeLineID"])
 

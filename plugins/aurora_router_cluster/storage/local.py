@@ -63,9 +63,17 @@ class LocalNode:
         """
         if self._node is None:
             try:
-                self._node = StorageNode(self._number, DiskJournal(self.directory, sync=self._sync))
+                self._node = await self._opened()
             except (LogFailedError, CorruptLog) as error:
                 raise NodeUnavailable(f"node {self._number} in {self.zone} did not start: {error}") from error
+
+    async def _opened(self) -> StorageNode:
+        journal = DiskJournal(self.directory, sync=self._sync)
+        try:
+            return StorageNode(self._number, journal)
+        except BaseException:
+            await journal.close()
+            raise
 
     async def stop(self) -> None:
         """Take it down."""

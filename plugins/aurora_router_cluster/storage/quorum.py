@@ -143,8 +143,8 @@ class QuorumVolume:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         staged = self._directory / "base.new"
-        start, segment_size, timeline = await asyncio.to_thread(
-            first_base, self._binaries, self._account, template, staged, self._identifier
+        start, segment_size, timeline = await first_base(
+            self._binaries, self._account, template, staged, self._identifier
         )
         self.framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
         charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from aurora_router_cluster.storage.core.replica import Charter
 
 
@@ -27,6 +29,22 @@ class Extent(NamedTuple):
     def end(self) -> int:
         """The position after its last byte."""
         return self.start + len(self.data)
+
+
+def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """The extents, in the order of the log; those that lie end to end in one group are one."""
+    run: list[Extent] = []
+    for extent in extents:
+        if run and (extent.group != run[0].group or extent.start != run[-1].end):
+            yield _one(run)
+            run = []
+        run.append(extent)
+    if run:
+        yield _one(run)
+
+
+def _one(run: list[Extent]) -> Extent:
+    return run[0] if len(run) == 1 else run[0]._replace(data=b"".join([extent.data for extent in run]))
 
 
 class Span(NamedTuple):

@@ -91,6 +91,11 @@ class Tracker:
         self._pgcl[group] = pgcl
         return self._advance()
 
+    @property
+    def outstanding(self) -> bool:
+        """Whether something that was handed to the nodes has not met its quorum."""
+        return bool(self._outstanding)
+
     def _advance(self) -> bool:
         outstanding, pgcl = self._outstanding, self._pgcl
         while outstanding and outstanding[0][0] <= pgcl.get(outstanding[0][1], -1):

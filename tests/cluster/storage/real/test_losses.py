@@ -53,17 +53,17 @@ def has(connection, number: int) -> bool:
 def test_commits_go_on_with_any_zone_down(cluster, eventually):
     zones = {tuple(node["node"] for node in cluster.nodes if node["zone"] == zone) for zone in zones_of(cluster)}
     assert zones == {(0, 1), (2, 3), (4, 5)}
-    go_on_without(cluster, eventually, zones)
+    go_on_without(cluster, eventually, zones, 500)
 
 
 @pytest.mark.slow
 def test_commits_go_on_with_any_two_nodes_down(cluster, eventually):
-    go_on_without(cluster, eventually, itertools.combinations(NODES, 2))
+    go_on_without(cluster, eventually, itertools.combinations(NODES, 2), 1000)
 
 
-def go_on_without(cluster, eventually, pairs) -> None:
+def go_on_without(cluster, eventually, pairs, first: int) -> None:
     with connect(cluster) as writer, connect(cluster, "reader") as reader:
-        for number, pair in enumerate(pairs, 1000):
+        for number, pair in enumerate(pairs, first):
             with down(cluster, *pair):
                 writer.execute("insert into t values (%s)", (number,))
                 eventually(lambda number=number: has(reader, number))
