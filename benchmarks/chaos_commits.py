@@ -25,8 +25,8 @@ import psycopg
 import aurora_router
 from aurora_router import CommitOutcomeUnknown, Outcome, Ticket
 from aurora_router.flow import marks
-from aurora_router_cluster import binaries as binaries_module
-from aurora_router_cluster.account import Account
+from aurora_router_cluster.postgres import binaries as binaries_module
+from aurora_router_cluster.postgres.account import Account
 from benchmarks.figures import Figure, table, write_json
 from tests.commits.pair import Pair, eventually
 from tests.commits.relay import Cut

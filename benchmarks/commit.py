@@ -14,18 +14,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import binaries as binaries_module
-from aurora_router_cluster import template as template_module
-from aurora_router_cluster.account import Account
-from aurora_router_cluster.engine import Engine, State
+from aurora_router_cluster.postgres import binaries as binaries_module
+from aurora_router_cluster.postgres import template as template_module
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import Engine, State
+from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.storage.quorum import QuorumVolume
-from aurora_router_cluster.volume import EngineAddress
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.postgres.binaries import Binaries
     from benchmarks.setting import Setting
 
 BOUNDS = {1: 0.8, 8: 1.0}

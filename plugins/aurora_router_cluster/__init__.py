@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from aurora_router_cluster.client import LocalCluster
+from aurora_router_cluster.client.cluster import LocalCluster
+from aurora_router_cluster.control.status import ClusterStatus, CustomEndpoint, Failover, InstanceStatus
 from aurora_router_cluster.errors import ClusterError
-from aurora_router_cluster.status import ClusterStatus, CustomEndpoint, Failover, InstanceStatus
 
 __all__ = ["ClusterError", "ClusterStatus", "CustomEndpoint", "Failover", "InstanceStatus", "LocalCluster"]

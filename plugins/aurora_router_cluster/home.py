@@ -19,8 +19,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from aurora_router_cluster import processes, sysv
 from aurora_router_cluster.errors import ClusterRunningError, SupervisorError
+from aurora_router_cluster.postgres import processes, sysv
 
 VARIABLE = "AURORA_ROUTER_STATE"
 FOLDER = "aurora-router"

@@ -42,7 +42,7 @@ class ClusterOptions:
         base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size.
         scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
         retention: seconds that the cluster can be set back, or restored from (``quorum`` only).
-        source: data directory that the cluster begins with, see `pastclient.ClusterHistory.clone`; None: an empty one.
+        source: data directory that the cluster begins with, see `client.past.ClusterHistory.clone`; None: an empty one.
         remote: hosts that the cluster is spread over, see `remote.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
         settings: server settings for all instances, name -> value.

@@ -19,33 +19,36 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aurora_router_cluster import binaries, keeper, names, pastcommands, template
-from aurora_router_cluster.account import Account
-from aurora_router_cluster.addresses import Allocator
-from aurora_router_cluster.control import ControlServer
-from aurora_router_cluster.controlplane import ControlPlane
-from aurora_router_cluster.direct import DirectVolume
-from aurora_router_cluster.directory import Directory
+from aurora_router_cluster import keeper
+from aurora_router_cluster.control import past
+from aurora_router_cluster.control.channel import ControlServer
+from aurora_router_cluster.control.directory import Directory
+from aurora_router_cluster.control.nodes import NodeCommands
+from aurora_router_cluster.control.plane import ControlPlane
+from aurora_router_cluster.control.roster import DEFAULT_TIER, Roster, together
+from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
+from aurora_router_cluster.control.tls import Authority
+from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
-from aurora_router_cluster.nodecommands import NodeCommands
 from aurora_router_cluster.options import ClusterOptions
-from aurora_router_cluster.roster import DEFAULT_TIER, Roster, together
-from aurora_router_cluster.status import ClusterStatus, InstanceStatus
-from aurora_router_cluster.tls import Authority
+from aurora_router_cluster.postgres import binaries, template
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.addresses import Allocator
+from aurora_router_cluster.storage.direct import DirectVolume
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aurora_router_cluster.binaries import Binaries
-    from aurora_router_cluster.dnsserver import DnsServer
-    from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.upkeep import Upkeep
+    from aurora_router_cluster.dns.server import DnsServer
+    from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.remote.nameserver import RemoteDns
     from aurora_router_cluster.remote.spread import Spread
     from aurora_router_cluster.storage.quorum import QuorumVolume
-    from aurora_router_cluster.upkeep import Upkeep
-    from aurora_router_cluster.volume import Volume
+    from aurora_router_cluster.storage.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class Supervisor:
             await remote.start()
             return
         await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
-        from aurora_router_cluster.dnsserver import DnsServer  # noqa: PLC0415 - takes 0.1 s
+        from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - takes 0.1 s
 
         self.dns = DnsServer(self.faults.zone, port=self.options.dns_port, mute=self.faults.mute)
         await self.dns.start()
@@ -146,7 +149,7 @@ class Supervisor:
             "inject": self.faults.inject,
             "heal": self.faults.heal,
             "faults": self.list_faults,
-            **pastcommands.commands(self.plane),
+            **past.commands(self.plane),
         }
 
     async def status(self) -> dict[str, Any]:
@@ -273,7 +276,7 @@ def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:
     """What looks after the storage; None: the flavour has none."""
     if options.flavour != "quorum":
         return None
-    from aurora_router_cluster.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
+    from aurora_router_cluster.control.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
 
     return Upkeep(
         roster,

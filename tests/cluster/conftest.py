@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from aurora_router_cluster import binaries as binaries_module
-from aurora_router_cluster import template as template_module
-from aurora_router_cluster.account import Account
-from aurora_router_cluster.engine import Engine
 from aurora_router_cluster.errors import BinariesError
+from aurora_router_cluster.postgres import binaries as binaries_module
+from aurora_router_cluster.postgres import template as template_module
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import Engine
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster, errors, home, processes
+from aurora_router_cluster import LocalCluster, errors, home
+from aurora_router_cluster.postgres import processes
 
 pytestmark = pytest.mark.cluster
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from aurora_router_cluster import binaries as binaries_module
-from aurora_router_cluster.account import Account
 from aurora_router_cluster.errors import BinariesError
+from aurora_router_cluster.postgres import binaries as binaries_module
+from aurora_router_cluster.postgres.account import Account
 
 from .pair import Pair
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from aurora_router_cluster import template as template_module
-from aurora_router_cluster.engine import Engine, State
+from aurora_router_cluster.postgres import template as template_module
+from aurora_router_cluster.postgres.engine import Engine, State
 
 from .relay import Relay
 

@@ -27,11 +27,11 @@ from aurora_router_cluster.faults.wires import BEAT, CLIENTS, Shape, Wires
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aurora_router_cluster.controlplane import ControlPlane
-    from aurora_router_cluster.directory import Directory
+    from aurora_router_cluster.control.directory import Directory
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.plane import ControlPlane
+    from aurora_router_cluster.dns.zone import Zone
     from aurora_router_cluster.faults.kinds import Fault
-    from aurora_router_cluster.instance import Instance
-    from aurora_router_cluster.zone import Zone
 
 KIB = 1024
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.faults.kinds import Fault, Registry
     from aurora_router_cluster.storage.members import Member
     from aurora_router_cluster.storage.quorum import QuorumVolume
-    from aurora_router_cluster.volume import Volume
+    from aurora_router_cluster.storage.volume import Volume
 
 KIB = 1024
 

@@ -28,13 +28,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.engine import Engine
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.postgres.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router_cluster.instance import Instance
+    from aurora_router_cluster.control.instance import Instance
 
 log = logging.getLogger(__name__)
 

@@ -14,20 +14,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import binaries, home, settings
-from aurora_router_cluster.account import Account
-from aurora_router_cluster.engine import Engine, State
+from aurora_router_cluster import home
 from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.postgres import binaries, settings
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import Engine, State
+from aurora_router_cluster.postgres.places import RecoveryPoint
+from aurora_router_cluster.postgres.usage import ProcessorMeter
 from aurora_router_cluster.remote import archive, process
 from aurora_router_cluster.remote.rpc import RpcServer, serving
-from aurora_router_cluster.usage import ProcessorMeter
-from aurora_router_cluster.volume import RecoveryPoint
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable
 
-    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.postgres.binaries import Binaries
 
     Facts = dict[str, Any]
 

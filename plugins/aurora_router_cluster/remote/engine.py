@@ -1,4 +1,4 @@
-"""An instance on another host, as the control plane sees it: `hosting.AnyEngine` over its agent."""
+"""An instance on another host, as the control plane sees it: `control.hosting.AnyEngine` over its agent."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import settings
-from aurora_router_cluster.engine import State
 from aurora_router_cluster.errors import ClusterError, EngineError
+from aurora_router_cluster.postgres import settings
+from aurora_router_cluster.postgres.engine import State
+from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.remote.rpc import Link
-from aurora_router_cluster.volume import EngineAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from aurora_router_cluster.postgres.places import RecoveryPoint
     from aurora_router_cluster.remote.archive import Packer
-    from aurora_router_cluster.volume import RecoveryPoint
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class RemoteEngine:
         """Whether its data directory belongs to a writer, or there is none."""
         return self._was_writer
 
-    # What it is told; see `hosting.AnyEngine`
+    # What it is told; see `control.hosting.AnyEngine`
 
     def make_home(self) -> None:
         """The agent does."""

@@ -9,9 +9,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.addresses import Address
+from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.errors import AddressInUseError, RequestError
-from aurora_router_cluster.instance import Instance
+from aurora_router_cluster.postgres.addresses import Address
 from aurora_router_cluster.remote.archive import Packer
 from aurora_router_cluster.remote.engine import RemoteEngine
 
@@ -100,7 +100,7 @@ class Plan:
 
 
 class AgentHosts:
-    """`hosting.Hosts`: the hosts of a plan.
+    """`control.hosting.Hosts`: the hosts of a plan.
 
     Args:
         plan: the plan.
@@ -124,7 +124,7 @@ class AgentHosts:
         await asyncio.gather(*(engine.link.wait_connected(timeout) for _, engine in self._hosts))
 
     def place(self, name: str, zone: str | None, tier: int) -> Instance:
-        """See `hosting.Hosts.place`."""
+        """See `control.hosting.Hosts.place`."""
         for host, engine in self._hosts:
             if not engine.used and zone in {None, host.zone}:
                 engine.assign(name)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.dns.zone import Zone
 from aurora_router_cluster.remote import process
 from aurora_router_cluster.remote.rpc import Link, RpcServer, serving
 from aurora_router_cluster.storage.nodeserver import address
-from aurora_router_cluster.zone import Zone
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,7 @@ NOTHING = Zone("invalid", {})
 
 
 class RemoteDns:
-    """The control plane's side: what `dnsserver.DnsServer` is where it is not the control plane itself.
+    """The control plane's side: what `dns.server.DnsServer` is where it is not the control plane itself.
 
     Args:
         picture: the zone as of now.
@@ -82,7 +82,7 @@ class _Served:
 
 async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> None:
     """Serve the zone until told to end."""
-    from aurora_router_cluster.dnsserver import DnsServer  # noqa: PLC0415 - not in the control plane's start
+    from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - not in the control plane's start
 
     host, port = args.dns
     served = _Served(lambda: server.port)

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import ClusterError
-from aurora_router_cluster.launcher import die_with_parent
+from aurora_router_cluster.postgres.launcher import die_with_parent
 from aurora_router_cluster.storage.nodeserver import address
 
 if TYPE_CHECKING:

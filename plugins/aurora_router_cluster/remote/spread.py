@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.account import Account
-    from aurora_router_cluster.binaries import Binaries
-    from aurora_router_cluster.directory import Directory
+    from aurora_router_cluster.control.directory import Directory
     from aurora_router_cluster.options import ClusterOptions
+    from aurora_router_cluster.postgres.account import Account
+    from aurora_router_cluster.postgres.binaries import Binaries
 
 PORT = 5432
 

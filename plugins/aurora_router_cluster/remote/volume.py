@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import settings, template
+from aurora_router_cluster.postgres import settings, template
 from aurora_router_cluster.remote.node import HostedNode
 from aurora_router_cluster.storage.bases import copy_base
 from aurora_router_cluster.storage.quorum import RETENTION, QuorumVolume
@@ -14,10 +14,10 @@ from aurora_router_cluster.storage.quorum import RETENTION, QuorumVolume
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aurora_router_cluster.account import Account
-    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.postgres.account import Account
+    from aurora_router_cluster.postgres.binaries import Binaries
+    from aurora_router_cluster.postgres.places import EngineAddress
     from aurora_router_cluster.remote.hosts import AgentHosts, Plan
-    from aurora_router_cluster.volume import EngineAddress
 
 
 class HostedVolume(QuorumVolume):

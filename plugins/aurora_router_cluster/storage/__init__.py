@@ -1,1 +1,1 @@
-"""The quorum storage: six copies of the log in three zones, under unmodified PostgreSQL."""
+"""Where the log lives: in the quorum storage, six copies in three zones, or with the writer alone."""

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.history import Timeline
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
-from aurora_router_cluster.storage.wire.errors import WireError
-from aurora_router_cluster.storage.wire.walreceiver import EndReason, WalReceiver
+from aurora_router_cluster.wire.errors import WireError
+from aurora_router_cluster.wire.walreceiver import EndReason, WalReceiver
 
 if TYPE_CHECKING:
     from aurora_router_cluster.storage.driver import Driver
-    from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
-    from aurora_router_cluster.storage.wire.walreceiver import StreamEnd, WriterAddress
+    from aurora_router_cluster.wire.replication import HotStandbyFeedback
+    from aurora_router_cluster.wire.walreceiver import StreamEnd, WriterAddress
 
 log = logging.getLogger(__name__)
 

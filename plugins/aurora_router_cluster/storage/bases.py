@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import programs, template
 from aurora_router_cluster.errors import EngineError
-from aurora_router_cluster.session import Session
+from aurora_router_cluster.postgres import programs, template
+from aurora_router_cluster.postgres.session import Session
 from aurora_router_cluster.storage.core.gc import Base
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
 from aurora_router_cluster.storage.disk.identity import set_system_identifier
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from aurora_router_cluster.account import Account
-    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.postgres.account import Account
+    from aurora_router_cluster.postgres.binaries import Binaries
+    from aurora_router_cluster.postgres.places import EngineAddress
     from aurora_router_cluster.storage.core.history import History
     from aurora_router_cluster.storage.driver import Driver
-    from aurora_router_cluster.volume import EngineAddress
 
 _START = re.compile(r"^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) ", re.MULTILINE)
 

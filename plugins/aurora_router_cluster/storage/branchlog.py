@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
-from aurora_router_cluster.storage.wire.errors import LogRemovedError
-from aurora_router_cluster.storage.wire.source import Timeline
+from aurora_router_cluster.wire.errors import LogRemovedError
+from aurora_router_cluster.wire.source import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aurora_router_cluster.storage.core.branches import Branch
     from aurora_router_cluster.storage.ports import NodeHandle
-    from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
-    from aurora_router_cluster.storage.wire.source import LogSource
+    from aurora_router_cluster.wire.replication import HotStandbyFeedback
+    from aurora_router_cluster.wire.source import LogSource
 
 
 class BranchLog:

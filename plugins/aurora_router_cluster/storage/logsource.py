@@ -7,15 +7,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import QuorumUnavailable
-from aurora_router_cluster.storage.wire.errors import LogRemovedError
-from aurora_router_cluster.storage.wire.source import Timeline
+from aurora_router_cluster.wire.errors import LogRemovedError
+from aurora_router_cluster.wire.source import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router_cluster.storage.attachment import Attachment
     from aurora_router_cluster.storage.core.replica import Charter
-    from aurora_router_cluster.storage.wire.replication import HotStandbyFeedback
+    from aurora_router_cluster.wire.replication import HotStandbyFeedback
 
 log = logging.getLogger(__name__)
 

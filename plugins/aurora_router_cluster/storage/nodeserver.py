@@ -16,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from aurora_router_cluster.launcher import die_with_parent
+from aurora_router_cluster.postgres.launcher import die_with_parent
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.disk.errors import LogFailedError
 from aurora_router_cluster.storage.journal import DiskJournal

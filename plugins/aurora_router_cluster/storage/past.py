@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
+from aurora_router_cluster.postgres.places import RecoveryPoint
 from aurora_router_cluster.storage.bases import Shelf
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.calls import ask
@@ -20,8 +21,7 @@ from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.gc import needed, spaced
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.opening import recover
-from aurora_router_cluster.targets import lsn_text, time_text
-from aurora_router_cluster.volume import RecoveryPoint
+from aurora_router_cluster.storage.targets import lsn_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.history import History
     from aurora_router_cluster.storage.opening import Opened
     from aurora_router_cluster.storage.quorum import QuorumVolume
-    from aurora_router_cluster.targets import Target
+    from aurora_router_cluster.storage.targets import Target
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The quorum volume: six copies of the log in three zones under one cluster.
 
-It implements `aurora_router_cluster.volume.Volume`: readers follow the storage's own endpoint, the writer's commits
+It implements `storage.volume.Volume`: readers follow the storage's own endpoint, the writer's commits
 wait for the write quorum, and a failover is: fence, recover, let a reader replay to the recovery point, promote,
 attach. The cluster has a system identifier and a replication secret of its own, so that neither a reused port nor
 another cluster made from the same template ever feeds it a foreign log.
@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import names
+from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
@@ -34,21 +34,21 @@ from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
 from aurora_router_cluster.storage.past import Past, recovery_point
 from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
-from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
-from aurora_router_cluster.storage.wire.errors import WireError
-from aurora_router_cluster.storage.wire.handshake import Login
-from aurora_router_cluster.storage.wire.scram import ScramVerifier
-from aurora_router_cluster.storage.wire.walreceiver import WriterAddress
+from aurora_router_cluster.wire.endpoint import WalEndpoint
+from aurora_router_cluster.wire.errors import WireError
+from aurora_router_cluster.wire.handshake import Login
+from aurora_router_cluster.wire.scram import ScramVerifier
+from aurora_router_cluster.wire.walreceiver import WriterAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.account import Account
-    from aurora_router_cluster.binaries import Binaries
+    from aurora_router_cluster.postgres.account import Account
+    from aurora_router_cluster.postgres.binaries import Binaries
+    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
     from aurora_router_cluster.storage.fleet import Hosted
     from aurora_router_cluster.storage.scrubbing import ScrubReport
-    from aurora_router_cluster.volume import EngineAddress, RecoveryPoint
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ RETENTION = 300.0
 
 
 class QuorumVolume:
-    """See the module, and `aurora_router_cluster.volume.Volume` for the methods.
+    """See the module, and `aurora_router_cluster.storage.volume.Volume` for the methods.
 
     Args:
         binaries: which PostgreSQL.

@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import template
-from aurora_router_cluster.engine import Engine, State
 from aurora_router_cluster.errors import EngineError
-from aurora_router_cluster.session import Session
-from aurora_router_cluster.settings import SUPERUSER
+from aurora_router_cluster.postgres import template
+from aurora_router_cluster.postgres.engine import Engine, State
+from aurora_router_cluster.postgres.places import EngineAddress
+from aurora_router_cluster.postgres.session import Session
+from aurora_router_cluster.postgres.settings import SUPERUSER
 from aurora_router_cluster.storage.branchlog import BranchLog
-from aurora_router_cluster.storage.wire.endpoint import WalEndpoint
-from aurora_router_cluster.volume import EngineAddress
+from aurora_router_cluster.wire.endpoint import WalEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.past import Course
     from aurora_router_cluster.storage.quorum import QuorumVolume
-    from aurora_router_cluster.targets import Target
+    from aurora_router_cluster.storage.targets import Target
 
 POLL = 0.005
 QUIET = 1.0  # seconds without more log after which a branch without a writer has been replayed to its end

@@ -299,4 +299,4 @@ def test_it_imports_neither_the_package_above_nor_asyncio():
     command = [sys.executable, "-I", "-S", "-c", code]
     loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert "aurora_router_cluster.faults.links" in loaded
-    assert not {"asyncio", "aurora_router_cluster.client", "aurora_router_cluster.errors"} & set(loaded)
+    assert not {"asyncio", "aurora_router_cluster.client.cluster", "aurora_router_cluster.errors"} & set(loaded)

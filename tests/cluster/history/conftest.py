@@ -3,7 +3,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from aurora_router_cluster.client import LocalCluster
+from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.errors import ClusterError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aurora_router_cluster import errors
-from aurora_router_cluster.client import LocalCluster
+from aurora_router_cluster.client.cluster import LocalCluster
 
 from .conftest import Told
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from aurora_router_cluster import errors
-from aurora_router_cluster.client import LocalCluster
+from aurora_router_cluster.client.cluster import LocalCluster
 
 from .conftest import Told
 

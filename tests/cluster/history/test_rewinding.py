@@ -8,11 +8,11 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import errors
-from aurora_router_cluster.addresses import Allocator
-from aurora_router_cluster.controlplane import ControlPlane
-from aurora_router_cluster.names import Names
-from aurora_router_cluster.rewinding import Rewinding
-from aurora_router_cluster.roster import Roster
+from aurora_router_cluster.control.plane import ControlPlane
+from aurora_router_cluster.control.rewinding import Rewinding
+from aurora_router_cluster.control.roster import Roster
+from aurora_router_cluster.dns.names import Names
+from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.storage import rebuilding
 from aurora_router_cluster.storage.quorum import QuorumVolume
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 async def plane(account, run_directory):
-    from aurora_router_cluster import binaries, template
+    from aurora_router_cluster.postgres import binaries, template
 
     found = binaries.find(account, None)
     made = await asyncio.to_thread(template.ensure, found, account)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router_cluster.client.past import point_text
 from aurora_router_cluster.errors import TargetError
-from aurora_router_cluster.pastclient import point_text
-from aurora_router_cluster.targets import Target, lsn_text, parse_target, time_text
+from aurora_router_cluster.storage.targets import Target, lsn_text, parse_target, time_text
 
 
 @given(st.integers(min_value=0, max_value=(1 << 64) - 1))

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router_cluster import errors, processes
+from aurora_router_cluster import errors
+from aurora_router_cluster.postgres import processes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from aurora_router.policy.outcome import unreplicated
-from aurora_router_cluster import LocalCluster, processes
+from aurora_router_cluster import LocalCluster
+from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.storage.core.lsn import parse_lsn
 
 TESTS = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ PITFALLS = {
         "cluster/test_failover.py::test_without_a_reader_the_writer_is_restarted",
     ],
     "3. A standby refuses to start with less than the template had": [
-        "cluster/test_settings.py::test_the_template_asks_for_no_more_than_its_copies",
+        "cluster/postgres/test_settings.py::test_the_template_asks_for_no_more_than_its_copies",
     ],
     "4. A former writer's files do not fit the new history": [
         "cluster/test_failover.py::test_what_only_the_lost_writer_had_is_rewound",
@@ -38,20 +39,20 @@ PITFALLS = {
     ],
     "5. The log begins on a page that continues a record": [
         "cluster/storage/core/test_wal.py::test_a_stream_may_begin_on_a_page_that_continues_a_record",
-        "cluster/test_template.py::test_the_log_of_a_template_starts_in_its_only_segment",
+        "cluster/postgres/test_template.py::test_the_log_of_a_template_starts_in_its_only_segment",
     ],
-    "6. pg_ctl promote polls slowly": ["cluster/test_engine.py::test_a_standby_follows_and_is_promoted"],
+    "6. pg_ctl promote polls slowly": ["cluster/postgres/test_engine.py::test_a_standby_follows_and_is_promoted"],
     "7. Gossip up to the VCL never heals a lost write quorum; a base comes from the elected history": [
         f"{REAL}::test_with_three_down_commits_wait_are_seen_nowhere_and_go_through_after_healing",
         "simulation/storage/test_simulation.py::test_every_planted_bug_is_found",
     ],
     "8. A new timeline is shown only when its history file is stored": [
-        "cluster/storage/wire/test_walsender.py::test_readers_follow_a_promotion_only_when_its_history_file_is_stored",
-        "cluster/storage/wire/test_walsender.py::test_pg_receivewal_streams_through_a_switch_and_stops_in_order",
+        "cluster/wire/test_walsender.py::test_readers_follow_a_promotion_only_when_its_history_file_is_stored",
+        "cluster/wire/test_walsender.py::test_pg_receivewal_streams_through_a_switch_and_stops_in_order",
     ],
     "9. A timeline can be burned by a promotion that nobody attached": [
         "cluster/storage/quorum/test_quorum.py::test_a_writer_that_was_promoted_too_early_is_refused",
-        "cluster/storage/wire/test_walsender.py::test_readers_pass_a_timeline_that_never_had_a_writer",
+        "cluster/wire/test_walsender.py::test_readers_pass_a_timeline_that_never_had_a_writer",
         "cluster/storage/core/test_recovery.py::test_timelines_come_from_the_newest_charter",
     ],
     "10. One surviving byte per position and branch": [
@@ -60,8 +61,8 @@ PITFALLS = {
         "simulation/storage/test_simulation.py::test_schedules_are_clean",
     ],
     "11. Who an instance is cannot be a setting, which any user may change": [
-        "cluster/test_template.py::test_an_instance_believes_itself_and_no_other_claim",
-        "cluster/test_template.py::test_a_search_path_trick_does_not_reach_the_functions",
+        "cluster/postgres/test_template.py::test_an_instance_believes_itself_and_no_other_claim",
+        "cluster/postgres/test_template.py::test_a_search_path_trick_does_not_reach_the_functions",
     ],
     "12. Data files that are hard links are modified in place": [
         "cluster/storage/test_pitfalls.py::test_no_file_of_an_instance_or_of_the_storage_is_shared",
@@ -71,7 +72,7 @@ PITFALLS = {
         "cluster/test_lifetime.py::test_a_killed_supervisor_is_cleaned_up_after",
     ],
     "14. Stopping the postmaster alone leaves its sessions answering": [
-        "cluster/test_engine.py::test_a_frozen_instance_answers_nobody_and_thaws",
+        "cluster/postgres/test_engine.py::test_a_frozen_instance_answers_nobody_and_thaws",
     ],
 }
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurora_router_cluster.engine import State
+from aurora_router_cluster.postgres.engine import State
 from aurora_router_cluster.storage.core.blocks import block_refs
 from aurora_router_cluster.storage.core.errors import CorruptLog
 from aurora_router_cluster.storage.core.lsn import PAGE, format_lsn, page_start, parse_lsn, segment_start

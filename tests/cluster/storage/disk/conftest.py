@@ -1,3 +1,3 @@
-from tests.cluster.storage.wire.conftest import home
+from tests.cluster.wire.conftest import home
 
 __all__ = ["home"]

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aurora_router_cluster import binaries, template
-from aurora_router_cluster.account import Account
-from aurora_router_cluster.engine import Engine, State
+from aurora_router_cluster.postgres import binaries, template
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import Engine, State
 from aurora_router_cluster.storage.disk.errors import IdentityError
 from aurora_router_cluster.storage.disk.identity import new_system_identifier, set_system_identifier, system_identifier
-from tests.cluster.storage.wire.support import asked, installed
+from tests.cluster.wire.support import asked, installed
 
 if TYPE_CHECKING:
     from pathlib import Path

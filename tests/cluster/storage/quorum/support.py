@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 
-from aurora_router_cluster.engine import Engine, State
+from aurora_router_cluster.postgres.engine import Engine, State
+from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.storage.quorum import QuorumVolume
-from aurora_router_cluster.volume import EngineAddress
 
 
 async def until(condition, what: str, timeout: float = 20.0) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster, processes
+from aurora_router_cluster import LocalCluster
+from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.storage.picture import SHOWN_GROUPS
 
 pytestmark = pytest.mark.cluster

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aurora_router_cluster import processes
+from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.extents import Extent
 from aurora_router_cluster.storage.isolated import PACKAGES, IsolatedNode

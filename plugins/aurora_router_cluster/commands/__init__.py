@@ -1,0 +1,1 @@
+"""What is typed, and what is shown: ``aurora-router cluster …`` and ``aurora-router demo``."""

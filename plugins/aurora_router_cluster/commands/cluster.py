@@ -1,0 +1,177 @@
+"""``aurora-router cluster …``: start a local cluster, look at it, change it, end it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.client.cluster import LocalCluster
+from aurora_router_cluster.commands import faults, live, nodes, past, show
+from aurora_router_cluster.errors import ClusterError
+from aurora_router_cluster.options import FLAVOURS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ClusterCommand:
+    """The sub-command; an object for the entry point group ``aurora_router.commands``."""
+
+    name = "cluster"
+    help = "run a local cluster that behaves like Aurora, and change it while it runs"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the sub-commands and their arguments."""
+        commands = parser.add_subparsers(required=True, metavar="ACTION")
+
+        def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+            child = commands.add_parser(name, help=text, description=text)
+            child.add_argument("--name", default="demo", help="which cluster (default: %(default)s)")
+            child.add_argument("--json", action="store_true", help="print JSON")
+            child.set_defaults(action=run)
+            return child
+
+        _configure_up(add("up", _up, "start a cluster; it stays in the foreground and ends with Ctrl-C"))
+        add("status", _status, "show the instances, their roles, zones and lag")
+        adding = add("add-reader", _add_reader, "add a reader")
+        adding.add_argument("instance", nargs="?", help="its name (default: the next number)")
+        adding.add_argument("--zone", help="availability zone (default: in turn)")
+        adding.add_argument("--tier", type=int, default=1, help="promotion tier, 0 first to 15 last (default: 1)")
+        removing = add("remove", _remove, "remove a reader")
+        removing.add_argument("instance", help="its name")
+        restarting = add("restart", _restart, "restart an instance in order, or start one that is down")
+        restarting.add_argument("instance", help="its name")
+        failing = add("failover", _failover, "make a reader the writer")
+        failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
+        nodes.configure(add)
+        past.configure(add)
+        breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
+        breaking.formatter_class = argparse.RawDescriptionHelpFormatter
+        faults.configure(breaking)
+        add("down", _down, "end a cluster, whoever started it")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; 0: done, 1: refused or failed, and the reason was printed."""
+        try:
+            args.action(args)
+        except (ClusterError, OSError) as error:
+            sys.stderr.write(f"aurora-router cluster: {error}\n")
+            return 1
+        return 0
+
+
+def _configure_up(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--readers", type=int, default=2, metavar="N", help="readers to begin with, 0 to 15 (default: %(default)s)")
+    add("--flavour", choices=FLAVOURS, help="storage under it (default: the best that is installed)")
+    add("--postgres", metavar="DIR", help="directory of PostgreSQL's server binaries, 14 to 18 (default: search)")
+    add("--domain", help="what follows the name in an instance's host name, e.g. c9akciq32.us-east-1.rds.amazonaws.com")
+    add("--port", type=int, help="port of all instances (default: any free one)")
+    add("--address", help="address of the first instance, e.g. 127.1.0.1 (default: random ones of 127.0.0.0/8)")
+    add("--dns-port", type=int, default=0, help="port of the name server (default: any free one)")
+    add("--dns-ttl", type=int, default=5, metavar="SECONDS", help="time to live of its records (default: %(default)s)")
+    add("--dns-delay", type=float, default=0.0, metavar="SECONDS",
+        help="how long the cluster name lags behind a failover (default: %(default)s)")  # fmt: skip
+    add("--dir", dest="directory", help="where the data goes (default: tmpfs where there is room)")
+    add("--detect", type=float, default=0.2, metavar="SECONDS", help="heartbeat interval (default: %(default)s)")
+    add("--no-auto-failover", dest="auto", action="store_false", help="only watch; failover and restart on request")
+    add("--tls", action="store_true", help="serve TLS, with certificates of a CA of the cluster's own")
+    nodes.configure_up(parser)
+    add("--faults", action="store_true", help="put a relay in front of the instances, for faults of the network")
+    add("--retention", type=float, metavar="SECONDS",
+        help="how far it can be set back, or restored from (default: 300)")  # fmt: skip
+    add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
+        help="a server setting for all instances; may be repeated")  # fmt: skip
+    add("--detach", action="store_true", help="return when it is ready, and leave it running until `cluster down`")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ValueError(text)
+    return name.strip(), value.strip()
+
+
+def _up(args: argparse.Namespace) -> None:
+    names = (
+        "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
+        "directory", "detect", "auto", "tls", "retention", "faults", *nodes.OPTIONS,
+    )  # fmt: skip
+    options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "directory" in options:
+        options["directory"] = os.path.abspath(options["directory"])  # noqa: PTH100 - no symlink is resolved
+    cluster = LocalCluster.start(args.name, detach=args.detach, settings=dict(args.settings), **options)
+    with cluster:
+        if args.json:
+            _print_json({**cluster.status().as_dict(), "connect": show.connections(cluster)})
+        else:
+            show.status(cluster.status(), picture=args.detach or not live.possible())
+            show.how_to_connect(cluster, detached=args.detach)
+        if not args.detach:
+            try:
+                if live.possible() and not args.json:
+                    live.watch(cluster)
+                cluster.wait()
+            except KeyboardInterrupt:
+                show.line("stopping")
+
+
+def _status(args: argparse.Namespace) -> None:
+    status = LocalCluster.attach(args.name).status()
+    if args.json:
+        _print_json(status.as_dict())
+    else:
+        show.status(status)
+
+
+def _add_reader(args: argparse.Namespace) -> None:
+    cluster = LocalCluster.attach(args.name)
+    added = cluster.add_reader(args.instance, zone=args.zone, tier=args.tier)
+    _tell(args, f"{added.name} reads in {added.zone}: {added.endpoint}", {"added": added.name, "zone": added.zone})
+
+
+def _remove(args: argparse.Namespace) -> None:
+    LocalCluster.attach(args.name).remove(args.instance)
+    _tell(args, f"{args.instance} is removed", {"removed": args.instance})
+
+
+def _restart(args: argparse.Namespace) -> None:
+    cluster = LocalCluster.attach(args.name)
+    if cluster.instance(args.instance).pid is None:
+        cluster.start_instance(args.instance)
+    else:
+        cluster.restart(args.instance)
+    _tell(args, f"{args.instance} is restarted", {"restarted": args.instance})
+
+
+def _failover(args: argparse.Namespace) -> None:
+    done = LocalCluster.attach(args.name).failover(args.instance)
+    phases = ", ".join(f"{phase} {seconds * 1e3:.0f} ms" for phase, seconds in done.phases.items())
+    _tell(args, f"{done.writer} is the writer now, {done.former} was ({phases})", done.as_dict())
+
+
+def _fault(args: argparse.Namespace) -> None:
+    words, facts = faults.run(LocalCluster.attach(args.name), args)
+    _tell(args, "\n".join(words), facts)
+
+
+def _down(args: argparse.Namespace) -> None:
+    LocalCluster.attach(args.name).down()
+    _tell(args, f"the cluster {args.name} has ended", {"ended": args.name})
+
+
+def _tell(args: argparse.Namespace, text: str, facts: dict[str, Any]) -> None:
+    if args.json:
+        _print_json(facts)
+    else:
+        show.line(text)
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    show.line(json.dumps(facts, indent=2))
+
+
+cluster = ClusterCommand()

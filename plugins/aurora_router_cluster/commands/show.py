@@ -1,0 +1,103 @@
+"""A cluster on the screen: a table by rich in a terminal, plain columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.commands import live
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from aurora_router_cluster.client.cluster import LocalCluster
+    from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
+
+HEADER = ("instance", "role", "state", "zone", "tier", "lag ms", "cpu %", "address", "pid")
+
+
+def line(text: str = "") -> None:
+    """One line on standard output, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
+    """The cluster's endpoints and, with `picture`, its storage and instances as they are now."""
+    line(f"cluster  {cluster.name} ({cluster.flavour}, PostgreSQL {cluster.version}, epoch {cluster.epoch})")
+    line(f"writer   {cluster.writer_endpoint}:{cluster.port}")
+    line(f"readers  {cluster.reader_endpoint}:{cluster.port}")
+    for custom in cluster.custom_endpoints:
+        line(f"custom   {custom.endpoint} ({'all but ' if custom.exclude else ''}{', '.join(custom.members)})")
+    line(f"dns      {cluster.dns}")
+    for fault in cluster.faults:
+        line(f"fault    {fault.text}")
+    if not picture:
+        return
+    if live.possible():
+        from rich.console import Console  # noqa: PLC0415 - an extra, and slow to import
+
+        line()
+        Console().print(live.picture(cluster, instance_table(cluster)))
+        return
+    for text in live.storage_lines(cluster.volume):
+        line(text)
+    if rows := live.storage_rows(cluster.volume):
+        line()
+        _columns(live.COPIES, rows)
+    line()
+    _columns(HEADER, [_row(instance) for instance in cluster.instances])
+
+
+def instance_table(cluster: ClusterStatus) -> Table:
+    """The instances as a table by rich: the writer green, what does not answer red."""
+    rows = [_row(instance) for instance in cluster.instances]
+    colours = {row[2]: "red" for row in rows if row[2] != "available"}
+    table = live.table(HEADER, rows, colours, 2)
+    for number, row in enumerate(rows):
+        if row[1] == "writer" and row[2] == "available":
+            table.rows[number].style = "green"
+    return table
+
+
+def _row(instance: InstanceStatus) -> tuple[str, ...]:
+    state = f"{instance.state} (frozen)" if instance.frozen else instance.state
+    lag = "" if instance.lag_ms is None else f"{instance.lag_ms:.1f}"
+    cpu = "" if instance.cpu is None else f"{instance.cpu:.1f}"
+    address = f"{instance.host}:{instance.port}"
+    pid = "" if instance.pid is None else str(instance.pid)
+    return (instance.name, instance.role, state, instance.zone, str(instance.tier), lag, cpu, address, pid)
+
+
+def _columns(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def connections(cluster: LocalCluster) -> dict[str, dict[str, str]]:
+    """Ways to connect, ready to paste: target -> kind of client -> text."""
+    return {
+        target: {
+            "sqlalchemy": cluster.url(target),
+            "psycopg": cluster.conninfo(target),
+            "psql": f'psql "{cluster.plain_conninfo(target)}"',
+        }
+        for target in ("writer", "reader")
+    }
+
+
+def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
+    """Lines to paste, and how it ends."""
+    for target, clients in connections(cluster).items():
+        line()
+        line(f"{target}:")
+        for client, text in clients.items():
+            line(f"  {client.ljust(10)}  {text}")
+    line()
+    if detached:
+        line(f"It runs in the background; end it with: aurora-router cluster down --name {cluster.key}")
+    else:
+        line(f"Ctrl-C ends it. From another terminal: aurora-router cluster status --name {cluster.key}")

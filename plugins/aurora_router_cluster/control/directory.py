@@ -1,0 +1,140 @@
+"""The directory: which host name leads where, as the name server tells it at this moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.control.status import CustomEndpoint
+from aurora_router_cluster.dns import names as naming
+from aurora_router_cluster.dns.zone import Zone
+from aurora_router_cluster.errors import NameTakenError, RequestError, UnknownEndpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.roster import Roster
+
+
+class Directory:
+    """Host names of the cluster that `roster` describes.
+
+    Args:
+        roster: the instances.
+        ttl: time to live of the records, seconds.
+        delay: seconds by which the cluster name lags behind a change of writer (Aurora's may need 40 to 60).
+
+    Attributes:
+        published: called after every change.
+    """
+
+    def __init__(self, roster: Roster, *, ttl: int = 5, delay: float = 0.0) -> None:
+        self._roster = roster
+        self._ttl = ttl
+        self._delay = delay
+        self._writer: Instance | None = None
+        self._flip: asyncio.TimerHandle | None = None
+        self._serial = 1
+        self._zone: Zone | None = None
+        self.published: Callable[[], None] = lambda: None
+        self.custom: dict[str, CustomEndpoint] = {}
+        self.cnames: dict[str, str] = {}
+
+    def changed(self) -> None:
+        """The roster changed: the cluster name follows at once, or after the delay."""
+        self._outdated()
+        if self._roster.writer is self._writer or self._roster.writer is None:
+            return
+        if self._writer is None or self._delay <= 0:
+            self._follow()
+        elif self._flip is None:
+            self._flip = asyncio.get_running_loop().call_later(self._delay, self._follow)
+
+    def _follow(self) -> None:
+        self._flip = None
+        self._writer = self._roster.writer
+        self._outdated()
+
+    def _outdated(self) -> None:
+        self._serial += 1
+        self._zone = None
+        self.published()
+
+    def picture(self) -> Zone:
+        """The zone as of now."""
+        if self._zone is None:
+            hosts = self._hosts()
+            self._zone = Zone(self._roster.names.zone, hosts, dict(self.cnames), self._ttl, self._serial)
+        return self._zone
+
+    def _hosts(self) -> dict[str, tuple[str, ...]]:
+        roster, names = self._roster, self._roster.names
+        hosts: dict[str, tuple[str, ...]] = {
+            names.instance(one.name): (one.address.host,) for one in roster.instances.values()
+        }
+        if self._writer is not None:
+            hosts[names.writer] = (self._writer.address.host,)
+        readers = [one.name for one in roster.readers]
+        hosts[names.reader] = self._addresses(readers) or hosts.get(names.writer, ())
+        for custom in self.custom.values():
+            chosen = [name for name in readers if name not in custom.members] if custom.exclude else custom.members
+            hosts[custom.endpoint] = self._addresses(chosen)
+        return hosts
+
+    def _addresses(self, instances: Sequence[str]) -> tuple[str, ...]:
+        found = (self._roster.instances.get(name) for name in instances)
+        return tuple(one.address.host for one in found if one is not None and one.available)
+
+    def create_custom(self, label: str, members: Sequence[str], *, exclude: bool) -> CustomEndpoint:
+        """Add a custom endpoint over `members`, or over all readers but these.
+
+        Raises:
+            NameTakenError: the label is taken or cannot be one.
+            RequestError: a list of no members.
+            UnknownInstanceError: a member does not exist.
+        """
+        naming.checked_label(label, "a custom endpoint")
+        if label in self.custom:
+            raise NameTakenError(f"there is a custom endpoint {label!r} already; delete it first")
+        if not members and not exclude:
+            raise RequestError(f"the custom endpoint {label!r} needs at least one member")
+        for member in members:
+            self._roster.get(member)
+        endpoint = self._roster.names.custom(label)
+        self.custom[label] = CustomEndpoint(label, endpoint, tuple(members), exclude)
+        self._outdated()
+        return self.custom[label]
+
+    def delete_custom(self, label: str) -> None:
+        """Delete a custom endpoint.
+
+        Raises:
+            UnknownEndpointError: there is none.
+        """
+        if label not in self.custom:
+            raise UnknownEndpointError(
+                f"there is no custom endpoint {label!r}; there are: {', '.join(self.custom) or 'none'}"
+            )
+        del self.custom[label]
+        self._outdated()
+
+    def add_cname(self, name: str, target: str) -> None:
+        """Make the name server say that `name` is an alias of `target`; an earlier alias is replaced.
+
+        Raises:
+            NameTakenError: `name` is one of the cluster's own, or not a host name.
+        """
+        name, target = name.rstrip(".").lower(), target.rstrip(".").lower()
+        for text in (name, target):
+            if not text or len(text) > 253 or not all(0 < len(label) <= 63 for label in text.split(".")):
+                raise NameTakenError(f"{text!r} is not a host name")
+        if name in self.picture().hosts or name == target:
+            raise NameTakenError(f"{name} is a name of the cluster itself and cannot be an alias")
+        self.cnames[name] = target
+        self._outdated()
+
+    def close(self) -> None:
+        """Cancel a pending change."""
+        if self._flip is not None:
+            self._flip.cancel()

@@ -1,0 +1,204 @@
+"""The heartbeat: look at every instance, measure lag, and start what has to be done about what is wrong.
+
+It never blames an instance for its own lateness: a beat that came late forgives the answers missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.control.roster import together
+from aurora_router_cluster.errors import ClusterError, FailoverImpossibleError
+from aurora_router_cluster.postgres.usage import ProcessorMeter
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.control.succession import Succession
+
+log = logging.getLogger(__name__)
+
+SHORTEST_WAIT = 0.1  # seconds for an answer
+HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
+AGAIN = 1.0  # seconds after a failed repair until the next try
+ASTRAY = 3.0  # seconds without log after which a reader is built anew
+JUDGED = frozenset({"available", "unreachable", "stopped"})
+
+
+class Heartbeat:
+    """Watches the instances of `roster`.
+
+    Args:
+        roster: the instances.
+        succession: what acts.
+        interval: seconds between two beats.
+        auto: act on what is found; else only show it.
+    """
+
+    def __init__(self, roster: Roster, succession: Succession, *, interval: float, auto: bool) -> None:
+        self._roster = roster
+        self._succession = succession
+        self.interval = interval
+        self.auto = auto
+        self._meter = ProcessorMeter()
+        self._pulse: asyncio.Task[None] | None = None
+        self._repairs: dict[str, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._pulse = asyncio.get_running_loop().create_task(self._beat())
+
+    async def close(self) -> None:
+        """Stop, and stop what was started."""
+        tasks = [*self._repairs.values(), *([self._pulse] if self._pulse else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def expect(self, name: str | None) -> None:
+        """Bring a former writer back now, whether `auto` or not: its demotion was asked for."""
+        instance = self._roster.instances.get(name or "")
+        if instance is not None and not instance.engine.alive and not instance.held:
+            self._begin(name or "", self._bring_back(instance))
+
+    async def _beat(self) -> None:
+        due = time.monotonic()
+        while True:
+            began = time.monotonic()
+            late = began - due > self.interval
+            await self._look()
+            self._measure()
+            if late:
+                for instance in self._roster.instances.values():
+                    instance.missed = min(instance.missed, 1)
+            for instance in list(self._roster.instances.values()):
+                self._judge(instance)
+            if self._roster.writer is None and self._may_act():
+                self._begin("(writer)", self._replace_writer(None))
+            self._roster.write_status()
+            due = began + 2 * max(self.interval, SHORTEST_WAIT)  # silent instances, writer and readers, are no lateness
+            await asyncio.sleep(began + self.interval - time.monotonic())
+
+    async def _look(self) -> None:
+        """Ask the writer first: what a reader has replayed is compared with what was written before."""
+        writer = self._roster.writer
+        if writer is not None:
+            await self._sample([writer])
+            newest = writer.newest
+            if newest is not None and writer.missed == 0 and not newest.recovering:
+                self._roster.clock.observe(newest.at, newest.received)
+        readers = self._roster.readers
+        await self._sample(readers)
+        for reader in readers:
+            if reader.newest is not None and reader.missed == 0:
+                reader.lag = self._roster.clock.lag(reader.newest)
+
+    def _measure(self) -> None:
+        """Refresh the processor use of all instances, not at every beat."""
+        instances = self._roster.instances.values()
+        for one in instances:
+            one.cpu = one.cpu if one.engine.here else one.engine.cpu
+        by_pid = {one.pid: one for one in instances if one.engine.here and one.pid is not None}
+        for pid, percent in self._meter.measure(list(by_pid), time.monotonic()).items():
+            by_pid[pid].cpu = percent
+
+    async def _sample(self, instances: list[Instance]) -> None:
+        asked = [one for one in instances if one.engine.alive and one.state in JUDGED]
+        await together(one.sample(timeout=max(self.interval, SHORTEST_WAIT)) for one in asked)
+
+    def _judge(self, instance: Instance) -> None:
+        """Compare what was found with what ought to be."""
+        if instance.state not in JUDGED:
+            return
+        hung = instance.missed >= (1 if instance.state == "unreachable" else HUNG_AFTER)  # an answer ends it
+        hung = hung or (instance.state == "unreachable" and self._is_zombie(instance))
+        state = "stopped" if not instance.engine.alive else "unreachable" if hung else "available"
+        if state != instance.state:
+            log.info("%s is %s", instance.name, state)
+            instance.state = state
+            self._roster.publish()
+        if self._may_act() and (work := self._remedy(instance)) is not None:
+            self._begin(instance.name, work)
+
+    def _may_act(self) -> bool:
+        return self.auto and not self._roster.lock.locked()
+
+    def _begin(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Start a repair, unless one of that name is under way or failed just now."""
+        before = self._repairs.get(name)
+        if (before is None or before.done()) and time.monotonic() >= self._not_before.get(name, 0.0):
+            self._repairs[name] = asyncio.get_running_loop().create_task(self._guarded(name, work))
+        else:
+            work.close()
+
+    async def _guarded(self, name: str, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except ClusterError as error:
+            self._not_before[name] = time.monotonic() + AGAIN
+            log.warning("%s: %s", name, error)
+
+    def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
+        if instance is self._roster.writer:
+            if not instance.available:
+                return self._replace_writer(instance)
+            return None if self._roster.volume.attached else self._reattach(instance)
+        if not instance.engine.alive and not instance.held:
+            return self._bring_back(instance)
+        astray = self._is_zombie(instance) or (instance.available and self._astray(instance))
+        return self._rebuild(instance) if astray else None
+
+    def _is_zombie(self, instance: Instance) -> bool:
+        """Whether a former writer that hung answers again, and still takes itself for the writer."""
+        newest, writer = instance.newest, self._roster.writer
+        claims = newest is not None and not newest.recovering
+        another = writer is not None and writer is not instance
+        return claims and another and instance.missed == 0 and instance.engine.alive
+
+    def _astray(self, instance: Instance) -> bool:
+        """Whether a running instance lives in another world: a former writer, or a reader that gets no log.
+
+        A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing.
+        """
+        writer, newest = self._roster.writer, instance.newest
+        if newest is None or writer is None or not writer.available:
+            return False
+        silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
+        lacking = min(self._roster.clock.age(newest.received, newest.at), newest.at - instance.stalled_since)
+        return not newest.recovering or max(silent, lacking) > ASTRAY
+
+    async def _replace_writer(self, writer: Instance | None) -> None:
+        async with self._roster.lock:
+            if self._roster.writer is not writer or (writer is not None and writer.available):
+                return
+            try:
+                await self._succession.failover(None)
+            except FailoverImpossibleError:
+                if writer is None or writer.engine.frozen or writer.held:
+                    raise
+                await self._succession.come_back(writer)  # no reader: it is restarted in its place, as on Aurora
+
+    async def _reattach(self, writer: Instance) -> None:
+        """Take the writer's log again: the connection that brought it was lost, and its commits wait."""
+        async with self._roster.lock:
+            if self._roster.writer is writer and writer.available and not self._roster.volume.attached:
+                await self._roster.volume.attach(writer.where)
+
+    async def _bring_back(self, instance: Instance) -> None:
+        async with self._roster.lock:
+            if self._roster.instances.get(instance.name) is instance and not instance.engine.alive:
+                await self._succession.come_back(instance)
+
+    async def _rebuild(self, instance: Instance) -> None:
+        async with self._roster.lock:
+            if self._roster.instances.get(instance.name) is instance and self._astray(instance):
+                log.info("%s is astray and built anew", instance.name)
+                instance.engine.kill()
+                instance.engine.erase()  # nothing to rewind: it lacks log
+                await self._succession.come_back(instance)

@@ -1,0 +1,144 @@
+"""An instance as the control plane keeps it: an engine with a place, a role, a tier and a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.control import sampling
+from aurora_router_cluster.control.sampling import Sample
+from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.postgres.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aurora_router_cluster.control.hosting import AnyEngine
+    from aurora_router_cluster.postgres.addresses import Address
+    from aurora_router_cluster.postgres.places import EngineAddress
+    from aurora_router_cluster.postgres.session import Row
+
+PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
+BEAT = "beat"  # directory, in `Instance.wire`, of the heartbeat's socket
+STALE = 5  # samples kept; the stream's speed is measured across them
+
+
+@dataclass
+class Instance:
+    """One instance; mutable, owned by the control plane's event loop.
+
+    Attributes:
+        engine: its PostgreSQL.
+        zone: availability zone.
+        tier: promotion tier.
+        address: where clients reach it: where it listens, or the relay for it.
+        wire: directory of the relay's Unix socket for it; None: there is no relay.
+        state: see `status.InstanceStatus`.
+        held: it was stopped on purpose and is not restarted by itself.
+        session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
+        samples: latest answers to the heartbeat, newest last.
+        lag: replica lag in seconds at the last sample; None: unknown.
+        cpu: use of the machine's processors lately, percent; None: unknown.
+        missed: heartbeats without an answer in a row.
+        silent_since: monotonic time since when it has no stream of log; None: it has one.
+        stalled_since: monotonic time since when no more log has arrived.
+    """
+
+    engine: AnyEngine
+    zone: str
+    tier: int
+    address: Address
+    wire: Path | None = None
+    state: str = "creating"
+    held: bool = False
+    session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
+    lag: float | None = None
+    cpu: float | None = None
+    missed: int = 0
+    silent_since: float | None = None
+    stalled_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.session = Session(self._beaten)
+        self._asked: asyncio.Task[list[Row]] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its identifier."""
+        return self.engine.name
+
+    @property
+    def where(self) -> EngineAddress:
+        """How the storage and the control plane reach it."""
+        where = self.engine.where
+        return where if self.wire is None else replace(where, socket_directory=self.wire)
+
+    @property
+    def _beaten(self) -> EngineAddress:
+        """How the heartbeat reaches it: over the relay by a route of its own."""
+        where = self.where
+        return where if self.wire is None else replace(where, socket_directory=self.wire / BEAT)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of its postmaster; None: it is down."""
+        return self.engine.pid
+
+    @property
+    def available(self) -> bool:
+        """Whether it takes connections, as far as known."""
+        return self.state == "available"
+
+    @property
+    def newest(self) -> Sample | None:
+        """The latest sample."""
+        return self.samples[-1] if self.samples else None
+
+    async def sample(self, timeout: float) -> None:
+        """Ask it how it is; `missed` tells whether it answered within `timeout` seconds.
+
+        A question that is not answered stays open for the next calls: a server that is merely slow owes one
+        answer, and is not burdened with another session at every heartbeat.
+        """
+        asked = self._asked or self._ask()
+        await asyncio.wait({asked}, timeout=timeout)
+        if self._asked is not asked:
+            return  # somebody else who waited for it was first, or it is no longer wanted
+        if not asked.done():
+            self.missed += 1
+            return
+        self._asked = None
+        try:
+            self._answered(asked.result())
+        except EngineError:
+            self.missed += 1
+
+    def _ask(self) -> asyncio.Task[list[Row]]:
+        self._asked = asyncio.get_running_loop().create_task(self.session.query(sampling.QUERY, PATIENCE))
+        self._asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._asked
+
+    def _answered(self, rows: list[Row]) -> None:
+        now, before = time.monotonic(), self.newest
+        newest = Sample.from_row(rows[0], at=now, wall=time.time())
+        self.samples.append(newest)
+        self.missed = 0
+        self.silent_since = None if newest.streaming else self.silent_since or now
+        if before is None or newest.received != before.received:
+            self.stalled_since = now
+
+    def forget(self) -> None:
+        """Drop what was known of a server that is no more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
+        self.session.close()
+        self.samples.clear()
+        self.lag = self.cpu = None
+        self.missed = 0
+        self.silent_since = None

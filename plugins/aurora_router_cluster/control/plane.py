@@ -1,0 +1,228 @@
+"""The control plane: what can be asked of a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.control.heartbeat import Heartbeat
+from aurora_router_cluster.control.roster import DEFAULT_TIER, together
+from aurora_router_cluster.control.succession import Succession
+from aurora_router_cluster.dns import names as naming
+from aurora_router_cluster.errors import (
+    FailoverImpossibleError,
+    NameTakenError,
+    RequestError,
+    TooManyReadersError,
+    WriterRequiredError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.control.status import Failover
+
+MOST_READERS = 15
+
+
+class ControlPlane:
+    """Requests to one cluster, one change at a time.
+
+    Args:
+        roster: the instances; empty yet.
+        detect: seconds between two heartbeats.
+        auto: fail over and restart by itself.
+    """
+
+    def __init__(self, roster: Roster, *, detect: float = 0.2, auto: bool = True) -> None:
+        self.roster = roster
+        self.succession = Succession(roster)
+        self._heartbeat = Heartbeat(roster, self.succession, interval=detect, auto=auto)
+
+    async def create(self, readers: int, template: Path) -> None:
+        """Make a new cluster of one writer and `readers` readers, copies of `template`; returns when all answer.
+
+        Raises:
+            TooManyReadersError: more than fifteen.
+            EngineError: an instance did not start.
+        """
+        if not 0 <= readers <= MOST_READERS:
+            raise TooManyReadersError(f"{readers} readers asked for; a cluster has 0 to {MOST_READERS}")
+        roster = self.roster
+        async with roster.lock:
+            source = await roster.volume.open(template)
+            writer = roster.make()
+            roster.writer, roster.epoch = writer, 1
+            for _ in range(readers):
+                roster.make()
+
+            async def first_start(instance: Instance) -> None:
+                await instance.engine.clone(source)
+                await roster.start(instance)
+
+            await together(first_start(instance) for instance in roster.instances.values())
+            await roster.volume.attach(writer.where)
+        roster.publish()
+        self._heartbeat.start()
+
+    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
+        """Add a reader, seeded from the volume; returns when it answers.
+
+        Raises:
+            TooManyReadersError: there are fifteen already.
+            NameTakenError: the name is in use, or cannot be one.
+            RequestError: unknown zone, or a tier outside 0..15.
+        """
+        roster = self.roster
+        if name is not None:
+            naming.checked_label(name, "an instance")
+        if zone is not None and zone not in roster.zones:
+            raise RequestError(f"unknown zone {zone!r}; this cluster has {', '.join(roster.zones)}")
+        if not 0 <= tier <= 15:
+            raise RequestError(f"promotion tier {tier} does not exist; tiers go from 0 (first) to 15 (last)")
+        async with roster.lock:
+            if len(roster.instances) > MOST_READERS:
+                raise TooManyReadersError(
+                    f"the cluster has {len(roster.readers)} readers; {MOST_READERS} is the most, so remove one first"
+                )
+            if name in roster.instances:
+                raise NameTakenError(f"the cluster has an instance {name!r} already; choose another name")
+            instance = roster.make(name, zone, tier)
+            try:
+                await self.succession.seed(instance)
+            except BaseException:
+                roster.discard(instance)
+                raise
+        roster.publish()
+        return instance
+
+    async def remove(self, name: str) -> None:
+        """Remove a reader: it leaves the endpoints at once, then its sessions are ended and its files deleted.
+
+        Raises:
+            WriterRequiredError: it is the writer.
+        """
+        roster = self.roster
+        async with roster.lock:
+            instance = roster.get(name)
+            if instance is roster.writer:
+                raise WriterRequiredError(
+                    f"{name} is the writer: fail over to a reader first (cluster failover), then remove {name}, "
+                    "or end the whole cluster (cluster down)"
+                )
+            del roster.instances[name]
+            roster.publish()
+            await instance.engine.stop()
+            roster.discard(instance)
+
+    async def restart(self, name: str) -> None:
+        """Restart the server of an instance in order; it keeps its role.
+
+        Raises:
+            EngineError: it did not come back.
+        """
+        async with self.roster.lock:
+            instance = self.roster.get(name)
+            instance.state = "restarting"
+            self.roster.publish()
+            await instance.engine.stop()
+            await self.succession.come_back(instance)
+
+    async def start(self, name: str) -> None:
+        """Start an instance that is down; a former writer comes back as a reader.
+
+        Raises:
+            RequestError: it runs.
+        """
+        async with self.roster.lock:
+            instance = self.roster.get(name)
+            if instance.engine.alive:
+                raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
+            await self.succession.come_back(instance)
+
+    def kill(self, name: str, *, hold: bool = False) -> None:
+        """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.
+
+        Args:
+            name: which.
+            hold: leave it down until `start`, however long.
+        """
+        instance = self.roster.get(name)
+        instance.held = hold
+        instance.engine.kill()
+
+    def freeze(self, name: str) -> None:
+        """Stop every process of an instance, as a host that hangs: it keeps its sockets and says nothing."""
+        self._running(name).engine.freeze()
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen instance go on.
+
+        A former writer that the volume does not fence is ended instead; the heartbeat brings it back as a reader.
+        """
+        instance = self._running(name)
+        if instance is not self.roster.writer and instance.engine.was_writer and not self.roster.volume.fences:
+            instance.engine.kill()
+        else:
+            instance.engine.thaw()
+
+    def _running(self, name: str) -> Instance:
+        instance = self.roster.get(name)
+        if not instance.engine.alive:
+            raise RequestError(f"{name} is not running; start it first")
+        return instance
+
+    async def failover(self, target: str | None = None) -> Failover:
+        """Make a reader the writer: `target`, or the best by tier and by log received.
+
+        A writer that answers is stopped in order first (switchover: nothing is lost); else it is a failover.
+        The former writer comes back as a reader by itself.
+
+        Raises:
+            UnknownInstanceError: there is no `target`.
+            FailoverImpossibleError: no reader can be promoted, or `target` cannot.
+        """
+        async with self.roster.lock:
+            if target is not None:
+                self.roster.get(target)
+            done = await self.succession.failover(target)
+        self._heartbeat.expect(done.former)
+        return done
+
+    async def after_repair(self, repair: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Repair the volume, and give it a writer: the former one may hold commits that nobody has acknowledged.
+
+        Args:
+            repair: forms a membership anew; see `storage.reforming`.
+
+        Returns:
+            What it returned, and under ``failover`` what the failover did; None: the writer was built anew in its
+            place, because there was no reader.
+        """
+        roster = self.roster
+        async with roster.lock:
+            facts = await repair()
+            former = roster.writer
+            if former is not None:
+                former.engine.kill()
+            try:
+                done = (await self.succession.failover(None)).as_dict()
+            except FailoverImpossibleError:
+                if former is None:
+                    raise
+                await self.succession.come_back(former)
+                done = None
+        if done is not None:
+            self._heartbeat.expect(done["former"])
+        return {**facts, "failover": done}
+
+    async def close(self) -> None:
+        """End all instances and delete their files."""
+        await self._heartbeat.close()
+        instances = list(self.roster.instances.values())
+        await together(instance.engine.stop(immediate=True, timeout=3.0) for instance in instances)
+        for instance in instances:
+            self.roster.discard(instance)
+        await self.roster.volume.close()

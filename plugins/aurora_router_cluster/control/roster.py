@@ -1,0 +1,193 @@
+"""The roster: which instances a cluster has, which one is the writer, and what each is told about the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.control import sampling
+from aurora_router_cluster.control.instance import Instance
+from aurora_router_cluster.dns import names as naming
+from aurora_router_cluster.errors import UnknownInstanceError
+from aurora_router_cluster.faults.wires import FOLDER
+from aurora_router_cluster.postgres.addresses import Address
+from aurora_router_cluster.postgres.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from pathlib import Path
+
+    from aurora_router_cluster.control.hosting import Hosts
+    from aurora_router_cluster.control.tls import Authority
+    from aurora_router_cluster.dns.names import Names
+    from aurora_router_cluster.faults.wires import Wires
+    from aurora_router_cluster.postgres.account import Account
+    from aurora_router_cluster.postgres.addresses import Allocator
+    from aurora_router_cluster.postgres.binaries import Binaries
+    from aurora_router_cluster.storage.volume import Volume
+
+DEFAULT_TIER = 1  # as Amazon RDS has it
+Rows = list[dict[str, object]]
+
+
+@dataclass
+class Roster:
+    """The instances of one cluster; mutable, owned by the supervisor's event loop.
+
+    Invariants: at most one instance is `writer`; members and roles change only while `lock` is held.
+
+    Attributes:
+        names: the cluster's host names.
+        volume: where the log lives.
+        binaries: which PostgreSQL.
+        account: who runs it.
+        run: directory for the instances' homes.
+        allocator: hands out addresses.
+        zones: availability zones; instances are placed in turn.
+        overrides: server settings of the user's, on top of everything.
+        authority: issues certificates; None: no TLS.
+        hosts: other hosts that instances run on; None: they run here.
+        changed: called after every change of role, membership or state.
+        instances: by name, in the order of their making.
+        writer: the writer; None: there is none at this moment.
+        epoch: number of writers so far.
+        lock: see above.
+        clock: when the writer's log had reached which position.
+        wires: the relay in front of the instances; None: clients reach them as they are.
+        shown: what an instance is told of the rows of ``aurora_replica_status()``; faults distort it.
+    """
+
+    names: Names
+    volume: Volume
+    binaries: Binaries
+    account: Account
+    run: Path
+    allocator: Allocator
+    zones: tuple[str, ...] = naming.ZONES
+    overrides: dict[str, str] = field(default_factory=dict)
+    authority: Authority | None = None
+    hosts: Hosts | None = None
+    changed: Callable[[], None] = lambda: None
+    instances: dict[str, Instance] = field(default_factory=dict)
+    writer: Instance | None = None
+    epoch: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    clock: sampling.LogClock = field(default_factory=sampling.LogClock)
+    wires: Wires | None = None
+    shown: Callable[[str, Rows], Rows] = lambda _, rows: rows
+    _made: int = 0
+
+    def get(self, name: str) -> Instance:
+        """The instance `name`.
+
+        Raises:
+            UnknownInstanceError: there is none; the message lists those that exist.
+        """
+        try:
+            return self.instances[name]
+        except KeyError:
+            raise UnknownInstanceError(
+                f"the cluster {self.names.cluster} has no instance {name!r}; it has {', '.join(self.instances)}"
+            ) from None
+
+    @property
+    def readers(self) -> list[Instance]:
+        """All instances but the writer."""
+        return [instance for instance in self.instances.values() if instance is not self.writer]
+
+    def make(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
+        """Enter a new instance; its directory does not exist yet.
+
+        Raises:
+            AddressInUseError: there is no address for it, or no host.
+        """
+        self._made += 1
+        while name is None and f"{self.names.cluster}-{self._made}" in self.instances:
+            self._made += 1
+        name = name or f"{self.names.cluster}-{self._made}"
+        if self.hosts is not None:
+            self.instances[name] = self.hosts.place(name, zone, tier)
+            return self.instances[name]
+        taken = {instance.address for instance in self.instances.values()}
+        taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
+        address = self.allocator.take(taken)
+        own = self.allocator.take_any({*taken, address}) if self.wires is not None else address
+        engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
+        wire = engine.home / FOLDER if self.wires is not None else None
+        zone = zone or self.zones[(self._made - 1) % len(self.zones)]
+        self.instances[name] = Instance(engine, zone, tier, address, wire)
+        return self.instances[name]
+
+    def discard(self, instance: Instance) -> None:
+        """Take an instance out, end its processes and delete its files."""
+        self.instances.pop(instance.name, None)
+        instance.engine.kill()
+        instance.forget()
+        if self.wires is not None:
+            self.wires.close_routes(instance)
+        instance.engine.remove()
+
+    def settings(self, instance: Instance) -> dict[str, str]:
+        """The settings that the role of `instance` asks for."""
+        extra = {**(self.authority.settings(instance.engine) if self.authority else {}), **self.overrides}
+        if instance is self.writer:
+            return {**self.volume.writer_settings(), **extra}
+        writer = self.writer.where if self.writer is not None else None
+        chosen = {**self.volume.reader_settings(instance.name, writer), **extra}
+        return self.wires.through(instance, chosen) if self.wires is not None else chosen
+
+    async def start(self, instance: Instance) -> None:
+        """Start the server in the role that the instance has, and wait until it answers.
+
+        Raises:
+            EngineError: it did not.
+        """
+        instance.held = False
+        instance.forget()
+        if self.wires is not None:
+            await self.wires.open(instance)
+        instance.engine.configure(self.settings(instance), standby=instance is not self.writer)
+        instance.engine.write_status(self.shown(instance.name, self.rows()))
+        instance.engine.start()
+        await instance.engine.wait()
+        await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
+        instance.state = "available"
+
+    def publish(self) -> None:
+        """Tell everybody about a change of role, membership or state, at once."""
+        self.write_status()
+        self.changed()
+
+    def write_status(self) -> None:
+        """Refresh what ``aurora_replica_status()`` shows on every running instance."""
+        rows = self.rows()
+        for instance in self.instances.values():
+            if instance.engine.alive:
+                with contextlib.suppress(OSError):  # its directory is being replaced
+                    instance.engine.write_status(self.shown(instance.name, rows))
+
+    def rows(self) -> Rows:
+        """See `sampling.replica_status`."""
+        members = [
+            sampling.Member(
+                instance.name,
+                instance.session_id,
+                instance is self.writer,
+                tuple(instance.samples),
+                instance.lag,
+                instance.cpu,
+            )
+            for instance in self.instances.values()
+            if instance.samples or instance is self.writer
+        ]
+        return sampling.replica_status(members, self.volume.durable_lsn())
+
+
+async def together(work: Iterable[Coroutine[object, object, None]]) -> None:
+    """Run all of `work` at once; the first failure is raised after all have ended."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

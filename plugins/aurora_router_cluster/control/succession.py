@@ -1,0 +1,221 @@
+"""Succession: how a reader becomes the writer, and how whatever went down comes back.
+
+Invariants:
+
+* The writer changes only in `crown`, after the former one was stopped, killed, or fenced by the volume (or is
+  frozen by our own `freeze`, and is ended before it wakes).
+* A data directory that belonged to a writer is seeded before it follows the log; it is known by the absence of
+  ``standby.signal``, which PostgreSQL deletes on promotion and `Engine.configure` writes for a reader.
+* All methods want the roster's lock to be held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.control.roster import together
+from aurora_router_cluster.control.status import Failover
+from aurora_router_cluster.errors import ClusterError, EngineError, FailoverImpossibleError
+from aurora_router_cluster.postgres import sysv
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.postgres.places import RecoveryPoint
+
+log = logging.getLogger(__name__)
+
+
+class Phases:
+    """Stopwatch with named laps, in seconds."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, name: str) -> None:
+        """The phase `name` ends now; the next one begins."""
+        now = time.monotonic()
+        self.times[name] = self.times.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+class Succession:
+    """Changes of role for the instances of `roster`."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    async def failover(self, target: str | None) -> Failover:
+        """Make a reader the writer; the former writer is left down, frozen, or running behind the volume's fence.
+
+        Args:
+            target: name of the reader; None: the best by tier, then by log received.
+
+        Raises:
+            FailoverImpossibleError: nobody, or not `target`, can be promoted; a writer that worked still does.
+        """
+        roster, phases = self._roster, Phases()
+        candidate = await self._candidate(target)
+        former = roster.writer
+        if former is not None and awake(former) and former.state != "unreachable":
+            await former.sample(timeout=1.0)  # asked now: a writer that works must not be ended for one late answer
+        planned = former is not None and answers(former)
+        if former is not None and planned:
+            former.state = "restarting"
+            await former.engine.stop()
+            phases.end("stop")
+        elif former is not None and not roster.volume.fences and not former.engine.frozen:
+            former.engine.kill()  # nothing else keeps a hung writer from waking up and acknowledging commits
+            phases.end("fence")
+        try:
+            await self.crown(candidate, await roster.volume.recover(), phases)
+        except ClusterError:
+            if planned and former is roster.writer and former is not None:
+                await self.come_back(former)
+            raise
+        if former is not None:
+            former.lag = None
+            former.state = "unreachable" if former.engine.alive else "stopped"
+        log.info("%s is the writer, epoch %d, %s", candidate.name, roster.epoch, phases.times)
+        return Failover(former.name if former else None, candidate.name, roster.epoch, planned, phases.times)
+
+    async def _candidate(self, target: str | None) -> Instance:
+        """The reader to promote: lowest tier, then the most log; asked now, not remembered."""
+        writer = self._roster.writer
+        if writer is not None and target == writer.name:
+            raise FailoverImpossibleError(f"{target} is the writer already; name a reader, or none")
+        readers = [
+            reader
+            for reader in self._roster.readers
+            if awake(reader) and (reader.name == target or (target is None and reader.state != "unreachable"))
+        ]
+        await together(reader.sample(timeout=1.0) for reader in readers)
+        ready = [(reader, reader.newest) for reader in readers if answers(reader)]
+        following = [(reader, newest) for reader, newest in ready if newest is not None and newest.recovering]
+        if not following:
+            raise FailoverImpossibleError(
+                f"{target} does not answer as a reader and cannot be promoted; start it, or name another"
+                if target
+                else "there is no reader to promote: none answers as a reader; add a reader, or start one that is down"
+            )
+        return min(following, key=lambda pair: (pair[0].tier, -pair[1].received))[0]
+
+    async def crown(self, candidate: Instance, point: RecoveryPoint | None, phases: Phases) -> None:
+        """Make a standby that runs the writer, its log ending at `point`.
+
+        Raises:
+            EngineError: it could not be promoted, or not be attached.
+            FailoverImpossibleError: it did not replay its log up to the point in time.
+        """
+        roster = self._roster
+        if point is not None:
+            phases.end("fence")
+            roster.volume.approach(candidate.where)
+            await self.replayed(candidate, point.lsn)
+            phases.end("replay")
+        extra = roster.volume.writer_settings()
+        if extra:
+            candidate.engine.follow({**roster.settings(candidate), **extra, **roster.overrides})
+        if point is not None:
+            candidate.engine.leave_out(point)
+        await candidate.engine.promote()
+        phases.end("promote")
+        roster.writer = candidate
+        roster.epoch += 1
+        attaching = asyncio.ensure_future(
+            together([roster.volume.attach(candidate.where), candidate.sample(timeout=1.0)])
+        )
+        try:
+            await asyncio.sleep(0)  # it asks its first question before files are written
+            roster.publish()
+            await attaching
+        finally:
+            attaching.cancel()
+        roster.write_status()  # at once: by its durable position clients tell it from the writer that it once was
+        candidate.engine.configure(roster.settings(candidate), standby=False)
+        for reader in roster.readers:
+            if reader.available and awake(reader):
+                self._follow(reader)
+        phases.end("attach")
+
+    async def replayed(self, candidate: Instance, lsn: int, timeout: float = 30.0) -> None:
+        """Return when a standby has replayed the log up to `lsn` (bytes).
+
+        Raises:
+            FailoverImpossibleError: it has not within `timeout` seconds.
+            EngineError: it does not answer.
+        """
+        deadline = time.monotonic() + timeout
+        query = "SELECT pg_last_wal_replay_lsn() - '0/0'"
+        while int((await candidate.session.query(query))[0][0] or 0) < lsn:
+            if time.monotonic() > deadline:
+                raise FailoverImpossibleError(
+                    f"{candidate.name} has not replayed the log up to {lsn >> 32:X}/{lsn & 0xFFFFFFFF:08X} "
+                    f"within {timeout:g} s:\n{candidate.engine.log_tail()}"
+                )
+            await asyncio.sleep(0.001)
+
+    def _follow(self, reader: Instance) -> None:
+        """Make a running reader follow the present writer."""
+        with contextlib.suppress(EngineError):  # it died meanwhile: the heartbeat sees to that
+            reader.engine.follow(self._roster.settings(reader))
+
+    async def come_back(self, instance: Instance) -> None:
+        """Start an instance in the role that it now has; what still runs of it is ended first.
+
+        Raises:
+            EngineError: it did not start; its state is then ``stopped``.
+        """
+        instance.engine.kill()
+        instance.state = "restarting"
+        try:
+            if instance is self._roster.writer:
+                await self._restore_writer(instance)
+            elif instance.engine.was_writer:
+                await self.seed(instance)
+            else:
+                await self._roster.start(instance)
+        except BaseException:
+            instance.engine.kill()
+            instance.state = "stopped"
+            raise
+        finally:
+            self._roster.publish()
+
+    async def _restore_writer(self, instance: Instance) -> None:
+        """Start a writer that has no successor.
+
+        Where the volume knows where the log ends, the instance's own files may hold commits that were never
+        acknowledged: it is built from the log and promoted like any other.
+        """
+        point = await self._roster.volume.recover()
+        if point is None:
+            await self._roster.start(instance)
+            await self._roster.volume.attach(instance.where)
+            return
+        self._roster.writer = None
+        await self.seed(instance)
+        await self.crown(instance, point, Phases())
+
+    async def seed(self, instance: Instance) -> None:
+        """Build an instance from the volume and start it as a reader."""
+        writer = self._roster.writer
+        sysv.remove(instance.engine.data)
+        instance.engine.make_home()
+        await self._roster.volume.seed(instance.where, writer.where if writer is not None else None)
+        await self._roster.start(instance)
+
+
+def awake(instance: Instance) -> bool:
+    """Whether its server runs and is not frozen."""
+    return instance.engine.alive and not instance.engine.frozen
+
+
+def answers(instance: Instance) -> bool:
+    """Whether it is awake and answered the last heartbeat."""
+    return awake(instance) and instance.missed == 0

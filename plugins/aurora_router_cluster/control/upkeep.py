@@ -1,0 +1,146 @@
+"""Upkeep of the storage while the cluster runs: bases and garbage collection, scrubs, and nodes that were lost.
+
+The log would grow without bound, six times. So a running instance is copied into the storage from time to time, as the
+*base* of instances that are built later, and the log below it is forgotten once every reader has applied it. A *scrub*
+reads all disks again and refills from peers what is damaged. A storage node whose process has ended by itself is
+started again over its files.
+
+Invariant: none of it runs while the roster's lock is held, that is during a failover or another change of the cluster;
+what is under way when that begins is broken off, and done again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.storage.core.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.storage.quorum import QuorumVolume
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds between two looks at what is due."""
+YIELD = 0.02
+"""Seconds within which upkeep makes way for a failover."""
+LEAST_LOG = 16 << 20
+"""Bytes of log since the last base below which another one is not worth while."""
+AGAIN = 30.0
+"""Seconds until what failed is tried again."""
+
+
+class Upkeep:
+    """Looks after the storage of one cluster.
+
+    Args:
+        roster: the cluster.
+        volume: its volume.
+        base_interval: seconds between two bases, if there is new log; 0: none is taken by time.
+        base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size.
+        scrub_interval: seconds between two scrubs; 0: none.
+        auto: start lost nodes again.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        volume: QuorumVolume,
+        *,
+        base_interval: float,
+        base_bytes: int,
+        scrub_interval: float,
+        auto: bool,
+    ) -> None:
+        self._roster, self._volume, self._auto = roster, volume, auto
+        self._base_interval, self._base_bytes, self._scrub_interval = base_interval, base_bytes, scrub_interval
+        self._task: asyncio.Task[None] | None = None
+        self._based = self._scrubbed = time.monotonic()
+        self._not_before = 0.0
+        self._status: dict[str, Any] = {"bases": 0, "scrubs": 0, "damaged": 0, "refilled": 0, "broken_off": 0}
+
+    def start(self) -> None:
+        """Begin; needs a running event loop."""
+        self._based = self._scrubbed = time.monotonic()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop, whatever is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def status(self) -> dict[str, Any]:
+        """Bases taken, scrubs done, bytes refilled and works broken off so far; what damage the last scrub found."""
+        return dict(self._status)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            if self._auto:
+                await self._volume.nodes.revive()
+            if self._roster.lock.locked() or time.monotonic() < self._not_before:
+                continue
+            try:
+                await self._work()
+            except (EngineError, StorageError) as error:
+                self._not_before = time.monotonic() + AGAIN
+                log.warning("upkeep: %s", error)
+            except Exception:
+                self._not_before = time.monotonic() + AGAIN
+                log.exception("upkeep failed")
+
+    async def _work(self) -> None:
+        if self._base_due():
+            await self._undisturbed(self._take_base())
+        elif self._volume.collectable:
+            await self._undisturbed(self._volume.collect())
+        if self._scrub_interval and time.monotonic() - self._scrubbed >= self._scrub_interval:
+            await self._undisturbed(self._scrub())
+
+    def _base_due(self) -> bool:
+        writer, grown = self._roster.writer, self._volume.grown
+        if writer is None or not writer.available:
+            return False
+        if self._base_bytes and grown >= self._base_bytes:
+            return True
+        late = time.monotonic() - self._based >= self._base_interval
+        return bool(self._base_interval) and late and grown >= LEAST_LOG
+
+    async def _take_base(self) -> None:
+        writer = self._roster.writer
+        if writer is not None:
+            await self._volume.take_base(writer.where)
+            self._based = time.monotonic()
+            self._status["bases"] += 1
+
+    async def _scrub(self) -> None:
+        reports = await self._volume.scrub()
+        self._scrubbed = time.monotonic()
+        self._status["scrubs"] += 1
+        self._status["damaged"] = sum(report.damaged for report in reports)
+        self._status["refilled"] += sum(report.refilled for report in reports)
+        for report in reports:
+            if report.refilled or report.lost:
+                log.warning("scrub: %s", report)
+
+    async def _undisturbed(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, unless the cluster changes meanwhile: then break it off."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done() and not self._roster.lock.locked():
+                await asyncio.wait({task}, timeout=YIELD)
+        finally:
+            if not task.done():
+                task.cancel()
+                self._status["broken_off"] += 1
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()

@@ -1,0 +1,180 @@
+"""The cluster's name server: UDP and TCP on one loopback port, answers made by `answers`.
+
+Malformed packets are dropped (UDP) or end their connection (TCP); nothing that a client sends ends the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+
+from aurora_router_cluster.dns import answers
+from aurora_router_cluster.errors import AddressInUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aurora_router_cluster.dns.zone import Zone
+
+PLAIN_UDP = 512  # bytes, RFC 1035; EDNS clients say how much more they take
+MOST_UDP = 1232  # what fits every path unfragmented (DNS flag day 2020)
+IDLE = 10.0  # seconds after which a silent TCP connection is closed
+ATTEMPTS = 50
+
+
+class DnsServer:
+    """Answers questions about the zone that `picture` returns at that moment.
+
+    Args:
+        picture: called for each question.
+        host: the address to listen on.
+        port: 0 for any free one.
+        mute: called for each question; ``silent`` or ``refuses`` (SERVFAIL) instead of an answer.
+    """
+
+    def __init__(
+        self,
+        picture: Callable[[], Zone],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        mute: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._picture = picture
+        self._mute = mute
+        self.host = host
+        self.port = port
+        self._turns: dict[str, itertools.count[int]] = {}
+        self._udp: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            AddressInUseError: the port asked for is taken, or none was found that is free for UDP and TCP.
+        """
+        loop = asyncio.get_running_loop()
+        udp, tcp = self._bind()
+        self.port = udp.getsockname()[1]
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
+        self._tcp = await asyncio.start_server(self._serve_tcp, sock=tcp)
+
+    def _bind(self) -> tuple[socket.socket, socket.socket]:
+        failure: OSError | None = None
+        for _ in range(ATTEMPTS if self.port == 0 else 1):
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                udp.bind((self.host, self.port))
+                tcp.bind(udp.getsockname())
+            except OSError as error:
+                failure = error
+                udp.close()
+                tcp.close()
+            else:
+                return udp, tcp
+        asked = f"port {self.port}" if self.port else "any port"
+        raise AddressInUseError(f"the name server cannot listen on {self.host}, {asked}: {failure}") from failure
+
+    async def close(self) -> None:
+        """Stop listening and end all connections."""
+        if self._udp is not None:
+            self._udp.close()
+        if self._tcp is not None:
+            self._tcp.close()
+        clients = list(self._clients)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    def respond(self, wire: bytes, limit: int | None) -> bytes | None:
+        """The answer to one packet; None where it deserves none.
+
+        Args:
+            wire: the packet.
+            limit: at most so many bytes, unless the client's EDNS allows more (UDP); None: no limit (TCP).
+        """
+        try:
+            query = dns.message.from_wire(wire)
+        except (dns.exception.DNSException, ValueError, struct.error, IndexError):
+            return _format_error(wire)
+        if query.flags & dns.flags.QR:
+            return None
+        mute = self._mute()
+        if mute is not None:
+            return None if mute == "silent" else _failure(query)
+        response = answers.answer(self._picture(), query, self._turn(query))
+        if query.edns >= 0:
+            response.use_edns(0, payload=MOST_UDP)
+            limit = max(limit, min(query.payload, MOST_UDP)) if limit is not None else None
+        full = response.to_wire()
+        if limit is None or len(full) <= limit:
+            return full
+        truncated = dns.message.make_response(query)
+        truncated.flags |= dns.flags.TC | dns.flags.AA
+        return truncated.to_wire()
+
+    def _turn(self, query: dns.message.Message) -> int:
+        name = query.question[0].name.to_text().lower() if query.question else ""
+        if name not in self._turns and len(self._turns) > 1000:  # somebody asks for names at random
+            self._turns.clear()
+        return next(self._turns.setdefault(name, itertools.count()))
+
+    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, ConnectionError):
+                while True:
+                    size = await asyncio.wait_for(reader.readexactly(2), IDLE)
+                    packet = await asyncio.wait_for(reader.readexactly(int.from_bytes(size, "big")), IDLE)
+                    response = self.respond(packet, None)
+                    if response is None:
+                        break
+                    writer.write(len(response).to_bytes(2, "big") + response)
+                    await writer.drain()
+        except asyncio.CancelledError:
+            pass  # `close` ends us; nobody waits for the result
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)  # what asyncio has is one by shape alone
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        response = self._server.respond(data, PLAIN_UDP)
+        if response is not None and self._transport is not None:
+            self._transport.sendto(response, addr)
+
+
+def _failure(query: dns.message.Message) -> bytes:
+    """SERVFAIL."""
+    response = dns.message.make_response(query)
+    response.set_rcode(dns.rcode.SERVFAIL)
+    return response.to_wire()
+
+
+def _format_error(wire: bytes) -> bytes | None:
+    """FORMERR for what has at least a header of a query; nothing for other rubbish."""
+    if len(wire) < 12 or wire[2] & 0x80:
+        return None
+    return wire[:2] + bytes([0x80 | (wire[2] & 0x79), 0x01]) + bytes(8)

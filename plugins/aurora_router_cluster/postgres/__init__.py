@@ -1,0 +1,1 @@
+"""Running unmodified PostgreSQL: its binaries, directories, processes and sessions."""

@@ -1,0 +1,100 @@
+"""Where the cluster's log lives: the seam between the control plane and the storage.
+
+The control plane (supervisor) owns instances: it starts, stops, promotes and repoints PostgreSQL engines. A
+`Volume` owns the log between them: whom a reader follows, what a writer needs to know to have its commits
+acknowledged, and where a recovery has to stop. Two volumes exist: `direct` (plain PostgreSQL streaming: readers
+follow the writer) and `quorum` (six copies in three zones; readers follow the storage).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
+
+
+class Volume(Protocol):
+    """The log under a cluster. All methods run on the supervisor's event loop.
+
+    The supervisor calls, for a new cluster: `open`, then `attach` once the writer is ready. For a failover:
+    `recover`; it lets the candidate replay up to the point returned and promotes it with `writer_settings` in
+    force; `attach`. Readers whose `reader_settings` changed by that are configured anew and reloaded. Whatever
+    has to come back as a reader goes through `seed` first.
+    """
+
+    @property
+    def flavour(self) -> str:
+        """``direct`` or ``quorum``; shown by ``status``."""
+        ...
+
+    @property
+    def fences(self) -> bool:
+        """Whether a former writer that still runs can do no harm, because `recover` took the log from it.
+
+        Where not, the control plane ends it before it promotes another, or before it wakes up.
+        """
+        ...
+
+    async def open(self, template: Path) -> Path:
+        """Start serving the log of a new cluster made from the data directory `template`.
+
+        Returns:
+            The data directory of which the instances have to be copies: the template, or the volume's own copy of it.
+        """
+        ...
+
+    def writer_settings(self) -> Mapping[str, str]:
+        """Server settings (postgresql.conf) that a writer needs on top of the common ones."""
+        ...
+
+    def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:
+        """Server settings that make `reader` follow the log (``primary_conninfo``); `writer` None: none is up."""
+        ...
+
+    async def seed(self, reader: EngineAddress, writer: EngineAddress | None) -> None:
+        """Fill the data directory of an instance that is down, so that it can follow the log as a reader.
+
+        The directory may not exist yet (a new reader) or hold the files of a former writer or of a reader that
+        went astray: the volume rewinds or replaces them. Ownership is the account's. `writer` None: none is up.
+
+        Raises:
+            EngineError: it could not be done; the data directory may then be in any state.
+        """
+        ...
+
+    def approach(self, candidate: EngineAddress) -> None:
+        """`candidate` is about to be promoted: begin with what of `attach` can be done before; returns at once."""
+        ...
+
+    async def attach(self, writer: EngineAddress) -> None:
+        """Take the log of a writer that has just become ready; returns once its commits can be acknowledged."""
+        ...
+
+    @property
+    def attached(self) -> bool:
+        """Whether the writer's log arrives, as far as known."""
+        ...
+
+    async def recover(self) -> RecoveryPoint | None:
+        """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
+        ...
+
+    def durable_lsn(self) -> int | None:
+        """Byte position up to which the log is durable; None: what the writer has flushed is durable."""
+        ...
+
+    async def look(self) -> None:
+        """Make what `status` tells fresh, where that takes asking."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """What ``status --json`` shows under ``volume``."""
+        ...
+
+    async def close(self) -> None:
+        """Stop serving; release every process, thread, socket and file."""
+        ...

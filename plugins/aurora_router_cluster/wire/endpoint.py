@@ -1,0 +1,191 @@
+"""The walsender endpoint: where vanilla hot standbys and pg_receivewal get the durable log from.
+
+It listens on a loopback address and on a Unix socket, makes a `WalSender` for each connection and wakes them all
+when the log has grown. One timer sends keepalives and drops peers that hang. Everything runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from aurora_router_cluster.wire.hub import Hub
+from aurora_router_cluster.wire.replication import NO_FEEDBACK, HotStandbyFeedback
+from aurora_router_cluster.wire.source import TimelineView
+from aurora_router_cluster.wire.walsender import WalSender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aurora_router_cluster.wire.handshake import Login
+    from aurora_router_cluster.wire.hub import ReaderStatus
+    from aurora_router_cluster.wire.source import LogSource
+
+_ACCEPT_TURNS: Final = 4
+"""Turns of the loop within which asyncio makes a session of a connection that it has accepted."""
+
+
+class WalEndpoint(Hub):
+    """Serves one log to many readers.
+
+    Args:
+        source: the log.
+        keepalive: seconds between keepalives.
+        timeout: seconds after which a silent reader is dropped (as ``wal_sender_timeout``); it is asked for a sign of
+            life after half of them.
+    """
+
+    def __init__(self, source: LogSource, *, keepalive: float = 1.0, timeout: float = 30.0) -> None:
+        super().__init__(source)
+        self._keepalive = keepalive
+        self._timeout = timeout
+        self._servers: list[asyncio.Server] = []
+        self._sockets: list[Path] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._view: tuple[object, TimelineView] | None = None
+        self._feedback = NO_FEEDBACK
+        self._unsubscribe: Callable[[], None] | None = source.subscribe(self.wake)
+
+    async def listen_tcp(
+        self, login: Login, host: str = "127.0.0.1", port: int = 0, *, private_network: bool = False
+    ) -> int:
+        """Listen on a loopback address and return the port.
+
+        Args:
+            login: who may connect; there is no TCP without authentication.
+            host: an address of 127.0.0.0/8 or ::1.
+            port: 0 picks a free one.
+            private_network: allow any address: who reads along there is the caller's affair.
+
+        Raises:
+            ValueError: `host` is not a loopback address, and that was not allowed.
+            OSError: the address is in use.
+        """
+        if not private_network and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"the log endpoint listens on loopback only, {host} is not; use an address of 127.0.0.0/8")
+        server = await asyncio.get_running_loop().create_server(lambda: WalSender(self, login), host, port)
+        self._add(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def listen_unix(
+        self, directory: Path, port: int, login: Login | None = None, *, mode: int = 0o600, owner: int = -1
+    ) -> Path:
+        """Listen on the Unix socket that libpq looks for in `directory` and return its path.
+
+        Args:
+            directory: exists; without `login` it must be closed to strangers.
+            port: part of the socket's name.
+            login: who may connect; None for everybody who can open the socket.
+            mode: permissions of the socket.
+            owner: user id that is given the socket, -1 to leave it.
+
+        Raises:
+            OSError: a live server is on that socket (EADDRINUSE), or it cannot be made.
+        """
+        path = directory / f".s.PGSQL.{port}"
+        _refuse_live(path)
+        server = await asyncio.get_running_loop().create_unix_server(lambda: WalSender(self, login), path)
+        self._sockets.append(path)
+        self._add(server)
+        path.chmod(mode)
+        if owner >= 0:
+            os.chown(path, owner, -1)
+        return path
+
+    def _add(self, server: asyncio.Server) -> None:
+        self._servers.append(server)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._keepalive, self._tick)
+
+    # ---- what the sessions ask for
+
+    def view(self) -> TimelineView:
+        """The timelines shown at this moment; derived anew only when the source has another tuple."""
+        timelines = self.source.timelines
+        if self._view is None or self._view[0] is not timelines:
+            self._view = timelines, TimelineView(timelines)
+        return self._view[1]
+
+    def feedback_changed(self) -> None:
+        """Tell the source the oldest transaction that any reader needs, if it is another one now."""
+        oldest = combine_feedback([s.feedback for s in self.sessions if s.feedback is not None])
+        if oldest != self._feedback:
+            self._feedback = oldest
+            self.source.on_feedback(oldest)
+
+    # ---- for the owner
+
+    def wake(self) -> None:
+        """Send what has become durable; the source calls it."""
+        for session in tuple(self.sessions):
+            session.pump()
+
+    def readers(self) -> list[ReaderStatus]:
+        """The readers that stream at this moment."""
+        return [status for session in self.sessions if (status := session.status()) is not None]
+
+    def drop(self, application_name: str) -> int:
+        """Cut the connections of one reader and return how many there were."""
+        named = [s for s in self.sessions if (t := s.status()) is not None and t.application_name == application_name]
+        for session in named:
+            session.abort()
+        return len(named)
+
+    async def close(self) -> None:
+        """Stop listening, cut every connection, remove the sockets; safe to call twice."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._stop_accepting()
+        for server in self._servers:
+            server.close()
+        for session in tuple(self.sessions):
+            await session.stop()
+        for server in self._servers:
+            await server.wait_closed()
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        self._servers.clear()
+        self._sockets.clear()
+
+    async def _stop_accepting(self) -> None:
+        """Accept no more, and let asyncio finish what it accepted: once the server is closed it would leak that."""
+        loop = asyncio.get_running_loop()
+        for listening in (one for server in self._servers for one in server.sockets):
+            loop.remove_reader(listening.fileno())
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        for session in tuple(self.sessions):
+            session.tick(loop.time(), self._timeout)
+        self._timer = loop.call_later(self._keepalive, self._tick)
+
+
+def combine_feedback(all_feedback: list[HotStandbyFeedback]) -> HotStandbyFeedback:
+    """The oldest transactions among several readers' feedback; xmin 0 says none and does not count."""
+    oldest = min(((f.epoch, f.xmin) for f in all_feedback if f.xmin), default=(0, 0))
+    catalog = min(((f.catalog_epoch, f.catalog_xmin) for f in all_feedback if f.catalog_xmin), default=(0, 0))
+    return HotStandbyFeedback(oldest[1], oldest[0], catalog[1], catalog[0])
+
+
+def _refuse_live(path: Path) -> None:
+    """Fail if somebody listens on `path`: asyncio would take the name from a live server without a word."""
+    if not path.exists():
+        return
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+    raise OSError(errno.EADDRINUSE, f"a server is listening on {path}; choose another port or stop it")

@@ -1,0 +1,145 @@
+"""The streaming sub-protocol inside COPY BOTH: log data, keepalives, standby status, hot-standby feedback.
+
+Source: PostgreSQL documentation, "Streaming Replication Protocol" (55.4). Positions are byte offsets in the log
+(LSN) as integers; times on the wire are microseconds since 2000-01-01 UTC, here Unix seconds as floats.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from aurora_router_cluster.wire.errors import ProtocolError
+
+POSTGRES_EPOCH: Final = 946_684_800
+"""2000-01-01 UTC in Unix seconds."""
+
+_XLOG_DATA = struct.Struct(">cIcQQq")
+_KEEPALIVE = struct.Struct(">cIcQqB")
+_STATUS = struct.Struct(">cIcQQQqB")
+_FEEDBACK = struct.Struct(">cIcqIIII")
+_KEEPALIVE_BODY = struct.Struct(">QqB")
+_STATUS_BODY = struct.Struct(">QQQqB")
+_FEEDBACK_BODY = struct.Struct(">qIIII")
+_LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+
+
+def lsn_text(lsn: int) -> str:
+    """Write a log position the way PostgreSQL does, e.g. ``0/3020BA0``."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def parse_lsn(text: str) -> int:
+    """Read a log position.
+
+    Raises:
+        ProtocolError: `text` is not of the form ``XXXXXXXX/XXXXXXXX`` in hexadecimal digits.
+    """
+    found = _LSN.fullmatch(text)
+    if found is None:
+        raise ProtocolError(f"{text!r} is not a log position; one looks like 0/3020BA0")
+    return int(found[1], 16) << 32 | int(found[2], 16)
+
+
+def _now() -> int:
+    return int((time.time() - POSTGRES_EPOCH) * 1e6)
+
+
+def _unix(microseconds: int) -> float:
+    return POSTGRES_EPOCH + microseconds / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Primary keepalive message ('k').
+
+    Attributes:
+        end: current end of the log on the sender.
+        sent_at: the sender's clock, Unix seconds.
+        reply: an answer is wanted at once.
+    """
+
+    end: int
+    sent_at: float
+    reply: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyStatus:
+    """Standby status update ('r'): the next position after what was written, flushed and applied."""
+
+    written: int
+    flushed: int
+    applied: int
+    sent_at: float
+    reply: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HotStandbyFeedback:
+    """Hot-standby feedback ('h'): the oldest transaction that a reader still needs; xmin 0 means none.
+
+    Attributes:
+        xmin: oldest transaction id needed by queries.
+        epoch: wrap-around count that goes with it.
+        catalog_xmin: oldest one needed by logical slots.
+        catalog_epoch: wrap-around count that goes with it.
+    """
+
+    xmin: int
+    epoch: int
+    catalog_xmin: int = 0
+    catalog_epoch: int = 0
+
+
+NO_FEEDBACK: Final = HotStandbyFeedback(0, 0)
+
+
+def xlog_data_header(start: int, end: int, length: int) -> bytes:
+    """Head of a CopyData message carrying `length` bytes of log from `start`; `end` is the sender's end of log."""
+    return _XLOG_DATA.pack(b"d", 29 + length, b"w", start, end, _now())
+
+
+def keepalive(end: int, *, reply: bool = False) -> bytes:
+    """A whole CopyData message with a keepalive."""
+    return _KEEPALIVE.pack(b"d", 22, b"k", end, _now(), reply)
+
+
+def standby_status(written: int, flushed: int, applied: int, *, reply: bool = False) -> bytes:
+    """A whole CopyData message with a standby status update."""
+    return _STATUS.pack(b"d", 38, b"r", written, flushed, applied, _now(), reply)
+
+
+def hot_standby_feedback(feedback: HotStandbyFeedback) -> bytes:
+    """A whole CopyData message with hot-standby feedback."""
+    f = feedback
+    return _FEEDBACK.pack(b"d", 29, b"h", _now(), f.xmin, f.epoch, f.catalog_xmin, f.catalog_epoch)
+
+
+def parse_from_sender(body: bytes) -> Keepalive:
+    """Read the body of a CopyData message of the sending side that is not log data.
+
+    Raises:
+        ProtocolError: it is not a keepalive.
+    """
+    if body[:1] != b"k" or len(body) != 18:
+        raise ProtocolError(f"the log's sender sent a stream message {body[:1]!r} of {len(body)} bytes")
+    end, sent_at, reply = _KEEPALIVE_BODY.unpack_from(body, 1)
+    return Keepalive(end, _unix(sent_at), bool(reply))
+
+
+def parse_from_standby(body: bytes) -> StandbyStatus | HotStandbyFeedback:
+    """Read the body of a CopyData message of a standby.
+
+    Raises:
+        ProtocolError: it is neither a status update nor feedback.
+    """
+    if body[:1] == b"r" and len(body) == 34:
+        written, flushed, applied, sent_at, reply = _STATUS_BODY.unpack_from(body, 1)
+        return StandbyStatus(written, flushed, applied, _unix(sent_at), bool(reply))
+    if body[:1] == b"h" and len(body) == 25:
+        return HotStandbyFeedback(*_FEEDBACK_BODY.unpack_from(body, 1)[1:])
+    raise ProtocolError(f"a standby sent a stream message {body[:1]!r} of {len(body)} bytes")

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.control import channel
+
+
+async def double(number):
+    return number * 2
+
+
+async def refuse(name):
+    raise errors.UnknownInstanceError(f"no {name}")
+
+
+async def explode():
+    raise ZeroDivisionError("oops")
+
+
+async def hang():
+    await asyncio.sleep(3600)
+
+
+@pytest.fixture
+async def server(run_directory):
+    server = channel.ControlServer(
+        run_directory / "s", {"double": double, "refuse": refuse, "explode": explode, "hang": hang}
+    )
+    await server.start()
+    yield run_directory / "s"
+    await server.close()
+
+
+async def ask(path, command, timeout=10, **arguments):
+    return await asyncio.to_thread(channel.request, path, command, arguments, timeout)
+
+
+async def test_a_request_is_answered(server):
+    assert await ask(server, "double", number=21) == 42
+
+
+async def test_an_error_keeps_its_class_and_words(server):
+    with pytest.raises(errors.UnknownInstanceError, match="no demo-7"):
+        await ask(server, "refuse", name="demo-7")
+
+
+async def test_a_failure_of_the_supervisor_is_reported_and_survived(server, caplog):
+    with pytest.raises(errors.SupervisorError, match="ZeroDivisionError: oops"):
+        await ask(server, "explode")
+    assert await ask(server, "double", number=1) == 2
+
+
+async def test_an_unknown_command_lists_those_that_exist(server):
+    with pytest.raises(errors.RequestError, match="double, refuse"):
+        await ask(server, "triple")
+
+
+async def test_no_answer_in_time(server):
+    with pytest.raises(errors.SupervisorError, match=r"did not answer 'hang' within 0\.05 s"):
+        await ask(server, "hang", timeout=0.05)
+
+
+async def test_rubbish_is_answered_with_an_error(server):
+    reader, writer = await asyncio.open_unix_connection(str(server))
+    writer.write(b"not json\n")
+    assert json.loads(await reader.readline())["error"] == "RequestError"
+    writer.close()
+
+
+async def test_nobody_there(run_directory):
+    with pytest.raises(errors.ClusterNotFoundError, match="no cluster answers"):
+        await ask(run_directory / "nobody", "double", number=1)
+
+
+async def test_a_supervisor_that_ends_meanwhile(run_directory):
+    async def hang_up(reader, writer):
+        await reader.readline()
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, path=str(run_directory / "s"))
+    with pytest.raises(errors.SupervisorError, match="ended while it worked on 'double'"):
+        await ask(run_directory / "s", "double", number=1)
+    server.close()
+
+
+@pytest.mark.parametrize("name", ["UnknownInstanceError", "ClusterError", "BinariesError"])
+def test_classes_are_found_by_name(name):
+    assert errors.by_name(name).__name__ == name
+
+
+@pytest.mark.parametrize("name", ["annotations", "Exception", "by_name", ""])
+def test_other_names_are_a_supervisor_s_error(name):
+    assert errors.by_name(name) is errors.SupervisorError

@@ -1,0 +1,125 @@
+"""The control plane in this process: what cannot be provoked, or not be seen, from outside."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.control.plane import ControlPlane
+from aurora_router_cluster.control.roster import Roster
+from aurora_router_cluster.dns.names import Names
+from aurora_router_cluster.postgres.addresses import Allocator
+from aurora_router_cluster.storage.direct import DirectVolume
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+async def plane(binaries, account, template, run_directory):
+    names = Names("demo", "cx.eu-test-1.rds.aurora.test")
+    roster = Roster(names, DirectVolume(binaries, account), binaries, account, run_directory, Allocator())
+    plane = ControlPlane(roster, detect=0.1)
+    await plane.create(2, template)
+    yield plane
+    await plane.close()
+    assert not list(run_directory.iterdir())
+
+
+async def wait_for(condition, timeout=30.0):
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
+        await asyncio.sleep(0.01)
+
+
+async def test_a_cluster_that_lost_track_of_its_writer_gets_one(plane):
+    roster = plane.roster
+    former = roster.writer
+    roster.writer = None
+    former.engine.kill()
+    await wait_for(lambda: roster.writer is not None and all(one.available for one in roster.instances.values()))
+    assert roster.writer is not former
+    assert roster.epoch == 2
+
+
+async def test_a_late_heartbeat_does_not_make_a_switchover_a_failover(plane):
+    plane.roster.writer.missed = 3
+    done = await plane.failover()
+    assert done.planned
+
+
+@pytest.mark.parametrize(
+    ("before", "missed", "after"),
+    [("available", 4, "available"), ("available", 5, "unreachable"), ("unreachable", 1, "unreachable"),
+     ("unreachable", 0, "available")],
+)  # fmt: skip
+async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed, after):
+    """Missed answers are forgiven after a late beat, but that is no answer: a frozen zombie must be left alone."""
+    heartbeat = plane._heartbeat
+    await heartbeat.close()
+    reader = plane.roster.readers[0]
+    reader.state, reader.missed = before, missed
+    heartbeat._judge(reader)
+    assert reader.state == after
+
+
+async def test_a_zombie_is_never_shown_as_available(plane):
+    """It answers again and takes itself for the writer; it is one of the readers only when it was built anew."""
+    former = plane.roster.writer
+    plane.freeze(former.name)
+    await wait_for(lambda: plane.roster.writer is not former and former.state == "unreachable")
+    seen = []
+    plane.roster.changed = lambda: seen.append((former.state, former.newest is None or former.newest.recovering))
+    plane.thaw(former.name)
+    await wait_for(lambda: former.available)
+    assert all(recovering for state, recovering in seen if state == "available")
+    assert former.newest.recovering
+
+
+async def test_requests_at_once_are_done_one_after_the_other(plane):
+    done = await asyncio.gather(
+        plane.add_reader(), plane.failover("demo-2"), plane.add_reader("extra"), plane.remove("demo-3"),
+        plane.restart("demo-1"), plane.failover("demo-1"), return_exceptions=True,
+    )  # fmt: skip
+    assert not [one for one in done if isinstance(one, BaseException)]
+    await wait_for(lambda: all(one.available for one in plane.roster.instances.values()))
+    assert list(plane.roster.instances) == ["demo-1", "demo-2", "demo-4", "extra"]
+    assert plane.roster.writer.name == "demo-1"
+    assert plane.roster.epoch == 3
+
+
+async def test_a_reader_that_cannot_be_built_is_not_there(plane, monkeypatch):
+    async def refuse(reader, writer):
+        raise errors.EngineError("no room")
+
+    monkeypatch.setattr(plane.roster.volume, "seed", refuse)
+    with pytest.raises(errors.EngineError, match="no room"):
+        await plane.add_reader("extra")
+    assert "extra" not in plane.roster.instances
+    assert not (plane.roster.run / "extra").exists()
+
+
+async def test_a_promotion_that_fails_leaves_the_writer_in_its_place(plane, monkeypatch):
+    writer = plane.roster.writer
+
+    async def fail(timeout=30.0):
+        raise errors.EngineError("it does not want to")
+
+    for reader in plane.roster.readers:
+        monkeypatch.setattr(reader.engine, "promote", fail)
+    with pytest.raises(errors.EngineError, match="does not want to"):
+        await plane.failover()
+    assert plane.roster.writer is writer
+    assert writer.available
+    assert await writer.session.query("select pg_is_in_recovery()") == [("f",)]
+
+
+async def test_lag_and_processor_use_are_measured(plane):
+    await wait_for(lambda: all(one.cpu is not None for one in plane.roster.instances.values()))
+    await wait_for(lambda: all(one.lag is not None for one in plane.roster.readers))
+    rows = {row["server_id"]: row for row in plane.roster.rows()}
+    assert set(rows) == {"demo-1", "demo-2", "demo-3"}
+    assert rows["demo-1"]["writer"]
+    assert all(row["durable_lsn"] > 0 for row in rows.values())
