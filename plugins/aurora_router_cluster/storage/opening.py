@@ -139,7 +139,7 @@ async def _end_of_log(handles: Mapping[int, NodeHandle], found: Survey, framing:
 async def _spans(handles: Mapping[int, NodeHandle], found: Survey, group: int) -> list[Span]:
     """The donor's extents of `group` above the floor, without what the newest history has cut off."""
     donor = found.donors[group]
-    limit = found.newest.charter.history.divergence(donor.charter.history)
+    limit = found.limit(donor)
     spans = await handles[donor.node].spans(group, found.floor)
     if limit is None:
         return list(spans)
@@ -163,15 +163,16 @@ async def _last_boundary(handles: Mapping[int, NodeHandle], found: Survey, frami
 
 
 async def _log(handles: Mapping[int, NodeHandle], found: Survey, start: int, end: int) -> AsyncIterator[bytes]:
-    """The log of all groups from `start` to `end`, read from the donors."""
-    donors = list({donor.node: donor for donor in found.donors.values()}.values())
+    """The log of all groups from `start` to `end`, read from whoever has it and was not cut off below it."""
     while start < end:
-        for donor in donors:
-            data = await handles[donor.node].read(0, start, min(MAX_PULL, end - start))
+        data = b""
+        for state, limit in found.sources(start):
+            upto = end if limit is None else min(end, limit)
+            data = await handles[state.node].read(0, start, min(MAX_PULL, upto - start))
             if data:
                 break
-        else:
-            raise QuorumUnavailable(f"no donor gave the log at {format_lsn(start)} back")
+        if not data:
+            raise QuorumUnavailable(f"no node gave the log at {format_lsn(start)} back")
         start += len(data)
         yield data
 

@@ -32,7 +32,8 @@ class Survey:
 
     Attributes:
         membership: the newest that any of them knows.
-        donors: group -> state of the node whose copy goes farthest.
+        copies: the nodes whose log counts.
+        donors: group -> state of the one whose copy goes farthest.
         floor: a record boundary known to be durable, in bytes: the search for the end starts here.
         newest: state of a node with the newest epoch really held, whose history counts.
         charter: the newest known, whether its epoch is held or not: membership, floor, timelines, groups.
@@ -40,11 +41,22 @@ class Survey:
     """
 
     membership: Membership
+    copies: tuple[NodeState, ...]
     donors: dict[int, NodeState]
     floor: int
     newest: NodeState
     charter: Charter
     collected: int
+
+    def limit(self, state: NodeState) -> int | None:
+        """Where the log of a node ends that the newest history has not cut off, in bytes; None: it has cut off none."""
+        return self.newest.charter.history.divergence(state.charter.history)
+
+    def sources(self, lsn: int) -> list[tuple[NodeState, int | None]]:
+        """Who may have the log at `lsn`, and their limits: donors first, then all, since an extent may be damaged."""
+        known = {state.node: state for state in (*self.donors.values(), *self.copies)}
+        limits = ((state, self.limit(state)) for state in known.values())
+        return [(state, limit) for state, limit in limits if limit is None or lsn < limit]
 
 
 def newest_charter(states: Iterable[NodeState]) -> Charter:
@@ -75,7 +87,7 @@ def survey(states: Sequence[NodeState]) -> Survey:
     charter = newest_charter(state for state in states if state.charter.line == newest.charter.line)
     floor = max(charter.history.base, charter.floor, *(_durable(state, newest) for state in trusted))
     collected = max(state.charter.collected for state in trusted)
-    return Survey(membership, donors, floor, newest, charter, collected)
+    return Survey(membership, tuple(trusted), donors, floor, newest, charter, collected)
 
 
 def _durable(state: NodeState, newest: NodeState) -> int:

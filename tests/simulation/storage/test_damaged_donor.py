@@ -1,0 +1,87 @@
+"""A recovery whose best copy has a flipped byte, beside a node that kept what a fenced driver wrote last."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from aurora_router_cluster.storage.core.history import EpochStart, History
+from aurora_router_cluster.storage.core.quorum import Membership
+from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.driver import Driver
+from aurora_router_cluster.storage.opening import Opened, recover
+
+from .framing import TinyFraming, TinyWriter
+from .loop import run
+from .network import Host, Link, Weather
+
+BASE = 1000
+
+
+class Volume:
+    """Six hosts, and what one driver after the other writes to them."""
+
+    def __init__(self, seed: int, *, striped: bool) -> None:
+        self.rnd = random.Random(seed)
+        self.framing = TinyFraming(striped=striped)
+        self.hosts = [Host(number, self.rnd) for number in range(6)]
+        self.weather = Weather()
+        self.links = {host.number: Link(host, self.weather, self.rnd) for host in self.hosts}
+        self.driver: Driver
+
+    async def format(self) -> None:
+        charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
+        self._begin(Opened(1, charter, tuple([await host.node.format(charter) for host in self.hosts])))
+
+    async def recover(self) -> int:
+        await self.driver.close()
+        opened = await recover(self.links, self.framing)
+        self._begin(opened)
+        return opened.point
+
+    def _begin(self, opened: Opened) -> None:
+        self.driver = Driver(self.links, opened, self.framing)
+        self.driver.start()
+
+    async def write(self, records: int, *, durable: bool = True) -> bytes:
+        """The driver writes; where it is not to become durable, as far as the weather lets it."""
+        writer = TinyWriter(self.driver.tracker.received, self.rnd)
+        for _ in range(records):
+            self.driver.feed(*writer.next())
+        await asyncio.sleep(1.0)  # of virtual time
+        whole = self.driver._cutter.boundary
+        assert not durable or self.driver.durable == whole
+        return bytes(writer.log[: whole - writer.start])
+
+    async def read(self, end: int) -> bytes:
+        """The log up to `end`, as the driver gets it from the nodes."""
+        data = b""
+        while BASE + len(data) < end:
+            data += await self.driver.read(BASE + len(data), end - BASE - len(data))
+        return data
+
+
+@pytest.mark.parametrize("striped", [False, True], ids=["one group", "striped"])
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_damaged_is_read_elsewhere_and_never_from_a_fenced_epoch(seed, striped):
+    async def main() -> None:
+        volume = Volume(seed, striped=striped)
+        await volume.format()
+        first = await volume.write(10)
+        volume.weather.cut = {0, 1, 2, 3, 4}
+        await volume.write(30, durable=False)  # the last node alone has it
+        volume.weather.cut = {5}
+        assert await volume.recover() == BASE + len(first)
+        second = await volume.write(30)
+        await volume.driver.close()
+        volume.weather.cut = set()
+        volume.hosts[0].rot()
+        point = await volume.recover()
+        assert point == BASE + len(first + second)
+        volume.weather.cut = {0}
+        assert await volume.read(point) == first + second
+        await volume.driver.close()
+
+    run(main())
