@@ -5,19 +5,25 @@ ones per second. What matters is that each process has *one* soon; its others ca
 goes at once (spread over `FIRST_JITTER`), and of the others only `width` may be under way at the same time: 1 at
 first, doubled with each success (which shows that there is room), halved by each sign of trouble: 53300 (no slot free),
 a dial that timed out, or a handshake slower than `SLOW` times a usual one. After trouble a process dials nothing for a
-time that grows with how long the server took, with jitter: up to `SHARE` times a second or more of it, and with the
-square of less, since a hiccup is no storm. The more processes there are, the longer a handshake takes, the longer they
-pause: the queue of N processes at a server of rate r settles where the pause that it calls for is
-``4 N / (3 r)`` seconds, which keeps the server busy and lets no dial time out. A process that has no connection yet
-comes back sooner than one that has. After `CALM` seconds without a dial and without trouble a ramp is over: what comes
-later is not of the failover. The figures below are those with which `tests/simulation/storm.py` met its bounds.
+time, with jitter, that grows with how long the server took (a second and more of it; the square of less) and with how
+many troubles there were in a row: `SHARES`. One slow handshake may be a hiccup, which is over when it is answered: the
+pause is as long as the handshake, and the next dial a probe. Where the others are the reason, the probe is slow as well
+and the pauses become long; a quick one ends the row. What takes longer than `HICCUP` gets no such benefit of the doubt.
+
+The more processes there are, the longer a handshake takes, the longer they pause: the queue of N processes at a server
+of rate r settles where the pause that it calls for is ``1.6 N / r`` seconds, which keeps the server busy and lets no
+dial time out. A process that has no connection yet comes back sooner than one that has. After `CALM` seconds without
+trouble, when no dial is under way, a ramp is over: what comes later is not of the failover. The figures below are those
+with which `tests/simulation/storm.py` met its bounds.
 
 Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
-so a ramp never deadlocks; a pause is at most `LONGEST`.
+so a ramp never deadlocks; a pause is at most `LONGEST`, and after a single slow handshake of up to `HICCUP` seconds at
+most as long as that (`LEAST` where it is less).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 FIRST_JITTER = 0.005
@@ -28,16 +34,21 @@ SLOW = 4.0
 """A handshake that takes longer than this many times a usual one is trouble."""
 LEAST_SLOW = 0.25
 """A handshake below this many seconds is never trouble, however quick others were."""
-SHARE = 48.0
-"""A pause is at most so many times as long as the dial before it, if that took a second."""
+SHARES = (1.0, 8.0, 48.0)
+"""A pause is at most so many times as long as the dial before it, if that took a second: after the first trouble, after
+the second in a row, from the third on."""
+HICCUP = 3.2
+"""A dial of more seconds (a packet that is lost twice costs 3) is answered as if it were one further in its row."""
 FIRST_SHARE = 32.0
-"""The same for a process that has no connection yet, however long the dial took."""
+"""The share for a process that has no connection yet, however long the dial took."""
 LEAST = 0.5
 """A pause may be at least so long, in seconds, after a refusal that came at once."""
-LONGEST_FIRST = 12.0
-"""The longest pause of a process that has no connection yet."""
+LONGEST_FIRST = (16.0, 16.0, 32.0, 64.0)
+"""The longest pause of a process that has no connection yet: after its first trouble, after the second in a row, …"""
 LONGEST = 90.0
 """The longest pause of all."""
+LEAST_PART = 0.25
+"""What the jitter leaves of a pause, at least: with half of it the processes' pauses go in waves."""
 CALM = 30.0
 """So many seconds after the last trouble, or the failover, a ramp under which nobody dials is over."""
 
@@ -52,6 +63,8 @@ class Ramp:
         until: the world's time, in seconds, before which none may begin.
         usual: how long a handshake takes when all is well, in seconds; None: nothing is known.
         first: whether the process has no connection yet.
+        row: how many troubles there were one after the other, with no quick handshake between.
+        told: the world's time, in seconds, at which the last of them became known.
     """
 
     width: int = 1
@@ -59,6 +72,8 @@ class Ramp:
     until: float = 0.0
     usual: float | None = None
     first: bool = True
+    row: int = 0
+    told: float = -math.inf
 
     @classmethod
     def begun(cls, now: float, random: float, usual: float | None = None) -> Ramp:
@@ -90,7 +105,7 @@ class Ramp:
         settled = replace(self.ended(), usual=usual, first=False)
         if seconds > max(LEAST_SLOW, SLOW * usual):
             return settled.troubled(seconds, now, random)
-        return replace(settled, width=min(WIDEST, self.width * 2))
+        return replace(settled, width=min(WIDEST, self.width * 2), row=0)
 
     def failed(self, seconds: float, now: float, random: float) -> Ramp:
         """A dial was refused a slot, or timed out, after `seconds`."""
@@ -101,10 +116,20 @@ class Ramp:
         return replace(self, under_way=max(0, self.under_way - 1))
 
     def troubled(self, seconds: float, now: float, random: float) -> Ramp:
-        """Half as wide, and nothing before a pause is over."""
+        """Half as wide, and nothing before a pause is over; what went on beside the last trouble is the same one."""
+        row = max(1, self.row if now - seconds < self.told else self.row + 1)
+        after = replace(self, width=max(1, self.width // 2), row=row, told=now)
+        part = random if self.first else LEAST_PART + (1.0 - LEAST_PART) * random
+        return replace(after, until=now + after.pause(seconds) * part)
+
+    def pause(self, seconds: float) -> float:
+        """The longest pause that the last trouble, a dial of `seconds`, calls for, in seconds."""
         if self.first:
-            pause, part = min(LONGEST_FIRST, FIRST_SHARE * seconds), random
-        else:
-            pause, part = min(LONGEST, SHARE * seconds * min(1.0, seconds)), 0.5 + random / 2
-        pause = max(LEAST, pause)
-        return replace(self, width=max(1, self.width // 2), until=now + pause * part)
+            return max(LEAST, min(_of(LONGEST_FIRST, self.row), FIRST_SHARE * seconds))
+        share = _of(SHARES, self.row + (seconds > HICCUP))
+        return max(LEAST, min(LONGEST, share * seconds * min(1.0, seconds)))
+
+
+def _of(figures: tuple[float, ...], row: int) -> float:
+    """The figure for the last of `row` troubles in a row."""
+    return figures[min(row, len(figures)) - 1]

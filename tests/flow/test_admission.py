@@ -142,7 +142,7 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
         known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
-        assert known.ramp.until - simulation.now > 60.0
+        assert known.ramp.until - simulation.now > 6 * UNWATCHED_PAUSE
         cluster.hang("demo-2")
         cluster.failover("demo-3", zombie=True)
         began = simulation.now
@@ -169,5 +169,29 @@ def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
         arrived = await many(simulation, process, cluster, 5)
         assert max(arrived) - began < 3.0
         assert known.ramp is None
+
+    simulation.run(main())
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_hiccup_costs_a_small_process_little(scene, seconds, count):
+    """The new writer is slow for a moment; then it is as quick as ever, and the pool is full soon after."""
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await process.connect(cluster.conninfo())
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        assert conn.placed.cluster.ramp is not None
+        writer, began = cluster.instances["demo-2"], simulation.now
+        usual, writer.accept_latency = writer.accept_latency, seconds
+        simulation.at(began + 0.5, lambda: setattr(writer, "accept_latency", usual))
+        arrived = sorted(await many(simulation, process, cluster, 1 + count))
+        assert arrived[0] - began == pytest.approx(seconds)
+        following = [at for at in arrived if at > arrived[0] + 0.1]
+        assert len(following) == count - 1
+        assert following[0] - arrived[0] < seconds + 0.1
+        assert following[-1] - following[0] < 0.1
 
     simulation.run(main())

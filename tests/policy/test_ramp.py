@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.ramp import CALM, FIRST_JITTER, LEAST, LONGEST, LONGEST_FIRST, SHARE, WIDEST, Ramp
+from aurora_router.policy.ramp import CALM, FIRST_JITTER, HICCUP, LEAST, LEAST_PART, LONGEST, SHARES, WIDEST, Ramp
 
+PART = LEAST_PART + (1.0 - LEAST_PART) * 0.5
 random = st.floats(0, 1, exclude_max=True)
 endings = st.tuples(st.sampled_from(["quick", "slow", "failed", "ended"]), st.floats(0, 5), random)
 
@@ -49,16 +50,44 @@ def test_the_first_dial_is_spread():
 def test_trouble_halves_and_pauses_in_proportion():
     ramp = Ramp(width=8, under_way=3, first=False)
     ramp = ramp.failed(0.001, 100.0, 0.5)
-    assert (ramp.width, ramp.under_way, ramp.wait(100.0)) == (4, 2, LEAST * 0.75)
-    ramp = ramp.failed(1.0, 101.0, 0.5)
-    assert (ramp.width, ramp.wait(101.0)) == (2, SHARE * 0.75)
-    assert ramp.failed(0.5, 101.0, 0.5).wait(101.0) == SHARE * 0.25 * 0.75, "a hiccup counts less"
-    assert Ramp(first=False).failed(5.0, 0.0, 1.0).wait(0.0) == LONGEST
+    assert (ramp.width, ramp.under_way, ramp.wait(100.0)) == (4, 2, LEAST * PART)
+    ramp = ramp.failed(1.0, 102.0, 0.5)
+    assert (ramp.width, ramp.wait(102.0)) == (2, SHARES[1] * PART)
+    ramp = ramp.failed(1.0, 104.0, 0.5)
+    assert (ramp.width, ramp.wait(104.0)) == (1, SHARES[2] * PART)
+    assert ramp.failed(0.5, 106.0, 0.5).wait(106.0) == SHARES[2] * 0.25 * PART, "what is less counts less"
+    assert ramp.failed(5.0, 110.0, 1.0).wait(110.0) == LONGEST
+
+
+@given(st.floats(0.0, HICCUP), random)
+def test_one_slow_handshake_pauses_no_longer_than_itself(seconds, number):
+    ramp = Ramp(usual=0.005, under_way=1).succeeded(seconds, 10.0, number)
+    assert ramp.wait(10.0) <= max(LEAST, seconds) + 1e-9
+
+
+def test_those_that_went_on_at_once_are_one_trouble_and_a_quick_one_ends_the_row():
+    ramp = Ramp(width=8, under_way=2, usual=0.005, first=False)
+    ramp = ramp.succeeded(2.0, 10.0, 0.5).succeeded(2.0, 10.5, 0.5)
+    assert (ramp.row, ramp.wait(10.5)) == (1, 2.0 * PART)
+    ramp = ramp.dialled().succeeded(1.0, 13.0, 0.5)
+    assert ramp.row == 2
+    ramp = ramp.dialled().succeeded(0.01, 20.0, 0.5).dialled().succeeded(2.0, 23.0, 0.5)
+    assert (ramp.row, ramp.wait(23.0)) == (1, 2.0 * PART)
+
+
+def test_what_takes_longer_than_a_hiccup_is_taken_for_trouble_at_once():
+    ramp = Ramp(usual=0.005, under_way=1, first=False).succeeded(HICCUP + 0.1, 10.0, 0.5)
+    assert (ramp.row, ramp.wait(10.0)) == (1, SHARES[1] * (HICCUP + 0.1) * PART)
 
 
 def test_who_has_none_comes_back_sooner():
-    assert Ramp().failed(5.0, 0.0, 1.0).wait(0.0) == LONGEST_FIRST
-    assert not Ramp().dialled().succeeded(0.01, 0.0, 0.5).first
+    ramp, now, waits = Ramp(), 0.0, []
+    for _ in range(6):
+        ramp = ramp.dialled().failed(5.0, now + 5.0, 0.999999)
+        waits.append(round(ramp.wait(now + 5.0)))
+        now = ramp.until
+    assert waits == [16, 16, 32, 64, 64, 64]
+    assert not ramp.dialled().succeeded(0.01, 0.0, 0.5).first
 
 
 def test_a_slow_handshake_is_trouble_though_it_succeeds():

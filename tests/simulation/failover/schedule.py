@@ -21,7 +21,6 @@ from aurora_router.errors import RoutingError
 from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
-from aurora_router.policy.ramp import LONGEST
 from aurora_router.runtime.call import read_call
 from aurora_router.simulation import Cancelled, SimulatedCluster
 
@@ -249,14 +248,15 @@ class Schedule:
     def _patience(self, process: Process) -> float:
         """What is documented: the pace of the watch, a dial that is under way, a pause of the ramp where one goes on.
 
-        A handshake that began before the end of the last incident may be slow enough to call for the longest one.
+        A dial that began before the end of the last incident may be one more trouble for that ramp.
         """
-        now = self.clock.now
-        pause = LONGEST if any(each.ramp is not None for each in process.clusters) else 0.0
+        now, pause = self.clock.now, 0.0
+        dial = DIAL.get(process.options["aurora_profile"], 5.0)
+        for ramp in (each.ramp for each in process.clusters if each.ramp is not None):
+            pause = max(pause, ramp.until - now, ramp.troubled(dial, now, 1.0).until - now if ramp.under_way else 0.0)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         dns = 0.0 if any(each.view.known for each in process.clusters) else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
-        dial = DIAL.get(process.options["aurora_profile"], 5.0)
         return 3.0 + dial + pause + names + dns + alone
 
     async def quiet(self) -> None:
