@@ -237,7 +237,7 @@ PLANTED = [
 @pytest.mark.parametrize(("where", "name", "bug"), PLANTED, ids=[bug.__name__ for _, _, bug in PLANTED])
 def test_every_planted_bug_is_found(monkeypatch, where, name, bug):
     monkeypatch.setattr(where, name, bug)
-    for seed in [1135, *range(60)]:
+    for seed in [1223, *range(60)]:
         try:
             run(Play(seed).play(40))
         except Exception:  # noqa: BLE001  # a bug may show in any way
