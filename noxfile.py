@@ -46,6 +46,8 @@ def _works(python: str) -> bool:
 
 
 _offer_pyenv()
+# Hundreds of processes are started here: none of them needs to compile anything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 OURS = {"--require-all", "--whole"}
