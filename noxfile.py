@@ -115,10 +115,12 @@ def tests(session: nox.Session) -> None:
     """
     session.install(".[test]")
     # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
-    manner = ["-n", "2", "--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
+    manner = ["--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
     marked = "not slow"
     chosen = _tool_arguments(session)
     own = _is_own(session)
+    # What the other Pythons run waits much of its time.
+    manner += ["-n", "2" if own else "3"]
     if own and not chosen:
         session.run("pytest", *manner, "-m", marked, "--cov=aurora_router", "--cov-branch", "--cov-report=", *CORE)
         core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))

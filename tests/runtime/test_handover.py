@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.runtime import handover
+from aurora_router.runtime import handover, sockets
 from aurora_router.runtime.handover import Shelf, key_of
 
 pytestmark = pytest.mark.cluster
@@ -50,9 +50,9 @@ def test_a_session_that_the_server_has_ended_is_not_given(session, aurora_cluste
     shelf.lay(key_of({}), session)
     with psycopg.connect(aurora_cluster.plain_conninfo(), autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", (session.backend_pid,))
-        deadline = time.monotonic() + PATIENCE
-        while other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (session.backend_pid,)).fetchone():
-            assert time.monotonic() < deadline
+    ended, deadline = sockets.end_of(session.socket), time.monotonic() + PATIENCE
+    while not ended():
+        assert time.monotonic() < deadline
     assert shelf.take({}) is None
     assert session.status == psycopg.pq.ConnStatus.BAD
 
