@@ -141,9 +141,10 @@ def _is_own(session: nox.Session) -> bool:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that are long or heavy, and the storage under the system's PostgreSQL too."""
+    """The long and heavy tests, the storage under the system's PostgreSQL too, many examples of each property."""
     session.install(".[test]")
     session.run("pytest", "-m", "slow", "--timeout=1800", *_tool_arguments(session))
+    session.run("pytest", "--hypothesis-profile=many", "-m", "not slow and not cluster", "--timeout=1800", *CORE)
 
 
 @nox.session

@@ -12,7 +12,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a run in the background
 
 # How long an example takes is the machine's affair.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", patient)
+settings.register_profile("default", patient, max_examples=50)
+settings.register_profile("many", patient, max_examples=1000)
 settings.register_profile("few", patient, max_examples=20)
 settings.load_profile("default")
 
