@@ -291,9 +291,7 @@ class Reader:
     def run(self) -> None:
         """Until told to stop."""
         while not self._stop.is_set():
-            # An instance that is built anew shows the past until it has caught up, also that from before the tables.
-            passing = contextlib.suppress(psycopg.OperationalError, psycopg.errors.UndefinedTable)
-            with passing, aurora_router.connect(self._conninfo) as conn:
+            with contextlib.suppress(psycopg.OperationalError), aurora_router.connect(self._conninfo) as conn:
                 while not self._stop.is_set():
                     row = conn.execute("SELECT count(*), sum(balance) FROM accounts").fetchone()
                     conn.rollback()

@@ -109,19 +109,23 @@ class Heartbeat:
             by_pid[pid].cpu = percent
 
     async def _sample(self, instances: list[Instance]) -> None:
-        asked = [one for one in instances if one.engine.alive and one.state in JUDGED]
+        asked = [one for one in instances if one.engine.alive and _is_judged(one)]
         await together(one.sample(timeout=max(self.interval, SHORTEST_WAIT)) for one in asked)
 
     def _judge(self, instance: Instance) -> None:
         """Compare what was found with what ought to be."""
-        if instance.state not in JUDGED:
+        if not _is_judged(instance):
             return
-        hung = instance.missed >= (1 if instance.state == "unreachable" else HUNG_AFTER)  # an answer ends it
-        hung = hung or (instance.state == "unreachable" and self._is_zombie(instance))
-        state = "stopped" if not instance.engine.alive else "unreachable" if hung else "available"
-        if state != instance.state:
-            log.info("%s is %s", instance.name, state)
-            instance.state = state
+        before = instance.state
+        hung = instance.missed >= (1 if before == "unreachable" else HUNG_AFTER)  # an answer ends it
+        if not instance.engine.alive:
+            instance.state = "stopped"
+        elif hung or (before == "unreachable" and self._is_zombie(instance)):
+            instance.state = "unreachable"
+        else:
+            self._roster.settle(instance)
+        if instance.state != before:
+            log.info("%s is %s", instance.name, instance.state)
             self._roster.publish()
         if self._may_act() and (work := self._remedy(instance)) is not None:
             self._begin(instance.name, work)
@@ -151,7 +155,8 @@ class Heartbeat:
             return None if self._roster.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.held:
             return self._bring_back(instance)
-        astray = self._is_zombie(instance) or (instance.available and self._astray(instance))
+        follows = instance.available or instance.owed is not None
+        astray = self._is_zombie(instance) or (follows and self._astray(instance))
         return self._rebuild(instance) if astray else None
 
     def _is_zombie(self, instance: Instance) -> bool:
@@ -202,3 +207,8 @@ class Heartbeat:
                 instance.engine.kill()
                 instance.engine.erase()  # nothing to rewind: it lacks log
                 await self._succession.come_back(instance)
+
+
+def _is_judged(instance: Instance) -> bool:
+    """Whether it is the heartbeat's: nobody is just starting or stopping it."""
+    return instance.state in JUDGED or instance.owed is not None

@@ -39,6 +39,8 @@ class Instance:
         wire: directory of the relay's Unix socket for it; None: there is no relay.
         state: see `status.InstanceStatus`.
         held: it was stopped on purpose and is not restarted by itself.
+        owed: the log up to there (bytes) was durable when it was started, and it has not replayed it yet: nobody is
+            sent to it. None: it shows the present.
         session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
         samples: latest answers to the heartbeat, newest last.
         lag: replica lag in seconds at the last sample; None: unknown.
@@ -55,6 +57,7 @@ class Instance:
     wire: Path | None = None
     state: str = "creating"
     held: bool = False
+    owed: int | None = None
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
     lag: float | None = None
@@ -139,6 +142,7 @@ class Instance:
             self._asked = None
         self.session.close()
         self.samples.clear()
+        self.owed = None
         self.lag = self.cpu = None
         self.missed = 0
         self.silent_since = None

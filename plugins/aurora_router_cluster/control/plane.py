@@ -68,7 +68,7 @@ class ControlPlane:
         self._heartbeat.start()
 
     async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
-        """Add a reader, seeded from the volume; returns when it answers.
+        """Add a reader, seeded from the volume; returns when it shows what was durable when it started.
 
         Raises:
             TooManyReadersError: there are fifteen already.
@@ -96,6 +96,7 @@ class ControlPlane:
                 roster.discard(instance)
                 raise
         roster.publish()
+        await roster.caught_up(instance)
         return instance
 
     async def remove(self, name: str) -> None:
@@ -129,6 +130,7 @@ class ControlPlane:
             self.roster.publish()
             await instance.engine.stop()
             await self.succession.come_back(instance)
+        await self.roster.caught_up(instance)
 
     async def start(self, name: str) -> None:
         """Start an instance that is down; a former writer comes back as a reader.
@@ -141,6 +143,7 @@ class ControlPlane:
             if instance.engine.alive:
                 raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
             await self.succession.come_back(instance)
+        await self.roster.caught_up(instance)
 
     def kill(self, name: str, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.

@@ -156,6 +156,7 @@ class Rewinding:
         """Build a reader anew; returns when it shows what was at `lsn` (bytes)."""
         await self._succession.come_back(reader)
         await self._succession.replayed(reader, lsn)
+        await self._roster.caught_up(reader)
 
     async def _build_readers(self, writer: Instance, lsn: int) -> None:
         readers = [one for one in self._roster.instances.values() if one is not writer and not one.held]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.volume import Volume
 
 DEFAULT_TIER = 1  # as Amazon RDS has it
+CATCH_UP = 30.0  # seconds that a request waits for an instance that replays; it goes on without being waited for
 Rows = list[dict[str, object]]
 
 
@@ -141,6 +143,8 @@ class Roster:
     async def start(self, instance: Instance) -> None:
         """Start the server in the role that the instance has, and wait until it answers.
 
+        A reader that has to replay log first is not available yet: see `settle`.
+
         Raises:
             EngineError: it did not.
         """
@@ -153,7 +157,40 @@ class Roster:
         instance.engine.start()
         await instance.engine.wait()
         await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
+        instance.owed = self._log_end() if instance is not self.writer else None
+        self.settle(instance)
+
+    def settle(self, instance: Instance) -> bool:
+        """Whether an instance that answers has replayed what it owed; from then on it is available.
+
+        What it owed may have been cut off since, by a failover without a durable log or by a backtrack: then the end
+        of the log is enough.
+        """
+        newest = instance.newest
+        if instance.owed is not None and (newest is None or newest.applied < min(instance.owed, self._log_end())):
+            return False
+        instance.owed = None
         instance.state = "available"
+        return True
+
+    async def caught_up(self, instance: Instance) -> None:
+        """Return when an instance that was started is available, or down again, or after `CATCH_UP` seconds.
+
+        The lock need not be held: whoever holds it may go on, as a failover must.
+        """
+        deadline = time.monotonic() + CATCH_UP
+        while instance.owed is not None and instance.engine.alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            await instance.sample(timeout=1.0)
+            if self.settle(instance):
+                self.publish()
+
+    def _log_end(self) -> int:
+        """End of the log that a reader can replay, in bytes; 0: unknown."""
+        durable, writer = self.volume.durable_lsn(), self.writer
+        if durable is None and writer is not None and writer.newest is not None:
+            durable = writer.newest.received
+        return durable or 0
 
     def publish(self) -> None:
         """Tell everybody about a change of role, membership or state, at once."""
@@ -180,7 +217,7 @@ class Roster:
                 instance.cpu,
             )
             for instance in self.instances.values()
-            if instance.samples or instance is self.writer
+            if (instance.samples and instance.owed is None) or instance is self.writer
         ]
         return sampling.replica_status(members, self.volume.durable_lsn())
 

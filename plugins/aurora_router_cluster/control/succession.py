@@ -85,7 +85,10 @@ class Succession:
         return Failover(former.name if former else None, candidate.name, roster.epoch, planned, phases.times)
 
     async def _candidate(self, target: str | None) -> Instance:
-        """The reader to promote: lowest tier, then the most log; asked now, not remembered."""
+        """The reader to promote: lowest tier, then the most log; asked now, not remembered.
+
+        One that still replays what it owed from its start comes last.
+        """
         writer = self._roster.writer
         if writer is not None and target == writer.name:
             raise FailoverImpossibleError(f"{target} is the writer already; name a reader, or none")
@@ -103,7 +106,7 @@ class Succession:
                 if target
                 else "there is no reader to promote: none answers as a reader; add a reader, or start one that is down"
             )
-        return min(following, key=lambda pair: (pair[0].tier, -pair[1].received))[0]
+        return min(following, key=lambda pair: (pair[0].owed is not None, pair[0].tier, -pair[1].received))[0]
 
     async def crown(self, candidate: Instance, point: RecoveryPoint | None, phases: Phases) -> None:
         """Make a standby that runs the writer, its log ending at `point`.
@@ -127,6 +130,7 @@ class Succession:
         phases.end("promote")
         roster.writer = candidate
         roster.epoch += 1
+        candidate.owed, candidate.state = None, "available"
         attaching = asyncio.ensure_future(
             together([roster.volume.attach(candidate.where), candidate.sample(timeout=1.0)])
         )
@@ -139,7 +143,7 @@ class Succession:
         roster.write_status()  # at once: by its durable position clients tell it from the writer that it once was
         candidate.engine.configure(roster.settings(candidate), standby=False)
         for reader in roster.readers:
-            if reader.available and awake(reader):
+            if (reader.available or reader.owed is not None) and awake(reader):
                 self._follow(reader)
         phases.end("attach")
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from aurora_router_cluster import errors
+from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.roster import Roster
 from aurora_router_cluster.dns.names import Names
@@ -76,6 +77,36 @@ async def test_a_zombie_is_never_shown_as_available(plane):
     await wait_for(lambda: former.available)
     assert all(recovering for state, recovering in seen if state == "available")
     assert former.newest.recovering
+
+
+async def test_nobody_is_sent_to_an_instance_that_still_replays(plane):
+    """It was down while something was committed, and lacks it for as long as this test likes."""
+    roster = plane.roster
+    late, other = roster.readers
+    directory = Directory(roster)
+    shown = directory.picture().hosts[roster.names.reader]
+    assert late.address.host in shown
+    plane.kill(late.name, hold=True)
+    await roster.writer.session.query("CREATE TABLE new ()")
+    roster.overrides["recovery_min_apply_delay"] = "1h"
+    starting = asyncio.create_task(plane.start(late.name))
+    await wait_for(lambda: late.owed is not None)
+    late.tier = 0
+    beats = late.newest
+    await wait_for(lambda: late.newest is not beats)
+    directory.changed()
+    assert not late.available
+    assert not starting.done()
+    assert late.name not in [row["server_id"] for row in roster.rows()]
+    assert late.address.host not in directory.picture().hosts[roster.names.reader]
+    assert await plane.succession._candidate(None) is other
+
+    del roster.overrides["recovery_min_apply_delay"]
+    late.engine.follow(roster.settings(late))
+    await starting
+    assert late.available
+    assert await late.session.query("SELECT count(*) FROM new") == [("0",)]
+    assert late.name in [row["server_id"] for row in roster.rows()]
 
 
 async def test_requests_at_once_are_done_one_after_the_other(plane):
