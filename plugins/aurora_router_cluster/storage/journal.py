@@ -11,6 +11,7 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
@@ -78,8 +79,7 @@ class DiskJournal:
 
     def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
         """Queue a frame; see `ports.Journal`."""
-        payload = _VDL.pack(frame.vdl) + frame.data
-        draft = Draft(frame.kind, frame.epoch, frame.start, payload, frame.group, frame.prev)
+        draft = _draft(frame)
         try:
             position = self._commit.submit(draft)
         except LogFailedError as error:
@@ -132,3 +132,9 @@ class DiskJournal:
     async def close(self) -> None:
         """Write what is queued, end the thread, close the files."""
         await self._commit.close()
+
+
+@lru_cache(maxsize=1)
+def _draft(frame: Frame) -> Draft:
+    """What is written of a frame; the same goes to all nodes of this process, one after the other."""
+    return Draft(frame.kind, frame.epoch, frame.start, _VDL.pack(frame.vdl) + frame.data, frame.group, frame.prev)

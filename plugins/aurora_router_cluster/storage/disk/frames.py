@@ -93,21 +93,19 @@ class Damage:
     header: Header | None
 
 
-@dataclass(frozen=True, slots=True)
 class Draft:
-    """A frame to be written; the fields are those of `Header`."""
+    """A frame to be written, to one log or to several; the attributes are those of `Header`, and `size`.
 
-    kind: int
-    epoch: int
-    lsn: int
-    payload: bytes
-    group: int = 0
-    prev: int = 0
+    Attributes:
+        size: bytes that it takes in the file.
+    """
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in the file."""
-        return HEADER_SIZE + len(self.payload)
+    __slots__ = ("crc", "epoch", "group", "kind", "lsn", "payload", "prev", "size")
+
+    def __init__(self, kind: int, epoch: int, lsn: int, payload: bytes, group: int = 0, prev: int = 0) -> None:
+        self.kind, self.epoch, self.lsn, self.payload, self.group, self.prev = kind, epoch, lsn, payload, group, prev
+        self.size = HEADER_SIZE + len(payload)
+        self.crc = zlib.crc32(payload)
 
 
 def pack_header(draft: Draft, position: int) -> bytes:
@@ -119,8 +117,7 @@ def pack_header(draft: Draft, position: int) -> bytes:
     d = draft
     if len(d.payload) > MAX_PAYLOAD:
         raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(d.payload)}")
-    crc = zlib.crc32(d.payload)
-    head = _HEADER.pack(MAGIC, d.kind, d.group, len(d.payload), d.epoch, d.lsn, d.prev, position, crc)
+    head = _HEADER.pack(MAGIC, d.kind, d.group, len(d.payload), d.epoch, d.lsn, d.prev, position, d.crc)
     return head + _CRC.pack(zlib.crc32(head))
 
 
