@@ -19,6 +19,7 @@ from aurora_router_cluster.storage.core.scrub import Places
 from aurora_router_cluster.storage.disk.commit import GroupCommit
 from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError
 from aurora_router_cluster.storage.disk.frames import HEADER_SIZE, Damage, Draft
+from aurora_router_cluster.storage.disk.kernelsync import SyncQueue
 from aurora_router_cluster.storage.disk.logfile import FILE_SIZE, FrameLog
 from aurora_router_cluster.storage.ports import METADATA, Frame
 
@@ -47,7 +48,8 @@ class DiskJournal:
         self._positions = array("Q")
         self._waiting: deque[tuple[int, int, int, Callable[[int | OSError], None]]] = deque()
         self._metadata = 0  # position of the newest metadata that are durable
-        self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync)
+        kernel = SyncQueue.acquire() if sync else None
+        self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync, kernel=kernel)
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
         """All frames, oldest first.

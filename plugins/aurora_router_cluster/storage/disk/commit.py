@@ -1,10 +1,12 @@
-"""Group commit: frames submitted on the event loop become durable in a worker thread.
+"""Group commit: frames submitted on the event loop become durable beside it.
 
 All that is submitted while one write and sync is under way goes with the next one. So the rate of frames is not bound
 by that of syncs, and one frame alone waits for nothing but its own. Order is kept: `on_durable(end)` says that every
 frame below position `end` is durable, and `end` only grows.
 
-A log without sync needs no thread: its frames are written at the end of the loop's turn.
+Where the kernel syncs for us (`kernelsync`), a batch is written on the loop and synced by the kernel; one that begins
+another file, and all on a system without such syncs, is written and synced in a thread. At most one batch is under way
+at a time, whoever has it. A log without sync needs neither: it is written at the end of the loop's turn.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.disk.errors import LogFailedError
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router_cluster.storage.disk.frames import Draft
+    from aurora_router_cluster.storage.disk.kernelsync import SyncQueue
     from aurora_router_cluster.storage.disk.logfile import FrameLog, Packed
 
 
@@ -30,7 +34,8 @@ class GroupCommit:
         log: nobody else may append to it.
         on_durable: called with the new durable end, on the loop.
         on_failure: called once if the disk refuses, on the loop; from then on `submit` raises the same error.
-        threaded: write and sync in a thread of its own; False: on the loop.
+        threaded: write and sync beside the loop; False: on the loop.
+        kernel: the loop's queue of syncs, ours to release; None: there is none.
     """
 
     def __init__(
@@ -40,15 +45,16 @@ class GroupCommit:
         on_failure: Callable[[LogFailedError], None],
         *,
         threaded: bool = True,
+        kernel: SyncQueue | None = None,
     ) -> None:
         self.log = log
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
+        self._kernel = kernel
         self._pending: list[Packed] = []
-        self._busy = False
-        self._reported = False
-        self._work: queue.SimpleQueue[tuple[list[Packed], threading.Event | None] | None] = queue.SimpleQueue()
+        self._busy = self._closed = self._reported = False
+        self._work: queue.SimpleQueue[list[Packed] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="frame-log", daemon=True) if threaded else None
         if self._thread is not None:
             self._thread.start()
@@ -63,77 +69,73 @@ class GroupCommit:
         self._pending += pieces
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._kick)
+            (self._kernel or self._loop).call_soon(self._kick)
         return position
-
-    def sync(self) -> None:
-        """Return when everything submitted is durable; blocks the loop for the time of one or two syncs.
-
-        `on_durable` is called for it a turn of the loop later.
-
-        Raises:
-            LogFailedError: the disk refused.
-        """
-        batch, self._pending = self._pending, []
-        if self._thread is None:
-            self._loop.call_soon(self._told, self.log.write(batch), None)
-            return
-        done = threading.Event()
-        self._work.put((batch, done))
-        done.wait()
-        if self.log.failed is not None:
-            raise self.log.failed
 
     async def close(self) -> None:
         """Write what is queued, end the thread and close the log."""
-        if self.log.failed is None:
+        self._closed = True
+        if self.log.failed is None and self._pending:
             batch, self._pending = self._pending, []
-            self._work.put((batch, None))
-            if self._thread is None and batch:
+            if self._thread is None:
                 self.log.write(batch)
+            else:
+                self._work.put(batch)
         self._work.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        if self._kernel is not None:
+            self._kernel.release()
+            self._kernel = None
         self.log.close()
 
     def _kick(self) -> None:
         batch, self._pending = self._pending, []
-        if not batch:  # `sync` took it
+        if not batch or self._closed:
             self._busy = False
+        elif self._kernel is not None and self.log.stageable(batch):
+            self._stage(self._kernel, batch)
         elif self._thread is not None:
-            self._work.put((batch, None))
+            self._work.put(batch)
         else:
-            try:
-                self._done(self.log.write(batch), None)
-            except LogFailedError as error:
-                self._done(self.log.durable, error)
+            self._settle(lambda: self.log.write(batch))
+
+    def _stage(self, kernel: SyncQueue, batch: list[Packed]) -> None:
+        try:
+            descriptor = self.log.stage(batch)
+        except LogFailedError as error:
+            self._done(self.log.durable, error)
+        else:
+            kernel.sync(descriptor, partial(self._synced, batch))
+
+    def _synced(self, batch: list[Packed], status: int) -> None:
+        if not self._closed:
+            self._settle(lambda: self.log.settle(batch, -status))
+
+    def _settle(self, end: Callable[[], int]) -> None:
+        try:
+            durable, error = end(), None
+        except LogFailedError as failure:
+            durable, error = self.log.durable, failure
+        self._done(durable, error)
 
     def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            batch, done = work
+        while (batch := self._work.get()) is not None:
             error: LogFailedError | None = None
             try:
                 self.log.write(batch)
             except LogFailedError as failure:
                 error = failure
-            if done is not None:
-                done.set()
-            self._post(self.log.durable, error, own=done is None)
-
-    def _post(self, durable: int, error: LogFailedError | None, *, own: bool) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._done if own else self._told, durable, error)
-        except RuntimeError:  # the loop was closed without `close`; nobody waits for an answer
-            self._work.put(None)
+            try:
+                self._loop.call_soon_threadsafe(self._done, self.log.durable, error)
+            except RuntimeError:  # the loop was closed without `close`; nobody waits for an answer
+                return
 
     def _done(self, durable: int, error: LogFailedError | None) -> None:
         if self._pending and error is None:
             self._kick()
         else:
             self._busy = False
-        self._told(durable, error)
-
-    def _told(self, durable: int, error: LogFailedError | None) -> None:
         if error is None:
             self._on_durable(durable)
         elif not self._reported:

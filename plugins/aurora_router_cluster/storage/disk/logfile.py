@@ -45,6 +45,7 @@ _SUFFIX: Final = ".frames"
 _OFFSET: Final = (1 << 32) - 1
 _READ_AHEAD: Final = 16 << 10
 _VECTORS: Final = 512
+_MOST_STAGED: Final = 256 << 10
 _SEAL: Final = Draft(SEAL, 0, 0, b"")
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
 
@@ -140,8 +141,38 @@ class FrameLog:
         """
         self._commit(pieces)
         if pieces:
-            position, data = pieces[-1]
-            self.durable = position + len(data)
+            self.durable = _end(pieces)
+        return self.durable
+
+    def stageable(self, pieces: Sequence[Packed]) -> bool:
+        """Whether reserved pieces are few and go to one file that is there already: then `stage` will do."""
+        start, end = pieces[0][0], _end(pieces)
+        return end - start <= _MOST_STAGED and start >> 32 in self._files
+
+    def stage(self, pieces: Sequence[Packed]) -> int:
+        """Write stageable pieces; they are durable once the file, whose descriptor is returned, was synced.
+
+        Raises:
+            LogFailedError: as `write`.
+        """
+        if self.failed is not None:
+            raise self.failed
+        descriptor = self._files[pieces[0][0] >> 32]
+        try:
+            _write_pieces(descriptor, pieces)
+        except OSError as error:
+            raise self._fail(error) from error
+        return descriptor
+
+    def settle(self, pieces: Sequence[Packed], status: int) -> int:
+        """The sync of staged pieces has ended with `status`: 0, or an error's number; returns the new durable end.
+
+        Raises:
+            LogFailedError: as `write`.
+        """
+        if status:
+            raise self._fail(OSError(status, os.strerror(status)))
+        self.durable = _end(pieces)
         return self.durable
 
     def _commit(self, pieces: Sequence[Packed]) -> None:
@@ -151,8 +182,11 @@ class FrameLog:
             for _, of_one_file in groupby(pieces, key=lambda piece: piece[0] >> 32):
                 self._write_file(list(of_one_file))
         except OSError as error:
-            self.failed = LogFailedError(f"writing the log in {self._directory} failed: {error}; the node must stop")
-            raise self.failed from error
+            raise self._fail(error) from error
+
+    def _fail(self, error: OSError) -> LogFailedError:
+        self.failed = LogFailedError(f"writing the log in {self._directory} failed: {error}; the node must stop")
+        return self.failed
 
     def append(self, *drafts: Draft) -> list[int]:
         """Reserve and write frames at once; durable when it returns.
@@ -170,9 +204,7 @@ class FrameLog:
             self._create(number)
             self._sync_directory()
         descriptor = self._files[number]
-        for at in range(0, len(pieces), _VECTORS):
-            part = pieces[at : at + _VECTORS]
-            _write_all(descriptor, [data for _, data in part], part[0][0] & _OFFSET)
+        _write_pieces(descriptor, pieces)
         if self._sync:
             _sync_data(descriptor)
 
@@ -317,6 +349,18 @@ class FrameLog:
 def _packed(draft: Draft, position: int) -> list[Packed]:
     header = pack_header(draft, position)
     return [(position, header), (position + HEADER_SIZE, draft.payload)] if draft.payload else [(position, header)]
+
+
+def _end(pieces: Sequence[Packed]) -> int:
+    position, data = pieces[-1]
+    return position + len(data)
+
+
+def _write_pieces(descriptor: int, pieces: Sequence[Packed]) -> None:
+    """Write contiguous pieces of one file."""
+    for at in range(0, len(pieces), _VECTORS):
+        part = pieces[at : at + _VECTORS]
+        _write_all(descriptor, [data for _, data in part], part[0][0] & _OFFSET)
 
 
 def _write_all(descriptor: int, buffers: list[bytes | memoryview], offset: int) -> None:
