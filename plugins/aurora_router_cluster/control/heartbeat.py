@@ -199,6 +199,7 @@ class Heartbeat:
         async with self._roster.lock:
             if self._roster.instances.get(instance.name) is instance and not instance.engine.alive:
                 await self._succession.come_back(instance)
+        await self._roster.caught_up(instance)
 
     async def _rebuild(self, instance: Instance) -> None:
         async with self._roster.lock:
@@ -207,6 +208,7 @@ class Heartbeat:
                 instance.engine.kill()
                 instance.engine.erase()  # nothing to rewind: it lacks log
                 await self._succession.come_back(instance)
+        await self._roster.caught_up(instance)
 
 
 def _is_judged(instance: Instance) -> bool:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aurora_router_cluster.storage.disk.errors import DamagedError
 
@@ -35,12 +35,12 @@ SEAL: Final = 255
 
 _HEADER: Final = struct.Struct("<4sB3xIIQQQQI")
 _CRC: Final = struct.Struct("<I")
+_WHOLE: Final = struct.Struct("<4sB3xIIQQQQII")
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 MAX_PAYLOAD: Final = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What a frame says of itself.
 
     Attributes:
@@ -69,8 +69,7 @@ class Header:
         return self.position + HEADER_SIZE + self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A good frame: header and payload."""
 
     header: Header
@@ -93,19 +92,28 @@ class Damage:
     header: Header | None
 
 
+@dataclass(slots=True)
 class Draft:
-    """A frame to be written, to one log or to several; the attributes are those of `Header`, and `size`.
+    """A frame to be written, to one log or to several; the first attributes are those of `Header`.
 
     Attributes:
         size: bytes that it takes in the file.
+        crc: CRC-32 of the payload.
     """
 
-    __slots__ = ("crc", "epoch", "group", "kind", "lsn", "payload", "prev", "size")
+    kind: int
+    epoch: int
+    lsn: int
+    payload: bytes
+    group: int = 0
+    prev: int = 0
+    size: int = field(init=False)
+    crc: int = field(init=False)
 
-    def __init__(self, kind: int, epoch: int, lsn: int, payload: bytes, group: int = 0, prev: int = 0) -> None:
-        self.kind, self.epoch, self.lsn, self.payload, self.group, self.prev = kind, epoch, lsn, payload, group, prev
-        self.size = HEADER_SIZE + len(payload)
-        self.crc = zlib.crc32(payload)
+    def __post_init__(self) -> None:
+        """Compute what all logs share."""
+        self.size = HEADER_SIZE + len(self.payload)
+        self.crc = zlib.crc32(self.payload)
 
 
 def pack_header(draft: Draft, position: int) -> bytes:
@@ -125,16 +133,15 @@ def parse_header(data: bytes | memoryview, offset: int, position: int) -> Header
     """Read the header at `offset` of `data`; None unless an intact one lies there that belongs to `position`."""
     if len(data) - offset < HEADER_SIZE:
         return None
-    magic, kind, group, length, epoch, lsn, prev, found, crc = _HEADER.unpack_from(data, offset)
+    magic, kind, group, length, epoch, lsn, prev, found, crc, own = _WHOLE.unpack_from(data, offset)
     if magic != MAGIC or found != position or length > MAX_PAYLOAD:
         return None
-    body_end = offset + _HEADER.size
-    if zlib.crc32(data[offset:body_end]) != _CRC.unpack_from(data, body_end)[0]:
+    if zlib.crc32(data[offset : offset + _HEADER.size]) != own:
         return None
     return Header(position, kind, group, epoch, lsn, prev, length, crc)
 
 
-def parse_frame(data: bytes | memoryview, offset: int, position: int) -> Frame:
+def parse_frame(data: bytes, offset: int, position: int) -> Frame:
     """Read the whole frame at `offset` of `data`.
 
     Raises:
@@ -143,31 +150,31 @@ def parse_frame(data: bytes | memoryview, offset: int, position: int) -> Frame:
     header = parse_header(data, offset, position)
     if header is None:
         raise DamagedError(f"there is no intact frame at position {position:#x}")
-    payload = bytes(data[offset + HEADER_SIZE : offset + HEADER_SIZE + header.length])
+    start = offset + HEADER_SIZE
+    payload = data[start : start + header.length]
     if len(payload) != header.length or zlib.crc32(payload) != header.crc:
         raise DamagedError(f"the payload of the frame at position {position:#x} (log {header.lsn:#x}) is damaged")
     return Frame(header, payload)
 
 
 def scan(data: bytes, base: int) -> Iterator[Frame | Damage]:
-    """Find all that lies in a file, in order, without gap; padding is left out, a seal is not.
+    """Find all that lies in a file, in order, without gap; padding and the seal, too.
 
     Args:
         data: the file's bytes.
         base: position of its first byte.
     """
-    offset = 0
-    while offset < len(data):
+    offset, size = 0, len(data)
+    while offset < size:
         try:
             frame = parse_frame(data, offset, base + offset)
         except DamagedError:
             damage = _damage(data, offset, base)
             yield damage
             offset += damage.length
-            continue
-        if frame.header.kind != PAD:
+        else:
             yield frame
-        offset = frame.header.end - base
+            offset += HEADER_SIZE + frame.header.length
 
 
 def _damage(data: bytes, offset: int, base: int) -> Damage:
@@ -187,12 +194,7 @@ def _next_header(data: bytes, offset: int, base: int) -> int:
     return len(data)
 
 
-def good_end(data: bytes, base: int) -> int:
-    """Offset after the last good frame: what follows is a torn tail, if the file is the last one."""
-    end = offset = 0
-    while offset < len(data):
-        try:
-            end = offset = parse_frame(data, offset, base + offset).header.end - base
-        except DamagedError:
-            offset += _damage(data, offset, base).length
-    return end
+def without_torn_tail(found: list[Frame | Damage]) -> list[Frame | Damage]:
+    """What `scan` found in the last file, up to its last good frame."""
+    last = max((i for i, entry in enumerate(found) if isinstance(entry, Frame)), default=-1)
+    return found[: last + 1]

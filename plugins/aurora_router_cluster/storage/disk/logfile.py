@@ -29,11 +29,11 @@ from aurora_router_cluster.storage.disk.frames import (
     Damage,
     Draft,
     Frame,
-    good_end,
     pack_header,
     parse_frame,
     parse_header,
     scan,
+    without_torn_tail,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class FrameLog:
         self._missing: set[int] = set()
         self._lock = -1
         self._last: Frame | None = None
+        self._found: tuple[int, list[Frame | Damage]] = (0, [])  # in the last file, when it was opened up to there
         self.torn = 0
         self.failed: LogFailedError | None = None
         self.end = self.durable = 0
@@ -105,12 +106,14 @@ class FrameLog:
             self._create(number)
         last = max(self._files)
         data = self._content(last)
-        kept = good_end(data, last << 32)
+        found = without_torn_tail(list(scan(data, last << 32)))
+        self.end = self.durable = found[-1].header.end if found and isinstance(found[-1], Frame) else last << 32
+        self._found = self.end, found
+        kept = self.end & _OFFSET
         self.torn = len(data) - kept
         if self.torn:
             os.ftruncate(self._files[last], kept)
             os.fsync(self._files[last])
-        self.end = self.durable = last << 32 | kept
         self._sync_directory()
 
     # ---- write
@@ -240,22 +243,33 @@ class FrameLog:
         return self.frame(position).payload[offset : offset + length]
 
     def entries(self) -> Iterator[Frame | Damage]:
-        """All durable frames and all damage, in order: what a node reads when it starts."""
+        """All durable frames and all damage, in order: what a node reads when it starts.
+
+        What was read of the last file while the log was opened is not read once more, if nothing was added.
+        """
+        (end, opened), self._found = self._found, (0, [])
         last = max(self._files)
         for number in sorted(self._files.keys() | self._missing):
             if number in self._missing:
                 yield Damage(number << 32, 0, None)
-                continue
-            data, sealed = self._content(number), number == last
-            for entry in scan(data, number << 32):
-                sealed = number == last or (isinstance(entry, Frame) and entry.header.kind == SEAL)
-                if isinstance(entry, Damage) or entry.header.kind != SEAL:
-                    yield entry
-            if not sealed:
-                yield Damage(number << 32 | len(data), 0, None)
+            elif number == last and end == self.durable:
+                yield from (entry for entry in opened if _shown(entry))
+            else:
+                yield from self._entries(number, sealed=number == last)
+
+    def _entries(self, number: int, *, sealed: bool) -> Iterator[Frame | Damage]:
+        data = self._content(number)
+        for entry in scan(data, number << 32):
+            if _shown(entry):
+                yield entry
+            elif isinstance(entry, Frame) and entry.header.kind == SEAL:
+                sealed = True
+        if not sealed:
+            yield Damage(number << 32 | len(data), 0, None)
 
     def scrub(self) -> Iterator[Damage]:
         """Read everything durable from the disk again, past the page cache where possible; yield what is damaged."""
+        self._found = (0, [])
         for number in sorted(self._files):
             with contextlib.suppress(OSError, AttributeError):  # macOS has no such call; the check is then weaker
                 os.posix_fadvise(self._files[number], 0, 0, os.POSIX_FADV_DONTNEED)
@@ -349,6 +363,11 @@ class FrameLog:
 def _packed(draft: Draft, position: int) -> list[Packed]:
     header = pack_header(draft, position)
     return [(position, header), (position + HEADER_SIZE, draft.payload)] if draft.payload else [(position, header)]
+
+
+def _shown(entry: Frame | Damage) -> bool:
+    """Whether readers see it: padding and seals they do not."""
+    return isinstance(entry, Damage) or entry.header.kind not in (PAD, SEAL)
 
 
 def _end(pieces: Sequence[Packed]) -> int:

@@ -30,6 +30,12 @@ def packed(drafts: list[f.Draft], base: int = BASE) -> bytes:
     return data
 
 
+def good_end(data: bytes, base: int) -> int:
+    """Offset after the last good frame."""
+    found = f.without_torn_tail(list(f.scan(data, base)))
+    return found[-1].header.end - base if found else 0
+
+
 def drafted(frame: f.Frame) -> f.Draft:
     h = frame.header
     return f.Draft(h.kind, h.epoch, h.lsn, frame.payload, h.group, h.prev)
@@ -40,7 +46,7 @@ def test_what_was_written_is_found_in_order(drafts: list[f.Draft]) -> None:
     data = packed(drafts)
     entries = list(f.scan(data, BASE))
     assert [drafted(entry) for entry in entries if isinstance(entry, f.Frame)] == drafts
-    assert f.good_end(data, BASE) == len(data)
+    assert good_end(data, BASE) == len(data)
 
 
 @settings(max_examples=60)
@@ -51,7 +57,7 @@ def test_cut_anywhere_the_whole_frames_before_stay(drafts: list[f.Draft]) -> Non
     for draft in drafts:
         ends.append(ends[-1] + draft.size)
     for cut in range(len(data) + 1):
-        assert f.good_end(data[:cut], BASE) == max(end for end in ends if end <= cut)
+        assert good_end(data[:cut], BASE) == max(end for end in ends if end <= cut)
 
 
 @settings(max_examples=200)
@@ -69,7 +75,7 @@ def test_a_flipped_byte_costs_one_frame_and_never_gives_a_wrong_one(drafts: list
     assert damage.length == drafts[hit].size
     in_payload = at >= damage.position - BASE + f.HEADER_SIZE
     assert (damage.header is not None) == in_payload
-    kept = f.good_end(bytes(data), BASE)
+    kept = good_end(bytes(data), BASE)
     assert kept == (len(data) - drafts[-1].size if hit == len(drafts) - 1 else len(data))
 
 
@@ -102,4 +108,4 @@ def test_a_frame_at_another_place_is_not_taken() -> None:
 def test_junk_is_all_damage(data: bytes) -> None:
     entries = list(f.scan(data, BASE))
     assert all(isinstance(entry, f.Damage) for entry in entries)
-    assert f.good_end(data, BASE) == 0
+    assert good_end(data, BASE) == 0
