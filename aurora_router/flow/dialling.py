@@ -14,7 +14,7 @@ from aurora_router.flow.world import ConnT, DialFailed, Target, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
-from aurora_router.policy.route import Address, Mode, Request, Route, locate
+from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class Dialling(Generic[ConnT]):
         """The target that the user named."""
         if address.hostaddr is not None:
             return Target(str(address), address.host, address.port, (address.hostaddr,))
-        trusted = self.request.verifies_name and self.request.options.trust_cname
-        host = self.route.endpoint.host if trusted and len(self.request.given) == 1 else address.host
-        return await self._target(str(address), host, address.port)
+        return await self._target(str(address), given_host(self.request, self.route, address), address.port)
 
     async def _located(self, instance: Instance) -> Target:
         if self.route.mode is Mode.LIST:

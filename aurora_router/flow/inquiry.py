@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from aurora_router.flow.asking import IN_RECOVERY, ask_topology
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
-from aurora_router.policy.route import locate
+from aurora_router.policy.route import Mode, given_host, locate
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.model.instance import Instance
-    from aurora_router.policy.route import Request, Route
+    from aurora_router.policy.route import Address, Request, Route
 
 KEPT_SECONDS = 10.0
 """A connection of the watch's own that nobody needed for so long is closed."""
@@ -188,3 +188,31 @@ class Inquiry(Generic[ConnT]):
         """Close the connection if it was not needed for `KEPT_SECONDS`."""
         if not self.busy and self.world.now() - self.used_at > KEPT_SECONDS:
             await self.close()
+
+
+async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float) -> None:
+    """Ask whomever a given name leads to now for the topology; what it tells changes the view.
+
+    Where the sources tell of the one that answers alone, or a list names all instances, there is nobody to be found.
+
+    Raises:
+        DialFailed: nobody answered within `seconds`.
+    """
+    sources = access.sources if cluster.source is None else (cluster.source,)
+    if access.route.mode is Mode.LIST or not any(each.complete for each in sources):
+        return
+    until = world.now() + seconds
+    host = given_host(access.request, access.route, address)
+    addresses: tuple[str, ...] = ()
+    if address.hostaddr is not None:
+        addresses = (address.hostaddr,)
+    elif host and host[0] not in "/@":
+        addresses = (await world.resolve(host, fresh=True)).addresses
+    connection = await world.dial(Target(str(address), host, address.port, addresses), max(0.0, until - world.now()))
+    try:
+        answer = await ask_topology(world, connection, str(address), sources, max(0.0, until - world.now()))
+    finally:
+        await world.discard(connection)
+    if answer is not None:
+        cluster.source, topology = answer
+        cluster.observe(topology, world.now())

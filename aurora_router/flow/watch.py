@@ -6,6 +6,10 @@ a coroutine of its own whether it is the writer, so that one that hangs delays n
 The doubt ends when the accepted writer, asked after it began, says that it is one; who waits is woken at that moment.
 An instance that did not answer is looked at further, so that it is used again as soon as it is back.
 
+All that is known may be wrong: a reader that is just being built is in nobody's rows, and when the writer is lost
+then, the next one may be an instance of which nothing was ever heard. So a doubt that goes on has the given names asked
+as well.
+
 Users' connections are *sampled*; see `policy.suspicion`. Nothing is added to the path of a statement.
 
 Invariants: a doubt ends only by a writer's own word, or with the watch; no connection is cut but those of an instance
@@ -14,10 +18,11 @@ that was silent to its ping, that lost the role, or that left; when the watch en
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.flow.hangs import Hangs
-from aurora_router.flow.inquiry import Access, Inquiry
+from aurora_router.flow.inquiry import Access, Inquiry, ask_through
 from aurora_router.flow.world import ConnT, DialFailed, Ground
 from aurora_router.model.event import Blinded
 from aurora_router.model.observation import Failure
@@ -33,6 +38,8 @@ LINGER_SECONDS = 1.0
 """How long a watch goes on when nobody needs it: a program that connects again and again keeps it."""
 RETURN_SECONDS = 1.0
 """Between two looks at an instance that did not answer, while all is well otherwise."""
+SEARCH_SECONDS = 1.0
+"""A doubt that is older has the given names asked as well, and again after so long."""
 
 
 class Watch(Generic[ConnT]):
@@ -50,7 +57,7 @@ class Watch(Generic[ConnT]):
         self.lost: set[str] = set()
         self._access = access
         self.hangs = Hangs(world, cluster, self)
-        self._blind = False
+        self._blind = self._searching = False
         self._chased: dict[str, Inquiry[ConnT]] = {}
         self._needed_at = world.now()
         self._refresh_at = self._next_refresh()
@@ -110,6 +117,10 @@ class Watch(Generic[ConnT]):
             if not self._chase_of(id_).busy:
                 self._chased[id_].busy = True
                 self.world.spawn(self._chase(self._chased[id_]))
+        doubted_at = cluster.doubted_at
+        if doubted_at is not None and self.world.now() - doubted_at > SEARCH_SECONDS and not self._searching:
+            self._searching = True
+            self.world.spawn(self._search())
         if self.world.now() >= self._refresh_at:
             self._refresh_at = self._next_refresh()
             self._prepared.clear()
@@ -147,6 +158,16 @@ class Watch(Generic[ConnT]):
                     return
         finally:
             inquiry.busy = False
+
+    async def _search(self) -> None:
+        """Ask the given names who the instances are; the doubt goes on if that tells nothing."""
+        try:
+            for address in self._access.request.given:
+                with contextlib.suppress(DialFailed):
+                    await ask_through(self.world, self.cluster, self._access, address, self.hangs.limits.ping)
+            await self.world.sleep(pace.varied(SEARCH_SECONDS, self.world.random()))
+        finally:
+            self._searching = False
 
     async def _looked(self, inquiry: Inquiry[ConnT], *, thorough: bool) -> bool:
         """One look; returns whether there was an answer."""

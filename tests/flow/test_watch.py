@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from aurora_router.errors import WriterUnavailable
-from aurora_router.flow.watch import LINGER_SECONDS
+from aurora_router.flow.watch import LINGER_SECONDS, SEARCH_SECONDS
 from aurora_router.flow.world import DialFailed
 from aurora_router.model.event import (
     Blinded,
@@ -83,6 +83,31 @@ def test_a_killed_writer_is_replaced_as_soon_as_the_new_one_says_so(scene):
     (_, doubted), *_ = scene.of(Doubted)
     assert "demo-1" in doubted.reason
     assert [event.writer for _, event in scene.of(Settled)] == ["demo-2"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(scene, stale):
+    """The new writer joined after the last look, and who is left knows it not or is not there."""
+
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        for reader in ("demo-2", "demo-3"):
+            if stale:
+                scene.cluster.freeze_view(reader)
+            else:
+                scene.cluster.hang(reader)
+        scene.cluster.add("demo-4")
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-4")
+        began = scene.now
+        second = await scene.process.connect(scene.cluster.conninfo())
+        assert second.instance.id == "demo-4"
+        assert SEARCH_SECONDS < scene.now - began < 2 * SEARCH_SECONDS
+        second.close()
+        first.close()
+
+    scene.run(client())
+    assert [event.writer for _, event in scene.of(Settled)] == ["demo-4"]
 
 
 @pytest.mark.parametrize("profile", ["default", "aggressive", "patient"])

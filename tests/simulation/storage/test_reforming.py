@@ -72,7 +72,7 @@ class Disaster(Schedule):
     async def _reform(self, survivors: tuple[int, ...]) -> None:
         situation = await assess(self.links(Weather()))
         assert set(situation.survivors) == set(survivors)
-        assert len(situation.lost) == 3
+        assert len(situation.lost) in (3, 4)  # both of a slot, where its replacement is news to the survivors
         for attempt in range(5):
             fresh = [Host(len(self.hosts) + i, self.rnd) for i in range(3)]
             self.hosts += fresh
