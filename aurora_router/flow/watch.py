@@ -40,6 +40,8 @@ RETURN_SECONDS = 1.0
 """Between two looks at an instance that did not answer, while all is well otherwise."""
 SEARCH_SECONDS = 1.0
 """A doubt that is older has the given names asked as well, and again after so long."""
+ALONE_SECONDS = 0.2
+"""The same where nobody who is known answers: then they are asked from the beginning."""
 
 
 class Watch(Generic[ConnT]):
@@ -117,10 +119,11 @@ class Watch(Generic[ConnT]):
             if not self._chase_of(id_).busy:
                 self._chased[id_].busy = True
                 self.world.spawn(self._chase(self._chased[id_]))
-        doubted_at = cluster.doubted_at
-        if doubted_at is not None and self.world.now() - doubted_at > SEARCH_SECONDS and not self._searching:
-            self._searching = True
-            self.world.spawn(self._search())
+        if cluster.doubted_at is not None and not self._searching:
+            alone = self.lost >= view.instances.keys()
+            if alone or self.world.now() - cluster.doubted_at > SEARCH_SECONDS:
+                self._searching = True
+                self.world.spawn(self._search(ALONE_SECONDS if alone else SEARCH_SECONDS))
         if self.world.now() >= self._refresh_at:
             self._refresh_at = self._next_refresh()
             self._prepared.clear()
@@ -159,13 +162,13 @@ class Watch(Generic[ConnT]):
         finally:
             inquiry.busy = False
 
-    async def _search(self) -> None:
+    async def _search(self, pause: float) -> None:
         """Ask the given names who the instances are; the doubt goes on if that tells nothing."""
         try:
             for address in self._access.request.given:
                 with contextlib.suppress(DialFailed):
                     await ask_through(self.world, self.cluster, self._access, address, self.hangs.limits.ping)
-            await self.world.sleep(pace.varied(SEARCH_SECONDS, self.world.random()))
+            await self.world.sleep(pace.varied(pause, self.world.random()))
         finally:
             self._searching = False
 
