@@ -221,6 +221,14 @@ def compliance(session: nox.Session, sqlalchemy: str) -> None:
     session.run("python", "tests/compliance/run.py", *_tool_arguments(session))
 
 
+@nox.session
+@nox.parametrize("django", ["4.2", "5.1", "5.2"])
+def django(session: nox.Session, django: str) -> None:
+    """The Django backend on the older Djangos; `nox -s tests` has it on the newest of each Python."""
+    session.install(".[test]", f"Django=={django}.*")
+    session.run("pytest", "tests/django", *_tool_arguments(session))
+
+
 @nox.session(python=PYTHONS)
 def matrix(session: nox.Session) -> None:
     """Every pair of versions of Python, SQLAlchemy, psycopg and PostgreSQL in some cell; writes docs/matrix.md."""

@@ -1,0 +1,110 @@
+"""Django's PostgreSQL backend, whose connections are `aurora_router.Connection`.
+
+It is Django's in everything but this: who makes a connection, when a kept one is dropped (its instance is not what it
+was, which is known without a round trip), what a pool hands out, and where ``dbshell`` goes. What is made is psycopg's
+own class and raises psycopg's own errors: SQL, adaptation and `django.db`'s errors are Django's by inheritance.
+
+``OPTIONS`` takes what Django's backend takes and every ``aurora_…`` option. They are read at the first connect, where
+`aurora_router.InvalidOption` and `aurora_router.MalformedHost` come out as they are: the settings are wrong.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base
+
+try:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    import aurora_router
+except ImportError as error:  # Django went on with psycopg2
+    raise ImproperlyConfigured(
+        f"aurora_router_django needs psycopg 3, and could not import it ({error}): "
+        "pip install 'aurora-router[binary,django]'"
+    ) from error
+
+
+def _current(connection: aurora_router.Connection[Any]) -> bool:
+    """Whether a connection is to what it was made for, as far as is known here; a stale one is closed."""
+    try:
+        aurora_router.check(connection)
+    except aurora_router.StaleConnection:
+        return False
+    return True
+
+
+class _Psycopg:
+    """The driver as Django sees it: psycopg, but for `connect`."""
+
+    connect = staticmethod(aurora_router.connect)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg, name)
+
+
+class DatabaseClient(base.DatabaseClient):
+    """psql for ``manage.py dbshell``, on the instance of a connection of ours: it knows none of our options."""
+
+    def runshell(self, parameters: list[str]) -> None:
+        """Run psql, and wait for its end."""
+        with self.connection.temporary_connection():
+            info = self.connection.connection.info
+            name = make_conninfo(dbname=info.dbname, hostaddr=info.hostaddr or None)
+            place = {"HOST": info.host, "PORT": info.port, "NAME": name}
+        there = copy(self.connection)
+        there.settings_dict = {**there.settings_dict, **place}
+        base.DatabaseClient(there).runshell(parameters)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """An alias of ``DATABASES``, and a thread's connection to it."""
+
+    Database = _Psycopg()
+    client_class = DatabaseClient
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Drop a stale connection at the request's boundary, without asking anybody; then what Django drops."""
+        if self.connection is not None and not _current(self.connection):
+            self.close()
+        super().close_if_unusable_or_obsolete()
+
+    def is_usable(self) -> bool:
+        """Whether the connection is not stale and answers (Django asks after errors, and by CONN_HEALTH_CHECKS)."""
+        return self.connection is not None and _current(self.connection) and super().is_usable()
+
+    @property
+    def pool(self) -> Any:
+        """The alias's pool (``OPTIONS["pool"]``, Django 5.1 or later); None: there is none."""
+        wanted = self.settings_dict["OPTIONS"].get("pool")
+        if not wanted or self.alias == NO_DB_ALIAS:
+            return None
+        if self.alias not in self._connection_pools:
+            self._connection_pools.setdefault(self.alias, self._new_pool({} if wanted is True else wanted))
+        return self._connection_pools[self.alias]
+
+    def _new_pool(self, options: dict[str, Any]) -> Any:
+        """A pool that hands out no stale connection, and with CONN_HEALTH_CHECKS none that does not answer."""
+        if self.settings_dict["CONN_MAX_AGE"] != 0:
+            raise ImproperlyConfigured("OPTIONS['pool'] keeps the connections: leave CONN_MAX_AGE at 0")
+        try:
+            from aurora_router.pool import ConnectionPool  # noqa: PLC0415 - needs an extra
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                f"OPTIONS['pool'] needs psycopg_pool, and could not import it ({error}): "
+                "pip install 'aurora-router[django,pool]'"
+            ) from error
+        params = {**self.get_connection_params(), "autocommit": True}
+        # A pool connects in threads of its own and would only tell that it took too long.
+        aurora_router.Router(**{name: params[name] for name in params if name.startswith(("aurora_", "host", "port"))})
+
+        def check(connection: aurora_router.Connection[Any]) -> None:
+            aurora_router.check(connection)
+            if self.settings_dict["CONN_HEALTH_CHECKS"]:
+                ConnectionPool.check_connection(connection)
+
+        return ConnectionPool(kwargs=params, open=False, configure=self._configure_connection, check=check, **options)

@@ -1,0 +1,1 @@
+"""A small app, as a user would have it."""
