@@ -90,7 +90,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _new_pool(self, options: dict[str, Any]) -> Any:
         """A pool that hands out no stale connection, and with CONN_HEALTH_CHECKS none that does not answer."""
         if self.settings_dict["CONN_MAX_AGE"] != 0:
-            raise ImproperlyConfigured("OPTIONS['pool'] keeps the connections: leave CONN_MAX_AGE at 0")
+            raise ImproperlyConfigured("Pooling doesn't support persistent connections. Leave CONN_MAX_AGE at 0.")
         try:
             from aurora_router.pool import ConnectionPool  # noqa: PLC0415 - needs an extra
         except ImportError as error:
