@@ -254,9 +254,14 @@ class SimulatedCluster:
     # ------------------------------------------------------------ what it tells
 
     def rows(self) -> Rows:
-        """What every instance knows of all: (server_id, is writer, lag in ms, cpu, durable_lsn), as text."""
+        """What every instance knows of all: (server_id, is writer, lag in ms, cpu, durable_lsn), as text.
+
+        A reader that starts up is in nobody's rows.
+        """
         told: Rows = []
         for each in self.instances.values():
+            if each.condition is Condition.STARTING and each is not self.writer:
+                continue
             cpu = None if each.cpu is None else f"{each.cpu:g}"
             master = "t" if each is self.writer else "f"
             told.append((each.id, master, f"{each.lag * 1000:g}", cpu, str(self.durable_lsn)))

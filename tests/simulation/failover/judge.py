@@ -139,11 +139,18 @@ class Judge:
         if self.calm or (known and seconds < 25.0):
             raise Violation(f"a connect to the {role} gave up after {seconds:.1f} s: {error}") from error
 
-    def reader_came(self, process: Process, began: float) -> None:
-        """A reader's connect ended: it does not wait for a writer, and tries a silent instance once."""
+    def reader_came(self, process: Process, began: float, known: set[str]) -> None:
+        """A reader's connect ended: it does not wait for a writer, and tries a silent instance once.
+
+        Args:
+            process: whose.
+            began: when.
+            known: names of the servers of which the process knew then; empty: it knew of none.
+        """
         now = self.clock.now
-        known = list(self.control.servers.values())[: self.control.first]
-        if not any(not overlap([*each.harmed, *each.mute], began, now) for each in known):
+        first = list(self.control.servers.values())[: self.control.first]
+        sound = [each for each in first if not overlap([*each.harmed, *each.mute], began, now)]
+        if not sound or (known and not any(self.control.named(id_) in sound for id_ in known)):
             return
         silent = sum(overlap(each.mute, began - 5.0, now) > 0.0 for each in self.control.servers.values())
         others = overlap([*process.mute, *process.starved], began, now)

@@ -83,7 +83,7 @@ class Schedule:
     # ------------------------------------------------------------ clients
 
     async def connect(self, process: Process, role: str) -> Any:
-        began = self.clock.now
+        began, known = self.clock.now, process.known()
         try:
             conn = await process.reach(role)
         except Exception as error:
@@ -93,7 +93,7 @@ class Schedule:
             self._bounded(began, f"a connect to the {role}")
         conn.lossy = process.loses > 0.0
         if role == "reader":
-            self.judge.reader_came(process, began)
+            self.judge.reader_came(process, began, known)
         self.judge.handed(process, conn, role, began)
         self.counts["connects"] += 1
         return conn

@@ -221,3 +221,7 @@ class Process(WatchedProcess):
     @property
     def clusters(self) -> Any:
         return {id(each): each for each in self.home._clusters.values()}.values()
+
+    def known(self) -> set[str]:
+        """The names of all servers that it knows."""
+        return {id_ for each in self.clusters for id_ in each.view.instances}
