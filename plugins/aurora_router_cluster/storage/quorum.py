@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPLICATION_USER = "aurora_reader"
+RETRY = "10ms"
+"""Between two tries of a reader to get log. It waits so long at the end of each timeline: who is built anew after many
+failovers goes through all of them since the last base."""
 RETENTION = 300.0
 """Seconds that can be gone back by default."""
 
@@ -187,7 +190,8 @@ class QuorumVolume:
 
     def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002  # whoever the writer is, readers follow the storage
         """Follow the storage; and be ready to become a writer whose commits wait for it."""
-        return {"primary_conninfo": self.conninfo(reader), **self.writer_settings()}
+        following = {"primary_conninfo": self.conninfo(reader), "wal_retrieve_retry_interval": RETRY}
+        return {**following, **self.writer_settings()}
 
     def conninfo(self, reader: str, port: int | None = None) -> str:
         """How `reader` follows the log; `port`: of another endpoint than that of the present branch."""
