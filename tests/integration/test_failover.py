@@ -139,6 +139,25 @@ def test_who_waits_is_woken_by_the_new_writer(cluster):
         assert old not in found
 
 
+def test_a_writer_of_which_nothing_was_ever_heard_is_found(aurora_cluster_factory):
+    """It joined after the client's last look, and the only instance that the client knows is gone."""
+    cluster = aurora_cluster_factory(readers=0)
+    with aurora_router.connect(cluster.conninfo()) as held:
+        joined = cluster.add_reader()
+        cluster.kill(held.placement.instance, hold=True)
+        with aurora_router.connect(cluster.conninfo()) as conn:
+            assert conn.placement.instance == joined.name
+
+
+def test_a_writer_without_readers_is_found_again(aurora_cluster_factory):
+    """It is built anew in its place, and stands in no rows until it is the writer again."""
+    cluster = aurora_cluster_factory(readers=0)
+    with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
+        conn.execute("CREATE TABLE ledger (n int)")
+        cluster.kill(conn.placement.instance)
+        assert writes(cluster, conn) == conn.placement.instance
+
+
 def test_readers_do_not_wait_for_a_writer(cluster):
     with aurora_router.connect(cluster.conninfo("reader")) as first:
         cluster.kill(cluster.writer, hold=True)

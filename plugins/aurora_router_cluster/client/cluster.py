@@ -294,7 +294,7 @@ class LocalCluster:
     # -- what it can be told -------------------------------------------------------------------------------
 
     def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
-        """Add a reader; returns when it answers.
+        """Add a reader; returns when it shows what was durable when it was started.
 
         Raises:
             TooManyReadersError: there are fifteen.
