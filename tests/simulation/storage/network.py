@@ -77,10 +77,11 @@ class Host:
                 self.disk.mend(damaged)
 
     def _healed(self, node: StorageNode, damaged: set[int], durable: int) -> bool:
-        """Whether the node has again what is durable of the frames that were damaged."""
+        """Whether the node has again what is durable, or what it acknowledged itself, of the damaged frames."""
         lost = [frame for frame, place in self.disk.frames if place in damaged]
+        told = max((scl for (epoch, _), scl in self.acked.items() if node.replica.admits(epoch)), default=0)
         spans, base = self.spans(), node.replica.state().base
-        ends = [(max(base, one.start), min(one.start + len(one.data), durable)) for one in lost]
+        ends = [(max(base, one.start), min(one.start + len(one.data), max(durable, told))) for one in lost]
         return all(complete(start, [span for span in spans if span[1] > start]) >= end for start, end in ends)
 
     def crash(self) -> None:
