@@ -62,10 +62,13 @@ OWN_PYTHON_ONLY = [
     "tests/pytest_plugin",
     "tests/cli",
     "tests/docs",
+    "tests/django",
+    "tests/integration",
 ]
 """The cluster and what is around the driver are things of their own: one Python, unless `--whole`.
 
-Single tests say so with the marker `one_python`. The matrix (`nox -s matrix`) has the conformance on every Python.
+Single tests say so with the marker `one_python`. The matrix (`nox -s matrix`) has the conformance and a failover on
+every Python.
 """
 
 
@@ -224,7 +227,7 @@ def compliance(session: nox.Session, sqlalchemy: str) -> None:
 @nox.session
 @nox.parametrize("django", ["4.2", "5.1", "5.2"])
 def django(session: nox.Session, django: str) -> None:
-    """The Django backend on the older Djangos; `nox -s tests` has it on the newest of each Python."""
+    """The Django backend on the older Djangos; `nox -s tests` has it on the newest."""
     session.install(".[test]", f"Django=={django}.*")
     session.run("pytest", "tests/django", *_tool_arguments(session))
 
