@@ -122,19 +122,19 @@ def tests(session: nox.Session) -> None:
     marked = "not slow"
     chosen = _tool_arguments(session)
     own = _is_own(session)
-    # What the other Pythons run waits much of its time.
-    manner += ["-n", "2" if own else "3"]
+    quick = ["-n", "3", "--hypothesis-profile=few"]  # what waits much of its time; the slow session has many examples
     if own and not chosen:
-        session.run("pytest", *manner, "-m", marked, "--cov=aurora_router", "--cov-branch", "--cov-report=", *CORE)
+        measured = ["--cov=aurora_router", "--cov-branch", "--cov-report="]
+        session.run("pytest", *manner, *quick, "-m", marked, *measured, *CORE)
         core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
         session.run("coverage", "report", f"--include={core}", "--fail-under=95")
         left_out = CORE
     elif own or "--whole" in session.posargs:
         left_out = []
     else:
-        manner.append("--hypothesis-profile=few")
         marked += " and not one_python"
         left_out = OWN_PYTHON_ONLY
+    manner += ["-n", "2"] if own else quick
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
 
