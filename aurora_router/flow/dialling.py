@@ -29,6 +29,17 @@ class Unplaced(Exception):
     """This round came to nothing; another one may not."""
 
 
+async def resolved(world: World[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
+    """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
+
+    Raises:
+        DialFailed: it has no address.
+    """
+    if not host or host[0] in "/@":
+        return Target(name, host, port)
+    return Target(name, host, port, (await world.resolve(host, fresh=fresh)).addresses)
+
+
 class Dialling(Generic[ConnT]):
     """One connect as far as it dials: what it was asked for, what it has tried."""
 
@@ -69,16 +80,13 @@ class Dialling(Generic[ConnT]):
         return await self._target(instance.id, address.host, address.port)
 
     async def _target(self, name: str, host: str | None, port: int | None) -> Target:
-        if not host or host[0] in "/@":
-            return Target(name, host, port)
         started = self.world.now()
         try:
-            resolution = await self.world.resolve(host, fresh=self._rotates(host))
+            return await resolved(self.world, name, host, port, fresh=self._rotates(host))
         except DialFailed as failed:
             raise self._missed(name, failed, started, None) from failed
-        return Target(name, host, port, resolution.addresses)
 
-    def _rotates(self, host: str) -> bool:
+    def _rotates(self, host: str | None) -> bool:
         """Whether each resolution of a name is to be another member's turn."""
         return self.route.mode is Mode.NAME and host == self.request.given[0].host
 

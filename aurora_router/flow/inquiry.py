@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.asking import IN_RECOVERY, ask_topology
+from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.route import Mode, given_host, locate
@@ -202,13 +203,12 @@ async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, ad
     if access.route.mode is Mode.LIST or not any(each.complete for each in sources):
         return
     until = world.now() + seconds
-    host = given_host(access.request, access.route, address)
-    addresses: tuple[str, ...] = ()
     if address.hostaddr is not None:
-        addresses = (address.hostaddr,)
-    elif host and host[0] not in "/@":
-        addresses = (await world.resolve(host, fresh=True)).addresses
-    connection = await world.dial(Target(str(address), host, address.port, addresses), max(0.0, until - world.now()))
+        target = Target(str(address), address.host, address.port, (address.hostaddr,))
+    else:
+        host = given_host(access.request, access.route, address)
+        target = await resolved(world, str(address), host, address.port, fresh=True)
+    connection = await world.dial(target, max(0.0, until - world.now()))
     try:
         answer = await ask_topology(world, connection, str(address), sources, max(0.0, until - world.now()))
     finally:

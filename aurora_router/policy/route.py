@@ -222,7 +222,7 @@ def locate(instance: Instance, route: Route, options: Options) -> Address | None
 def given_host(request: Request, chosen: Route, address: Address) -> str | None:
     """The host by which a given name is dialled; for an alias whose target is trusted, the name in the certificate."""
     trusted = request.verifies_name and request.options.trust_cname and len(request.given) == 1
-    return chosen.endpoint.host if trusted and address.hostaddr is None else address.host
+    return chosen.endpoint.host if trusted else address.host
 
 
 def identity(request: Request, chosen: Route) -> tuple[str, str]:

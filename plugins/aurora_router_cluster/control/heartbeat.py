@@ -155,8 +155,7 @@ class Heartbeat:
             return None if self._roster.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.held:
             return self._bring_back(instance)
-        follows = instance.available or instance.owed is not None
-        astray = self._is_zombie(instance) or (follows and self._astray(instance))
+        astray = self._is_zombie(instance) or (instance.follows and self._astray(instance))
         return self._rebuild(instance) if astray else None
 
     def _is_zombie(self, instance: Instance) -> bool:

@@ -98,6 +98,11 @@ class Instance:
         return self.state == "available"
 
     @property
+    def follows(self) -> bool:
+        """Whether it takes part as far as known: it takes connections, or will once it has replayed what it owes."""
+        return self.available or self.owed is not None
+
+    @property
     def newest(self) -> Sample | None:
         """The latest sample."""
         return self.samples[-1] if self.samples else None

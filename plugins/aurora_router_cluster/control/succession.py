@@ -143,7 +143,7 @@ class Succession:
         roster.write_status()  # at once: by its durable position clients tell it from the writer that it once was
         candidate.engine.configure(roster.settings(candidate), standby=False)
         for reader in roster.readers:
-            if (reader.available or reader.owed is not None) and awake(reader):
+            if reader.follows and awake(reader):
                 self._follow(reader)
         phases.end("attach")
 
