@@ -246,7 +246,7 @@ def matrix_full(session: nox.Session) -> None:
 
 def _cells(session: nox.Session, cells: list[Cell]) -> None:
     """Test the cells of a session's Python in one environment, one after the other; a failure ends it at the end."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test,docker]", "pip")
     failed = []
     for cell in [each for each in cells if each.python == session.python]:
         session.install(*cell.requirements)
@@ -286,7 +286,8 @@ def docker(session: nox.Session) -> None:
             at = arguments.index(option)
             session.env[variable] = arguments[at + 1]
             del arguments[at : at + 2]
-    session.run("pytest", "tests/docker", "--timeout=7200", *arguments)
+    chosen = [] if any(each.startswith("tests/") for each in arguments) else ["tests/docker"]
+    session.run("pytest", "--timeout=7200", *chosen, *arguments)
 
 
 @nox.session

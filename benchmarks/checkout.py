@@ -40,9 +40,8 @@ def measure(setting: Setting) -> Iterator[Figure]:
 
 def _urls(setting: Setting) -> list[tuple[str, str]]:
     """Each contestant's URL, in an order drawn anew: which connection was made first can be seen in its speed."""
-    address = setting.cluster.address("writer")
-    stock = setting.cluster.url("writer", "postgresql+psycopg", aurora_dns=None, hostaddr=address)
-    ours = setting.cluster.url("writer")
+    stock = setting.cluster.url(driver="postgresql+psycopg")
+    ours = setting.cluster.url()
     urls = [(OURS, ours), (AGAIN, ours), (STOCK, stock), (CONTROL, stock)]
     setting.rng.shuffle(urls)
     return urls

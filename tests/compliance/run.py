@@ -37,19 +37,13 @@ def prepare(cluster: LocalCluster, database: str) -> None:
         host=writer.socket_directory, port=writer.port, user="postgres", dbname="postgres", autocommit=True
     ) as conn:
         conn.execute(f"create database {database} owner {cluster.user}")
-    with psycopg.connect(stock_conninfo(cluster), dbname=database, autocommit=True) as conn:
+    with psycopg.connect(cluster.plain_conninfo(), dbname=database, autocommit=True) as conn:
         conn.execute("create schema test_schema; create schema test_schema_2")
-
-
-def stock_conninfo(cluster: LocalCluster) -> str:
-    """The writer, as psycopg by itself finds it."""
-    return cluster.conninfo("writer", aurora_dns=None, hostaddr=cluster.address())
 
 
 def url_of(cluster: LocalCluster, driver: str, database: str) -> str:
     """The writer's database, for one of the dialects."""
-    stock = {"aurora_dns": None, "hostaddr": cluster.address()} if driver.startswith("psycopg") else {}
-    url = sqlalchemy.make_url(cluster.url("writer", f"postgresql+{driver}", **stock))
+    url = sqlalchemy.make_url(cluster.url(driver=f"postgresql+{driver}"))
     return url.set(database=database).render_as_string(hide_password=False)
 
 

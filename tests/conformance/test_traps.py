@@ -24,9 +24,7 @@ def source(request, aurora_cluster):
     """A conninfo, the class to connect by and the URL, for stock psycopg and for ours."""
     if request.param == "ours":
         return aurora_cluster.conninfo(), aurora_router.Connection, aurora_cluster.url()
-    hostaddr = aurora_cluster.address()
-    url = aurora_cluster.url("writer", "postgresql+psycopg", aurora_dns=None, hostaddr=hostaddr)
-    return aurora_cluster.plain_conninfo(), psycopg.Connection, url
+    return aurora_cluster.plain_conninfo(), psycopg.Connection, aurora_cluster.url(driver="postgresql+psycopg")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker import stack as stacks
+from tests.docker.cluster import ContainerCluster
 from tests.docker.engine import NoEngine, compose_command, engine
 
 WHY = ""
@@ -66,17 +67,17 @@ def docker_cleanup():
 
 
 @pytest.fixture(scope="session")
-def running_stack(docker_compose_file, docker_compose_project_name, request):
+def stack(docker_compose_file, docker_compose_project_name, request):
+    """The containers."""
     pytest.importorskip("pytest_docker", reason="pip install 'aurora-router[docker]'")
     began = time.monotonic()
     request.getfixturevalue("docker_services")
     names = ("AURORA_PORT_1", "AURORA_PORT_2", "AURORA_PORT_3", "AURORA_DNS_PORT")
     found = stacks.Stack(docker_compose_project_name, {name: os.environ[name] for name in names})
-    healthy = "test -S /run/aurora-router/demo/control.sock"
     deadline = time.monotonic() + 180
     while True:
         try:
-            found.inside("control", "sh", "-c", healthy)
+            found.inside("control", "test", "-S", "/run/aurora-router/demo/control.sock")
             break
         except RuntimeError:
             if time.monotonic() > deadline:
@@ -87,10 +88,31 @@ def running_stack(docker_compose_file, docker_compose_project_name, request):
     return found
 
 
+@pytest.fixture(scope="session")
+def containers(stack):
+    return ContainerCluster(stack)
+
+
 @pytest.fixture
-def stack(running_stack):
-    running_stack.eventually(running_stack.settled)
-    return running_stack
+def aurora_cluster(containers):
+    """The cluster of containers in the place of the pytest plugin's, whole; what a test breaks is healed after it."""
+    containers.begin()
+    yield containers
+    containers.end()
+
+
+@pytest.fixture
+def aurora_cluster_factory(aurora_cluster):
+    """The same cluster with as many readers as are asked for; it takes no other option."""
+
+    def start(readers=2, **options):
+        if options or readers > 2:
+            pytest.skip(f"not of the cluster of containers: {options or f'{readers} readers'}")
+        for name in aurora_cluster.readers[readers:]:
+            aurora_cluster.remove(name)
+        return aurora_cluster
+
+    return start
 
 
 @pytest.fixture

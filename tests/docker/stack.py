@@ -1,4 +1,4 @@
-"""The cluster of ``docker/compose.yaml`` as the tests drive it: containers by name, faults by docker itself."""
+"""The containers of ``docker/compose.yaml``: built, found by name, and broken by docker itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import random
 import secrets
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 from tests.docker.engine import run
@@ -72,50 +71,24 @@ class Stack:
     def inside(self, service: str, *words: str, **more) -> str:
         return run("docker", "exec", "-i", self.container(service), *words, **more)
 
-    # -- looking
+    # -- where things are
 
-    def status(self) -> dict:
-        return json.loads(self.inside("control", "aurora-router", "cluster", "status", "--json"))
+    @staticmethod
+    def service_of(instance: str) -> str:
+        """demo-2 is on instance-2, and so on."""
+        return f"instance-{instance.rpartition('-')[2]}"
 
-    def settled(self) -> bool:
-        status = self.status()
-        up = all(node["up"] for node in status["volume"]["nodes"]) and status["volume"]["attached"]
-        return bool(up and status["writer"] and all(one["state"] == "available" for one in status["instances"]))
+    @property
+    def name_server(self) -> str:
+        return f"127.0.0.1:{self.variables['AURORA_DNS_PORT']}"
 
-    def eventually(self, condition, timeout: float = 120.0):
-        deadline = time.monotonic() + timeout
-        while not (result := condition()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the condition never came true; {json.dumps(self.status())[:3000]}")
-            time.sleep(0.05)
-        return result
-
-    def writer(self) -> str:
-        """The service that is the writer: demo-2 is on instance-2, and so on."""
-        return f"instance-{self.status()['writer'].rpartition('-')[2]}"
-
-    # -- connecting
+    def port_of(self, instance: str) -> int:
+        """Where an instance is published on 127.0.0.1."""
+        return int(self.variables[f"AURORA_PORT_{instance.rpartition('-')[2]}"])
 
     @property
     def instance_hosts(self) -> str:
-        return ",".join(f"demo-{i}=127.0.0.1:{self.variables[f'AURORA_PORT_{i}']}" for i in (1, 2, 3))
-
-    def conninfo(self, endpoint: str = "cluster", **more: object) -> str:
-        """From this process: names by the published name server, instances by the addresses published on loopback."""
-        keys = {
-            "host": f"demo.{endpoint}-{DOMAIN}", "user": "app", "password": "app", "dbname": "app",
-            "aurora_dns": f"127.0.0.1:{self.variables['AURORA_DNS_PORT']}",
-            "aurora_instance_host": self.instance_hosts, **more,
-        }  # fmt: skip
-        return " ".join(f"{key}={value}" for key, value in keys.items())
-
-    def published(self, number: int) -> dict[str, object]:
-        return {"host": "127.0.0.1", "port": self.variables[f"AURORA_PORT_{number}"]}
-
-    @staticmethod
-    def inner_conninfo(endpoint: str = "cluster") -> str:
-        """From a container: nothing but the endpoint; the container's resolver knows it."""
-        return f"host=demo.{endpoint}-{DOMAIN} user=app password=app dbname=app"
+        return ",".join(f"demo-{i}=127.0.0.1:{self.port_of(f'demo-{i}')}" for i in (1, 2, 3))
 
     # -- faults; each returns what heals it
 

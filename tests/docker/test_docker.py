@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import aurora_router
+from tests.docker.cluster import WHOLE
 from tests.docker.ledger import TABLE, InThread
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -24,53 +25,59 @@ def server(connection):
     return connection.execute("select aurora_db_instance_identifier()").fetchone()[0]
 
 
-def test_names_lead_to_instances_from_outside_and_inside(stack):
-    writer = stack.status()["writer"]
-    with aurora_router.connect(stack.conninfo()) as connection:
-        assert server(connection) == writer
-    with aurora_router.connect(stack.conninfo("cluster-ro")) as connection:
-        assert server(connection) != writer
+@pytest.fixture
+def cluster(aurora_cluster):
+    return aurora_cluster
+
+
+def asked_inside(stack, conninfo, query):
+    """What a query answers to the client in the container."""
     words = "import sys, aurora_router; print(aurora_router.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])"
-    for endpoint, same in (("cluster", True), ("cluster-ro", False)):
-        query = "select aurora_db_instance_identifier()"
-        found = stack.inside("client", "python3", "-c", words, stack.inner_conninfo(endpoint), query).strip()
+    return stack.inside("client", "python3", "-c", words, conninfo, query).strip()
+
+
+def test_names_lead_to_instances_from_outside_and_inside(stack, cluster):
+    writer = cluster.writer
+    for target, same in (("writer", True), ("reader", False)):
+        with aurora_router.connect(cluster.conninfo(target)) as connection:
+            assert (server(connection) == writer) is same
+        found = asked_inside(stack, cluster.inner_conninfo(target), "select aurora_db_instance_identifier()")
         assert (found == writer) is same
 
 
-def test_a_published_instance_leads_to_the_whole_cluster(stack):
-    for number in (1, 2, 3):
+def test_a_published_instance_leads_to_the_whole_cluster(stack, cluster):
+    for name in sorted(WHOLE):
         with aurora_router.connect(
-            user="app", password="app", dbname="app", aurora_role="writer", aurora_instance_host=stack.instance_hosts,
-            **stack.published(number),
-        ) as connection:  # fmt: skip
-            assert server(connection) == stack.status()["writer"]
+            cluster.plain_conninfo(f"instance:{name}", host="127.0.0.1", hostaddr=None),
+            aurora_role="writer",
+            aurora_instance_host=stack.instance_hosts,
+        ) as connection:
+            assert server(connection) == cluster.writer
 
 
-def test_what_is_written_outside_is_read_inside(stack):
-    with aurora_router.connect(stack.conninfo(), autocommit=True) as connection:
-        connection.execute("create table if not exists crossing (i int)")
+def test_what_is_written_outside_is_read_inside(stack, cluster):
+    with aurora_router.connect(cluster.conninfo(), autocommit=True) as connection:
+        connection.execute("create table crossing (i int)")
         connection.execute("insert into crossing select generate_series(1, 1000)")
-    words = "import sys, aurora_router; print(aurora_router.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])"
-    query = "select count(*) from crossing"
 
     def read():
         try:
-            return stack.inside("client", "python3", "-c", words, stack.inner_conninfo("cluster-ro"), query).strip()
+            return asked_inside(stack, cluster.inner_conninfo("reader"), "select count(*) from crossing")
         except RuntimeError:
             return None  # not replayed there yet
 
-    stack.eventually(lambda: read() == "1000")
+    cluster.eventually(lambda: read() == "1000")
 
 
 class Inside:
     """The second client: in a container, by its resolver."""
 
-    def __init__(self, stack, client):
-        self._stack, self._client, self._stop = stack, client, f"/tmp/{client}.stop"
+    def __init__(self, stack, conninfo, client):
+        self._stack, self._conninfo, self._client, self._stop = stack, conninfo, client, f"/tmp/{client}.stop"
 
     def __enter__(self):
         words = ["docker", "exec", "-i", self._stack.container("client"), "python3", "-"]
-        words += [self._stack.inner_conninfo(), self._client, self._stop]
+        words += [self._conninfo, self._client, self._stop]
         with Path(__file__).with_name("ledger.py").open("rb") as program:
             self._process = subprocess.Popen(words, stdin=program, stdout=subprocess.PIPE)
         return self
@@ -81,10 +88,10 @@ class Inside:
         self.facts = json.loads(output)
 
 
-def judge(stack, clients):
+def judge(cluster, clients):
     """What the ledger holds, against what its writers were told."""
     result = {"acked": 0, "lost": 0, "doubled": 0, "unknown": 0, "outage": 0.0}
-    with aurora_router.connect(stack.conninfo()) as connection:
+    with aurora_router.connect(cluster.conninfo()) as connection:
         for client, facts in clients.items():
             assert facts["errors"] == []
             query = "select entry, count(*) from ledger where client = %s group by 1"
@@ -97,31 +104,31 @@ def judge(stack, clients):
     return result
 
 
-def through(stack, name, fault, wanted):
+def through(stack, cluster, name, fault, wanted):
     """Write from outside and inside while `fault` happens, until `wanted` holds and commits go on; then heal."""
     began = time.monotonic()
-    with aurora_router.connect(stack.conninfo(), autocommit=True) as connection:
+    with aurora_router.connect(cluster.conninfo(), autocommit=True) as connection:
         connection.execute(TABLE)
     outer, inner = f"{name}-outer-{time.time_ns()}", f"{name}-inner-{time.time_ns()}"
     heals = []
     try:
-        with Inside(stack, inner) as inside, InThread(stack.conninfo(), outer) as outside:
-            stack.eventually(lambda: len(outside.acked) >= ENOUGH and count(stack, inner) >= ENOUGH)
+        with Inside(stack, cluster.inner_conninfo(), inner) as inside, InThread(cluster.conninfo(), outer) as outside:
+            cluster.eventually(lambda: len(outside.acked) >= ENOUGH and count(cluster, inner) >= ENOUGH)
             heals += fault()
-            stack.eventually(wanted)
-            had, has = len(outside.acked), count(stack, inner)
-            stack.eventually(lambda: len(outside.acked) >= had + ENOUGH and count(stack, inner) >= has + ENOUGH)
+            cluster.eventually(wanted)
+            had, has = len(outside.acked), count(cluster, inner)
+            cluster.eventually(lambda: len(outside.acked) >= had + ENOUGH and count(cluster, inner) >= has + ENOUGH)
     finally:
         for heal in heals:
             heal()
-    stack.eventually(stack.settled)
-    found = judge(stack, {outer: outside.facts(), inner: inside.facts})
+    cluster.eventually(cluster.settled)
+    found = judge(cluster, {outer: outside.facts(), inner: inside.facts})
     return {**found, "seconds": time.monotonic() - began}
 
 
-def count(stack, client):
+def count(cluster, client):
     try:
-        with aurora_router.connect(stack.conninfo(), connect_timeout=5) as connection:
+        with aurora_router.connect(cluster.conninfo(), connect_timeout=5) as connection:
             return connection.execute("select count(*) from ledger where client = %s", (client,)).fetchone()[0]
     except psycopg.Error:
         return 0
@@ -129,31 +136,31 @@ def count(stack, client):
 
 @pytest.mark.parametrize("fault", ["kill", "pause", "disconnect", "blackhole"])
 @pytest.mark.parametrize("turn", range(TIMES))
-def test_a_lost_writer_costs_no_commit_and_doubles_none(stack, results, fault, turn):
-    writer = stack.writer()
+def test_a_lost_writer_costs_no_commit_and_doubles_none(stack, cluster, results, fault, turn):
+    writer = cluster.writer
     found = through(
-        stack, fault, lambda: [getattr(stack, fault)(writer)],
-        lambda: stack.status()["writer"] not in {None, f"demo-{writer.rpartition('-')[2]}"},
+        stack, cluster, fault, lambda: [getattr(stack, fault)(stack.service_of(writer))],
+        lambda: cluster.writer not in {None, writer},
     )  # fmt: skip
     results.setdefault(f"writer: {fault}", []).append(found)
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
 
 
-def test_a_lost_node_costs_no_commit(stack, results):
+def test_a_lost_node_costs_no_commit(stack, cluster, results):
     found = through(
-        stack, "node", lambda: [stack.kill("node-3")],
-        lambda: [node["up"] for node in stack.status()["volume"]["nodes"]].count(False) == 1,
+        stack, cluster, "node", lambda: [stack.kill("node-3")],
+        lambda: [node["up"] for node in cluster.status().volume["nodes"]].count(False) == 1,
     )  # fmt: skip
     results.setdefault("node: kill", []).append(found)
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
 
 
-def test_a_lost_zone_costs_a_failover_and_no_commit(stack, results):
-    zone = next(one["zone"] for one in stack.status()["instances"] if one["role"] == "writer")
-    writer = stack.status()["writer"]
+def test_a_lost_zone_costs_a_failover_and_no_commit(stack, cluster, results):
+    writer = cluster.writer
+    zone = cluster.instance(writer).zone
     found = through(
-        stack, "zone", lambda: [stack.disconnect(service) for service in stack.zone(zone)],
-        lambda: stack.status()["writer"] not in {None, writer},
+        stack, cluster, "zone", lambda: [stack.disconnect(service) for service in stack.zone(zone)],
+        lambda: cluster.writer not in {None, writer},
     )  # fmt: skip
     results.setdefault("zone: disconnect", []).append(found)
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)

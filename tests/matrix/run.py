@@ -30,6 +30,15 @@ SELECTION = [
     "tests/integration/test_failover.py::test_a_lost_writer_is_replaced_and_never_handed_out_again",
 ]
 """Small and telling: the driver's interface, the dialect, pools, connecting, and a failover."""
+OF_CONTAINERS = [
+    "tests/docker/test_same_conformance.py",
+    "tests/docker/test_same_pools.py",
+    "tests/docker/test_same_traps.py",
+    "tests/docker/test_same_dialect.py",
+    "tests/docker/test_same_connections.py",
+    "tests/docker/test_same_failovers.py::test_a_lost_writer_is_replaced_and_never_handed_out_again",
+]
+"""The same tests, on a cluster of containers."""
 
 
 def main() -> int:
@@ -63,7 +72,9 @@ def directory_of(postgres: str) -> Path | None:
 def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
     """Run, and tell what was run with what and how it ended."""
     isolated = ["--aurora-isolated"] if cell.storage == "isolated" else []
+    selection = OF_CONTAINERS if cell.storage == "containers" else SELECTION
     environment = {**os.environ, "AURORA_ROUTER_POSTGRES": str(binaries), "PSYCOPG_IMPL": cell.implementation}
+    environment |= {"AURORA_DOCKER": "1", "PYTHON": sys.executable} if cell.storage == "containers" else {}
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.xml"
@@ -76,7 +87,7 @@ def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
             "not slow",
             f"--junitxml={report}",
             *isolated,
-            *SELECTION,
+            *selection,
         ]
         ended = subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
         if ended not in {0, 1}:  # interrupted, or not begun: what is known of it is no result

@@ -6,18 +6,24 @@ from itertools import combinations, product
 
 from tests.matrix.cells import AXES, covering, everything, pairs
 
+IMPOSSIBLE = {
+    (("python", "3.10"), ("sqlalchemy", "2.1")),
+    (("postgres", "18"), ("storage", "containers")),
+    (("postgres", "16"), ("storage", "containers")),
+}
+
 
 def test_every_pair_of_values_is_in_a_cell():
     covered = set().union(*map(pairs, covering()))
     for one, two in combinations(AXES, 2):
         for values in product(AXES[one], AXES[two]):
             pair = ((one, values[0]), (two, values[1]))
-            assert (pair in covered) is (pair != (("python", "3.10"), ("sqlalchemy", "2.1")))
+            assert (pair in covered) is (pair not in IMPOSSIBLE)
 
 
 def test_the_selection_is_a_small_part():
     chosen = covering()
-    assert len(everything()) == (4 * 2 - 1) * 2 * 2 * 3 * 2
+    assert len(everything()) == (4 * 2 - 1) * 2 * 2 * (3 * 2 + 1)
     assert len(set(chosen)) == len(chosen)
     assert 4 * 3 <= len(chosen) <= 16  # twelve is the least: four Pythons by three PostgreSQLs
 

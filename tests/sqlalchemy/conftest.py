@@ -23,8 +23,6 @@ class Kind:
     is_async: bool
 
     def url(self, target="writer", **query):
-        if self.dialect == "stock":
-            query = {"aurora_dns": None, "hostaddr": self.cluster.address(target), **query}
         return self.cluster.url(target, DRIVERS[self.dialect], **query)
 
     def run(self, check, url=None, **options):
@@ -75,8 +73,7 @@ def table(aurora_cluster):
     """A name that no other test uses; the table, if one was made, is dropped."""
     name = f"t_{secrets.token_hex(6)}"
     yield name
-    url = aurora_cluster.url("writer", DRIVERS["stock"], aurora_dns=None, hostaddr=aurora_cluster.address())
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(aurora_cluster.url(driver=DRIVERS["stock"]))
     with engine.begin() as connection:
         connection.exec_driver_sql("set lock_timeout = '5s'")  # a test that failed may have left a lock
         connection.exec_driver_sql(f"drop table if exists {name}")

@@ -88,7 +88,7 @@ def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: flo
         SupervisorError: the supervisor ended meanwhile, or did not answer within `timeout` seconds.
         ClusterError: whatever the supervisor answered, as its own class.
     """
-    message = json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n"
+    message = encoded(command, arguments)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
@@ -105,6 +105,20 @@ def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: flo
             raise SupervisorError(f"the supervisor ended while it worked on {command!r}: {error}") from error
     if not line.endswith(b"\n"):
         raise SupervisorError(f"the supervisor ended while it worked on {command!r}")
+    return decoded(line)
+
+
+def encoded(command: str, arguments: Mapping[str, Any]) -> bytes:
+    """A request as a line."""
+    return json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n"
+
+
+def decoded(line: bytes | str) -> Any:
+    """The result in an answer's line.
+
+    Raises:
+        ClusterError: the answer is an error, as its own class.
+    """
     answer = json.loads(line)
     if "error" in answer:
         raise errors.by_name(answer["error"])(answer["message"])

@@ -33,6 +33,8 @@ YIELD = 0.02
 """Seconds within which upkeep makes way for a failover."""
 LEAST_LOG = 16 << 20
 """Bytes of log since the last base below which another one is not worth while."""
+MANY_TIMELINES = 16
+"""Timelines since the last base after which another one is taken: who is built anew stops at the end of each."""
 AGAIN = 30.0
 """Seconds until what failed is tried again."""
 
@@ -110,6 +112,8 @@ class Upkeep:
         if writer is None or not writer.available:
             return False
         if self._base_bytes and grown >= self._base_bytes:
+            return True
+        if (self._base_bytes or self._base_interval) and self._volume.timelines_begun >= MANY_TIMELINES:
             return True
         late = time.monotonic() - self._based >= self._base_interval
         return bool(self._base_interval) and late and grown >= LEAST_LOG

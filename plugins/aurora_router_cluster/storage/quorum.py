@@ -216,7 +216,16 @@ class QuorumVolume:
     @property
     def grown(self) -> int:
         """Bytes of durable log since the newest base begins."""
-        return self.driver.durable - max(shelved.base.redo for shelved in self.past.shelf)
+        return self.driver.durable - self._newest_redo
+
+    @property
+    def timelines_begun(self) -> int:
+        """How many timelines began since the newest base did: whoever is built from it goes through all of them."""
+        return sum(timeline.start > self._newest_redo for timeline in self.log.timelines)
+
+    @property
+    def _newest_redo(self) -> int:
+        return max(shelved.base.redo for shelved in self.past.shelf)
 
     @property
     def collectable(self) -> bool:

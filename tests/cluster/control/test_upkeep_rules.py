@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from aurora_router_cluster.control import upkeep
-from aurora_router_cluster.control.upkeep import LEAST_LOG, Upkeep
+from aurora_router_cluster.control.upkeep import LEAST_LOG, MANY_TIMELINES, Upkeep
 from aurora_router_cluster.errors import EngineError
 from tests.cluster.storage.quorum.support import until
 
@@ -20,6 +20,7 @@ class Storage:
         self.done: list[str] = []
         self.begun = 0
         self.grown = 0
+        self.timelines_begun = 0
         self.collectable = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -34,7 +35,7 @@ class Storage:
         await self.gate.wait()
         if self.fails:
             raise EngineError("no room")
-        self.grown = 0
+        self.grown = self.timelines_begun = 0
         self.done.append("base")
 
     async def collect(self):
@@ -89,6 +90,17 @@ async def test_a_base_by_time_needs_log_that_is_worth_it(start):
     await until(lambda: "base" in storage.done, "a base is taken")
     assert keeper.status()["damaged"] == 2
     assert keeper.status()["refilled"] == 100 * keeper.status()["scrubs"]
+
+
+async def test_a_base_is_taken_after_many_failovers_however_little_was_written(start):
+    storage = Storage()
+    keeper = start(storage, base_interval=3600.0)
+    storage.timelines_begun = MANY_TIMELINES - 1
+    storage.collectable = True
+    await until(lambda: storage.done == ["collect"], "a look")
+    storage.timelines_begun = MANY_TIMELINES
+    await until(lambda: storage.done == ["collect", "base"], "a base is taken")
+    assert keeper.status()["bases"] == 1
 
 
 async def test_it_makes_way_for_a_change_of_the_cluster_and_is_done_again(start, roster):

@@ -1,0 +1,282 @@
+"""A cluster that runs, as a Python object: looked at, connected to, and changed."""
+
+from __future__ import annotations
+
+import abc
+import secrets
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster import errors
+from aurora_router_cluster.client.faults import Faults
+from aurora_router_cluster.client.nodes import StorageNodes
+from aurora_router_cluster.control.status import ClusterStatus, Failover, InstanceStatus
+from aurora_router_cluster.dns import names
+from aurora_router_cluster.errors import UnknownEndpointError
+from aurora_router_cluster.postgres import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OURS = "postgresql+aurora"
+BEFORE_QUERY = ("user", "password", "host", "port", "dbname")
+
+
+class RunningCluster(abc.ABC):
+    """A running cluster, wherever its supervisor is; safe to use from several threads."""
+
+    user = settings.USER
+    password = settings.PASSWORD
+    dbname = settings.DATABASE
+
+    def __init__(self) -> None:
+        self._first = self.status()
+        self.nodes = StorageNodes(self._ask)
+
+    @abc.abstractmethod
+    def _ask(self, command: str, **arguments: object) -> Any:
+        """Tell the supervisor something; returns its answer.
+
+        Raises:
+            ClusterError: whatever it answered, as its own class, or that it did not.
+        """
+
+    # -- what it is ----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its label, the first part of its endpoints."""
+        return self._first.name
+
+    @property
+    def domain(self) -> str:
+        """What follows the name in an instance's endpoint."""
+        return self._first.domain
+
+    @property
+    def port(self) -> int:
+        """The port of all instances (the writer's, where the system has one loopback address only)."""
+        return self._first.port
+
+    @property
+    def dns(self) -> str:
+        """``address:port`` of its name server, for ``aurora_dns``."""
+        return self._first.dns
+
+    def status(self) -> ClusterStatus:
+        """Everything about it, as of now."""
+        return ClusterStatus.from_dict(self._ask("status"))
+
+    @property
+    def instances(self) -> tuple[InstanceStatus, ...]:
+        """Its instances, as of now."""
+        return self.status().instances
+
+    def instance(self, name: str) -> InstanceStatus:
+        """The instance `name`, as of now.
+
+        Raises:
+            UnknownInstanceError: there is none.
+        """
+        return _instance(self.status(), name)
+
+    @property
+    def writer(self) -> str | None:
+        """Name of the writer, as of now."""
+        return self.status().writer
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Names of the readers, as of now."""
+        return tuple(one.name for one in self.instances if one.role == "reader")
+
+    # -- how to connect ------------------------------------------------------------------------------------
+
+    def endpoint(self, target: str = "writer") -> str:
+        """The host name of a target.
+
+        Args:
+            target: ``writer``, ``reader``, ``instance:NAME`` or ``custom:LABEL``.
+
+        Raises:
+            UnknownEndpointError: another word.
+        """
+        own = names.Names(self.name, self.domain)
+        kind, _, which = target.partition(":")
+        if target == "writer":
+            return own.writer
+        if target == "reader":
+            return own.reader
+        if kind in {"instance", "custom"} and which:
+            return own.instance(which) if kind == "instance" else own.custom(which)
+        raise UnknownEndpointError(
+            f"unknown target {target!r}; there are writer, reader, instance:NAME and custom:LABEL"
+        )
+
+    def conninfo(self, target: str = "writer", **extra: object) -> str:
+        """A conninfo string for aurora_router, with our name server in it.
+
+        Args:
+            target: see `endpoint`.
+            **extra: further keys; a value of None takes a key away.
+        """
+        return _conninfo({**self._keys(target), **self._routing(), **extra})
+
+    def plain_conninfo(self, target: str = "writer", **extra: object) -> str:
+        """A conninfo string for libpq alone: the host name for TLS and, as `hostaddr`, its present address."""
+        return _conninfo({**self._plain_keys(target), **extra})
+
+    def url(self, target: str = "writer", driver: str = OURS, **query: object) -> str:
+        """A SQLAlchemy URL: for our dialect with our name server in it, for another one with the present address.
+
+        Args:
+            target: see `endpoint`.
+            driver: dialect and driver.
+            **query: further parameters; a value of None takes one away.
+        """
+        ours = driver.startswith(OURS)
+        keys = {**self._keys(target), **self._routing()} if ours else self._plain_keys(target)
+        where = "{user}:{password}@{host}:{port}/{dbname}".format(**keys)
+        further = {name: value for name, value in keys.items() if name not in BEFORE_QUERY}
+        chosen = {name: str(value) for name, value in {**further, **query}.items() if value is not None}
+        tail = f"?{urllib.parse.urlencode(chosen, safe=':')}" if chosen else ""
+        return f"{driver}://{where}{tail}"
+
+    def _keys(self, target: str) -> dict[str, object]:
+        port = self.port
+        if target.startswith("instance:"):
+            port = self.instance(target.partition(":")[2]).port
+        return {
+            "host": self.endpoint(target), "port": port, "user": self.user, "password": self.password,
+            "dbname": self.dbname,
+        }  # fmt: skip
+
+    def _plain_keys(self, target: str) -> dict[str, object]:
+        return {**self._keys(target), "hostaddr": self.address(target)}
+
+    def _routing(self) -> dict[str, object]:
+        """What our driver is told to find the instances by."""
+        return {"aurora_dns": self.dns}
+
+    def address(self, target: str = "writer") -> str:
+        """The address that a target leads to now, without asking the name server.
+
+        Raises:
+            UnknownEndpointError: there is no such target.
+            UnknownInstanceError: there is no such instance, or no writer at this moment.
+        """
+        return self._led_to(target).host
+
+    def _led_to(self, target: str) -> InstanceStatus:
+        """The instance that a target leads to now."""
+        status = self.status()
+        self.endpoint(target)
+        kind, _, which = target.partition(":")
+        if kind == "instance":
+            return _instance(status, which)
+        if kind == "custom":
+            return _member(status, which)
+        readers = [one for one in status.instances if one.role == "reader" and one.state == "available"]
+        if target == "reader" and readers:
+            return secrets.choice(readers)
+        return _instance(status, status.writer or "(no writer)")
+
+    # -- what it can be told -------------------------------------------------------------------------------
+
+    def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
+        """Add a reader; returns when it shows what was durable when it was started.
+
+        Raises:
+            TooManyReadersError: there are fifteen.
+            NameTakenError: the name is in use, or cannot be one.
+            RequestError: unknown zone or tier.
+        """
+        return self.instance(self._ask("add_reader", name=name, zone=zone, tier=tier))
+
+    def remove(self, name: str) -> None:
+        """Remove a reader.
+
+        Raises:
+            UnknownInstanceError: there is none of that name.
+            WriterRequiredError: it is the writer.
+        """
+        self._ask("remove", name=name)
+
+    def restart(self, name: str) -> None:
+        """Restart an instance in order; returns when it answers again."""
+        self._ask("restart", name=name)
+
+    def start_instance(self, name: str) -> None:
+        """Start an instance that is down; returns when it answers."""
+        self._ask("start", name=name)
+
+    def failover(self, target: str | None = None) -> Failover:
+        """Make a reader the writer; returns when it takes writes (the former writer comes back on its own).
+
+        Raises:
+            FailoverImpossibleError: no reader, or not that one, can be promoted.
+        """
+        return Failover(**self._ask("failover", target=target))
+
+    def kill(self, name: str, *, hold: bool = False) -> None:
+        """SIGKILL to every process of an instance; `hold`: it is not restarted until `start_instance`."""
+        self._ask("kill", name=name, hold=hold)
+
+    def freeze(self, name: str) -> None:
+        """Stop every process of an instance, as a host that hangs."""
+        self._ask("freeze", name=name)
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen instance go on."""
+        self._ask("thaw", name=name)
+
+    @property
+    def faults(self) -> Faults:
+        """What can be broken, and healed again."""
+        return Faults(self._ask)
+
+    def create_custom_endpoint(self, label: str, members: Sequence[str], *, exclude: bool = False) -> str:
+        """Create a custom endpoint of `members` (or of all readers but these); returns its host name."""
+        answer: str = self._ask("create_custom_endpoint", label=label, members=list(members), exclude=exclude)
+        return answer
+
+    def delete_custom_endpoint(self, label: str) -> None:
+        """Delete a custom endpoint."""
+        self._ask("delete_custom_endpoint", label=label)
+
+    def add_cname(self, name: str, target: str) -> None:
+        """Make the cluster's name server say that `name` is an alias of the host name `target`."""
+        self._ask("add_cname", name=name, target=target)
+
+
+def _instance(status: ClusterStatus, name: str) -> InstanceStatus:
+    for instance in status.instances:
+        if instance.name == name:
+            return instance
+    known = ", ".join(one.name for one in status.instances)
+    raise errors.UnknownInstanceError(f"the cluster {status.name} has no instance {name!r}; it has {known}")
+
+
+def _member(status: ClusterStatus, label: str) -> InstanceStatus:
+    """One of those that the custom endpoint `label` leads to."""
+    for custom in status.custom_endpoints:
+        if custom.label == label:
+            members = [
+                one for one in status.instances if one.state == "available"
+                and (one.name in custom.members) != custom.exclude
+                and not (custom.exclude and one.role == "writer")
+            ]  # fmt: skip
+            if members:
+                return secrets.choice(members)
+            raise UnknownEndpointError(f"no member of the custom endpoint {label!r} is available")
+    raise UnknownEndpointError(f"there is no custom endpoint {label!r}")
+
+
+def _conninfo(keys: dict[str, object]) -> str:
+    def quoted(value: object) -> str:
+        text = str(value)
+        plain = text and all(character not in " '\\" for character in text)
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+        return text if plain else f"'{escaped}'"
+
+    return " ".join(f"{name}={quoted(value)}" for name, value in keys.items() if value is not None)
