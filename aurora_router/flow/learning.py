@@ -170,7 +170,7 @@ class Learning(Dialling[ConnT]):
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
         known = self.cluster.view.instances.get(observer, Instance(observer, own))
-        if own is Role.WRITER and known.role is Role.READER and self.route.role is not WantedRole.ANY:
+        if own is Role.WRITER and known.role is not Role.WRITER and self.route.role is not WantedRole.ANY:
             raise Unplaced(f"{observer} takes itself for the writer, and a later one is known")
         return known
 
