@@ -287,7 +287,7 @@ def docker(session: nox.Session) -> None:
             session.env[variable] = arguments[at + 1]
             del arguments[at : at + 2]
     chosen = [] if any(each.startswith("tests/") for each in arguments) else ["tests/docker"]
-    session.run("pytest", "--timeout=7200", *chosen, *arguments)
+    session.run("pytest", "--timeout=7200", "-m", "not slow", *chosen, *arguments)
 
 
 @nox.session

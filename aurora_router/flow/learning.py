@@ -77,10 +77,15 @@ class Learning(Dialling[ConnT]):
         raise Unplaced("nobody answered who could tell the topology")
 
     async def _learn_list(self) -> tuple[ConnT, Instance]:
-        """Ask the hosts of a list one after the other; the writer ends the search for a writer."""
+        """Ask the hosts of a list one after the other; the writer ends the search for a writer.
+
+        Those that just failed come last, and only in the search for a writer where others have answered.
+        """
         kept: tuple[ConnT, Instance] | None = None
         try:
-            for seed in list(self.cluster.view.instances.values()):
+            for seed in sorted(self.cluster.view.instances.values(), key=self._failed):
+                if kept is not None and self.route.role is not WantedRole.WRITER and self._failed(seed):
+                    break
                 try:
                     arrived = await self._learn_through(seed)
                 except Unplaced as why:
@@ -98,6 +103,10 @@ class Learning(Dialling[ConnT]):
         if kept is None:
             raise Unplaced("none of the hosts given answered")
         return kept
+
+    def _failed(self, instance: Instance) -> bool:
+        """Whether an instance failed just now."""
+        return self.cluster.quarantine.remaining(instance.id, self.world.now()) > 0.0
 
     async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
         target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg import sql
 
+from aurora_router.runtime import dns
+from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster.client.running import RunningCluster
 from aurora_router_cluster.control import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router_cluster.control.status import InstanceStatus
+    from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
     from tests.docker.stack import Stack
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ with socket.socket(socket.AF_UNIX) as control:
 
 
 class ContainerCluster(RunningCluster):
-    """Endpoints by the published name server, instances by the addresses published on loopback, faults by docker.
+    """Names by the published name server, which tells the loopback addresses of the instances; faults by docker.
 
     Args:
         stack: the running compose project.
@@ -50,24 +53,23 @@ class ContainerCluster(RunningCluster):
 
     # -- where it is reached
 
+    def status(self) -> ClusterStatus:
+        """As the control plane has it, with the addresses and the port that lead to the instances from here."""
+        told = super().status()
+        seen = (replace(one, host=self._stack.published(one.host), port=self.port) for one in told.instances)
+        return replace(told, instances=tuple(seen))
+
+    @property
+    def port(self) -> int:
+        return self._stack.port
+
     @property
     def dns(self) -> str:
         return self._stack.name_server
 
-    def address(self, target: str = "writer") -> str:
-        self._led_to(target)
-        return "127.0.0.1"
-
-    def _plain_keys(self, target: str) -> dict[str, object]:
-        instance = self._led_to(target)
-        return {**self._keys(target), "hostaddr": "127.0.0.1", "port": self._stack.port_of(instance.name)}
-
-    def _routing(self) -> dict[str, object]:
-        return {**super()._routing(), "aurora_instance_host": self._stack.instance_hosts}
-
     def inner_conninfo(self, target: str = "writer") -> str:
         """From a container: nothing but the endpoint; the container's resolver knows it."""
-        return self.conninfo(target, aurora_dns=None, aurora_instance_host=None)
+        return self.conninfo(target, aurora_dns=None, port=None)
 
     # -- waiting
 
@@ -89,7 +91,7 @@ class ContainerCluster(RunningCluster):
     # -- changing it
 
     def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
-        """Add a reader on a host that is free; it has the name that goes with its published address."""
+        """Add a reader on a host that is free; it has the name that goes with that host."""
         free = sorted(WHOLE.keys() - {each.name for each in self.instances})
         chosen = name or free[0]
         return super().add_reader(chosen, zone=zone or WHOLE[chosen], tier=tier)
@@ -113,8 +115,10 @@ class ContainerCluster(RunningCluster):
     # -- between tests
 
     def begin(self) -> None:
-        """Be whole, and without a table of the application."""
+        """Be whole, without a table of the application, and unknown to this process."""
         self.eventually(self.settled)
+        REGISTRY.reset()
+        dns.forget()
         self._clear()
 
     def end(self) -> None:

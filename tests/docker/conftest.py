@@ -72,7 +72,7 @@ def stack(docker_compose_file, docker_compose_project_name, request):
     pytest.importorskip("pytest_docker", reason="pip install 'aurora-router[docker]'")
     began = time.monotonic()
     request.getfixturevalue("docker_services")
-    names = ("AURORA_PORT_1", "AURORA_PORT_2", "AURORA_PORT_3", "AURORA_DNS_PORT")
+    names = ("AURORA_LOOPBACK", "AURORA_PORT", "AURORA_DNS_PORT")
     found = stacks.Stack(docker_compose_project_name, {name: os.environ[name] for name in names})
     deadline = time.monotonic() + 180
     while True:

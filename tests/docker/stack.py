@@ -18,12 +18,12 @@ ZONES = {"eu-test-1a": (1, (0, 1)), "eu-test-1b": (2, (2, 3)), "eu-test-1c": (3,
 
 
 def free_port() -> int:
-    """A port that is free on 127.0.0.1 for TCP and UDP."""
+    """A port that is free for TCP and UDP, on whatever address."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        with socket.create_server(("", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             port = tcp.getsockname()[1]
             try:
-                udp.bind(("127.0.0.1", port))
+                udp.bind(("", port))
             except OSError:
                 continue
             return port
@@ -31,9 +31,11 @@ def free_port() -> int:
 
 def choose() -> dict[str, str]:
     """Variables of ``compose.yaml`` that meet nobody else's."""
-    ports = {name: str(free_port()) for name in ("AURORA_PORT_1", "AURORA_PORT_2", "AURORA_PORT_3", "AURORA_DNS_PORT")}
-    net = f"172.{random.randrange(24, 32)}.{random.randrange(256)}"
-    return {"AURORA_NET": net, "AURORA_SECRET": secrets.token_urlsafe(18), "AURORA_DOMAIN": DOMAIN, **ports}
+    place = f"{random.randrange(24, 32)}.{random.randrange(256)}"
+    return {
+        "AURORA_NET": f"172.{place}", "AURORA_LOOPBACK": f"127.{place}", "AURORA_SECRET": secrets.token_urlsafe(18),
+        "AURORA_DOMAIN": DOMAIN, "AURORA_PORT": str(free_port()), "AURORA_DNS_PORT": str(free_port()),
+    }  # fmt: skip
 
 
 def image() -> str:
@@ -80,15 +82,17 @@ class Stack:
 
     @property
     def name_server(self) -> str:
-        return f"127.0.0.1:{self.variables['AURORA_DNS_PORT']}"
-
-    def port_of(self, instance: str) -> int:
-        """Where an instance is published on 127.0.0.1."""
-        return int(self.variables[f"AURORA_PORT_{instance.rpartition('-')[2]}"])
+        """Where names are asked for from outside."""
+        return f"{self.variables['AURORA_LOOPBACK']}.3:{self.variables['AURORA_DNS_PORT']}"
 
     @property
-    def instance_hosts(self) -> str:
-        return ",".join(f"demo-{i}=127.0.0.1:{self.port_of(f'demo-{i}')}" for i in (1, 2, 3))
+    def port(self) -> int:
+        """The instances' port from outside."""
+        return int(self.variables["AURORA_PORT"])
+
+    def published(self, address: str) -> str:
+        """The loopback address at which the host of an inner address is published."""
+        return f"{self.variables['AURORA_LOOPBACK']}.{address.rpartition('.')[2]}"
 
     # -- faults; each returns what heals it
 

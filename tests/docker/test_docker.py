@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 import aurora_router
-from tests.docker.cluster import WHOLE
 from tests.docker.ledger import TABLE, InThread
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
@@ -45,13 +44,12 @@ def test_names_lead_to_instances_from_outside_and_inside(stack, cluster):
         assert (found == writer) is same
 
 
-def test_a_published_instance_leads_to_the_whole_cluster(stack, cluster):
-    for name in sorted(WHOLE):
-        with aurora_router.connect(
-            cluster.plain_conninfo(f"instance:{name}", host="127.0.0.1", hostaddr=None),
-            aurora_role="writer",
-            aurora_instance_host=stack.instance_hosts,
-        ) as connection:
+def test_an_address_leads_to_the_whole_cluster(cluster):
+    hosts = {each.name: each.host for each in cluster.instances}
+    places = ",".join(f"{name}={host}:{cluster.port}" for name, host in hosts.items())
+    for host in hosts.values():
+        given = cluster.conninfo(host=host, aurora_dns=None, aurora_role="writer", aurora_instance_host=places)
+        with aurora_router.connect(given) as connection:
             assert server(connection) == cluster.writer
 
 

@@ -17,7 +17,7 @@ class SimulatedConnection:
     Attributes:
         instance: where it led to.
         address: the address that was dialled.
-        in_hot_standby: what the server reported at start-up; None when nothing.
+        in_hot_standby: what the server reported last, at start-up or with an answer; None when nothing.
         placed: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
         heard: its process has found out that it broke.
@@ -28,7 +28,7 @@ class SimulatedConnection:
         self.cluster = cluster
         self.instance = instance
         self.address = address
-        self.in_hot_standby = not instance.writer if instance.reports_standby else None
+        self.in_hot_standby: bool | None = None
         self.placed: Placed[SimulatedConnection] | None = None
         self.closed = False
         self.broken = False
@@ -38,6 +38,11 @@ class SimulatedConnection:
         self.limits = Limits(1.0, 1.0)
         self.was_writer = False
         instance.connections.add(self)
+        self.reported()
+
+    def reported(self) -> None:
+        """The server reports what it is, as a real one does at start-up, and after a change with its next answer."""
+        self.in_hot_standby = not self.instance.writer if self.instance.reports_standby else None
 
     @property
     def generation(self) -> int:

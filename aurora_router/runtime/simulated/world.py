@@ -62,6 +62,7 @@ class SimulatedWorld:
             raise broke()
         if silent or instance.silent:
             raise libpq.late("topology query", seconds)
+        connection.reported()
         return answers.answer(connection.cluster, instance, sql)
 
     async def discard(self, connection: SimulatedConnection) -> None:
@@ -69,7 +70,7 @@ class SimulatedWorld:
         connection.close()
 
     def in_hot_standby(self, connection: SimulatedConnection) -> bool | None:
-        """What the server reported of itself when the connection began."""
+        """What the server reported of itself last."""
         return connection.in_hot_standby
 
     def address(self, connection: SimulatedConnection) -> str | None:

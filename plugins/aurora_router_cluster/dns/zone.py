@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ class Zone:
     cnames: Mapping[str, str] = field(default_factory=dict)
     ttl: int = 5
     serial: int = 1
+
+    def published(self, addresses: Mapping[str, str]) -> Zone:
+        """The zone as it is told where hosts are reached by other addresses (inner -> outer) than their own."""
+        hosts = {name: tuple(addresses.get(each, each) for each in own) for name, own in self.hosts.items()}
+        return replace(self, hosts=hosts)
 
     def exists(self, name: str) -> bool:
         """Whether the name has records, or lies above one that has (an empty non-terminal)."""

@@ -2,10 +2,15 @@
 
 Run as ``python -m aurora_router_cluster.remote.nameserver --listen HOST:PORT --dns HOST:PORT``; the cluster's secret is
 the first line of standard input. While the control plane is away it goes on with what it knows.
+
+With ``--outside`` and ``--published`` those who ask from outside of the hosts' network (by a port that is forwarded to
+this process) are told the addresses at which the hosts are published there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -84,22 +89,37 @@ async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> 
     """Serve the zone until told to end."""
     from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - not in the control plane's start
 
-    host, port = args.dns
-    served = _Served(lambda: server.port)
-    server = DnsServer(lambda: served.zone, host, port)
-    await server.start()
-    try:
+    served = _Served(lambda: servers[0].port)
+    servers = [DnsServer(lambda: served.zone, *args.dns)]
+    if args.outside is not None:
+        servers.append(DnsServer(lambda: served.zone.published(args.published), *args.outside))
+    async with contextlib.AsyncExitStack() as running:
+        for server in servers:
+            await server.start()
+            running.push_async_callback(server.close)
         operations = {"zone": served.take, "where": served.where}
         async with serving(RpcServer(secret, operations, dict), *args.listen):
             await ended.wait()
-    finally:
-        await server.close()
+
+
+def addresses(text: str) -> dict[str, str]:
+    """``INNER=OUTER,…`` as a mapping.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pairs = [tuple(pair.split("=")) for pair in text.split(",")]
+    return {str(ipaddress.IPv4Address(inner)): str(ipaddress.IPv4Address(outer)) for inner, outer in pairs}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = process.parser("nameserver", "The name server of a cluster.")
     made.add_argument("--dns", type=address, required=True, metavar="HOST:PORT", help="where names are asked for")
+    made.add_argument("--outside", type=address, metavar="HOST:PORT", help="where they are asked for from outside")
+    made.add_argument(
+        "--published", type=addresses, default={}, metavar="INNER=OUTER,…", help="what is told there instead"
+    )
     return made
 
 
