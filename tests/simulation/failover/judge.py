@@ -89,12 +89,13 @@ class Judge:
         )
 
     def _hung(self, process: Process, at: float, event: ConnectionsCut) -> None:
-        """A verdict of hung needs a silence as long as a ping may take."""
+        """A verdict of hung needs a silence as long as a ping may take; a load may have held the answer back until then."""
         server, limits = self.control.named(event.id), self.limits(process)
         ping = min(limits.ping, 1.0) - 0.01
-        silent = joined([*server.mute, *process.mute])
+        dark = [*server.mute, *process.mute]
+        silent = joined([*dark, *(load for load in server.loaded if any(overlap([load], *each) for each in dark))])
         spans = [(a, b) for a, b in silent if b - a >= ping and b >= at - limits.lateness - 0.05]
-        lost = overlap([*server.mute, *process.mute], at - limits.ping - limits.lateness, at) > 0.0
+        lost = overlap(dark, at - limits.ping - limits.lateness, at) > 0.0
         if limits.ping < 1.0:
             if not lost and not overlap(server.loaded, at - 1.0, at):
                 raise Violation(f"{event} at {at:.3f}, and nothing was wrong with it")
