@@ -89,7 +89,7 @@ class Judge:
         )
 
     def _hung(self, process: Process, at: float, event: ConnectionsCut) -> None:
-        """A verdict of hung needs a silence as long as a ping may take; a load may have held the answer back until then."""
+        """A verdict of hung needs a silence as long as a ping may take; a load may have kept an answer back before."""
         server, limits = self.control.named(event.id), self.limits(process)
         ping = min(limits.ping, 1.0) - 0.01
         dark = [*server.mute, *process.mute]

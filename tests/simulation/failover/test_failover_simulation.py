@@ -17,6 +17,11 @@ def test_schedules_are_clean(first: int) -> None:
         play(seed)
 
 
+@pytest.mark.parametrize("seed", [3488, 7121, 9277, 11438, 14002])
+def test_what_went_wrong_once_does_so_no_more(seed: int) -> None:
+    play(seed)
+
+
 def test_the_same_seed_plays_the_same_schedule() -> None:
     assert [play(seed) for seed in range(3)] == [play(seed) for seed in range(3)]
 
