@@ -163,6 +163,7 @@ class Session:
             raise Died
         await self._travel()
         self.conn.answer, self.conn.state = answer, self.state
+        self.conn.reported()
         self.conn.wake()
 
     def _fate(self, sql: str) -> str | None:
