@@ -35,6 +35,11 @@ def docker_engine():
         yield command
 
 
+@pytest.fixture(autouse=True)
+def nothing_without_an_engine(docker_engine):
+    """Also what needs no cluster is of the containers."""
+
+
 @pytest.fixture(scope="session")
 def docker_compose_command(docker_engine):
     return docker_engine
