@@ -72,6 +72,10 @@ every Python.
 """
 
 
+QUICK = ["-n", "3", "--hypothesis-profile=few"]
+"""For what waits much of its time; the session `slow` has many examples."""
+
+
 def _tool_arguments(session: nox.Session) -> list[str]:
     return [each for each in session.posargs if each not in OURS]
 
@@ -122,20 +126,24 @@ def tests(session: nox.Session) -> None:
     marked = "not slow"
     chosen = _tool_arguments(session)
     own = _is_own(session)
-    quick = ["-n", "3", "--hypothesis-profile=few"]  # what waits much of its time; the slow session has many examples
     if own and not chosen:
-        measured = ["--cov=aurora_router", "--cov-branch", "--cov-report="]
-        session.run("pytest", *manner, *quick, "-m", marked, *measured, *CORE)
-        core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
-        session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+        _test_core(session, [*manner, *QUICK], marked)
         left_out = CORE
     elif own or "--whole" in session.posargs:
         left_out = []
     else:
         marked += " and not one_python"
         left_out = OWN_PYTHON_ONLY
-    manner += ["-n", "2"] if own else quick
+    manner += ["-n", "2"] if own else QUICK
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
+
+
+def _test_core(session: nox.Session, manner: list[str], marked: str) -> None:
+    measured = ["--cov=aurora_router", "--cov-branch", "--cov-report="]
+    session.run("pytest", *manner, "-m", f"{marked} and not bulk", *measured, *CORE)
+    core = ",".join(f"*/aurora_router/{layer}/*" for layer in ("model", "policy", "flow"))
+    session.run("coverage", "report", f"--include={core}", "--fail-under=95")
+    session.run("pytest", *manner, "-m", f"{marked} and bulk", *CORE)
 
 
 def _is_own(session: nox.Session) -> bool:
@@ -279,15 +287,27 @@ def docker(session: nox.Session) -> None:
     """The cluster as twelve containers, faults by docker itself; takes `--failovers N` (1), `--json FILE`."""
     session.install(".[test,docker]", "pip")
     arguments = _tool_arguments(session)
-    session.env["AURORA_DOCKER"] = "1"
-    session.env["PYTHON"] = str(Path(session.bin) / "python")
     for option, variable in (("--failovers", "AURORA_DOCKER_FAILOVERS"), ("--json", "AURORA_DOCKER_JSON")):
         if option in arguments:
             at = arguments.index(option)
             session.env[variable] = arguments[at + 1]
             del arguments[at : at + 2]
-    chosen = [] if any(each.startswith("tests/") for each in arguments) else ["tests/docker"]
-    session.run("pytest", "--timeout=7200", "-m", "not slow", *chosen, *arguments)
+    _test_containers(session, "tests/docker", *arguments)
+
+
+def _test_containers(session: nox.Session, *arguments: str) -> None:
+    asked_for = {"AURORA_DOCKER": "1", "PYTHON": str(Path(session.bin) / "python")}
+    session.run("pytest", "--timeout=7200", "-m", "not slow", *arguments, env=asked_for)
+
+
+@nox.session
+def bounded(session: nox.Session) -> None:
+    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos and containers."""
+    session.install(".[test,docker]", "pip")
+    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--schedules", "1500")
+    session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
+    session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "20")
+    _test_containers(session, "tests/docker/test_docker.py")
 
 
 @nox.session

@@ -9,6 +9,8 @@ import pytest
 
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
 
+pytestmark = pytest.mark.bulk
+
 PROMISES = {
     "random": 5 * math.sqrt(1000 * 4) / 5,
     "round_robin": 0,

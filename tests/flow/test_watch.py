@@ -460,6 +460,7 @@ async def use(scene: Scene, rng: random.Random, role: str) -> None:
         conn.close()
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("seed", range(60))
 def test_any_order_of_faults(seed):
     """A writer is found after every history; no connection is cut but to an instance that was hung or changed."""

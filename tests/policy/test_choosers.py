@@ -18,6 +18,8 @@ from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.options import Balance, Options
 from aurora_router.policy.quarantine import Quarantine
 
+pytestmark = pytest.mark.bulk
+
 READERS = [f"demo-{number}" for number in range(2, 7)]
 SEEDS = range(20)
 
