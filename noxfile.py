@@ -134,7 +134,7 @@ def tests(session: nox.Session) -> None:
     else:
         marked += " and not one_python"
         left_out = OWN_PYTHON_ONLY
-    manner += ["-n", "2"] if own else QUICK
+    manner += ["-n", "3"] if own else QUICK
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
 
