@@ -144,21 +144,20 @@ def test_a_lost_writer_costs_no_commit_and_doubles_none(stack, cluster, results,
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
 
 
-def test_a_lost_node_costs_no_commit(stack, cluster, results):
-    found = through(
-        stack, cluster, "node", lambda: [stack.kill("node-3")],
-        lambda: [node["up"] for node in cluster.status().volume["nodes"]].count(False) == 1,
-    )  # fmt: skip
-    results.setdefault("node: kill", []).append(found)
+@pytest.mark.parametrize("fault", ["kill", "pause", "disconnect"])
+def test_a_lost_node_costs_no_commit(stack, cluster, results, fault):
+    found = through(stack, cluster, "node", lambda: [getattr(stack, fault)("node-3")], lambda: True)
+    results.setdefault(f"node: {fault}", []).append(found)
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
 
 
-def test_a_lost_zone_costs_a_failover_and_no_commit(stack, cluster, results):
+@pytest.mark.parametrize("fault", ["kill", "pause", "disconnect"])
+def test_a_lost_zone_costs_a_failover_and_no_commit(stack, cluster, results, fault):
     writer = cluster.writer
     zone = cluster.instance(writer).zone
     found = through(
-        stack, cluster, "zone", lambda: [stack.disconnect(service) for service in stack.zone(zone)],
+        stack, cluster, "zone", lambda: [getattr(stack, fault)(service) for service in stack.zone(zone)],
         lambda: cluster.writer not in {None, writer},
     )  # fmt: skip
-    results.setdefault("zone: disconnect", []).append(found)
+    results.setdefault(f"zone: {fault}", []).append(found)
     assert (found["lost"], found["doubled"], found["unknown"]) == (0, 0, 0)
