@@ -292,7 +292,8 @@ def docker(session: nox.Session) -> None:
             at = arguments.index(option)
             session.env[variable] = arguments[at + 1]
             del arguments[at : at + 2]
-    _test_containers(session, "tests/docker", *arguments)
+    chosen = [] if any(each.startswith("tests/") for each in arguments) else ["tests/docker"]
+    _test_containers(session, *chosen, *arguments)
 
 
 def _test_containers(session: nox.Session, *arguments: str) -> None:
