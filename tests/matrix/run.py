@@ -71,7 +71,7 @@ def directory_of(postgres: str) -> Path | None:
 
 def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
     """Run, and tell what was run with what and how it ended."""
-    isolated = ["--aurora-isolated"] if cell.storage == "isolated" else []
+    manner = {"isolated": ["--aurora-isolated"], "containers": ["--timeout=1800"]}.get(cell.storage, [])
     selection = OF_CONTAINERS if cell.storage == "containers" else SELECTION
     environment = {**os.environ, "AURORA_ROUTER_POSTGRES": str(binaries), "PSYCOPG_IMPL": cell.implementation}
     environment |= {"AURORA_DOCKER": "1", "PYTHON": sys.executable} if cell.storage == "containers" else {}
@@ -86,7 +86,7 @@ def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
             "-m",
             "not slow",
             f"--junitxml={report}",
-            *isolated,
+            *manner,
             *selection,
         ]
         ended = subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
