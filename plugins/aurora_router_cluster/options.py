@@ -39,8 +39,8 @@ class ClusterOptions:
         faults: put a relay in front of the instances, so that the network between can be disturbed.
         base_interval: seconds between two bases taken into the storage, below which log is forgotten, if 16 MiB of log
             have come since the last one; 0: none is taken by time (``quorum`` only, as the next two).
-        base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size. Unless both are 0, one is
-            taken after 16 promotions, too.
+        base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size. Unless both are 0, a
+            base is taken after 16 promotions, too.
         scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
         retention: seconds that the cluster can be set back, or restored from (``quorum`` only).
         source: data directory that the cluster begins with, see `client.past.ClusterHistory.clone`; None: an empty one.
