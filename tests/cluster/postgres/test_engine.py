@@ -174,4 +174,4 @@ async def test_sweep_ends_frozen_leftovers(make_engine, template, run_directory)
     engine = await started(make_engine(), template)
     engine.freeze()
     assert processes.sweep(run_directory) > 3
-    assert not engine.alive
+    eventually(lambda: not engine.alive)  # seen as a zombie a moment before its parent can collect it
