@@ -17,13 +17,13 @@ DOMAIN = "cdocker.eu-test-1.rds.aurora.test"
 ZONES = {"eu-test-1a": (1, (0, 1)), "eu-test-1b": (2, (2, 3)), "eu-test-1c": (3, (4, 5))}
 
 
-def free_port() -> int:
-    """A port that is free for TCP and UDP, on whatever address."""
+def free_port(host: str) -> int:
+    """A port that is free for TCP and UDP on an address."""
     while True:
-        with socket.create_server(("", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        with socket.create_server((host, 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             port = tcp.getsockname()[1]
             try:
-                udp.bind(("", port))
+                udp.bind((host, port))
             except OSError:
                 continue
             return port
@@ -32,9 +32,11 @@ def free_port() -> int:
 def choose() -> dict[str, str]:
     """Variables of ``compose.yaml`` that meet nobody else's."""
     place = f"{random.randrange(24, 32)}.{random.randrange(256)}"
+    loopback = f"127.{place}"
     return {
-        "AURORA_NET": f"172.{place}", "AURORA_LOOPBACK": f"127.{place}", "AURORA_SECRET": secrets.token_urlsafe(18),
-        "AURORA_DOMAIN": DOMAIN, "AURORA_PORT": str(free_port()), "AURORA_DNS_PORT": str(free_port()),
+        "AURORA_NET": f"172.{place}", "AURORA_LOOPBACK": loopback, "AURORA_SECRET": secrets.token_urlsafe(18),
+        "AURORA_DOMAIN": DOMAIN, "AURORA_PORT": str(free_port(f"{loopback}.11")),
+        "AURORA_DNS_PORT": str(free_port(f"{loopback}.3")),
     }  # fmt: skip
 
 

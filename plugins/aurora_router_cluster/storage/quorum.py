@@ -221,7 +221,8 @@ class QuorumVolume:
     @property
     def timelines_begun(self) -> int:
         """How many timelines began since the newest base did: whoever is built from it goes through all of them."""
-        return sum(timeline.start > self._newest_redo for timeline in self.log.timelines)
+        begun = self._newest_redo
+        return sum(timeline.start > begun for timeline in self.log.timelines)
 
     @property
     def _newest_redo(self) -> int:
