@@ -216,11 +216,33 @@ def chaos(session: nox.Session) -> None:
         session.run("python", "-m", f"benchmarks.{module}", f"--{count}", getattr(args, count), *seed, *into)
 
 
+POOLERS = ("pgbouncer", "haproxy")
+
+
+def _require_poolers(session: nox.Session) -> None:
+    """Say loudly which of the poolers is missing: what needs it is not tested."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    missing = [each for each in POOLERS if shutil.which(each, path=places) is None]
+    if missing:
+        session.warn(f"!!! not tested for want of {', '.join(missing)}: apt-get install {' '.join(missing)} !!!")
+
+
 @nox.session
 def alarms(session: nox.Session) -> None:
     """False alarms where nothing is wrong but much is odd: 0 in ten minutes; takes `--minutes N`, `--json FILE`."""
     session.install(".[test]")
     session.run("python", "-m", "benchmarks.alarms", *_tool_arguments(session))
+
+
+@nox.session
+def cases(session: nox.Session) -> None:
+    """Faults that were reported from outside: their tests, three times in a row; takes `--json FILE`, `--runs N`.
+
+    Debian's pgbouncer and haproxy are used where they are installed (`.ci/run` installs them).
+    """
+    session.install(".[test]")
+    _require_poolers(session)
+    session.run("python", "-m", "benchmarks.cases", *_tool_arguments(session))
 
 
 @nox.session
