@@ -22,6 +22,8 @@ UNKNOWN_PAUSE = 1.0
 """A pause of unknown length, in seconds: news end it."""
 UNWATCHED_PAUSE = 5.0
 """The longest pause while nobody looks for another writer, in seconds: then a connect has to look by itself."""
+STAND_IN_PAUSE = 2.0
+"""The longest pause before a dial of the writer in place of a reader, in seconds."""
 
 
 class Turn:
@@ -38,15 +40,23 @@ class Turn:
         self._began: float | None = None
         self._epoch = 0
 
-    async def wait(self, left: Callable[[], float]) -> bool:
+    async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
         """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds).
+
+        Args:
+            left: seconds for which it makes sense to go on.
+            stands_in: the writer is wanted in place of a reader, so that a long pause is no reason to wait: the other
+                instances may be back by then.
 
         Returns:
             Whether it may begin; False: it is time to see whether it is still the writer that is to be dialled.
         """
         news, began = self.cluster.news, self.world.now()
         while (pause := self._pause()) > 0.0 and left() > 0.0:
-            if not self.cluster.watched and self.world.now() - began >= UNWATCHED_PAUSE:
+            waited = self.world.now() - began
+            if not self.cluster.watched and waited >= UNWATCHED_PAUSE:
+                return False
+            if stands_in and waited + pause > STAND_IN_PAUSE:
                 return False
             longest = left() if self.cluster.watched else min(left(), UNWATCHED_PAUSE)
             await self.world.changed(self.cluster, news, min(pause, longest))

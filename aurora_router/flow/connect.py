@@ -159,19 +159,23 @@ class Connecting(Learning[ConnT]):
         return placed
 
     async def _walk(self, spare: tuple[ConnT, Instance] | None) -> Placed[ConnT]:
-        """Try instances until one serves; chosen anew after each failure, so that what a dead one leaves spreads."""
-        tried: set[str] = set()
+        """Try instances until one serves; chosen again after each failure, so that what a dead one leaves spreads.
+
+        One that answered in another role may be chosen again in that role: a reader that has become the writer is not
+        worth less than an instance that is silent.
+        """
+        tried: set[tuple[str, Role]] = set()
         turn = self.cluster.next_turn()
         while True:
             if spare is not None and not self.cluster.view.is_current(spare[1].id, spare[1].generation):
                 spare = None  # what was learned meanwhile has overtaken it
             selection = self._select(spare, turn, tried)
-            instance = next((each for each in selection.order if each.id not in tried), None)
+            instance = next((each for each in selection.order if (each.id, each.role) not in tried), None)
             if instance is None:
                 break
             if spare is not None and spare[1].id == instance.id:
                 return self._placed(spare[0], instance, selection)
-            tried.add(instance.id)
+            tried.add((instance.id, instance.role))
             arrived = await self._try(instance)
             if arrived is not None:
                 return self._placed(*arrived, selection)
@@ -198,7 +202,7 @@ class Connecting(Learning[ConnT]):
     # ------------------------------------------------------------ choosing
 
     def _select(
-        self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[str] | None = None
+        self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[tuple[str, Role]] | None = None
     ) -> Selection:
         """Choose by the policy; with `tried`, a seat is taken at the first that was not tried yet.
 
@@ -219,7 +223,7 @@ class Connecting(Learning[ConnT]):
             if spare is not None:
                 selection = selection.preferring(spare[1].id)
             if tried is not None:
-                first = next((each.id for each in selection.order if each.id not in tried), None)
+                first = next((each.id for each in selection.order if (each.id, each.role) not in tried), None)
                 if first is not None:
                     self._take_seat(first)
         return selection

@@ -107,7 +107,8 @@ class Dialling(Generic[ConnT]):
         try:
             target = await self._located(instance)
             if instance.role is Role.WRITER:
-                self._hold_to(instance, began=await turn.wait(self.left))
+                stands_in = self.route.role is not WantedRole.WRITER
+                self._hold_to(instance, began=await turn.wait(self.left, stands_in=stands_in))
             started = self.world.now()
             connection = await self._dial(target, instance, turn)
             cluster.succeeded(instance.id, self.world.now() - started)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from aurora_router.flow.admission import UNWATCHED_PAUSE, Turn
+from aurora_router.flow.admission import STAND_IN_PAUSE, UNWATCHED_PAUSE, Turn
 from aurora_router.policy.ramp import CALM, FIRST_JITTER
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
@@ -149,6 +149,26 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
         conn = await process.connect(cluster.conninfo())
         assert conn.instance.id == "demo-3"
         assert simulation.now - began < UNWATCHED_PAUSE + 1.0
+
+    simulation.run(main())
+
+
+def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
+    """What is believed to be the writer has trouble, and the only reader had some: the reader is tried first."""
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).placed.cluster
+        cluster.failover("demo-2")
+        (await process.connect(cluster.conninfo())).close()
+        known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
+        assert known.ramp.until - simulation.now > 20.0
+        for id_ in ("demo-1", "demo-3"):
+            known.failed(id_, simulation.now, 60.0, simulation.now)
+        began = simulation.now
+        conn = await process.connect(cluster.conninfo("reader"))
+        assert conn.instance.id in {"demo-1", "demo-3"}
+        assert simulation.now - began <= STAND_IN_PAUSE + 0.1
 
     simulation.run(main())
 

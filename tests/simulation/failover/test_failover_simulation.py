@@ -17,7 +17,7 @@ def test_schedules_are_clean(first: int) -> None:
         play(seed)
 
 
-@pytest.mark.parametrize("seed", [3488, 7121, 9277, 11438, 14002])
+@pytest.mark.parametrize("seed", [3488, 7121, 9277, 11438, 14002, 502396, 502827, 504005, 508054])
 def test_what_went_wrong_once_does_so_no_more(seed: int) -> None:
     play(seed)
 
