@@ -80,7 +80,7 @@ def verdicts() -> str:
     return "\n\n".join([
         "# What an error of a dial means",
         NOTE,
-        _table(("error", "verdict", "connections made before", "avoided for a while", "then", "meaning"), rows),
+        _table(("error", "verdict", "the instance is down", "avoided for a while", "then", "meaning"), rows),
     ]) + "\n"  # fmt: skip
 
 
@@ -183,8 +183,8 @@ def _ended(cell: dict[str, Any]) -> str:
 
 
 def _facts(verdict: Verdict) -> tuple[str, ...]:
-    made = "lost" if verdict.gone else "stay"
-    return (verdict.name, made, "yes" if verdict.quarantine else "no", verdict.then.value, verdict.meaning)
+    down = "yes" if verdict.down else "no"
+    return (verdict.name, down, "yes" if verdict.quarantine else "no", verdict.then.value, verdict.meaning)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

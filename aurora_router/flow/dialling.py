@@ -146,11 +146,12 @@ class Dialling(Generic[ConnT]):
         verdict = judge(failed.fault)
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause
-        if instance is not None and (verdict.gone or verdict.quarantine):
-            self.cluster.observe(Failure(instance.id, instance.generation, verdict.gone, verdict.name), now)
+        if instance is not None and (verdict.down or verdict.quarantine):
+            if self.cluster.quarantine.remaining(instance.id, now) <= 0.0:  # else it is known to fail
+                self.cluster.observe(Failure(instance.id, instance.generation, gone=False, reason=verdict.name), now)
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
-            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.gone
+            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
             if not self._lives:
                 self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
         if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:

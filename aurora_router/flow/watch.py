@@ -195,8 +195,8 @@ class Watch(Generic[ConnT]):
             return
         known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
         self.lost.add(id_)
-        if verdict.gone and not known:
-            self.cluster.observe(Failure(id_, generation, verdict.gone, verdict.name), now)
+        if verdict.down and not known:
+            self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
         self.cluster.failed(id_, now, self.options.quarantine, began)
 
     def _blinded(self, fault: Fault) -> None:

@@ -52,7 +52,7 @@ class RoleChanged:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFailed:
-    """An instance failed; connections of an older generation are stale when `gone`."""
+    """An instance failed; connections made before are stale when `gone`."""
 
     id: str
     generation: int

@@ -73,8 +73,8 @@ class Failure:
         id: the instance.
         generation: its generation when the failed connection (or the dial) was begun; a failure of an older
             generation is no news.
-        gone: whether connections made so far are lost with it (refused, reset, shut down, declared hung), as
-            opposed to a passing trouble (a time-out of a dial, too many connections).
+        gone: whether there is evidence that connections made so far are lost with it (it was declared hung). A dial
+            that failed is none: whatever it says, established connections may work.
         reason: for people.
     """
 

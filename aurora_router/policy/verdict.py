@@ -2,6 +2,10 @@
 
 A fault is what the runtime extracts from an exception: the SQLSTATE where the server gave one, and the kind of
 trouble below it (refused, timed out, reset …). The table is the documentation's table, too.
+
+A dial that failed is a dial that failed: the instance is avoided for a while and probed. It is no evidence about the
+connections that are established already, which may well work (a firewall or a load balancer reset one handshake, the
+server stops and lets its sessions end); those that do not work are found by their own sockets, or by the monitor.
 """
 
 from __future__ import annotations
@@ -56,74 +60,74 @@ class Verdict:
 
     Attributes:
         name: short, stable, for logs.
-        gone: connections made so far to the instance are lost with it.
+        down: the instance does not serve as it did: nothing listens there, it starts, it stops, or it is a reader now.
         quarantine: avoid the instance for a while.
         then: what a connect does next.
         meaning: a sentence for people.
     """
 
     name: str
-    gone: bool
+    down: bool
     quarantine: bool
     then: Next
     meaning: str
 
 
 _AUTHENTICATION = Verdict(
-    "authentication", gone=False, quarantine=False, then=Next.RAISE,
+    "authentication", down=False, quarantine=False, then=Next.RAISE,
     meaning="The server refuses the user or the password; no other instance will think otherwise.",
 )  # fmt: skip
 _NO_DATABASE = Verdict(
-    "no_database", gone=False, quarantine=False, then=Next.RAISE, meaning="The database does not exist in this cluster."
+    "no_database", down=False, quarantine=False, then=Next.RAISE, meaning="The database does not exist in this cluster."
 )
 _FORBIDDEN = Verdict(
-    "forbidden", gone=False, quarantine=False, then=Next.RAISE, meaning="The user may not do this; ask for the grant."
+    "forbidden", down=False, quarantine=False, then=Next.RAISE, meaning="The user may not do this; ask for the grant."
 )
 _FULL = Verdict(
-    "too_many_connections", gone=False, quarantine=True, then=Next.ELSEWHERE,
+    "too_many_connections", down=False, quarantine=True, then=Next.ELSEWHERE,
     meaning="The instance lives and has no connection slot free.",
 )  # fmt: skip
 _STARTING = Verdict(
-    "starting_up", gone=True, quarantine=True, then=Next.ELSEWHERE,
-    meaning="The instance restarts: what was connected to it is lost.",
+    "starting_up", down=True, quarantine=True, then=Next.ELSEWHERE,
+    meaning="The instance restarts, and serves nobody yet.",
 )  # fmt: skip
 _STOPPING = Verdict(
-    "shutting_down", gone=True, quarantine=True, then=Next.ELSEWHERE, meaning="The instance was shut down or crashed."
+    "shutting_down", down=True, quarantine=True, then=Next.ELSEWHERE, meaning="The instance was shut down or crashed."
 )
 _READ_ONLY = Verdict(
-    "read_only", gone=True, quarantine=False, then=Next.ELSEWHERE,
+    "read_only", down=True, quarantine=False, then=Next.ELSEWHERE,
     meaning="The instance is a reader now; connections to it as the writer are stale.",
 )  # fmt: skip
 _REFUSED = Verdict(
-    "refused", gone=True, quarantine=True, then=Next.ELSEWHERE, meaning="Nobody listens there: the instance is down."
+    "refused", down=True, quarantine=True, then=Next.ELSEWHERE, meaning="Nothing listens there: the instance is down."
 )
 _LOST = Verdict(
     "connection_lost",
-    gone=True,
+    down=True,
     quarantine=True,
     then=Next.ELSEWHERE,
     meaning="The connection broke: reset, or end of file.",
 )
 _TIMEOUT = Verdict(
-    "timeout", gone=False, quarantine=True, then=Next.ELSEWHERE,
+    "timeout", down=False, quarantine=True, then=Next.ELSEWHERE,
     meaning="No answer in time: overloaded, hung or unreachable; not known which.",
 )  # fmt: skip
 _UNREACHABLE = Verdict(
-    "unreachable", gone=False, quarantine=True, then=Next.ELSEWHERE, meaning="The network knows no way to the instance."
+    "unreachable", down=False, quarantine=True, then=Next.ELSEWHERE, meaning="The network knows no way to the instance."
 )
 _UNRESOLVED = Verdict(
-    "name", gone=False, quarantine=True, then=Next.ELSEWHERE, meaning="The host name has no address (now)."
+    "name", down=False, quarantine=True, then=Next.ELSEWHERE, meaning="The host name has no address (now)."
 )
 _REJECTED = Verdict(
-    "rejected", gone=False, quarantine=False, then=Next.RAISE,
+    "rejected", down=False, quarantine=False, then=Next.RAISE,
     meaning="The server refuses the connection for a reason that is not about routing.",
 )  # fmt: skip
 _IDENTITY = Verdict(
-    "identity", gone=False, quarantine=False, then=Next.RAISE,
+    "identity", down=False, quarantine=False, then=Next.RAISE,
     meaning="The server's certificate is for another name than the one that was to be verified.",
 )  # fmt: skip
 _CLIENT = Verdict(
-    "client", gone=False, quarantine=False, then=Next.RAISE,
+    "client", down=False, quarantine=False, then=Next.RAISE,
     meaning="The trouble is on this side: a parameter, a certificate, a file.",
 )  # fmt: skip
 

@@ -160,6 +160,27 @@ def test_a_refusal_is_a_sign_of_life(scene):
     assert not scene.of(ConnectionsCut)
 
 
+@pytest.mark.case
+@pytest.mark.parametrize("condition", ["RESETTING", "REFUSING", "STARTING", "STOPPING", "HANGING", "FULL"])
+def test_a_failed_dial_says_nothing_of_established_connections(scene, condition):
+    """A handshake that is reset (by a load balancer, a firewall, a worker that dies) leaves a pool as it is."""
+
+    async def client():
+        pool = [await scene.process.connect(scene.cluster.conninfo()) for _ in range(20)]
+        scene.cluster.instances["demo-1"].condition = Condition[condition]
+        late = scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo()))
+        await scene.simulation.sleep(2.0)
+        scene.cluster.heal("demo-1")
+        late = await late.wait()
+        await scene.simulation.sleep(2.0)
+        assert [each.current and not each.broken for each in pool] == [True] * 20
+        for each in (late, *pool):
+            each.close()
+
+    scene.run(client())
+    assert not scene.of(ConnectionsCut)
+
+
 def test_a_short_stop_is_survived(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())

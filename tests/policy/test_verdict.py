@@ -30,7 +30,7 @@ def test_judging_is_total_and_an_unknown_sqlstate_leaves_it_to_the_kind(kind, sq
 @pytest.mark.parametrize("verdict", VERDICTS, ids=lambda each: each.name)
 def test_what_is_raised_at_once_blames_no_instance(verdict):
     if verdict.then is Next.RAISE:
-        assert not verdict.gone
+        assert not verdict.down
         assert not verdict.quarantine
     assert verdict.meaning.endswith((".", "?"))
 
@@ -40,7 +40,7 @@ def test_names_are_unique():
 
 
 @pytest.mark.parametrize(
-    ("fault", "name", "gone"),
+    ("fault", "name", "down"),
     [
         (Fault(FaultKind.REJECTED, "28P01"), "authentication", False),
         (Fault(FaultKind.REJECTED, "57P03"), "starting_up", True),
@@ -54,5 +54,5 @@ def test_names_are_unique():
         (Fault(FaultKind.IDENTITY), "identity", False),
     ],
 )
-def test_what_a_failover_and_an_overload_look_like(fault, name, gone):
-    assert (judge(fault).name, judge(fault).gone) == (name, gone)
+def test_what_a_failover_and_an_overload_look_like(fault, name, down):
+    assert (judge(fault).name, judge(fault).down) == (name, down)
