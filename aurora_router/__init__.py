@@ -37,8 +37,10 @@ if TYPE_CHECKING:
         Settled,
         Starved,
         WriterChanged,
+        WriteRefused,
         WriterLost,
     )
+    from aurora_router.model.incident import Incident
     from aurora_router.model.instance import Instance, Role
     from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
@@ -62,6 +64,7 @@ __all__ = [
     "FailoverError",
     "HangRefuted",
     "HangSuspected",
+    "Incident",
     "Instance",
     "InstanceAdded",
     "InstanceFailed",
@@ -83,6 +86,7 @@ __all__ = [
     "Ticket",
     "TransactionEnded",
     "View",
+    "WriteRefused",
     "WriterChanged",
     "WriterLost",
     "WriterUnavailable",
@@ -110,9 +114,11 @@ _LATE = {
             "RoleChanged",
             "Settled",
             "Starved",
+            "WriteRefused",
             "WriterChanged",
             "WriterLost",
         ],
+        "aurora_router.model.incident": ["Incident"],
         "aurora_router.model.instance": ["Instance", "Role"],
         "aurora_router.model.ticket": ["Ticket"],
         "aurora_router.model.view": ["View"],

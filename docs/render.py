@@ -47,6 +47,27 @@ ours than on stock; PostgreSQL 18.6, psycopg 3.3.9, Python 3.11:
 | 2.0.58 | async | 1502, 161 | 1502, 161 |
 
 A part of it runs with the other tests (`tests/conformance/test_compliance.py`)."""
+INCIDENTS = """\
+## Errors of psycopg's own that say more
+
+When a statement fails because its connection was lost, psycopg's error stays what it is: the same class, the same
+object, the same SQLSTATE (none, where libpq alone noticed). It gets an attribute and a note (`add_note`; on Python 3.10
+the note is a part of its text), and so do the errors that SQLAlchemy and Django make of it:
+
+```text
+psycopg.OperationalError: consuming input failed: server closed the connection unexpectedly
+aurora-router: the connection to demo-1 (cluster demo) was lost
+role when the connection was made: writer; now: writer; writer now: demo-1
+aurora-router cut the connection: hung: no answer to a ping within 1 s
+- 1.004 s before: HangSuspected(id='demo-1', waiting=1)
+```
+
+`getattr(error, "incident", None)` is an `aurora_router.Incident`, or None where the error has another reason (with
+SQLAlchemy: of `error.orig`): its attributes are in [](api.md). It is pickled with its error.
+
+A statement that the writer refuses as read-only (SQLSTATE 25006) gets one too. It may mean that the instance has lost
+the role, so all instances are asked, once a second at most (`WriteRefused`); where `aurora_monitor=off`, by the next
+connect. A session with `default_transaction_read_only=on` is no reason to ask."""
 AXES = ("python", "sqlalchemy", "psycopg", "implementation", "postgres", "storage")
 MATRIX = """\
 `nox -s matrix` runs a selection of the cells in which every two values of every two axes occur together
@@ -137,6 +158,7 @@ def errors() -> str:
         NOTE,
         "```text\n" + inspect.cleandoc(tree.partition("::\n")[2].partition("\n\nThe five")[0]) + "\n```",
         _table(("error", "SQLSTATE", "meaning"), rows),
+        INCIDENTS,
     ]) + "\n"  # fmt: skip
 
 

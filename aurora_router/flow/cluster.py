@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aurora_router.model.event import Doubted, Settled
+from aurora_router.model.event import Doubted, Settled, WriteRefused
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy.balance import Load
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Identity = tuple[str, str]
 """(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
 
+
+REFUSAL_SECONDS = 1.0
+"""A statement that the writer refuses as read-only is looked into once in so many seconds: some sessions are."""
 
 TRAIL = 64
 """How many recent events a cluster remembers."""
@@ -77,6 +80,8 @@ class Cluster:
         self.ramp: Ramp | None = None
         self.ramp_epoch = 1
         self.hung_at = -1.0
+        self.overdue = False
+        self._refused_at = -REFUSAL_SECONDS
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
         self._waiters: dict[Callable[[], None], None] = {}
@@ -142,6 +147,22 @@ class Cluster:
             self.doubted_at = now
         self.tell(Doubted(reason), now)
         self.wake()
+
+    def write_refused(self, instance: str, generation: int, now: float) -> None:
+        """Look into a 25006 on a connection to the writer: ask all instances, or with the next connect if unwatched.
+
+        It is a hint and no proof: a transaction may be read-only by the user's own wish. It is none where the view has
+        changed since the connection was made.
+        """
+        with self.lock:
+            if self.view.writer != instance or not self.view.is_current(instance, generation):
+                return
+            if now - self._refused_at < REFUSAL_SECONDS:
+                return
+            self._refused_at = now
+            self.overdue = not self.watched
+        self.tell(WriteRefused(instance), now)
+        self.doubt(f"{instance} refused to write", now)
 
     def verified(self, asked_at: float, now: float) -> None:
         """The accepted writer confirmed itself, asked at `asked_at`: a doubt that is older is over."""

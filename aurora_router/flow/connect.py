@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import NameNotResolved
+from aurora_router.errors import Attempt, NameNotResolved
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.flow.learning import Learning
 from aurora_router.flow.world import ConnT, DialFailed, Placed, World
@@ -79,10 +79,14 @@ class Connecting(Learning[ConnT]):
 
     async def _sure(self) -> None:
         """While the writer is in doubt, wait for whoever asks all instances at once, rather than dial a dead one."""
-        cluster = self.cluster
+        cluster, started = self.cluster, self.world.now()
         while self.route.role is WantedRole.WRITER:
             news = cluster.news
-            if cluster.doubted_at is None or self.left() <= 0.0:
+            if cluster.doubted_at is None:
+                return
+            if self.left() <= 0.0:
+                outcome = "the monitor asked all instances; none confirmed that it is the writer"
+                self.attempts.append(Attempt(cluster.name, outcome, self.world.now() - started))
                 return
             await self.world.changed(cluster, news, self.left())
 

@@ -161,6 +161,7 @@ class Hangs(Generic[ConnT]):
         count = 0
         for held in connections:
             self.cluster.drop(id_, held)
+            held.cut_because = reason
             count += self.world.cut(held)
         if count:
             self.cluster.tell(ConnectionsCut(id_, count, reason), self.world.now())

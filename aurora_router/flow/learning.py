@@ -140,11 +140,12 @@ class Learning(Dialling[ConnT]):
         One connect does so, however many go on at once. Returns the instance that answered.
         """
         at = self.cluster.view.refreshed_at
-        overdue = at is not None and self.world.now() - at > self.request.options.refresh
         cluster = self.cluster
+        overdue = at is not None and (cluster.overdue or self.world.now() - at > self.request.options.refresh)
         if not overdue or not cluster.begin_learning():
             return None
         try:
+            cluster.overdue = False
             return await self._ask(connection, instance.id)
         finally:
             cluster.end_learning()

@@ -144,10 +144,12 @@ class Held(Protocol):
     Attributes:
         waiting_since: since when it was seen waiting in every sample; None: it was not. The watch's own notice.
         limits: how soon its user wants a hang to be noticed.
+        cut_because: why the watch cut it, set before it does, for the error that its user gets; None: it did not.
     """
 
     waiting_since: float | None
     limits: Limits
+    cut_because: str | None
 
     @property
     def generation(self) -> int:

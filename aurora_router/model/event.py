@@ -71,6 +71,13 @@ class ClaimRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteRefused:
+    """The accepted writer refused a statement as read-only (25006); it may have lost the role, so it is asked."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Doubted:
     """Something is wrong: all instances are asked, often, until a writer says that it is one. The refresh is fast."""
 
@@ -143,6 +150,7 @@ Event = (
     | RoleChanged
     | InstanceFailed
     | ClaimRefused
+    | WriteRefused
     | Doubted
     | Settled
     | HangSuspected

@@ -10,12 +10,15 @@ own class and raises psycopg's own errors: SQL, adaptation and `django.db`'s err
 
 from __future__ import annotations
 
+import sys
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
 
 try:
     import psycopg
@@ -27,6 +30,10 @@ except ImportError as error:  # Django went on with psycopg2
         f"aurora_router_django needs psycopg 3, and could not import it ({error}): "
         "pip install 'aurora-router[binary,django]'"
     ) from error
+
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def _current(connection: aurora_router.Connection[Any]) -> bool:
@@ -45,6 +52,25 @@ class _Psycopg:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(psycopg, name)
+
+
+class _ErrorWrapper(DatabaseErrorWrapper):
+    """Django's, whose errors say what psycopg's do: what happened to the instance of a lost connection."""
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc_type is None:
+            return
+        try:
+            super().__exit__(exc_type, exc_value, traceback)
+        except Exception as error:
+            incident = getattr(exc_value, "incident", None)
+            if incident is not None:
+                error.incident = incident  # type: ignore[attr-defined]
+                if sys.version_info >= (3, 11):  # Python 3.10 has it in the text already
+                    error.add_note(str(incident))
+            raise
 
 
 class DatabaseClient(base.DatabaseClient):
@@ -66,6 +92,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     Database = _Psycopg()
     client_class = DatabaseClient
+    wrap_database_errors = cached_property(_ErrorWrapper)
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Drop a stale connection at the request's boundary, without asking anybody; then what Django drops."""

@@ -127,6 +127,9 @@ def test_no_writer_is_djangos_operational_error_and_ours_its_cause(wrapper, defa
         with pytest.raises(OperationalError) as caught:
             instance_of(default)
         assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+        assert caught.value.incident.instance == former
+        said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert f"aurora-router: the connection to {former} " in said
         with pytest.raises(OperationalError, match="writer") as caught:
             wrapper(options={"aurora_failover_timeout": 0.5}).ensure_connection()
         assert isinstance(caught.value.__cause__, aurora_router.FailoverError)

@@ -20,6 +20,7 @@ from aurora_router.model.event import (
     InstanceAdded,
     Settled,
     Starved,
+    WriteRefused,
 )
 from aurora_router.policy import pace
 from aurora_router.policy.options import PROFILES
@@ -83,6 +84,62 @@ def test_a_killed_writer_is_replaced_as_soon_as_the_new_one_says_so(scene):
     (_, doubted), *_ = scene.of(Doubted)
     assert "demo-1" in doubted.reason
     assert [event.writer for _, event in scene.of(Settled)] == ["demo-2"]
+
+
+def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        cluster = conn.placed.cluster
+        for _ in range(10):
+            cluster.write_refused("demo-1", conn.generation, scene.now)
+            await scene.process.world.sleep(0.05)
+        assert cluster.doubted_at is None, "the writer was asked and says that it is one"
+        assert cluster.view.writer == "demo-1"
+        assert conn.current
+        await scene.process.world.sleep(1.0)
+        cluster.write_refused("demo-1", conn.generation, scene.now)
+        await scene.process.world.sleep(0.05)
+        conn.close()
+
+    scene.run(client())
+    assert [event.id for _, event in scene.of(WriteRefused)] == ["demo-1"] * 2
+    assert len(scene.of(Doubted)) == len(scene.of(Settled)) == 2
+
+
+def test_a_write_that_a_demoted_writer_refuses_finds_the_new_one(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        cluster = conn.placed.cluster
+        scene.cluster.failover("demo-2")
+        cluster.write_refused("demo-1", conn.generation, scene.now)
+        refused = scene.now
+        while cluster.view.writer != "demo-2":
+            assert scene.now - refused < 1.0
+            await scene.process.world.sleep(0.01)
+        cluster.write_refused("demo-1", conn.generation, scene.now + 2.0)
+        conn.close()
+
+    scene.run(client())
+    assert len(scene.of(WriteRefused)) == 1, "what the view knows already is no news"
+
+
+def test_a_refused_write_that_nobody_watches_has_the_next_connect_ask(scene):
+    process = SimulatedProcess(scene.network)
+
+    async def client():
+        conninfo = scene.cluster.conninfo(aurora_refresh=3600)
+        conn = await process.connect(conninfo)
+        asked = scene.simulation.counts["ask"]
+        await process.connect(conninfo)
+        assert scene.simulation.counts["ask"] == asked
+        conn.placed.cluster.write_refused("demo-1", conn.generation, scene.now)
+        await process.connect(conninfo)
+        assert scene.simulation.counts["ask"] > asked
+        asked = scene.simulation.counts["ask"]
+        await process.connect(conninfo)
+        assert scene.simulation.counts["ask"] == asked
+
+    scene.run(client())
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -21,7 +21,7 @@ class SimulatedConnection:
         placed: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
         heard: its process has found out that it broke.
-        waiting_since, limits, was_writer: see `aurora_router.flow.world.Held`.
+        waiting_since, limits, was_writer, cut_because: see `aurora_router.flow.world.Held`.
     """
 
     def __init__(self, cluster: SimulatedCluster, instance: SimulatedInstance, address: str) -> None:
@@ -37,6 +37,7 @@ class SimulatedConnection:
         self.waiting_since: float | None = None
         self.limits = Limits(1.0, 1.0)
         self.was_writer = False
+        self.cut_because: str | None = None
         instance.connections.add(self)
         self.reported()
 

@@ -1,0 +1,65 @@
+"""Explaining an error of psycopg's own: what happened to the instance of its connection. Imported with the first."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from psycopg import pq
+
+from aurora_router.model.incident import Incident
+from aurora_router.model.instance import Role
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from aurora_router.connection import Placement
+    from aurora_router.flow.cluster import Cluster
+
+READ_ONLY = "25006"
+"""A write was refused, by a reader or in a transaction that is read-only."""
+_ENDS_SESSION = frozenset({"FATAL", "PANIC"})
+TIMED_OUT = frozenset({"25P03", "25P04", "57P05"})
+"""The server ended a session by a time-out that was set for it: the instance is fine."""
+
+
+def explain(connection: Any, placement: Placement, cluster: Cluster, error: psycopg.Error) -> None:
+    """Attach an `Incident` to an error, and let the monitor look at what it may mean.
+
+    The error stays the same object; it gets the attribute ``incident`` and a note (Python 3.10: in its text).
+    """
+    lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in _ENDS_SESSION
+    if hasattr(error, "incident") or not (lost or error.sqlstate == READ_ONLY):
+        return
+    now = time.monotonic()
+    if lost and error.sqlstate not in TIMED_OUT and placement.instance is not None:
+        cluster.doubt(f"a connection to {placement.instance} broke", now)
+    elif not lost and placement.role is Role.WRITER and not _chose_read_only(connection):
+        cluster.write_refused(placement.instance or "", placement.generation, now)
+    view = placement.view
+    known = view.instances.get(placement.instance or "")
+    incident = Incident(
+        cluster=cluster.name,
+        instance=placement.instance,
+        role_before=None if placement.role is Role.UNKNOWN else placement.role,
+        role_now=None if known is None else known.role,
+        writer_now=view.writer,
+        cut=connection.cut_because,
+        lost=lost,
+        events=tuple((now - at, event) for at, event in placement.trail),
+    )
+    error.incident = incident  # type: ignore[attr-defined]
+    _note(error, str(incident))
+
+
+def _chose_read_only(connection: Any) -> bool:
+    """Whether the session is read-only by its own setting, which the server reports (PostgreSQL 14 and later)."""
+    return bool(connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on")
+
+
+def _note(error: psycopg.Error, text: str) -> None:
+    if sys.version_info >= (3, 11):
+        error.add_note(text)
+    else:
+        error.args = (f"{error}\n{text}", *error.args[1:])

@@ -1,0 +1,41 @@
+"""What an incident says, and that it crosses processes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from aurora_router.model.event import HangSuspected, WriterLost
+from aurora_router.model.incident import Incident
+from aurora_router.model.instance import Role
+
+LOST = Incident(
+    "apps", "apps-1", Role.WRITER, Role.READER, "apps-2", "hung: no answer to a ping within 1 s", lost=True,
+    events=tuple((9.0 - number, HangSuspected("apps-1", number)) for number in range(8)),
+)  # fmt: skip
+REFUSED = Incident("apps", None, None, None, None, None, lost=False)
+
+
+def test_a_lost_connection():
+    first, roles, cut, *events = str(LOST).splitlines()
+    assert first == "aurora-router: the connection to apps-1 (cluster apps) was lost"
+    assert roles == "role when the connection was made: writer; now: reader; writer now: apps-2"
+    assert cut == "aurora-router cut the connection: hung: no answer to a ping within 1 s"
+    assert len(events) == 5
+    assert events[-1].startswith("- 2.000 s before: ")
+    assert str(LOST.events[-1][1]) in events[-1]
+
+
+def test_a_refused_write_and_nothing_known():
+    assert str(REFUSED).splitlines() == [
+        "aurora-router: an unknown instance (cluster apps) refused to write",
+        "role when the connection was made: unknown; now: unknown; writer now: none known",
+    ]
+
+
+@pytest.mark.parametrize(
+    "incident", [LOST, REFUSED, Incident("a", "b", None, None, None, None, True, ((1.0, WriterLost("b")),))]
+)
+def test_it_pickles(incident):
+    assert pickle.loads(pickle.dumps(incident)) == incident
