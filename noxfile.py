@@ -174,15 +174,15 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *_tool_arguments(session))
 
 
-SCHEDULES = {"storage": 100_000, "failover": 20_000}
+SCHEDULES = {"storage": 100_000, "failover": 40_000}
 
 
 @nox.session
 def simulate(session: nox.Session) -> None:
     """Random schedules over the real code, planted bugs included: the storage's, then the client's through failovers.
 
-    Takes `storage` or `failover` (that one alone), `--schedules N`, `--json FILE` (`FILE.storage` and `FILE.failover`
-    where both are played).
+    From a base seed that is new each time, and printed. Takes `storage` or `failover` (that one alone),
+    `--schedules N`, `--seed N`, `--json FILE` (`FILE.storage` and `FILE.failover` where both are played).
     """
     session.install(".[test]")
     arguments = _tool_arguments(session)
@@ -327,7 +327,7 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 def bounded(session: nox.Session) -> None:
     """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos and containers."""
     session.install(".[test,docker]", "pip")
-    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--schedules", "1000")
+    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "1000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "60")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "20")
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")

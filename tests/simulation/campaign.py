@@ -1,7 +1,11 @@
-"""Many schedules of a simulation, played by several processes; its planted bugs, hunted; the figures, told.
+"""Many schedules of a simulation, played by several processes; a hunt for its planted bugs; the figures of both.
 
 A simulation's `run` module says what is played and hands its command line to `Campaign.main`. The figures are printed
 as a table, and written with ``--json FILE`` as ``{figure: {"value", "unit", "bound", "ok"}}``.
+
+A campaign starts at a base seed that is drawn for it and printed, because schedules that were played before prove
+nothing about those that were not. A seed that ever failed becomes a test. A planted bug counts as found when `ENOUGH`
+seeds found it: one seed may be luck.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import sys
 import time
 import traceback
@@ -24,6 +29,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 TELLING = 4000  # schedules between two lines of progress
+ENOUGH = 5
+"""So many seeds have to find a planted bug."""
+BASES = range(1_000_000, 1_000_000_000)
+"""Base seeds are drawn from these: above all seeds that are tests."""
+
+
+def draw_base() -> int:
+    """A base seed for one campaign; whoever draws it prints it."""
+    return random.SystemRandom().choice(BASES)
 
 
 class Mutant(Protocol):
@@ -52,7 +66,7 @@ class Campaign:
         module: the name of the module that is run, for the command that plays a seed again.
         play: plays the schedule of a seed and counts what happened in it; raises where a promise is broken.
         mutants: the planted bugs.
-        hunted: each of them is found below this seed.
+        hunted: how many schedules a hunt for one of them may take.
         schedules: how many are played where nothing else is said.
         chunk: how many a process plays at a time.
         tell: further figures, of what was counted.
@@ -69,8 +83,11 @@ class Campaign:
     def main(self, description: str, arguments: list[str] | None = None) -> int:
         """Do what the command line asks for; 1: something broke its promise, or a planted bug was not found."""
         options = self._options(description, arguments)
+        base = draw_base() if options.seed is None else options.seed
+        hunts = " --mutants" if options.mutants else ""
+        print(f"base seed {base}, replay: {self.replay(base, options.schedules)}{hunts}", flush=True)
         began = time.perf_counter()
-        counts, failures = self.simulate(options.seed, options.schedules, options.jobs)
+        counts, failures = self.simulate(base, options.schedules, options.jobs)
         seconds = time.perf_counter() - began
         print(f"{options.schedules} schedules in {seconds:.1f} s: {dict(counts)}; {len(failures)} violations")
         figures = [
@@ -80,9 +97,11 @@ class Campaign:
             Figure.told("rate", round(options.schedules / seconds, 1), "schedules/s"),
         ]
         if options.mutants:
-            missed = sum(seed is None for seed in self.hunt_all(options.jobs))
-            found = len(self.mutants) - missed
-            figures.append(Figure.at_least("planted bugs found", found, "", len(self.mutants)))
+            found = self.hunt_all(base, options.jobs, options.enough)
+            figures += [
+                Figure.at_least(f"seeds that find: {mutant.name}", len(seeds), "", options.enough)
+                for mutant, seeds in zip(self.mutants, found, strict=True)
+            ]
         print(table(figures))
         if options.json:
             write_json(figures, options.json)
@@ -91,11 +110,27 @@ class Campaign:
     def _options(self, description: str, arguments: list[str] | None) -> argparse.Namespace:
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--schedules", type=int, default=self.schedules)
-        parser.add_argument("--seed", type=int, default=0, help="first seed")
+        parser.add_argument("--seed", type=int, default=None, help="the base seed; without it, one is drawn")
         parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
         parser.add_argument("--mutants", action="store_true", help="hunt the planted bugs too")
+        parser.add_argument("--enough", type=int, default=ENOUGH, help="so many seeds have to find each of them")
         parser.add_argument("--json", type=Path, metavar="FILE")
         return parser.parse_args(arguments)
+
+    def replay(self, seed: int, schedules: int = 1) -> str:
+        """The command that plays seeds again."""
+        return f"python -m {self.module} --seed {seed} --schedules {schedules}"
+
+    def check(self, schedules: int) -> None:
+        """Play schedules in this process, from a base seed drawn for them.
+
+        Raises:
+            AssertionError: promises were broken; it says by which seeds.
+        """
+        base = draw_base()
+        print(f"base seed {base}, replay: {self.replay(base, schedules)}")
+        _, failures = self._played(range(base, base + schedules))
+        assert not failures, "\n".join(self._told(*each) for each in failures)
 
     def simulate(self, first: int, schedules: int, jobs: int) -> Found:
         """Play seeds [first, first + schedules) in `jobs` processes."""
@@ -107,9 +142,8 @@ class Campaign:
             for done, (more, bad) in enumerate(pool.imap_unordered(_call, chunks), 1):
                 counts += more
                 failures += bad
-                for seed, report in bad:
-                    replay = f"python -m {self.module} --seed {seed} --schedules 1"
-                    print(f"seed {seed}, replay: {replay}\n{report}", flush=True)
+                for each in bad:
+                    print(self._told(*each), flush=True)
                 if done * self.chunk % TELLING == 0:
                     print(f"{done * self.chunk} schedules, {len(failures)} violations", file=sys.stderr, flush=True)
         return counts, failures
@@ -124,26 +158,30 @@ class Campaign:
                 failures.append((seed, traceback.format_exc(limit=-4)))
         return counts, failures
 
-    def hunt_all(self, jobs: int) -> list[int | None]:
-        """Hunt every planted bug, in `jobs` processes."""
-        with _pool(jobs, self._hunted) as pool:
-            found: list[int | None] = pool.map(_call, range(len(self.mutants)), chunksize=1)
-        for mutant, seed in zip(self.mutants, found, strict=True):
-            print(f"{mutant.name}: {'NOT FOUND' if seed is None else f'found, seed {seed}'}")
+    def _told(self, seed: int, report: str) -> str:
+        return f"seed {seed}, replay: {self.replay(seed)}\n{report}"
+
+    def hunt_all(self, base: int, jobs: int, enough: int = ENOUGH) -> list[list[int]]:
+        """The seeds that find each planted bug, from `base` on; hunted by `jobs` processes."""
+        with _pool(jobs, lambda index: self.hunt(self.mutants[index], base, enough=enough)) as pool:
+            found: list[list[int]] = pool.map(_call, range(len(self.mutants)), chunksize=1)
+        for mutant, seeds in zip(self.mutants, found, strict=True):
+            short = "" if len(seeds) >= enough else "TOO FEW "
+            print(f"{mutant.name}: {short}{len(seeds)} seeds, the first of them {seeds[:1] or 'none'}")
         return found
 
-    def _hunted(self, index: int) -> int | None:
-        return self.hunt(self.mutants[index], self.hunted)
-
-    def hunt(self, mutant: Mutant, seeds: int) -> int | None:
-        """The first seed below `seeds` under which the simulation finds a planted bug, None if it does not."""
+    def hunt(self, mutant: Mutant, base: int, schedules: int | None = None, *, enough: int = ENOUGH) -> list[int]:
+        """The seeds, from `base` on, that find a planted bug: `enough`, or as many as `schedules` hold."""
+        found: list[int] = []
         with mutant.plant():
-            for seed in range(seeds):
+            for seed in range(base, base + (self.hunted if schedules is None else schedules)):
                 try:
                     self.play(seed)
                 except Exception:  # noqa: BLE001 - a bug may show in any way
-                    return seed
-        return None
+                    found.append(seed)
+                if len(found) >= enough:
+                    break
+        return found
 
 
 _work: Callable[[Any], Any]  # what a process of the pool does; it inherits it by the fork

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from tests.simulation.campaign import ENOUGH, draw_base
 from tests.simulation.failover.mutants import MUTANTS, Mutant
 from tests.simulation.failover.run import CAMPAIGN
 from tests.simulation.failover.schedule import play
 
 
-@pytest.mark.parametrize("first", range(0, 80, 20))
-def test_schedules_are_clean(first: int) -> None:
-    for seed in range(first, first + 20):
-        play(seed)
+@pytest.mark.parametrize("part", range(4))
+def test_schedules_are_clean(part: int) -> None:
+    CAMPAIGN.check(20)
 
 
 @pytest.mark.parametrize("seed", [3488, 7121, 9277, 11438, 14002, 502396, 502827, 504005, 508054])
@@ -28,14 +29,16 @@ def test_the_same_seed_plays_the_same_schedule() -> None:
 
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.soon], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found_soon(mutant: Mutant) -> None:
-    assert CAMPAIGN.hunt(mutant, 60) is not None
+    base = draw_base()
+    assert CAMPAIGN.hunt(mutant, base, 400, enough=1), f"base seed {base}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if not each.soon], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found(mutant: Mutant) -> None:
-    assert CAMPAIGN.hunt(mutant, CAMPAIGN.hunted) is not None
+    base = draw_base()
+    assert len(CAMPAIGN.hunt(mutant, base)) == ENOUGH, f"base seed {base}"
 
 
 @pytest.mark.slow
@@ -46,11 +49,32 @@ def test_a_thousand_schedules(tmp_path) -> None:
     assert '"violations"' in figures.read_text()
 
 
-def test_a_violation_prints_its_seed_and_how_to_replay_it(capsys) -> None:
-    def broken(seed: int):
-        raise AssertionError(f"a planted violation of seed {seed}")
+def broken(seed: int):
+    raise AssertionError(f"a planted violation of seed {seed}")
 
+
+def test_a_violation_prints_its_seed_and_how_to_replay_it(capsys) -> None:
     assert replace(CAMPAIGN, play=broken).main("", ["--seed", "7", "--schedules", "1", "--jobs", "1"]) == 1
-    told = capsys.readouterr().out
-    assert "python -m tests.simulation.failover.run --seed 7 --schedules 1" in told
-    assert "a planted violation of seed 7" in told
+    printed = capsys.readouterr().out
+    assert "python -m tests.simulation.failover.run --seed 7 --schedules 1" in printed
+    assert "a planted violation of seed 7" in printed
+    with pytest.raises(AssertionError, match=r"--seed [0-9]+ --schedules 1\n(.*\n)+.*a planted violation"):
+        replace(CAMPAIGN, play=broken).check(1)
+
+
+def test_each_campaign_starts_at_a_base_seed_of_its_own_and_prints_it(capsys) -> None:
+    played = replace(CAMPAIGN, play=lambda _: Counter())
+    for _ in range(2):
+        assert played.main("", ["--schedules", "1", "--jobs", "1"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("base seed")]
+    assert len(set(lines)) == 2
+    assert all("replay: python -m tests.simulation.failover.run --seed" in line for line in lines)
+
+
+def test_a_planted_bug_that_one_seed_finds_by_luck_is_not_found(capsys) -> None:
+    """Enough seeds have to find it."""
+    lucky = replace(CAMPAIGN, play=lambda seed: broken(seed) if seed % 100 == 0 else Counter(), hunted=200)
+    assert lucky.hunt(MUTANTS[0], 1) == [100, 200]
+    assert lucky.main("", ["--seed", "1", "--schedules", "1", "--jobs", "2", "--mutants"]) == 1
+    assert f"{MUTANTS[0].name}: TOO FEW 2 seeds" in capsys.readouterr().out
+    assert lucky.main("", ["--seed", "1", "--schedules", "1", "--jobs", "2", "--mutants", "--enough", "2"]) == 0
