@@ -9,6 +9,7 @@ from aurora_router.errors import (
     AuroraRouterError,
     CommitOutcomeUnknown,
     FailoverError,
+    InstanceTimeout,
     InvalidOption,
     MalformedHost,
     NameNotResolved,
@@ -17,6 +18,7 @@ from aurora_router.errors import (
     RoutingError,
     StaleConnection,
     TransactionEnded,
+    WriterTimeout,
     WriterUnavailable,
 )
 
@@ -69,6 +71,7 @@ __all__ = [
     "InstanceAdded",
     "InstanceFailed",
     "InstanceRemoved",
+    "InstanceTimeout",
     "InvalidOption",
     "MalformedHost",
     "NameNotResolved",
@@ -89,6 +92,7 @@ __all__ = [
     "WriteRefused",
     "WriterChanged",
     "WriterLost",
+    "WriterTimeout",
     "WriterUnavailable",
     "__version__",
     "check",

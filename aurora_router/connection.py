@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg.rows import Row
 
+from aurora_router.errors import AuroraRouterError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
@@ -205,13 +207,16 @@ class Connection(_Routed, psycopg.Connection[Row]):
             MalformedHost: a host name that no resolver could take.
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
-        from aurora_router.runtime.placing import dial_params, place_blocking, read_call  # noqa: PLC0415 - see above
-
-        call = read_call(conninfo, kwargs)
+        from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+            dial_params,
+            place_blocking,
+            read_call,
+            shortened,
+        )
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
             params = dial_params(call.params, target, seconds)
-            with _dialling(params, seconds * max(1, len(target.addresses))):
+            with _dialling(params, seconds):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -222,7 +227,11 @@ class Connection(_Routed, psycopg.Connection[Row]):
                     **params,
                 )
 
-        placed: Placed[Connection[Row]] = place_blocking(open_, call)
+        try:
+            call = read_call(conninfo, kwargs)
+            placed: Placed[Connection[Row]] = place_blocking(open_, call)
+        except (psycopg.Error, AuroraRouterError) as error:
+            raise shortened(error) from error.__cause__
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)
@@ -276,9 +285,12 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         Takes and raises what `Connection.connect` does.
         """
-        from aurora_router.runtime.placing import dial_params, place_async, read_call  # noqa: PLC0415 - see above
-
-        call = read_call(conninfo, kwargs)
+        from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+            dial_params,
+            place_async,
+            read_call,
+            shortened,
+        )
 
         async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
             params = dial_params(call.params, target, seconds)
@@ -293,7 +305,11 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                     **params,
                 )
 
-        placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
+        try:
+            call = read_call(conninfo, kwargs)
+            placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
+        except (psycopg.Error, AuroraRouterError) as error:
+            raise shortened(error) from error.__cause__
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
         placed.connection.origin = (conninfo, kwargs)
         return cast("Self", placed.connection)

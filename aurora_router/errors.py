@@ -9,11 +9,13 @@
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
         └── RoutingError (OperationalError)     psycopg's: whoever retries on that class goes on to do so
             ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
+            │   └── InstanceTimeout 08001       (also a psycopg.errors.ConnectionTimeout) every dial timed out
             ├── NameNotResolved 08001           a host name has no address
             ├── CommitOutcomeUnknown 08007      COMMIT got no answer, and what became of it can not be told
             ├── NameNotVerifiable               sslmode=verify-full would verify a name that only DNS vouches for
             └── FailoverError 08006             what failed because the cluster changed, or is changing
                 ├── WriterUnavailable 08001     (also a NoInstanceAvailable) no writer confirmed itself in time
+                │   └── WriterTimeout 08001     (also an InstanceTimeout) every dial timed out
                 └── StaleConnection 08003       a pool's connection whose instance is not what it was
 
 The five characters are the SQLSTATE (PostgreSQL documentation, appendix A), as the attribute ``sqlstate``.
@@ -24,6 +26,7 @@ key its `UniqueViolation`. What a `RoutingError` adds is what was tried (`attemp
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -40,6 +43,22 @@ if TYPE_CHECKING:
 
 _TOLD = 12
 """How many (groups of) attempts a message lists; the attribute has all of them."""
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, for a message; what may hold a password is not shown.
+
+    A URL or a conninfo ends up in the place of a host name, a port or an option when arguments are mixed up, and a
+    password with an unescaped ``@`` or ``/`` is read as a part of the host or as the port.
+    """
+    text = str(value)
+    if "://" in text:
+        return "(a URL, not shown: it may hold a password)"
+    if re.search(r"(?i)(\b|_)(pass\w*|user|host|dbname)\s*=", text):
+        return "(a conninfo, not shown: it may hold a password)"
+    if "@" in text[1:]:
+        return repr("***@" + text.rpartition("@")[2])
+    return repr(value)
 
 
 class AuroraRouterError(Exception):
@@ -133,6 +152,14 @@ class WriterUnavailable(FailoverError, NoInstanceAvailable):
     """No writer confirmed itself in time: the failover takes longer than ``aurora_failover_timeout``."""
 
     sqlstate = "08001"
+
+
+class InstanceTimeout(NoInstanceAvailable, psycopg.errors.ConnectionTimeout):
+    """No instance could be reached: there were dials, and every one of them timed out."""
+
+
+class WriterTimeout(WriterUnavailable, InstanceTimeout):
+    """No writer could be reached: there were dials, and every one of them timed out."""
 
 
 class StaleConnection(FailoverError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import psycopg
@@ -15,6 +16,7 @@ from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.policy.balance import select
 from aurora_router.policy.explain import lines
+from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode
 from aurora_router.runtime.blocking import BlockingWorld, run
 from aurora_router.runtime.call import read_call
@@ -100,7 +102,7 @@ class _Routing:
     def _with(self, options: dict[str, Any]) -> dict[str, Any]:
         """The keywords of a connection: ``role="reader"`` is short for ``aurora_role="reader"``."""
         short = {f"aurora_{name}": value for name, value in options.items() if value is not None}
-        return {**self.options, **short}
+        return {**self.options, **overridden_by(short), **short}
 
     def explain(self) -> Explanation:
         """How a connection would be routed now; follows an alias by DNS, dials nothing.
@@ -312,7 +314,9 @@ def _opening(call: Call) -> Callable[[Target, float], Any]:
     """Makes connections of the library's own."""
 
     def open_(target: Target, seconds: float) -> Any:
-        return psycopg.connect("", **dial_params(call.params, target, seconds))
+        # psycopg counts whole seconds, and at least 2.
+        limit = max(2, ceil(seconds))
+        return psycopg.connect("", **{**dial_params(call.params, target, seconds), "connect_timeout": limit})
 
     return open_
 

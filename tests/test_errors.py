@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+import traceback
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from multiprocessing import get_context
+from types import MappingProxyType
+from typing import get_args
 
 import psycopg
 import pytest
 
+import aurora_router
 from aurora_router import errors
 from aurora_router.errors import (
     Attempt,
     AuroraRouterError,
+    CommitOutcomeUnknown,
+    FailoverError,
+    InstanceTimeout,
     InvalidOption,
     MalformedHost,
     NoInstanceAvailable,
     RoutingError,
+    WriterTimeout,
+    WriterUnavailable,
 )
+from aurora_router.model.event import Event
+from aurora_router.model.instance import Instance, Role
+from aurora_router.model.ticket import Life, Ticket
 from aurora_router.model.view import View
 
 OURS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AuroraRouterError)]
@@ -66,3 +82,109 @@ def test_nothing_tried_nothing_known():
 
 def test_a_message_survives_pickling():
     assert str(pickle.loads(pickle.dumps(InvalidOption("unknown option")))) == "unknown option"
+
+
+# ---------------------------------------------------------------- errors travel
+
+VALUES = {"str": "demo-1", "str | None": None, "int": 3, "bool": True, "float": 0.5, "Role": Role.READER}
+EVENTS = [kind(*(VALUES[str(each.type)] for each in fields(kind))) for kind in get_args(Event)]
+VIEW = View(
+    instances=MappingProxyType({"demo-1": Instance("demo-1", Role.WRITER), "demo-2": Instance("demo-2", Role.READER)}),
+    writer="demo-1",
+    former=frozenset({"demo-2"}),
+    witnesses=MappingProxyType({"demo-2": "demo-1"}),
+    retired=MappingProxyType({"demo-3": 4}),
+    refreshed_at=1.5,
+)
+TICKET = Ticket(1, 2, 3, 4, Life("s", 1, 2, None), 5, held=True, witness="w")
+
+
+def made(kind):
+    """An error of a class with all that it can hold."""
+    if kind is CommitOutcomeUnknown:
+        return kind("not known", ticket=TICKET)
+    if not issubclass(kind, RoutingError):
+        return kind("wrong")
+    trail = tuple((float(number), event) for number, event in enumerate(EVENTS))
+    error = kind("no", attempts=[Attempt("demo-1", "refused", 0.1)] * 2, view=VIEW, trail=trail)
+    if issubclass(kind, FailoverError):
+        error.before = VIEW
+    return error
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize(
+    "through",
+    [copy.copy, copy.deepcopy, *(lambda error, at=at: pickle.loads(pickle.dumps(error, at)) for at in range(2, 6))],
+    ids=["copy", "deepcopy", "pickle2", "pickle3", "pickle4", "pickle5"],
+)
+@pytest.mark.case
+def test_every_error_travels_with_all_that_it_holds(kind, through):
+    error = made(kind)
+    arrived = through(error)
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    held = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    assert {name: value for name, value in vars(arrived).items() if not name.startswith("_")} == held
+    assert getattr(arrived, "sqlstate", None) == getattr(error, "sqlstate", None)
+    if isinstance(error, RoutingError):
+        with pytest.raises(TypeError):
+            (arrived.view or VIEW).instances["demo-9"] = None
+
+
+def _fail(kind):
+    raise made(kind)
+
+
+@pytest.mark.case
+def test_errors_cross_processes_as_the_same_class():
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as workers:
+        for kind in (WriterTimeout, CommitOutcomeUnknown):
+            error = workers.submit(_fail, kind).exception(timeout=60)
+            assert type(error) is kind
+            assert str(error) == str(made(kind))
+
+
+def test_a_time_out_is_psycopgs():
+    for kind in (InstanceTimeout, WriterTimeout):
+        assert issubclass(kind, psycopg.errors.ConnectionTimeout)
+        assert issubclass(kind, NoInstanceAvailable)
+        assert kind.sqlstate == "08001"
+    assert issubclass(WriterTimeout, WriterUnavailable)
+    assert not issubclass(NoInstanceAvailable, psycopg.errors.ConnectionTimeout)
+
+
+# ---------------------------------------------------------------- errors leave with a short traceback
+
+
+def _connect_sync(conninfo):
+    aurora_router.connect(conninfo)
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "kind"),
+    [
+        ("host=127.0.0.1 port=1 aurora_failover_timeout=0", NoInstanceAvailable),
+        ("host=127.0.0.1 port=1 sslmode=nonsense", psycopg.OperationalError),
+        ("host=a..b", MalformedHost),
+        ("host=127.0.0.1 aurora_rol=reader", InvalidOption),
+        ("host=127.0.0.1 nonsense=1", psycopg.ProgrammingError),
+    ],
+)
+def test_the_traceback_is_short_and_the_whole_is_logged_at_debug(conninfo, kind, caplog):
+    caplog.set_level("DEBUG", "aurora_router")
+    with pytest.raises(kind) as caught:
+        _connect_sync(conninfo)
+    lines = "".join(traceback.format_exception(caught.value)).splitlines()
+    assert len([line for line in lines if line.startswith("  File")]) <= 4
+    assert len(lines) <= 16 + str(caught.value).count("\n") + str(caught.value.__cause__ or "").count("\n")
+    (record,) = [each for each in caplog.records if each.message == "connect failed"]
+    assert record.levelname == "DEBUG"
+    assert record.exc_info[1] is caught.value
+    assert "placing.py" in record.exc_text or "call.py" in record.exc_text
+
+
+async def test_on_asyncio_alike():
+    with pytest.raises(NoInstanceAvailable) as caught:
+        await aurora_router.AsyncConnection.connect("host=127.0.0.1 port=1 aurora_failover_timeout=0")
+    assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 20

@@ -51,6 +51,9 @@ class Connecting(Learning[ConnT]):
             return await self._once()
         except Unplaced as why:
             self._doubted(why)
+        if self.left() <= 0.0 or self._is_refused_for_good():
+            raise self._given_up() from self._cause()
+        self._advise_on_wait()
         from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
 
         self.doubt = True
@@ -70,6 +73,11 @@ class Connecting(Learning[ConnT]):
         except Unplaced as why:
             self._doubted(why)
             raise
+
+    def _is_refused_for_good(self) -> bool:
+        """Whether a reader is wanted as libpq understands it, and all that there is are primaries that answered."""
+        no_reader = not any(True for _ in self.cluster.view.readers())
+        return self.request.refuses_primary and no_reader and not self.attempts
 
     def _doubted(self, why: Unplaced) -> None:
         """A round came to nothing: whoever watches is to find the writer."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic
 
-from aurora_router.errors import Attempt, NameNotResolved, NameNotVerifiable, NoInstanceAvailable, WriterUnavailable
+from aurora_router.errors import (
+    Attempt,
+    InstanceTimeout,
+    NameNotResolved,
+    NameNotVerifiable,
+    NoInstanceAvailable,
+    WriterTimeout,
+    WriterUnavailable,
+)
 from aurora_router.flow.admission import Turn
 from aurora_router.flow.world import ConnT, DialFailed, Target, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
@@ -52,7 +60,8 @@ class Dialling(Generic[ConnT]):
         self.doubt = False
         self._started = world.now()
         self._before = cluster.view
-        self._alive = False
+        self._answers = False
+        self._faults: set[FaultKind] = set()
         self._lives = False
         self._last: BaseException | None = None
         self._seat: tuple[Cluster, str] | None = None
@@ -129,14 +138,20 @@ class Dialling(Generic[ConnT]):
     async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
         started = self.world.now()
         try:
-            return await self.world.dial(target, self._dial_seconds())
+            connection = await self.world.dial(target, self._dial_seconds())
         except DialFailed as failed:
             if turn is not None:
                 turn.failed(failed.fault)
+            self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))
             raise self._missed(target.name, failed, started, instance) from failed
+        self._answers = True
+        return connection
 
     def _dial_seconds(self) -> float:
-        return max(0.1, min(self.request.options.connect_timeout, self.left()))
+        """How long a dial may take; in the only round (``aurora_failover_timeout=0``) that is all that limits it."""
+        options = self.request.options
+        limit = options.connect_timeout
+        return max(0.1, min(limit, self.left())) if options.failover_timeout > 0.0 else limit
 
     # ------------------------------------------------------------ failing
 
@@ -146,6 +161,7 @@ class Dialling(Generic[ConnT]):
         verdict = judge(failed.fault)
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause
+        self._faults.add(failed.fault.kind)
         if instance is not None and (verdict.down or verdict.quarantine):
             if self.cluster.quarantine.remaining(instance.id, now) <= 0.0:  # else it is known to fail
                 self.cluster.observe(Failure(instance.id, instance.generation, gone=False, reason=verdict.name), now)
@@ -154,7 +170,8 @@ class Dialling(Generic[ConnT]):
             self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
             if not self._lives:
                 self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
-        if failed.fault.kind is FaultKind.NAME and not self.cluster.view.known:
+        alone = len(self.request.given) == 1
+        if failed.fault.kind is FaultKind.NAME and alone and not self.cluster.view.known:
             raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
         if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
             raise NameNotVerifiable(
@@ -165,30 +182,43 @@ class Dialling(Generic[ConnT]):
             ) from failed.cause
         if verdict.then is Next.RAISE:
             raise failed.cause from None
-        self._alive = self._alive or failed.fault.sqlstate is not None
+        self._answers = self._answers or failed.fault.sqlstate is not None
         return Unplaced(failed.fault.text)
 
     def _patience(self) -> float:
-        """Seconds to go on: a cluster of which nobody ever answered may as well be a typing error."""
+        """Seconds to go on from the start.
+
+        Where a server, or at least a host that refuses, has answered, it is an outage: the failover timeout. Where
+        all was silent since this process began, it may as well be a wrong address or a firewall: one dial for each
+        host that was given.
+        """
         options = self.request.options
-        return options.failover_timeout if self.cluster.view.known or self._alive else options.connect_timeout
+        if self.cluster.view.known or self._answers:
+            return options.failover_timeout
+        return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
 
     def _given_up(self) -> NoInstanceAvailable:
-        wanted = self.route.role.value
+        wanted, patience = self.route.role.value, self._patience()
         message = (
             f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
-            f"connected within {self._patience():g} s: {self._last}. "
+            f"connected {f'within {patience:g} s' if patience else 'in one round'}: {self._last}. "
             f"Known: {_known(self.cluster)}. Tried:"
         )
         known = self.cluster.view
-        kind = WriterUnavailable if self.route.role is WantedRole.WRITER and self._before.known else NoInstanceAvailable
+        late = self._faults == {FaultKind.TIMEOUT}
+        if self.route.role is WantedRole.WRITER and self._before.known:
+            kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
+        else:
+            kind = InstanceTimeout if late else NoInstanceAvailable
         error = kind(message, attempts=self.attempts, view=known, trail=tuple(self.cluster.trail))
         if isinstance(error, WriterUnavailable):
             error.before = self._before
         return error
 
     def _cause(self) -> BaseException | None:
-        return self._last if not isinstance(self._last, Unplaced) else self._last.__cause__
+        """The driver's own error behind the last failure, if there is one."""
+        cause = self._last.__cause__ if isinstance(self._last, Unplaced) else self._last
+        return cause.cause if isinstance(cause, DialFailed) else cause
 
 
 def _known(cluster: Cluster) -> str:

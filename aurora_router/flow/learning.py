@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import InvalidOption
+from aurora_router.errors import InvalidOption, NameNotResolved
 from aurora_router.flow.asking import PERMISSION_DENIED, ask_standby, ask_topology
 from aurora_router.flow.dialling import Dialling, Unplaced
 from aurora_router.flow.world import ConnT, DialFailed, Target, World
@@ -18,6 +18,7 @@ from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.options import Source as SourceChoice
 from aurora_router.policy.route import Address, Mode, Request, Route
+from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +102,20 @@ class Learning(Dialling[ConnT]):
                 await self.world.discard(kept[0])
             raise
         if kept is None:
+            self._refuse_nameless()
             raise Unplaced("none of the hosts given answered")
         return kept
+
+    def _refuse_nameless(self) -> None:
+        """Give up at once where none of the hosts has an address, as with a single one.
+
+        Raises:
+            NameNotResolved: that is so.
+        """
+        if self._faults == {FaultKind.NAME} and not self.cluster.view.known:
+            raise NameNotResolved(
+                "none of the hosts given has an address. Tried:", attempts=self.attempts
+            ) from self._cause()
 
     def _failed(self, instance: Instance) -> bool:
         """Whether an instance failed just now."""
@@ -222,6 +235,15 @@ class Learning(Dialling[ConnT]):
                 f"{self.request.given[0]} has {count} instances, and nothing tells how they are named: connections go "
                 "through the given name, their role alone is checked; set aurora_instance_host, for example "
                 "aurora_instance_host={id}.db.internal",
+            )
+
+    def _advise_on_wait(self) -> None:
+        """A first connect that goes on trying: it may be an outage, or a wrong port; say so while it waits."""
+        if not self.cluster.view.known:
+            self._advise(
+                "waiting",
+                f"nothing at {', '.join(map(str, self.request.given))} takes connections now ({self._last}): trying "
+                f"again for {self._patience():g} s (aurora_failover_timeout, aurora_connect_timeout)",
             )
 
     def _advise(self, key: str, text: str) -> None:

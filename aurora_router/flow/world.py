@@ -97,7 +97,7 @@ class World(Protocol[ConnT]):
         ...
 
     async def dial(self, target: Target, seconds: float) -> ConnT:
-        """Open a connection, within `seconds` for each address.
+        """Open a connection, within `seconds` for all addresses together.
 
         Raises:
             DialFailed: whatever went wrong.

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from aurora_router.errors import MalformedHost
+from aurora_router.errors import MalformedHost, shown
 
 MAX_HOST_LENGTH = 253
 """Longest host name in characters (RFC 1035, section 2.3.4, in its presentation form)."""
@@ -122,6 +122,7 @@ def _parse(host: str) -> Endpoint:
     """`parse_endpoint`, remembered: a process connects to few hosts, often."""
     if not host or host[0] in "/@":
         return _socket(host)
+    refuse_url(host)
     _refuse_blanks(host)
     if ":" in host or host[0] == "[":
         return Endpoint(host, _ipv6(host), EndpointKind.IP)
@@ -273,6 +274,19 @@ def _socket(host: str) -> Endpoint:
     if "\0" in host:
         raise MalformedHost(f"host {host!r} contains a NUL character: remove it")
     return Endpoint(host, host, EndpointKind.SOCKET)
+
+
+def refuse_url(host: str) -> None:
+    """Refuse a host that may hold a password, before it gets into messages and representations.
+
+    Raises:
+        MalformedHost: it is a URL, a conninfo, or begins with a part of a password.
+    """
+    if host[:1] not in {"/", "@"} and ("://" in host or "@" in host or "=" in host):
+        raise MalformedHost(
+            f"host {shown(host)} is no host name: pass a whole URL as the conninfo, the first argument; in a URL, "
+            "percent-encode the special characters of user and password (@ as %40, / as %2F)"
+        )
 
 
 def _refuse_blanks(host: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router.model.instance import Role
 
@@ -40,6 +40,11 @@ class View:
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     refreshed_at: float | None = None
 
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return _restored, tuple(dict(each) if isinstance(each, MappingProxyType) else each for each in values)
+
     @property
     def known(self) -> bool:
         """Whether any topology was ever accepted."""
@@ -53,3 +58,9 @@ class View:
         """Whether a connection made to `instance` at `generation` may still be used."""
         known = self.instances.get(instance)
         return known is not None and known.generation == generation
+
+
+def _restored(*pickled: Any) -> View:
+    """The view that was pickled or copied."""
+    values: list[Any] = [MappingProxyType(each) if isinstance(each, dict) else each for each in pickled]
+    return View(*values)

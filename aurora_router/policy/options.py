@@ -10,11 +10,12 @@ Precedence: an explicit option wins over ``aurora_profile``, which wins over the
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aurora_router.errors import InvalidOption
+from aurora_router.errors import InvalidOption, shown
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy import values
 
@@ -164,6 +165,8 @@ _TRANSACTION_TIMEOUT = (
     "meets a failover gets a second chance after it."
 )
 
+_PASTED = r"(?i)://|@|pass\w*\s*="
+"""What no option has, and a URL or a conninfo that may hold a password does; ``@`` begins an abstract socket, too."""
 _HOSTS = "a template {id}…[:port], or id=host[:port],…"
 _SECONDS = "seconds, 0 or more"
 _POSITIVE = "seconds, more than 0"
@@ -303,6 +306,28 @@ def split(params: Mapping[str, object]) -> tuple[Options, dict[str, object]]:
     return replace(base, **explicit), rest
 
 
+def overridden_by(options: Mapping[str, object]) -> dict[str, None]:
+    """What has no effect any more once `options` were given closer to the connect, as options that are not given.
+
+    A conninfo, or a router, serves connections of several roles: ``aurora_reader_fallback`` there, and
+    ``aurora_role=writer`` here, are no contradiction. (Given in the same place they are: see `split`.)
+
+    Args:
+        options: what is given closer, with the prefix; a value of None counts as not given.
+    """
+    given = {key for key, value in options.items() if value is not None}
+    moot = set()
+    if PREFIX + "instance" in given:
+        moot |= {PREFIX + "role", PREFIX + "reader_fallback"}
+    if PREFIX + "role" in given:
+        moot |= {PREFIX + "instance"}
+        if str(getattr(options[PREFIX + "role"], "value", options[PREFIX + "role"])).strip().lower() != "reader":
+            moot |= {PREFIX + "reader_fallback"}
+    if PREFIX + "balance" in given:
+        moot |= {PREFIX + "weights"}
+    return dict.fromkeys(sorted(moot - given))
+
+
 def is_option(key: str) -> bool:
     """Whether a key is for this library, spelled well or not."""
     return key.lower().startswith(PREFIX)
@@ -315,11 +340,15 @@ def read_value(key: str, value: object) -> Any:
         InvalidOption: the key is unknown or the value malformed.
     """
     metadata = _known(key).metadata
+    if isinstance(value, str) and re.search(_PASTED, value) and (key != PREFIX + "instance_host" or "://" in value):
+        raise InvalidOption(f"{key}={shown(value)}: this belongs into the conninfo, the first argument")
     try:
         return metadata["read"](value)
     except ValueError as error:
         accepted = f"accepted: {metadata['accepts']}; for example {key}={metadata['example']}"
-        raise InvalidOption(f"{key}={value!r}: {error} ({accepted})") from None
+        told = shown(value)
+        fault = str(error) if told == repr(value) else "is not that"
+        raise InvalidOption(f"{key}={told}: {fault} ({accepted})") from None
 
 
 def describe() -> list[OptionDoc]:
@@ -374,7 +403,7 @@ def _suggestion(key: str) -> str:
 def _profile(name: object) -> Options:
     found = PROFILES.get(name) if isinstance(name, str) else None
     if found is None:
-        raise InvalidOption(f"{PROFILE}={name!r}: no such profile (accepted: {', '.join(PROFILES)})")
+        raise InvalidOption(f"{PROFILE}={shown(name)}: no such profile (accepted: {', '.join(PROFILES)})")
     return found
 
 

@@ -67,11 +67,14 @@ class Request:
         given: hosts in the order given; at least one.
         options: ours.
         verifies_name: whether libpq will verify the host's name (``sslmode=verify-full``).
+        refuses_primary: whether, as by libpq's ``target_session_attrs=standby``, a cluster of primaries alone is
+            refused at once, and not waited for.
     """
 
     given: tuple[Address, ...]
     options: Options
     verifies_name: bool = False
+    refuses_primary: bool = False
 
     @property
     def first(self) -> Address:

@@ -70,6 +70,20 @@ class BlockingWorld(RealWorld[ConnT]):
 
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection."""
+        if len(target.addresses) < 2:
+            return self._dial_one(target, seconds)
+        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
+        single, limit = next(dials)
+        while True:
+            try:
+                connection = self._dial_one(single, limit)
+            except DialFailed as failed:
+                single, limit = dials.send(failed)
+            else:
+                self._names.answered(target.host, single.addresses[0])
+                return connection
+
+    def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
             return self._open(target, seconds)
         except psycopg.Error as error:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from aurora_router.errors import InvalidOption
-from aurora_router.model.endpoint import WantedRole
+from aurora_router.errors import InvalidOption, MalformedHost, shown
+from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
-from aurora_router.policy.options import split
+from aurora_router.policy.engine_url import is_engine_url, read_engine_url
+from aurora_router.policy.options import ReaderFallback, overridden_by, split
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.dns import Names, names_for
 from aurora_router.runtime.passfile import Parameters
@@ -26,15 +27,13 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
     from aurora_router.policy.options import OutcomeWay
 
-_SQLALCHEMY = re.compile(r"^postgresql\+aurora(_async)?:")
-"""The URL of an engine is taken as well: what a person has at hand is what he pastes."""
-
 _ENVIRONMENT = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
     "port": "PGPORT",
     "sslmode": "PGSSLMODE",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
 }
 """What libpq takes from the environment and routing has to know."""
 
@@ -47,6 +46,17 @@ _SESSION_ROLES = {
     "any": WantedRole.ANY,
 }
 """libpq's target_session_attrs -> the role that it asks for."""
+_REFUSES_PRIMARY = frozenset({"read-only", "standby"})
+"""Values with which libpq takes no primary, and does not wait for a standby either."""
+
+_SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
+"""Parameters that no message repeats anyway."""
+_PART = "it may be a part of a password, whose special characters have to be percent-encoded or quoted"
+
+NO_LIMIT = 130.0
+"""What psycopg makes of ``connect_timeout=0``, in seconds: about what an operating system waits for a connection."""
+LEAST_LIMIT = 2.0
+"""The shortest ``connect_timeout`` that psycopg and libpq keep to, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ class Call:
     """
 
     request: Request
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] = field(repr=False)
     ways: dict[str, OutcomeWay] = field(default_factory=dict, compare=False)
 
     @property
@@ -93,18 +103,80 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
 
 @lru_cache(maxsize=256)
 def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tuple[str | None, ...]) -> Call:
-    ours, rest = split_conninfo(_SQLALCHEMY.sub("postgresql:", conninfo))
-    options, kept = split({**ours, **dict(keywords)})
-    params = Parameters(conninfo_to_dict(rest, **cast("dict[str, Any]", kept)))
+    ours, rest = _split(conninfo)
+    here = dict(keywords)
+    every = {**ours, **overridden_by(here), **here}
+    options, kept = split(every)
+    params = Parameters(_understood(rest, kept))
+    _refuse_urls(params)
     for name, value in zip(_ENVIRONMENT, environment, strict=True):
         if value is not None and params.get(name) is None and "service" not in params:
             params[name] = value
+    limit = _dial_limit(params.get("connect_timeout"))
+    if limit is not None and every.get("aurora_connect_timeout") is None:
+        options = replace(options, connect_timeout=limit)
     attributes = params.pop("target_session_attrs", None)
-    if options.role is None and attributes is not None:
-        options = replace(options, role=_session_role(str(attributes)))
+    refuses_primary = False
+    if options.role is None and options.instance is None and attributes is not None:
+        refuses_primary = attributes in _REFUSES_PRIMARY and every.get("aurora_reader_fallback") is None
+        fallback = ReaderFallback.ERROR if refuses_primary else options.reader_fallback
+        options = replace(options, role=_session_role(str(attributes)), reader_fallback=fallback)
     params.given = given = _addresses(params)
     verifies = params.get("sslmode") == "verify-full"
-    return Call(Request(given, options, verifies_name=verifies), params)
+    return Call(Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary), params)
+
+
+def _split(conninfo: str) -> tuple[dict[str, str], str]:
+    """Our options, or all keywords where the conninfo is the URL of an engine; and what is left for libpq to read."""
+    if not is_engine_url(conninfo):
+        return split_conninfo(conninfo)
+    try:
+        return read_engine_url(conninfo), ""
+    except ValueError as error:
+        raise psycopg.ProgrammingError(str(error)) from None
+
+
+def _dial_limit(connect_timeout: object) -> float | None:
+    """The limit of one dial in seconds, by psycopg's rule; None: not given.
+
+    Raises:
+        psycopg.ProgrammingError: it is no number.
+    """
+    if connect_timeout is None:
+        return None
+    try:
+        seconds = int(float(str(connect_timeout)))
+    except (ValueError, OverflowError):
+        raise psycopg.ProgrammingError(f"bad value for connect_timeout: {shown(connect_timeout)}") from None
+    return NO_LIMIT if seconds <= 0 else max(LEAST_LIMIT, float(seconds))
+
+
+def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]:
+    """The parameters as libpq reads them.
+
+    Raises:
+        psycopg.ProgrammingError: libpq does not understand the conninfo. It quotes what it does not understand, which
+            is not repeated where that may be a part of a password.
+    """
+    try:
+        return conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
+    except psycopg.ProgrammingError as error:
+        if not re.search(r"(?i)pass\w*\s*=|://.*@", conninfo):
+            raise
+        told = str(error).replace('"="', "=").split('"')[0].strip()
+        raise type(error)(f"{told} … (the rest is not shown: {_PART})") from None
+
+
+def _refuse_urls(params: Mapping[str, Any]) -> None:
+    """Refuse a URL with credentials in the place of another parameter, before it gets into messages.
+
+    Raises:
+        InvalidOption: there is one; `MalformedHost` where a host belongs.
+    """
+    for name, value in params.items():
+        if name not in _SECRET and isinstance(value, str) and re.search(r"://[^/?]*@|://.*pass\w*=", value):
+            kind = MalformedHost if name in {"host", "hostaddr"} else InvalidOption
+            raise kind(f"{name} is {shown(value)}: pass a URL as the conninfo, the first argument")
 
 
 def _session_role(attributes: str) -> WantedRole:
@@ -112,12 +184,14 @@ def _session_role(attributes: str) -> WantedRole:
         return _SESSION_ROLES[attributes]
     except KeyError:
         known = ", ".join(_SESSION_ROLES)
-        raise InvalidOption(f"target_session_attrs={attributes!r}: accepted are {known}") from None
+        raise InvalidOption(f"target_session_attrs={shown(attributes)}: accepted are {known}") from None
 
 
 def _addresses(params: dict[str, Any]) -> tuple[Address, ...]:
     """The hosts of a conninfo, taken out of `params`; lists as libpq reads them."""
     hosts, addresses, ports = (_listed(params.pop(key, None)) for key in ("host", "hostaddr", "port"))
+    for each in (*hosts, *addresses):
+        refuse_url(each)
     count = max(len(hosts), len(addresses), 1)
     if hosts and addresses and len(hosts) != len(addresses):
         raise psycopg.OperationalError(f"could not match {len(hosts)} host names with {len(addresses)} hostaddr values")
@@ -139,5 +213,6 @@ def _port(value: str | None) -> int | None:
     if value is None:
         return None
     if not value.strip().isdecimal() or not 0 < int(value) < 65536:
-        raise psycopg.OperationalError(f'invalid port number: "{value}"')
+        told = f'"{value}"' if value.strip().lstrip("+-").isdecimal() else f"not a number (not shown: {_PART})"
+        raise psycopg.OperationalError(f"invalid port number: {told}")
     return int(value)

@@ -61,6 +61,7 @@ class Names:
         self._memory: dict[str, _Remembered] = {}
         self._hosts = HostsFile() if server is None else None
         self._resolvers: dict[type[Any], tuple[float, Any]] = {}
+        self._v6: dict[str, bool] = {}
 
     def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """Resolve a name, blocking.
@@ -91,6 +92,15 @@ class Names:
                 raise self._unknown(host, failed.text) from None
             found, ttl = await self._from_system_async(host, failed.text), SYSTEM_TTL
         return self._remember(host, found, ttl)
+
+    def prefers_v6(self, host: str | None) -> bool:
+        """Whether a host is best dialled by IPv6 first: it was what led to a server the last time."""
+        return self._v6.get(host or "", False)
+
+    def answered(self, host: str | None, address: str) -> None:
+        """Remember which family led to a server, of a host with several addresses."""
+        if self.prefers_v6(host) is not (":" in address):
+            self._v6[host or ""] = ":" in address
 
     # ------------------------------------------------------------ what needs no network
 

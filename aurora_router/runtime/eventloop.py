@@ -55,11 +55,24 @@ class EventLoopWorld(RealWorld[ConnT]):
 
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection."""
-        whole = seconds * max(1, len(target.addresses))
+        if len(target.addresses) < 2:
+            return await self._dial_one(target, seconds)
+        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
+        single, limit = next(dials)
+        while True:
+            try:
+                connection = await self._dial_one(single, limit)
+            except DialFailed as failed:
+                single, limit = dials.send(failed)
+            else:
+                self._names.answered(target.host, single.addresses[0])
+                return connection
+
+    async def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
-            return await _opened(asyncio.ensure_future(self._open(target, seconds)), whole)
+            return await _opened(asyncio.ensure_future(self._open(target, seconds)), seconds)
         except asyncio.TimeoutError:
-            raise libpq.late(f"connecting to {target.name}", whole) from None
+            raise libpq.late(f"connecting to {target.name}", seconds) from None
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
 

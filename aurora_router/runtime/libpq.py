@@ -2,42 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 
 from aurora_router.flow.world import DialFailed, Rows, Target
+from aurora_router.policy.addresses import decisive, ordered, share
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import passfile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
 Params = dict[str, Any]
 """Connection parameters as psycopg's ``connect`` takes them by keyword."""
 
 
 def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Params:
-    """The parameters with which to dial a target: its host to verify, its addresses to dial.
+    """The parameters with which to dial a target: its host to verify, its address to dial.
 
     Args:
         base: what the user gave, without hosts and without our own options.
-        target: where to dial.
-        seconds: for each address; libpq counts whole seconds and at least 2, the worlds keep the exact limit.
+        target: where to dial: one address, see `one_by_one`.
+        seconds: how long it may take. The worlds keep to it; psycopg is only kept from giving up before.
     """
-    params = {**base, "connect_timeout": max(2, int(seconds + 0.999))}
+    params = dict(base)
+    if _gives_up_within(base.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT")), seconds):
+        params["connect_timeout"] = max(2, int(seconds + 0.999))
     if target.host is not None:
-        params["host"] = ",".join([target.host] * max(1, len(target.addresses)))
+        params["host"] = target.host
     if target.addresses:
-        params["hostaddr"] = ",".join(target.addresses)
+        params["hostaddr"] = target.addresses[0]
     if target.port is not None:
         params["port"] = target.port
     password = passfile.password(base, target)
     if password is not None:
         params["password"] = password
     return params
+
+
+def _gives_up_within(connect_timeout: object, seconds: float) -> bool:
+    """Whether psycopg would give up before `seconds` are over; its rule: whole seconds, at least 2, 0 means 130."""
+    limit = int(float(str(connect_timeout))) if connect_timeout is not None else 0
+    return (max(2, limit) if limit > 0 else 130) < seconds
+
+
+def one_by_one(target: Target, seconds: float, *, v6_first: bool) -> Generator[tuple[Target, float], DialFailed, None]:
+    """The dials of which a dial of several addresses consists, as (target, seconds); takes the failure of each.
+
+    Raises:
+        DialFailed: the last of them failed, too.
+    """
+    until = time.monotonic() + seconds
+    failures: list[DialFailed] = []
+    addresses = ordered(target.addresses, v6_first=v6_first)
+    for position, address in enumerate(addresses):
+        limit = share(until - time.monotonic(), len(addresses) - position - 1, [each.fault for each in failures])
+        failures.append((yield replace(target, addresses=(address,)), limit))
+    raise joined(addresses, failures)
+
+
+def joined(addresses: Sequence[str], failures: Sequence[DialFailed]) -> DialFailed:
+    """The failure of a dial of several addresses: of the kind that says most, with what each of them said."""
+    main = failures[decisive([each.fault for each in failures])]
+    told = "".join(f"\n- {address}: {each.fault.text}" for address, each in zip(addresses, failures, strict=True))
+    text = f"{main.fault.text}\nMultiple connection attempts failed. All failures were:{told}"
+    cause = main.cause
+    if isinstance(cause, psycopg.Error):
+        cause = type(cause)(text, pgconn=cause.pgconn)
+    return DialFailed(Fault(main.fault.kind, main.fault.sqlstate, first_line(cause)), cause)
 
 
 def reported_standby(pgconn: pq.abc.PGconn) -> bool | None:

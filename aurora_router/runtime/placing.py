@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aurora_router.flow.connect import connect
 from aurora_router.flow.inquiry import Access
 from aurora_router.model.instance import Role
+from aurora_router.observe import logger
 from aurora_router.policy.suspicion import Limits
 from aurora_router.runtime import blocking, eventloop, sockets
 from aurora_router.runtime.call import Call, read_call
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target
 
-__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call", "take"]
+__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
 
 LOOK_SECONDS = 0.02
 """A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
 
 BlockingT = TypeVar("BlockingT", bound=blocking.Closes)
 AwaitedT = TypeVar("AwaitedT", bound=eventloop.Closes)
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def place_blocking(open_: Callable[[Target, float], BlockingT], call: Call) -> Placed[BlockingT]:
@@ -44,6 +46,24 @@ async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], cal
     """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
     world = eventloop.EventLoopWorld(open_, call.names)
     return await connect(world, REGISTRY.find, call.request, call.sources)
+
+
+def shortened(error: ErrorT) -> ErrorT:
+    """An error that leaves the library: without the traceback of its inner parts, which is logged at DEBUG.
+
+    What it was raised from goes along likewise; what was handled meanwhile is let go of, with its frames.
+    """
+    logger.debug("connect failed", exc_info=error)
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        following.__traceback__ = None
+        cause = following.__cause__
+        following.__context__ = cause
+        following.__suppress_context__ = True
+        following = cause
+    return error
 
 
 def take(params: dict[str, Any]) -> pq.abc.PGconn | None:

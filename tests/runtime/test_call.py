@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
+from dataclasses import fields
+
 import psycopg
 import pytest
+import sqlalchemy
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from aurora_router.errors import InvalidOption, MalformedHost
+from aurora_router.errors import AuroraRouterError, InvalidOption, MalformedHost
 from aurora_router.model.endpoint import WantedRole
+from aurora_router.policy.options import Options, ReaderFallback
 from aurora_router.policy.route import Address, route
 from aurora_router.runtime.call import read_call
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
@@ -15,7 +23,15 @@ from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
-    for variable in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGSERVICE"):
+    for variable in (
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGPORT",
+        "PGSSLMODE",
+        "PGTARGETSESSIONATTRS",
+        "PGSERVICE",
+        "PGCONNECT_TIMEOUT",
+    ):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -153,3 +169,226 @@ def test_name_servers():
     assert read_call("host=h aurora_dns=127.0.0.1", {}).names._server == ("127.0.0.1", 53)
     assert read_call("host=h aurora_dns=127.0.0.1:5300", {}).names._server == ("127.0.0.1", 5300)
     assert read_call("host=h", {}).names._server is None
+
+
+# ---------------------------------------------------------------- time-outs
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "environment", "seconds"),
+    [
+        ("host=h", None, 5.0),
+        ("host=h connect_timeout=30", None, 30.0),
+        ("postgresql://h/?connect_timeout=30", None, 30.0),
+        ("host=h", "30", 30.0),
+        ("host=h connect_timeout=7", "30", 7.0),
+        ("host=h connect_timeout=1", None, 2.0),
+        ("host=h connect_timeout=2.9", None, 2.0),
+        ("host=h connect_timeout=0", None, 130.0),
+        ("host=h connect_timeout=-1", None, 130.0),
+        ("host=h connect_timeout=30 aurora_connect_timeout=0.5", None, 0.5),
+        ("host=h aurora_connect_timeout=0.5", "30", 0.5),
+        ("host=h connect_timeout=30 aurora_profile=aggressive", None, 30.0),
+    ],
+)
+@pytest.mark.case
+def test_connect_timeout_is_the_limit_of_a_dial_by_the_rules_of_psycopg(conninfo, environment, seconds, monkeypatch):
+    if environment is not None:
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", environment)
+    assert read_call(conninfo, {}).request.options.connect_timeout == seconds
+
+
+@pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "2s"])
+@pytest.mark.parametrize("more", ["", " aurora_connect_timeout=3"])
+def test_a_connect_timeout_that_is_no_number_is_an_error_as_in_psycopg(value, more):
+    with pytest.raises(psycopg.ProgrammingError, match="bad value for connect_timeout"):
+        read_call(f"host=h connect_timeout='{value}'{more}", {})
+
+
+# ---------------------------------------------------------------- roles by libpq's words, and options of several layers
+
+
+@pytest.mark.parametrize("attributes", ["standby", "read-only"])
+@pytest.mark.case
+def test_a_standby_as_libpq_wants_it_is_never_a_primary(attributes):
+    request = read_call(f"host=h target_session_attrs={attributes}", {}).request
+    assert (request.options.role, request.options.reader_fallback) == (WantedRole.READER, ReaderFallback.ERROR)
+    assert request.refuses_primary
+    own = read_call(f"host=h target_session_attrs={attributes} aurora_reader_fallback=writer", {}).request
+    assert own.options.reader_fallback is ReaderFallback.WRITER
+    assert not own.refuses_primary
+
+
+@pytest.mark.parametrize("attributes", ["primary", "read-write", "prefer-standby", "any"])
+def test_other_words_of_libpq_keep_the_fallback(attributes):
+    request = read_call(f"host=h target_session_attrs={attributes}", {}).request
+    assert request.options.reader_fallback is ReaderFallback.WRITER
+    assert not request.refuses_primary
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "keywords", "role"),
+    [
+        ("host=h aurora_reader_fallback=error", {"aurora_role": "writer"}, WantedRole.WRITER),
+        ("host=h aurora_role=reader aurora_reader_fallback=error", {"aurora_role": "any"}, WantedRole.ANY),
+        ("host=h aurora_role=reader", {"aurora_instance": "demo-1"}, None),
+        ("host=h aurora_balance=weighted aurora_weights=demo-1=2", {"aurora_balance": "random"}, None),
+    ],
+)
+@pytest.mark.case
+def test_what_is_given_closer_to_the_connect_overrides_and_does_not_contradict(conninfo, keywords, role):
+    assert read_call(conninfo, keywords).request.options.role is role
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "keywords"),
+    [
+        ("host=h aurora_role=writer aurora_reader_fallback=error", {}),
+        ("host=h", {"aurora_role": "writer", "aurora_reader_fallback": "error"}),
+        ("host=h aurora_role=reader aurora_instance=demo-1", {}),
+    ],
+)
+def test_what_contradicts_in_one_place_is_refused(conninfo, keywords):
+    with pytest.raises(InvalidOption):
+        read_call(conninfo, keywords)
+
+
+# ---------------------------------------------------------------- no message repeats a password
+
+SECRET = "s3cr3tPASS"
+PASTED = [
+    "postgresql://app:{}@db.example.com:5432/app",
+    "postgresql+psycopg://app:{}@db.example.com/app",
+    "mysql://app:{}@db/app",
+    "host=db password={}",
+    "app:{}@db.example.com",
+]
+MALFORMED = [
+    "postgresql://app:p@{}@db.example.com:5432/app",
+    "postgresql://app:p/{}@db.example.com/app",
+    "postgresql://app:{}/x@db.example.com/app",
+    "postgresql://app:{}%zz@db.example.com/app",
+    "postgresql://app:{}@[db/app",
+    "postgresql://app:{}@db:port/app",
+    "postgresql://app:{}@db/app?nonsense=1",
+    "postgresql://app:x {}@db/app",
+    "postgresql://app:{}@db/app?aurora_rol=reader",
+    "postgresql+aurora://app:p@{}@db/app",
+    "postgresql+aurora://app:{}/x@db/app",
+    "postgresql+aurora://app:x@db/app?host=a:1&host=b&port={}",
+    "mysql://app:{}@db/app",
+    "host=db password='{}",
+    "host=db password=x {}",
+    "host=db password=x {}=1",
+    "host=db password={} nonsense=1",
+    "host=db password={} aurora_rol=reader",
+    "host=db passwd={}",
+]
+
+
+def everything_said(conninfo, keywords):
+    """All texts that come of a call: the error with what it came from, or what was read."""
+    said = []
+    try:
+        call = read_call(conninfo, keywords)
+        chosen = route(call.request)
+        said += [repr(call), repr(call.request), repr(chosen), *map(str, call.request.given)]
+    except (psycopg.Error, AuroraRouterError) as error:
+        said += traceback.format_exception(error)
+        said.append(repr(error))
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("form", MALFORMED)
+def test_a_malformed_conninfo_is_not_repeated(form):
+    assert SECRET not in everything_said(form.format(SECRET), {})
+
+
+@pytest.mark.parametrize("form", PASTED)
+@pytest.mark.parametrize("name", ["host", "hostaddr", "port", "dbname", "connect_timeout", "target_session_attrs"])
+@pytest.mark.case
+def test_what_was_pasted_into_the_wrong_place_is_not_repeated(form, name):
+    if name == "dbname" and "://" not in form:
+        pytest.skip("a name that a database may have")
+    assert SECRET not in everything_said("", {name: form.format(SECRET)})
+    assert SECRET not in everything_said("", {"host": "a,b", name: "x," + form.format(SECRET)})
+
+
+@pytest.mark.parametrize("form", PASTED)
+@pytest.mark.parametrize("name", sorted({"aurora_profile", *(f"aurora_{each.name}" for each in fields(Options))}))
+def test_what_was_pasted_into_an_option_is_not_repeated(form, name):
+    if name in {"aurora_cluster", "aurora_instance"} and "://" not in form:
+        pytest.skip("any text is taken")
+    assert SECRET not in everything_said("host=h", {name: form.format(SECRET)})
+
+
+@given_any(
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=0, max_size=6),
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=0, max_size=6),
+    st.sampled_from(["postgresql://app:{}@db:5432/app", "postgresql+aurora://app:{}@db:5432/app?aurora_role=reader"]),
+)
+def test_no_special_character_in_a_password_makes_a_message_repeat_it(before, after, form):
+    password = before + SECRET + after
+    said = everything_said(form.format(password), {})
+    assert SECRET not in said or "/" in before
+
+
+# ---------------------------------------------------------------- URLs of SQLAlchemy
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+aurora", "postgresql+aurora_async", "postgresql+psycopg"])
+@given_any(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.text(st.characters(exclude_characters="\0?", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.sampled_from(["h", "db.example.com", "::1"]),
+)
+def test_every_url_that_sqlalchemy_renders_is_read_as_sqlalchemy_means_it(scheme, user, password, name, options, host):
+    url = sqlalchemy.URL.create(
+        scheme, user, password, host, 6000, name, {"options": options, "aurora_role": "reader", "sslmode": "require"}
+    )
+    call = read_call(url.render_as_string(hide_password=False), {})
+    assert call.request.given == (Address(host, 6000),)
+    assert call.request.options.role is WantedRole.READER
+    assert dict(call.params) == {
+        "user": user,
+        "password": password,
+        "dbname": name,
+        "options": options,
+        "sslmode": "require",
+    }
+
+
+def test_a_hidden_password_counts_as_not_given():
+    url = sqlalchemy.make_url("postgresql+aurora://app:secret@h/app")
+    assert "password" not in read_call(str(url), {}).params
+    assert read_call(str(url), {"password": "given"}).params["password"] == "given"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+aurora", "postgresql+psycopg", "postgresql"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "host=a:1&host=b:2",
+        "host=a:1&host=b:2&host=c",
+        "host=a&host=b",
+        "host=a:1",
+        "host=a,b&port=1,2",
+        "host=a,b",
+    ],
+)
+@pytest.mark.case
+def test_lists_of_hosts_as_sqlalchemy_writes_them(scheme, query):
+    url = sqlalchemy.make_url(f"{scheme}://app:x@/app?{query}")
+    _, expected = PGDialect_psycopg().create_connect_args(url)
+    stock = read_call("", {name: str(value) for name, value in expected.items()})
+    for rendered in (url.render_as_string(hide_password=False), f"{scheme}://app:x@/app?{query}"):
+        call = read_call(rendered, {})
+        assert call.request.given == stock.request.given
+        assert dict(call.params) == dict(stock.params)
+
+
+def test_both_ways_of_writing_a_list_at_once_are_refused():
+    with pytest.raises(psycopg.ProgrammingError, match="not a mixture"):
+        read_call("postgresql+aurora://app@/app?host=a:1&host=b:2&port=3", {})

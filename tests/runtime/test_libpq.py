@@ -149,19 +149,71 @@ def test_other_exceptions(error, kind, sqlstate):
 # ---------------------------------------------------------------- parameters
 
 
-def test_every_address_gets_the_host_that_is_verified():
-    target = Target("demo-2", "demo-2.example.com", 6000, ("127.0.0.1", "::1"))
+def test_an_address_is_dialled_under_the_host_that_is_verified():
+    target = Target("demo-2", "demo-2.example.com", 6000, ("127.0.0.1",))
     assert libpq.dial_params({"user": "app"}, target, 0.3) == {
         "user": "app",
-        "host": "demo-2.example.com,demo-2.example.com",
-        "hostaddr": "127.0.0.1,::1",
+        "host": "demo-2.example.com",
+        "hostaddr": "127.0.0.1",
         "port": 6000,
-        "connect_timeout": 2,
     }
 
 
 def test_what_is_not_known_is_left_to_libpq():
-    assert libpq.dial_params({}, Target("local socket", None, None), 7.5) == {"connect_timeout": 8}
+    assert libpq.dial_params({}, Target("local socket", None, None), 7.5) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "seconds", "passed"),
+    [
+        (None, None, 5.0, None),
+        (None, None, 200.0, 200),
+        ("10", None, 5.0, "10"),
+        ("10", None, 10.0, "10"),
+        ("3", None, 10.5, 11),
+        ("0", None, 20.0, "0"),
+        ("1", None, 2.0, "1"),
+        (None, "2", 10.0, 10),
+        (None, "30", 10.0, None),
+    ],
+)
+def test_psycopg_does_not_give_up_before_the_dial_is_over(given, variable, seconds, passed, monkeypatch):
+    monkeypatch.delenv("PGCONNECT_TIMEOUT", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", variable)
+    base = {} if given is None else {"connect_timeout": given}
+    assert libpq.dial_params(base, Target("h", "h", 1), seconds).get("connect_timeout") == passed
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kind"),
+    [
+        (["refused", "timeout"], FaultKind.REFUSED),
+        (["timeout", "unreachable"], FaultKind.TIMEOUT),
+        (["unreachable", "timeout"], FaultKind.TIMEOUT),
+        (["timeout", "rejected"], FaultKind.REJECTED),
+    ],
+)
+def test_a_dial_of_several_addresses_fails_by_what_says_most(outcomes, kind):
+    failures = {
+        "refused": psycopg.OperationalError("Connection refused"),
+        "timeout": psycopg.errors.ConnectionTimeout("connection timeout expired"),
+        "unreachable": psycopg.OperationalError("Network is unreachable"),
+        "rejected": psycopg.OperationalError('FATAL:  database "x" does not exist'),
+    }
+    causes = [failures[each] for each in outcomes]
+    dials = libpq.one_by_one(Target("h", "h", 1, ("127.0.0.1", "::1")), 4.0, v6_first=False)
+    first, limit = next(dials)
+    assert (first.addresses, limit) == (("127.0.0.1",), pytest.approx(2.0, abs=0.1))
+    second, limit = dials.send(DialFailed(libpq.fault_of(causes[0]), causes[0]))
+    assert second.addresses == ("::1",)
+    assert limit == pytest.approx(1.0 if outcomes[0] == "refused" else 4.0, abs=0.1)
+    with pytest.raises(DialFailed) as caught:
+        dials.send(DialFailed(libpq.fault_of(causes[1]), causes[1]))
+    assert caught.value.fault.kind is kind
+    assert type(caught.value.cause) is type(causes[[libpq.fault_of(each).kind for each in causes].index(kind)])
+    assert "- 127.0.0.1: " in str(caught.value.cause)
+    assert "- ::1: " in str(caught.value.cause)
 
 
 def test_the_base_is_not_touched():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect, look
 from aurora_router.flow.world import DialFailed, Placed, Resolution, Rows, Target
+from aurora_router.policy.addresses import share
 from aurora_router.runtime import libpq
 from aurora_router.runtime.call import read_call
 from aurora_router.runtime.registry import Registry
@@ -44,13 +45,17 @@ class SimulatedWorld:
 
     async def dial(self, target: Target, seconds: float) -> SimulatedConnection:
         """Open a connection to the first address that answers."""
-        failed = libpq.lost(f"{target.name} has no address: a simulation has no sockets of files")
+        if not target.addresses:
+            raise libpq.lost(f"{target.name} has no address: a simulation has no sockets of files")
+        until, failures = self.now() + seconds, list[DialFailed]()
         for address in target.addresses:
+            following = len(target.addresses) - len(failures) - 1
+            limit = share(until - self.now(), following, [each.fault for each in failures])
             try:
-                return await self.network.dial(address, target.port or 5432, seconds)
-            except DialFailed as again:
-                failed = again
-        raise failed
+                return await self.network.dial(address, target.port or 5432, limit)
+            except DialFailed as failed:
+                failures.append(failed)
+        raise failures[0] if len(failures) == 1 else libpq.joined(target.addresses, failures)
 
     async def ask(self, connection: SimulatedConnection, sql: str, seconds: float) -> Rows:
         """One service query."""
