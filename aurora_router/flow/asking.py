@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.flow.world import ConnT, DialFailed, World
+from aurora_router.policy.role_reports import RoleCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+    from aurora_router.flow.world import Rows
     from aurora_router.model.observation import Topology
 
 PERMISSION_DENIED = "42501"
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
+ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
+"""The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
 
 
 async def ask_topology(
@@ -24,8 +28,8 @@ async def ask_topology(
     sources: Sequence[Source],
     seconds: float,
     refusals: list[DialFailed] | None = None,
-) -> tuple[Source, Topology] | None:
-    """Let the server behind a connection tell its cluster.
+) -> tuple[Source, Topology, RoleCheck | None] | None:
+    """Ask the server behind a connection for its cluster.
 
     Recognising the kind of server costs no query of its own: each source is asked as if it were the right one, and
     the first whose functions exist answers.
@@ -39,12 +43,14 @@ async def ask_topology(
         refusals: takes the answers of servers that are of another kind, or do not permit the query.
 
     Returns:
-        The source that answered and its answer; None when none did, or the user may not ask.
+        The source that answered, its answer, and what that shows of the session (None: there were no rows); None when
+        none answered, or the user may not ask.
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
     for source in sources:
+        before = world.in_hot_standby(connection)
         try:
             rows = await world.ask(connection, source.sql, seconds)
         except DialFailed as failed:
@@ -53,14 +59,38 @@ async def ask_topology(
                     refusals.append(failed)
                 continue
             raise
-        return source, source.read(rows, asked)
+        return source, source.read(rows, asked), _check(world, connection, rows, before=before) if rows else None
     return None
 
 
 async def ask_standby(world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float) -> bool:
-    """Whether the server is a standby: as reported at start-up where that is to be trusted, else by a query."""
+    """Whether the server is a standby: as reported at start-up where that is to be believed, else by a query."""
     reported = world.in_hot_standby(connection)
-    if reported is not None and cluster.reports_role:
-        return reported
-    rows = await world.ask(connection, IN_RECOVERY, seconds)
-    return rows[0][0] == "t"
+    if reported is not None:
+        pid = world.backend_pid(connection)
+        if cluster.role_reports.believes(world.path(connection), pid, world.now()):
+            return reported
+    return (await check_role(world, cluster, connection, seconds)).standby
+
+
+async def check_role(world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float) -> RoleCheck:
+    """Ask the server for its role; the answer also shows whether the reports on that path are to be believed.
+
+    Raises:
+        DialFailed: the connection broke, or no answer came in time.
+    """
+    before = world.in_hot_standby(connection)
+    rows = await world.ask(connection, ROLE, seconds)
+    check = _check(world, connection, rows, before=before)
+    cluster.role_checked(world.path(connection), check, world.now())
+    return check
+
+
+def _check(world: World[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
+    standby, pid, port = rows[0][:3]
+    return RoleCheck(
+        standby=standby == "t",
+        reported=(before, world.in_hot_standby(connection)),
+        same_backend=pid == str(world.backend_pid(connection)),
+        same_port=port is not None and port == str(world.local_port(connection)),
+    )

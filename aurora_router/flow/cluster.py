@@ -15,15 +15,17 @@ from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy.balance import Load
 from aurora_router.policy.quarantine import Quarantine
+from aurora_router.policy.role_reports import RoleReports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
 
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
     from aurora_router.policy.ramp import Ramp
+    from aurora_router.policy.role_reports import Path, RoleCheck
 
 Identity = tuple[str, str]
 """(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
@@ -70,7 +72,7 @@ class Cluster:
         self.view = View()
         self.quarantine = Quarantine()
         self.source: Source | None = None
-        self.reports_role = False
+        self.role_reports = RoleReports()
         self.turn = 0
         self.by_address: dict[str, str] = {}
         self.warned: set[str] = set()
@@ -103,11 +105,23 @@ class Cluster:
             before = self.view
             self.view, events = reduce(before, observation, now)
             changed = self.view is not before
+            if self.view.writer != before.writer:
+                self.role_reports = self.role_reports.writer_changed()
         if changed:
             self.wake()
         for event in events:
             self.tell(event, now)
         return events
+
+    def role_checked(self, path: Path, check: RoleCheck, now: float) -> None:
+        """A server was asked for its role on a session of a path; see `RoleReports.checked`."""
+        with self.lock:
+            self.role_reports = self.role_reports.checked(path, check, now)
+
+    def dial_failed(self, addresses: Collection[str]) -> None:
+        """A dial of some addresses failed; see `RoleReports.dial_failed`."""
+        with self.lock:
+            self.role_reports = self.role_reports.dial_failed(addresses)
 
     def tell(self, event: Event, now: float) -> None:
         """Remember an event and publish it."""

@@ -151,7 +151,7 @@ class Connecting(Learning[ConnT]):
             self._take_seat(known.id)
         connection = await self._seated_dial(known)
         try:
-            return self._placed(connection, await self._refreshed(connection, known) or known, self.route)
+            return self._placed(connection, await self._described(connection, known), self.route)
         except BaseException:
             await self.world.discard(connection)
             raise
@@ -262,20 +262,37 @@ class Connecting(Learning[ConnT]):
         best = self._select((connection, found), 0).order[:1]
         return found if [found.id] == [each.id for each in best] == [instance.id] else None
 
+    async def _described(self, connection: ConnT, instance: Instance) -> Instance:
+        """The instance by its own word, whatever its role."""
+        found = await self._refreshed(connection, instance)
+        if found is not None:
+            return found
+        standby = await self._standby(connection, instance.id, instance)
+        if standby is (instance.role is not Role.WRITER):
+            return instance
+        return await self._ask(connection, instance.id)
+
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
         """Whether the instance behind a name has the wanted role, by its own word."""
         role = self.route.role
-        if role in {WantedRole.ANY, WantedRole.PREFER_READER}:
-            return True
         standby = await self._standby(connection, instance.id, instance)
-        if role is WantedRole.WRITER:
-            return not standby and self.cluster.view.writer in {None, instance.id}
+        if role is WantedRole.ANY:
+            return True
+        if standby:
+            return role is not WantedRole.WRITER
+        if self.cluster.view.writer not in {None, instance.id}:
+            return False  # a former writer that does not know it
+        if role is not WantedRole.READER:
+            return True
         alone = not any(True for _ in self.cluster.view.readers())
-        return standby or (alone and self.request.options.reader_fallback is ReaderFallback.WRITER)
+        return alone and self.request.options.reader_fallback is ReaderFallback.WRITER
 
     def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
         seat, self._seat = self._seat, None
-        return Placed(connection, self.cluster, instance.id, instance.generation, why, instance.role, self.route, seat)
+        reports = self.cluster.role_reports
+        pooled = bool(reports.indirect) and reports.is_pooled(self.world.path(connection))
+        generation, role = instance.generation, instance.role
+        return Placed(connection, self.cluster, instance.id, generation, why, role, self.route, pooled, seat)
 
 
 async def connect(

@@ -140,6 +140,7 @@ class Dialling(Generic[ConnT]):
         try:
             connection = await self.world.dial(target, self._dial_seconds())
         except DialFailed as failed:
+            self.cluster.dial_failed(target.addresses)
             if turn is not None:
                 turn.failed(failed.fault)
             self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))

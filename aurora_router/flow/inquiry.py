@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.asking import IN_RECOVERY, ask_topology
+from aurora_router.flow.asking import IN_RECOVERY, ask_topology, check_role
 from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
@@ -17,12 +17,15 @@ from aurora_router.policy.route import Mode, given_host, locate
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.model.instance import Instance
+    from aurora_router.policy.role_reports import RoleCheck
     from aurora_router.policy.route import Address, Request, Route
+
+T = TypeVar("T")
 
 KEPT_SECONDS = 10.0
 """A connection of the watch's own that nobody needed for so long is closed."""
@@ -90,9 +93,18 @@ class Inquiry(Generic[ConnT]):
 
     async def query(self, target: Target, sql: str, until: float) -> Any:
         """One service query; the connection is made where there is none, and lost with every failure."""
+        return await self._on_session(target, until, lambda session, left: self.world.ask(session, sql, left))
+
+    async def check_role(self, target: Target, until: float) -> RoleCheck:
+        """Ask the server for its role, which also shows whether the reports on this path are to be believed."""
+        return await self._on_session(
+            target, until, lambda session, left: check_role(self.world, self.cluster, session, left)
+        )
+
+    async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
         connection = await self._connected(target, until)
         try:
-            return await self.world.ask(connection, sql, max(0.0, until - self.world.now()))
+            return await ask(connection, max(0.0, until - self.world.now()))
         except DialFailed as failed:
             if failed.fault.kind is not FaultKind.REJECTED:
                 await self.close()
@@ -115,8 +127,7 @@ class Inquiry(Generic[ConnT]):
         asked_at = self.world.now()
         until = asked_at + seconds
         target = await self._located(access)
-        rows = await self.query(target, IN_RECOVERY, until)
-        writer = bool(rows[0][0] == "f")
+        writer = not (await self.check_role(target, until)).standby
         expected = writer is (self.cluster.view.writer == self.instance)
         if thorough or writer or not expected:
             writer = await self._tell(access, writer=writer, until=until)
@@ -146,14 +157,26 @@ class Inquiry(Generic[ConnT]):
         if answer is None:
             cluster.observe(SelfReport(self.instance, writer=writer), now)
             return writer
-        cluster.source = answer[0]
-        cluster.observe(answer[1], now)
-        observer = answer[1].observer
+        cluster.source, topology, _ = answer
+        cluster.observe(topology, now)
+        observer = topology.observer
         if observer is not None and observer != self.instance:
             text = f"{self.instance} is not there any more: {observer} answers in its place"
             await self.close()
             raise DialFailed(Fault(FaultKind.NAME, None, text), ConnectionError(text))
-        return bool(answer[1].observer_is_writer)
+        return bool(topology.observer_is_writer)
+
+    async def see_role(self, access: Access, seconds: float) -> None:
+        """Check an instance's role report once, on a session that is closed again.
+
+        Raises:
+            DialFailed: it did not answer, or nothing tells where it is.
+        """
+        until = self.world.now() + seconds
+        try:
+            await self.check_role(await self._located(access), until)
+        finally:
+            await self.close()
 
     async def _located(self, access: Access) -> Target:
         known: Instance | None = self.cluster.view.instances.get(self.instance)
@@ -175,6 +198,7 @@ class Inquiry(Generic[ConnT]):
             try:
                 self._connection = await self.world.dial(target, max(0.0, until - self.used_at))
             except DialFailed:
+                self.cluster.dial_failed(target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
         return self._connection
@@ -214,5 +238,5 @@ async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, ad
     finally:
         await world.discard(connection)
     if answer is not None:
-        cluster.source, topology = answer
+        cluster.source, topology, _ = answer
         cluster.observe(topology, world.now())

@@ -37,6 +37,7 @@ class Learning(Dialling[ConnT]):
         # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
         self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
         self._asked: list[str] = []
+        self._said: tuple[ConnT, bool] | None = None
 
     async def learned(self) -> ConnT:
         """Ask somebody for the topology; returns the connection that it was asked on."""
@@ -181,15 +182,17 @@ class Learning(Dialling[ConnT]):
         if answer is None:
             standby = await self._standby(connection, asked, None)
             topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
+            check = None
         else:
-            cluster.source, topology = answer
+            cluster.source, topology, check = answer
             standby = not topology.observer_is_writer
-            reported = self.world.in_hot_standby(connection)
-            cluster.reports_role = reported is not None and reported == standby
         cluster.observe(topology, self.world.now())
         self.cluster = cluster.home.settle(cluster)
         if self.cluster is not cluster:
             self.cluster.observe(topology, self.world.now())
+        if check is not None:
+            self.cluster.role_checked(self.world.path(connection), check, self.world.now())
+        self._said = connection, standby
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
         known = self.cluster.view.instances.get(observer, Instance(observer, own))
@@ -198,11 +201,16 @@ class Learning(Dialling[ConnT]):
         return known
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
+        """Whether the server is a standby, by its own word; a connection is asked once."""
+        if self._said is not None and self._said[0] is connection:
+            return self._said[1]
         started = self.world.now()
         try:
-            return await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+            standby = await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
         except DialFailed as failed:
             raise self._missed(name, failed, started, instance) from failed
+        self._said = connection, standby
+        return standby
 
     # ------------------------------------------------------------ telling people
 

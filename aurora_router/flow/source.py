@@ -18,7 +18,8 @@ class Source:
 
     Attributes:
         name: as the option ``aurora_source`` spells it.
-        sql: one statement, with every function and operator qualified (a search_path proves nothing).
+        sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
+            are those of `flow.asking.ROLE`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
             can not tell their own.
         absent: SQLSTATEs by which a server says that it is not of this kind.

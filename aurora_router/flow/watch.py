@@ -59,7 +59,8 @@ class Watch(Generic[ConnT]):
         self.lost: set[str] = set()
         self._access = access
         self.hangs = Hangs(world, cluster, self)
-        self._blind = self._searching = False
+        self._blind = self._searching = self._checking_reports = False
+        self._check_reports_at = world.now()
         self._chased: dict[str, Inquiry[ConnT]] = {}
         self._needed_at = world.now()
         self._refresh_at = self._next_refresh()
@@ -128,6 +129,10 @@ class Watch(Generic[ConnT]):
             self._refresh_at = self._next_refresh()
             self._prepared.clear()
             self.world.spawn(self._refreshed())
+        due = self.world.now() >= self._check_reports_at and not self._blind
+        if due and not self._checking_reports and cluster.role_reports.lacks_standby:
+            self._checking_reports = True
+            self.world.spawn(self._check_reports())
         if cluster.doubted_at is None and not self._blind:
             self._prepare(view.instances.keys() - self._prepared)
 
@@ -205,6 +210,23 @@ class Watch(Generic[ConnT]):
             self._blind = True
             self.cluster.tell(Blinded(fault.text), self.world.now())
             self.cluster.unattended()
+
+    async def _check_reports(self) -> None:
+        """Check the role report of a reader, so that connects need not ask; see `policy.role_reports`."""
+        try:
+            for reader in list(self.cluster.view.readers()):
+                inquiry = self._chase_of(reader.id)
+                if inquiry.busy or not self.cluster.role_reports.lacks_standby:
+                    continue
+                inquiry.busy = True
+                try:
+                    with contextlib.suppress(DialFailed):
+                        await inquiry.see_role(self._access, self.hangs.limits.ping)
+                finally:
+                    inquiry.busy = False
+        finally:
+            self._check_reports_at = self._next_refresh()
+            self._checking_reports = False
 
     async def _refreshed(self) -> None:
         """The slow refresh: the writer tells of everybody; each tells of himself where a source is not complete."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.balance import Selection
+    from aurora_router.policy.role_reports import Path
     from aurora_router.policy.route import Route
     from aurora_router.policy.suspicion import Limits
     from aurora_router.policy.verdict import Fault
@@ -124,6 +125,18 @@ class World(Protocol[ConnT]):
         """The numeric address at the other end; None for a local socket."""
         ...
 
+    def path(self, connection: ConnT) -> Path:
+        """The numeric address (None for a local socket) and the port at the other end."""
+        ...
+
+    def backend_pid(self, connection: ConnT) -> int:
+        """The backend's process id, as reported at start-up; behind a pooler it is a number of the pooler's own."""
+        ...
+
+    def local_port(self, connection: ConnT) -> int | None:
+        """The port at this end; None for a local socket."""
+        ...
+
     async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait until `cluster.news` is another number than `seen`, or `seconds` have passed."""
         ...
@@ -201,6 +214,7 @@ class Placed(Generic[ConnT]):
         why: the selection or the route that led there; both tell their reasons.
         role: the instance's role when the connection was made.
         route: how the request was routed.
+        pooled: whether a pooler is in between, so that the server behind may change at any moment.
         seat: where the connection is counted until `hold` or `waive` is called; one of them has to be.
     """
 
@@ -211,6 +225,7 @@ class Placed(Generic[ConnT]):
     why: Selection | Route
     role: Role = Role.UNKNOWN
     route: Route | None = None
+    pooled: bool = False
     seat: tuple[Cluster, str] | None = None
 
     def hold(self) -> None:

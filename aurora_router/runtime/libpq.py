@@ -19,6 +19,8 @@ from aurora_router.runtime import passfile
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from aurora_router.policy.role_reports import Path
+
 Params = dict[str, Any]
 """Connection parameters as psycopg's ``connect`` takes them by keyword."""
 
@@ -87,6 +89,11 @@ def reported_standby(pgconn: pq.abc.PGconn) -> bool | None:
 def peer_address(pgconn: pq.abc.PGconn) -> str | None:
     """The numeric address at the other end; None for a local socket."""
     return pgconn.hostaddr.decode() or None
+
+
+def path_of(pgconn: pq.abc.PGconn) -> Path:
+    """The numeric address and the port at the other end."""
+    return peer_address(pgconn), int(pgconn.port or b"0")
 
 
 def rows_of(result: pq.abc.PGresult | None) -> Rows:

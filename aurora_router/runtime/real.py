@@ -6,10 +6,12 @@ import random
 import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from aurora_router.runtime import libpq
+from aurora_router.runtime import libpq, sockets
 
 if TYPE_CHECKING:
     from psycopg import pq
+
+    from aurora_router.policy.role_reports import Path
 
 _RANDOM = random.SystemRandom()
 """Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
@@ -47,3 +49,15 @@ class RealWorld(Generic[ConnT]):
     def address(self, connection: ConnT) -> str | None:
         """The numeric address at the other end."""
         return libpq.peer_address(connection.pgconn)
+
+    def path(self, connection: ConnT) -> Path:
+        """The numeric address and the port at the other end."""
+        return libpq.path_of(connection.pgconn)
+
+    def backend_pid(self, connection: ConnT) -> int:
+        """The backend's process id, as reported at start-up."""
+        return connection.pgconn.backend_pid
+
+    def local_port(self, connection: ConnT) -> int | None:
+        """The port at this end."""
+        return sockets.local_port(connection.pgconn.socket)

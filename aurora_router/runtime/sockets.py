@@ -63,6 +63,15 @@ def shut_down(fd: int, known: SocketId) -> bool:
     return True
 
 
+def local_port(fd: int) -> int | None:
+    """The port of this end of a TCP connection; None: it is no such connection."""
+    known = identify(fd)
+    if known is None or not isinstance(known.local, tuple):
+        return None
+    port: int = known.local[1]
+    return port
+
+
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.asking import IN_RECOVERY
+from aurora_router.flow.asking import IN_RECOVERY, ROLE
 from aurora_router.flow.world import DialFailed
 from aurora_router.runtime import libpq
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.world import Rows
-    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+    from aurora_router.runtime.simulated.cluster import SimulatedInstance
+    from aurora_router.runtime.simulated.connection import SimulatedConnection
 
-    Answer = Callable[[SimulatedCluster, SimulatedInstance], Rows]
+    Answer = Callable[[SimulatedConnection], Rows]
 
 _AGE = 0.05
 """Age of an up-to-date row about another instance, in seconds."""
 
 
-def answer(cluster: SimulatedCluster, instance: SimulatedInstance, sql: str) -> Rows:
-    """The rows that an instance sends.
+def answer(connection: SimulatedConnection, sql: str) -> Rows:
+    """The rows that an instance sends on a connection.
 
     Raises:
         DialFailed: it refuses the query.
@@ -33,32 +34,45 @@ def answer(cluster: SimulatedCluster, instance: SimulatedInstance, sql: str) -> 
     """
     if sql not in ANSWERS:
         raise LookupError(f"a simulated server knows the library's service queries alone, not {sql!r}")
-    return ANSWERS[sql](cluster, instance)
+    return ANSWERS[sql](connection)
 
 
-def _recovery(_: SimulatedCluster, instance: SimulatedInstance) -> Rows:
-    return [("f" if instance.writer else "t",)]
+def _recovery(connection: SimulatedConnection) -> Rows:
+    return [(_standby(connection),)]
 
 
-def _aurora(cluster: SimulatedCluster, instance: SimulatedInstance) -> Rows:
+def _standby(connection: SimulatedConnection) -> str:
+    return "f" if connection.instance.writer else "t"
+
+
+def _role(connection: SimulatedConnection) -> Rows:
+    return [_session(connection)]
+
+
+def _session(connection: SimulatedConnection) -> tuple[str | None, ...]:
+    return _standby(connection), str(connection.server_pid), str(connection.client_port)
+
+
+def _aurora(connection: SimulatedConnection) -> Rows:
+    cluster, instance = connection.cluster, connection.instance
     if not cluster.aurora:
         raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
     _permit(instance, "aurora_replica_status")
     now = cluster.network.simulation.now
     since, rows = instance.frozen_view or (now, cluster.rows())
-    standby = "f" if instance.writer else "t"
     told: Rows = []
     for id_, master, lag, cpu, lsn in rows:
         age = None if id_ == instance.id else f"{now - since + _AGE:.6f}"
-        told.append((instance.id, standby, id_, master, age, lag, cpu, lsn))
+        told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn))
     return told
 
 
-def _plain(_: SimulatedCluster, instance: SimulatedInstance) -> Rows:
+def _plain(connection: SimulatedConnection) -> Rows:
+    instance, session = connection.instance, _session(connection)
     _permit(instance, "pg_current_wal_insert_lsn")
     if instance.writer:
-        return [("f", f"{instance.timeline:08X}0000000000000001", None, None)]
-    return [("t", None, f"{instance.lag:.6f}", "t" if instance.lag == 0 else "f")]
+        return [(*session, f"{instance.timeline:08X}0000000000000001", None, None)]
+    return [(*session, None, f"{instance.lag:.6f}", "t" if instance.lag == 0 else "f")]
 
 
 def _permit(instance: SimulatedInstance, function: str) -> None:
@@ -72,5 +86,10 @@ def refused(sqlstate: str, text: str) -> DialFailed:
     return DialFailed(libpq.fault_of(error), error)
 
 
-ANSWERS: dict[str, Answer] = {IN_RECOVERY: _recovery, AURORA_POSTGRESQL.sql: _aurora, POSTGRESQL.sql: _plain}
+ANSWERS: dict[str, Answer] = {
+    IN_RECOVERY: _recovery,
+    ROLE: _role,
+    AURORA_POSTGRESQL.sql: _aurora,
+    POSTGRESQL.sql: _plain,
+}
 """Service query -> answer; a source of one's own is added here."""

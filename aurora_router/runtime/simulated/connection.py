@@ -17,6 +17,11 @@ class SimulatedConnection:
     Attributes:
         instance: where it led to.
         address: the address that was dialled.
+        port: the port that was dialled.
+        backend_pid: the backend's process id, as reported at start-up; behind a pooler a number of the pooler's own.
+        server_pid: the process id of the backend that answers.
+        local_port: the port at the client's end.
+        client_port: the port from which the server sees the connection come; behind a relay one of the relay's.
         in_hot_standby: what the server reported last, at start-up or with an answer; None when nothing.
         placed: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
@@ -28,6 +33,9 @@ class SimulatedConnection:
         self.cluster = cluster
         self.instance = instance
         self.address = address
+        self.port = cluster.port
+        self.backend_pid = self.server_pid = cluster.network.next_pid()
+        self.local_port = self.client_port = 32_768 + self.server_pid % 28_000
         self.in_hot_standby: bool | None = None
         self.placed: Placed[SimulatedConnection] | None = None
         self.closed = False

@@ -44,11 +44,17 @@ class Network:
         self.dns = SimulatedDns(simulation)
         self._listening: dict[tuple[str, int], tuple[SimulatedCluster, SimulatedInstance]] = {}
         self._addresses = 0
+        self._pids = 0
 
     def free_address(self) -> str:
         """An address that nobody has had."""
         self._addresses += 1
         return f"10.{self._addresses >> 16 & 255}.{self._addresses >> 8 & 255}.{self._addresses & 255}"
+
+    def next_pid(self) -> int:
+        """A process id that no backend has had."""
+        self._pids += 1
+        return self._pids
 
     def listen(self, address: str, port: int, cluster: SimulatedCluster, instance: SimulatedInstance) -> None:
         """Lead dials of an address to an instance: its own, a tunnel, a load balancer."""
@@ -76,7 +82,9 @@ class Network:
             raise libpq.late(f"connecting to {address}", seconds)
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)
-        return SimulatedConnection(cluster, instance, address)
+        connection = SimulatedConnection(cluster, instance, address)
+        connection.port = port
+        return connection
 
 
 def _duration(instance: SimulatedInstance) -> float:

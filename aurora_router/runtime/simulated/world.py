@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.model.event import Event
     from aurora_router.model.view import View
+    from aurora_router.policy.role_reports import Path
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
 
@@ -68,7 +69,7 @@ class SimulatedWorld:
         if silent or instance.silent:
             raise libpq.late("topology query", seconds)
         connection.reported()
-        return answers.answer(connection.cluster, instance, sql)
+        return answers.answer(connection, sql)
 
     async def discard(self, connection: SimulatedConnection) -> None:
         """Close a connection; takes no time, so that clean-up is never cut short."""
@@ -81,6 +82,18 @@ class SimulatedWorld:
     def address(self, connection: SimulatedConnection) -> str | None:
         """The numeric address at the other end."""
         return connection.address
+
+    def path(self, connection: SimulatedConnection) -> Path:
+        """The address and the port that were dialled."""
+        return connection.address, connection.port
+
+    def backend_pid(self, connection: SimulatedConnection) -> int:
+        """The backend's process id, as reported at start-up."""
+        return connection.backend_pid
+
+    def local_port(self, connection: SimulatedConnection) -> int | None:
+        """The port at this end."""
+        return connection.local_port
 
     async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from aurora_router.flow.world import Rows
 
 _SQL = """
-SELECT pg_catalog.aurora_db_instance_identifier(), pg_catalog.pg_is_in_recovery(), s.server_id,
+SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
+  pg_catalog.aurora_db_instance_identifier(), s.server_id,
   s.session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID',
   pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp),
   s.replica_lag_in_msec, s.cpu, s.durable_lsn
@@ -25,9 +26,9 @@ UNDEFINED_FUNCTION = "42883"
 
 
 def _read(rows: Rows, asked: str) -> Topology:
-    observer = rows[0][0] if rows else asked
-    own_word = rows[0][1] == "f" if rows else None
-    return Topology(tuple(_row(*row[2:], observer=observer) for row in rows), observer, own_word)
+    observer = rows[0][3] if rows else asked
+    own_word = rows[0][0] == "f" if rows else None
+    return Topology(tuple(_row(*row[4:], observer=observer) for row in rows), observer, own_word)
 
 
 def _row(

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from aurora_router.flow.world import Rows
 
 _SQL = """
-SELECT r.standby, CASE WHEN r.standby THEN NULL
+SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
+  CASE WHEN r.standby THEN NULL
   ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
   CASE WHEN r.standby THEN pg_catalog.date_part('epoch',
     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
@@ -26,7 +27,7 @@ FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r
 
 
 def _read(rows: Rows, asked: str) -> Topology:
-    standby, walfile, behind, caught_up = rows[0]
+    standby, _, _, walfile, behind, caught_up = rows[0]
     writer = standby == "f"
     lag = 0.0 if writer or caught_up == "t" else None if behind is None else max(0.0, float(behind))
     row = Row(asked, writer=writer, lag=lag, token=int(walfile[:8], 16) if walfile is not None else None)

@@ -175,7 +175,7 @@ class Session:
     async def _answer(self, sql: str) -> Reply:
         server = self.server
         if sql in answers.ANSWERS:
-            return Reply(self._told(answers.answer(self.conn.cluster, server.instance, sql), sql), ())
+            return Reply(self._told(answers.answer(self.conn, sql), sql), ())
         if sql.startswith("SLEEP"):
             await self.clock.sleep(float(sql.split()[1]))
             await server.awake(self)
@@ -213,9 +213,10 @@ class Session:
             return rows
         own = str(cluster.durable_lsn) if server is server.store.writer else None
         told = []
-        for observer, standby, id_, master, age, lag, cpu, lsn in rows:
+        for *session, observer, id_, master, age, lag, cpu, lsn in rows:
             aged = None if age is None else f"{float(age) + server.skew:.6f}"
-            told.append((observer, standby, id_, master, aged, lag, cpu, own if own and id_ == observer else lsn))
+            token = own if own and id_ == observer else lsn
+            told.append((*session, observer, id_, master, aged, lag, cpu, token))
         return told
 
     # ------------------------------------------------------------ transactions

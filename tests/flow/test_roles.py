@@ -1,0 +1,147 @@
+"""Connects through relays and poolers that report a role of their own: the role is the server's word all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurora_router.policy.role_reports import PROOF_SECONDS
+from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+
+
+class Between(Network):
+    """A network with something between the clients and some of the servers.
+
+    Attributes:
+        at: address -> what is there: ``relay`` reports a constant ``off``; ``pooler`` what it saw first, and process
+            ids of its own.
+    """
+
+    def __init__(self, simulation):
+        super().__init__(simulation)
+        self.at = {}
+        self._remembered = {}
+
+    async def dial(self, address, port, seconds):
+        connection = await super().dial(address, port, seconds)
+        kind = self.at.get(address)
+        if kind is not None:
+            connection.client_port += 1
+            word = self._remembered.setdefault(address, connection.in_hot_standby) if kind == "pooler" else False
+            connection.reported = lambda: setattr(connection, "in_hot_standby", word)
+            connection.reported()
+        if kind == "pooler":
+            connection.backend_pid = 1_700_000_000 + connection.server_pid
+        return connection
+
+
+class Scene:
+    def __init__(self, process=SimulatedProcess, readers=2):
+        self.simulation = Simulation(1)
+        self.network = Between(self.simulation)
+        self.cluster = SimulatedCluster(self.network, readers=readers)
+        self.process = process(self.network)
+
+    def put(self, kind, *ids):
+        for id_ in ids or self.cluster.instances:
+            self.network.at[self.cluster.instances[id_].address] = kind
+
+    async def connect(self, target="writer", **options):
+        connection = await self.process.connect(self.cluster.conninfo(target), **options)
+        self.asked, self._before = self.simulation.counts["ask"] - self._before, self.simulation.counts["ask"]
+        return connection
+
+    _before = 0
+
+    def run(self, procedure):
+        try:
+            return self.simulation.run(procedure)
+        finally:
+            self.simulation.close()
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
+@pytest.mark.parametrize("ids", [(), ("demo-1",), ("demo-1", "demo-3")], ids=["all", "the writer's", "some"])
+@pytest.mark.parametrize("kind", ["relay", "pooler"])
+def test_a_demoted_writer_is_never_the_writer(kind, ids, process):
+    """Also where the others' reports are honest, and where nothing was heard of the failover."""
+    scene = Scene(process)
+    scene.put(kind, *ids)
+
+    async def client():
+        for target in ("writer", "writer", "reader", "reader", "reader", "writer"):
+            connection = await scene.connect(target)
+            assert connection.instance.writer is (target == "writer")
+            connection.close()
+        await scene.simulation.sleep(3.0)
+        for to in ("demo-2", "demo-1", "demo-3"):
+            scene.cluster.failover(to)
+            for target in ("writer", "reader", "writer", "reader"):
+                connection = await scene.connect(target)
+                assert connection.instance.writer is (target == "writer")
+                connection.close()
+
+    scene.run(client())
+
+
+def test_direct_paths_are_asked_once_in_a_while():
+    scene = Scene()
+
+    async def client():
+        asked = []
+        for target in ("writer", "writer", "reader", "reader", "reader", "reader", "writer", "writer"):
+            await scene.connect(target)
+            asked.append(scene.asked)
+        assert asked == [1, 1, 1, 1, 0, 0, 0, 0]
+        await scene.simulation.sleep(PROOF_SECONDS)
+        await scene.connect("writer", aurora_refresh=1000)
+        assert scene.asked == 1
+        await scene.connect("writer", aurora_refresh=1000)
+        assert scene.asked == 0
+
+    scene.run(client())
+
+
+def test_the_monitor_sees_to_it_that_connects_to_the_writer_need_not_ask():
+    scene = Scene(WatchedProcess)
+
+    async def client():
+        await scene.connect()
+        await scene.connect()
+        assert scene.asked == 1
+        await scene.simulation.sleep(1.0)
+        assert not [each for each in scene.cluster.readers if each.connections], "the monitor's session is closed"
+        await scene.connect()
+        before = scene.simulation.counts["ask"]
+        await scene.connect()
+        assert scene.simulation.counts["ask"] == before
+
+    scene.run(client())
+
+
+def test_a_pooler_that_takes_the_place_of_the_server_is_noticed():
+    scene = Scene()
+
+    async def client():
+        for target in ("writer", "reader", "writer", "writer"):
+            await scene.connect(target)
+        assert scene.asked == 0
+        scene.put("pooler", "demo-1")
+        await scene.connect()
+        assert scene.asked == 1
+        scene.network.at.clear()
+        await scene.connect()
+        assert scene.asked == 1, "what was not direct once is asked for good"
+
+    scene.run(client())
+
+
+def test_a_cluster_without_a_standby_is_asked_at_each_connect():
+    scene = Scene(readers=0)
+
+    async def client():
+        for _ in range(4):
+            await scene.connect()
+            assert scene.asked == 1
+
+    scene.run(client())
