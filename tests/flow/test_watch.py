@@ -129,6 +129,7 @@ def test_a_refused_write_that_nobody_watches_has_the_next_connect_ask(scene):
     async def client():
         conninfo = scene.cluster.conninfo(aurora_refresh=3600)
         conn = await process.connect(conninfo)
+        await process.connect(conninfo, aurora_role="reader")  # from now on, role reports are believed
         asked = scene.simulation.counts["ask"]
         await process.connect(conninfo)
         assert scene.simulation.counts["ask"] == asked
