@@ -26,7 +26,7 @@ from aurora_router.runtime.simulated.cluster import Condition, SimulatedCluster,
 from aurora_router.runtime.simulated.connection import SimulatedConnection
 from aurora_router.runtime.simulated.ground import SimulatedGround, WatchedProcess
 from aurora_router.runtime.simulated.names import NameServer, SimulatedDns
-from aurora_router.runtime.simulated.network import Network
+from aurora_router.runtime.simulated.network import Network, Relay
 from aurora_router.runtime.simulated.scheduler import Cancelled, Deadlock, Simulation, Task
 from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWorld
 
@@ -36,6 +36,7 @@ __all__ = [
     "Deadlock",
     "NameServer",
     "Network",
+    "Relay",
     "SimulatedCluster",
     "SimulatedConnection",
     "SimulatedDns",

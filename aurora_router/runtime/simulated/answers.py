@@ -60,6 +60,8 @@ def _aurora(connection: SimulatedConnection) -> Rows:
     _permit(instance, "aurora_replica_status")
     now = cluster.network.simulation.now
     since, rows = instance.frozen_view or (now, cluster.rows())
+    if instance.rewrites is not None:
+        rows = instance.rewrites(rows)
     told: Rows = []
     for id_, master, lag, cpu, lsn in rows:
         age = None if id_ == instance.id else f"{now - since + _AGE:.6f}"

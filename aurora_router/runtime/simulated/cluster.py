@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router.flow.world import Rows
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
@@ -51,6 +53,8 @@ class SimulatedInstance:
         accept_latency: of a dial, in seconds; what TLS and authentication cost.
         reports_standby: whether it reports ``in_hot_standby`` at start-up (PostgreSQL 14+); False: as a proxy.
         timeline: its timeline.
+        rewrites: changes the rows that it sends of the cluster (see `SimulatedCluster.rows`): a row that lacks, one
+            without an id, one too many. None: it sends them as they are.
         forbids: SQLSTATE with which it answers topology queries, None: it answers.
         connections: the open ones, of all processes.
     """
@@ -68,6 +72,7 @@ class SimulatedInstance:
     reports_standby: bool = True
     timeline: int = 1
     forbids: str | None = None
+    rewrites: Callable[[Rows], Rows] | None = None
     connections: set[SimulatedConnection] = field(default_factory=set)
     _view: tuple[float, Rows] | None = None
 

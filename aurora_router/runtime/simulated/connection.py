@@ -9,6 +9,7 @@ from aurora_router.policy.suspicion import Limits
 if TYPE_CHECKING:
     from aurora_router.flow.world import Placed
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+    from aurora_router.runtime.simulated.network import Relay
 
 
 class SimulatedConnection:
@@ -22,6 +23,8 @@ class SimulatedConnection:
         server_pid: the process id of the backend that answers.
         local_port: the port at the client's end.
         client_port: the port from which the server sees the connection come; behind a relay one of the relay's.
+        relay: what is between the process and the instance; None: nothing.
+        standby: whether the instance was a standby when it last sent anything; what a relay reports may differ.
         in_hot_standby: what the server reported last, at start-up or with an answer; None when nothing.
         placed: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
@@ -29,13 +32,25 @@ class SimulatedConnection:
         waiting_since, limits, was_writer, cut_because: see `aurora_router.flow.world.Held`.
     """
 
-    def __init__(self, cluster: SimulatedCluster, instance: SimulatedInstance, address: str) -> None:
+    def __init__(
+        self,
+        cluster: SimulatedCluster,
+        instance: SimulatedInstance,
+        address: str,
+        port: int | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         self.cluster = cluster
+        self.relay = relay
         self.instance = instance
         self.address = address
-        self.port = cluster.port
+        self.port = cluster.port if port is None else port
         self.backend_pid = self.server_pid = cluster.network.next_pid()
         self.local_port = self.client_port = 32_768 + self.server_pid % 28_000
+        if relay is not None and relay.own_pid:
+            self.backend_pid = cluster.network.next_pid()
+        if relay is not None and relay.own_port:
+            self.client_port = 61_000
         self.in_hot_standby: bool | None = None
         self.placed: Placed[SimulatedConnection] | None = None
         self.closed = False
@@ -51,7 +66,11 @@ class SimulatedConnection:
 
     def reported(self) -> None:
         """The server reports what it is, as a real one does at start-up, and after a change with its next answer."""
-        self.in_hot_standby = not self.instance.writer if self.instance.reports_standby else None
+        self.standby = not self.instance.writer
+        if self.relay is not None:
+            self.in_hot_standby = self.relay.reports
+        else:
+            self.in_hot_standby = self.standby if self.instance.reports_standby else None
 
     @property
     def generation(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -31,17 +32,35 @@ _SENTENCES = {
 """What libpq says of each, so that its sentences are read here as they are in production."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What is between clients and the instance that an address and port lead to: a proxy, a pooler.
+
+    Attributes:
+        reports: what a session through it reports as ``in_hot_standby``, whatever its server is: a pooler repeats what
+            the first server reported to it. None: nothing is reported.
+        own_port: the server sees a port of the relay's; False: that of the client, as where nothing is between.
+        own_pid: the backend's process id that is reported at start-up is one of the relay's: it is a pooler.
+    """
+
+    reports: bool | None
+    own_port: bool = True
+    own_pid: bool = False
+
+
 class Network:
     """The addresses of a simulation, and its name server.
 
     Attributes:
         simulation: the clock and the seed.
         dns: the name server.
+        relays: what is in between, by address and port; most have nothing.
     """
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
         self.dns = SimulatedDns(simulation)
+        self.relays: dict[tuple[str, int], Relay] = {}
         self._listening: dict[tuple[str, int], tuple[SimulatedCluster, SimulatedInstance]] = {}
         self._addresses = 0
         self._pids = 0
@@ -82,9 +101,7 @@ class Network:
             raise libpq.late(f"connecting to {address}", seconds)
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)
-        connection = SimulatedConnection(cluster, instance, address)
-        connection.port = port
-        return connection
+        return SimulatedConnection(cluster, instance, address, port, self.relays.get((address, port)))
 
 
 def _duration(instance: SimulatedInstance) -> float:

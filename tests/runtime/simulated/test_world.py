@@ -13,6 +13,7 @@ from aurora_router.simulation import (
     Cancelled,
     Condition,
     Network,
+    Relay,
     SimulatedCluster,
     SimulatedProcess,
     SimulatedWorld,
@@ -207,3 +208,28 @@ def test_a_cancelled_connect_leaks_nothing(moment, seed):
         (state,) = process.home._clusters.values()
         assert not any(state._dialling.values())
         assert state.begin_learning()
+
+
+def test_a_relay_reports_what_it_likes(cluster, simulation):
+    """A session through it leads to the instance all the same, which tells the truth when it is asked."""
+    network, reader = cluster.network, cluster.instances["demo-2"]
+    network.listen("10.9.9.9", 6432, cluster, reader)
+    network.relays["10.9.9.9", 6432] = Relay(reports=False)
+    world = SimulatedWorld(network)
+    through = simulation.run(world.dial(Target("pooler", "pooler", 6432, ("10.9.9.9",)), 1.0))
+    assert through.instance is reader
+    assert (world.in_hot_standby(through), through.standby) == (False, True)
+    assert simulation.run(world.ask(through, IN_RECOVERY, 1.0))[0][0] == "t"
+    assert world.in_hot_standby(through) is False
+    _, direct = dial(cluster, "demo-2")
+    assert world.in_hot_standby(direct) is True
+
+
+def test_an_instance_sends_odd_rows(cluster, simulation):
+    cluster.instances["demo-2"].rewrites = lambda rows: [(None, *row[1:]) for row in rows if row[1] != "t"]
+    world, connection = dial(cluster, "demo-2")
+    rows = simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0))
+    assert len(rows) == 2
+    assert all("demo-1" not in row for row in rows)
+    world, connection = dial(cluster, "demo-3")
+    assert len(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0))) == 3

@@ -44,9 +44,10 @@ class Clock(Simulation):
         with self.owned(None):
             return self.spawn(procedure, after=after)
 
-    def starve(self, owner: Any, seconds: float) -> None:
-        """Let a process stand still."""
-        self.asleep[owner] = self.now + seconds
+    def starve(self, seconds: float, *owners: Any) -> None:
+        """Let a process, or a part of it, stand still."""
+        for owner in owners:
+            self.asleep[owner] = max(self.asleep.get(owner, 0.0), self.now + seconds)
 
     def _step(self) -> bool:
         while self._due:

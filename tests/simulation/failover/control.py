@@ -15,7 +15,9 @@ from .servers import Server
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
+    from aurora_router.flow.world import Rows
     from aurora_router.simulation import SimulatedCluster
 
     from .clock import Clock
@@ -129,12 +131,12 @@ class Control:
 
     # ------------------------------------------------------------ incidents of the writer, one at a time
 
-    async def lose_writer(self) -> None:
+    async def lose_writer(self, kind: str | None = None) -> None:
         """The writer goes in some way, and another takes over."""
         while self._busy:
             await self._free.wait()
         self._busy = True
-        kind = self.rng.choice(["crash", "stop", "dark", "switchover"])
+        kind = kind or self.rng.choice(["crash", "stop", "dark", "switchover"])
         former = self.writer
         self._harm(former)
         self._bring_down(former, kind)
@@ -239,7 +241,7 @@ class Control:
         """A client process gets no CPU."""
         process, seconds = self.rng.choice(self.processes), self.rng.uniform(0.1, 3.0)
         process.starved.append([self.clock.now, self.clock.now + seconds])
-        self.clock.starve(process, seconds)
+        self.clock.starve(seconds, process.users, process.monitor)
         await self.clock.sleep(seconds)
 
     async def isolate(self) -> None:
@@ -317,6 +319,137 @@ class Control:
         if not (server.instance.writer and server is not self.writer):
             self.cluster.thaw_view(server.id)
 
+    # ------------------------------------------------------------ incidents of `dimensions`
+
+    async def send_odd_rows(self, rng: random.Random) -> None:
+        """Some servers send rows that are not as they should be."""
+        chosen = rng.sample(list(self.servers.values()), rng.randrange(1, len(self.servers) + 1))
+        for each in chosen:
+            each.instance.rewrites = odd(each.id, rng)
+        await self.clock.sleep(rng.uniform(2.0, 20.0))
+        for each in chosen:
+            each.instance.rewrites = None
+
+    async def reset_dials(self, rng: random.Random) -> None:
+        """Some dials are reset on their way."""
+        self.harbour.resets = rng.choice([0.1, 0.3])
+        await self.clock.sleep(rng.uniform(1.0, 8.0))
+        self.harbour.resets = 0.0
+
+    async def stall_accepting(self, rng: random.Random) -> None:
+        """A server accepts no session, and those that it has go on."""
+        server = rng.choice(list(self.servers.values()))
+        if server.deaf:
+            return
+        server.deaf = True
+        server.deafness.append([self.clock.now, float("inf")])
+        await self.clock.sleep(rng.uniform(1.0, 6.0))
+        server.deaf, server.deafness[-1][1] = False, self.clock.now
+        server.gate.open()
+
+    async def stall_client(self, rng: random.Random) -> None:
+        """The users' side of a process stands still; its monitor goes on, and a server may accept no session."""
+        process, seconds = rng.choice(self.processes), rng.uniform(1.5, 5.0)
+        if rng.random() < 0.6:
+            self.clock.spawn(self.stall_accepting(rng))
+        process.stalled.append([self.clock.now, self.clock.now + seconds])
+        self.clock.starve(seconds, process.users)
+        await self.clock.sleep(seconds)
+
+    async def refuse_threads(self, rng: random.Random) -> None:
+        """A process can not start its monitor."""
+        process = rng.choice(self.processes)
+        process.threadless.append([self.clock.now, float("inf")])
+        await self.clock.sleep(rng.uniform(1.0, 15.0))
+        process.threadless[-1][1] = self.clock.now
+
+    async def change_password(self, rng: random.Random) -> None:
+        """The password changes, and all users have the new one at once."""
+        self.store.password = f"changed at {self.clock.now}"
+        for each in self.processes:
+            each.password = self.store.password
+
+    async def rebuild_readers(self, rng: random.Random) -> None:
+        """All readers are built anew, and the writer is lost meanwhile."""
+        while self._busy:
+            await self._free.wait()
+        readers = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.muted]
+        for each in readers:
+            self._harm(each)
+            self.clock.spawn(self.rejoin(each))
+        await self.clock.sleep(rng.uniform(0.0, 0.5))
+        await self.lose_writer()
+
+    async def freeze_writer(self, rng: random.Random) -> None:
+        """The writer falls silent, with dials to it under way, and another takes over."""
+        await self.lose_writer(rng.choice(["stop", "dark"]))
+
+    async def fall_behind(self, rng: random.Random) -> None:
+        """A reader falls behind, by a second in each second, and catches up."""
+        server = rng.choice(self.readers)
+        if server.behind and server.behind[-1][1] > self.clock.now:
+            return
+        server.behind.append([self.clock.now, float("inf")])
+        until = self.clock.now + rng.uniform(2.0, 20.0)
+        while self.clock.now < until and not server.instance.writer:
+            server.instance.lag += 0.1
+            await self.clock.sleep(0.1)
+        server.instance.lag = 0.0 if server.instance.writer else 0.01
+        server.behind[-1][1] = self.clock.now
+
+
+def odd(observer: str, rng: random.Random) -> Callable[[Rows], Rows]:
+    """One way in which the rows of an observer are not as they should be."""
+    number = rng.randrange(len(ODD))
+
+    def rewrite(rows: Rows) -> Rows:
+        return ODD[number](rows, observer)
+
+    return rewrite
+
+
+def _renamed(rows: Rows, name: Callable[[str], str | None]) -> Rows:
+    """One row more, of a reader, whose id is not as it should be."""
+    id_, _, *rest = rows[-1]
+    return [*rows, (name(id_ or ""), "f", *rest)]
+
+
+def _lower(rows: Rows, observer: str) -> Rows:
+    """The observer says of itself that it has less of the log than it has."""
+    return [(*row[:4], str(int(row[4] or 0) - 5000)) if row[0] == observer else row for row in rows]
+
+
+ODD: tuple[Callable[[Rows, str], Rows], ...] = (
+    lambda rows, _: [row for row in rows if row[1] != "t"],
+    lambda rows, _: [row for row in rows if row[1] != "t"],
+    lambda rows, observer: [row for row in rows if row[0] != observer],
+    lambda rows, observer: [row for row in rows if row[0] == observer],
+    lambda rows, _: [],
+    lambda rows, _: [*rows, *rows],
+    lambda rows, _: _renamed(rows, lambda id_: None),
+    lambda rows, _: _renamed(rows, lambda id_: ""),
+    lambda rows, _: _renamed(rows, lambda id_: f"{id_}.old"),
+    lambda rows, _: _renamed(rows, lambda id_: f" {id_}"),
+    lambda rows, _: _renamed(rows, lambda id_: GHOST),
+    _lower,
+)
+"""Ways in which rows are odd: without the writer's, without the observer's, its own alone, none at all, doubled, with
+one more that has no id or a malformed one, with one of an instance that has left, with less of the log."""
+GHOST = "demo-99"
+"""An instance that is in the rows, and no more in the cluster."""
+
+INCIDENTS = {
+    "odd_rows": "send_odd_rows",
+    "reset_dials": "reset_dials",
+    "stalled_accepting": "stall_accepting",
+    "stalled_clients": "stall_client",
+    "refused_threads": "refuse_threads",
+    "changed_passwords": "change_password",
+    "rebuilt_readers": "rebuild_readers",
+    "frozen_dials": "freeze_writer",
+    "stale_lag": "fall_behind",
+}
+"""Dimension -> the incident that it brings."""
 
 CALM = ("stop_shortly", "slow_down", "starve", "starve", "starve", "grow")
 """Incidents in which nothing is wrong with the cluster."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, RoutingError
-from aurora_router.model.event import ConnectionsCut, Doubted, InstanceFailed, WriterChanged
+from aurora_router.model.event import Blinded, ConnectionsCut, Doubted, InstanceFailed, WriterChanged
+from aurora_router.model.instance import Role
 from aurora_router.policy.suspicion import Limits
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Judge:
         self.why: dict[int, BaseException] = {}
         self.seen: dict[Process, int] = {}
         self._read: dict[Process, int] = {}
+        self.own_endings: set[int] = set()
 
     # ------------------------------------------------------------ events
 
@@ -71,6 +73,10 @@ class Judge:
         self._read[process] = len(process.events)
 
     def _heard(self, process: Process, at: float, event: Any) -> None:
+        if isinstance(event, Blinded) and self.control.store.password == "first":
+            raise Violation(f"at {at:.3f} the monitor gave up: {event}")
+        if not self._concerns(event):
+            return
         if isinstance(event, WriterChanged):
             reign = self._reign(event.new, at)
             if reign < self.seen.get(process, -1):
@@ -80,6 +86,11 @@ class Judge:
             self._hung(process, at, event)
         if self.calm and isinstance(event, (ConnectionsCut, Doubted, InstanceFailed)):
             raise Violation(f"a false alarm at {at:.3f}: {event}")
+
+    def _concerns(self, event: Any) -> bool:
+        """Whether an event is about an instance of this cluster."""
+        id_ = getattr(event, "new" if isinstance(event, WriterChanged) else "id", "")
+        return not id_.startswith("bills-")
 
     def _reign(self, id_: str, at: float) -> int:
         server = self.control.named(id_)
@@ -120,15 +131,77 @@ class Judge:
     def handed(self, process: Process, conn: Conn, role: str, began: float) -> None:
         """A connection was handed out, by a connect that began then, or by a pool (None)."""
         self.listen(process)
-        zombie = conn.in_hot_standby is False and self.control.reign(conn.server) < self.seen.get(process, -1)
+        self._of(self.control, conn)
+        zombie = conn.standby is False and self.control.reign(conn.server) < self.seen.get(process, -1)
         if role == "reader" and zombie and conn.server.instance.writer:
             raise Violation(f"{conn.server.id}, a former writer that does not know it, was handed out as a reader")
         if role == "writer":
-            if conn.in_hot_standby is not False:
+            if conn.standby:
                 raise Violation(f"a reader was handed out as the writer: {conn.server.id}")
             reign = self.control.reign(conn.server)
             if reign < self.seen.get(process, -1):
                 raise Violation(f"{conn.server.id} was handed out as the writer, and a later one was known")
+
+        elif self._lag(process, conn) > process.options.get("aurora_max_lag", float("inf")) + SLACK:
+            raise Violation(f"{conn.server.id} was handed out with a lag of {conn.server.instance.lag:.1f} s")
+
+    def _lag(self, process: Process, conn: Conn) -> float:
+        """By how much a server lags behind, as far as its readers can tell."""
+        return 0.0 if conn.server.instance.writer or process.dark else conn.server.instance.lag
+
+    @staticmethod
+    def _of(control: Control, conn: Conn) -> None:
+        if conn.cluster is not control.cluster:
+            raise Violation(f"{conn.server.id} was handed out, and that is an instance of another cluster")
+
+    def visited(self, process: Process, conn: Conn, control: Control) -> None:
+        """A connection to the writer of the other cluster was handed out."""
+        self.listen(process)
+        self._of(control, conn)
+        if conn.server is not control.writer:
+            raise Violation(f"{conn.server.id} was handed out as the writer")
+
+    def let_go(self, process: Process, conn: Conn) -> None:
+        """A pool closes a connection: it is stale, or broken."""
+        if not (conn.broken or conn.closed) and self._sound(process, conn, conn.since):
+            raise Violation(f"a connection to {conn.server.id} was taken for stale, and nothing was wrong with it")
+
+    def cut(self, process: Process, conn: Conn) -> None:
+        """The monitor cuts a connection."""
+        now, limits = self.clock.now, self.limits(process)
+        if self._sound(process, conn, conn.since):
+            raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and nothing was wrong with it")
+        deaf = overlap(conn.server.deafness, now - limits.ping, now) > 0.0
+        ill = overlap([*conn.server.mute, *process.mute, *conn.server.harmed], now - limits.ping - 0.05, now) > 0.0
+        open_ = [each for each in conn.server.instance.connections if each.process is process]
+        heard = max((each.received_at for each in open_ if each.placed is not None), default=0.0)
+        if deaf and not ill and not conn.session.dead and heard > now - limits.ping + 0.05:
+            raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, which answered at {heard:.3f}")
+
+    def _sound(self, process: Process, conn: Conn, since: float) -> bool:
+        """Whether nothing was wrong with a connection and its server since then, and its role is the same."""
+        server, now = conn.server, self.clock.now
+        spans = [*server.harmed, *process.mute, *server.deafness]
+        if self.limits(process).ping < 1.0:
+            spans += [*server.mute, *server.loaded]
+        touched = any(a <= now and b >= since - 1.0 for a, b in spans) or process.loses > 0.0 or conn.lossy
+        was_writer = conn.placed is not None and conn.placed.role is Role.WRITER
+        return not touched and was_writer is (server is self.control.writer) and not conn.session.dead
+
+    def writer_came(self, process: Process, conn: Conn, began: float) -> None:
+        """A writer's connect ended: it does not wait for a dial that hangs when the new writer is known."""
+        now, placed, events = self.clock.now, conn.placed, process.events
+        ramp, view = placed.cluster.ramp, placed.cluster.view
+        if not process.monitored or conn.relay is not None or (ramp is not None and ramp.row):
+            return
+        known = [at for at, _, each in events if isinstance(each, WriterChanged) and each.new == placed.instance]
+        if not known or known[-1] <= began or view.writer != placed.instance:
+            return
+        late = now - known[-1]
+        spans = [*conn.server.harmed, *conn.server.mute, *conn.server.loaded, *conn.server.deafness]
+        spans += [*process.mute, *process.starved, *process.stalled]
+        if late > 1.0 and not overlap(spans, known[-1] - 0.5, now) and not self.names_failed(began):
+            raise Violation(f"a writer's connect took {late:.2f} s after {conn.server.id} was known to be the writer")
 
     def refused(self, process: Process, role: str, began: float, error: BaseException) -> None:
         """A connect failed."""
@@ -150,11 +223,14 @@ class Judge:
         """
         now = self.clock.now
         first = list(self.control.servers.values())[: self.control.first]
-        sound = [each for each in first if not overlap([*each.harmed, *each.mute], began, now)]
+        trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.behind] for each in first}
+        sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.named(id_) in sound for id_ in known)):
             return
-        silent = sum(overlap(each.mute, began - 5.0, now) > 0.0 for each in self.control.servers.values())
-        others = overlap([*process.mute, *process.starved], began, now)
+        silent = sum(
+            overlap([*each.mute, *each.deafness], began - 5.0, now) > 0.0 for each in self.control.servers.values()
+        )
+        others = overlap([*process.mute, *process.starved, *process.stalled], began, now)
         bound = (
             1.0
             + DIAL.get(process.options["aurora_profile"], 5.0) * silent
@@ -184,7 +260,7 @@ class Judge:
     def _to_blame(self, process: Process, conn: Conn, began: float) -> bool:
         limits, now = self.limits(process), self.clock.now
         since = conn.since - limits.noticed - 6.0
-        spans = [*conn.server.harmed, *process.mute]
+        spans = [*conn.server.harmed, *conn.server.deafness, *process.mute]
         if limits.ping < 1.0:
             spans += [*conn.server.mute, *conn.server.loaded]
         touched = any(a <= now and b >= since for a, b in spans)
@@ -193,10 +269,12 @@ class Judge:
     def _noticed(self, process: Process, conn: Conn, began: float) -> None:
         """Nobody waits for a silent instance for longer than is documented."""
         now, limits = self.clock.now, self.limits(process)
+        if conn.relay is not None or overlap(process.threadless, began - 30.0, now):
+            return
         for a, b in (*conn.server.mute, *process.mute):
             since = max(a, began)
             waited = min(now, b) - since
-            starved = overlap(process.starved, since - 1.0, now)
+            starved = overlap([*process.starved, *process.stalled], since - 1.0, now)
             bound = limits.noticed + SLACK + (starved + 4.0 if starved else 0.0)
             if waited > bound and b >= now:
                 raise Violation(f"a statement waited {waited:.2f} s for silent {conn.server.id}: {bound:.2f} s at most")
@@ -224,6 +302,8 @@ class Judge:
         for number, told in self.told.items():
             found = legs[str(number), "1"], legs[str(number), "2"]
             allowed = {"acked": [(1, 1)], "failed": [(0, 0)], "unknown": [(0, 0), (1, 1)]}[told]
+            if number in self.own_endings:
+                allowed = [(0, 0), (1, 1)]
             if found not in allowed:
                 raise Violation(f"transaction {number} is {told}, and its legs are there {found} times") from (
                     self.why.get(number)

@@ -11,6 +11,7 @@ that both think to have a quorum.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from typing import Any
@@ -22,28 +23,34 @@ from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.runtime.call import read_call
-from aurora_router.simulation import Cancelled, SimulatedCluster
+from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
 from .clock import Clock
-from .control import CALM, FAULTS, Control
+from .control import CALM, FAULTS, INCIDENTS, Control
+from .dimensions import NEED_AURORA, PLAYED, Dimensions
 from .judge import DIAL, Judge, Violation, overlap
 from .servers import Store
 from .world import Harbour, Process
 
 LIMIT = 75.0
 """Nobody may wait for longer than ``aurora_failover_timeout`` and a dial, in virtual seconds."""
+TEMPLATE = "{id}.internal"
+"""How instances are named where several clusters share a domain of their users' own."""
+POOLER, POOLER_PORT = "10.99.0.1", 6432
 PROFILES = ["default"] * 5 + ["aggressive", "patient"]
 
 
 class Schedule:
     """The actors of one schedule."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, dimensions: Dimensions = PLAYED) -> None:
         self.rng = rng = random.Random(seed)
+        self.drawn = dimensions.draw(seed)
+        self.odd = random.Random(f"what is odd in {seed}")
         self.clock = Clock(seed)
         self.counts: Counter[str] = Counter()
         self.harbour = Harbour(self.clock)
-        aurora = rng.random() < 0.6
+        aurora = rng.random() < 0.6 or bool(self.drawn & NEED_AURORA)
         self.cluster = SimulatedCluster(
             self.harbour, readers=rng.choice([1, 2, 2, 3]), aurora=aurora, dns_delay=rng.choice([0.0, 0.5, 5.0, 40.0])
         )
@@ -56,10 +63,14 @@ class Schedule:
             silent_fence=rng.random() < 0.5,
         )
         self.control = Control(self.clock, rng, self.harbour, self.cluster, store)
-        self.calm = rng.random() < 0.2
+        self.calm = rng.random() < 0.2 and not self.drawn
         self.judge = Judge(self.control, calm=self.calm)
         self.processes = [self._process() for _ in range(rng.choice([1, 2, 2]))]
         self.control.processes = self.processes
+        self.other = self._another_cluster() if "shared_template" in self.drawn else None
+        if "constant_reports" in self.drawn:
+            for each in self.cluster.instances.values():
+                self.harbour.relays[each.address, self.cluster.port] = Relay(reports=False, own_port=False)
         self.over = False
         self.healed: float | None = None
         self.numbers = 0
@@ -78,7 +89,48 @@ class Schedule:
         if not self.cluster.aurora:
             hosts = ",".join(each.address for each in self.cluster.instances.values())
             writer = reader = f"host={hosts} port=5432 dbname=app"
-        return Process(self.harbour, writer, reader, options)
+        process = Process(self.harbour, *self._odd_ways(writer, reader, options), options)
+        process.on_cut = lambda conn: self.judge.cut(process, conn)
+        return process
+
+    def _odd_ways(self, writer: str, reader: str, options: dict[str, Any]) -> tuple[str, str]:
+        """How a process reaches the cluster; what its environment has that is odd changes that."""
+        cluster = self.cluster
+        if "stale_lag" in self.drawn:
+            options["aurora_max_lag"] = self.odd.choice([0.5, 2.0])
+        if "unknown_addresses" in self.drawn:
+            known = list(cluster.instances)
+            known.remove(self.odd.choice(known[1:]))
+            options["aurora_instance_host"] = ",".join(f"{id_}={cluster.host(f'instance:{id_}')}" for id_ in known)
+        if "shared_template" in self.drawn:
+            options["aurora_instance_host"] = TEMPLATE
+            for role in ("writer", "reader"):
+                self.harbour.dns.alias(f"orders-{role}.internal", cluster.host(role))
+            self._name_instances(cluster)
+            orders = "host=orders-{0}.internal port=5432 dbname=app aurora_role={0}"
+            writer, reader = orders.format("writer"), orders.format("reader")
+        if "pooler" in self.drawn:
+            self.harbour.relays[POOLER, POOLER_PORT] = Relay(reports=False, own_pid=True)
+            self.harbour.behind[POOLER] = self._behind_the_pooler
+            writer = reader = f"host={POOLER} port={POOLER_PORT} dbname=app aurora_role=writer"
+        return writer, reader
+
+    def _behind_the_pooler(self) -> Any:
+        """Where a session of the pooler leads to: where the cluster endpoint does, late."""
+        found = self.cluster.addresses(self.cluster.host("writer"), 0)
+        return self.harbour.servers[found[0]] if found else None
+
+    def _name_instances(self, cluster: SimulatedCluster) -> None:
+        for id_ in cluster.instances:
+            self.harbour.dns.alias(TEMPLATE.format(id=id_), cluster.host(f"instance:{id_}"))
+
+    def _another_cluster(self) -> Control:
+        """A cluster that has names of the same template, and to which nothing happens."""
+        cluster = SimulatedCluster(self.harbour, "bills", readers=1, domain="xyz789.eu-test-1.rds.aurora.test")
+        self._name_instances(cluster)
+        self.harbour.dns.alias("bills-writer.internal", cluster.host("writer"))
+        store = Store(aurora=True, witness=True, version=150000, restarts=True, silent_fence=False)
+        return Control(self.clock, self.odd, self.harbour, cluster, store)
 
     # ------------------------------------------------------------ clients
 
@@ -92,8 +144,13 @@ class Schedule:
         finally:
             self._bounded(began, f"a connect to the {role}")
         conn.lossy = process.loses > 0.0
+        if "hidden_notices" in self.drawn:
+            with contextlib.suppress(psycopg.Error):
+                await process.said(conn, "SET client_min_messages TO error")
         if role == "reader":
             self.judge.reader_came(process, began, known)
+        elif "frozen_dials" in self.drawn:
+            self.judge.writer_came(process, conn, began)
         self.judge.handed(process, conn, role, began)
         self.counts["connects"] += 1
         return conn
@@ -127,6 +184,7 @@ class Schedule:
                 if conn.current and not conn.broken and not conn.closed:
                     self.judge.handed(process, conn, "writer", self.clock.now)
                     return conn
+                self.judge.let_go(process, conn)
                 conn.close()
             return await self.connect(process, "writer")
 
@@ -163,6 +221,10 @@ class Schedule:
             if rng.random() < 0.05:
                 await self.said(process, conn, f"SLEEP {rng.choice([0.05, 2.5])}")
             await self.said(process, conn, f"LEG {number} 2")
+            if "own_endings" in self.drawn and self.odd.random() < 0.2:
+                self.judge.own_endings.add(number)
+                await self.said(process, conn, "COMMIT")
+                raise psycopg.errors.SerializationFailure("after the work's own COMMIT")
 
         error: BaseException | None = None
         try:
@@ -176,6 +238,15 @@ class Schedule:
         self._bounded(began + 75.0, "a transaction")
         self.judge.transaction(number, error)
         self.counts[self.judge.told[number]] += 1
+
+    async def visit(self, process: Process) -> None:
+        """Connect to the other cluster, now and then."""
+        while not self.over:
+            with contextlib.suppress(RoutingError):
+                conn = await process.visit("host=bills-writer.internal port=5432 dbname=app aurora_role=writer")
+                self.judge.visited(process, conn, self.other)
+                conn.close()
+            await self.clock.sleep(self.odd.uniform(0.3, 2.0))
 
     async def read(self, process: Process, rng: random.Random) -> None:
         """Queries on readers."""
@@ -206,16 +277,28 @@ class Schedule:
         if name == "confuse_names":
             self.judge.names[-1][1] = self.clock.now
 
+    async def odd_incident(self, name: str) -> None:
+        """What a dimension brings, once or more."""
+        for _ in range(self.odd.randrange(1, 4)):
+            await self.clock.sleep(self.odd.uniform(0.5, 6.0))
+            self.counts[name] += 1
+            await getattr(self.control, INCIDENTS[name])(self.odd)
+
     async def play(self) -> None:
         self.judge.names = []
         clients = []
         for process in self.processes:
-            for task in [self.write, self.write, self.read][: self.rng.choice([2, 3, 3])]:
-                with self.clock.owned(process):
+            if self.other is not None:
+                with self.clock.owned(process.users):
+                    clients.append(self.clock.spawn(self.visit(process)))
+            tasks = [self.write, self.write, self.read][: self.rng.choice([2, 3, 3])]
+            for task in tasks if "pooler" not in self.drawn else tasks[:2]:
+                with self.clock.owned(process.users):
                     clients.append(self.clock.spawn(task(process, random.Random(self.rng.random()))))
         kinds = CALM if self.calm else FAULTS
         drawn = [self.rng.choice(kinds) for _ in range(self.rng.randrange(1, 6))]
         incidents = [self.clock.spawn(self.incident(name, self.rng.uniform(1.0, 8.0))) for name in drawn]
+        incidents += [self.clock.spawn(self.odd_incident(name)) for name in sorted(self.drawn & INCIDENTS.keys())]
         for incident in incidents:
             await incident.wait()
         await self.settled()
@@ -231,7 +314,7 @@ class Schedule:
         """After the last incident every process finds the writer, in time."""
         probes = []
         for process in self.processes:
-            with self.clock.owned(process):
+            with self.clock.owned(process.users):
                 probes.append(self.clock.spawn(self._found(process, self._patience(process))))
         for probe in probes:
             await probe.wait()
@@ -255,7 +338,8 @@ class Schedule:
         for ramp in (each.ramp for each in process.clusters if each.ramp is not None):
             pause = max(pause, ramp.until - now, ramp.troubled(dial, now, 1.0).until - now if ramp.under_way else 0.0)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
-        dns = 0.0 if any(each.view.known for each in process.clusters) else self.cluster.dns_delay
+        known = any(each.view.known for each in process.clusters) and "pooler" not in self.drawn
+        dns = 0.0 if known else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
         return 3.0 + dial + pause + names + dns + alone
 
@@ -272,13 +356,13 @@ class Schedule:
             raise Violation(f"{self.cluster.open_connections} connections stay open")
 
 
-def play(seed: int) -> Counter[str]:
+def play(seed: int, dimensions: Dimensions = PLAYED) -> Counter[str]:
     """Play the schedule of a seed; returns what happened in it.
 
     Raises:
         AssertionError: a promise was broken.
     """
-    schedule = Schedule(seed)
+    schedule = Schedule(seed, dimensions)
     with schedule.clock as clock:
         clock.run(schedule.play())
     return schedule.counts

@@ -89,11 +89,13 @@ class Store:
         restarts: ``restart_after_crash``.
         writer: whom the control plane made the writer last.
         silent_fence: a fenced writer hangs at its next commit; else it dies.
+        password: the only one with which a session begins.
     """
 
     def __init__(self, *, aurora: bool, witness: bool, version: int, restarts: bool, silent_fence: bool) -> None:
         self.aurora, self.witness, self.version = aurora, witness, version
         self.restarts, self.silent_fence = restarts, silent_fence
+        self.password = "first"
         self.epoch = 1
         self.volume = Log()
         self.writer: Server | None = None
@@ -106,6 +108,7 @@ class Server:
         stopped: it does not run (SIGSTOP, a hung host); its kernel still takes packets.
         briefly: it was stopped for a moment, and nothing is wrong with it.
         alone: its replicas are cut off from it.
+        deaf: it accepts no session; those that it has go on.
         dark: packets between it and all clients are lost.
         slow: seconds that everything takes longer.
         skew: seconds by which its clock is wrong.
@@ -113,18 +116,22 @@ class Server:
         mute: spans of time in which it answered nobody.
         darkness: spans of time in which packets were lost.
         loaded: spans of time in which everything took longer.
+        deafness: spans of time in which it accepted no session.
+        behind: spans of time in which it lagged behind, as a reader.
         harmed: spans of time in which something was wrong with it.
         lives: grows with each start.
     """
 
     def __init__(self, clock: Clock, instance: SimulatedInstance, store: Store) -> None:
         self.clock, self.instance, self.store = clock, instance, store
-        self.stopped = self.dark = self.briefly = self.alone = False
+        self.stopped = self.deaf = self.dark = self.briefly = self.alone = False
         self.slow = self.skew = 0.0
         self.gate = Gate(clock)
         self.mute: list[list[float]] = []
         self.darkness: list[list[float]] = []
         self.loaded: list[list[float]] = []
+        self.deafness: list[list[float]] = []
+        self.behind: list[list[float]] = []
         self.harmed: list[list[float]] = []
         self.sessions: dict[Any, None] = {}
         self.lives = 0

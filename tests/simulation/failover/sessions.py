@@ -46,12 +46,13 @@ def broke() -> DialFailed:
 class Conn(SimulatedConnection):
     """The client's end."""
 
-    def __init__(self, process: Any, cluster: Any, server: Server, address: str) -> None:
-        super().__init__(cluster, server.instance, address)
+    def __init__(self, process: Any, cluster: Any, server: Server, *way: Any) -> None:
+        super().__init__(cluster, server.instance, *way)
         self.process = process
         self.server = server
         self.state = "idle"
         self.since = server.clock.now
+        self.received_at = server.clock.now
         self.answer: Any = None
         self.waker: Any = None
         self.session = Session(self)
@@ -85,6 +86,7 @@ class Session:
         self.dead = False
         self.state = "idle"
         self.txn: Transaction | None = None
+        self.hides_warnings = False
         self._inbox: deque[str | None] = deque()
         self._busy = False
         self.server.sessions[self] = None
@@ -163,6 +165,7 @@ class Session:
             raise Died
         await self._travel()
         self.conn.answer, self.conn.state = answer, self.state
+        self.conn.received_at = self.clock.now
         self.conn.reported()
         self.conn.wake()
 
@@ -180,6 +183,9 @@ class Session:
             await self.clock.sleep(float(sql.split()[1]))
             await server.awake(self)
             return Reply([], ("SELECT 1",))
+        if sql.startswith("SET client_min_messages"):
+            self.hides_warnings = True
+            return Reply([], ("SET",))
         if sql == "ROLLBACK":
             self._rolled_back()
             return Reply([], ("ROLLBACK",))
@@ -211,7 +217,8 @@ class Session:
         server, cluster = self.server, self.conn.cluster
         if sql != answers.AURORA_POSTGRESQL.sql:
             return rows
-        own = str(cluster.durable_lsn) if server is server.store.writer else None
+        truthful = server is server.store.writer and server.instance.rewrites is None
+        own = str(cluster.durable_lsn) if truthful else None
         told = []
         for *session, observer, id_, master, age, lag, cpu, lsn in rows:
             aged = None if age is None else f"{float(age) + server.skew:.6f}"
@@ -258,7 +265,9 @@ class Session:
         assert self.txn is not None
         replicated = await self.server.commit(self, self.txn)
         self.txn, self.state = None, "idle"
-        return Reply([], ("SELECT 1", "COMMIT") if guard else ("COMMIT",), () if replicated else (CANCELLED,))
+        audible = not self.hides_warnings or "client_min_messages" in sql
+        notices = (CANCELLED,) if audible and not replicated else ()
+        return Reply([], ("SELECT 1", "COMMIT") if guard else ("COMMIT",), notices)
 
     # ------------------------------------------------------------ asking for an outcome
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from tests.simulation.campaign import ENOUGH, draw_base
+from tests.simulation.failover.dimensions import NONE, Dimensions
 from tests.simulation.failover.mutants import MUTANTS, Mutant
 from tests.simulation.failover.run import CAMPAIGN
 from tests.simulation.failover.schedule import play
@@ -20,7 +21,16 @@ def test_schedules_are_clean(part: int) -> None:
 
 @pytest.mark.parametrize("seed", [3488, 7121, 9277, 11438, 14002, 502396, 502827, 504005, 508054])
 def test_what_went_wrong_once_does_so_no_more(seed: int) -> None:
-    play(seed)
+    play(seed, NONE)
+
+
+def test_dimensions_follow_from_the_seed_and_leave_the_rest_of_it_alone() -> None:
+    every = Dimensions.just(*(each.name for each in fields(Dimensions)))
+    assert {name for seed in range(200) for name in every.draw(seed)} == set(every.names)
+    assert max(len(every.draw(seed)) for seed in range(200)) == 2
+    assert every.draw(7) == every.draw(7)
+    undrawn = next(seed for seed in range(200) if not every.draw(seed))
+    assert play(undrawn, every) == play(undrawn, NONE)
 
 
 def test_the_same_seed_plays_the_same_schedule() -> None:

@@ -22,6 +22,8 @@ from aurora_router.simulation import (
 from .sessions import Conn, broke
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .clock import Clock
     from .servers import Server
 
@@ -36,11 +38,14 @@ class Harbour(Network):
         super().__init__(clock)
         self.clock = clock
         self.servers: dict[str, Server] = {}
+        self.behind: dict[str, Callable[[], Server | None]] = {}
+        self.resets = 0.0
 
-    async def open(self, process: Any, address: str, port: int, seconds: float) -> Conn:
+    async def open(self, process: Any, address: str, port: int, seconds: float, password: str) -> Conn:
         """Dial one address, from one process."""
-        server, until = self.servers.get(address), self.clock.now + seconds
-        if server is None or (address, port) not in self._listening:
+        behind, until = self.behind.get(address), self.clock.now + seconds
+        server = self.servers.get(address) if behind is None else behind()
+        if server is None or (behind is None and (address, port) not in self._listening):
             await self.clock.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
         late = libpq.late(f"connecting to {address}", seconds)
@@ -49,9 +54,14 @@ class Harbour(Network):
         if self._missed(until):
             raise late
         condition = server.instance.condition
+        if self.resets and self.clock.rng.random() < self.resets:
+            condition = Condition.RESETTING
+        elif condition is Condition.WELL and password != server.store.password:
+            condition = Condition.REJECTING
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)
-        return Conn(process, self._listening[address, port][0], server, address)
+        cluster = self._listening[server.instance.address, 5432][0]
+        return Conn(process, cluster, server, address, port, self.relays.get((address, port)))
 
     async def _arrived(self, process: Any, server: Server, until: float) -> bool:
         """Whether a SYN gets through in time."""
@@ -71,13 +81,13 @@ class Harbour(Network):
         if instance.condition is Condition.REFUSING:
             await self.clock.sleep(instance.latency)
             return True
-        while server.muted or process.dark:
+        while server.muted or server.deaf or process.dark:
             if self.clock.now >= until:
                 return False
             await server.gate.wait(until)
         cost = instance.accept_latency + 2 * server.slow
         await self.clock.sleep(min(cost, max(0.0, until - self.clock.now)))
-        return not (server.muted or process.dark) or await self._shaken(process, server, until)
+        return not (server.muted or server.deaf or process.dark) or await self._shaken(process, server, until)
 
     def _missed(self, until: float) -> bool:
         """Whether a client that stood still takes an answer that came in time for one that came too late."""
@@ -91,11 +101,16 @@ class Wire(SimulatedWorld):
         super().__init__(harbour)
         self.harbour, self.process = harbour, process
 
+    @property
+    def password(self) -> str:
+        """With what it dials."""
+        return self.process.password
+
     async def dial(self, target, seconds):
         failed = libpq.lost(f"{target.name} has no address")
         for address in target.addresses:
             try:
-                return await self.harbour.open(self.process, address, target.port or 5432, seconds)
+                return await self.harbour.open(self.process, address, target.port or 5432, seconds, self.password)
             except DialFailed as again:
                 failed = again
         raise failed
@@ -172,6 +187,16 @@ class Lookout(Wire, SimulatedGround):
     def __init__(self, harbour: Harbour, process: Any) -> None:
         Wire.__init__(self, harbour, process)
         self.tasks: list[Any] = []
+        self.known_password = process.password
+
+    @property
+    def password(self):
+        """The password of the last user who connected."""
+        return self.known_password
+
+    def spawn(self, procedure):
+        with self.harbour.clock.owned(self.process.monitor):
+            super().spawn(procedure)
 
     def activity(self, held):
         found = super().activity(held)
@@ -179,6 +204,8 @@ class Lookout(Wire, SimulatedGround):
 
     def cut(self, held):
         open_ = not (held.broken or held.closed)
+        if open_:
+            self.process.on_cut(held)
         held.lose()
         return open_
 
@@ -191,6 +218,10 @@ class Process(WatchedProcess):
         loses: how likely a COMMIT, or its answer, gets lost with its connection.
         monitored: whether it has the background watch.
         options: what it gives with every connect.
+        users, monitor: who its tasks belong to (see `Clock`): both stand still when it gets no CPU.
+        password: with which its users connect.
+        threadless: spans in which it can not start its monitor.
+        on_cut: called with each open connection that its monitor cuts.
     """
 
     def __init__(self, harbour: Harbour, conninfo: str, reader: str, options: dict[str, Any]) -> None:
@@ -199,6 +230,11 @@ class Process(WatchedProcess):
         self.loses = 0.0
         self.mute: list[list[float]] = []
         self.starved: list[list[float]] = []
+        self.stalled: list[list[float]] = []
+        self.threadless: list[list[float]] = []
+        self.users, self.monitor = object(), object()
+        self.password = "first"
+        self.on_cut: Callable[[Conn], object] = lambda _: None
         self.world = Wire(harbour, self)
         self.ground = Lookout(harbour, self)
         self.conninfo = {"writer": conninfo, "reader": reader}
@@ -210,6 +246,16 @@ class Process(WatchedProcess):
         way = WatchedProcess if self.monitored else SimulatedProcess
         given = self.options if "," not in self.conninfo[role] else {**self.options, "aurora_role": role}
         return await way.connect(self, self.conninfo[role], **given)
+
+    async def visit(self, conninfo: str) -> Conn:
+        """Connect to another cluster, with the same options."""
+        way = WatchedProcess if self.monitored else SimulatedProcess
+        return await way.connect(self, conninfo, **self.options)
+
+    def _attend(self, cluster: Any, access: Any) -> None:
+        self.ground.known_password = self.password
+        if not (self.threadless and self.threadless[-1][1] > self.world.now()):
+            super()._attend(cluster, access)
 
     async def said(self, connection: Conn, sql: str) -> None:
         """A statement of a user's; raises psycopg's error."""

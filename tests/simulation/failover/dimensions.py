@@ -1,0 +1,74 @@
+"""What may be odd in a schedule, beside the incidents that every schedule may have.
+
+Each *dimension* is a kind of trouble that an environment brings and that our own cluster does not: a pooler, a row
+without an id, a client that stands still. Which ones a schedule has follows from its seed alone, and not from the
+random numbers that the rest of the schedule is made of: without dimensions, a seed plays what it always played.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Which dimensions may be drawn.
+
+    Attributes:
+        constant_reports: every path reports ``in_hot_standby=off``, whatever the server is.
+        pooler: clients reach the writer through a pooler, which remembers what the first server reported and follows
+            the cluster endpoint late.
+        odd_rows: answers lack rows, or have some that are empty, malformed, doubled or of an instance that has left.
+        shared_template: another cluster has names of the same template.
+        reset_dials: some dials are reset.
+        stalled_accepting: a server accepts no session for a while; those that it has go on.
+        stalled_clients: the users' side of a process stands still, its monitor goes on; answers wait unread.
+        refused_threads: the monitor can not be started for a while.
+        changed_passwords: the password changes; the monitor has the old one until a user connects.
+        rebuilt_readers: the writer is lost while all readers are being built.
+        frozen_dials: the writer falls silent while it is dialled; a connect does not wait for that dial when another
+            writer is known.
+        unknown_addresses: nothing says where one of the instances is.
+        hidden_notices: sessions have ``client_min_messages=error``.
+        own_endings: the work ends its transaction by itself, and fails after that.
+        stale_lag: readers fall behind, and ``aurora_max_lag`` is given.
+    """
+
+    constant_reports: bool = False
+    pooler: bool = False
+    odd_rows: bool = False
+    shared_template: bool = False
+    reset_dials: bool = False
+    stalled_accepting: bool = False
+    stalled_clients: bool = False
+    refused_threads: bool = False
+    changed_passwords: bool = False
+    rebuilt_readers: bool = False
+    frozen_dials: bool = False
+    unknown_addresses: bool = False
+    hidden_notices: bool = False
+    own_endings: bool = False
+    stale_lag: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Those that may be drawn."""
+        return [each.name for each in fields(self) if getattr(self, each.name)]
+
+    def draw(self, seed: int) -> frozenset[str]:
+        """Those that the schedule of a seed has: two at most."""
+        rng = random.Random(f"dimensions of {seed}")
+        return frozenset(rng.sample(self.names, min(len(self.names), rng.choice([0, 1, 1, 1, 2]))))
+
+    @classmethod
+    def just(cls, *names: str) -> Dimensions:
+        """These alone."""
+        return replace(cls(), **dict.fromkeys(names, True))
+
+
+NONE = Dimensions()
+PLAYED = Dimensions()
+"""What campaigns draw from."""
+NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "unknown_addresses"})
+"""Those that a list of hosts can not have."""
