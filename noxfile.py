@@ -219,12 +219,23 @@ def chaos(session: nox.Session) -> None:
 POOLERS = ("pgbouncer", "haproxy")
 
 
-def _require_poolers(session: nox.Session) -> None:
-    """Say loudly which of the poolers is missing: what needs it is not tested."""
+def _has_poolers(session: nox.Session) -> bool:
+    """Whether the poolers are there; says loudly which is missing: what needs it is not tested."""
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     missing = [each for each in POOLERS if shutil.which(each, path=places) is None]
     if missing:
         session.warn(f"!!! not tested for want of {', '.join(missing)}: apt-get install {' '.join(missing)} !!!")
+    return not missing
+
+
+@nox.session
+def poolers(session: nox.Session) -> None:
+    """PgBouncer and HAProxy before two clusters, 50 failovers of each setting: nothing led astray, nothing cut.
+
+    Takes `--failovers N`, `--only SETTING`, `--seed S`, `--json FILE`.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks.poolers", *_tool_arguments(session))
 
 
 @nox.session
@@ -241,7 +252,7 @@ def cases(session: nox.Session) -> None:
     Debian's pgbouncer and haproxy are used where they are installed (`.ci/run` installs them).
     """
     session.install(".[test]")
-    _require_poolers(session)
+    _has_poolers(session)
     session.run("python", "-m", "benchmarks.cases", *_tool_arguments(session))
 
 
@@ -325,11 +336,13 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def bounded(session: nox.Session) -> None:
-    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos and containers."""
+    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers and containers."""
     session.install(".[test,docker]", "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "1000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "60")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "20")
+    if _has_poolers(session):
+        session.run("python", "-m", "benchmarks.poolers", "--failovers", "3")
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")
 
 

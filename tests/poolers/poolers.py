@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -163,6 +164,13 @@ class PgBouncer(Listener):
             "ignore_startup_parameters": "extra_float_digits",
             **settings,
         }
+
+    def redirect(self, databases: Mapping[str, Address]) -> None:
+        """Let it lead elsewhere, as its operator does: connections of servers that are in use are closed after it."""
+        self.databases = dict(databases)
+        self._command()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def _command(self) -> list[str]:
         targets = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
@@ -32,6 +34,17 @@ def test_pgbouncer_gives_process_ids_of_its_own_and_returns_to_its_port(aurora_c
         pooler.start()
         assert pooler.port == port
         assert ask(pooler)[:2] == (writer.name, False)
+
+
+@pytest.mark.usefixtures("pgbouncer")
+def test_pgbouncer_leads_elsewhere_when_its_operator_says_so(aurora_cluster):
+    first, second, *_ = aurora_cluster.instances
+    with PgBouncer({"app": (first.host, first.port)}) as pooler:
+        assert ask(pooler)[0] == first.name
+        pooler.redirect({"app": (second.host, second.port)})
+        deadline = time.monotonic() + 10
+        while ask(pooler)[0] != second.name:
+            assert time.monotonic() < deadline
 
 
 @pytest.mark.usefixtures("haproxy")
