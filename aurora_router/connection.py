@@ -123,7 +123,7 @@ class _Routed:
     waiting_since: float | None = None
     limits: Limits | None = None
     listening = 0
-    was_writer = False
+    was_writer = direct = False
     cut_because: str | None = None
     """Why this library shut the socket down; None: it did not."""
     socket_id: SocketId | None = None

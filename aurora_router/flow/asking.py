@@ -19,6 +19,11 @@ PERMISSION_DENIED = "42501"
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
 """The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
+ENDS = (
+    "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
+    "pg_catalog.inet_client_port()"
+)
+"""How the server sees the connection; see `policy.paths`."""
 
 
 async def ask_topology(

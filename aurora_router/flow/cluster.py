@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
+    from aurora_router.policy.paths import End, Known
     from aurora_router.policy.ramp import Ramp
     from aurora_router.policy.role_reports import Path, RoleCheck
 
@@ -75,6 +76,7 @@ class Cluster:
         self.role_reports = RoleReports()
         self.turn = 0
         self.by_address: dict[str, str] = {}
+        self.paths: dict[End, Known] = {}
         self.warned: set[str] = set()
         self.news = 0
         self.watcher: Watcher | None = None

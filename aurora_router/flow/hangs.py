@@ -1,19 +1,34 @@
 """Sampling users' connections, pinging whom they wait for, cutting those of an instance that is hung or lost its role.
 
-The decisions are those of `policy.suspicion`; here they meet the world.
+The decisions are those of `policy.suspicion` and `policy.paths`; here they meet the world.
+
+Invariant: a connection whose path is not known to be direct is never cut. Its instance is known by what was reported
+when it was made, and behind a pooler or a load balancer it may be on another one by now.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from aurora_router.flow.inquiry import Inquiry
-from aurora_router.flow.world import Activity, ConnT, Ground
+from aurora_router.flow.world import Activity, ConnT, DialFailed, Ground
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, Starved
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
-from aurora_router.policy.suspicion import Action, Limits, Signal, Suspicion, suspicious, waiting_since
+from aurora_router.policy.paths import DIRECT_SECONDS, UNANSWERED_SECONDS, Known, remember
+from aurora_router.policy.suspicion import (
+    Action,
+    Limits,
+    Signal,
+    State,
+    Suspicion,
+    read_silence,
+    rest_for,
+    suspicious,
+    waiting_since,
+)
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
@@ -22,10 +37,12 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Target
     from aurora_router.policy.options import Options
-    from aurora_router.policy.verdict import Fault
+    from aurora_router.policy.paths import End
 
 SILENCE = frozenset({FaultKind.TIMEOUT, FaultKind.UNREACHABLE})
-"""What condemns an instance. One that refuses to be dialled is down, and its kernel tells the connections itself."""
+"""What may condemn an instance. One that refuses to be dialled is down, and its kernel tells the connections itself."""
+_SERVED = frozenset({Activity.IDLE, Activity.OPEN})
+"""What a connection does whose statement was answered."""
 
 
 class Judge(Protocol):
@@ -57,6 +74,9 @@ class Hangs(Generic[ConnT]):
         self._sampled_at = world.now()
         self.limits = Limits(watch.options.hang_grace, watch.options.ping_timeout)
         self._suspicions: dict[str, Suspicion] = defaultdict(Suspicion)
+        self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._served_at: dict[str, float] = {}
+        self._examined: set[End] = set()
 
     def sample(self, late: float) -> None:
         """Look at all connections once, `late` seconds later than it should have been."""
@@ -70,6 +90,7 @@ class Hangs(Generic[ConnT]):
             waiting = self._waiting(id_, connections, now, starved=starved)
             if waiting:
                 self._suspect(id_, waiting, now)
+            self._examine(id_, connections, now)
 
     def _waiting(self, id_: str, connections: Iterable[Any], now: float, *, starved: bool) -> list[Any]:
         """The connections that have been waiting for the whole grace period; others that must go are cut."""
@@ -80,40 +101,106 @@ class Hangs(Generic[ConnT]):
                 self.cluster.drop(id_, held)
                 self.cluster.doubt(f"a connection to {id_} broke", now)
                 continue
-            waits = activity is Activity.WAITING
+            self._note_answer(id_, held, activity, now)
+            waits = activity not in _SERVED
             held.waiting_since = waiting_since(held.waiting_since, now, waits=waits, starved=starved)
             if self._must_go(id_, held, activity):
                 stale.append(held)
             elif suspicious(held.waiting_since, now, held.limits):
-                waiting.append(held)
+                if self.world.has_unread(held):  # it waits for its user
+                    held.waiting_since = now
+                else:
+                    waiting.append(held)
         self._cut(id_, stale, "stale")
         return waiting
+
+    def _note_answer(self, id_: str, held: Any, activity: Activity, now: float) -> None:
+        """Notice that a statement was answered since the last sample; who stops listening was not."""
+        if activity is Activity.WAITING:
+            self._asking.add(held)
+        elif held in self._asking:
+            self._asking.discard(held)
+            if activity in _SERVED:
+                self._served_at[id_] = now
 
     def _must_go(self, id_: str, held: Any, activity: Activity) -> bool:
         """Whether a connection is of no use any more, or dangerous, whatever it does at this moment."""
         view = self.cluster.view
         if view.is_current(id_, held.generation):
             return False
+        if held.was_writer and self._lost_the_role(id_):
+            return self._path(held, id_) is not None
+        if activity in {Activity.WAITING, Activity.LISTENING} or self._path(held, id_) is None:
+            return False
+        return activity is Activity.IDLE if id_ not in view.instances else id_ in self.watch.lost
+
+    def _lost_the_role(self, id_: str) -> bool:
+        """Whether an instance is the writer no more: another one was accepted, or it said so itself."""
+        view = self.cluster.view
         known = view.instances.get(id_)
-        if held.was_writer and (known is None or known.role is not Role.WRITER):
-            return True
-        if known is None:
-            return activity is Activity.IDLE
-        return id_ in self.watch.lost and activity is not Activity.WAITING
+        if view.writer is not None:
+            return view.writer != id_
+        return known is not None and known.role is Role.READER and id_ in view.former
+
+    # ------------------------------------------------------------ paths
+
+    def _path(self, held: Any, id_: str) -> Target | None:
+        """Where a connection leads, if that is known to be straight to its instance; else None."""
+        target = self.world.target(held, id_)
+        path = None if target is None else _path_of(target)
+        if path is None or self.cluster.role_reports.is_pooled(path):
+            return None
+        known = self.cluster.paths.get(path)
+        return target if held.direct or (known is not None and known.direct) else None
+
+    def _examine(self, id_: str, connections: Iterable[Any], now: float) -> None:
+        """Find out about paths of which nothing is known, in the background."""
+        for held in connections:
+            target = None if held.direct else self.world.target(held, id_)
+            path = None if target is None else _path_of(target)
+            if target is None or path is None or path in self._examined:
+                continue
+            known = self.cluster.paths.get(path)
+            if known is None or now >= known.until:
+                self._examined.add(path)
+                self.world.spawn(self._examined_by(id_, target, path))
+
+    async def _examined_by(self, id_: str, target: Target, path: End) -> None:
+        inquiry = Inquiry(self.world, self.cluster, id_)
+        direct, lasts = False, DIRECT_SECONDS
+        try:
+            direct = await inquiry.is_direct(target, self.watch.options.connect_timeout)
+        except DialFailed:
+            before = self.cluster.paths.get(path)
+            direct, lasts = before is not None and before.direct, UNANSWERED_SECONDS
+        finally:
+            self._examined.discard(path)
+        now = self.world.now()
+        self.cluster.paths = remember(self.cluster.paths, path, Known(direct, now + lasts))
 
     # ------------------------------------------------------------ suspicion
 
     def _suspect(self, id_: str, waiting: list[Any], now: float) -> None:
         thought = self._suspicions[id_].rested(now)
-        self._suspicions[id_], action = thought.after(Signal.SUSPECTED, now)
-        if action is not Action.PING:
+        self._suspicions[id_] = thought
+        target = next((found for held in waiting if (found := self._path(held, id_)) is not None), None)
+        if target is None or thought.state is not State.QUIET:
             return
-        target = next((found for held in waiting if (found := self.world.target(held, id_)) is not None), None)
-        if target is None:
-            self._suspicions[id_] = Suspicion()
-            return
-        self.cluster.tell(HangSuspected(id_, len(waiting)), now)
-        self.world.spawn(self._pinged(id_, target))
+        heard = self._heard(id_, now - self.limits.grace)
+        signal = Signal.SUSPECTED if heard is None else Signal.HEARD
+        self._suspicions[id_], action = thought.after(signal, now, rest_for(signal, heard, now, self.limits))
+        if action is Action.PING:
+            self.cluster.tell(HangSuspected(id_, len(waiting)), now)
+            self.world.spawn(self._pinged(id_, target))
+
+    def _heard(self, id_: str, since: float) -> float | None:
+        """When an instance last sent something on any connection, if that was after `since`; else None."""
+        latest = self._served_at.get(id_, since)
+        for held in self.cluster.held().get(id_, ()):
+            heard = self.world.heard_at(held)
+            if heard is not None:
+                latest = max(latest, heard)
+        return latest if latest > since else None
 
     async def _pinged(self, id_: str, target: Target) -> None:
         began = self.world.now()
@@ -124,21 +211,22 @@ class Hangs(Generic[ConnT]):
         finally:
             inquiry.busy = False
         now = self.world.now()
-        signal = self._signal(fault, began, now)
-        self._suspicions[id_], action = self._suspicions[id_].after(signal, now, self.limits.rest)
+        signal, heard = Signal.ANSWERED, None
+        if fault is not None and fault.kind in SILENCE:
+            heard = self._heard(id_, began)
+            signal = read_silence(began, now, heard, starved=self._was_starved(began, now))
+        rest = rest_for(signal, heard, now, self.limits)
+        self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)
         if action is Action.CUT:
             self._condemn(id_, now)
-        elif fault is None:
+        elif fault is None or signal is Signal.HEARD:
             self.cluster.tell(HangRefuted(id_, now - began), now)
         elif signal is not Signal.STARVED:
             self.cluster.doubt(f"a ping of {id_} failed: {fault.text}", now)
 
-    def _signal(self, fault: Fault | None, began: float, now: float) -> Signal:
-        limits = self.limits
-        if fault is None or fault.kind not in SILENCE:
-            return Signal.ANSWERED
-        late = now - began - limits.ping > limits.lateness
-        return Signal.STARVED if late or self.unattended(began, now) else Signal.SILENT
+    def _was_starved(self, began: float, now: float) -> bool:
+        """Whether this process was not attending while it pinged."""
+        return now - began - self.limits.ping > self.limits.lateness or self.unattended(began, now)
 
     def unattended(self, since: float, now: float) -> bool:
         """Whether this process was starved since then; also when it just woke up, and no sample has told it yet."""
@@ -155,7 +243,8 @@ class Hangs(Generic[ConnT]):
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
         self.cluster.failed(id_, now, self.watch.options.quarantine, now)
         self.cluster.doubt(f"{id_} is {reason}", now)
-        self._cut(id_, self.cluster.held().get(id_, ()), reason)
+        direct = [held for held in self.cluster.held().get(id_, ()) if self._path(held, id_) is not None]
+        self._cut(id_, direct, reason)
 
     def _cut(self, id_: str, connections: Iterable[Any], reason: str) -> None:
         count = 0
@@ -165,3 +254,8 @@ class Hangs(Generic[ConnT]):
             count += self.world.cut(held)
         if count:
             self.cluster.tell(ConnectionsCut(id_, count, reason), self.world.now())
+
+
+def _path_of(target: Target) -> End | None:
+    """The path to a target: None for a local socket."""
+    return (target.addresses[0], target.port) if target.addresses and target.port is not None else None

@@ -9,10 +9,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.asking import IN_RECOVERY, ask_topology, check_role
+from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask_topology, check_role
 from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
+from aurora_router.policy.paths import is_direct
 from aurora_router.policy.route import Mode, given_host, locate
 from aurora_router.policy.verdict import Fault, FaultKind
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 KEPT_SECONDS = 10.0
 """A connection of the watch's own that nobody needed for so long is closed."""
+UNREACHABLE_SECONDS = 0.1
+"""Between two tries of a ping that finds no route: the client's own network may be the one that is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,29 @@ class Inquiry(Generic[ConnT]):
         """Ask for a sign of life, at the very address of the users' connections.
 
         Returns:
-            None when the instance answered; else why not, after `seconds` at most.
+            None when the instance answered; else why not: silence and unreachability only after all of `seconds`.
         """
         until = self.world.now() + seconds
         fault = await self._asked(target, IN_RECOVERY, until)
         if fault is not None and fault.kind is FaultKind.RESET:
             fault = await self._asked(target, IN_RECOVERY, until)
+        while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.world.now() < until:
+            await self.world.sleep(min(UNREACHABLE_SECONDS, until - self.world.now()))
+            fault = await self._asked(target, IN_RECOVERY, until)
         return fault
+
+    async def is_direct(self, target: Target, seconds: float) -> bool:
+        """Ask a server how it sees a connection, on a session that is closed again; see `policy.paths`.
+
+        Raises:
+            DialFailed: it did not answer.
+        """
+        try:
+            rows = await self.query(target, ENDS, self.world.now() + seconds)
+            assert self._connection is not None
+            return is_direct(rows[0], *self.world.ends(self._connection))
+        finally:
+            await self.close()
 
     async def _asked(self, target: Target, sql: str, until: float) -> Fault | None:
         try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.balance import Selection
+    from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
     from aurora_router.policy.route import Route
     from aurora_router.policy.suspicion import Limits
@@ -148,6 +149,7 @@ class Activity(enum.Enum):
     IDLE = "nothing"
     OPEN = "nothing, within a transaction"
     WAITING = "waits for the server"
+    LISTENING = "waits for notifications"
     BROKEN = "it was lost, and its owner did not close it yet"
 
 
@@ -155,11 +157,13 @@ class Held(Protocol):
     """A user's connection, as far as a watch is concerned.
 
     Attributes:
+        direct: whether it was dialled by one of Aurora's own names; see `policy.paths`.
         waiting_since: since when it was seen waiting in every sample; None: it was not. The watch's own notice.
         limits: how soon its user wants a hang to be noticed.
         cut_because: why the watch cut it, set before it does, for the error that its user gets; None: it did not.
     """
 
+    direct: bool
     waiting_since: float | None
     limits: Limits
     cut_because: str | None
@@ -188,6 +192,18 @@ class Ground(World[ConnT], Protocol[ConnT]):
 
     def target(self, held: Any, name: str) -> Target | None:
         """Where a user's connection leads; None when it was closed."""
+        ...
+
+    def heard_at(self, held: Any) -> float | None:
+        """When the last data arrived here on a user's connection, by the world's clock; None: that is not known."""
+        ...
+
+    def has_unread(self, held: Any) -> bool:
+        """Whether data, or the end, of a user's connection arrived that its user has not read yet."""
+        ...
+
+    def ends(self, connection: ConnT) -> tuple[End | None, End | None]:
+        """This end and the other end of a connection of the watch's own; None: a local socket."""
         ...
 
     def offer(self, connection: ConnT) -> bool:

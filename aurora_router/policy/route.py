@@ -98,6 +98,7 @@ class Route:
         port: the port of the instances, None leaves it to libpq.
         domain: what follows ``{id}.`` in an instance's name, None when unknown.
         reasons: why, one sentence each.
+        direct: whether what is dialled are Aurora's own names, which lead straight to instances; see `policy.paths`.
     """
 
     mode: Mode
@@ -106,6 +107,7 @@ class Route:
     port: int | None
     domain: str | None
     reasons: tuple[str, ...]
+    direct: bool = False
 
     @property
     def reason(self) -> str:
@@ -141,7 +143,8 @@ def route(request: Request, canonical: str | None = None) -> Route:
         reasons.append(f"it is an alias of {canonical}, {endpoint.kind.described}")
     role = _role(request, endpoint, reasons)
     mode, domain = _mode(request, endpoint, reasons)
-    return Route(mode, role, endpoint, first.port, domain, tuple(reasons))
+    direct = domain is not None and request.hostaddr is None and request.options.instance_host is None
+    return Route(mode, role, endpoint, first.port, domain, tuple(reasons), direct)
 
 
 def _role(request: Request, endpoint: Endpoint, reasons: list[str]) -> WantedRole:

@@ -3,16 +3,35 @@
 Theory. A host that hangs or is cut off sends nothing, so nothing ever ends the wait of a client. What can be seen
 without touching a statement is that a connection waits for the server in every sample. That alone proves nothing (a
 long query, an idle COPY, many short queries), so it only raises a *suspicion*; one *ping* on a connection of its own
-asks the instance, and only silence until the ping's deadline condemns it. Any answer, also a refusal to let us in,
-clears it for `Limits.rest`.
+asks the instance. Any answer, also a refusal to let us in, clears it for `Limits.rest`.
+
+Silence of the ping is not enough either. A new connection depends on more than the server's health: the postmaster may
+stand still (a fork storm, a full accept queue) while the sessions that exist go on. So an instance lives if it *sent*
+anything to this process on any connection while the ping was silent. The evidence is, in this order:
+
+* the time at which the kernel received the last data (TCP_INFO on Linux). It counts bytes of the stream alone, so the
+  acknowledgements and the answers to keepalive probes that the kernel of a frozen process still sends do not count;
+  encrypted records do, whatever is in them. It is the kernel's clock, so it is right even where this process was not
+  attending;
+* where there is no such time (a Unix socket, another system): a connection that waited for the server in one sample and
+  does not in the next.
+
+A connection that was idle throughout proves nothing. Two cases cost time and no health: what a kernel had buffered
+before its process froze is received later, and is taken for life until it is used up; a proxy that answers for its
+server is alive itself, which is why hangs are looked for on direct paths alone (`policy.paths`).
+
+A server that sent something is cleared until a grace after that: then a new ping decides. So a hang is noticed as soon
+as without this rule: from the last byte on, grace and ping pass one after the other.
 
 A client may be the one that stood still: starved of CPU, in a pause of the garbage collector, suspended. It sees its
 own clock leap between two samples. Then it blames itself: all suspicions start anew, and a ping whose wait was not
-attended to does not count.
+attended to does not count. Or only the user's part of it stands still (an event loop that is blocked, a cursor that is
+not read): then the answer is there and waits to be read, and the connection does not wait for the server.
 
 Invariants (property tests): nothing is cut without a ping that was silent for its whole deadline while this process
-was awake; an instance is pinged at most once at a time, and at most once in `Limits.rest` while it answers; a hang is
-noticed within `Limits.noticed`, also by a process whose last ping was answered a moment before.
+was awake and the instance sent nothing on any connection; an instance is pinged at most once at a time, and at most
+once in `Limits.rest` while it answers; a hang is noticed within `Limits.noticed`, also by a process whose last ping was
+answered, or whose other connections were served, a moment before.
 """
 
 from __future__ import annotations
@@ -36,7 +55,7 @@ class State(enum.Enum):
 
     QUIET = "nothing suspicious"
     PINGING = "a ping is under way"
-    RESTING = "it was asked a moment ago"
+    RESTING = "it gave a sign of life, or was asked, a moment ago"
 
 
 class Signal(enum.Enum):
@@ -44,7 +63,8 @@ class Signal(enum.Enum):
 
     SUSPECTED = "a connection waited in every sample of the grace period"
     ANSWERED = "the ping was answered, be it by a refusal"
-    SILENT = "nothing came until the ping's deadline"
+    HEARD = "the instance sent something on another connection"
+    SILENT = "nothing came until the ping's deadline, on any connection"
     STARVED = "this process itself was not attending"
     RESTED = "the pause since the last ping is over"
 
@@ -60,7 +80,9 @@ class Action(enum.Enum):
 TRANSITIONS: Mapping[tuple[State, Signal], tuple[State, Action]] = MappingProxyType(
     {
         (State.QUIET, Signal.SUSPECTED): (State.PINGING, Action.PING),
+        (State.QUIET, Signal.HEARD): (State.RESTING, Action.NOTHING),
         (State.PINGING, Signal.ANSWERED): (State.RESTING, Action.NOTHING),
+        (State.PINGING, Signal.HEARD): (State.RESTING, Action.NOTHING),
         (State.PINGING, Signal.SILENT): (State.RESTING, Action.CUT),
         (State.PINGING, Signal.STARVED): (State.RESTING, Action.NOTHING),
         (State.RESTING, Signal.RESTED): (State.QUIET, Action.NOTHING),
@@ -131,6 +153,27 @@ class Suspicion:
         if state is self.state:
             return self, action
         return Suspicion(state, now + rest if state is State.RESTING else 0.0), action
+
+
+def read_silence(began: float, now: float, heard: float | None, *, starved: bool) -> Signal:
+    """What the silence of a ping means.
+
+    Args:
+        began: when the ping began.
+        now: the world's time.
+        heard: when the instance last sent anything to this process, on any connection; None: not known.
+        starved: whether this process was not attending in the meantime.
+    """
+    if heard is not None and began <= heard <= now:
+        return Signal.HEARD
+    return Signal.STARVED if starved else Signal.SILENT
+
+
+def rest_for(signal: Signal, heard: float | None, now: float, limits: Limits) -> float:
+    """Seconds for which a signal clears an instance: after a sign of life, until a grace from then has passed."""
+    if signal is Signal.HEARD and heard is not None:
+        return max(0.0, heard + limits.grace - now)
+    return limits.rest
 
 
 def waiting_since(before: float | None, now: float, *, waits: bool, starved: bool) -> float | None:

@@ -133,6 +133,6 @@ def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult
 
 def _wait(poll: select.poll, socket: int, events: int, deadline: float, seconds: float) -> None:
     poll.modify(socket, events)
-    left = deadline - time.monotonic()
-    if left <= 0 or not poll.poll(left * 1000):
+    left = max(0.0, deadline - time.monotonic())  # what is there when the time is over counts
+    if not poll.poll(left * 1000):
         raise libpq.late("topology query", seconds)

@@ -77,14 +77,17 @@ class EventLoopWorld(RealWorld[ConnT]):
             raise DialFailed(libpq.fault_of(error), error) from error
 
     async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
-        """One service query by the simple protocol."""
+        """One service query by the simple protocol; an answer that is there when the time is over counts."""
+        results: list[pq.abc.PGresult] = []
         try:
-            result = await asyncio.wait_for(_query(connection.pgconn, sql.encode()), seconds)
-        except asyncio.TimeoutError:
-            raise libpq.late("topology query", seconds) from None
+            try:
+                await asyncio.wait_for(_query(connection.pgconn, sql.encode(), results), seconds)
+            except asyncio.TimeoutError:
+                if not _is_complete(connection.pgconn, results):
+                    raise libpq.late("topology query", seconds) from None
         except psycopg.OperationalError as error:
             raise libpq.lost(libpq.first_line(error)) from error
-        return libpq.rows_of(result)
+        return libpq.rows_of(results[-1] if results else None)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -144,21 +147,25 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _query(pgconn: pq.abc.PGconn, sql: bytes) -> pq.abc.PGresult | None:
-    """Send one statement and await its last result."""
+async def _query(pgconn: pq.abc.PGconn, sql: bytes, results: list[pq.abc.PGresult]) -> None:
+    """Send one statement and await its results."""
     pgconn.send_query(sql)
     while pgconn.flush():
         await _ready(pgconn.socket, writable=True)
         pgconn.consume_input()
-    result = None
-    while True:
-        while pgconn.is_busy():
-            await _ready(pgconn.socket)
-            pgconn.consume_input()
-        following = pgconn.get_result()
-        if following is None:
-            return result
-        result = following
+    while not _is_complete(pgconn, results):
+        await _ready(pgconn.socket)
+
+
+def _is_complete(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> bool:
+    """Read what is there already; whether it is the end of the answer. Never waits."""
+    pgconn.consume_input()
+    while not pgconn.is_busy():
+        result = pgconn.get_result()
+        if result is None:
+            return True
+        results.append(result)
+    return False
 
 
 async def _ready(socket: int, *, writable: bool = False) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.inquiry import Access
+    from aurora_router.policy.paths import End
     from aurora_router.runtime.dns import Names
 
 EXIT_SECONDS = 0.05
@@ -109,7 +110,7 @@ class MonitorWorld(EventLoopWorld["_Own"]):
         found = _ACTIVITY[held.pgconn.transaction_status]
         if found is Activity.BROKEN:
             return found if held.broken else Activity.IDLE
-        return Activity.WAITING if held.listening else found
+        return Activity.LISTENING if held.listening and found is not Activity.WAITING else found
 
     def target(self, held: Any, name: str) -> Target | None:
         """Where a user's connection leads."""
@@ -118,6 +119,25 @@ class MonitorWorld(EventLoopWorld["_Own"]):
             host, address, port = pgconn.host.decode(), pgconn.hostaddr.decode(), int(pgconn.port)
             return Target(name, host, port, (address,) if address else ())
         return None
+
+    def heard_at(self, held: Any) -> float | None:
+        """When the last data arrived on a user's connection, by the kernel's clock."""
+        with held.guard:
+            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
+                return None
+            seconds = sockets.since_data(held.pgconn.socket, held.socket_id)
+        return None if seconds is None else self.now() - seconds
+
+    def has_unread(self, held: Any) -> bool:
+        """Whether something arrived that its user has not read yet."""
+        with held.guard:
+            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
+                return False
+            return sockets.has_unread(held.pgconn.socket, held.socket_id)
+
+    def ends(self, connection: _Own) -> tuple[End | None, End | None]:
+        """Both ends of a connection of the monitor's own."""
+        return sockets.ends_of(connection.pgconn.socket)
 
     def cut(self, held: Any) -> bool:
         """Shut the socket of a user's connection down."""

@@ -82,6 +82,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     if options.monitor and placed.route is not None:
         connection.guard = threading.RLock()
         connection.was_writer = placed.role is Role.WRITER
+        connection.direct = placed.route.direct
         connection.socket_id = sockets.identify(connection.pgconn.socket)
         access = Access(call.request, placed.route, call.sources, call.params)
         MONITOR.attend(placed.cluster, access, call.names)

@@ -12,10 +12,13 @@ import os
 import select
 import socket
 import stat
+import struct
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class SocketId(NamedTuple):
@@ -51,16 +54,86 @@ def shut_down(fd: int, known: SocketId) -> bool:
         Whether it was that socket, and connected.
     """
     try:
-        seen = os.fstat(fd)
-        if not stat.S_ISSOCK(seen.st_mode) or seen.st_ino != known.inode:
-            return False
-        with socket.socket(fileno=os.dup(fd)) as twin:
-            if SocketId(os.fstat(twin.fileno()).st_ino, twin.getsockname(), twin.getpeername()) != known:
+        with _twin(fd, known) as twin:
+            if twin is None:
                 return False
             twin.shutdown(socket.SHUT_RDWR)
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def _twin(fd: int, known: SocketId) -> Iterator[socket.socket | None]:
+    """A duplicate of the socket that `known` was; None: `fd` is another one by now. Raises OSError."""
+    seen = os.fstat(fd)
+    if not stat.S_ISSOCK(seen.st_mode) or seen.st_ino != known.inode:
+        yield None
+        return
+    with socket.socket(fileno=os.dup(fd)) as twin:
+        same = SocketId(os.fstat(twin.fileno()).st_ino, twin.getsockname(), twin.getpeername()) == known
+        yield twin if same else None
+
+
+# struct tcp_info of Linux (include/uapi/linux/tcp.h): eight bytes, then unsigned 32-bit numbers in the machine's order.
+# These two have been at their places since Linux 2.4; later versions only append.
+_RCV_MSS = 20
+"""Offset of tcpi_rcv_mss, the size of the segments that come: never 0 where the kernel fills the structure."""
+_LAST_DATA_RECV = 52
+"""Offset of tcpi_last_data_recv: milliseconds since the last segment with data came. Bare acknowledgements, as the
+answers to keepalive probes are, do not count."""
+_TCP_INFO_SIZE = 104
+"""How much is asked for: the structure as of Linux 2.6; a kernel gives less or more as it has it."""
+
+
+def since_data(fd: int, known: SocketId) -> float | None:
+    """Seconds since the kernel received data on a TCP connection; they need not have been read.
+
+    Returns:
+        None: it is another socket by now or none of TCP, or the system does not keep that time (other systems than
+        Linux; emulations of Linux that leave the field empty).
+    """
+    if sys.platform != "linux" or not isinstance(known.local, tuple):
+        return None
+    try:
+        with _twin(fd, known) as twin:
+            if twin is None:
+                return None
+            return _since_data(twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE))
+    except OSError:
+        return None
+
+
+def _since_data(info: bytes) -> float | None:
+    """Read the time out of a tcp_info, which may be shorter than asked for."""
+    if len(info) < _LAST_DATA_RECV + 4:
+        return None
+    (segment,), (milliseconds,) = (
+        struct.unpack_from("=I", info, _RCV_MSS),
+        struct.unpack_from("=I", info, _LAST_DATA_RECV),
+    )
+    return milliseconds / 1000.0 if segment else None
+
+
+def has_unread(fd: int, known: SocketId) -> bool:
+    """Whether data, or the end, of a connection arrived that was not read yet; False: it is another socket by now."""
+    try:
+        with _twin(fd, known) as twin:
+            if twin is None:
+                return False
+            poll = select.poll()
+            poll.register(twin, select.POLLIN)
+            return bool(poll.poll(0))
+    except OSError:
+        return False
+
+
+def ends_of(fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+    """This end and the other end of a TCP connection, each an address and a port; None: it is no such connection."""
+    known = identify(fd)
+    if known is None or not isinstance(known.local, tuple):
+        return None, None
+    return known.local[:2], known.peer[:2]
 
 
 def local_port(fd: int) -> int | None:

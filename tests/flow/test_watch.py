@@ -239,6 +239,117 @@ def test_a_failed_dial_says_nothing_of_established_connections(scene, condition)
     assert not scene.of(ConnectionsCut)
 
 
+@pytest.mark.case
+@pytest.mark.parametrize("kernel", [True, False], ids=["TCP_INFO", "samples"])
+def test_a_postmaster_that_stands_still_costs_no_connection_that_is_served(scene, kernel):
+    """New connections get no answer for four seconds; those that exist go on."""
+
+    async def busy(conn, seconds):
+        until = scene.now + 8.0
+        while scene.now < until:
+            await scene.process.execute(conn, seconds)
+            await scene.simulation.sleep(0.01 if kernel else 0.3)  # samples see what lasts for a quarter of a second
+
+    async def client():
+        pool = [await scene.process.connect(scene.cluster.conninfo()) for _ in range(3)]
+        if not kernel:
+            for each in pool:
+                each.heard_at = None
+        work = [
+            scene.simulation.spawn(busy(each, seconds)) for each, seconds in zip(pool, (0.3, 0.4, 1.7), strict=True)
+        ]
+        await scene.simulation.sleep(0.5)
+        scene.cluster.instances["demo-1"].condition = Condition.HANGING
+        await scene.simulation.sleep(4.0)
+        scene.cluster.heal("demo-1")
+        for each in work:
+            await each.wait()
+        assert all(each.current for each in pool)
+        for each in pool:
+            each.close()
+
+    scene.run(client())
+    assert not scene.of(ConnectionsCut)
+
+
+@pytest.mark.parametrize("profile", ["default", "aggressive"])
+def test_a_hang_is_noticed_in_time_by_a_process_whose_other_connections_were_served(scene, profile):
+    options = PROFILES[profile]
+    limits = Limits(options.hang_grace, options.ping_timeout)
+    cut = []
+
+    async def busy(conn, seconds):
+        with contextlib.suppress(DialFailed):
+            while True:
+                await scene.process.execute(conn, seconds)
+                await scene.simulation.sleep(0.01)
+        cut.append(scene.now)
+
+    async def client():
+        conninfo = scene.cluster.conninfo(aurora_profile=profile)
+        pool = [await scene.process.connect(conninfo) for _ in range(3)]
+        work = [
+            scene.simulation.spawn(busy(each, seconds)) for each, seconds in zip(pool, (0.02, 0.4, 9.0), strict=True)
+        ]
+        await scene.simulation.sleep(3.3)
+        hung = scene.now
+        scene.cluster.hang("demo-1")
+        for each in work:
+            await each.wait()
+        assert max(cut) - hung <= limits.noticed + 0.05
+
+    scene.run(client())
+
+
+@pytest.mark.case
+def test_a_silent_pooler_is_no_hung_instance(scene):
+    """Its server connections are busy, so the probe is not answered; the statements are."""
+    scene.network.listen("10.9.9.9", 6432, scene.cluster, scene.cluster.instances["demo-1"])
+
+    async def client():
+        pool = [await scene.process.connect("host=10.9.9.9 port=6432 dbname=app") for _ in range(2)]
+        await scene.simulation.sleep(1.0)
+        scene.cluster.instances["demo-1"].condition = Condition.HANGING
+        work = [scene.simulation.spawn(scene.process.execute(each, 4.0)) for each in pool]
+        for each in work:
+            await each.wait()
+        for each in pool:
+            each.close()
+
+    scene.run(client())
+    assert not scene.of(ConnectionsCut)
+
+
+def test_a_hang_is_noticed_where_an_address_leads_straight_to_the_server(scene):
+    address = scene.cluster.instances["demo-1"].address
+
+    async def client():
+        conn = await scene.process.connect(f"host={address} port=5432 dbname=app")
+        await scene.simulation.sleep(1.0)
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert scene.now - hung < 2.5
+
+    scene.run(client())
+
+
+def test_an_answer_that_waits_to_be_read_is_no_hang(scene):
+    """The user's event loop is blocked: its connection looks as if it waited for the server."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        conn.waiting = conn.unread = True
+        scene.cluster.instances["demo-1"].condition = Condition.HANGING
+        await scene.simulation.sleep(10.0)
+        assert not conn.broken
+        conn.close()
+
+    scene.run(client())
+    assert not scene.of(HangSuspected)
+
+
 def test_a_short_stop_is_survived(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())

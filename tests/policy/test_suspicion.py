@@ -18,6 +18,8 @@ from aurora_router.policy.suspicion import (
     Signal,
     State,
     Suspicion,
+    read_silence,
+    rest_for,
     step,
     suspicious,
     waiting_since,
@@ -88,6 +90,48 @@ def test_starvation_clears_without_a_cut():
         Suspicion(State.RESTING, 1.0 + REST_SECONDS),
         Action.NOTHING,
     )
+
+
+@given(seconds, st.floats(0.1, 10), st.none() | seconds, st.booleans())
+def test_silence_condemns_only_where_nothing_was_heard_and_this_process_was_awake(began, ping, heard, starved):
+    signal = read_silence(began, began + ping, heard, starved=starved)
+    lives = heard is not None and began <= heard <= began + ping
+    assert signal is (Signal.HEARD if lives else Signal.STARVED if starved else Signal.SILENT)
+
+
+@given(
+    st.sampled_from(list(PROFILES)),
+    st.floats(0, 1),
+    st.lists(st.floats(0.001, 3), max_size=20),
+    st.booleans(),
+)
+def test_a_hang_is_noticed_in_time_whatever_was_heard_before(profile, phase, gaps, talkative):
+    """One connection waits from the hang on; others were served until then; pings were answered until then."""
+    limits = Limits(PROFILES[profile].hang_grace, PROFILES[profile].ping_timeout)
+    hang = sum(gaps)
+    served = [sum(gaps[: end + 1]) for end in range(len(gaps))] if talkative else []
+    suspicion, now, pinged_at, since = Suspicion(), phase * limits.interval, None, 0.0
+    while True:
+        heard = max((each for each in served if each <= now), default=None)
+        if pinged_at is not None and now >= pinged_at + limits.ping:
+            signal = read_silence(pinged_at, now, heard, starved=False)
+            suspicion, action = suspicion.after(signal, now, rest_for(signal, heard, now, limits))
+            pinged_at = None
+            if action is Action.CUT:
+                break
+        since = hang if now >= hang else since
+        suspicion = suspicion.rested(now)
+        if pinged_at is None and suspicion.state is State.QUIET and suspicious(since, now, limits):
+            fresh = heard is not None and now - heard < limits.grace
+            signal = Signal.HEARD if fresh else Signal.SUSPECTED
+            suspicion, action = suspicion.after(signal, now, rest_for(signal, heard, now, limits))
+            if action is Action.PING:
+                pinged_at = now
+                if now < hang:  # it is answered
+                    suspicion, _ = suspicion.after(Signal.ANSWERED, now, limits.rest)
+                    pinged_at = None
+        now = min(now + limits.interval, pinged_at + limits.ping) if pinged_at is not None else now + limits.interval
+    assert hang < now <= hang + limits.noticed + limits.interval + 1e-6
 
 
 @pytest.mark.parametrize(("profile", "bound"), [("default", 2.5), ("aggressive", 0.5), ("patient", 20.0)])

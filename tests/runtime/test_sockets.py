@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
+import sys
+import time
 
 import pytest
 
@@ -89,3 +92,48 @@ def test_an_end_is_seen_without_asking(pair):
     assert not sockets.end_of(client.fileno())()
     peer.close()
     assert sockets.end_of(client.fileno())()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO as Linux has it")
+def test_the_kernel_knows_when_data_came_whether_read_or_not(pair):
+    client, peer = pair
+    known = sockets.identify(client.fileno())
+    time.sleep(0.3)
+    silent = sockets.since_data(client.fileno(), known)
+    assert silent >= 0.25
+    assert not sockets.has_unread(client.fileno(), known)
+    peer.sendall(b"x")
+    assert sockets.since_data(client.fileno(), known) < 0.25
+    assert sockets.has_unread(client.fileno(), known)
+    client.recv(1)
+    assert not sockets.has_unread(client.fileno(), known)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO as Linux has it")
+def test_answers_to_keepalive_probes_are_no_data(pair):
+    client, _ = pair
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    known, last_ack = sockets.identify(client.fileno()), "=I"
+    time.sleep(1.6)
+    info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    assert struct.unpack_from(last_ack, info, 56)[0] < 1000, "a probe was answered"
+    assert sockets.since_data(client.fileno(), known) > 1.4
+
+
+def test_what_is_no_tcp_or_another_socket_tells_nothing(pair):
+    one, other = socket.socketpair()
+    with one, other:
+        assert sockets.since_data(one.fileno(), sockets.identify(one.fileno())) is None
+        assert sockets.ends_of(one.fileno()) == (None, None)
+        client, _ = pair
+        assert sockets.since_data(client.fileno(), sockets.identify(one.fileno())) is None
+        other.sendall(b"x")
+        assert not sockets.has_unread(one.fileno(), sockets.identify(client.fileno()))
+        assert sockets.ends_of(client.fileno()) == (client.getsockname(), client.getpeername())
+
+
+@pytest.mark.parametrize("info", [b"", b"\1" * 55, b"\0" * 104])
+def test_a_structure_that_is_short_or_empty_tells_nothing(info):
+    assert sockets._since_data(info) is None

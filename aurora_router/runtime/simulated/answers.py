@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.asking import IN_RECOVERY, ROLE
+from aurora_router.flow.asking import ENDS, IN_RECOVERY, ROLE
 from aurora_router.flow.world import DialFailed
 from aurora_router.runtime import libpq
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
@@ -53,6 +53,10 @@ def _session(connection: SimulatedConnection) -> tuple[str | None, ...]:
     return _standby(connection), str(connection.server_pid), str(connection.client_port)
 
 
+def _ends(connection: SimulatedConnection) -> Rows:
+    return [(connection.instance.address, str(connection.cluster.port), str(connection.client_port))]
+
+
 def _aurora(connection: SimulatedConnection) -> Rows:
     cluster, instance = connection.cluster, connection.instance
     if not cluster.aurora:
@@ -91,6 +95,7 @@ def refused(sqlstate: str, text: str) -> DialFailed:
 ANSWERS: dict[str, Answer] = {
     IN_RECOVERY: _recovery,
     ROLE: _role,
+    ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
     POSTGRESQL.sql: _plain,
 }

@@ -29,7 +29,9 @@ class SimulatedConnection:
         placed: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
         heard: its process has found out that it broke.
-        waiting_since, limits, was_writer, cut_because: see `aurora_router.flow.world.Held`.
+        unread: its statement was answered, and its process has not read that.
+        heard_at: when it last received something, by the virtual clock; None: its system does not say.
+        waiting_since, limits, was_writer, direct, cut_because: see `aurora_router.flow.world.Held`.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class SimulatedConnection:
         self.heard = False
         self.waiting_since: float | None = None
         self.limits = Limits(1.0, 1.0)
-        self.was_writer = False
+        self.was_writer = self.direct = False
         self.cut_because: str | None = None
+        self.unread = False
+        self.heard_at: float | None = cluster.network.simulation.now
         instance.connections.add(self)
         self.reported()
 

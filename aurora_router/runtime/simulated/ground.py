@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed
+    from aurora_router.policy.paths import End
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
     from aurora_router.runtime.simulated.scheduler import Task
@@ -63,6 +64,18 @@ class SimulatedGround(SimulatedWorld):
         """Where a user's connection leads."""
         return None if held.closed else Target(name, held.address, held.cluster.port, (held.address,))
 
+    def heard_at(self, held: SimulatedConnection) -> float | None:
+        """When the last data arrived on a user's connection."""
+        return held.heard_at
+
+    def has_unread(self, held: SimulatedConnection) -> bool:
+        """Whether something arrived that its process has not read yet."""
+        return held.unread
+
+    def ends(self, connection: SimulatedConnection) -> tuple[End | None, End | None]:
+        """Both ends of a connection of the monitor's own."""
+        return ("10.255.0.1", connection.local_port), (connection.address, connection.port)
+
     def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `Ground`
         """Nobody takes it: a simulated dial costs nothing that would have to be saved."""
         return False
@@ -94,6 +107,7 @@ class WatchedProcess(SimulatedProcess):
         if placed.instance is not None and placed.route is not None:
             made.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
             made.was_writer = placed.role is Role.WRITER
+            made.direct = placed.route.direct
             placed.hold()
             self._attend(placed.cluster, Access(call.request, placed.route, call.sources, call.params))
         return made
@@ -109,6 +123,8 @@ class WatchedProcess(SimulatedProcess):
         try:
             while not connection.broken:
                 if self.world.now() >= done and not connection.instance.silent:
+                    if connection.heard_at is not None:
+                        connection.heard_at = self.world.now()
                     return
                 await self.world.sleep(_LOOK)
             connection.heard = True

@@ -138,6 +138,8 @@ class Wire(SimulatedWorld):
             connection.heard = True
             raise broke()
         answer = connection.answer
+        if answer is not None:
+            connection.heard_at = clock.now
         if answer is None or self.harbour._missed(until):
             raise libpq.late("answer", seconds or 0.0)
         if isinstance(answer, DialFailed):
