@@ -21,6 +21,7 @@ from aurora_router.errors import (
     WriterTimeout,
     WriterUnavailable,
 )
+from aurora_router.late import IMPORTING
 
 if TYPE_CHECKING:
     from aurora_router.checking import check
@@ -141,6 +142,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - as late as what it imports
 
-    value = getattr(import_module(_LATE[name]), name)
+    with IMPORTING:
+        value = getattr(import_module(_LATE[name]), name)
     globals()[name] = value
     return value

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg.rows import Row
 
+from aurora_router import native
 from aurora_router.errors import AuroraRouterError
+from aurora_router.late import IMPORTING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -158,7 +160,8 @@ class _Routed:
         """Attach to an error what happened to the instance, where that is why the statement failed."""
         placement = self.placement
         if placement is not None:
-            from aurora_router.runtime.incidents import explain  # noqa: PLC0415 - see the module's docstring
+            with IMPORTING:
+                from aurora_router.runtime.incidents import explain  # noqa: PLC0415 - see the module's docstring
 
             explain(self, placement, placement._cluster, error)  # noqa: SLF001 - a private part of this module
 
@@ -176,9 +179,7 @@ class _Routed:
 
     def inherited(self) -> None:
         """In the child of a fork: whoever held the guard does not exist here."""
-        from threading import RLock  # noqa: PLC0415 - a fork is rare
-
-        self.guard = RLock()
+        self.guard = native.new_rlock()
 
 
 class Connection(_Routed, psycopg.Connection[Row]):
@@ -207,12 +208,13 @@ class Connection(_Routed, psycopg.Connection[Row]):
             MalformedHost: a host name that no resolver could take.
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
-        from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
-            dial_params,
-            place_blocking,
-            read_call,
-            shortened,
-        )
+        with IMPORTING:
+            from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                dial_params,
+                place_blocking,
+                read_call,
+                shortened,
+            )
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
             params = dial_params(call.params, target, seconds)
@@ -285,12 +287,13 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         Takes and raises what `Connection.connect` does.
         """
-        from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
-            dial_params,
-            place_async,
-            read_call,
-            shortened,
-        )
+        with IMPORTING:
+            from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                dial_params,
+                place_async,
+                read_call,
+                shortened,
+            )
 
         async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
             params = dial_params(call.params, target, seconds)

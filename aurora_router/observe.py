@@ -58,3 +58,8 @@ def publish(cluster: str, event: Event) -> None:
             subscriber(cluster, event)
         except Exception:
             logger.exception("a subscriber failed on %s", event)
+
+
+def report_bug(cluster: str, error: BaseException) -> None:
+    """Log what ended a part of the background work: a bug of ours."""
+    logger.error("cluster %s: the background work failed: this is a bug of aurora_router", cluster, exc_info=error)

@@ -18,6 +18,7 @@ from aurora_router.errors import Attempt, NameNotResolved
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.flow.learning import Learning
 from aurora_router.flow.world import ConnT, DialFailed, Placed, World
+from aurora_router.late import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import Selection, select
@@ -54,7 +55,8 @@ class Connecting(Learning[ConnT]):
         if self.left() <= 0.0 or self._is_refused_for_good():
             raise self._given_up() from self._cause()
         self._advise_on_wait()
-        from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
+        with IMPORTING:
+            from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
 
         self.doubt = True
         try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
 from aurora_router.flow import marks
 from aurora_router.flow.world import ConnT, DialFailed
+from aurora_router.late import IMPORTING
 from aurora_router.policy.options import OutcomeWay
 from aurora_router.policy.outcome import Outcome
 
@@ -150,7 +151,8 @@ class Transaction(Generic[ConnT, T]):
             return await self._attempt()
         except Replay as replay:
             last = pending = replay
-        from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
+        with IMPORTING:
+            from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
 
         try:
             async for attempt in transacting(self.world, self._tried, self._left, retry_on=Replay):

@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from aurora_router.errors import MalformedHost, shown
+from aurora_router.late import IMPORTING
 
 MAX_HOST_LENGTH = 253
 """Longest host name in characters (RFC 1035, section 2.3.4, in its presentation form)."""
@@ -312,7 +313,8 @@ def _labels(given: str, name: str) -> list[str]:
 
 
 def _ipv4(given: str, name: str) -> str:
-    from ipaddress import AddressValueError, IPv4Address  # noqa: PLC0415 - imported only where an address is given
+    with IMPORTING:
+        from ipaddress import AddressValueError, IPv4Address  # noqa: PLC0415 - only for an address
 
     try:
         return str(IPv4Address(name))
@@ -322,7 +324,8 @@ def _ipv4(given: str, name: str) -> str:
 
 
 def _ipv6(given: str) -> str:
-    from ipaddress import AddressValueError, IPv6Address  # noqa: PLC0415 - imported only where an address is given
+    with IMPORTING:
+        from ipaddress import AddressValueError, IPv6Address  # noqa: PLC0415 - only for an address
 
     if "/" in given:
         raise MalformedHost(f"host {given!r} is no host name: is it a whole URL?")

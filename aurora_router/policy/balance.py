@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from aurora_router.late import IMPORTING
 from aurora_router.policy.candidates import Context, Exclusion, Load, Random, Rank, rank, suitable
 from aurora_router.policy.choosers import CHOOSERS
 
@@ -42,7 +43,8 @@ class Selection(NamedTuple):
     @property
     def reason(self) -> str:
         """Why the first choice, or why nobody, in one sentence."""
-        from aurora_router.policy.explain import reason  # noqa: PLC0415 - explain reads selections
+        with IMPORTING:
+            from aurora_router.policy.explain import reason  # noqa: PLC0415 - explain reads selections
 
         return reason(self)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from aurora_router.late import IMPORTING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -49,7 +51,8 @@ def read_engine_url(url: str) -> dict[str, str]:
     Raises:
         ValueError: it is no such URL, or it mixes the two ways of writing a list of hosts.
     """
-    from urllib.parse import parse_qsl, unquote  # noqa: PLC0415 - slow to import, and most calls have no such URL
+    with IMPORTING:
+        from urllib.parse import parse_qsl, unquote  # noqa: PLC0415 - slow to import, and few calls have such a URL
 
     found = re.compile(_PARTS).fullmatch(url)
     if found is None:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurora_router.errors import InvalidOption, shown
+from aurora_router.late import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy import values
 
@@ -392,7 +393,8 @@ def _known(key: str) -> Any:
 
 
 def _suggestion(key: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
+    with IMPORTING:
+        from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
 
     known = [PROFILE, *_FIELDS]
     if near := get_close_matches(key.lower(), known, n=1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+import contextlib
 import select
 import threading
 import time
@@ -9,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
+from aurora_router import native
 from aurora_router.flow.world import DialFailed, Resolution, Rows, Target
-from aurora_router.runtime import libpq
+from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.real import HasPgconn, RealWorld
 
 if TYPE_CHECKING:
@@ -99,29 +102,52 @@ class BlockingWorld(RealWorld[ConnT]):
 
     async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
-        event = threading.Event()
-        cluster.add_waiter(event.set)
+        event = _Bell() if native.is_patched() else threading.Event()
+        wake = event.set
         try:
-            if cluster.news == seen:
-                event.wait(seconds)
+            cluster.add_waiter(wake)
+            event.wait(seconds if cluster.news == seen else 0.0)
         finally:
-            cluster.drop_waiter(event.set)
+            cluster.drop_waiter(wake)
+
+
+class _Bell:
+    """An event that a thread of the system may set, and a greenlet waits for: no patched `threading.Event` can do that.
+
+    The greenlet waits for a descriptor. The sockets are not those of `socket`, which are patched.
+    """
+
+    def __init__(self) -> None:
+        self._ends = _socket.socketpair()
+        self._lock = native.new_lock()
+
+    def set(self) -> None:
+        """Wake the greenlet, if it still waits."""
+        with self._lock, contextlib.suppress(OSError):
+            self._ends[1].send(b"x")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for `seconds` at most."""
+        try:
+            select.select([self._ends[0].fileno()], [], [], seconds)
+        finally:
+            with self._lock:
+                for each in self._ends:
+                    each.close()
 
 
 def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult | None:
     """Send one statement and wait for its last result, for `seconds` at most."""
     deadline = time.monotonic() + seconds
-    poll = select.poll()
-    poll.register(pgconn.socket, select.POLLIN)
     try:
         pgconn.send_query(sql)
         while pgconn.flush():
-            _wait(poll, pgconn.socket, select.POLLIN | select.POLLOUT, deadline, seconds)
+            _wait(pgconn.socket, deadline - time.monotonic(), seconds, writing=True)
             pgconn.consume_input()
         result = None
         while True:
             while pgconn.is_busy():
-                _wait(poll, pgconn.socket, select.POLLIN, deadline, seconds)
+                _wait(pgconn.socket, deadline - time.monotonic(), seconds)
                 pgconn.consume_input()
             following = pgconn.get_result()
             if following is None:
@@ -131,8 +157,6 @@ def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult
         raise libpq.lost(libpq.first_line(error)) from error
 
 
-def _wait(poll: select.poll, socket: int, events: int, deadline: float, seconds: float) -> None:
-    poll.modify(socket, events)
-    left = max(0.0, deadline - time.monotonic())  # what is there when the time is over counts
-    if not poll.poll(left * 1000):
+def _wait(socket: int, left: float, seconds: float, *, writing: bool = False) -> None:
+    if not sockets.wait(socket, select.POLLIN | select.POLLOUT if writing else select.POLLIN, left):
         raise libpq.late("topology query", seconds)

@@ -2,7 +2,8 @@
 
 Order: a numeric address is itself. With ``aurora_dns`` that name server alone is asked. Otherwise the hosts file, then
 the name servers of resolv.conf by dnspython (search list, ndots, TTL honoured, CNAMEs followed), then the system's own
-resolver (NSS: LDAP, mDNS …), in a short-lived daemon thread, so that neither an event loop nor the exit waits for it.
+resolver (NSS: LDAP, mDNS …), in a short-lived daemon thread, so that neither an event loop nor the exit waits for it;
+where no thread is to be had, and in a process that gevent or eventlet has patched, in the caller's.
 
 What was found is remembered for its TTL, a failure for one second. IPv4 addresses come before IPv6 ones.
 """
@@ -10,9 +11,9 @@ What was found is remembered for its TTL, a failure for one second. IPv4 address
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import socket
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from aurora_router import native
 from aurora_router.flow.world import DialFailed, Resolution
+from aurora_router.late import IMPORTING
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile
@@ -131,23 +134,21 @@ class Names:
     # ------------------------------------------------------------ dnspython
 
     def _from_dns(self, host: str) -> tuple[Resolution, float]:
-        import dns.resolver  # noqa: PLC0415 - dnspython is imported when the first name has to be resolved
-
+        resolver_class = _dnspython().resolver.Resolver
         gathered = _Answers()
         for kind in gathered.wanted():
             with gathered:
-                resolver: Resolver = self._resolver(dns.resolver.Resolver)
+                resolver: Resolver = self._resolver(resolver_class)
                 asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
                 gathered.add(asked)
         return gathered.read(host)
 
     async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
-        import dns.asyncresolver  # noqa: PLC0415 - as above
-
+        resolver_class = _dnspython().asyncresolver.Resolver
         gathered = _Answers()
         for kind in gathered.wanted():
             with gathered:
-                resolver: AsyncResolver = self._resolver(dns.asyncresolver.Resolver)
+                resolver: AsyncResolver = self._resolver(resolver_class)
                 asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
                 gathered.add(await asked)
         return gathered.read(host)
@@ -170,7 +171,9 @@ class Names:
     # ------------------------------------------------------------ the system's resolver
 
     def _from_system(self, host: str, earlier: str) -> Resolution:
-        answers: queue.SimpleQueue[tuple[str, ...] | OSError] = queue.SimpleQueue()
+        if native.is_patched():  # its own getaddrinfo waits as greenlets do
+            return self._system_answer(host, _system_addresses(socket.getaddrinfo, host), earlier)
+        answers: queue.SimpleQueue[tuple[str, ...] | Exception] = queue.SimpleQueue()
         _look_up(host, answers.put)
         try:
             return self._system_answer(host, answers.get(timeout=SYSTEM_SECONDS), earlier)
@@ -179,25 +182,26 @@ class Names:
 
     async def _from_system_async(self, host: str, earlier: str) -> Resolution:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
+        future: asyncio.Future[tuple[str, ...] | Exception] = loop.create_future()
 
-        def settle(answer: tuple[str, ...] | OSError) -> None:
+        def settle(answer: tuple[str, ...] | Exception) -> None:
             if not future.done():
                 future.set_result(answer)
 
-        def tell(answer: tuple[str, ...] | OSError) -> None:
-            if not loop.is_closed():
+        def report(answer: tuple[str, ...] | Exception) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(settle, answer)
 
-        _look_up(host, tell)
+        _look_up(host, report)
         try:
             return self._system_answer(host, await asyncio.wait_for(future, SYSTEM_SECONDS), earlier)
         except asyncio.TimeoutError:
             raise self._unknown(host, f"{earlier}; the system's resolver did not answer") from None
 
-    def _system_answer(self, host: str, answer: tuple[str, ...] | OSError, earlier: str) -> Resolution:
-        if isinstance(answer, OSError):
-            raise self._unknown(host, f"{earlier}; the system's resolver says: {answer.strerror or answer}")
+    def _system_answer(self, host: str, answer: tuple[str, ...] | Exception, earlier: str) -> Resolution:
+        if isinstance(answer, Exception):
+            text = getattr(answer, "strerror", None) or answer
+            raise self._unknown(host, f"{earlier}; the system's resolver says: {text}")
         return Resolution(answer, host)
 
 
@@ -231,11 +235,9 @@ class _Answers:
         Not a generator: on Python 3.13 one that swallows an exception keeps its frames, and with them all that called
         it, connections included, until garbage is collected.
         """
-        import dns.exception  # noqa: PLC0415 - as above
-
-        if not isinstance(error, (dns.exception.DNSException, OSError)):
+        if not isinstance(error, Exception):
             return False
-        self._problem = str(error)
+        self._problem = str(error) or type(error).__name__
         return True
 
     def add(self, answer: Answer) -> None:
@@ -264,19 +266,39 @@ def _changed_at(path: str) -> float:
         return 0.0
 
 
-def _look_up(host: str, tell: Callable[[tuple[str, ...] | OSError], object]) -> None:
-    """Ask the system's resolver in a thread of its own, which nobody waits for at exit."""
+def _dnspython() -> Any:
+    """Import dnspython, with the first name to be resolved, and what it and `socket` would import with an answer."""
+    with IMPORTING:
+        import encodings.idna  # noqa: F401, PLC0415
 
-    def work() -> None:
-        try:
-            found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM)
-        except OSError as error:
-            tell(error)
-            return
-        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
-        tell(tuple(sorted(addresses, key=lambda address: ":" in address)))
+        import dns._asyncio_backend  # noqa: PLC0415
+        import dns.asyncresolver  # noqa: PLC0415
+        import dns.rdtypes.ANY.CNAME  # noqa: PLC0415
+        import dns.rdtypes.ANY.OPT  # noqa: PLC0415
+        import dns.rdtypes.ANY.SOA  # noqa: PLC0415
+        import dns.rdtypes.IN.A  # noqa: PLC0415
+        import dns.rdtypes.IN.AAAA  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415
+    return dns
 
-    threading.Thread(target=work, name="aurora-router-resolve", daemon=True).start()
+
+def _look_up(host: str, report: Callable[[tuple[str, ...] | Exception], object]) -> None:
+    """Ask the system's resolver in a thread of its own, for which an exit does not wait."""
+    ask = native.original("socket", "getaddrinfo")
+    try:
+        native.start_thread(lambda: report(_system_addresses(ask, host)), "aurora-router-resolve")
+    except RuntimeError:  # no thread is to be had: the pids limit of a container, or the interpreter shuts down
+        report(_system_addresses(ask, host))
+
+
+def _system_addresses(ask: Callable[..., Any], host: str) -> tuple[str, ...] | Exception:
+    """The addresses that the system's resolver finds, or what it raises: an error, or that IDNA refuses the name."""
+    try:
+        found = ask(host, None, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is why the name has no address
+        return error
+    addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+    return tuple(sorted(addresses, key=lambda address: ":" in address))
 
 
 _shared: dict[tuple[tuple[str, int] | None, float], Names] = {}

@@ -13,11 +13,11 @@ takes nothing, since the sockets are its parent's.
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
 
+from aurora_router import native
 from aurora_router.runtime import sockets
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Shelf:
     """Where sessions are laid down. Safe for threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.new_lock()
         self._laid: dict[Key, pq.abc.PGconn] = {}
         self._inherited: list[Any] = []
 
@@ -71,7 +71,7 @@ class Shelf:
 
     def reset(self) -> None:
         """In the child of a fork: keep what lies here from the garbage collector, and take nothing."""
-        self._lock = threading.Lock()
+        self._lock = native.new_lock()
         self._inherited.append(self._laid)
         self._laid = {}
 

@@ -1,9 +1,13 @@
 """The background thread: one per process, for all clusters, with an event loop of its own.
 
 It starts with the first connection that wants it and ends when nobody has, makes or waits for one. It is a daemon and
-is woken and joined at exit, so that it never delays it. The child of a fork starts with none: the parent's loop and
-sockets are left alone (closing the loop would take the parent's epoll descriptor apart), and kept from the garbage
-collector, which would close them.
+is woken and joined at exit, so that it never delays it. Where no thread is to be had (a container's limit, an
+interpreter that shuts down) connections are made without it, and the next one tries again. The child of a fork starts
+with none: the parent's loop and sockets are left alone (closing the loop would take the parent's epoll descriptor
+apart), and kept from the garbage collector, which would close them.
+
+In a process that gevent or eventlet has patched it is a thread of the system all the same; see `native`. Its loop
+stands on what is not patched, and what it publishes is published by a greenlet; see `runtime.courier`.
 """
 
 from __future__ import annotations
@@ -11,17 +15,24 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import math
 import os
-import threading
+import selectors
+import time
+from functools import partial
+from select import POLLIN, POLLOUT
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import pq
 
-from aurora_router import observe
+from aurora_router import native, observe
 from aurora_router.flow.watch import Watch
 from aurora_router.flow.world import Activity, Target
+from aurora_router.late import IMPORTING
+from aurora_router.model.event import Advice
 from aurora_router.runtime import handover, libpq, sockets
+from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.eventloop import EventLoopWorld
 
 if TYPE_CHECKING:
@@ -37,6 +48,11 @@ EXIT_SECONDS = 0.05
 
 SETTLED_SECONDS = 1.0
 """When a watch has gone on for so long, it is worth having ready what a failover needs."""
+
+NO_THREAD = (
+    "no background thread could be started ({}): until one can, nobody looks for hung instances and failovers; raise "
+    "the limit of threads, or set aurora_monitor=off"
+)
 
 _ACTIVITY = {
     pq.TransactionStatus.IDLE: Activity.IDLE,
@@ -94,7 +110,7 @@ class MonitorWorld(EventLoopWorld["_Own"]):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            observe.logger.error("cluster %s: the background watch failed", self._cluster.name, exc_info=error)
+            COURIER.send(partial(observe.report_bug, self._cluster.name, error))
 
     async def end(self) -> None:
         """End what goes on by itself."""
@@ -151,9 +167,9 @@ class Monitor:
     """The thread and what it looks after. Safe for threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.new_lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._alive: Any = None
         self._watches: dict[Watch[Any], asyncio.Task[None] | None] = {}
         self._ended = False
         self._inherited: list[Any] = []
@@ -167,42 +183,64 @@ class Monitor:
         with self._lock:
             if self._ended or cluster.watcher is not None:
                 return
-            begun: Watch[Any] = Watch(MonitorWorld(cluster, names), cluster, access)
-            cluster.watcher = begun
-            self._watches[begun] = None
-            self._started().call_soon_threadsafe(self._begin, begun)
+            try:
+                loop = self._started()
+            except RuntimeError as error:
+                refused = str(error)
+            else:
+                begun: Watch[Any] = Watch(MonitorWorld(cluster, names), cluster, access)
+                cluster.watcher = begun
+                self._watches[begun] = None
+                loop.call_soon_threadsafe(self._begin, begun)
+                return
+        if "thread" not in cluster.warned and "shutdown" not in refused:
+            cluster.warned.add("thread")
+            cluster.tell(Advice(NO_THREAD.format(refused)), time.monotonic())
 
     @property
     def running(self) -> bool:
         """Whether there is a thread."""
-        return self._thread is not None
+        return self._loop is not None
 
     def stop(self) -> None:
         """End the thread now, and start none any more: the interpreter exits."""
         with self._lock:
             self._ended = True
-            loop, thread = self._loop, self._thread
+            loop, alive = self._loop, self._alive
             if loop is not None:
                 loop.call_soon_threadsafe(self._cancel)
-        if thread is not None:
-            thread.join(EXIT_SECONDS)
+        if loop is not None:
+            alive.acquire(timeout=EXIT_SECONDS)
 
     def reset(self) -> None:
         """In the child of a fork: there is no thread, and the parent's loop is not ours."""
-        self._inherited.append((self._loop, self._thread, self._watches))
-        self._lock = threading.Lock()
-        self._loop = self._thread = None
+        self._inherited.append((self._loop, self._watches))
+        self._lock = native.new_lock()
+        self._loop = None
+        COURIER.close()
         self._watches = {}
 
     # ------------------------------------------------------------ the thread
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        """The thread's loop; the caller holds the lock."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_run, args=(self._loop,), name="aurora-router-monitor", daemon=True)
-            self._thread.start()
-        return self._loop
+        """The thread's loop; the caller holds the lock.
+
+        Raises:
+            RuntimeError: there is no thread to be had.
+        """
+        if self._loop is not None:
+            return self._loop
+        loop, alive = _Loop(), native.new_lock()
+        alive.acquire()
+        try:
+            COURIER.open()
+            native.start_thread(lambda: _run(loop, alive), "aurora-router-monitor")
+        except BaseException:
+            COURIER.close()
+            loop.close()
+            raise
+        self._loop, self._alive = loop, alive
+        return loop
 
     def _begin(self, watch: Watch[Any]) -> None:
         self._watches[watch] = asyncio.get_running_loop().create_task(self._look_after(watch))
@@ -218,8 +256,8 @@ class Monitor:
         try:
             while not self._leave(watch):
                 await watch.run()
-        except Exception:  # noqa: BLE001 - a bug here must not end the watch over the other clusters
-            observe.logger.exception("cluster %s: the background watch ended", watch.cluster.name)
+        except Exception as caught:  # noqa: BLE001 - a bug here must not end the watch over the other clusters
+            COURIER.send(partial(observe.report_bug, watch.cluster.name, caught))
         finally:
             preparing.cancel()
             watch.cluster.watcher = None
@@ -241,21 +279,44 @@ class Monitor:
         with self._lock:
             self._watches.pop(watch, None)
             if not self._watches and self._loop is not None:
-                loop, self._loop, self._thread = self._loop, None, None
+                loop, self._loop = self._loop, None
                 loop.call_soon(loop.stop)
+                COURIER.close()
 
 
 def _prepare() -> None:
     """Import now what the first failover needs: then it would take longer than the dial that it is for."""
-    import aurora_router.retry  # noqa: F401, PLC0415 - see above; whoever connects once and leaves does without
+    with IMPORTING:
+        import aurora_router.retry  # noqa: F401, PLC0415 - see above; a program that connects once does without
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+class _Selector(selectors.SelectSelector):
+    """A selector on the system's own ``poll``, which waits for this thread alone, also in a patched process."""
+
+    def _select(self, readers: set[int], writers: set[int], _: object, timeout: float | None = None) -> Any:
+        poll = native.original("select", "poll")()
+        for fd in readers | writers:
+            poll.register(fd, (POLLIN if fd in readers else 0) | (POLLOUT if fd in writers else 0))
+        ready = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+        awake = [fd for fd, _ in ready]
+        return [fd for fd in awake if fd in readers], [fd for fd in awake if fd in writers], []
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """The thread's event loop: the standard one, also where the process uses another, or patched it."""
+
+    def __init__(self) -> None:
+        super().__init__(_Selector() if native.is_patched() else None)
+
+
+def _run(loop: asyncio.AbstractEventLoop, alive: Any) -> None:
     """The thread: runs until nothing is left to look after."""
+    COURIER.serve()
     try:
         loop.run_forever()
     finally:
         loop.close()
+        alive.release()
 
 
 MONITOR = Monitor()

@@ -16,6 +16,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aurora_router.late import IMPORTING
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -57,7 +59,8 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]
     if not names or target.host in names or _told_otherwise(base):
         return None
-    import getpass  # noqa: PLC0415 - slow to import, and most passwords are given
+    with IMPORTING:
+        import getpass  # noqa: PLC0415 - slow to import, and most passwords are given
 
     user = str(base.get("user") or os.environ.get("PGUSER") or getpass.getuser())
     database = str(base.get("dbname") or os.environ.get("PGDATABASE") or user)

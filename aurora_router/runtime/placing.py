@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aurora_router import native
 from aurora_router.flow.connect import connect
 from aurora_router.flow.inquiry import Access
 from aurora_router.model.instance import Role
@@ -80,7 +80,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
         return
     placed.hold()
     if options.monitor and placed.route is not None:
-        connection.guard = threading.RLock()
+        connection.guard = native.new_rlock()
         connection.was_writer = placed.role is Role.WRITER
         connection.direct = placed.route.direct
         connection.socket_id = sockets.identify(connection.pgconn.socket)

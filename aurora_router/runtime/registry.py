@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
-from aurora_router import observe
+from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.learning import seeded
 from aurora_router.policy.route import Mode, Request, Route, identity
 from aurora_router.runtime import dns
+from aurora_router.runtime.courier import COURIER
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Identity
@@ -22,7 +23,7 @@ class Registry:
     """Clusters by identity. Two clusters never share state; two endpoints of one cluster do."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.new_lock()
         self._clusters: dict[Identity, Cluster] = {}
 
     def find(self, request: Request, route: Route) -> Cluster:
@@ -34,7 +35,7 @@ class Registry:
         with self._lock:
             cluster = self._clusters.get(key)
             if cluster is None:
-                cluster = Cluster(key, self, threading.Lock(), pinned=request.options.cluster is not None)
+                cluster = Cluster(key, self, native.new_lock(), pinned=request.options.cluster is not None)
                 cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
                 if route.mode is Mode.LIST:
                     seeded(cluster, request)
@@ -58,13 +59,13 @@ class Registry:
 
     def publish(self, cluster: Cluster, event: Event) -> None:
         """Tell whoever listens."""
-        observe.publish(cluster.name, event)
+        COURIER.send(partial(observe.publish, cluster.name, event))
 
     def reset(self) -> None:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""
-        self._lock = threading.Lock()
+        self._lock = native.new_lock()
         for cluster in self._clusters.values():
-            cluster.disown(threading.Lock())
+            cluster.disown(native.new_lock())
         self._clusters = {}
 
 

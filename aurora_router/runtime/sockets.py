@@ -8,6 +8,8 @@ duplicate is made the number is checked too, since closing the duplicate of a fi
 
 from __future__ import annotations
 
+import _socket
+import contextlib
 import os
 import select
 import socket
@@ -16,6 +18,8 @@ import struct
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aurora_router import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +45,7 @@ def identify(fd: int) -> SocketId | None:
         inode = os.fstat(fd)
         if not stat.S_ISSOCK(inode.st_mode):
             return None
-        with socket.socket(fileno=os.dup(fd)) as twin:
+        with _duplicate(fd) as twin:
             return SocketId(inode.st_ino, twin.getsockname(), twin.getpeername())
     except OSError:
         return None
@@ -64,13 +68,13 @@ def shut_down(fd: int, known: SocketId) -> bool:
 
 
 @contextmanager
-def _twin(fd: int, known: SocketId) -> Iterator[socket.socket | None]:
+def _twin(fd: int, known: SocketId) -> Iterator[_socket.socket | None]:
     """A duplicate of the socket that `known` was; None: `fd` is another one by now. Raises OSError."""
     seen = os.fstat(fd)
     if not stat.S_ISSOCK(seen.st_mode) or seen.st_ino != known.inode:
         yield None
         return
-    with socket.socket(fileno=os.dup(fd)) as twin:
+    with _duplicate(fd) as twin:
         same = SocketId(os.fstat(twin.fileno()).st_ino, twin.getsockname(), twin.getpeername()) == known
         yield twin if same else None
 
@@ -121,7 +125,7 @@ def has_unread(fd: int, known: SocketId) -> bool:
         with _twin(fd, known) as twin:
             if twin is None:
                 return False
-            poll = select.poll()
+            poll = native.original("select", "poll")()
             poll.register(twin, select.POLLIN)
             return bool(poll.poll(0))
     except OSError:
@@ -145,6 +149,26 @@ def local_port(fd: int) -> int | None:
     return port
 
 
+def _duplicate(fd: int) -> Any:
+    """A duplicate, without what gevent and eventlet add to sockets: the monitor's thread has no greenlets."""
+    return contextlib.closing(_socket.socket(fileno=os.dup(fd)))
+
+
+def wait(fd: int, events: int, seconds: float | None) -> bool:
+    """Wait until a descriptor is ready for `events` (of ``poll``); False: `seconds` are over. Greenlets go on.
+
+    What is there when the time is over counts.
+    """
+    if seconds is not None and seconds < 0.0:
+        seconds = 0.0
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        readers, writers = ([fd] if events & each else [] for each in (select.POLLIN, select.POLLOUT))
+        return any(select.select(readers, writers, [], seconds))
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
@@ -154,7 +178,7 @@ def end_of(fd: int) -> Callable[[], bool]:
     The poll object is made once: a pool asks at every checkout. Not for several threads at once, as a connection's
     checkout is not.
     """
-    poll = select.poll()
+    poll = native.original("select", "poll")()
     poll.register(fd, _ENDED)
     ask = poll.poll
     return lambda: bool(ask(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 import uuid
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import psycopg
 from psycopg import pq
 
 from aurora_router.flow.session import Modes, Notice, Reply, Trouble
-from aurora_router.runtime import libpq
+from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingWorld, run
 from aurora_router.runtime.eventloop import EventLoopWorld
 from aurora_router.runtime.exchange import READ, exchange
@@ -165,17 +164,14 @@ class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
 def _driven(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:
     """Do the steps of an exchange, blocking."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    poll = select.poll()
-    poll.register(pgconn.socket, READ)
     while True:
         try:
             events = next(steps)
         except StopIteration as done:
             reply: Reply = done.value
             return reply
-        poll.modify(pgconn.socket, events)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not poll.poll(None if left is None else left * 1000):
+        left = None if deadline is None else deadline - time.monotonic()
+        if not sockets.wait(pgconn.socket, events, left):
             raise libpq.late("answer", seconds or 0.0)
 
 

@@ -14,7 +14,10 @@ import psycopg
 import pytest
 
 import aurora_router
+from aurora_router import native
+from aurora_router.model.event import Advice
 from aurora_router.runtime.monitor import MONITOR
+from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -133,6 +136,63 @@ def test_a_fork_leaves_the_parent_alone(still):
         still.conninfo(),
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+# ---------------------------------------------------------------- where no thread is to be had
+
+
+@pytest.mark.case
+def test_a_refused_thread_is_tried_again_with_the_next_connect(still, events, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    until(lambda: not monitors(), "no thread is left of another test")
+    REGISTRY.reset()
+    with monkeypatch.context() as limited:
+        limited.setattr(native, "start_thread", refuse)
+        for _ in range(3):
+            with aurora_router.connect(still.conninfo()) as conn:
+                assert conn.execute("SELECT 1").fetchone() == (1,)
+                assert not MONITOR.running
+    advice = [event.text for event in of(events, Advice)]
+    assert len(advice) == 1
+    assert "can't start new thread" in advice[0]
+    with aurora_router.connect(still.conninfo()) as conn:
+        assert conn.placement._cluster.watched
+        assert len(monitors()) == 1
+
+
+@pytest.mark.parametrize("moment", ["atexit", "a thread that outlives the main one"])
+def test_a_first_connect_while_the_interpreter_shuts_down(still, moment):
+    """Python 3.12 and later start no thread any more then."""
+    done = run(
+        """
+        import sys, threading, time
+        def connect():
+            if sys.argv[2] != "atexit":
+                threading.main_thread().join()
+                time.sleep(0.1)
+            import aurora_router, asyncio
+            with aurora_router.connect(sys.argv[1]) as conn:
+                print(conn.execute("SELECT 1").fetchone()[0])
+            async def work():
+                async with await aurora_router.AsyncConnection.connect(sys.argv[1]) as conn:
+                    print((await (await conn.execute("SELECT 2")).fetchone())[0])
+            asyncio.run(work())
+            try:
+                aurora_router.connect(host="no-such-name.invalid", user="app")
+            except aurora_router.NameNotResolved:
+                print(3)
+        if sys.argv[2] == "atexit":
+            import atexit
+            atexit.register(connect)
+        else:
+            threading.Thread(target=connect).start()
+        """,
+        still.conninfo(),
+        moment,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n2\n3\n", "")
 
 
 # ---------------------------------------------------------------- what must not be cut

@@ -1,0 +1,64 @@
+"""The interpreter's own threads and locks, also in a process that gevent or eventlet has patched.
+
+Theory. A patched process has greenlets where others have threads: ``threading.Thread`` starts a greenlet, and a patched
+lock knows greenlets alone. The monitor needs a thread of the system: an event loop that runs in a greenlet is the
+running loop of every other greenlet too, so that Django and `asyncio.run` refuse to work. What that thread and the
+greenlets share is therefore guarded by the interpreter's own locks.
+
+Invariant: who holds one of these locks does not wait for anything else, so no greenlet can be switched out with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+
+def original(module: str, name: str) -> Any:
+    """Return an attribute of a module of the standard library as it was before it was patched."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return gevent.get_original(module, name)
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return getattr(eventlet.original(module), name)
+    return getattr(importlib.import_module(module), name)
+
+
+def is_patched() -> bool:
+    """Whether threads of this process are greenlets."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return True
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    return eventlet is not None and bool(eventlet.is_monkey_patched("thread"))
+
+
+def new_lock() -> Any:
+    """Make a lock between threads of the system."""
+    return original("_thread", "allocate_lock")()
+
+
+def new_rlock() -> AbstractContextManager[Any]:
+    """Make a reentrant lock between threads of the system."""
+    lock: AbstractContextManager[Any] = original("_thread", "RLock")()
+    return lock
+
+
+def start_thread(function: Callable[[], object], name: str) -> None:
+    """Start a daemon thread of the system; in a process that is not patched, one that `threading` lists.
+
+    Raises:
+        RuntimeError: the system has no thread to give, or the interpreter is shutting down.
+    """
+    if is_patched():
+        original("_thread", "start_new_thread")(function, ())
+        return
+    import threading  # noqa: PLC0415 - a patched process does without
+
+    threading.Thread(target=function, name=name, daemon=True).start()
