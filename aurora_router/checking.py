@@ -1,4 +1,4 @@
-"""Whether a connection that a pool kept may still be used: known without a round trip.
+"""Whether a connection that a pool kept may still be used: known without a round trip, but for poolers.
 
 Each instance has a generation, which grows when its role changes or it is declared failed. A connection remembers the
 one that it was made in, so a look at the view tells whether it is stale; a look at the socket tells whether the other
@@ -18,6 +18,8 @@ from aurora_router.errors import StaleConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+
+    from aurora_router.connection import Placement
 
 
 class _Nothing:
@@ -42,16 +44,30 @@ def check(connection: psycopg.Connection[Any]) -> None: ...
 def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Awaitable[None] | None:
     """Refuse a connection that is stale; for ``psycopg_pool``: ``ConnectionPool(…, check=aurora_router.check)``.
 
-    Asks nobody: it compares what is known. A stale connection is closed, and its ``psycopg_pool`` told to replace those
-    that lie idle as well (it would otherwise try them one by one, with growing pauses). The result of an
-    `AsyncConnection` may be awaited, as its pool does.
+    Costs no round trip where the connection leads to one server for good: what is known is compared. Behind a pooler
+    the server is asked for its role, which costs one round trip (a connection within a pipeline, or whose transaction
+    has failed, is not asked). A stale connection is closed, and its ``psycopg_pool`` told to replace those that lie
+    idle as well (it would otherwise try them one by one, with growing pauses). The result of an `AsyncConnection` is to
+    be awaited, as its pool does.
 
     Raises:
         StaleConnection: it was lost, or its instance has another role than it had, failed, or left the cluster.
     """
     reason = stale(connection)
+    asynchronous = isinstance(connection, psycopg.AsyncConnection)
+    if reason is None and _is_pooled(connection):
+        from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
+
+        if isinstance(connection, psycopg.AsyncConnection):
+            return _asked(connection, pooled.find_reason_async(connection))
+        reason = pooled.find_reason(connection)
     if reason is None:
-        return _NOTHING if isinstance(connection, psycopg.AsyncConnection) else None
+        return _NOTHING if asynchronous else None
+    return _refused(connection, reason)
+
+
+def _refused(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
+    """Close a stale connection, and have its pool replace those that lie idle."""
     placement = getattr(connection, "placement", None)
     error = StaleConnection(reason)
     if placement is not None:
@@ -63,6 +79,17 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     if drain is not None:
         drain()
     raise error
+
+
+async def _asked(connection: psycopg.AsyncConnection[Any], asking: Awaitable[str | None]) -> None:
+    reason = await asking
+    if reason is not None:
+        await _refused(connection, reason)
+
+
+def _is_pooled(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    placement: Placement | None = getattr(connection, "placement", None)
+    return placement is not None and placement.pooled
 
 
 async def _drained(drain: Callable[[], Any], error: StaleConnection) -> None:
@@ -90,7 +117,12 @@ def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     if not isinstance(connection, (Connection, AsyncConnection)) or connection.sound():
         return None
     placement = connection.placement
-    if placement is None or placement.current:
+    reported = connection.pgconn.parameter_status(b"in_hot_standby")
+    if placement is not None and connection.reported is not (None if reported is None else reported == b"on"):
+        now = "a writer" if connection.reported else "a reader"
+        placement._cluster.doubt(f"{placement.instance} reports that it is {now} now", time.monotonic())  # noqa: SLF001
+        return f"the connection to {placement.instance} is stale: its server reports that it is {now} now"
+    if placement is None or placement.current is not False:
         return f"{placement.instance if placement and placement.instance else 'the server'} has ended the connection"
     known = placement.view.instances.get(placement.instance or "")
     now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"

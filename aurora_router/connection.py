@@ -51,11 +51,14 @@ class Placement:
         instance: id of its instance; None behind a proxy, which does not tell.
         generation: the instance's generation when the connection was made.
         role: the instance's role when the connection was made.
+        pooled: a pooler is in between: it may serve each transaction on another connection to the server, or from
+            another server.
     """
 
     instance: str | None
     generation: int
     role: Role
+    pooled: bool
     _cluster: Cluster
     _why: Selection | Route
 
@@ -80,9 +83,15 @@ class Placement:
         return tuple(self._cluster.trail)
 
     @property
-    def current(self) -> bool:
-        """Whether the instance is still what it was when the connection was made. Costs no round trip."""
-        return self.instance is None or self._cluster.view.is_current(self.instance, self.generation)
+    def current(self) -> bool | None:
+        """Whether the instance is still what it was when the connection was made. Costs no round trip.
+
+        None where that is not known: behind a pooler or proxy, the server may be another one by now.
+        `aurora_router.check` asks it.
+        """
+        if self.instance is not None and not self._cluster.view.is_current(self.instance, self.generation):
+            return False
+        return None if self.pooled or self.instance is None else True
 
 
 _dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
@@ -129,6 +138,8 @@ class _Routed:
     cut_because: str | None = None
     """Why this library shut the socket down; None: it did not."""
     socket_id: SocketId | None = None
+    reported: bool | None = None
+    """What the server reported first of ``in_hot_standby``."""
     sound: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
     guard: AbstractContextManager[Any] = nullcontext()
@@ -153,7 +164,9 @@ class _Routed:
     def _place(self, placed: Placed[Any], call: Call) -> None:
         from aurora_router.runtime.placing import attend  # noqa: PLC0415 - see the module's docstring
 
-        self.placement = Placement(placed.instance, placed.generation, placed.role, placed.cluster, placed.why)
+        self.placement = Placement(
+            placed.instance, placed.generation, placed.role, placed.pooled, placed.cluster, placed.why
+        )
         attend(self, placed, call)
 
     def _explain(self, error: psycopg.Error) -> None:

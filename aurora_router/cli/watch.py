@@ -93,7 +93,7 @@ class _Line:
         """The cluster as it is known now."""
         placement = self._connection.placement
         assert placement is not None
-        if self._connection.closed or not placement.current:
+        if self._connection.closed or placement.current is False:
             self._connection.close()
             with contextlib.suppress(psycopg.OperationalError):
                 self._connection = connect(self._target, **self._options, aurora_failover_timeout=1)

@@ -94,7 +94,7 @@ class BlockingWorld(RealWorld[ConnT]):
 
     async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
         """One service query by the simple protocol."""
-        return libpq.rows_of(_query(connection.pgconn, sql.encode(), seconds))
+        return query(connection.pgconn, sql, seconds)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -134,6 +134,11 @@ class _Bell:
             with self._lock:
                 for each in self._ends:
                     each.close()
+
+
+def query(pgconn: pq.abc.PGconn, sql: str, seconds: float) -> Rows:
+    """One service query by the simple protocol; see `World.ask`."""
+    return libpq.rows_of(_query(pgconn, sql.encode(), seconds))
 
 
 def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult | None:

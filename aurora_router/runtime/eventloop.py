@@ -78,16 +78,7 @@ class EventLoopWorld(RealWorld[ConnT]):
 
     async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
         """One service query by the simple protocol; an answer that is there when the time is over counts."""
-        results: list[pq.abc.PGresult] = []
-        try:
-            try:
-                await asyncio.wait_for(_query(connection.pgconn, sql.encode(), results), seconds)
-            except asyncio.TimeoutError:
-                if not _is_complete(connection.pgconn, results):
-                    raise libpq.late("topology query", seconds) from None
-        except psycopg.OperationalError as error:
-            raise libpq.lost(libpq.first_line(error)) from error
-        return libpq.rows_of(results[-1] if results else None)
+        return await query(connection.pgconn, sql, seconds)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -145,6 +136,20 @@ def _close_unwanted(dialling: asyncio.Future[ConnT]) -> None:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float) -> Rows:
+    """One service query by the simple protocol; see `World.ask`."""
+    results: list[pq.abc.PGresult] = []
+    try:
+        try:
+            await asyncio.wait_for(_query(pgconn, sql.encode(), results), seconds)
+        except asyncio.TimeoutError:
+            if not _is_complete(pgconn, results):
+                raise libpq.late("topology query", seconds) from None
+    except psycopg.OperationalError as error:
+        raise libpq.lost(libpq.first_line(error)) from error
+    return libpq.rows_of(results[-1] if results else None)
 
 
 async def _query(pgconn: pq.abc.PGconn, sql: bytes, results: list[pq.abc.PGresult]) -> None:

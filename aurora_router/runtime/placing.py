@@ -14,7 +14,7 @@ from aurora_router.policy.suspicion import Limits
 from aurora_router.runtime import blocking, eventloop, sockets
 from aurora_router.runtime.call import Call, read_call
 from aurora_router.runtime.handover import SHELF
-from aurora_router.runtime.libpq import dial_params
+from aurora_router.runtime.libpq import dial_params, reported_standby
 from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
 
@@ -74,7 +74,8 @@ def take(params: dict[str, Any]) -> pq.abc.PGconn | None:
 def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     """Count a connection for its instance, and have the monitor look after it unless that was declined."""
     options = call.request.options
-    connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn.socket)
+    connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn)
+    connection.reported = reported_standby(connection.pgconn)
     connection.limits = Limits(options.hang_grace, options.ping_timeout)
     if placed.instance is None:
         return
@@ -88,13 +89,13 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
         MONITOR.attend(placed.cluster, access, call.names)
 
 
-def soundness(cluster: Cluster, instance: str | None, generation: int, fd: int) -> Callable[[], bool]:
+def soundness(cluster: Cluster, instance: str | None, generation: int, pgconn: pq.abc.PGconn) -> Callable[[], bool]:
     """A function that tells whether a connection may still be used, by what is known here.
 
     One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not
-    ended the connection may be `LOOK_SECONDS` old.
+    ended the connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
     """
-    ended, now = sockets.end_of(fd), time.monotonic
+    ended, now, reported = sockets.end_of(pgconn.socket), time.monotonic, reported_standby(pgconn)
     looked = now()
 
     def sound() -> bool:
@@ -104,7 +105,7 @@ def soundness(cluster: Cluster, instance: str | None, generation: int, fd: int) 
             if known is None or known.generation != generation:
                 return False
         if now() - looked > LOOK_SECONDS:
-            if ended():
+            if ended() or reported_standby(pgconn) is not reported:
                 return False
             looked = now()
         return True

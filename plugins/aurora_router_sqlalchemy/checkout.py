@@ -1,13 +1,15 @@
 """What an engine of ours listens to: a stale connection is replaced at checkout, a lost one's error says what happened.
 
-Neither costs a round trip, nor anything for statements that succeed.
+Neither costs a round trip (but behind a pooler: see `aurora_router.check`), nor anything for statements that succeed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
+from sqlalchemy.util import await_only
 
 from aurora_router import StaleConnection, check
 
@@ -36,7 +38,12 @@ def _refuse_stale(connection: Any, record: Any, proxy: Any) -> None:  # noqa: AR
 
 def _refuse_stale_async(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
     """The same for SQLAlchemy's wrapper of an asyncio connection."""
-    _refuse_stale(record.driver_connection, record, proxy)
+    try:
+        checking = check(record.driver_connection)
+        if isinstance(checking, Coroutine):  # else it is done
+            await_only(checking)
+    except StaleConnection as error:
+        raise exc.DisconnectionError(str(error)) from error
 
 
 def _explain(context: ExceptionContext) -> None:

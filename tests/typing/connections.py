@@ -19,7 +19,7 @@ def blocking() -> None:
         stock.execute("select 1")
         if conn.placement is not None:
             assert_type(conn.placement.instance, str | None)
-            assert_type(conn.placement.current, bool)
+            assert_type(conn.placement.current, bool | None)
     plain = aurora_router.Connection.connect("host=h", port=5432, aurora_max_lag=0.1)
     assert_type(plain, aurora_router.Connection[TupleRow])
     # psycopg's own signature is read by mypy as meant, and by pyright as if the row type were fixed
