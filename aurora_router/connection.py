@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Placed, Target
+    from aurora_router.flow.world import Placed, Target, Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.instance import Role
     from aurora_router.model.view import View
@@ -94,18 +94,19 @@ class Placement:
         return None if self.pooled or self.instance is None else True
 
 
-_dial_until: ContextVar[float | None] = ContextVar("dial_until", default=None)
-"""When a blocking dial has to be over, on the monotonic clock: psycopg's own limit is never below two seconds."""
+_dial_until: ContextVar[tuple[float, Wanted | None] | None] = ContextVar("dial_until", default=None)
+"""When a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two seconds), and
+whether it is still wanted before that."""
 _session: ContextVar[psycopg.pq.abc.PGconn | None] = ContextVar("session", default=None)
 """The session that the monitor had already, in the place of a dial."""
 
 
 @contextmanager
-def _dialling(params: dict[str, Any], seconds: float | None) -> Iterator[None]:
-    """One dial: with the monitor's session where there is one, else within `seconds`."""
+def _dialling(params: dict[str, Any], seconds: float | None, wanted: Wanted | None = None) -> Iterator[None]:
+    """One dial: with the monitor's session where there is one, else within `seconds`, and while it is `wanted`."""
     from aurora_router.runtime.placing import take  # noqa: PLC0415 - see the module's docstring
 
-    until = _dial_until.set(None if seconds is None else time.monotonic() + seconds)
+    until = _dial_until.set(None if seconds is None else (time.monotonic() + seconds, wanted))
     session = _session.set(take(params))
     try:
         yield
@@ -154,7 +155,7 @@ class _Routed:
             return _at_once(cast("Any", cls)(session))
         dialling = cast("Any", super())._connect_gen(*args, **kwargs)  # noqa: SLF001 - it is this class's own
         until = _dial_until.get()
-        return dialling if until is None else _within(dialling, until)
+        return dialling if until is None else _within(dialling, *until)
 
     @property
     def generation(self) -> int:
@@ -231,7 +232,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
             params = dial_params(call.params, target, seconds)
-            with _dialling(params, seconds):
+            with _dialling(params, seconds, target.wanted):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -372,12 +373,12 @@ def _at_once(connection: Any) -> Generator[Any, Any, Any]:
     yield
 
 
-def _within(dialling: Generator[Any, Any, Any], until: float) -> Generator[Any, Any, Any]:
-    """The same steps of a dial, given up when the time is over."""
+def _within(dialling: Generator[Any, Any, Any], until: float, asked: Wanted | None) -> Generator[Any, Any, Any]:
+    """The same steps of a dial, given up when the time is over or the dial is not wanted any more."""
     wanted = next(dialling)
     while True:
         ready = yield wanted
-        if time.monotonic() > until:
+        if time.monotonic() > until or (not ready and asked is not None and not asked()):
             dialling.close()
             raise psycopg.errors.ConnectionTimeout("connection timeout expired")
         try:

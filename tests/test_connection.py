@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ import pytest
 
 import aurora_router
 from aurora_router import AsyncConnection, Connection, connect
+from aurora_router.connection import _dialling
 from aurora_router.flow import connect as flow
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.runtime import dns
@@ -380,3 +382,12 @@ async def test_a_prefilled_asynchronous_pool_spreads(cluster):
         assert spread([each.placement.instance for each in taken], cluster) <= 1
         for each in taken:
             await pool.putconn(each)
+
+
+def test_a_blocking_dial_that_is_not_wanted_any_more_ends():
+    """The server takes the connection and says nothing; psycopg looks up every tenth of a second."""
+    wanted = iter([True, False])
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        params = {"host": "127.0.0.1", "port": mute.getsockname()[1]}
+        with _dialling(params, 30.0, lambda: next(wanted)), pytest.raises(psycopg.errors.ConnectionTimeout):
+            psycopg.Connection.connect.__func__(aurora_router.Connection, "", **params)

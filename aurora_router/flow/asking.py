@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.world import Rows, Wanted
     from aurora_router.model.observation import Topology
 
 PERMISSION_DENIED = "42501"
@@ -33,6 +33,7 @@ async def ask_topology(
     sources: Sequence[Source],
     seconds: float,
     refusals: list[DialFailed] | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[Source, Topology, RoleCheck | None] | None:
     """Ask the server behind a connection for its cluster.
 
@@ -46,6 +47,7 @@ async def ask_topology(
         sources: to be tried in this order.
         seconds: for each query.
         refusals: takes the answers of servers that are of another kind, or do not permit the query.
+        wanted: whether the answer is still worth waiting for.
 
     Returns:
         The source that answered, its answer, and what that shows of the session (None: there were no rows); None when
@@ -57,7 +59,7 @@ async def ask_topology(
     for source in sources:
         before = world.in_hot_standby(connection)
         try:
-            rows = await world.ask(connection, source.sql, seconds)
+            rows = await world.ask(connection, source.sql, seconds, wanted)
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
                 if refusals is not None:
@@ -68,24 +70,28 @@ async def ask_topology(
     return None
 
 
-async def ask_standby(world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float) -> bool:
+async def ask_standby(
+    world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float, wanted: Wanted | None = None
+) -> bool:
     """Whether the server is a standby: as reported at start-up where that is to be believed, else by a query."""
     reported = world.in_hot_standby(connection)
     if reported is not None:
         pid = world.backend_pid(connection)
         if cluster.role_reports.believes(world.path(connection), pid, world.now()):
             return reported
-    return (await check_role(world, cluster, connection, seconds)).standby
+    return (await check_role(world, cluster, connection, seconds, wanted)).standby
 
 
-async def check_role(world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float) -> RoleCheck:
+async def check_role(
+    world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float, wanted: Wanted | None = None
+) -> RoleCheck:
     """Ask the server for its role; the answer also shows whether the reports on that path are to be believed.
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
     before = world.in_hot_standby(connection)
-    rows = await world.ask(connection, ROLE, seconds)
+    rows = await world.ask(connection, ROLE, seconds, wanted)
     check = _check(world, connection, rows, before=before)
     cluster.role_checked(world.path(connection), check, world.now())
     return check

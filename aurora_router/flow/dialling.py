@@ -6,6 +6,7 @@ the instance for a while; or it is the driver's own error, raised at once, where
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import (
@@ -18,7 +19,7 @@ from aurora_router.errors import (
     WriterUnavailable,
 )
 from aurora_router.flow.admission import Turn
-from aurora_router.flow.world import ConnT, DialFailed, Target, World
+from aurora_router.flow.world import ConnT, DialFailed, Target, Wanted, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
@@ -136,17 +137,34 @@ class Dialling(Generic[ConnT]):
             raise Unplaced(f"{instance.id} was the writer, and that has changed or is in doubt")
 
     async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
-        started = self.world.now()
+        started, address = self.world.now(), target.addresses[0] if target.addresses else None
+        wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
-            connection = await self.world.dial(target, self._dial_seconds())
+            connection = await self.world.dial(replace(target, wanted=wanted), self._dial_seconds())
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
-            if turn is not None:
+            if turn is not None and (wanted is None or wanted()):
                 turn.failed(failed.fault)
             self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))
-            raise self._missed(target.name, failed, started, instance) from failed
+            raise self._missed(target.name, failed, started, instance, wanted) from failed
         self._answers = True
         return connection
+
+    def _wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
+        """Whether an instance is still worth waiting for: it did not hang, leave, or change its role meanwhile.
+
+        Args:
+            name: its id, or the name by which it was dialled.
+            address: where it is, for a name that is no id.
+            port: the port there.
+
+        Returns:
+            None where it is not known which instance that is.
+        """
+        cluster = self.cluster
+        id_ = name if name in cluster.view.instances else cluster.by_address.get(f"{address}:{port}", "")
+        known = cluster.view.instances.get(id_)
+        return None if known is None else lambda: cluster.view.is_current(known.id, known.generation)
 
     def _dial_seconds(self) -> float:
         """How long a dial may take; in the only round (``aurora_failover_timeout=0``) that is all that limits it."""
@@ -156,9 +174,20 @@ class Dialling(Generic[ConnT]):
 
     # ------------------------------------------------------------ failing
 
-    def _missed(self, name: str, failed: DialFailed, started: float, instance: Instance | None) -> Unplaced:
+    def _missed(
+        self,
+        name: str,
+        failed: DialFailed,
+        started: float,
+        instance: Instance | None,
+        wanted: Wanted | None = None,
+    ) -> Unplaced:
         """Take note of a failure; raises the driver's own error where no other try could end otherwise."""
         now = self.world.now()
+        if wanted is not None and not wanted():
+            text = "given up: meanwhile it hung, left, or changed its role"
+            self.attempts.append(Attempt(name, text, now - started))
+            return Unplaced(f"{name}: {text}")
         verdict = judge(failed.fault)
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause

@@ -172,12 +172,13 @@ class Learning(Dialling[ConnT]):
         """
         cluster = self.cluster
         sources = self.sources if cluster.source is None else (cluster.source,)
-        started = self.world.now()
+        started, wanted = self.world.now(), self._wanted(asked, *self.world.path(connection))
         refusals: list[DialFailed] = []
+        seconds = self._dial_seconds()
         try:
-            answer = await ask_topology(self.world, connection, asked, sources, self._dial_seconds(), refusals)
+            answer = await ask_topology(self.world, connection, asked, sources, seconds, refusals, wanted)
         except DialFailed as failed:
-            raise self._missed(asked, failed, started, None) from failed
+            raise self._missed(asked, failed, started, None, wanted) from failed
         self._heed(refusals, asked)
         if answer is None:
             standby = await self._standby(connection, asked, None)
@@ -204,11 +205,11 @@ class Learning(Dialling[ConnT]):
         """Whether the server is a standby, by its own word; a connection is asked once."""
         if self._said is not None and self._said[0] is connection:
             return self._said[1]
-        started = self.world.now()
+        started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
         try:
-            standby = await ask_standby(self.world, self.cluster, connection, self._dial_seconds())
+            standby = await ask_standby(self.world, self.cluster, connection, self._dial_seconds(), wanted)
         except DialFailed as failed:
-            raise self._missed(name, failed, started, instance) from failed
+            raise self._missed(name, failed, started, instance, wanted) from failed
         self._said = connection, standby
         return standby
 

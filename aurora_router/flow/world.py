@@ -8,7 +8,8 @@ world's own monotonic clock.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aurora_router.model.instance import Role
@@ -29,6 +30,13 @@ ConnT = TypeVar("ConnT")
 
 Rows = list[tuple[str | None, ...]]
 """The answer to a service query: text format, None for NULL."""
+
+
+Wanted = Callable[[], bool]
+"""Whether something is still worth waiting for."""
+
+GLANCE_SECONDS = 0.1
+"""How often something that is waited for is asked whether it is wanted: what psycopg's blocking dials allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +61,15 @@ class Target:
         host: the name that TLS verifies (libpq's ``host``); None leaves it to libpq (a default, a service file).
         port: TCP port; None leaves it to libpq.
         addresses: what is dialled (libpq's ``hostaddr``), in order; empty: `host` is a socket or left to libpq.
+        wanted: whether it is still worth waiting for; asked every `GLANCE_SECONDS` while a dial is under way, which
+            fails then as if its time was over. None: it is, for all of the time.
     """
 
     name: str
     host: str | None
     port: int | None
     addresses: tuple[str, ...] = ()
+    wanted: Wanted | None = field(default=None, compare=False)
 
 
 class DialFailed(Exception):
@@ -106,8 +117,10 @@ class World(Protocol[ConnT]):
         """
         ...
 
-    async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
+    async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query by the simple protocol; the connection is left as it was.
+
+        It fails as if its time was over when the answer is not `wanted` any more; None: it is, for all of the time.
 
         Raises:
             DialFailed: the server refused the query, or the connection broke, or no answer came in time.

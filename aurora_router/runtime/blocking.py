@@ -7,12 +7,12 @@ import contextlib
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 
 from aurora_router import native
-from aurora_router.flow.world import DialFailed, Resolution, Rows, Target
+from aurora_router.flow.world import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.real import HasPgconn, RealWorld
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg import pq
 
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import Wanted
     from aurora_router.runtime.dns import Names
 
 T = TypeVar("T")
@@ -92,9 +93,9 @@ class BlockingWorld(RealWorld[ConnT]):
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
 
-    async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
+    async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query by the simple protocol."""
-        return query(connection.pgconn, sql, seconds)
+        return query(connection.pgconn, sql, seconds, wanted)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -136,23 +137,23 @@ class _Bell:
                     each.close()
 
 
-def query(pgconn: pq.abc.PGconn, sql: str, seconds: float) -> Rows:
+def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
     """One service query by the simple protocol; see `World.ask`."""
-    return libpq.rows_of(_query(pgconn, sql.encode(), seconds))
+    return libpq.rows_of(_query(pgconn, sql.encode(), seconds, wanted))
 
 
-def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult | None:
-    """Send one statement and wait for its last result, for `seconds` at most."""
-    deadline = time.monotonic() + seconds
+def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float, wanted: Wanted | None) -> pq.abc.PGresult | None:
+    """Send one statement and wait for its last result, for `seconds` at most and while it is wanted."""
+    patience = _Patience(time.monotonic() + seconds, seconds, wanted)
     try:
         pgconn.send_query(sql)
         while pgconn.flush():
-            _wait(pgconn.socket, deadline - time.monotonic(), seconds, writing=True)
+            _wait(pgconn.socket, patience, writing=True)
             pgconn.consume_input()
         result = None
         while True:
             while pgconn.is_busy():
-                _wait(pgconn.socket, deadline - time.monotonic(), seconds)
+                _wait(pgconn.socket, patience)
                 pgconn.consume_input()
             following = pgconn.get_result()
             if following is None:
@@ -162,6 +163,20 @@ def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float) -> pq.abc.PGresult
         raise libpq.lost(libpq.first_line(error)) from error
 
 
-def _wait(socket: int, left: float, seconds: float, *, writing: bool = False) -> None:
-    if not sockets.wait(socket, select.POLLIN | select.POLLOUT if writing else select.POLLIN, left):
-        raise libpq.late("topology query", seconds)
+class _Patience(NamedTuple):
+    """For how long an answer is waited for: until when, how long that is in all, and whether it is still wanted."""
+
+    until: float
+    seconds: float
+    wanted: Wanted | None
+
+
+def _wait(socket: int, patience: _Patience, *, writing: bool = False) -> None:
+    events = select.POLLIN | select.POLLOUT if writing else select.POLLIN
+    while True:
+        left = max(0.0, patience.until - time.monotonic())  # what is there when the time is over counts
+        glance = left if patience.wanted is None else min(left, GLANCE_SECONDS)
+        if sockets.wait(socket, events, glance):
+            return
+        if glance == left or not (patience.wanted is None or patience.wanted()):
+            raise libpq.late("topology query", patience.seconds)

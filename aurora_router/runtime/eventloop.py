@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
-from aurora_router.flow.world import DialFailed, Resolution, Rows, Target
+from aurora_router.flow.world import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
 from aurora_router.runtime.real import HasPgconn, RealWorld
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from psycopg import pq
 
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import Wanted
     from aurora_router.runtime.dns import Names
 
 
@@ -70,15 +72,15 @@ class EventLoopWorld(RealWorld[ConnT]):
 
     async def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
-            return await _opened(asyncio.ensure_future(self._open(target, seconds)), seconds)
+            return await _opened(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
         except asyncio.TimeoutError:
             raise libpq.late(f"connecting to {target.name}", seconds) from None
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
 
-    async def ask(self, connection: ConnT, sql: str, seconds: float) -> Rows:
+    async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query by the simple protocol; an answer that is there when the time is over counts."""
-        return await query(connection.pgconn, sql, seconds)
+        return await query(connection.pgconn, sql, seconds, wanted)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -102,22 +104,36 @@ class EventLoopWorld(RealWorld[ConnT]):
             future.cancel()
 
 
-async def _opened(dialling: asyncio.Future[ConnT], seconds: float) -> ConnT:
+def _slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
+    """The waits of which a wait consists: it ends before its time when what is waited for is not wanted any more."""
+    until = time.monotonic() + seconds
+    while True:
+        left = max(0.0, until - time.monotonic())
+        if wanted is None or left <= GLANCE_SECONDS:
+            yield left
+            return
+        yield GLANCE_SECONDS
+        if not wanted():
+            return
+
+
+async def _opened(dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None) -> ConnT:
     """The connection that a dial brings within its time; what it brings after that, or cancelled, is closed.
 
     `asyncio.wait_for` would do from Python 3.12 on: before, it loses the connection of a dial that succeeds although it
     was cancelled, as psycopg 3.2's does now and then.
 
     Raises:
-        TimeoutError: asyncio's; the time is over.
+        TimeoutError: asyncio's; the time is over, or the connection is not wanted any more.
     """
-    try:
-        await asyncio.wait({dialling}, timeout=seconds)
-    except BaseException:
-        _give_up(dialling)
-        raise
-    if dialling.done():
-        return dialling.result()
+    for glance in _slices(seconds, wanted):
+        try:
+            await asyncio.wait({dialling}, timeout=glance)
+        except BaseException:
+            _give_up(dialling)
+            raise
+        if dialling.done():
+            return dialling.result()
     _give_up(dialling)
     await asyncio.wait({dialling})
     raise asyncio.TimeoutError
@@ -138,23 +154,36 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float) -> Rows:
+async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
     """One service query by the simple protocol; see `World.ask`."""
     results: list[pq.abc.PGresult] = []
     try:
-        try:
-            await asyncio.wait_for(_query(pgconn, sql.encode(), results), seconds)
-        except asyncio.TimeoutError:
-            if not _is_complete(pgconn, results):
-                raise libpq.late("topology query", seconds) from None
+        pgconn.send_query(sql.encode())
+        complete = await _completed(pgconn, results, seconds, wanted)
     except psycopg.OperationalError as error:
         raise libpq.lost(libpq.first_line(error)) from error
+    if not complete:
+        raise libpq.late("topology query", seconds)
     return libpq.rows_of(results[-1] if results else None)
 
 
-async def _query(pgconn: pq.abc.PGconn, sql: bytes, results: list[pq.abc.PGresult]) -> None:
-    """Send one statement and await its results."""
-    pgconn.send_query(sql)
+async def _completed(
+    pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult], seconds: float, wanted: Wanted | None
+) -> bool:
+    """Await the results of a statement that was sent; whether all of them came in time."""
+    for glance in _slices(seconds, wanted):
+        try:
+            await asyncio.wait_for(_answered(pgconn, results), glance)
+        except asyncio.TimeoutError:
+            if _is_complete(pgconn, results):
+                return True
+        else:
+            return True
+    return False
+
+
+async def _answered(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> None:
+    """Await what is left of the results of a statement that was sent."""
     while pgconn.flush():
         await _ready(pgconn.socket, writable=True)
         pgconn.consume_input()

@@ -21,8 +21,8 @@ class Between(Network):
         self.at = {}
         self._remembered = {}
 
-    async def dial(self, address, port, seconds):
-        connection = await super().dial(address, port, seconds)
+    async def dial(self, address, port, seconds, wanted=None):
+        connection = await super().dial(address, port, seconds, wanted)
         kind = self.at.get(address)
         if kind is not None:
             connection.client_port += 1

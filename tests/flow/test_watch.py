@@ -406,6 +406,39 @@ def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scen
     scene.run(client())
 
 
+@pytest.mark.case
+@pytest.mark.parametrize("silent", ["dial", "query"])
+def test_a_dial_that_is_under_way_when_its_instance_hangs_ends_with_the_failover(scene, silent):
+    """The hang is noticed by a statement; the dial would wait for its own five seconds."""
+    took = {}
+
+    async def dial(pause):
+        await scene.simulation.sleep(pause)
+        began = scene.now
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        took[pause] = scene.now - began
+        assert conn.instance.id == "demo-2"
+        conn.close()
+
+    async def client():
+        held = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.instances["demo-1"].reports_standby = False
+        dials = [scene.simulation.spawn(dial(pause)) for pause in (0.0, 0.1, 0.5, 1.5)]
+        if silent == "query":
+            await scene.simulation.sleep(0.0021)  # dialled, and not yet asked
+        scene.cluster.hang("demo-1")
+        scene.simulation.at(scene.now + 1.0, lambda: scene.cluster.failover("demo-2", zombie=True))
+        with pytest.raises(DialFailed):
+            await scene.process.execute(held)
+        for each in dials:
+            await each.wait()
+        held.close()
+
+    scene.run(client())
+    assert max(took.values()) <= 2.5, took
+    assert max(took.values()) > 2.0
+
+
 def test_a_former_writer_that_does_not_know_it_is_no_reader(scene):
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())

@@ -143,6 +143,28 @@ class TestAsking:
             assert caught.value.fault.kind is FaultKind.TIMEOUT
             connection.close()
 
+    def test_an_answer_that_is_not_wanted_any_more(self, aurora_cluster):
+        wanted = iter([True, False])
+        with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
+            with pytest.raises(DialFailed):
+                run(world().ask(connection, "SELECT pg_sleep(60)", 60.0, lambda: next(wanted)))
+            connection.close()
+
+    async def test_an_answer_that_is_not_wanted_any_more_on_asyncio(self, aurora_cluster):
+        wanted = iter([True, False])
+        async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
+            with pytest.raises(DialFailed):
+                await on_asyncio().ask(connection, "SELECT pg_sleep(60)", 60.0, lambda: next(wanted))
+            await connection.close()
+
+    async def test_an_answer_that_comes_late_and_in_time(self, aurora_cluster):
+        """It is waited for in slices, none of which may lose a part of it."""
+        sql = "SELECT repeat('x', 100000), pg_sleep(0.35)"
+        with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
+            assert len(run(world().ask(connection, sql, 60.0, lambda: True))[0][0]) == 100000
+        async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
+            assert len((await on_asyncio().ask(connection, sql, 60.0, lambda: True))[0][0]) == 100000
+
     async def test_an_answer_that_does_not_come_on_asyncio(self, aurora_cluster):
         async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
             with pytest.raises(DialFailed) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -57,3 +58,16 @@ async def test_a_dial_that_is_too_late_leaves_no_connection():
     with pytest.raises(DialFailed):
         await EventLoopWorld(stubborn, None).dial(target(), 0.01)
     await stubborn.made.finished.wait()
+
+
+async def test_a_dial_that_is_not_wanted_any_more_ends_and_leaves_no_connection():
+    stubborn, asked = Stubborn(), []
+
+    def wanted():
+        asked.append(len(asked))
+        return len(asked) < 3
+
+    with pytest.raises(DialFailed):
+        await EventLoopWorld(stubborn, None).dial(replace(target(), wanted=wanted), 30)
+    await stubborn.made.finished.wait()
+    assert asked == [0, 1, 2]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.world import GLANCE_SECONDS, DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.cluster import Condition
@@ -15,6 +15,7 @@ from aurora_router.runtime.simulated.connection import SimulatedConnection
 from aurora_router.runtime.simulated.names import SimulatedDns
 
 if TYPE_CHECKING:
+    from aurora_router.flow.world import Wanted
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
     from aurora_router.runtime.simulated.scheduler import Simulation
 
@@ -83,7 +84,17 @@ class Network:
         """Nobody listens there any more."""
         self._listening.pop((address, port), None)
 
-    async def dial(self, address: str, port: int, seconds: float) -> SimulatedConnection:
+    async def wait(self, seconds: float, wanted: Wanted | None) -> bool:
+        """Let time pass for as long as what is waited for is wanted; whether it was until the end."""
+        until = self.simulation.now + seconds
+        while self.simulation.now < until:
+            left = until - self.simulation.now
+            await self.simulation.sleep(left if wanted is None else min(left, GLANCE_SECONDS))
+            if wanted is not None and not wanted():
+                return False
+        return True
+
+    async def dial(self, address: str, port: int, seconds: float, wanted: Wanted | None = None) -> SimulatedConnection:
         """Open a connection.
 
         Raises:
@@ -94,10 +105,11 @@ class Network:
         if instance is None or cluster is None:
             await self.simulation.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
-        await self.simulation.sleep(min(_duration(instance), seconds))
+        in_time = await self.wait(min(_duration(instance), seconds), wanted)
         condition = instance.condition if (address, port) in self._listening else Condition.RESETTING
-        if condition is Condition.HANGING or instance.accept_latency > seconds:
-            await self.simulation.sleep(seconds - min(_duration(instance), seconds))
+        if condition is Condition.HANGING or instance.accept_latency > seconds or not in_time:
+            if in_time:
+                await self.wait(seconds - min(_duration(instance), seconds), wanted)
             raise libpq.late(f"connecting to {address}", seconds)
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)

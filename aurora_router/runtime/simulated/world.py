@@ -16,6 +16,7 @@ from aurora_router.runtime.simulated.network import broke
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.world import Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.view import View
     from aurora_router.policy.role_reports import Path
@@ -53,17 +54,22 @@ class SimulatedWorld:
             following = len(target.addresses) - len(failures) - 1
             limit = share(until - self.now(), following, [each.fault for each in failures])
             try:
-                return await self.network.dial(address, target.port or 5432, limit)
+                return await self.network.dial(address, target.port or 5432, limit, target.wanted)
             except DialFailed as failed:
                 failures.append(failed)
         raise failures[0] if len(failures) == 1 else libpq.joined(target.addresses, failures)
 
-    async def ask(self, connection: SimulatedConnection, sql: str, seconds: float) -> Rows:
+    async def ask(
+        self, connection: SimulatedConnection, sql: str, seconds: float, wanted: Wanted | None = None
+    ) -> Rows:
         """One service query."""
         self.simulation.counts["ask"] += 1
         instance = connection.instance
         silent = instance.silent or instance.latency > seconds
-        await self.simulation.sleep(seconds if silent else instance.latency)
+        if silent:
+            await self.network.wait(seconds, wanted)
+        else:
+            await self.simulation.sleep(instance.latency)
         if connection.broken or connection.closed:
             raise broke()
         if silent or instance.silent:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.session import Modes, Reply
-from aurora_router.flow.world import Activity, DialFailed
+from aurora_router.flow.world import GLANCE_SECONDS, Activity, DialFailed
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.network import _failed
 from aurora_router.runtime.transacting import BlockingSessions
@@ -41,7 +41,7 @@ class Harbour(Network):
         self.behind: dict[str, Callable[[], Server | None]] = {}
         self.resets = 0.0
 
-    async def open(self, process: Any, address: str, port: int, seconds: float, password: str) -> Conn:
+    async def open(self, process: Any, address: str, port: int, seconds: float, password: str, wanted: Any) -> Conn:
         """Dial one address, from one process."""
         behind, until = self.behind.get(address), self.clock.now + seconds
         server = self.servers.get(address) if behind is None else behind()
@@ -49,7 +49,8 @@ class Harbour(Network):
             await self.clock.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
         late = libpq.late(f"connecting to {address}", seconds)
-        if not await self._arrived(process, server, until) or not await self._shaken(process, server, until):
+        arrived = await self._arrived(process, server, until)
+        if not arrived or not await self._shaken(process, server, until, wanted or (lambda: True)):
             raise late
         if self._missed(until):
             raise late
@@ -75,7 +76,7 @@ class Harbour(Network):
         await self.clock.sleep(until - self.clock.now)
         return False
 
-    async def _shaken(self, process: Any, server: Server, until: float) -> bool:
+    async def _shaken(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
         """Whether the server answers in time; a refusal is its kernel's, or comes at once."""
         instance = server.instance
         if instance.condition is Condition.REFUSING:
@@ -84,10 +85,12 @@ class Harbour(Network):
         while server.muted or server.deaf or process.dark:
             if self.clock.now >= until:
                 return False
-            await server.gate.wait(until)
+            await server.gate.wait(min(until, self.clock.now + GLANCE_SECONDS))
+            if not wanted():
+                return False
         cost = instance.accept_latency + 2 * server.slow
         await self.clock.sleep(min(cost, max(0.0, until - self.clock.now)))
-        return not (server.muted or server.deaf or process.dark) or await self._shaken(process, server, until)
+        return not (server.muted or server.deaf or process.dark) or await self._shaken(process, server, until, wanted)
 
     def _missed(self, until: float) -> bool:
         """Whether a client that stood still takes an answer that came in time for one that came too late."""
@@ -110,15 +113,16 @@ class Wire(SimulatedWorld):
         failed = libpq.lost(f"{target.name} has no address")
         for address in target.addresses:
             try:
-                return await self.harbour.open(self.process, address, target.port or 5432, seconds, self.password)
+                port, wanted = target.port or 5432, target.wanted
+                return await self.harbour.open(self.process, address, port, seconds, self.password, wanted)
             except DialFailed as again:
                 failed = again
         raise failed
 
-    async def ask(self, connection, sql, seconds):
-        return (await self.execute(connection, sql, seconds)).rows
+    async def ask(self, connection, sql, seconds, wanted=None):
+        return (await self.execute(connection, sql, seconds, wanted)).rows
 
-    async def execute(self, connection: Conn, sql: str, seconds: float | None) -> Reply:
+    async def execute(self, connection: Conn, sql: str, seconds: float | None, wanted: Any = None) -> Reply:
         """Send a message and wait for its answer."""
         clock = self.harbour.clock
         until = float("inf") if seconds is None else clock.now + seconds
@@ -131,7 +135,9 @@ class Wire(SimulatedWorld):
         try:
             while connection.answer is None and not connection.broken and clock.now < until:
                 connection.waker = clock.waker()
-                await clock.park(until)
+                await clock.park(until if wanted is None else min(until, clock.now + GLANCE_SECONDS))
+                if wanted is not None and not wanted():
+                    break
         finally:
             connection.waiting, connection.waker = False, None
         if self.broken(connection) or connection.broken:
