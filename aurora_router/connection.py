@@ -101,6 +101,20 @@ _session: ContextVar[psycopg.pq.abc.PGconn | None] = ContextVar("session", defau
 """The session that the monitor had already, in the place of a dial."""
 
 
+_call_until: ContextVar[float | None] = ContextVar("call_until", default=None)
+"""When a whole connect has to be over, on the monotonic clock: a pool's deadline, for which it has no argument."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let each connect made meanwhile, in this context, end in `seconds` from now at the latest."""
+    token = _call_until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _call_until.reset(token)
+
+
 @contextmanager
 def _dialling(params: dict[str, Any], seconds: float | None, wanted: Wanted | None = None) -> Iterator[None]:
     """One dial: with the monitor's session where there is one, else within `seconds`, and while it is `wanted`."""
@@ -224,6 +238,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         """
         with IMPORTING:
             from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                bounded,
                 dial_params,
                 place_blocking,
                 read_call,
@@ -244,7 +259,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 )
 
         try:
-            call = read_call(conninfo, kwargs)
+            call = bounded(read_call(conninfo, kwargs), _call_until.get())
             placed: Placed[Connection[Row]] = place_blocking(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__
@@ -303,6 +318,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         """
         with IMPORTING:
             from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                bounded,
                 dial_params,
                 place_async,
                 read_call,
@@ -323,7 +339,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 )
 
         try:
-            call = read_call(conninfo, kwargs)
+            call = bounded(read_call(conninfo, kwargs), _call_until.get())
             placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__

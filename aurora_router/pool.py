@@ -3,49 +3,139 @@
 >>> with ConnectionPool("host=mydb.cluster-… dbname=app", role="writer", min_size=4) as pool:
 ...     with pool.connection() as conn: ...
 
-They are psycopg's own pools, with the class of the connections and the check at checkout set.
+They are psycopg's own pools, with three things set: the class of the connections, the check at checkout, and how long
+one connect may go on. A connect of ours looks for an instance for up to ``aurora_failover_timeout``; a pool has a time
+of its own (what is left of ``reconnect_timeout``; at a null pool the ``timeout`` of the one that waits) and hands it on
+as the limit of the whole connect, so that ``reconnect_failed`` is called, and `psycopg_pool.PoolTimeout` raised, when
+the pool says. With psycopg_pool's own classes a connect may outlast it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
 
 from aurora_router.checking import check
-from aurora_router.connection import AsyncConnection, Connection
+from aurora_router.connection import AsyncConnection, Connection, within
 
-__all__ = ["AsyncConnectionPool", "ConnectionPool"]
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+    from psycopg.rows import TupleRow
+
+    Conninfo = str | Callable[[], str]
+    AsyncConninfo = str | Callable[[], str] | Callable[[], Awaitable[str]]
+    Kwargs = dict[str, Any] | Callable[[], dict[str, Any]]
+    AsyncKwargs = dict[str, Any] | Callable[[], dict[str, Any]] | Callable[[], Awaitable[dict[str, Any]]]
+
+__all__ = ["AsyncConnectionPool", "AsyncNullConnectionPool", "ConnectionPool", "NullConnectionPool"]
+
+LEAST_SECONDS = 0.1
+"""What a connect gets at least, where the pool's time is over."""
+
+CT = TypeVar("CT", bound="Connection[Any]", default="Connection[TupleRow]")
+ACT = TypeVar("ACT", bound="AsyncConnection[Any]", default="AsyncConnection[TupleRow]")
 
 
-class ConnectionPool(psycopg_pool.ConnectionPool[Connection[Any]]):
+class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
     """A `psycopg_pool.ConnectionPool` of connections to one role of a cluster.
 
     Args:
-        conninfo: as for `aurora_router.connect`.
+        conninfo: as for `aurora_router.connect`; a callable is asked for it at each connect (psycopg_pool 3.3).
         role: ``writer``, ``reader``, ``prefer-reader`` or ``any``; None: by the endpoint.
-        kwargs: further keywords of each connect.
+        kwargs: further keywords of each connect; a callable is asked for them at each connect (psycopg_pool 3.3).
         pool: everything else that psycopg's pool takes.
     """
 
     def __init__(
-        self, conninfo: str = "", *, role: str | None = None, kwargs: dict[str, Any] | None = None, **pool: Any
+        self, conninfo: Conninfo = "", *, role: str | None = None, kwargs: Kwargs | None = None, **pool: Any
     ) -> None:
-        super().__init__(
-            conninfo, **{"connection_class": Connection, "check": check, **pool}, kwargs=_with_role(kwargs, role)
-        )
+        given: Any = {"connection_class": Connection, "check": check, **pool}
+        super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+    def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - psycopg_pool's own
+        with within(_left(self, attempt)):
+            super()._add_connection(attempt, growing)
+
+    def _connect(self, timeout: float | None = None) -> CT:
+        with _limit(timeout):
+            return super()._connect()
 
 
-class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[AsyncConnection[Any]]):
-    """A `psycopg_pool.AsyncConnectionPool`; otherwise like `ConnectionPool`."""
+class NullConnectionPool(psycopg_pool.NullConnectionPool[CT], ConnectionPool[CT]):
+    """A `psycopg_pool.NullConnectionPool`, which keeps no connections; otherwise like `ConnectionPool`."""
 
     def __init__(
-        self, conninfo: str = "", *, role: str | None = None, kwargs: dict[str, Any] | None = None, **pool: Any
+        self, conninfo: Conninfo = "", *, role: str | None = None, kwargs: Kwargs | None = None, **pool: Any
     ) -> None:
-        super().__init__(
-            conninfo, **{"connection_class": AsyncConnection, "check": check, **pool}, kwargs=_with_role(kwargs, role)
-        )
+        given: Any = {"connection_class": Connection, "check": check, **pool}
+        super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
 
 
-def _with_role(kwargs: dict[str, Any] | None, role: str | None) -> dict[str, Any]:
-    return {**(kwargs or {}), **({"aurora_role": role} if role is not None else {})}
+class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
+    """A `psycopg_pool.AsyncConnectionPool`; otherwise like `ConnectionPool`.
+
+    Callables for `conninfo` and `kwargs` may return an awaitable.
+    """
+
+    def __init__(
+        self, conninfo: AsyncConninfo = "", *, role: str | None = None, kwargs: AsyncKwargs | None = None, **pool: Any
+    ) -> None:
+        given: Any = {"connection_class": AsyncConnection, "check": check, **pool}
+        super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+    async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
+        with within(_left(self, attempt)):
+            await super()._add_connection(attempt, growing)
+
+    async def _connect(self, timeout: float | None = None) -> ACT:
+        with _limit(timeout):
+            return await super()._connect()
+
+
+class AsyncNullConnectionPool(psycopg_pool.AsyncNullConnectionPool[ACT], AsyncConnectionPool[ACT]):
+    """A `psycopg_pool.AsyncNullConnectionPool`, which keeps no connections; otherwise like `AsyncConnectionPool`."""
+
+    def __init__(
+        self, conninfo: AsyncConninfo = "", *, role: str | None = None, kwargs: AsyncKwargs | None = None, **pool: Any
+    ) -> None:
+        given: Any = {"connection_class": AsyncConnection, "check": check, **pool}
+        super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+
+def _limit(timeout: float | None) -> AbstractContextManager[None]:
+    return nullcontext() if timeout is None else within(max(LEAST_SECONDS, timeout))
+
+
+def _left(pool: Any, attempt: Any) -> float:
+    """Seconds until a pool gives an attempt to connect up."""
+    until = getattr(attempt, "give_up_at", 0.0)
+    return max(LEAST_SECONDS, until - time.monotonic() if until else pool.reconnect_timeout)
+
+
+def _with_role(kwargs: AsyncKwargs | None, role: str | None) -> AsyncKwargs:
+    """The keywords of each connect, the role among them."""
+    ours: dict[str, Any] = {} if role is None else {"aurora_role": role}
+    if not callable(kwargs):
+        return {**(kwargs or {}), **ours}
+    given = kwargs
+
+    def resolve() -> Any:
+        found = given()
+        return awaited(found) if inspect.isawaitable(found) else {**found, **ours}
+
+    async def awaited(found: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        return {**(await found), **ours}
+
+    return resolve

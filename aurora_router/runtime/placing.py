@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router import native
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target
 
-__all__ = ["attend", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
+__all__ = ["attend", "bounded", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
 
 LOOK_SECONDS = 0.02
 """A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
@@ -64,6 +65,16 @@ def shortened(error: ErrorT) -> ErrorT:
         following.__suppress_context__ = True
         following = cause
     return error
+
+
+def bounded(call: Call, until: float | None) -> Call:
+    """A call whose connect ends at `until` at the latest, on the monotonic clock; None: by its own options alone."""
+    if until is None:
+        return call
+    options, left = call.request.options, max(0.1, until - time.monotonic())
+    if left >= options.failover_timeout:
+        return call
+    return replace(call, request=replace(call.request, options=replace(options, failover_timeout=left)))
 
 
 def take(params: dict[str, Any]) -> pq.abc.PGconn | None:

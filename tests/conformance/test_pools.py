@@ -125,3 +125,35 @@ async def test_sqlalchemys_pools_on_asyncio(aurora_cluster, kind):
         assert (made[0] is made[1]) is (kind is not sa_pool.NullPool)
     finally:
         await engine.dispose()
+
+
+@pytest.mark.case
+def test_keywords_and_conninfo_that_are_asked_for_at_each_connect(aurora_cluster):
+    asked = []
+
+    def conninfo():
+        asked.append("conninfo")
+        return aurora_cluster.conninfo(password=None)
+
+    def token():
+        asked.append("token")
+        return {"password": aurora_cluster.password}
+
+    with aurora_router.pool.ConnectionPool(conninfo, role="reader", kwargs=token, min_size=2, open=False) as pool:
+        pool.wait(timeout=30)
+        with pool.connection() as conn:
+            assert conn.placement.instance != aurora_cluster.writer
+    assert asked.count("token") == asked.count("conninfo") >= 2
+
+
+@pytest.mark.case
+async def test_keywords_that_are_awaited_at_each_connect(aurora_cluster):
+    async def conninfo():
+        return aurora_cluster.conninfo(password=None)
+
+    async def token():
+        return {"password": aurora_cluster.password}
+
+    pool = aurora_router.pool.AsyncNullConnectionPool(conninfo, role="writer", kwargs=token, open=False)
+    async with pool, pool.connection() as conn:
+        assert conn.placement.instance == aurora_cluster.writer
