@@ -52,8 +52,10 @@ class Connecting(Learning[ConnT]):
             return await self._once()
         except Unplaced as why:
             self._doubted(why)
-        if self.left() <= 0.0 or self._is_refused_for_good():
+        if self.left() <= 0.0:
             raise self._given_up() from self._cause()
+        if self._is_refused_for_good():
+            raise self._given_up(early=True) from self._cause()
         self._advise_on_wait()
         with IMPORTING:
             from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed

@@ -227,11 +227,13 @@ class Dialling(Generic[ConnT]):
             return options.failover_timeout
         return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
 
-    def _given_up(self) -> NoInstanceAvailable:
+    def _given_up(self, *, early: bool = False) -> NoInstanceAvailable:
+        """The error that ends the search; `early`: after one round, with time left."""
         wanted, patience = self.route.role.value, self._patience()
+        once = early or patience == 0.0
         message = (
             f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
-            f"connected {f'within {patience:g} s' if patience else 'in one round'}: {self._last}. "
+            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._last}. "
             f"Known: {_known(self.cluster)}. Tried:"
         )
         known = self.cluster.view

@@ -1,7 +1,9 @@
 """The dialects behind ``postgresql+aurora://``, for `create_engine` and `create_async_engine`.
 
-They are SQLAlchemy's psycopg dialects in everything but the making of a connection and the check at its checkout. What
-is made is psycopg's own class, so isolation levels, server-side cursors, type adaptation and exceptions are the stock
+They are SQLAlchemy's psycopg dialects in everything but the driver's ``connect`` and the check at the checkout. The
+driver is psycopg with a ``connect`` of ours, so whatever SQLAlchemy offers to replace it (``create_engine(module=…)``,
+``creator``, ``dialect.loaded_dbapi.connect``, the event ``do_connect``) works as with the stock dialect. What is made
+is psycopg's own class, so isolation levels, server-side cursors, type adaptation and exceptions are the stock
 dialect's by inheritance, and ``dialect.driver`` goes on saying ``psycopg`` to whoever decides by it: it names the
 driver, not who placed it.
 
@@ -11,16 +13,39 @@ the first connect, where `aurora_router.InvalidOption` comes out as it is.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
 
 import aurora_router
 from aurora_router_sqlalchemy.checkout import guard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIModule
+
+
+class _Driver:
+    """The driver as SQLAlchemy sees it: psycopg, but for ``connect``; one of its own for each engine.
+
+    ``connect`` raises `aurora_router.InvalidOption` and `aurora_router.MalformedHost`, which leave as they are, and
+    errors of psycopg, which the engine wraps in its own as it does with every error of a driver.
+    """
+
+    def __init__(self) -> None:
+        self.connect = aurora_router.Connection.connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg, name)
+
+
+def _connect_async(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What SQLAlchemy's wrapper of psycopg does to connect, with a connection of ours unless told otherwise."""
+    return stock(*args, **{"async_creator_fn": aurora_router.AsyncConnection.connect, **kwargs})
 
 
 class AuroraDialect(PGDialect_psycopg):
@@ -28,16 +53,10 @@ class AuroraDialect(PGDialect_psycopg):
 
     supports_statement_cache = True  # SQLAlchemy wants it said by each class itself
 
-    def connect(self, *cargs: Any, **cparams: Any) -> DBAPIConnection:
-        """Connect to the right instance.
-
-        Raises:
-            InvalidOption: an ``aurora_…`` option is unknown, malformed or contradicts another.
-            MalformedHost: a host name that no resolver could take.
-            psycopg.OperationalError: no instance could be reached, or what psycopg raises; the engine wraps it in its
-                own `sqlalchemy.exc.OperationalError`, as it does with every error of a driver.
-        """
-        return cast("DBAPIConnection", aurora_router.Connection.connect(*cargs, **cparams))
+    @classmethod
+    def import_dbapi(cls) -> DBAPIModule:
+        """Import psycopg; its ``connect`` is ours."""
+        return cast("DBAPIModule", _Driver())
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
@@ -55,10 +74,13 @@ class AuroraAsyncDialect(PGDialectAsync_psycopg):
 
     supports_statement_cache = True
 
-    def connect(self, *cargs: Any, **cparams: Any) -> DBAPIConnection:
-        """Connect to the right instance; raises what `AuroraDialect.connect` does."""
-        cparams.setdefault("async_creator_fn", aurora_router.AsyncConnection.connect)
-        return super().connect(*cargs, **cparams)
+    @classmethod
+    def import_dbapi(cls) -> DBAPIModule:
+        """Import SQLAlchemy's wrapper of psycopg; its ``connect`` makes connections of ours."""
+        stock: Any = PGDialectAsync_psycopg
+        wrapper = stock.import_dbapi()
+        wrapper.connect = partial(_connect_async, wrapper.connect)
+        return cast("DBAPIModule", wrapper)
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
