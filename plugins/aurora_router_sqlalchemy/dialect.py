@@ -14,7 +14,7 @@ the first connect, where `aurora_router.InvalidOption` comes out as it is.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.engine.interfaces import DBAPIModule
 
 
 class _Driver:
@@ -54,9 +53,9 @@ class AuroraDialect(PGDialect_psycopg):
     supports_statement_cache = True  # SQLAlchemy wants it said by each class itself
 
     @classmethod
-    def import_dbapi(cls) -> DBAPIModule:
+    def import_dbapi(cls) -> Any:
         """Import psycopg; its ``connect`` is ours."""
-        return cast("DBAPIModule", _Driver())
+        return _Driver()
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
@@ -75,12 +74,12 @@ class AuroraAsyncDialect(PGDialectAsync_psycopg):
     supports_statement_cache = True
 
     @classmethod
-    def import_dbapi(cls) -> DBAPIModule:
+    def import_dbapi(cls) -> Any:
         """Import SQLAlchemy's wrapper of psycopg; its ``connect`` makes connections of ours."""
         stock: Any = PGDialectAsync_psycopg
         wrapper = stock.import_dbapi()
         wrapper.connect = partial(_connect_async, wrapper.connect)
-        return cast("DBAPIModule", wrapper)
+        return wrapper
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
