@@ -82,6 +82,10 @@ class Placement:
         """The last events of the cluster, oldest first, each with the monotonic clock's time in seconds."""
         return tuple(self._cluster.trail)
 
+    def publish(self, event: Event) -> None:
+        """Publish an event about the cluster."""
+        self._cluster.tell(event, time.monotonic())
+
     @property
     def current(self) -> bool | None:
         """Whether the instance is still what it was when the connection was made. Costs no round trip.

@@ -99,6 +99,10 @@ class _Routing:
     def _resolving(self, world: Any, ticket: Ticket) -> Resolving[Any]:
         return Resolving(world, REGISTRY.find, self._call.request, self._call.sources, ticket)
 
+    def _plan(self, take: Any, give: Any, resolving: Callable[[Ticket], Awaitable[Resolving[Any]]]) -> Plan[Any]:
+        call = self._call
+        return Plan(call.request.options, take, give, resolving, call.ways, call.degraded)
+
     def _with(self, options: dict[str, Any]) -> dict[str, Any]:
         """The keywords of a connection: ``role="reader"`` is short for ``aurora_role="reader"``."""
         short = {f"aurora_{name}": value for name, value in options.items() if value is not None}
@@ -179,6 +183,7 @@ class Router(_Routing):
         pool: Pool | None = None,
         commit: Callable[[], None] | None = None,
         on_ticket: Callable[[Ticket], None] | None = None,
+        resolver: Callable[[], Router] | None = None,
     ) -> T:
         """Run ``work(connection)`` in a transaction that commits once; again only where it is proven not to have.
 
@@ -195,6 +200,8 @@ class Router(_Routing):
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
             on_ticket: is given the ticket of each attempt before the work; with it, `outcome_of` can be asked later,
                 also by another process.
+            resolver: gives the router whose parameters the resolver connects with, when it is needed: for passwords and
+                tokens that change. None: this one.
 
         Returns:
             What the `work` returned that was committed.
@@ -220,10 +227,17 @@ class Router(_Routing):
             assert commit is not None
             commit()
 
-        options = self._call.request.options
-        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._call.ways)
+        async def resolving(ticket: Ticket) -> Resolving[Any]:
+            router = self if resolver is None else resolver()
+            return router._asking(ticket)  # noqa: SLF001 - of this very class
+
+        plan = self._plan(take, give, resolving)
         finish = None if commit is None else committed
         return run(Transaction(world, plan, worked, modes, finish, on_ticket).run())
+
+    def _asking(self, ticket: Ticket) -> Resolving[Any]:
+        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        return self._resolving(world, ticket)
 
     def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
         """What became of a transaction of `run_transaction`; waits up to ``aurora_failover_timeout`` for a verdict.
@@ -234,8 +248,7 @@ class Router(_Routing):
         Raises:
             ValueError: there is no ticket in the error.
         """
-        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
-        return run(self._resolving(world, _ticket(ticket)).run()).outcome
+        return run(self._asking(_ticket(ticket)).run()).outcome
 
     @classmethod
     def of(cls, connection: Connection[Any]) -> Router:
@@ -280,6 +293,7 @@ class AsyncRouter(_Routing):
         pool: AsyncPool | None = None,
         commit: Callable[[], Awaitable[None]] | None = None,
         on_ticket: Callable[[Ticket], None] | None = None,
+        resolver: Callable[[], Awaitable[AsyncRouter]] | None = None,
     ) -> T:
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
 
@@ -294,14 +308,20 @@ class AsyncRouter(_Routing):
         async def give(connection: Any) -> None:
             await (connection.close() if pool is None else pool.putconn(connection))
 
-        options = self._call.request.options
-        plan = Plan(options, take, give, lambda ticket: self._resolving(world, ticket), self._call.ways)
+        async def resolving(ticket: Ticket) -> Resolving[Any]:
+            router = self if resolver is None else await resolver()
+            return router._asking(ticket)  # noqa: SLF001 - of this very class
+
+        plan = self._plan(take, give, resolving)
         return await Transaction(world, plan, work, modes, commit, on_ticket).run()
+
+    def _asking(self, ticket: Ticket) -> Resolving[Any]:
+        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        return self._resolving(world, ticket)
 
     async def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
         """What became of a transaction of `run_transaction`; see `Router.outcome_of`."""
-        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
-        return (await self._resolving(world, _ticket(ticket)).run()).outcome
+        return (await self._asking(_ticket(ticket)).run()).outcome
 
     @classmethod
     def of(cls, connection: AsyncConnection[Any]) -> AsyncRouter:

@@ -1,7 +1,21 @@
 """The messages behind the truth about commits: what is sent, and how the answers are read.
 
-Each is one message of the simple protocol. Functions and operators are qualified: a search_path proves nothing. What
-is put into the text are numbers, ids that were read as such, and ids that we drew.
+Each is one message of the simple protocol. What is put into the text are numbers, ids that were read as such, and ids
+that we drew.
+
+No setting of a session changes what an answer means, whether it comes from the role, the database, the conninfo or the
+work itself:
+
+- Names are qualified, operators too: ``search_path`` does not matter. There is no backslash in a literal
+  (``standard_conforming_strings``) and no text that depends on ``DateStyle``, ``IntervalStyle``, ``TimeZone``,
+  ``extra_float_digits``, ``lc_messages`` or ``client_encoding``: values are integers, LSNs, booleans and ASCII words.
+- What a message relies on it sets itself, by SET LOCAL, after the last moment at which anything else could set it. For
+  COMMIT that is after the deferred triggers: code of the work's, which would run within COMMIT.
+- The resolver's own transaction says its isolation level and READ WRITE, waits for its replicas, and is cut short by
+  none of the server's time limits: the client's applies. ``row_security`` is off, so that a policy that would hide the
+  witness raises an error. ``ON CONFLICT (id)`` is an error where no unique index makes an insert wait.
+
+What is left to settings is how durable an acknowledged commit is (``synchronous_commit`` of the user's transaction).
 """
 
 from __future__ import annotations
@@ -39,8 +53,18 @@ UNINSTALL = f"BEGIN; DROP TABLE IF EXISTS {TABLE}; DROP SCHEMA IF EXISTS {SCHEMA
 FLUSHING_EMIT = 170000
 """From this server version on, ``pg_logical_emit_message`` can flush what it wrote."""
 
-LACKING = frozenset({"42P01", "3F000", "42501", "42883", "0A000"})
-"""SQLSTATEs that say: no such table, schema, right or function here."""
+TRANSACTION_TIMEOUT = 170000
+"""The first server version that knows ``transaction_timeout``."""
+
+DIVISION_BY_ZERO = "22012"
+"""SQLSTATE of a `commit` whose transaction is not the one of the ticket, when its first statement is refused."""
+
+LACKING = frozenset({"42P01", "3F000", "42501", "42883", "42704", "42703", "0A000", "55000"})
+"""SQLSTATEs that say: no such table, schema, function, parameter or column here; not permitted; not supported.
+
+Amazon Aurora answers 0A000 or 55000 ("wal_level must be set to 'logical'") to functions about the log. Any other error
+may be over in a moment: a statement timeout, no memory, a deadlock.
+"""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
@@ -50,7 +74,10 @@ _COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
 _LIFE = """(SELECT system_identifier FROM pg_catalog.pg_control_system()),
   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
   pg_catalog.pg_last_wal_replay_lsn()"""
-_RESOLVE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit TO on"
+_AUDIBLE = "SET LOCAL client_min_messages TO warning"
+"""Lets the warning through that a wait for the replicas was cut short."""
+_FINAL = f"SET CONSTRAINTS ALL IMMEDIATE; {_AUDIBLE}; COMMIT"
+"""Runs what was deferred, under the settings of the work; nothing of the work runs after that."""
 
 
 def prune(seconds: float) -> str:
@@ -64,10 +91,11 @@ SELECT EXISTS (
   SELECT FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
   WHERE n.nspname OPERATOR(pg_catalog.=) '{SCHEMA}' AND c.relname OPERATOR(pg_catalog.=) 'witness'
+    AND c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.=) 'p' AND NOT c.relrowsecurity
     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
     AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
 """  # noqa: S608 - constants
-"""Whether the witness table is there and may be used."""
+"""Whether the witness table is there, survives a crash, and may be used without a policy in between."""
 
 
 # ---------------------------------------------------------------- the first message of a transaction
@@ -115,20 +143,40 @@ def witness_ticket(rows: Rows, id_: str) -> Ticket:
 
 
 def commit(ticket: Ticket | None) -> str:
-    """Commit, if the transaction is still the one of the ticket: else the division fails, and COMMIT is not run."""
+    """Commit, if the transaction is still the one of the ticket: else the division fails, and COMMIT is not run.
+
+    A server that stops waiting for the replicas says so in a warning alone, and the work may have hidden warnings.
+    """
     if ticket is None:
-        return "COMMIT"
-    own = f"pg_catalog.pg_current_xact_id() OPERATOR(pg_catalog.=) '{ticket.xid:d}'::pg_catalog.xid8"
-    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {own} THEN 1 ELSE 0 END; COMMIT"
+        return _FINAL
+    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {_own(ticket)} THEN 1 ELSE 0 END; {_FINAL}"
+
+
+def commit_read_only() -> str:
+    """Commit a transaction that wrote nothing: no replica is waited for."""
+    return "COMMIT"
+
+
+# ---------------------------------------------------------------- on its own connection, after the work failed
+
+
+def is_own(ticket: Ticket) -> str:
+    """Ask whether the transaction that is open is the one of the ticket."""
+    return f"SELECT {_own(ticket)}"
+
+
+def status(ticket: Ticket) -> str:
+    """Ask for what became of the ticket's xid, on the connection that it was assigned on."""
+    return f"SELECT pg_catalog.pg_xact_status('{ticket.xid:d}'::pg_catalog.xid8)"
 
 
 # ---------------------------------------------------------------- asking for the outcome
 
 
-def ask_log(ticket: Ticket) -> str:
+def ask_log(ticket: Ticket, server_version: int) -> str:
     """Ask by the log position; the emitted message is the barrier, and its xid is above all that were assigned."""
     xid = f"'{ticket.xid:d}'::pg_catalog.xid8"
-    return f"""{_RESOLVE};
+    return f"""{_resolve(server_version)};
 SELECT CASE WHEN {xid} OPERATOR(pg_catalog.<) pg_catalog.pg_current_xact_id()
     THEN coalesce(pg_catalog.pg_xact_status({xid}), 'forgotten') ELSE 'future' END,
   pg_catalog.pg_last_xact_replay_timestamp() IS NOT NULL,
@@ -144,20 +192,22 @@ def log_evidence(rows: Rows) -> LogEvidence:
     return LogEvidence(_life(life, started, rows[0][6]), promoted == "t", XactStatus(status))
 
 
-def ask_witness(ticket: Ticket, id_: str, lock_timeout: float) -> str:
+def ask_witness(ticket: Ticket, server_version: int, id_: str, lock_timeout: float) -> str:
     """Insert the witness once more, void. The second row is the barrier: a conflict alone would write nothing.
 
     Args:
         ticket: of the transaction.
+        server_version: of the server that is asked.
         id_: of the barrier's row.
         lock_timeout: how long to wait for a living transaction, in seconds.
     """
     witness = _checked(ticket.witness or "")
     began = f"pg_catalog.to_timestamp({ticket.began:d} OPERATOR(pg_catalog./) 1000000.0)"
-    return f"""{_RESOLVE}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
-INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT DO NOTHING;
+    return f"""{_resolve(server_version)}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
+INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT (id) DO NOTHING;
 INSERT INTO {TABLE} (id, void) VALUES ('{_checked(id_)}', true);
-SELECT void, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})
+SELECT void,
+  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})::pg_catalog.int8
 FROM {TABLE} WHERE id OPERATOR(pg_catalog.=) '{witness}'::pg_catalog.uuid;
 COMMIT"""  # noqa: S608 - checked ids and numbers
 
@@ -180,6 +230,23 @@ WHERE a.pid OPERATOR(pg_catalog.=) {ticket.pid:d}
   AND a.backend_xid OPERATOR(pg_catalog.=) '{ticket.xid % 2**32:d}'::pg_catalog.xid
   AND a.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle in transaction', 'idle in transaction (aborted)'])
   AND ({start} OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) {ticket.started:d}"""  # noqa: S608 - numbers
+
+
+def _own(ticket: Ticket) -> str:
+    own = f"OPERATOR(pg_catalog.=) '{ticket.xid:d}'::pg_catalog.xid8"
+    return f"coalesce(pg_catalog.pg_current_xact_id_if_assigned() {own}, false)"
+
+
+def _resolve(server_version: int) -> str:
+    """Begin a resolver's transaction, with everything set that its answer rests on."""
+    limits = ["statement_timeout", "lock_timeout"]
+    if server_version >= TRANSACTION_TIMEOUT:
+        limits.insert(0, "transaction_timeout")
+    unlimited = "; ".join(f"SET LOCAL {limit} TO 0" for limit in limits)
+    return (
+        f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {unlimited}; {_AUDIBLE}; "
+        "SET LOCAL synchronous_commit TO on; SET LOCAL row_security TO off"
+    )
 
 
 def _life(parts: list[str], started: str, recovered: str | None) -> Life:

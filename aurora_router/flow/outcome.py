@@ -1,7 +1,8 @@
 """Finding out what became of a transaction: ask whoever proves to be the writer, until there is a verdict.
 
 Invariant: a verdict is returned only from an answer that came together with the acknowledgement of a commit of our
-own on the same connection, whose wait for its replicas was not cut short. Everything else is asked again.
+own on the same connection, whose wait for its replicas was not cut short. Everything else is asked again. The message
+sets what this rests on itself (`flow.marks`), whatever the session was set to.
 """
 
 from __future__ import annotations
@@ -135,7 +136,11 @@ class Resolving(Generic[ConnT]):
         """One message; the verdict counts if the barrier in it was acknowledged."""
         ticket, world = self.ticket, self.world
         by_witness = ticket.witness is not None
-        sql = marks.ask_witness(ticket, world.unique(), LOCK_TIMEOUT) if by_witness else marks.ask_log(ticket)
+        version = world.server_version(connection)
+        if by_witness:
+            sql = marks.ask_witness(ticket, version, world.unique(), LOCK_TIMEOUT)
+        else:
+            sql = marks.ask_log(ticket, version)
         try:
             reply = await world.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
         except DialFailed as failed:
@@ -144,6 +149,8 @@ class Resolving(Generic[ConnT]):
             return await self._still_held(connection)
         if reply.tags[-1] != "COMMIT" or not reply.replicated:
             raise _Again("the writer's commit was not acknowledged by its replicas")
+        if not reply.rows:
+            raise _Again("the witness can not be read")
         if by_witness:
             return judge_witness(marks.witness_evidence(reply.rows))
         return judge_log(ticket, marks.log_evidence(reply.rows))

@@ -54,6 +54,28 @@ class Trouble:
     connection: bool
 
 
+@dataclass(slots=True)
+class Watched:
+    """What libpq reported about a transaction while the work had its connection.
+
+    Attributes:
+        ended: whether no transaction was open at the end of an operation: the work ended it.
+        rolled_back: whether that operation was the connection's own ``rollback()``.
+        went_on: whether there was another operation after it.
+    """
+
+    ended: bool = False
+    rolled_back: bool = False
+    went_on: bool = False
+
+    def note(self, *, idle: bool, rollback: bool = False) -> None:
+        """Record the end of an operation: whether no transaction is open, and whether it was ``rollback()``."""
+        if self.ended:
+            self.went_on = True
+        elif idle:
+            self.ended, self.rolled_back = True, rollback
+
+
 class SessionWorld(World[ConnT], Protocol[ConnT]):
     """A world whose connections run transactions."""
 
@@ -82,6 +104,10 @@ class SessionWorld(World[ConnT], Protocol[ConnT]):
         """Whether a transaction is open that can only be rolled back."""
         ...
 
+    def busy(self, connection: ConnT) -> bool:
+        """Whether a statement, a COPY or a pipeline is under way."""
+        ...
+
     def modes(self, connection: ConnT) -> Modes:
         """The modes that the connection's attributes ask for."""
         ...
@@ -96,6 +122,14 @@ class SessionWorld(World[ConnT], Protocol[ConnT]):
 
     def trouble(self, error: BaseException) -> Trouble:
         """What an exception says."""
+        ...
+
+    def advise(self, connection: ConnT, text: str) -> None:
+        """Publish an advice about the cluster of a connection."""
+        ...
+
+    def watching(self, connection: ConnT) -> AbstractContextManager[Watched]:
+        """Meanwhile, watch the status of the connection's transaction after each operation; asks no server."""
         ...
 
     def unique(self) -> str:

@@ -1,12 +1,26 @@
 """Running a transaction, again where it is proven that it did not commit.
 
-Theory. A transaction whose COMMIT was never sent can not have committed. One whose COMMIT was answered is settled by
-the answer: acknowledged, or refused with an error on a connection that lives on. What is left is a COMMIT that was
-sent and not answered (the connection broke), or acknowledged although its wait for the replicas was cut short: then
-the ticket, taken by the transaction's first message, lets `flow.outcome` find out.
+Theory. There are three places at which something of an attempt can have committed:
 
-Invariant: `run` returns only what a committed transaction returned, and starts another attempt only when the one
-before is proven not to have committed. An exception other than `CommitOutcomeUnknown` means: not committed.
+1. *Our COMMIT.* Never sent: not by it. Answered: settled by the answer, acknowledged, or refused with an error on a
+   connection that lives on. What is left is a COMMIT that was sent and not answered (the connection broke), or
+   acknowledged although its wait for the replicas was cut short: then the ticket, taken by the transaction's first
+   message, lets `flow.outcome` find out. COMMIT is sent in one message with a check that the transaction is still the
+   ticket's.
+2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
+   whether a transaction is open (`flow.session.Watched`). Before the work is run again, the server is asked what became
+   of the ticket's xid: on the same connection where it lives, by the resolver where it is lost, since the operation
+   that was under way may have been a COMMIT.
+3. *A transaction that the work began after it ended ours.* There is no ticket for it, so the work is never run again
+   where it went on after the end of its transaction.
+
+Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
+committed, and starts another attempt only when nothing of the one before is committed. An exception other than
+`CommitOutcomeUnknown` and `TransactionEnded` means: not committed.
+
+Without a ticket (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
+``COMMIT AND CHAIN``, and several statements in one string. The check in 1 and the xid in 2 find them all the same,
+except for a ``ROLLBACK AND CHAIN`` with a ``COMMIT AND CHAIN`` after it.
 """
 
 from __future__ import annotations
@@ -15,18 +29,18 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
+from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded
 from aurora_router.flow import marks
 from aurora_router.flow.world import ConnT, DialFailed
 from aurora_router.late import IMPORTING
 from aurora_router.policy.options import OutcomeWay
-from aurora_router.policy.outcome import Outcome
+from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aurora_router.flow.outcome import Resolving
-    from aurora_router.flow.session import Modes, Reply, SessionWorld
+    from aurora_router.flow.session import Modes, Reply, SessionWorld, Watched
     from aurora_router.model.ticket import Ticket
     from aurora_router.policy.options import Options
 
@@ -35,6 +49,8 @@ T = TypeVar("T")
 READ_ONLY = "25006"
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATEs that ask for another try: serialization failure, deadlock."""
+DEGRADED_SECONDS = 300.0
+"""How long a way that a database does not offer is not tried again."""
 
 
 @dataclass
@@ -45,15 +61,18 @@ class Plan(Generic[ConnT]):
         options: ours.
         take: gives a connection.
         give: takes it back, usable or not.
-        resolving: makes the question for a ticket.
+        resolving: makes the question for a ticket, with the credentials of the moment.
         ways: which way works in which database.
+        degraded: by database, which way is a makeshift for one that was not to be had, and until when, by the clock of
+            the world.
     """
 
     options: Options
     take: Callable[[], Awaitable[ConnT]]
     give: Callable[[ConnT], Awaitable[None]]
-    resolving: Callable[[Ticket], Resolving[ConnT]]
+    resolving: Callable[[Ticket], Awaitable[Resolving[ConnT]]]
     ways: dict[str, OutcomeWay] = field(default_factory=dict)
+    degraded: dict[str, tuple[OutcomeWay, float]] = field(default_factory=dict)
 
 
 class _State(enum.Enum):
@@ -62,8 +81,8 @@ class _State(enum.Enum):
     NOT_SENT = enum.auto()
     SENT = enum.auto()
     REFUSED = enum.auto()
-    DONE = enum.auto()
-    IN_DOUBT = enum.auto()
+    SETTLED = enum.auto()
+    COMMITTED = enum.auto()
 
 
 class Replay(Exception):
@@ -75,36 +94,80 @@ class Replay(Exception):
 
 
 class Commit(Generic[ConnT]):
-    """The end of one transaction: sent once, its fate remembered."""
+    """The end of one transaction: sent once, and resolved where its answer does not settle it.
 
-    def __init__(self, world: SessionWorld[ConnT], connection: ConnT, ticket: Ticket | None) -> None:
+    It is resolved before a layer above gets an answer, so that such a layer takes it for what it is.
+
+    Attributes:
+        state: how far it got.
+        verdict: what `Transaction.run` raises, whatever a layer above makes of the exception that it got.
+    """
+
+    def __init__(
+        self,
+        world: SessionWorld[ConnT],
+        connection: ConnT,
+        ticket: Ticket | None,
+        watched: Watched,
+        resolve: Callable[[BaseException | None], Awaitable[None]],
+        *,
+        read_only: bool,
+    ) -> None:
         self.world = world
         self.connection = connection
         self.ticket = ticket
+        self.watched = watched
+        self.resolve = resolve
+        self.read_only = read_only
         self.state = _State.NOT_SENT
-        self.cause: BaseException | None = None
+        self.verdict: BaseException | None = None
 
     async def send(self) -> None:
-        """Commit. Raises the driver's own error when the server refused, or the connection broke."""
+        """Commit.
+
+        Raises:
+            Exception: the driver's own: the server refused, or the connection broke and it is not committed.
+            TransactionEnded: the transaction is over, or it failed and the work went on.
+            CommitOutcomeUnknown: it can not be found out what became of it.
+        """
         world, connection = self.world, self.connection
-        if world.idle(connection) or world.aborted(connection):
-            how = "is over already" if world.idle(connection) else "failed, and that was not told by an exception"
-            raise TransactionEnded(f"there is nothing to commit: the transaction {how}")
+        if self.watched.ended or world.idle(connection) or world.aborted(connection):
+            failed = world.aborted(connection) and not self.watched.ended
+            how = "failed, and that was not told by an exception" if failed else "is over already"
+            raise self._refused(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
         try:
-            reply = await world.execute(connection, marks.commit(self.ticket), None)
+            message = marks.commit_read_only() if self.read_only else marks.commit(self.ticket)
+            reply = await world.execute(connection, message, None)
         except DialFailed as failed:
-            self.cause = failed.cause
             if world.broken(connection):
-                raise failed.cause from None
+                await self._settle(failed.cause)
+                self.state = _State.COMMITTED
+                return
             self.state = _State.REFUSED
-            if self.ticket is not None and world.aborted(connection):
-                raise TransactionEnded("the transaction of the work was ended by the work itself") from failed.cause
+            if self.ticket is not None and not failed.done and failed.fault.sqlstate == marks.DIVISION_BY_ZERO:
+                raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
             raise failed.cause from None
         if reply.tags[-1] != "COMMIT":
             self.state = _State.REFUSED
-            raise TransactionEnded(f"the server answered COMMIT with {reply.tags[-1]}")
-        self.state = _State.DONE if reply.replicated else _State.IN_DOUBT
+            raise self._refused(TransactionEnded(f"the server answered COMMIT with {reply.tags[-1]}"))
+        if not reply.replicated:
+            await self._settle(None)
+        self.state = _State.COMMITTED
+
+    def _refused(self, error: TransactionEnded) -> TransactionEnded:
+        self.verdict = error
+        return error
+
+    async def _settle(self, doubt: BaseException | None) -> None:
+        """Find out; returns where it committed, else raises what a layer above takes for a failed COMMIT."""
+        try:
+            await self.resolve(doubt)
+        except (Replay, CommitOutcomeUnknown) as verdict:
+            self.state, self.verdict = _State.SETTLED, verdict
+            if isinstance(verdict, Replay):
+                raise verdict.cause from None
+            raise
 
 
 class Transaction(Generic[ConnT, T]):
@@ -176,71 +239,50 @@ class Transaction(Generic[ConnT, T]):
 
     async def _attempt(self) -> T:
         connection = await self.plan.take()
+        watched: Watched | None = None
         try:
             ticket = await self._begin(connection)
             self._counted += 1
             if ticket is not None and self.tell is not None:
                 self.tell(ticket)
-            commit = Commit(self.world, connection, ticket)
-            result = await self._worked(connection)
-            doubt = await self._finished(commit)
+            with self.world.watching(connection) as watched:
+                result = await self._run_once(connection, ticket, watched)
         except BaseException:
-            await self._abandon(connection)
-            raise
-        if doubt is not None or commit.state is _State.IN_DOUBT:
-            await self._abandon(connection)
-            await self._resolved(ticket, doubt)
-        else:
+            if watched is None or not watched.ended:
+                await self._roll_back(connection)
             await self.plan.give(connection)
+            raise
+        await self.plan.give(connection)
         return result
 
-    async def _abandon(self, connection: ConnT) -> None:
-        """Give a connection back without its transaction, or closed."""
-        world = self.world
-        if not world.broken(connection) and not world.idle(connection):
-            try:
-                await world.rollback(connection)
-            except Exception as error:  # noqa: BLE001 - a rollback that fails leaves nothing but to close
-                del error
-                await world.discard(connection)
-        await self.plan.give(connection)
+    async def _run_once(self, connection: ConnT, ticket: Ticket | None, watched: Watched) -> T:
+        """Do the work, and commit; returns what the work returned."""
 
-    # ------------------------------------------------------------ the work
+        async def resolve(doubt: BaseException | None) -> None:
+            await self._resolve(ticket, doubt)
 
-    async def _worked(self, connection: ConnT) -> T:
+        commit = Commit(self.world, connection, ticket, watched, resolve, read_only=self._read_only)
         try:
-            return await self.work(connection)
+            result = await self.work(connection)
+            await self._finish(commit)
         except Exception as error:
-            if self._asks_for_replay(connection, error):
+            if commit.state is _State.COMMITTED or commit.verdict is error:
+                raise
+            if isinstance(commit.verdict, Replay):
+                raise Replay(error) from error
+            if commit.verdict is not None:
+                raise commit.verdict from error
+            if commit.state is _State.NOT_SENT:
+                await self._undone(commit, error)
+            elif self._asks_for_replay(connection, error):
                 raise Replay(error) from error
             raise
         except BaseException:
             await self.world.discard(connection)
             raise
-
-    def _asks_for_replay(self, connection: ConnT, error: BaseException) -> bool:
-        """Whether an exception is a reason to try again: COMMIT was not sent, or was refused."""
-        trouble = self.world.trouble(error)
-        if trouble.sqlstate in CONFLICTS:
-            return True
-        return trouble.connection and (self.world.broken(connection) or trouble.sqlstate == READ_ONLY)
-
-    async def _finished(self, commit: Commit[ConnT]) -> BaseException | None:
-        """Commit; returns the reason for doubt, where there is one."""
-        try:
-            await self._finish(commit)
-        except Exception as error:
-            if commit.state is _State.SENT:
-                return commit.cause or error
-            if commit.state is not _State.DONE and self._asks_for_replay(commit.connection, error):
-                raise Replay(error) from error
-            raise
-        except BaseException:
-            await self.world.discard(commit.connection)
-            raise
         if commit.state is _State.NOT_SENT:
             raise TransactionEnded("the work's layer did not commit by the connection that it was given")
-        return None
+        return result
 
     async def _finish(self, commit: Commit[ConnT]) -> None:
         if self.finish is None:
@@ -249,20 +291,102 @@ class Transaction(Generic[ConnT, T]):
         with self.world.committing(commit.connection, commit.send):
             await self.finish()
 
-    async def _resolved(self, ticket: Ticket | None, doubt: BaseException | None) -> None:
-        """Find out; returns when it committed."""
+    async def _roll_back(self, connection: ConnT) -> None:
+        """Leave the transaction that is open on a connection, or close it.
+
+        Not for a connection whose transaction the work ended: its layer may have given it to others meanwhile.
+        """
+        world = self.world
+        if world.broken(connection) or world.idle(connection):
+            return
+        if world.busy(connection):
+            await world.discard(connection)
+            return
+        try:
+            await world.rollback(connection)
+        except Exception as error:  # noqa: BLE001 - a rollback that fails leaves nothing but to close
+            del error
+            await world.discard(connection)
+
+    # ------------------------------------------------------------ a work that failed
+
+    def _asks_for_replay(self, connection: ConnT, error: BaseException) -> bool:
+        """Whether an exception is a reason to try again, if nothing is committed."""
+        trouble = self.world.trouble(error)
+        if trouble.sqlstate in CONFLICTS:
+            return True
+        return trouble.connection and (self.world.broken(connection) or trouble.sqlstate == READ_ONLY)
+
+    async def _undone(self, commit: Commit[ConnT], error: Exception) -> None:
+        """Judge a work that failed before COMMIT was sent; returns where its error stands as it is.
+
+        Raises:
+            Replay: it may be run again: nothing of it is committed.
+            TransactionEnded: it ended its transaction itself, by a COMMIT, or went on after that.
+            CommitOutcomeUnknown: it can not be found out.
+        """
+        watched, replay = commit.watched, self._asks_for_replay(commit.connection, error)
+        if watched.went_on:
+            raise TransactionEnded("the work ended its transaction itself, went on, and then failed") from error
+        if not replay and (watched.rolled_back or not watched.ended):
+            return
+        if commit.ticket is not None:
+            finding = await self._find_out(commit, commit.ticket)
+            if finding.outcome is Outcome.COMMITTED:
+                raise TransactionEnded("the work ended its transaction itself, and then failed") from error
+            if finding.outcome is not Outcome.NOT_COMMITTED:
+                why = f"the work failed, and it can not be told whether it committed before that: {finding.reason}"
+                raise CommitOutcomeUnknown(why, ticket=commit.ticket) from error
+        elif watched.ended and not watched.rolled_back:
+            raise TransactionEnded("the work ended its transaction itself, and then failed") from error
+        if replay:
+            raise Replay(error) from error
+
+    async def _find_out(self, commit: Commit[ConnT], ticket: Ticket) -> Finding:
+        """What became of a transaction whose COMMIT we did not send: asked on its own connection while that has it."""
+        world, connection = self.world, commit.connection
+        if not (commit.watched.ended or world.broken(connection) or world.busy(connection)):
+            try:
+                return await self._ask_here(connection, ticket)
+            except Exception as error:  # noqa: BLE001 - then it is asked for elsewhere
+                del error
+                await world.discard(connection)
+        try:
+            resolving = await self.plan.resolving(ticket)
+            return await resolving.run()
+        except Exception as error:  # noqa: BLE001 - the work's own error is the one that is raised
+            return Finding(Outcome.UNKNOWN, f"nobody can be asked for it: {error}")
+
+    async def _ask_here(self, connection: ConnT, ticket: Ticket) -> Finding:
+        """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
+        if not self.world.aborted(connection):
+            reply = await self._said(connection, marks.is_own(ticket))
+            if reply.rows[0][0] == "t":
+                return Finding(Outcome.NOT_COMMITTED, "it is open")
+            return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
+        await self.world.rollback(connection)
+        reply = await self._said(connection, marks.status(ticket))
+        if reply.rows[0][0] == XactStatus.ABORTED.value:
+            return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
+        return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
+
+    # ------------------------------------------------------------ a COMMIT in doubt
+
+    async def _resolve(self, ticket: Ticket | None, doubt: BaseException | None) -> None:
+        """Find out what became of a COMMIT; returns when it committed."""
         if ticket is None:
             if self._read_only:
-                raise Replay(doubt or RuntimeError("a read-only transaction has nothing to replicate"))
+                raise Replay(doubt or FailoverError("a read-only transaction has nothing to replicate"))
             raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from doubt
-        resolving = self.plan.resolving(ticket)
+        resolving: Resolving[ConnT] | None = None
         try:
+            resolving = await self.plan.resolving(ticket)
             finding = await resolving.run()
         except Exception as error:
             why = f"the answer to COMMIT was lost, and nobody can be asked for it: {error}"
             raise CommitOutcomeUnknown(why, ticket=ticket) from error
         if finding.outcome is Outcome.NOT_COMMITTED:
-            raise Replay(doubt or TransactionEnded("the replicas did not get the transaction"))
+            raise Replay(doubt or FailoverError("COMMIT succeeded without its replicas, and then was lost"))
         if finding.outcome is not Outcome.COMMITTED:
             why = f"the answer to COMMIT was lost: {finding.reason}"
             raise CommitOutcomeUnknown(why, ticket=ticket) from (doubt or resolving.cause)
@@ -291,13 +415,13 @@ class Transaction(Generic[ConnT, T]):
     async def _marked(self, connection: ConnT, begin: str) -> Ticket | None:
         database = self.world.database(connection)
         chosen = self.plan.options.outcome
-        way = chosen if chosen is not OutcomeWay.AUTO else self.plan.ways.get(database)
+        way = known = chosen if chosen is not OutcomeWay.AUTO else self._known(database)
         if way is None:
             way = self.plan.ways[database] = await self._probed(connection)
         try:
-            return await self._mark(connection, begin, way)
+            ticket = await self._mark(connection, begin, way)
         except DialFailed as failed:
-            if not begin or self.world.broken(connection) or not self._lacks(failed.fault.sqlstate, way):
+            if self.world.broken(connection) or failed.fault.sqlstate not in marks.LACKING:
                 raise
             if chosen is OutcomeWay.WITNESS:
                 raise InvalidOption(
@@ -306,14 +430,42 @@ class Transaction(Generic[ConnT, T]):
                 ) from failed.cause
             if chosen is OutcomeWay.LOG:
                 raise InvalidOption(f"aurora_outcome=log: the server does not offer it: {failed.fault.text}") from None
+            self._degrade(connection, way, failed.fault.text)
+            if not begin:
+                raise Replay(failed.cause) from failed
+        else:
+            if known is None:
+                self.plan.degraded.pop(database, None)
+            return ticket
         await self.world.rollback(connection)
-        self.plan.ways[database] = OutcomeWay.LOG if way is OutcomeWay.WITNESS else OutcomeWay.OFF
         return await self._marked(connection, begin)
 
-    def _lacks(self, sqlstate: str | None, way: OutcomeWay) -> bool:
-        """Whether an error says that a way is not to be had here; of the log, any error but a reader's does."""
-        tried = self.plan.options.outcome is OutcomeWay.AUTO and way is OutcomeWay.LOG
-        return sqlstate in marks.LACKING or (tried and sqlstate != READ_ONLY)
+    def _known(self, database: str) -> OutcomeWay | None:
+        """The way of a database; None where it has to be found out, for the first time or again after a while."""
+        makeshift = self.plan.degraded.get(database)
+        return self.plan.ways.get(database) if makeshift is None or self.world.now() < makeshift[1] else None
+
+    def _degrade(self, connection: ConnT, lacking: OutcomeWay, text: str) -> None:
+        """Take the next way for a while where one is not to be had, and say so when it is news."""
+        database = self.world.database(connection)
+        way = OutcomeWay.LOG if lacking is OutcomeWay.WITNESS else OutcomeWay.OFF
+        before = self.plan.degraded.get(database)
+        self.plan.ways[database] = way
+        self.plan.degraded[database] = (way, self.world.now() + DEGRADED_SECONDS)
+        if before is not None and before[0] is way:
+            return
+        if way is OutcomeWay.OFF:
+            text = (
+                f"database {database}: a COMMIT whose answer is lost can not be resolved. There is no witness table, "
+                f"and the log position is not available: {text}. "
+                "Create the table by: aurora-router outcome install URL"
+            )
+        else:
+            text = (
+                f"database {database}: the witness table is not available any more, commits are resolved by the log "
+                f"position: {text}. Create the table by: aurora-router outcome install URL"
+            )
+        self.world.advise(connection, text)
 
     async def _probed(self, connection: ConnT) -> OutcomeWay:
         """The better way that this database offers: once per database, one question."""

@@ -78,12 +78,14 @@ class DialFailed(Exception):
     Attributes:
         fault: what went wrong, in terms that `policy.verdict` judges.
         cause: the driver's own exception.
+        done: how many statements of the message were executed before the one that was refused.
     """
 
-    def __init__(self, fault: Fault, cause: BaseException) -> None:
+    def __init__(self, fault: Fault, cause: BaseException, done: int = 0) -> None:
         super().__init__(fault.text)
         self.fault = fault
         self.cause = cause
+        self.done = done
 
 
 class World(Protocol[ConnT]):

@@ -2,7 +2,9 @@
 
 Two ways lead to evidence. Both leave a mark in the transaction's first message, and are asked on an instance that has
 just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer can not, and
-with synchronous replication everything before the barrier is then as durable as any acknowledged commit.
+with synchronous replication everything before the barrier is then as durable as any acknowledged commit. A server that
+stops waiting for its replicas acknowledges all the same, with a warning (`unreplicated`): so the messages of
+`flow.marks` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and ends no doubt.
 
 **The log position.** The mark is a record in the log that holds our xid and ends at `lsn`, and the *life* of the
 server that wrote it (`model.ticket.Life`: one run between two recoveries). Asked on a server R:
@@ -33,6 +35,10 @@ inserts the same key, marked void (``ON CONFLICT DO NOTHING``), commits, and loo
    came, without having committed; and if its COMMIT is still on the wire, no transaction is left that it could commit.
    On a server in another life the old transaction is not in the history at all. Not committed.
 3. the insert still waits when its lock_timeout is over: in progress.
+
+This needs a unique index on the key (``ON CONFLICT (id)`` is an error without), a table that survives a crash, and no
+policy that hides rows (with ``row_security`` off it is an error where one would). A row that is not shown proves
+nothing.
 
 A row is kept for `KEPT_SECONDS` by the server's clock. A resolver that is older than half of that answers unknown:
 absence could mean that the row was pruned.

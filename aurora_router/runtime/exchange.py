@@ -48,10 +48,10 @@ def exchange(pgconn: pq.abc.PGconn, sql: str) -> Generator[int, None, Reply]:
 
 def _reply(results: list[pq.abc.PGresult]) -> Reply:
     rows: Rows = []
-    for result in results:
+    for done, result in enumerate(results):
         if result.status not in _FINE:
             cause = psycopg.errors.error_from_result(result)
-            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, libpq.first_line(cause)), cause)
+            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, libpq.first_line(cause)), cause, done)
         if result.status == pq.ExecStatus.TUPLES_OK:
             rows = libpq.rows_of(result)
     if not results:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import pq
 
-from aurora_router.flow.session import Modes, Notice, Reply, Trouble
+from aurora_router import observe
+from aurora_router.flow.session import Modes, Notice, Reply, Trouble, Watched
+from aurora_router.model.event import Advice
 from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingWorld, run
 from aurora_router.runtime.eventloop import EventLoopWorld
@@ -21,12 +23,11 @@ from aurora_router.runtime.exchange import READ, exchange
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
 
-    from psycopg.errors import Diagnostic
-
 BaseT = TypeVar("BaseT", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
 SyncT = TypeVar("SyncT", bound="psycopg.Connection[Any]")
 AsyncT = TypeVar("AsyncT", bound="psycopg.AsyncConnection[Any]")
 
+_Field = pq.DiagnosticField
 _CHAIN = 16
 """How far a chain of causes is followed; chains may be circular."""
 
@@ -47,6 +48,12 @@ class _Session:
     def aborted(self, connection: Any) -> bool:
         """Whether a transaction is open that can only be rolled back."""
         return bool(connection.pgconn.transaction_status == pq.TransactionStatus.INERROR)
+
+    def busy(self, connection: Any) -> bool:
+        """Whether a statement, a COPY or a pipeline is under way."""
+        pgconn = connection.pgconn
+        active = pgconn.transaction_status == pq.TransactionStatus.ACTIVE
+        return bool(active or pgconn.pipeline_status != pq.PipelineStatus.OFF)
 
     def modes(self, connection: Any) -> Modes:
         """The modes that the connection's attributes ask for."""
@@ -80,33 +87,59 @@ class _Session:
             following = inner if isinstance(inner, BaseException) else following.__cause__
         return Trouble(sqlstate, connection)
 
+    def advise(self, connection: Any, text: str) -> None:
+        """Publish an advice; a connection that was not made by ``connect`` is of no known cluster."""
+        placement = getattr(connection, "placement", None)
+        if placement is not None:
+            placement.publish(Advice(text))
+        else:
+            observe.publish(connection.info.host, Advice(text))
+
     def unique(self) -> str:
         """A random UUID as text."""
         return str(uuid.uuid4())
 
 
 @contextmanager
-def _listening(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Iterator[list[Notice]]:
+def _listening(pgconn: pq.abc.PGconn) -> Iterator[list[Notice]]:
+    """Collect the notices that come meanwhile, and pass them on.
+
+    At libpq's own hook: psycopg's handlers are not called in a client_encoding that Python does not know.
+    """
     heard: list[Notice] = []
+    usual = pgconn.notice_handler
 
-    def hear(diagnostic: Diagnostic) -> None:
-        heard.append(Notice(diagnostic.source_function, diagnostic.message_primary))
+    def hear(result: pq.abc.PGresult) -> None:
+        function, message = map(result.error_field, (_Field.SOURCE_FUNCTION, _Field.MESSAGE_PRIMARY))
+        heard.append(Notice(_ascii(function), _ascii(message)))
+        if usual is not None:
+            usual(result)
 
-    connection.add_notice_handler(hear)
+    pgconn.notice_handler = hear
     try:
         yield heard
     finally:
-        connection.remove_notice_handler(hear)
+        pgconn.notice_handler = usual
+
+
+def _ascii(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("ascii", "replace")
 
 
 @contextmanager
-def _instead(connection: Any, commit: Callable[[], Any]) -> Iterator[None]:
-    """Let a connection's own ``commit`` be another one: an attribute of the object hides the method of its class."""
-    connection.commit = commit
+def _instead(connection: Any, **methods: Callable[..., Any]) -> Iterator[None]:
+    """Let a connection's own methods be others: an attribute of the object hides the method of its class."""
+    for name, method in methods.items():
+        setattr(connection, name, method)
     try:
         yield
     finally:
-        del connection.commit
+        for name in methods:
+            delattr(connection, name)
+
+
+def _note(connection: Any, watched: Watched, *, rollback: bool) -> None:
+    watched.note(idle=connection.pgconn.transaction_status == pq.TransactionStatus.IDLE, rollback=rollback)
 
 
 class BlockingSessions(_Session, BlockingWorld[SyncT]):
@@ -116,7 +149,7 @@ class BlockingSessions(_Session, BlockingWorld[SyncT]):
 
     async def execute(self, connection: SyncT, sql: str, seconds: float | None) -> Reply:
         """Send one message and wait for the whole answer."""
-        with _listening(connection) as heard:
+        with _listening(connection.pgconn) as heard:
             reply = _driven(connection.pgconn, exchange(connection.pgconn, sql), seconds)
         return replace(reply, notices=tuple(heard))
 
@@ -131,8 +164,30 @@ class BlockingSessions(_Session, BlockingWorld[SyncT]):
         async def sent() -> None:
             await send()
 
-        with _instead(connection, lambda: run(sent())):
+        with _instead(connection, commit=lambda: run(sent())):
             yield
+
+    @contextmanager
+    def watching(self, connection: SyncT) -> Iterator[Watched]:
+        """Meanwhile, watch the status of the connection's transaction after each operation."""
+        watched, wait, rollback, rolling = Watched(), connection.wait, connection.rollback, False
+
+        def wait_and_note(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return wait(*args, **kwargs)
+            finally:
+                _note(connection, watched, rollback=rolling)
+
+        def roll_back() -> None:
+            nonlocal rolling
+            rolling = True
+            try:
+                rollback()
+            finally:
+                rolling = False
+
+        with _instead(connection, wait=wait_and_note, rollback=roll_back):
+            yield watched
 
 
 class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
@@ -143,7 +198,7 @@ class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
     async def execute(self, connection: AsyncT, sql: str, seconds: float | None) -> Reply:
         """Send one message and wait for the whole answer."""
         steps = exchange(connection.pgconn, sql)
-        with _listening(connection) as heard:
+        with _listening(connection.pgconn) as heard:
             try:
                 reply = await asyncio.wait_for(_awaited(connection.pgconn, steps), seconds)
             except asyncio.TimeoutError:
@@ -157,8 +212,30 @@ class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
     @contextmanager
     def committing(self, connection: AsyncT, send: Callable[[], Awaitable[None]]) -> Iterator[None]:
         """Meanwhile, let the connection's own ``commit`` be `send`."""
-        with _instead(connection, send):
+        with _instead(connection, commit=send):
             yield
+
+    @contextmanager
+    def watching(self, connection: AsyncT) -> Iterator[Watched]:
+        """Meanwhile, watch the status of the connection's transaction after each operation."""
+        watched, wait, rollback, rolling = Watched(), connection.wait, connection.rollback, False
+
+        async def wait_and_note(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await wait(*args, **kwargs)
+            finally:
+                _note(connection, watched, rollback=rolling)
+
+        async def roll_back() -> None:
+            nonlocal rolling
+            rolling = True
+            try:
+                await rollback()
+            finally:
+                rolling = False
+
+        with _instead(connection, wait=wait_and_note, rollback=roll_back):
+            yield watched
 
 
 def _driven(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.engine.default import DefaultDialect
 
 import aurora_router
 from aurora_router_sqlalchemy.checkout import guard
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.pool import PoolProxiedConnection
 
 
 class _Driver:
@@ -47,7 +49,17 @@ def _connect_async(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return stock(*args, **{"async_creator_fn": aurora_router.AsyncConnection.connect, **kwargs})
 
 
-class AuroraDialect(PGDialect_psycopg):
+class _Resolved(DefaultDialect):
+    """What both dialects do after a COMMIT."""
+
+    def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Commit. Where `run_transaction` resolved it, the connection is lost, and the pool must not reset it."""
+        super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call] # as SQLAlchemy has it
+        if getattr(dbapi_connection.driver_connection, "closed", False):
+            dbapi_connection.invalidate()
+
+
+class AuroraDialect(_Resolved, PGDialect_psycopg):
     """``postgresql+aurora`` under `create_engine`: its connections are `aurora_router.Connection`."""
 
     supports_statement_cache = True  # SQLAlchemy wants it said by each class itself
@@ -68,7 +80,7 @@ class AuroraDialect(PGDialect_psycopg):
         guard(engine)
 
 
-class AuroraAsyncDialect(PGDialectAsync_psycopg):
+class AuroraAsyncDialect(_Resolved, PGDialectAsync_psycopg):
     """``postgresql+aurora`` under `create_async_engine`: its connections are `aurora_router.AsyncConnection`."""
 
     supports_statement_cache = True

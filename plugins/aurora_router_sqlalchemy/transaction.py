@@ -2,17 +2,20 @@
 
 The work is done on SQLAlchemy's own objects, and SQLAlchemy commits, with its flushes, hooks and events. Underneath,
 `aurora_router.Router.run_transaction` has begun the transaction on the driver's connection with a mark, and sends the
-COMMIT when SQLAlchemy asks that connection for it.
+COMMIT when SQLAlchemy asks that connection for it. A COMMIT whose answer is lost is resolved before SQLAlchemy gets an
+answer: where it is committed, ``commit()`` succeeds, ``after_commit`` is called and objects are persistent; where not,
+``commit()`` fails and ``after_rollback`` is called, as after any COMMIT that fails.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.util import greenlet_spawn
 
 import aurora_router
 
@@ -75,6 +78,7 @@ def run_transaction(
         pool=_First(place, driver),
         commit=place.commit,
         on_ticket=on_ticket,
+        resolver=lambda: aurora_router.Router(**_parameters(place.connection, place.driver)),
     )
 
 
@@ -102,6 +106,9 @@ async def run_transaction_async(
     async def worked(_: Any) -> T:
         return await place.work(work)
 
+    async def resolver() -> aurora_router.AsyncRouter:
+        return aurora_router.AsyncRouter(**await greenlet_spawn(_parameters, place.connection, place.driver))
+
     return await router.run_transaction(
         worked,
         isolation=isolation,
@@ -110,6 +117,7 @@ async def run_transaction_async(
         pool=_AsyncFirst(place, driver),
         commit=place.commit,
         on_ticket=on_ticket,
+        resolver=resolver,
     )
 
 
@@ -122,11 +130,36 @@ def _checked(driver: Any, wanted: type[Any]) -> Any:
     return driver
 
 
+def _parameters(connection: Connection, driver: Any) -> dict[str, Any]:
+    """The parameters with which the engine of a connection would connect now: its ``do_connect`` hooks are asked.
+
+    They start from those that `driver`, a connection of that engine, was made with.
+    """
+    dialect = connection.dialect
+    conninfo, parameters = driver.origin
+    arguments, parameters = [conninfo], dict(parameters)
+    for hook in dialect.dispatch.do_connect:
+        made = hook(dialect, None, arguments, parameters)
+        if made is not None:
+            conninfo, parameters = cast("Any", getattr(made, "driver_connection", made)).origin
+            made.close()
+            return {**parameters, "conninfo": conninfo}
+    return {**parameters, "conninfo": arguments[0] if arguments else ""}
+
+
 # ---------------------------------------------------------------- where SQLAlchemy does its work
 
 
 class _Place(Protocol):
-    """One of SQLAlchemy's objects at a time, as a pool of its driver's connections."""
+    """One of SQLAlchemy's objects at a time, as a pool of its driver's connections.
+
+    Attributes:
+        connection: SQLAlchemy's connection of the attempt.
+        driver: the driver's connection under it.
+    """
+
+    connection: Connection
+    driver: Any
 
     def getconn(self) -> Any: ...
     def putconn(self, conn: Any) -> None: ...
@@ -135,7 +168,10 @@ class _Place(Protocol):
 
 
 class _AsyncPlace(Protocol):
-    """The same, on asyncio."""
+    """The same, on asyncio; `connection` is the synchronous one under the asyncio one."""
+
+    connection: Connection
+    driver: Any
 
     async def getconn(self) -> Any: ...
     async def putconn(self, conn: Any) -> None: ...
@@ -146,48 +182,51 @@ class _AsyncPlace(Protocol):
 class _OfEngine:
     """A connection of an engine, for each attempt."""
 
-    subject: Connection
+    connection: Connection
+    driver: Any
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def getconn(self) -> Any:
-        self.subject = self._engine.connect()
-        return self.subject.connection.driver_connection
+        self.connection = self._engine.connect()
+        self.driver = self.connection.connection.driver_connection
+        return self.driver
 
     def putconn(self, conn: Any) -> None:
-        if conn.closed and not self.subject.closed:
-            self.subject.invalidate()
-        self.subject.close()
+        _drop_lost(self.connection, conn)
+        self.connection.close()
 
     def work(self, work: Callable[[Any], T]) -> T:
-        self.subject.begin()
-        return work(self.subject)
+        self.connection.begin()
+        return work(self.connection)
 
     def commit(self) -> None:
-        self.subject.commit()
+        self.connection.commit()
 
 
 class _OfSession:
     """A new session for each attempt, or the one that was given."""
 
+    connection: Connection
+    driver: Any
     subject: Session
 
     def __init__(self, source: sessionmaker[Any] | Session) -> None:
         self._source = source
-        if isinstance(source, Session):
-            _refuse_begun(source)
 
     def getconn(self) -> Any:
         self.subject = self._source if isinstance(self._source, Session) else self._source()
-        return self.subject.connection().connection.driver_connection
+        _refuse_unfit(self.subject)
+        self.connection = self.subject.connection()
+        self.driver = self.connection.connection.driver_connection
+        return self.driver
 
     def putconn(self, conn: Any) -> None:
-        if conn.closed:
-            self.subject.invalidate()
-        if isinstance(self._source, Session):
+        if self.subject.in_transaction():
+            _drop_lost(self.connection, conn)
             self.subject.rollback()
-        else:
+        if not isinstance(self._source, Session):
             self.subject.close()
 
     def work(self, work: Callable[[Any], T]) -> T:
@@ -200,6 +239,8 @@ class _OfSession:
 class _OfAsyncEngine:
     """A connection of an async engine, for each attempt."""
 
+    connection: Connection
+    driver: Any
     subject: AsyncConnection
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -207,11 +248,12 @@ class _OfAsyncEngine:
 
     async def getconn(self) -> Any:
         self.subject = await self._engine.connect()
-        return (await self.subject.get_raw_connection()).driver_connection
+        self.connection = _sync(self.subject)
+        self.driver = (await self.subject.get_raw_connection()).driver_connection
+        return self.driver
 
     async def putconn(self, conn: Any) -> None:
-        if conn.closed and not self.subject.closed:
-            await self.subject.invalidate()
+        await greenlet_spawn(_drop_lost, self.connection, conn)
         await self.subject.close()
 
     async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -225,23 +267,26 @@ class _OfAsyncEngine:
 class _OfAsyncSession:
     """A new async session for each attempt, or the one that was given."""
 
+    connection: Connection
+    driver: Any
     subject: AsyncSession
 
     def __init__(self, source: async_sessionmaker[Any] | AsyncSession) -> None:
         self._source = source
-        if isinstance(source, AsyncSession):
-            _refuse_begun(source.sync_session)
 
     async def getconn(self) -> Any:
         self.subject = self._source if isinstance(self._source, AsyncSession) else self._source()
-        return (await (await self.subject.connection()).get_raw_connection()).driver_connection
+        _refuse_unfit(self.subject.sync_session)
+        connection = await self.subject.connection()
+        self.connection = _sync(connection)
+        self.driver = (await connection.get_raw_connection()).driver_connection
+        return self.driver
 
     async def putconn(self, conn: Any) -> None:
-        if conn.closed:
-            await self.subject.invalidate()
-        if isinstance(self._source, AsyncSession):
+        if self.subject.in_transaction():
+            await greenlet_spawn(_drop_lost, self.connection, conn)
             await self.subject.rollback()
-        else:
+        if not isinstance(self._source, AsyncSession):
             await self.subject.close()
 
     async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -251,12 +296,26 @@ class _OfAsyncSession:
         await self.subject.commit()
 
 
-def _refuse_begun(session: Session) -> None:
+def _drop_lost(connection: Connection, driver: Any) -> None:
+    """Let the pool replace a connection whose driver's connection is closed."""
+    if driver.closed and not connection.closed:
+        connection.invalidate()
+
+
+def _sync(connection: AsyncConnection) -> Connection:
+    found = connection.sync_connection
+    assert found is not None
+    return found
+
+
+def _refuse_unfit(session: Session) -> None:
     if session.in_transaction():
         raise InvalidRequestError(
             "run_transaction begins the transaction itself, and this session has begun one: "
             "commit or roll back first, or give it a sessionmaker"
         )
+    if session.twophase:
+        raise InvalidRequestError("run_transaction does not commit in two phases: use a session without twophase")
 
 
 # ---------------------------------------------------------------- the connection that is there already

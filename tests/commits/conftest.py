@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,9 @@ def binaries(request, account):
         pytest.skip(f"no binaries: {error}")
 
 
-@pytest.fixture
-def make_pair(binaries, account):
-    """Start pairs; all end with the test."""
+@contextmanager
+def _pairs(binaries, account):
+    """A function that starts pairs; all end with the block."""
     made = []
 
     def make(**options):
@@ -40,9 +41,25 @@ def make_pair(binaries, account):
         pair.run("create table public.ledger (n int); grant all on public.ledger to app")
         return pair
 
-    yield make
-    for pair in made:
-        pair.__exit__()
+    try:
+        yield make
+    finally:
+        for pair in made:
+            pair.__exit__()
+
+
+@pytest.fixture
+def make_pair(binaries, account):
+    """Start pairs; all end with the test."""
+    with _pairs(binaries, account) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_pair(binaries, account):
+    """Start pairs; all end with the module."""
+    with _pairs(binaries, account) as make:
+        yield make
 
 
 @pytest.fixture

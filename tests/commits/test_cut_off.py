@@ -217,8 +217,9 @@ def idle_again(pair):
 
 
 class InBackground:
-    def __init__(self, pair, way):
+    def __init__(self, pair, way, work=insert):
         self.tickets = []
+        self.work = work
         self._result = None
         self.router = aurora_router.Router(pair.conninfo(aurora_outcome=way))
         self._thread = threading.Thread(target=self._run)
@@ -226,7 +227,7 @@ class InBackground:
 
     def _run(self):
         try:
-            self._result = self.router.run_transaction(insert, on_ticket=self.tickets.append)
+            self._result = self.router.run_transaction(self.work, on_ticket=self.tickets.append)
         except Exception as error:  # noqa: BLE001 - raised again by `join`
             self._result = error
 

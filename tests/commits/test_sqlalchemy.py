@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -170,3 +171,203 @@ def test_an_engine_of_another_dialect_is_refused(pair):
         assert engine.pool.checkedout() == 0
     finally:
         engine.dispose()
+
+
+# ---------------------------------------------------------------- what SQLAlchemy makes of a resolved COMMIT
+
+
+def listened(target):
+    """The session hooks that are called, in order, but for those of savepoints."""
+    fired = []
+
+    def listen(name):
+        def note(session):
+            if not session.in_nested_transaction():
+                fired.append(name)
+
+        sa.event.listen(target, name, note)
+
+    listen("after_commit")
+    listen("after_rollback")
+    return fired
+
+
+def check_hooks(fired, cut):
+    lost = [] if cut is Cut.AFTER_ACK else ["after_rollback"]
+    assert fired == [*lost, "after_commit"]
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("cut", [Cut.BEFORE_SEND, Cut.AFTER_ACK], ids=lambda cut: cut.name)
+def test_hooks_and_objects_are_as_after_a_commit(pair, cut, caplog):
+    engine = sa.create_engine(url(pair), pool_size=1, max_overflow=0, pool_timeout=5)
+    with Session(engine) as session, session.begin():
+        session.add(Row(n=1))
+    session = Session(engine)
+    known = session.scalars(sa.select(Row)).one()
+    session.rollback()
+    fired = listened(session)
+    pair.relays[pair.one].arm(cut)
+
+    def work(session):
+        known.n += 1
+        with session.begin_nested():
+            added = Row(n=10)
+            session.add(added)
+        nested = session.begin_nested()
+        session.add(Row(n=20))
+        session.flush()
+        nested.rollback()
+        return added
+
+    added = run_transaction(session, work)
+    check_hooks(fired, cut)
+    assert not session.in_transaction()
+    for each in (known, added):
+        state = sa.inspect(each)
+        assert state.persistent
+        assert not state.pending
+        assert set(state.expired_attributes) == {"id", "n"}
+    assert session.get(Row, known.id) is known
+    assert (known.n, added.n) == (2, 10)
+    assert sorted(session.scalars(sa.select(Row.n))) == [2, 10]
+    session.close()
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+    assert [each for each in caplog.records if each.name.startswith("sqlalchemy.pool")] == []
+
+
+@pytest.mark.parametrize("cut", [Cut.BEFORE_SEND, Cut.AFTER_ACK], ids=lambda cut: cut.name)
+def test_hooks_of_a_sessionmaker(pair, cut):
+    engine = sa.create_engine(url(pair))
+    maker = sessionmaker(engine, expire_on_commit=False)
+    fired = listened(maker)
+    pair.relays[pair.one].arm(cut)
+
+    def work(session):
+        row = Row(n=1)
+        session.add(row)
+        return row
+
+    row = run_transaction(maker, work)
+    check_hooks(fired, cut)
+    assert sa.inspect(row).detached
+    assert row.id is not None
+    engine.dispose()
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("cut", [Cut.BEFORE_SEND, Cut.AFTER_ACK], ids=lambda cut: cut.name)
+def test_hooks_and_objects_on_asyncio(pair, cut, caplog):
+    async def main():
+        engine = create_async_engine(url(pair), pool_size=1, max_overflow=0, pool_timeout=5)
+        session = AsyncSession(engine)
+        fired = listened(session.sync_session)
+        pair.relays[pair.one].arm(cut)
+
+        async def work(session):
+            row = Row(n=1)
+            session.add(row)
+            await session.flush()
+            return row
+
+        row = await run_transaction_async(session, work)
+        check_hooks(fired, cut)
+        assert sa.inspect(row).persistent
+        await session.refresh(row)
+        assert row.n == 1
+        await session.close()
+        assert engine.pool.checkedout() == 0
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert [each for each in caplog.records if each.name.startswith("sqlalchemy.pool")] == []
+
+
+def test_hooks_where_the_outcome_is_unknown(pair):
+    engine = sa.create_engine(url(pair) + "&aurora_outcome=off")
+    session = Session(engine)
+    fired = listened(session)
+    pair.relays[pair.one].arm(Cut.AFTER_ACK)
+    with pytest.raises(aurora_router.CommitOutcomeUnknown):
+        run_transaction(session, work)
+    assert fired == ["after_rollback"]
+    assert run_transaction(session, work) == "Session"
+    assert rows(pair) == 2
+    session.close()
+    engine.dispose()
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("end", ["commit", "rollback then another"])
+def test_a_work_that_ends_its_session_and_then_fails(pair, end):
+    engine = sa.create_engine(url(pair))
+    calls = []
+
+    def work(session):
+        calls.append(1)
+        if end != "commit":
+            session.rollback()
+        session.add(Row(n=1))
+        session.commit()
+        raise sa.exc.OperationalError("x", {}, psycopg.errors.SerializationFailure("40001"))
+
+    with pytest.raises(aurora_router.TransactionEnded):
+        run_transaction(sessionmaker(engine), work)
+    assert (rows(pair), len(calls)) == (1, 1)
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+
+
+def test_a_session_of_two_phases_is_refused(pair):
+    engine = sa.create_engine(url(pair))
+    with pytest.raises(sa.exc.InvalidRequestError, match="two phases"):
+        run_transaction(sessionmaker(engine, twophase=True), work)
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+
+
+# ---------------------------------------------------------------- credentials that change
+
+
+class Credentials:
+    """A password that is given out at each connect by the hook that SQLAlchemy has for tokens."""
+
+    def __init__(self, pair, engine, *, connects):
+        self.pair, self.current = pair, "app"
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(dialect, record, arguments, parameters):
+            parameters["password"] = self.current
+            return dialect.connect(*arguments, **parameters) if connects else None
+
+    def change(self):
+        self.pair.run("alter role app password 'new'")
+        self.current = "new"
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("connects", [False, True], ids=["parameters", "connection"])
+def test_the_resolver_connects_with_the_password_of_the_moment(pair, connects):
+    engine = sa.create_engine(url(pair), pool_size=1)
+    credentials = Credentials(pair, engine, connects=connects)
+    assert run_transaction(engine, work) == "Connection"
+    credentials.change()
+    pair.relays[pair.one].arm(Cut.AFTER_ACK)
+    assert run_transaction(sessionmaker(engine), work) == "Session"
+    assert rows(pair) == 2
+    engine.dispose()
+
+
+def test_the_resolver_connects_with_the_password_of_the_moment_on_asyncio(pair):
+    async def main():
+        engine = create_async_engine(url(pair), pool_size=1)
+        credentials = Credentials(pair, engine.sync_engine, connects=False)
+        await run_transaction_async(engine, work_async)
+        credentials.change()
+        pair.relays[pair.one].arm(Cut.AFTER_ACK)
+        assert await run_transaction_async(engine, work_async) == "AsyncConnection"
+        assert rows(pair) == 2
+        await engine.dispose()
+
+    asyncio.run(main())

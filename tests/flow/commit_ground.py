@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psycopg
 
 from aurora_router.flow.outcome import Resolving
-from aurora_router.flow.session import Modes, Notice, Reply
+from aurora_router.flow.session import Modes, Notice, Reply, Watched
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.flow.world import DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -22,6 +22,8 @@ from aurora_router.runtime.transacting import BlockingSessions
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
 
 FATES = ["fine", "lost before", "lost after", "unreplicated"]
+LATER = "unreplicated, and lost later"
+"""COMMIT is acknowledged with the warning of a wait that was cut short; then a failover loses what was committed."""
 CANCELLED = Notice("SyncRepWaitForLSN", "canceling wait for synchronous replication due to user request")
 
 
@@ -34,6 +36,12 @@ def broke():
     return DialFailed(Fault(FaultKind.RESET, None, "reset"), psycopg.OperationalError("reset"))
 
 
+def guarded(sql):
+    """The xid that a message asks for, or guards COMMIT with."""
+    found = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
+    return found and found[1]
+
+
 class Database:
     """What all instances share: as Aurora's volume, it loses nothing."""
 
@@ -43,7 +51,15 @@ class Database:
         self.status = {}
         self.ledger = []
         self.lacks_log_by = "0A000"
+        self.lacks_witness_by = "42P01"
         self.xid = 700
+        self.settings = {}
+        """Of each new session, as ALTER ROLE … SET makes them."""
+
+    def lose(self):
+        """Fail over to a replica that has nothing of what was committed."""
+        self.ledger, self.witnesses = [], {}
+        self.status = dict.fromkeys(self.status, "aborted")
 
 
 class Sessions(SimulatedWorld):
@@ -55,6 +71,7 @@ class Sessions(SimulatedWorld):
         self.fates = list(fates)
         self.connection_modes = Modes()
         self.sent = []
+        self.advice = []
 
     async def execute(self, connection, sql, seconds):
         await self.simulation.sleep(0.001)
@@ -69,7 +86,21 @@ class Sessions(SimulatedWorld):
         if fate == "lost after":
             self._lose(connection)
             raise broke()
-        return Reply(reply.rows, reply.tags, (CANCELLED,)) if fate == "unreplicated" else reply
+        if fate == LATER and sql.endswith("COMMIT"):
+            self.database_.lose()
+        cut_short = fate in {"unreplicated", LATER} and self._audible(connection, sql)
+        return Reply(reply.rows, reply.tags, (CANCELLED,)) if cut_short else reply
+
+    def _audible(self, connection, sql):
+        """Whether a warning that comes with COMMIT reaches the client: what was set last before it counts."""
+        level = {**self.database_.settings, **getattr(connection, "settings", {})}.get("client_min_messages")
+        deferred = dict(getattr(connection, "deferred", {}))
+        for statement in sql.split("; "):
+            if statement == "SET CONSTRAINTS ALL IMMEDIATE" or statement.endswith("COMMIT"):
+                level = deferred.pop("client_min_messages", level)
+            if found := re.fullmatch(r"SET LOCAL client_min_messages TO (\w+)", statement):
+                level = found[1]
+        return level != "error"
 
     def _lose(self, connection):
         self._end(connection, "aborted")
@@ -89,6 +120,10 @@ class Sessions(SimulatedWorld):
         if sql == "ROLLBACK":
             self._end(connection, "aborted")
             return Reply([], ("ROLLBACK",))
+        if sql.startswith("SELECT coalesce"):
+            return Reply([("t" if int(guarded(sql)) == connection.xid else "f",)], ("SELECT 1",))
+        if sql.startswith("SELECT pg_catalog.pg_xact_status"):
+            return Reply([(self.database_.status.get(int(guarded(sql)), "in progress"),)], ("SELECT 1",))
         if "pg_terminate_backend" in sql:
             return Reply([], ("SELECT 0",))
         if "SET LOCAL synchronous_commit" in sql:
@@ -104,7 +139,7 @@ class Sessions(SimulatedWorld):
         connection.xid, connection.state = database.xid, "error" if lacks else "open"
         connection.rows, connection.written = [], {}
         if lacks:
-            raise refused("42P01" if ".witness" in sql else database.lacks_log_by)
+            raise refused(database.lacks_witness_by if ".witness" in sql else database.lacks_log_by)
         common = (str(database.xid), "1", "0", "0")
         if found := re.search(r"VALUES \('(.*?)'\)", sql):
             connection.written[found[1]] = False
@@ -114,8 +149,8 @@ class Sessions(SimulatedWorld):
         return Reply([], ("BEGIN",))
 
     def _committed(self, connection, sql):
-        guard = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
-        if guard and int(guard[1]) != connection.xid:
+        guard = guarded(sql)
+        if guard and int(guard) != connection.xid:
             connection.state = "error"
             raise refused("22012")
         if getattr(connection, "conflict", None):
@@ -127,6 +162,9 @@ class Sessions(SimulatedWorld):
 
     def _asked(self, sql):
         database = self.database_
+        limited = [name for name, value in database.settings.items() if value and name.endswith("_timeout")]
+        if any(f"SET LOCAL {name} TO" not in sql for name in limited):
+            raise refused("57014")
         database.xid += 1
         if found := re.search(r"VALUES \('(.*?)', true\) ON CONFLICT", sql):
             void = database.witnesses.setdefault(found[1], True)
@@ -134,6 +172,28 @@ class Sessions(SimulatedWorld):
         xid = int(re.search(r"CASE WHEN '(\d+)'", sql)[1])
         status = database.status.get(xid, "in progress")
         return Reply([(status, "f", "0", "0/1", "sys", "00000001", None)], ("BEGIN", "SELECT 1", "COMMIT"))
+
+    def acts(self, connection, *actions):
+        """What a work does by itself in one message; the status that libpq reports after it is noted."""
+        if self.broken(connection):
+            raise psycopg.OperationalError("the connection is lost")
+        for action in actions:
+            if action == "insert":
+                if self.idle(connection):
+                    self._begin_another(connection)
+                connection.rows.append(1)
+            elif action == "fail":
+                connection.state = "error"
+            else:
+                self._end(connection, "committed" if action.startswith("commit") else "aborted")
+                if action.endswith("and chain"):
+                    self._begin_another(connection)
+        connection.watched.note(idle=self.idle(connection), rollback=actions == ("rollback()",))
+
+    def _begin_another(self, connection):
+        self.database_.xid += 1
+        connection.xid, connection.state = self.database_.xid, "open"
+        connection.rows, connection.written = [], {}
 
     # ------------------------------------------------------------ what is known without asking
 
@@ -149,6 +209,9 @@ class Sessions(SimulatedWorld):
     def aborted(self, connection):
         return getattr(connection, "state", "idle") == "error"
 
+    def busy(self, connection):
+        return False
+
     def modes(self, connection):
         return self.connection_modes
 
@@ -160,6 +223,14 @@ class Sessions(SimulatedWorld):
 
     def trouble(self, error):
         return BlockingSessions.trouble(self, error)
+
+    def advise(self, connection, text):
+        self.advice.append(text)
+
+    @contextmanager
+    def watching(self, connection):
+        connection.watched = Watched()
+        yield connection.watched
 
     def unique(self):
         return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
@@ -187,6 +258,10 @@ class Ground:
         self.calls = 0
         self.given_back = 0
         self.ways = {}
+        self.degraded = {}
+
+    async def asking(self, ticket):
+        return self.resolving(ticket)
 
     def resolving(self, ticket):
         return Resolving(self.world, self.process.home.find, self.call.request, self.call.sources, ticket)
@@ -204,6 +279,6 @@ class Ground:
         return "done"
 
     def run(self, work=None, modes=None, finish=None):
-        plan = Plan(self.call.request.options, self.take, self.give, self.resolving, self.ways)
+        plan = Plan(self.call.request.options, self.take, self.give, self.asking, self.ways, self.degraded)
         transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tickets.append)
         return self.simulation.run(transaction.run())

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
 from aurora_router.flow.session import Modes
+from aurora_router.flow.transaction import DEGRADED_SECONDS
+from aurora_router.policy.options import OutcomeWay
 from aurora_router.policy.outcome import Outcome
-from tests.flow.commit_ground import FATES, Ground
+from tests.flow.commit_ground import FATES, LATER, Ground
+
+TRANSIENT = ["57014", "55P03", "53200", "40001", "XX000"]
+"""SQLSTATEs that say nothing about what a server offers: cut short, no lock, no memory, a conflict, a fault."""
 
 
 @given(st.lists(st.sampled_from(FATES), max_size=12), st.sampled_from(["log", "witness"]), st.integers(0, 9))
@@ -57,7 +62,7 @@ def test_auto_takes_the_log_where_there_is_no_witness_and_nothing_where_there_is
     at = ground(witness=False)
     at.run()
     assert at.tickets[0].lsn == at.tickets[0].xid * 10
-    for sqlstate in ("0A000", "42883", "XX000", "55000"):
+    for sqlstate in ("0A000", "42883", "42501", "55000"):
         at = ground(witness=False, log=False)
         at.database.lacks_log_by = sqlstate
         assert at.run() == "done"
@@ -177,7 +182,7 @@ def test_a_work_that_begins_another_transaction_does_not_commit_it(ground):
     async def work(connection):
         connection.xid += 100
 
-    with pytest.raises(TransactionEnded, match="by the work itself"):
+    with pytest.raises(TransactionEnded, match="ended its transaction itself"):
         at.run(work)
     assert at.database.ledger == []
 
@@ -260,3 +265,292 @@ def test_a_success_without_replicas_is_asked_for(ground):
     _begin, _commit, *asked = at.world.sent
     assert len(asked) == 2
     assert all("'barrier'" in sql for sql in asked)
+
+
+# ---------------------------------------------------------------- settings of a session
+
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "client_min_messages": st.sampled_from(["debug5", "notice", "warning", "error"]),
+        **dict.fromkeys(["statement_timeout", "lock_timeout"], st.sampled_from([0, 1])),
+    },
+)
+
+
+@pytest.mark.case
+@given(
+    SETTINGS,
+    SETTINGS,
+    SETTINGS,
+    st.lists(st.sampled_from([*FATES, LATER]), max_size=6),
+    st.sampled_from(["log", "witness"]),
+)
+@example({"client_min_messages": "error"}, {}, {}, [LATER], "log")
+@example({}, {"client_min_messages": "error"}, {}, [LATER], "witness")
+@example({}, {}, {"client_min_messages": "error"}, [LATER], "log")
+@example({"client_min_messages": "error"}, {}, {}, ["lost after", LATER], "log")
+@example({"statement_timeout": 1, "lock_timeout": 1}, {}, {}, ["lost after"], "log")
+def test_no_setting_of_a_session_changes_a_verdict(of_role, of_work, of_trigger, fates, way):
+    """Settings of the role, of the work by SET LOCAL, and of a deferred trigger that runs within COMMIT."""
+    ground = Ground(["fine", *fates], outcome=way, failover_timeout=30)
+    ground.database.settings = of_role
+
+    async def work(connection):
+        connection.settings, connection.deferred = of_work, of_trigger
+        return await ground.work(connection)
+
+    try:
+        assert ground.run(work) == "done"
+        assert ground.database.ledger == [1]
+    except CommitOutcomeUnknown:
+        assert len(ground.database.ledger) <= 1
+    except psycopg.OperationalError:
+        assert ground.database.ledger == []
+    finally:
+        ground.simulation.close()
+
+
+@pytest.mark.parametrize("version", [150000, 170000])
+@pytest.mark.parametrize("way", ["log", "witness"])
+def test_time_limits_of_the_role_do_not_stop_the_resolver(ground, way, version):
+    at = ground(["fine", "lost after"], outcome=way)
+    at.database.settings = dict.fromkeys(["statement_timeout", "lock_timeout"], 1)
+    if version >= 170000:
+        at.database.settings["transaction_timeout"] = 1
+    at.world.server_version = lambda _: version
+    assert at.run() == "done"
+    assert at.calls == 1
+
+
+# ---------------------------------------------------------------- a work that ends its transaction
+
+ENDINGS = ["commit", "rollback", "rollback()", "commit and chain", "rollback and chain"]
+CONFLICT = psycopg.errors.SerializationFailure
+
+
+async def fail_later(at, connection, how):
+    at.calls += 1
+    if how == "lost":
+        connection.breaks()
+        raise psycopg.OperationalError("gone")
+    raise CONFLICT("40001") if how == "conflict" else KeyError("mine")
+
+
+@pytest.mark.case
+@given(
+    st.lists(st.sampled_from(["insert", *ENDINGS]), max_size=5),
+    st.sampled_from(["conflict", "lost", "error"]),
+    st.sampled_from(["log", "witness", "off"]),
+    st.booleans(),
+)
+def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, way, fails_once):
+    """What it did is there once at most: either it is raised that it ended its transaction, or it is run again."""
+    if way == "off" and any(each.endswith("chain") for each in actions):
+        return  # without a ticket nothing tells
+    if "rollback and chain" in actions and "commit and chain" in actions:
+        return  # documented
+    ground = Ground(outcome=way, failover_timeout=30, transaction_attempts=3)
+    committed = []
+
+    async def work(connection):
+        ground.database.ledger.clear()  # what an earlier run left would be a duplicate
+        assert not committed
+        for action in actions:
+            ground.world.acts(connection, action)
+            committed.extend(ground.database.ledger)
+        if not fails_once or ground.calls == 0:
+            await fail_later(ground, connection, how)
+        return "done"
+
+    try:
+        ground.run(work)
+    except (TransactionEnded, CommitOutcomeUnknown, psycopg.Error, KeyError):
+        pass
+    finally:
+        ground.simulation.close()
+
+
+@pytest.mark.parametrize("way", ["log", "witness", "off"])
+@pytest.mark.parametrize("how", ["conflict", "lost"])
+def test_a_work_that_commits_and_then_fails(ground, how, way):
+    at = ground(outcome=way)
+
+    async def work(connection):
+        at.world.acts(connection, "insert")
+        at.world.acts(connection, "commit")
+        await fail_later(at, connection, how)
+
+    with pytest.raises(TransactionEnded, match="then failed") as raised:
+        at.run(work)
+    assert at.database.ledger == [1]
+    assert at.calls == 1
+    assert isinstance(raised.value.__cause__, psycopg.OperationalError)
+
+
+@pytest.mark.parametrize("actions", [("commit and chain",), ("commit", "insert", "fail"), ("commit and chain", "fail")])
+def test_endings_that_libpq_does_not_report(ground, actions):
+    at = ground()
+
+    async def work(connection):
+        at.world.acts(connection, "insert", *actions)
+        await fail_later(at, connection, "conflict")
+
+    with pytest.raises(TransactionEnded):
+        at.run(work)
+    assert at.database.ledger == [1]
+
+
+def test_a_connection_lost_during_a_commit_of_the_work(ground):
+    """The operation that was under way may have been a COMMIT: the server is asked before the work is run again."""
+    at = ground()
+
+    async def work(connection):
+        at.world.acts(connection, "insert")
+        at.world._end(connection, "committed")
+        await fail_later(at, connection, "lost")
+
+    with pytest.raises(TransactionEnded):
+        at.run(work)
+    assert at.database.ledger == [1]
+    assert at.calls == 1
+
+
+def test_a_connection_lost_in_the_work_when_nobody_can_be_asked(ground):
+    at = ground(outcome="log", failover_timeout=5)
+
+    async def work(connection):
+        at.world.fates = ["lost before"] * 10_000
+        await fail_later(at, connection, "lost")
+
+    with pytest.raises(CommitOutcomeUnknown, match="before that") as raised:
+        at.run(work)
+    assert raised.value.ticket == at.tickets[0]
+    assert at.calls == 1
+
+
+def test_a_rollback_before_an_error_is_raised_leaves_the_error_as_it_is(ground):
+    at = ground()
+
+    async def work(connection):
+        at.world.acts(connection, "insert")
+        at.world.acts(connection, "rollback()")
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        at.run(work)
+    assert not any("xact_status" in sql for sql in at.world.sent), "nobody was asked"
+
+
+def test_a_conflict_that_the_work_rolled_back_is_tried_again(ground):
+    at = ground()
+
+    async def work(connection):
+        at.calls += 1
+        at.world.acts(connection, "insert")
+        if at.calls == 1:
+            at.world.acts(connection, "rollback()")
+            raise CONFLICT("40001")
+        return "done"
+
+    assert at.run(work) == "done"
+    assert at.database.ledger == [1]
+
+
+def test_a_work_that_fails_costs_one_question_before_it_is_run_again(ground):
+    at = ground(outcome="log")
+
+    async def work(connection):
+        at.calls += 1
+        if at.calls == 1:
+            at.world.acts(connection, "fail")
+            raise CONFLICT("40001")
+        return "done"
+
+    assert at.run(work) == "done"
+    assert [sql.split()[0] for sql in at.world.sent] == ["BEGIN;", "SELECT", "BEGIN;", "SELECT"]
+    assert at.world.sent[1].startswith("SELECT pg_catalog.pg_xact_status")
+
+
+def test_a_committed_work_is_not_committed_again(ground):
+    """It ended its transaction and began another one that looks like it: COMMIT is not sent, ticket or no ticket."""
+    at = ground(outcome="off")
+
+    async def work(connection):
+        at.world.acts(connection, "insert")
+        at.world.acts(connection, "commit")
+        at.world.acts(connection, "insert")
+
+    with pytest.raises(TransactionEnded):
+        at.run(work)
+    assert at.database.ledger == [1]
+
+
+# ---------------------------------------------------------------- a way that is not to be had
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("sqlstate", TRANSIENT)
+@pytest.mark.parametrize("witness", [True, False])
+def test_an_error_that_passes_does_not_turn_a_way_off(ground, sqlstate, witness):
+    at = ground(witness=witness, log=False)
+    at.database.lacks_log_by = at.database.lacks_witness_by = sqlstate
+    at.ways["app"] = OutcomeWay.WITNESS if witness else OutcomeWay.LOG
+    at.database.witness_installed = False
+    with pytest.raises(psycopg.errors.lookup(sqlstate)):
+        at.run()
+    at.database.witness_installed, at.database.log_offered = witness, True
+    assert at.run() == "done"
+    assert len(at.tickets) == 1
+    assert at.degraded == {}
+    assert at.world.advice == []
+
+
+@pytest.mark.case
+def test_a_way_that_is_not_to_be_had_is_reported_once_and_tried_again(ground):
+    at = ground(witness=False, log=False)
+    for _ in range(3):
+        assert at.run() == "done"
+    assert (at.tickets, at.ways) == ([], {"app": OutcomeWay.OFF})
+    assert len(at.world.advice) == 1
+    assert "can not be resolved" in at.world.advice[0]
+    at.database.log_offered = True
+    at.run()
+    assert at.tickets == [], "it is not tried at each transaction"
+    at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
+    at.run()
+    assert len(at.tickets) == 1
+    sent = len(at.world.sent)
+    at.run()
+    assert len(at.world.sent) == sent + 2, "the way is known again: no more questions"
+    assert len(at.world.advice) == 1
+
+
+def test_what_stays_away_is_not_reported_again(ground):
+    at = ground(witness=False, log=False)
+    for _ in range(3):
+        at.run()
+        at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
+    assert len(at.world.advice) == 1
+
+
+def test_a_witness_installed_later_is_noticed(ground):
+    at = ground(witness=False, log=False)
+    at.run()
+    at.database.witness_installed = True
+    at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
+    at.run()
+    assert at.tickets[-1].witness is not None
+
+
+def test_a_transaction_that_had_begun_is_begun_again_without_the_way_that_is_lacking(ground):
+    at = ground(witness=False, log=False)
+
+    async def take():
+        connection = await Ground.take(at)
+        at.world._begin_another(connection)
+        return connection
+
+    at.take = take
+    assert at.run() == "done"

@@ -194,7 +194,7 @@ class Schedule:
             else:
                 pool.append(conn)
 
-        def resolving(ticket: Any) -> Resolving[Any]:
+        async def resolving(ticket: Any) -> Resolving[Any]:
             return Resolving(process.world, process.home.find, call.request, call.sources, ticket)
 
         return Plan(call.request.options, take, give, resolving)

@@ -54,6 +54,7 @@ class Conn(SimulatedConnection):
         self.since = server.clock.now
         self.received_at = server.clock.now
         self.answer: Any = None
+        self.watched: Any = None
         self.waker: Any = None
         self.session = Session(self)
 
@@ -202,6 +203,11 @@ class Session:
             raise refused("25006")
         if "SET LOCAL synchronous_commit" in sql:
             return await self._resolved(sql)
+        if sql.startswith("SELECT coalesce"):
+            own = self.txn is not None and self._asked_for(sql) == self.txn.xid
+            return Reply([("t" if own else "f",)], ("SELECT 1",))
+        if sql.startswith("SELECT pg_catalog.pg_xact_status"):
+            return Reply([(self.server.status(self._asked_for(sql)),)], ("SELECT 1",))
         if sql.endswith("COMMIT"):
             return await self._committed(sql)
         if sql.startswith("LEG"):
@@ -211,6 +217,11 @@ class Session:
             self.txn.legs.append(tuple(sql.split()[1:]))
             return Reply([], ("INSERT 0 1",))
         return await self._begun(sql)
+
+    @staticmethod
+    def _asked_for(sql: str) -> int | None:
+        found = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
+        return int(found[1]) if found else None
 
     def _told(self, rows: Any, sql: str) -> Any:
         """The rows with ages by the server's own, wrong clock; what a writer says of itself is up to date."""
@@ -259,15 +270,15 @@ class Session:
         return SYSTEM, f"{server.instance.timeline:08X}", recovered
 
     async def _committed(self, sql: str) -> Reply:
-        guard = re.search(r"'(\d+)'::pg_catalog.xid8", sql)
-        if self.txn is None or (guard and int(guard[1]) != self.txn.xid):
+        guard = self._asked_for(sql)
+        if self.txn is None or (guard is not None and guard != self.txn.xid):
             self._fail("22012")
         assert self.txn is not None
         replicated = await self.server.commit(self, self.txn)
         self.txn, self.state = None, "idle"
         audible = not self.hides_warnings or "client_min_messages" in sql
         notices = (CANCELLED,) if audible and not replicated else ()
-        return Reply([], ("SELECT 1", "COMMIT") if guard else ("COMMIT",), notices)
+        return Reply([], ("SELECT 1", "COMMIT") if guard is not None else ("COMMIT",), notices)
 
     # ------------------------------------------------------------ asking for an outcome
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from aurora_router.flow.session import Modes, Reply
+from aurora_router.flow.session import Modes, Reply, Watched
 from aurora_router.flow.world import GLANCE_SECONDS, Activity, DialFailed
+from aurora_router.model.event import Advice
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.network import _failed
 from aurora_router.runtime.transacting import BlockingSessions
@@ -167,6 +168,18 @@ class Wire(SimulatedWorld):
     def aborted(self, connection):
         return connection.state == "error"
 
+    def busy(self, connection):
+        return False
+
+    def advise(self, connection, text):
+        connection.placed.cluster.tell(Advice(text), self.now())
+
+    @contextmanager
+    def watching(self, connection):
+        connection.watched = Watched()
+        yield connection.watched
+        connection.watched = None
+
     def modes(self, connection):
         return Modes()
 
@@ -271,6 +284,9 @@ class Process(WatchedProcess):
             await self.world.execute(connection, sql, None)
         except DialFailed as failed:
             raise failed.cause from None
+        finally:
+            if connection.watched is not None:
+                connection.watched.note(idle=self.world.idle(connection))
 
     @property
     def clusters(self) -> Any:
