@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.flow.world import ConnT, DialFailed, World
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.flow.world import Rows, Wanted
-    from aurora_router.model.observation import Topology
+    from aurora_router.model.observation import Row, Topology
 
 PERMISSION_DENIED = "42501"
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
@@ -57,7 +58,7 @@ async def ask_topology(
         DialFailed: the connection broke, or no answer came in time.
     """
     for source in sources:
-        before = world.in_hot_standby(connection)
+        before, asked_at = world.in_hot_standby(connection), world.now()
         try:
             rows = await world.ask(connection, source.sql, seconds, wanted)
         except DialFailed as failed:
@@ -66,8 +67,20 @@ async def ask_topology(
                     refusals.append(failed)
                 continue
             raise
-        return source, source.read(rows, asked), _check(world, connection, rows, before=before) if rows else None
+        topology = _dated(source.read(rows, asked), asked_at)
+        return source, topology, _check(world, connection, rows, before=before) if rows else None
     return None
+
+
+def _dated(topology: Topology, asked_at: float) -> Topology:
+    """The answer with the time of each lag: an instance's own is as new as the question, others' have an age."""
+
+    def date(row: Row) -> float | None:
+        if row.id == topology.observer:
+            return asked_at
+        return None if row.age is None else asked_at - row.age
+
+    return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
 async def ask_standby(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aurora_router.model.event import Doubted, Settled, WriteRefused
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
+from aurora_router.policy import pace
 from aurora_router.policy.balance import Load
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.role_reports import RoleReports
@@ -76,6 +77,8 @@ class Cluster:
         self.role_reports = RoleReports()
         self.turn = 0
         self.by_address: dict[str, str] = {}
+        self.max_lag: tuple[float, float] | None = None
+        self.reader_missed_at: float | None = None
         self.paths: dict[End, Known] = {}
         self.warned: set[str] = set()
         self.news = 0
@@ -114,6 +117,12 @@ class Cluster:
         for event in events:
             self.tell(event, now)
         return events
+
+    def note_max_lag(self, bound: float, now: float) -> None:
+        """Note that a connect bounds the lag of readers: the lowest bound in use sets the watch's pace."""
+        known = self.max_lag
+        if known is None or bound <= known[0] or now - known[1] > pace.IN_USE_SECONDS:
+            self.max_lag = bound, now
 
     def role_checked(self, path: Path, check: RoleCheck, now: float) -> None:
         """A server was asked for its role on a session of a path; see `RoleReports.checked`."""

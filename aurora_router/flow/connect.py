@@ -22,6 +22,7 @@ from aurora_router.late import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import Selection, select
+from aurora_router.policy.candidates import is_lag_unproven
 from aurora_router.policy.options import ReaderFallback
 from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
 
@@ -129,33 +130,47 @@ class Connecting(Learning[ConnT]):
         connection = await self._dial(target, None)
         try:
             instance = await self._recognise(connection, target)
+            unfit = f"led to a {instance.role.value} ({instance.id})"
             if await self._serves(connection, instance):
-                return self._placed(connection, instance, self.route)
+                if not await self._is_lag_unproven(connection, instance):
+                    return self._placed(connection, instance, self.route)
+                unfit = f"led to {instance.id}, {self._lags()}"
         except BaseException:
             await self.world.discard(connection)
             raise
         await self.world.discard(connection)
-        raise Unplaced(f"{target.name} led to a {instance.role.value} ({instance.id})")
+        raise Unplaced(f"{target.name} {unfit}")
+
+    def _lags(self) -> str:
+        return f"which is not known to lag by {self.request.options.max_lag:g} s at most (aurora_max_lag)"
 
     async def _pinned(self) -> Placed[ConnT]:
         """Dial the one instance that the name, or the option, means."""
         wanted = self.request.options.instance
         if wanted is None and not self.cluster.view.known:
-            return self._placed(*await self._learn_through(self.request.given[0]), self.route)
+            return await self._kept(await self._learn_through(self.request.given[0]))
         spare = await self._know()
         name = (wanted or self.route.endpoint.label or "").lower()
         known = next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
         if spare is not None:
             if known is not None and spare[1].id == known.id:
-                return self._placed(*spare, self.route)
+                return await self._kept(spare)
             await self.world.discard(spare[0])
         if known is None:
             raise Unplaced(f"the cluster has no instance {wanted or name!r}")
         with self.cluster.lock:
             self._take_seat(known.id)
         connection = await self._seated_dial(known)
+        return await self._kept((connection, known))
+
+    async def _kept(self, arrived: tuple[ConnT, Instance]) -> Placed[ConnT]:
+        """Hand a connection to the one instance out."""
+        connection, known = arrived
         try:
-            return self._placed(connection, await self._described(connection, known), self.route)
+            instance = await self._described(connection, known)
+            if await self._is_lag_unproven(connection, instance):
+                raise Unplaced(f"{instance.id} is the instance, {self._lags()}")  # noqa: TRY301 - it is discarded below
+            return self._placed(connection, instance, self.route)
         except BaseException:
             await self.world.discard(connection)
             raise
@@ -163,6 +178,8 @@ class Connecting(Learning[ConnT]):
     async def _chosen(self) -> Placed[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
         await self._sure()
+        if self.request.options.max_lag is not None:
+            self.cluster.note_max_lag(self.request.options.max_lag, self.world.now())
         spare = await self._know()
         try:
             placed = await self._walk(spare)
@@ -190,12 +207,18 @@ class Connecting(Learning[ConnT]):
             if instance is None:
                 break
             if spare is not None and spare[1].id == instance.id:
-                return self._placed(spare[0], instance, selection)
+                if not await self._is_lag_unproven(spare[0], instance):
+                    return self._placed(spare[0], instance, selection)
+                self._stand_up()
+                spare = None
+                continue
             tried.add((instance.id, instance.role))
             arrived = await self._try(instance)
             if arrived is not None:
                 return self._placed(*arrived, selection)
             self._stand_up()
+        if self._lacks_reader():
+            self.cluster.reader_missed_at = self.world.now()
         raise Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
 
     async def _try(self, instance: Instance) -> tuple[ConnT, Instance] | None:
@@ -256,10 +279,13 @@ class Connecting(Learning[ConnT]):
             found = await self._refreshed(connection, instance)
             if found is None and self.cluster.view.is_current(instance.id, instance.generation):
                 standby = await self._standby(connection, instance.id, instance)
-                if instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER):
+                agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
+                if agrees and not is_lag_unproven(instance, self.request.options, self.world.now()):
                     return instance
             if found is None:
                 found = await self._ask(connection, instance.id)
+            if await self._is_lag_unproven(connection, found):
+                return None
         except Unplaced as why:
             self._last = why
             return None

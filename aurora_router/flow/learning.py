@@ -16,6 +16,7 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import Advice
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
+from aurora_router.policy.candidates import is_lag_unproven
 from aurora_router.policy.options import Source as SourceChoice
 from aurora_router.policy.route import Address, Mode, Request, Route
 from aurora_router.policy.verdict import FaultKind
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+
+
+NO_READER_SECONDS = 1.0
+"""How old a view without a reader may be when the writer serves in a reader's place."""
 
 
 class Learning(Dialling[ConnT]):
@@ -38,6 +43,7 @@ class Learning(Dialling[ConnT]):
         self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
         self._asked: list[str] = []
         self._said: tuple[ConnT, bool] | None = None
+        self._told: tuple[ConnT, float] | None = None
 
     async def learned(self) -> ConnT:
         """Ask somebody for the topology; returns the connection that it was asked on."""
@@ -151,11 +157,15 @@ class Learning(Dialling[ConnT]):
     async def _refreshed(self, connection: ConnT, instance: Instance) -> Instance | None:
         """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
 
-        One connect does so, however many go on at once. Returns the instance that answered.
+        Where the writer is about to serve because no reader is known, `NO_READER_SECONDS` are old enough: one may have
+        joined. One connect does so, however many go on at once. Returns the instance that answered.
         """
         at = self.cluster.view.refreshed_at
-        cluster = self.cluster
-        overdue = at is not None and (cluster.overdue or self.world.now() - at > self.request.options.refresh)
+        cluster, limit = self.cluster, self.request.options.refresh
+        if instance.role is Role.WRITER and self._lacks_reader():
+            cluster.reader_missed_at = self.world.now()
+            limit = min(limit, NO_READER_SECONDS)
+        overdue = at is not None and (cluster.overdue or self.world.now() - at > limit)
         if not overdue or not cluster.begin_learning():
             return None
         try:
@@ -163,6 +173,11 @@ class Learning(Dialling[ConnT]):
             return await self._ask(connection, instance.id)
         finally:
             cluster.end_learning()
+
+    def _lacks_reader(self) -> bool:
+        """Whether a reader is wanted, and none is known."""
+        wanted = self.route.role in {WantedRole.READER, WantedRole.PREFER_READER}
+        return wanted and not any(True for _ in self.cluster.view.readers())
 
     async def _ask(self, connection: ConnT, asked: str) -> Instance:
         """One topology query; its answer changes the view. Returns the instance that answered.
@@ -193,13 +208,32 @@ class Learning(Dialling[ConnT]):
             self.cluster.observe(topology, self.world.now())
         if check is not None:
             self.cluster.role_checked(self.world.path(connection), check, self.world.now())
-        self._said = connection, standby
+        self._said, self._told = (connection, standby), (connection, started)
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
         known = self.cluster.view.instances.get(observer, Instance(observer, own))
-        if own is Role.WRITER and known.role is not Role.WRITER and self.route.role is not WantedRole.ANY:
+        if own is Role.WRITER and self.cluster.view.writer != observer and not self._takes_any():
             raise Unplaced(f"{observer} takes itself for the writer, and a later one is known")
         return known
+
+    def _takes_any(self) -> bool:
+        """Whether what the name leads to is wanted, whatever that takes itself for."""
+        return self.route.role is WantedRole.ANY and self.route.mode in {Mode.PINNED, Mode.NAME}
+
+    async def _is_lag_unproven(self, connection: ConnT, instance: Instance) -> bool:
+        """Whether a reader may lag by more than ``aurora_max_lag``; it is asked where what is known does not show it.
+
+        What it answers counts as of when it was asked: however small the bound, the way of the answer is not in it.
+
+        Raises:
+            Unplaced: no answer.
+        """
+        options = self.request.options
+        if options.max_lag is None or not is_lag_unproven(instance, options, self.world.now()):
+            return False
+        if self._told is None or self._told[0] is not connection:
+            instance = await self._ask(connection, instance.id)
+        return self._told is None or is_lag_unproven(instance, options, self._told[1])
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
         """Whether the server is a standby, by its own word; a connection is asked once."""

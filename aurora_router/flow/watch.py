@@ -63,7 +63,7 @@ class Watch(Generic[ConnT]):
         self._check_reports_at = world.now()
         self._chased: dict[str, Inquiry[ConnT]] = {}
         self._needed_at = world.now()
-        self._refresh_at = self._next_refresh()
+        self._plan_refresh()
         self._prepared: set[str] = set()
 
     @property
@@ -125,8 +125,8 @@ class Watch(Generic[ConnT]):
             if alone or self.world.now() - cluster.doubted_at > SEARCH_SECONDS:
                 self._searching = True
                 self.world.spawn(self._search(ALONE_SECONDS if alone else SEARCH_SECONDS))
-        if self.world.now() >= self._refresh_at:
-            self._refresh_at = self._next_refresh()
+        if self.world.now() - self._refreshed_at >= self._refresh_pause():
+            self._plan_refresh()
             self._prepared.clear()
             self.world.spawn(self._refreshed())
         due = self.world.now() >= self._check_reports_at and not self._blind
@@ -145,8 +145,13 @@ class Watch(Generic[ConnT]):
     def _chase_of(self, id_: str) -> Inquiry[ConnT]:
         return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
 
-    def _next_refresh(self) -> float:
-        return self.world.now() + pace.varied(self.options.refresh, self.world.random())
+    def _plan_refresh(self) -> None:
+        self._refreshed_at, self._slow = self.world.now(), self.options.refresh
+        self._jitter = pace.varied(1.0, self.world.random())
+
+    def _refresh_pause(self) -> float:
+        cluster = self.cluster
+        return self._jitter * pace.refresh(self._slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
 
     # ------------------------------------------------------------ asking
 
@@ -225,7 +230,7 @@ class Watch(Generic[ConnT]):
                 finally:
                     inquiry.busy = False
         finally:
-            self._check_reports_at = self._next_refresh()
+            self._check_reports_at = self.world.now() + self.options.refresh
             self._checking_reports = False
 
     async def _refreshed(self) -> None:

@@ -28,6 +28,7 @@ class Instance:
         port: TCP port to dial, or None for the cluster's own.
         zone: availability zone, when known.
         lag: replica lag in seconds; None when unknown, 0.0 for the writer.
+        lag_at: when the lag was that, in the world's time in seconds; None: not known.
         cpu: CPU use in percent, 0..100; None when unknown.
         seen_at: the world's time, in seconds, of the last evidence that it exists.
     """
@@ -41,13 +42,23 @@ class Instance:
     lag: float | None = None
     cpu: float | None = None
     seen_at: float = 0.0
+    lag_at: float | None = None
 
     def become(self, role: Role) -> Instance:
         """This instance in another role: a new generation, unless nothing was known before."""
         if role is self.role:
             return self
         step = 0 if self.role is Role.UNKNOWN else 1
-        return replace(self, role=role, generation=self.generation + step)
+        lag = 0.0 if role is Role.WRITER else None  # what a writer does not lag says nothing of it as a reader
+        return replace(self, role=role, generation=self.generation + step, lag=lag, lag_at=None)
+
+    def lag_at_most(self, now: float) -> float | None:
+        """The highest replica lag that it can have now, in seconds: the last figure and its age; None: not known."""
+        if self.role is Role.WRITER:
+            return 0.0
+        if self.lag is None or self.lag_at is None:
+            return None
+        return self.lag + max(0.0, now - self.lag_at)
 
     def outdated(self) -> Instance:
         """This instance with every connection made so far declared stale."""

@@ -18,6 +18,7 @@ class Row:
         age: seconds since the row was updated, by the clock of the server that answered; None: the row is about
             the very instance that answered, so it is new.
         lag: replica lag in seconds, None when not told.
+        lag_at: when the lag was that, in the world's time in seconds; None: not known.
         cpu: CPU use in percent, None when not told.
         host: host name to dial, where the source tells one.
         port: TCP port to dial, where the source tells one.
@@ -35,6 +36,7 @@ class Row:
     port: int | None = None
     zone: str | None = None
     token: int | None = None
+    lag_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ def _described(instance: Instance, row: Row, now: float) -> Instance:
         port=row.port or instance.port,
         zone=row.zone or instance.zone,
         lag=0.0 if writer else row.lag,
+        lag_at=row.lag_at,
         cpu=row.cpu,
         seen_at=now,
     )

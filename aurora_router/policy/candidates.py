@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from aurora_router.policy.quarantine import Quarantine
 
 
+LAG_SECONDS = 1.0
+"""A reader that lagged too far is asked again after so long: a dial and a query a second are no burden."""
+
+
 def is_writer(instance: Instance) -> bool:
     """Whether an instance is the accepted writer."""
     return instance.role is Role.WRITER
@@ -119,22 +123,38 @@ def by_role(candidates: Candidates, context: Context) -> Candidates:
 
 
 def by_lag(candidates: Candidates, context: Context) -> Candidates:
-    """Those within ``aurora_max_lag``: a promise, so an unknown lag is not within it. The writer lags behind nobody.
+    """Those within ``aurora_max_lag``, and those that may be: a figure says nothing of the lag at a later time.
 
-    An instance whose role is unknown stays, as in `by_role`: it tells its lag when it is asked for its role.
+    It is a promise, so whoever connects asks a reader for its lag unless the last figure and its age are within the
+    bound. One whose lag was above it, or unknown, is left out until that is `LAG_SECONDS` ago. The writer does not lag.
     """
     limit = context.options.max_lag
     if limit is None:
         return candidates
 
     def verdict(instance: Instance) -> str | None:
-        if is_writer(instance) or instance.role is Role.UNKNOWN:
+        if not _was_beyond(instance, limit) or instance.lag_at is None:
+            return None
+        if context.now - instance.lag_at >= LAG_SECONDS:
             return None
         if instance.lag is None:
             return f"its lag is unknown, and aurora_max_lag is {limit:g} s"
-        return f"lag {instance.lag:g} s > aurora_max_lag {limit:g} s" if instance.lag > limit else None
+        return f"lag {instance.lag:g} s > aurora_max_lag {limit:g} s"
 
     return candidates.sift(verdict)
+
+
+def _was_beyond(instance: Instance, limit: float) -> bool:
+    """Whether a reader's lag was above a bound, or unknown, at the last look."""
+    return instance.role is Role.READER and (instance.lag is None or instance.lag > limit)
+
+
+def is_lag_unproven(instance: Instance, options: Options, at: float) -> bool:
+    """Whether a reader has to be asked for its lag, since at that time it may have been above ``aurora_max_lag``."""
+    if options.max_lag is None or instance.role is not Role.READER:
+        return False
+    lag = instance.lag_at_most(at)
+    return lag is None or lag > options.max_lag
 
 
 def by_weight(candidates: Candidates, context: Context) -> Candidates:
@@ -172,6 +192,12 @@ def in_role(instance: Instance, context: Context) -> int:
     return 2 if is_writer(instance) and context.role is not WantedRole.WRITER else 0
 
 
+def in_lag(instance: Instance, context: Context) -> int:
+    """Those whose lag was within ``aurora_max_lag`` at the last look, then those that may be within it again."""
+    limit = context.options.max_lag
+    return 1 if limit is not None and _was_beyond(instance, limit) else 0
+
+
 def in_zone(instance: Instance, context: Context) -> int:
     """The number of the instance's zone tier; elsewhere is one more than the last."""
     zone = context.zone(instance) if context.options.zones else None
@@ -181,7 +207,7 @@ def in_zone(instance: Instance, context: Context) -> int:
     return len(context.options.zones)
 
 
-PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, in_zone)
+PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, in_lag, in_zone)
 Rank = tuple[int, ...]
 
 

@@ -101,8 +101,14 @@ _BALANCE = (
 )
 _WEIGHTS = "The readers' shares with `aurora_balance=weighted`; one that is not named has the weight 1, 0 is none."
 _MAX_LAG = (
-    "Readers with a higher replica lag at the last look are left out, and so are those whose lag is unknown: the "
-    "bound is a promise. By default there is none, as at Aurora's reader endpoint."
+    "The highest replica lag of a reader. It is a promise, by the servers' own figures: a reader is used if its last "
+    "known lag plus the age of that figure is within the bound, or if it answers on the new connection that its lag "
+    "is; one whose lag is unknown is not. With a bound of 2 s or more the monitor looks every half of it, so that "
+    "connects need not ask; with a smaller one, or without the monitor, a connect asks the reader when the figure is "
+    "too old: one round trip. A reader that lagged too far is tried again after a second. A standby of plain "
+    "PostgreSQL that has replayed all that it received does not lag while its WAL receiver runs: one that is cut off "
+    "without a sign shows it after `wal_receiver_timeout`. Proxy endpoints are handed on, whatever the bound. By "
+    "default there is none, as at Aurora's reader endpoint."
 )
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."

@@ -14,6 +14,12 @@ SHORTEST = 0.005
 """A few times what a look takes on a local network."""
 LONGEST = 0.5
 """However long the outage, the end is seen within half a second."""
+LEAST_LAG = 2.0
+"""The lowest bound of readers' lag for which the writer is asked more often: once a second at most."""
+MISSING_READER = 5.0
+"""Between two looks while a reader is wanted and none is known; connects look as well, see `flow.learning`."""
+IN_USE_SECONDS = 60.0
+"""For how long a wish of a connect sets the pace."""
 JITTER = 0.25
 """By how much of itself a pause varies, up and down."""
 
@@ -21,6 +27,24 @@ JITTER = 0.25
 def fast(elapsed: float, random: float) -> float:
     """The pause before the next look, `elapsed` seconds after something went wrong; `random` of [0, 1)."""
     return varied(min(LONGEST, max(SHORTEST, SHARE * elapsed)), random)
+
+
+def refresh(slow: float, max_lag: tuple[float, float] | None, reader_missed_at: float | None, now: float) -> float:
+    """The pause between two looks while all is well, in seconds.
+
+    Args:
+        slow: ``aurora_refresh``.
+        max_lag: the lowest bound of readers' lag in use, and when it was used last. The figures are to be at most half
+            of it old, so that connects need not ask; a bound below `LEAST_LAG` is left to them.
+        reader_missed_at: when a reader was wanted last and none known; None: never.
+        now: the time.
+    """
+    pause = slow
+    if max_lag is not None and max_lag[0] >= LEAST_LAG and now - max_lag[1] <= IN_USE_SECONDS:
+        pause = min(pause, max_lag[0] / 2.0)
+    if reader_missed_at is not None and now - reader_missed_at <= IN_USE_SECONDS:
+        pause = min(pause, MISSING_READER)
+    return pause
 
 
 def varied(pause: float, random: float) -> float:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
 from aurora_router.policy.candidates import (
+    LAG_SECONDS,
     Candidates,
     Context,
     Load,
     by_lag,
     by_role,
     by_weight,
+    in_lag,
     in_role,
     in_zone,
+    is_lag_unproven,
     not_failed,
     rank,
     suitable,
@@ -26,16 +32,16 @@ from aurora_router.policy.options import Balance, Options, ReaderFallback
 from aurora_router.policy.quarantine import Quarantine
 
 WRITER = Instance("w", Role.WRITER, lag=0.0, zone="a")
-FRESH = Instance("fresh", Role.READER, lag=0.01, zone="a")
-LATE = Instance("late", Role.READER, lag=0.4, zone="b")
-SILENT = Instance("silent", Role.READER, zone="c")
+FRESH = Instance("fresh", Role.READER, lag=0.01, zone="a", lag_at=0.0)
+LATE = Instance("late", Role.READER, lag=0.4, zone="b", lag_at=0.0)
+SILENT = Instance("silent", Role.READER, zone="c", lag_at=0.0)
 UNKNOWN = Instance("unknown")
 ALL = Candidates((WRITER, FRESH, LATE, SILENT, UNKNOWN))
 
 
-def context(role=WantedRole.READER, quarantine=None, **options):
+def context(role=WantedRole.READER, quarantine=None, now=0.0, **options):
     view = View({each.id: each for each in ALL.kept}, writer="w", refreshed_at=0.0)
-    return Context(view, Options(**options), role, {"w": Load(3)}, quarantine or Quarantine(), 0.0, random.Random(0), 0)
+    return Context(view, Options(**options), role, {"w": Load(3)}, quarantine or Quarantine(), now, random.Random(0), 0)
 
 
 def told(candidates):
@@ -75,6 +81,29 @@ def test_by_lag_is_a_promise():
 
 def test_a_lag_at_the_limit_is_within_it():
     assert LATE in by_lag(ALL, context(max_lag=0.4)).kept
+
+
+def test_a_lag_that_was_too_high_is_asked_for_again():
+    later = context(max_lag=0.1, now=LAG_SECONDS)
+    assert told(by_lag(ALL, later)) == (["w", "fresh", "late", "silent", "unknown"], {})
+    assert [in_lag(each, later) for each in ALL.kept] == [0, 0, 1, 1, 0]
+    assert in_lag(LATE, context()) == 0
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 100), st.floats(0, 10))
+def test_a_figure_and_its_age_are_the_most_that_a_lag_can_be(lag, bound, age, growth):
+    """However replay went on meanwhile: a lag grows by at most a second a second."""
+    measured = replace(FRESH, lag=lag, lag_at=0.0)
+    lag_now = lag + min(growth, age)
+    if not is_lag_unproven(measured, Options(max_lag=bound), age):
+        assert lag_now <= bound
+
+
+@pytest.mark.parametrize("unknown", [replace(FRESH, lag=None), replace(FRESH, lag_at=None)])
+def test_a_lag_of_unknown_size_or_age_proves_nothing(unknown):
+    assert is_lag_unproven(unknown, Options(max_lag=1000.0), 0.0)
+    assert not is_lag_unproven(unknown, Options(), 0.0)
+    assert not is_lag_unproven(WRITER, Options(max_lag=0.0), 100.0)
 
 
 def test_by_lag_without_a_limit():

@@ -22,8 +22,8 @@ KEYS = {"about", "instances", "host", "options", "loads", "failures", "now", "tu
 EXPECTATIONS = {"order", "first", "last", "left_out", "reason", "error"}
 
 
-def view_of(instances):
-    known = {each["id"]: Instance(**{**each, "role": Role(each["role"])}) for each in instances}
+def view_of(instances, now):
+    known = {each["id"]: Instance(**{"lag_at": now, **each, "role": Role(each["role"])}) for each in instances}
     writer = next((each.id for each in known.values() if each.role is Role.WRITER), None)
     return View(known, writer=writer, refreshed_at=0.0)
 
@@ -37,7 +37,7 @@ def selections(scenario):
         quarantine = quarantine.failed(failure["id"], failure["at"], options.quarantine)
     for seed in range(SEEDS):
         yield select(
-            view_of(scenario["instances"]),
+            view_of(scenario["instances"], scenario.get("now", 0.0)),
             options,
             options.role or by_host,
             loads={id_: Load(**load) for id_, load in scenario.get("loads", {}).items()},

@@ -2,6 +2,11 @@
 
 ``pg_control_checkpoint()`` lags a promotion until the next checkpoint, so the timeline is read from the name of the
 WAL file that the writer is at (PostgreSQL documentation, "Backup Control Functions").
+
+A standby that has replayed all that it received does not lag, however long ago the last transaction was: the primary is
+idle. Without a WAL receiver it may just as well be cut off, so its lag is then the age of the last transaction that it
+replayed, which may be more than it lags. (A connection to the primary that is lost without a sign is noticed after
+``wal_receiver_timeout``, and only then.)
 """
 
 from __future__ import annotations
@@ -21,7 +26,8 @@ SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   CASE WHEN r.standby THEN pg_catalog.date_part('epoch',
     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
   CASE WHEN r.standby THEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.=)
-    pg_catalog.pg_last_wal_replay_lsn() END
+    pg_catalog.pg_last_wal_replay_lsn()
+    AND EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() AS w WHERE w.pid IS NOT NULL) END
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r
 """
 

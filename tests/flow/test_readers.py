@@ -1,0 +1,98 @@
+"""Readers that have just joined are found when one is wanted; a former writer is a reader by its own word alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from aurora_router.errors import NoInstanceAvailable
+from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+
+
+class Scene:
+    def __init__(self, process, readers):
+        self.simulation = Simulation(1)
+        self.cluster = SimulatedCluster(Network(self.simulation), readers=readers)
+        self.process = process(self.cluster.network)
+
+    def run(self, procedure):
+        try:
+            return self.simulation.run(procedure)
+        finally:
+            self.simulation.close()
+
+
+both = pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
+
+
+@both
+@pytest.mark.parametrize("role", ["reader", "prefer-reader"])
+def test_a_reader_that_joined_is_used_as_soon_as_one_is_wanted(process, role):
+    scene = Scene(process, 0)
+
+    async def client():
+        connect, conninfo = scene.process.connect, scene.cluster.conninfo()
+        assert (await connect(conninfo, aurora_role=role)).instance.id == "demo-1"
+        scene.cluster.add("demo-2")
+        await scene.simulation.sleep(1.1)
+        assert (await connect(conninfo, aurora_role=role)).instance.id == "demo-2"
+
+    scene.run(client())
+
+
+@both
+def test_looking_for_readers_costs_a_query_a_second_at_most(process):
+    scene = Scene(process, 0)
+
+    async def client():
+        for _ in range(3):
+            await scene.process.connect(scene.cluster.conninfo("reader"))
+        before = scene.simulation.counts["ask"]
+        for _ in range(100):
+            await scene.process.connect(scene.cluster.conninfo("reader"))
+            await scene.simulation.sleep(0.1)
+        looked = scene.simulation.counts["ask"] - before - 100  # a cluster without a reader is asked for its role
+        assert looked <= 11
+
+    scene.run(client())
+
+
+def test_the_monitor_looks_where_no_reader_is_an_error():
+    scene = Scene(WatchedProcess, 0)
+
+    async def client():
+        writer = await scene.process.connect(scene.cluster.conninfo())
+        joined = scene.simulation.now + 5.0
+        scene.simulation.at(joined, lambda: scene.cluster.add("demo-2"))
+        reader = await scene.process.connect(scene.cluster.conninfo("reader"), aurora_reader_fallback="error")
+        assert reader.instance.id == "demo-2"
+        assert scene.simulation.now - joined < 7.0
+        assert not writer.closed
+
+    scene.run(client())
+
+
+@both
+@pytest.mark.parametrize("role", ["reader", "prefer-reader", "any"])
+def test_a_former_writer_that_does_not_know_it_is_no_reader(process, role):
+    """It is the only reader that is known, and takes itself for the writer still."""
+    scene = Scene(process, 1)
+
+    async def client():
+        connect, conninfo = scene.process.connect, scene.cluster.conninfo()
+        await connect(conninfo)
+        await connect(conninfo, aurora_role="reader")
+        await scene.simulation.sleep(1.0)
+        scene.cluster.failover("demo-2", zombie=True)
+        await scene.simulation.sleep(1.0)
+        assert (await connect(scene.cluster.conninfo("instance:demo-2"), aurora_role="writer")).instance.id == "demo-2"
+        for _ in range(6):
+            assert (await connect(conninfo, aurora_role=role)).instance.id == "demo-2"
+        name = scene.cluster.conninfo("custom:some")
+        scene.cluster.customs["some"] = ("demo-2",)
+        assert (await connect(name, aurora_role="writer")).instance.id == "demo-2"
+        scene.cluster.customs["some"] = ("demo-1",)
+        if role != "any":
+            with pytest.raises(NoInstanceAvailable):
+                await connect(name, aurora_role=role, aurora_failover_timeout=1)
+
+    scene.run(client())
