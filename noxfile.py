@@ -76,6 +76,11 @@ QUICK = ["-n", "3", "--hypothesis-profile=few"]
 """For what waits much of its time; the session `slow` has many examples."""
 
 
+def _named_apart(path: Path, ending: str) -> Path:
+    """The file of one of several reports: FILE.json becomes FILE-ending.json."""
+    return path.with_name(f"{path.stem}-{ending}{path.suffix}")
+
+
 def _tool_arguments(session: nox.Session) -> list[str]:
     return [each for each in session.posargs if each not in OURS]
 
@@ -210,22 +215,22 @@ def chaos(session: nox.Session) -> None:
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args(_tool_arguments(session))
     seed = ["--seed", args.seed] if args.seed else []
-    for module, count, ending in (("chaos_commits", "commits", ""), ("chaos_failovers", "failovers", "-failovers")):
-        report = args.json.with_name(f"{args.json.stem}{ending}{args.json.suffix}") if args.json else None
+    for module, count, ending in (("chaos_commits", "commits", ""), ("chaos_failovers", "failovers", "failovers")):
+        report = _named_apart(args.json, ending) if args.json and ending else args.json
         into = ["--json", str(report)] if report else []
         session.run("python", "-m", f"benchmarks.{module}", f"--{count}", getattr(args, count), *seed, *into)
 
 
-POOLERS = ("pgbouncer", "haproxy")
-
-
-def _has_poolers(session: nox.Session) -> bool:
-    """Whether the poolers are there; says loudly which is missing: what needs it is not tested."""
+def _has_programs(session: nox.Session, *packages: str) -> bool:
+    """Whether programs of Debian packages are there; says loudly what is missing, and how to install it."""
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    missing = [each for each in POOLERS if shutil.which(each, path=places) is None]
+    missing = [each for each in packages if shutil.which(each, path=places) is None]
     if missing:
         session.warn(f"!!! not tested for want of {', '.join(missing)}: apt-get install {' '.join(missing)} !!!")
     return not missing
+
+
+POOLERS = ("pgbouncer", "haproxy")
 
 
 @nox.session
@@ -252,17 +257,24 @@ def cases(session: nox.Session) -> None:
     Debian's pgbouncer and haproxy are used where they are installed (`.ci/run` installs them).
     """
     session.install(".[test]")
-    _has_poolers(session)
+    _has_programs(session, *POOLERS)
     session.run("python", "-m", "benchmarks.cases", *_tool_arguments(session))
 
 
 @nox.session
 @nox.parametrize("sqlalchemy", ["2.0", "2.1"])
 def compliance(session: nox.Session, sqlalchemy: str) -> None:
-    """SQLAlchemy's own dialect suite, ours beside the stock dialect; takes `--json FILE`, `--quick`."""
+    """SQLAlchemy's own dialect suite, ours beside the stock dialect; takes `--json FILE`, `--quick`.
+
+    The figures of the two versions go to FILE with `-2.0` and with `-2.1`.
+    """
     series = {"2.0": "SQLAlchemy[asyncio]>=2.0.16,<2.1", "2.1": "SQLAlchemy[asyncio]>=2.1,<2.2"}[sqlalchemy]
     session.install(".[demo,pool]", series, "pytest")
-    session.run("python", "tests/compliance/run.py", *_tool_arguments(session))
+    arguments = _tool_arguments(session)
+    if "--json" in arguments:
+        at = arguments.index("--json") + 1
+        arguments[at] = str(_named_apart(Path(arguments[at]), sqlalchemy))
+    session.run("python", "tests/compliance/run.py", *arguments)
 
 
 @nox.session
@@ -318,6 +330,9 @@ def incumbent(session: nox.Session) -> None:
 @nox.session
 def docker(session: nox.Session) -> None:
     """The cluster as twelve containers, faults by docker itself; takes `--failovers N` (1), `--json FILE`."""
+    if shutil.which("docker") is None:
+        how = "apt-get install docker.io docker-compose, and debootstrap where no image can be pulled"
+        session.error(f"Docker is not installed; on Debian: {how}")
     session.install(".[test,docker]", "pip")
     arguments = _tool_arguments(session)
     for option, variable in (("--failovers", "AURORA_DOCKER_FAILOVERS"), ("--json", "AURORA_DOCKER_JSON")):
@@ -339,9 +354,9 @@ def bounded(session: nox.Session) -> None:
     """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers and containers."""
     session.install(".[test,docker]", "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "1000")
-    session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "60")
-    session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "20")
-    if _has_poolers(session):
+    session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
+    session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
+    if _has_programs(session, *POOLERS):
         session.run("python", "-m", "benchmarks.poolers", "--failovers", "3")
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")
 

@@ -249,11 +249,13 @@ def main() -> int:
     """Returns 1 where a figure misses its bound."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commits", type=int, default=2000, help="how many commits to cut off")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     logging.getLogger("aurora_router").addHandler(logging.NullHandler())
-    told = chaos(args.commits, args.seed)
+    seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
+    print(f"seed {seed}", flush=True)
+    told = chaos(args.commits, seed)
     print(table(told))
     if args.json is not None:
         write_json(told, args.json)

@@ -17,11 +17,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import multiprocessing
 import random
 import statistics
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,17 @@ class Books:
     def blame(self, kind: str, text: str) -> None:
         """Something is wrong."""
         self.wrong.setdefault(kind, []).append(text)
+
+    def add(self, other: Books) -> None:
+        """Take over what another cluster came to."""
+        self.rounds += other.rounds
+        self.operations += other.operations
+        self.attempts += other.attempts
+        self.repeated += other.repeated
+        self.looks += other.looks
+        self.unknown += other.unknown
+        for kind, texts in other.wrong.items():
+            self.wrong.setdefault(kind, []).extend(texts)
 
 
 LOST, TWICE, FENCED, ROLLED_BACK, BANK, CLIENT = (
@@ -294,24 +307,41 @@ def chaos(
     books = Books(seed)
     kinds = schedule(failovers, random.Random(seed))
     for start in range(0, failovers, per_cluster):
-        part = kinds[start : start + per_cluster]
-        if time.monotonic() > until:
+        if time.monotonic() > until or books.wrong:
             break
-        began, before = time.monotonic(), len(books.rounds)
-        try:
-            season(part, seed + start, books, **options)
-        except RuntimeError as error:
-            books.blame(CLIENT, f"failover {len(books.rounds) + 1} ({kinds[len(books.rounds)]}): {error}")
-        if books.wrong:
-            tell(books, part[: len(books.rounds) - before + 1], seed + start)
-            break
-        if chatty:
-            sys.stdout.write(
-                f"{len(books.rounds)} failovers, {books.operations} operations, {books.repeated} disturbed, "
-                f"{books.unknown.total()} unknown, nothing wrong; these {len(part)} took "
-                f"{time.monotonic() - began:.0f} s\n"
-            )
-            sys.stdout.flush()
+        books.add(one_cluster(kinds[start : start + per_cluster], seed + start, chatty=chatty, **options))
+    return books
+
+
+def chaos_on_several(failovers: int, seed: int, clusters: int) -> Books:
+    """So many failovers, spread over clusters that run at the same time, each with a process of clients."""
+    books = Books(seed)
+    kinds = schedule(failovers, random.Random(seed))
+    with ProcessPoolExecutor(clusters, multiprocessing.get_context("spawn"), _quiet) as processes:
+        running = [
+            processes.submit(one_cluster, kinds[number::clusters], seed + number, chatty=True)
+            for number in range(clusters)
+        ]
+        for each in running:
+            books.add(each.result())
+    return books
+
+
+def one_cluster(kinds: Sequence[str], seed: int, *, chatty: bool, **options: Any) -> Books:
+    """The failovers of one cluster; what is wrong is printed."""
+    began, books = time.monotonic(), Books(seed)
+    try:
+        season(kinds, seed, books, **options)
+    except RuntimeError as error:
+        books.blame(CLIENT, f"failover {len(books.rounds) + 1} ({kinds[len(books.rounds)]}): {error}")
+    if books.wrong:
+        tell(books, kinds[: len(books.rounds) + 1], seed)
+    elif chatty:
+        sys.stdout.write(
+            f"{len(books.rounds)} failovers, {books.operations} operations, {books.repeated} disturbed, "
+            f"{books.unknown.total()} unknown, nothing wrong; these took {time.monotonic() - began:.0f} s\n"
+        )
+    sys.stdout.flush()
     return books
 
 
@@ -319,7 +349,7 @@ def tell(books: Books, kinds: Sequence[str], seed: int) -> None:
     """What is wrong, and how to have it again."""
     for kind, texts in books.wrong.items():
         sys.stdout.write(f"WRONG: {len(texts)} {kind}\n" + "".join(f"  {text}\n" for text in texts[:20]))
-    sys.stdout.write(f"seed {books.seed}; this cluster's seed {seed}, its faults: {list(kinds)}\n")
+    sys.stdout.write(f"this cluster's seed {seed}, its faults: {list(kinds)}\n")
 
 
 def figures(books: Books) -> list[Figure]:
@@ -349,23 +379,32 @@ def figures(books: Books) -> list[Figure]:
     return told
 
 
+def _quiet() -> None:
+    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
+        logging.getLogger(quiet).addHandler(logging.NullHandler())
+
+
 def main() -> int:
     """Returns 1 where a figure misses its bound."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--failovers", type=int, default=1000)
     parser.add_argument("--per-cluster", type=int, default=PER_CLUSTER)
+    parser.add_argument("--clusters", type=int, default=1, metavar="N", help="spread them over N clusters at a time")
     parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cluster after so many")
     parser.add_argument("--verbose", action="store_true", help="tell each failover on standard error")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
-        logging.getLogger(quiet).addHandler(logging.NullHandler())
+    _quiet()
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO if args.verbose else logging.ERROR)
     seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
     sys.stdout.write(f"seed {seed}\n")
-    told = figures(chaos(args.failovers, seed, args.per_cluster, seconds=args.minutes * 60, chatty=True))
+    if args.clusters > 1:
+        books = chaos_on_several(args.failovers, seed, args.clusters)
+    else:
+        books = chaos(args.failovers, seed, args.per_cluster, seconds=args.minutes * 60, chatty=True)
+    told = figures(books)
     sys.stdout.write(table(told) + "\n")
     if args.json is not None:
         write_json(told, args.json)

@@ -41,6 +41,7 @@ class OutcomeCommand:
         ):
             child = actions.add_parser(action, help=about, description=about)
             child.add_argument("target", metavar="URL", help="a URL or conninfo of the cluster, with the database")
+            child.add_argument("--json", action="store_true", help="print JSON")
             if action == "prune":
                 hours = f"keep younger rows; at least {_KEPT_HOURS:g}, which is the default"
                 child.add_argument("--hours", type=float, default=_KEPT_HOURS, help=hours)
@@ -51,30 +52,40 @@ class OutcomeCommand:
         """Do it."""
         router = Router(read_target(args.target))
         if args.action == "ask":
-            return self._ask(router, args.ticket)
+            return self._ask(router, args)
         if args.action == "install":
             database, _ = _done(router, marks.INSTALL)
-            output.say(f"{marks.TABLE} is in the database {database}")
+            text = f"{marks.TABLE} is in the database {database}"
+            _say(args, text, table=marks.TABLE, database=database, installed=True)
         elif args.action == "uninstall":
             database, _ = _done(router, marks.UNINSTALL)
-            output.say(f"{marks.TABLE} is not in the database {database} (any more)")
+            text = f"{marks.TABLE} is not in the database {database} (any more)"
+            _say(args, text, table=marks.TABLE, database=database, installed=False)
         else:
             if not args.hours >= _KEPT_HOURS:
                 raise TooYoung(f"--hours {args.hours:g}: rows are kept for {_KEPT_HOURS:g} h at least")
-            _, count = _done(router, marks.prune(args.hours * 3600.0))
-            output.say(f"{count} rows pruned")
+            database, count = _done(router, marks.prune(args.hours * 3600.0))
+            _say(args, f"{count} rows pruned", table=marks.TABLE, database=database, pruned=count)
         return 0
 
     @staticmethod
-    def _ask(router: Router, text: str) -> int:
+    def _ask(router: Router, args: argparse.Namespace) -> int:
         try:
-            ticket = Ticket.parse(text)
+            ticket = Ticket.parse(args.ticket)
         except ValueError as error:
             output.complain(f"aurora-router: {error}")
             return 2
         outcome = router.outcome_of(ticket)
-        output.say(outcome.value)
+        _say(args, outcome.value, outcome=outcome.value)
         return 0 if outcome in {Outcome.COMMITTED, Outcome.NOT_COMMITTED} else UNTOLD
+
+
+def _say(args: argparse.Namespace, text: str, **facts: object) -> None:
+    """Print a sentence, or with ``--json`` the same as an object."""
+    if args.json:
+        output.say_json(facts)
+    else:
+        output.say(text)
 
 
 def _done(router: Router, sql: str) -> tuple[str, int]:

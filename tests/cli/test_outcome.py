@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
 
@@ -42,6 +44,23 @@ def test_install_use_ask_prune_uninstall(url, capsys):
         assert main(["outcome", "uninstall", url]) == 0
     with pytest.raises(psycopg.errors.UndefinedTable):
         witnesses(url)
+
+
+def test_json(url, capsys):
+    def facts(*arguments):
+        assert main(["outcome", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    where = {"table": "aurora_router.witness", "database": "app"}
+    assert facts("install", url) == {**where, "installed": True}
+    try:
+        tickets = []
+        router = aurora_router.Router(url, aurora_outcome="witness")
+        router.run_transaction(lambda c: None, on_ticket=tickets.append)
+        assert facts("ask", url, str(tickets[0])) == {"outcome": "committed"}
+        assert facts("prune", url) == {**where, "pruned": 0}
+    finally:
+        assert facts("uninstall", url) == {**where, "installed": False}
 
 
 def test_another_user_may_use_it_and_not_delete(url):

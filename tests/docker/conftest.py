@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Figure, write_json
 from tests.docker import stack as stacks
 from tests.docker.cluster import ContainerCluster
 from tests.docker.engine import NoEngine, compose_command, engine
@@ -144,4 +144,19 @@ def pytest_terminal_summary(terminalreporter):
             f"{outages[len(outages) // 2]:10.2f}{outages[-1]:9.2f}{sums['seconds']:9.0f}"
         )
     if path := os.environ.get("AURORA_DOCKER_JSON"):
-        Path(path).write_text(json.dumps({"seconds": TIMES, "faults": RESULTS}, indent=2))
+        write_json(figures(), Path(path))
+
+
+def figures():
+    """What `--json FILE` gets."""
+    for name, seconds in TIMES.items():
+        yield Figure.told(f"{name}: making it", seconds, "s")
+    for fault, runs in RESULTS.items():
+        outages = sorted(one["outage"] for one in runs)
+        yield Figure.told(f"{fault}: times", len(runs), "")
+        yield Figure.told(f"{fault}: commits acknowledged", sum(one["acked"] for one in runs), "")
+        yield Figure.at_most(f"{fault}: commits lost", sum(one["lost"] for one in runs), "", 0)
+        yield Figure.at_most(f"{fault}: commits doubled", sum(one["doubled"] for one in runs), "", 0)
+        yield Figure.told(f"{fault}: commits left unknown", sum(one["unknown"] for one in runs), "")
+        yield Figure.told(f"{fault}: time without a commit, median", outages[len(outages) // 2], "s")
+        yield Figure.told(f"{fault}: time without a commit, longest", outages[-1], "s")

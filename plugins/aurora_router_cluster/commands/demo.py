@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -18,11 +19,11 @@ from aurora_router_cluster.errors import ClusterError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
-    from aurora_router_cluster.commands.acts import Act
+    from aurora_router_cluster.commands.acts import Act, Count
 
 WHO = "SELECT aurora_db_instance_identifier()"
 CONNECTIONS = 300
@@ -40,6 +41,7 @@ class Demo:
         parser.add_argument("--readers", type=int, default=2, help="readers to begin with (default: 2)")
         parser.add_argument("--connections", type=int, default=CONNECTIONS, help="reader connections to spread")
         parser.add_argument("--plot", type=Path, metavar="FILE", help="save the failovers as a picture (SVG)")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write what the failovers came to there")
         parser.add_argument("--postgres", metavar="DIR", help="directory of PostgreSQL's binaries")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -50,14 +52,14 @@ class Demo:
         logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # it tells by itself what happens
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            if args.plot is not None:
-                args.plot.open("a").close()  # rather now than when everything has been shown
+            for file in filter(None, (args.plot, args.json)):
+                file.open("a").close()  # rather now than when everything has been shown
             _play(screen, args)
         except ClusterError as error:
             sys.stderr.write(f"aurora-router demo: {error}\n")
             return 1
         except OSError as error:
-            sys.stderr.write(f"aurora-router demo: {args.plot} can't be written: {error}; name another --plot\n")
+            sys.stderr.write(f"aurora-router demo: a file can't be written: {error}; name another one\n")
             return 1
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -82,7 +84,7 @@ def _play(screen: Console, args: argparse.Namespace) -> None:
         _show_topology(screen, cluster)
         _connect_in_four_ways(screen, cluster)
         _spread(screen, cluster, args.connections)
-        _fail_over(screen, cluster, args.plot)
+        _fail_over(screen, cluster, args)
         stopping = time.monotonic()
     screen.print(
         f"[bold]Stopped[/] in {time.monotonic() - stopping:.2f} s; nothing is left running "
@@ -168,7 +170,7 @@ def _spread(screen: Console, cluster: LocalCluster, number: int) -> None:
         _bars(screen, Counter(_open(router, open_ones) for _ in range(further)))
 
 
-def _fail_over(screen: Console, cluster: LocalCluster, plot: Path | None) -> None:
+def _fail_over(screen: Console, cluster: LocalCluster, args: argparse.Namespace) -> None:
     """Lose the writer twice under clients that write, and count their commits."""
     from aurora_router_cluster.commands.acts import WORDS, Clients  # noqa: PLC0415 - not before it is their turn
 
@@ -185,13 +187,30 @@ def _fail_over(screen: Console, cluster: LocalCluster, plot: Path | None) -> Non
     count = clients.count()
     good = count.lost == count.doubled == 0
     screen.print(f"[bold {'green' if good else 'red'}]{count}[/]")
-    if plot is not None:
+    if args.json is not None:
+        args.json.write_text(json.dumps(_figures(played, count), indent=2) + "\n", encoding="utf-8")
+    if args.plot is not None:
         from aurora_router_cluster.commands.picture import draw  # noqa: PLC0415
 
-        plot.write_text(draw(played, count), encoding="utf-8")
-        screen.print(f"Their picture: {plot}")
+        args.plot.write_text(draw(played, count), encoding="utf-8")
+        screen.print(f"Their picture: {args.plot}")
     if not good:
         raise ClusterError("commits were lost or doubled: this is a bug of aurora_router, please report it")
+
+
+def _figures(played: Sequence[Act], count: Count) -> dict[str, dict[str, Any]]:
+    """What the failovers came to: each figure's name, with its value, unit, bound (if it has one) and verdict."""
+
+    def figure(value: float, unit: str, bound: float | None = None) -> dict[str, Any]:
+        return {"value": value, "unit": unit, "bound": bound, "ok": bound is None or value <= bound}
+
+    return {
+        **{f"{act.fault}: time without a commit": figure(act.first_ack - act.last_ack, "s") for act in played},
+        "commits acknowledged": figure(count.acknowledged, ""),
+        "commits lost": figure(count.lost, "", 0),
+        "commits doubled": figure(count.doubled, "", 0),
+        "commits left unknown": figure(count.unknown, ""),
+    }
 
 
 def _resolved(act: Act) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def play(*words) -> subprocess.Popen[str]:
 
 def test_it_ends_with_failovers_counted_and_drawn(tmp_path, running):
     picture = tmp_path / "failover.svg"
-    process = play("--plot", picture)
+    figures = tmp_path / "figures.json"
+    process = play("--plot", picture, "--json", figures)
     told, _ = process.communicate(timeout=100)
     assert process.returncode == 0, told
     assert "0 lost, 0 doubled" in told
@@ -40,6 +42,9 @@ def test_it_ends_with_failovers_counted_and_drawn(tmp_path, running):
     assert "nothing is left running" in told
     assert "InstanceFailed" not in told, "the library's own warnings"
     assert ET.parse(picture).getroot().tag.endswith("svg")
+    found = json.loads(figures.read_text())
+    assert found["commits lost"] == {"value": 0, "unit": "", "bound": 0, "ok": True}
+    assert found["kill: time without a commit"]["value"] > 0
     assert not running()
 
 
