@@ -119,7 +119,18 @@ def bad_input() -> str:
         NOTE,
         "Errors of the server and of libpq stay psycopg's own classes; the others are ours (`AuroraRouterError`).",
         _table(("input", "for example", "gets"), rows),
+        "## Situations",
+        "… stands for what differs from run to run: names, addresses, paths.",
+        _table(("situation", "for example", "gets"), _situations()),
     ]) + "\n"  # fmt: skip
+
+
+def _situations() -> list[tuple[str, str, str]]:
+    cases = yaml.safe_load((HERE.parent / "tests/integration/bad_situations.yaml").read_text(encoding="utf-8"))
+    return [
+        (case["input"], case["for"], f"`{case['error']}`: {case['output']}" if "error" in case else case["output"])
+        for case in cases
+    ]
 
 
 def conformance() -> str:

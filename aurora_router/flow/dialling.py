@@ -234,7 +234,7 @@ class Dialling(Generic[ConnT]):
         message = (
             f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
             f"connected {'in one round' if once else f'within {patience:g} s'}: {self._last}. "
-            f"Known: {_known(self.cluster)}. Tried:"
+            f"Known: {_known(self.cluster)}.{' Tried:' if self.attempts else ''}"
         )
         known = self.cluster.view
         late = self._faults == {FaultKind.TIMEOUT}

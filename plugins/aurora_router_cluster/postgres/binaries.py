@@ -111,7 +111,7 @@ def inspect(place: Path, source: str) -> Binaries:
     Raises:
         BinariesError: not there, incomplete, not runnable, or of a version that is not supported.
     """
-    directory = place.absolute()
+    directory = place.resolve()  # as `Account.barrier` does: a link below a closed directory leads out of it
     if not (directory / "postgres").exists() and (directory / "bin" / "postgres").exists():
         directory /= "bin"
     if not directory.is_dir():

@@ -113,6 +113,11 @@ def test_the_wheel_s_binaries_below_a_closed_directory_are_copied_once(
     assert module.find(account, closed).program("postgres").stat() == built
 
 
+def test_a_link_below_a_closed_directory_leads_out_of_it(account, binaries, closed_directory):
+    (closed_directory / "bin").symlink_to(binaries.directory)
+    assert module.find(account, closed_directory / "bin").directory == binaries.directory.resolve()
+
+
 @root
 def test_a_copy_that_does_not_run_either_says_so(account, run_directory, closed_directory, monkeypatch):
     monkeypatch.setenv(cache.VARIABLE, str(run_directory / "cache"))

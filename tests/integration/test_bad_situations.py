@@ -1,0 +1,167 @@
+"""Situations that are no fault of ours get the text that docs/bad-input.md has; legal ones work."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+import aurora_router
+from aurora_router.runtime import dns
+from aurora_router.runtime.registry import REGISTRY
+from aurora_router_cluster import LocalCluster, errors
+
+pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
+
+CASES = yaml.safe_load((Path(__file__).parent / "bad_situations.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Loses a reader, and gets databases of its own."""
+    with LocalCluster.start(readers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    REGISTRY.reset()
+    dns.forget()
+
+
+def database(cluster, *statements):
+    """Another database of the cluster, changed by its superuser; returns how to connect to it."""
+    name = f"d{secrets.token_hex(4)}"
+    writer = cluster.instance(cluster.writer)
+    keys = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "autocommit": True}
+    with psycopg.connect(**keys) as conn:
+        conn.execute(f"CREATE DATABASE {name} OWNER {cluster.user}")
+    with psycopg.connect(**keys, dbname=name) as conn:
+        for each in statements:
+            conn.execute(each)
+    return {"dbname": name, "aurora_cluster": name}
+
+
+def reader_removed_while_connecting(cluster):
+    found, ending, failed = [], threading.Event(), []
+
+    def connects():
+        try:
+            while not ending.is_set():
+                with aurora_router.connect(cluster.conninfo("reader")) as conn:
+                    found.append(conn.placement.instance)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=connects) for _ in range(4)]
+    for each in threads:
+        each.start()
+    cluster.remove("demo-3")
+    del found[:]
+    ending.wait(0.5)
+    ending.set()
+    for each in threads:
+        each.join(30)
+    assert not failed
+    assert set(found[-8:]) == {"demo-2"}
+
+
+def removed_reader_by_its_id(cluster):
+    aurora_router.connect(cluster.conninfo()).close()  # the cluster is known
+    aurora_router.connect(cluster.conninfo(aurora_instance="demo-3", aurora_failover_timeout=0.5))
+
+
+def plain_postgresql(cluster):
+    found = database(cluster, "DROP FUNCTION aurora_replica_status", "DROP FUNCTION aurora_db_instance_identifier")
+    with aurora_router.connect(cluster.conninfo("writer", **found)) as conn:
+        assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
+
+
+def plain_postgresql_said_to_be_aurora(cluster):
+    found = database(cluster, "DROP FUNCTION aurora_replica_status", "DROP FUNCTION aurora_db_instance_identifier")
+    aurora_router.connect(cluster.conninfo("writer", aurora_source="aurora", **found))
+
+
+def no_permission(cluster):
+    found = database(cluster, "REVOKE EXECUTE ON FUNCTION aurora_replica_status FROM PUBLIC")
+    heard = []
+    end = aurora_router.subscribe(lambda _, event: heard.append(str(event)))
+    try:
+        for _ in range(2):
+            aurora_router.connect(cluster.conninfo("writer", **found)).close()
+    finally:
+        end()
+    (advice,) = [each for each in heard if "permission" in each or "EXECUTE" in each]
+    return f"connects, and logs once: {advice}"
+
+
+def no_binaries(cluster):
+    LocalCluster.start("other", postgres="/nowhere")
+
+
+def closed_directory(cluster, tmp_path, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root has PostgreSQL run by another user")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("AURORA_ROUTER_CACHE", str(closed))
+    LocalCluster.start("other")
+
+
+def address_in_use(cluster):
+    with socket.create_server(("127.91.4.5", 0)) as server:
+        LocalCluster.start("other", readers=0, address="127.91.4.5", port=server.getsockname()[1])
+
+
+def dns_port_in_use(cluster):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        LocalCluster.start("other", readers=0, dns_port=server.getsockname()[1])
+
+
+def name_of_a_running_cluster(cluster):
+    name = f"twice{os.getpid()}"
+    with LocalCluster.start(name, readers=0):
+        try:
+            LocalCluster.start(name, readers=0)
+        except errors.ClusterRunningError as error:
+            raise type(error)(str(error).replace(name, "demo")) from error
+
+
+def leftover_of_a_killed_cluster(cluster):
+    name = f"killed{os.getpid()}"
+    killed = LocalCluster.start(name, readers=0)
+    os.kill(killed.status().supervisor, signal.SIGKILL)
+    killed.close()
+    with LocalCluster.start(name, readers=0) as again:
+        assert again.writer == f"{name}-1"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
+def test_a_bad_situation(case, cluster, request):
+    function = globals()[case["situation"]]
+    needed = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+    arguments = [request.getfixturevalue(name) for name in needed]
+    if "error" not in case:
+        found = function(cluster, *arguments)
+        assert found is None or matches(found, case)
+        return
+    expected = getattr(aurora_router, case["error"], None) or getattr(errors, case["error"])
+    with pytest.raises(expected) as caught:
+        function(cluster, *arguments)
+    assert type(caught.value) is expected
+    assert matches(str(caught.value), case)
+
+
+def matches(text, case):
+    pattern = ".*".join(map(re.escape, case["output"].split("…")))
+    found = " ".join(text.split())
+    assert re.fullmatch(pattern, found), found
+    return True
