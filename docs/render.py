@@ -12,7 +12,9 @@ import yaml
 
 import aurora_router.errors as errors_module
 import aurora_router.model.event as event_module
-from aurora_router.policy.options import describe
+from aurora_router.policy.choosers import CHOOSERS
+from aurora_router.policy.options import Options, describe
+from aurora_router.policy.suspicion import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.verdict import BY_KIND, BY_SQLSTATE, Verdict
 
 if TYPE_CHECKING:
@@ -225,9 +227,63 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+BALANCING = """\
+`aurora_balance` says how one instance is chosen of several that suit equally (by role, lag and zone). Each strategy
+orders all of them, because a connect goes on to the next one when the first can not be reached. The promises hold for
+the first of that order, within one process; the property tests in `tests/policy/test_choosers.py` hold the strategies
+to these figures. *n* instances suit, *N* connections are opened and kept; the turn counts the connects of a cluster."""
+
+
+def balancing() -> str:
+    """What each balancing strategy does and promises, from the functions that do it."""
+    rows = []
+    for balance, chooser in CHOOSERS.items():
+        text = " ".join((inspect.getdoc(chooser) or "").split())
+        does, _, promise = text.partition(" Promise: ")
+        default = " (the default)" if balance is Options().balance else ""
+        rows.append((f"`{balance.value}`{default}", does.partition(". ")[0].rstrip(".") + ".", _capitalized(promise)))
+    return "\n\n".join([
+        "# Balancing: what each strategy promises",
+        NOTE,
+        BALANCING,
+        _table(("strategy", "chooses", "promise"), rows),
+    ]) + "\n"  # fmt: skip
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+HANGS = """\
+What is thought of an instance is one of three states; what is found out (a signal) leads from one to the next, and may
+call for an action. A signal that a state does not list changes nothing. [](failover.md) has the limits in seconds."""
+
+
+def hangs() -> str:
+    """The state machine of hang detection, drawn from its table."""
+    drawn = []
+    for state in State:
+        arrows = [(signal, *TRANSITIONS[state, signal]) for signal in Signal if (state, signal) in TRANSITIONS]
+        drawn.append(f"┌─ {state.name} ─ {state.value}")
+        for position, (signal, after, action) in enumerate(arrows):
+            corner = "└" if position == len(arrows) - 1 else "├"
+            drawn.append(f"{corner}── {signal.value} ──▶ {after.name}")
+            if action is not Action.NOTHING:
+                drawn.append(f"{' ' if corner == '└' else '│'}      ⇒ {action.value}")
+        drawn.append("")
+    return "\n\n".join([
+        "# How a hang is told from a long wait",
+        NOTE,
+        HANGS,
+        "```text\n" + "\n".join(drawn).rstrip() + "\n```",
+    ]) + "\n"  # fmt: skip
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "options.md": options,
     "verdicts.md": verdicts,
+    "balancing.md": balancing,
+    "hangs.md": hangs,
     "bad-input.md": bad_input,
     "conformance.md": conformance,
     "errors.md": errors,

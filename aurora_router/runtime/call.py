@@ -162,6 +162,9 @@ def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]
     """
     try:
         return conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
+    except UnicodeDecodeError:
+        told = "a percent-encoded character of the conninfo is not UTF-8"
+        raise psycopg.ProgrammingError(f"{told} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
         if not re.search(r"(?i)pass\w*\s*=|://.*@", conninfo):
             raise

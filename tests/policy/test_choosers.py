@@ -213,6 +213,60 @@ def test_fastest_sends_one_probe_to_a_newcomer_not_the_herd():
     assert process.connect(99)[READERS[-1]] == 99
 
 
+# ---------------------------------------------------------------- the promises, for any number, start and seed
+
+readers = st.integers(1, 8).map(lambda count: [f"demo-{number + 2}" for number in range(count)])
+seeds = st.integers(0, 2**32)
+times = st.integers(1, 400)
+
+
+@given(readers, seeds, times)
+@settings(max_examples=50, deadline=None)
+def test_random_keeps_its_bound(readers, seed, times):
+    counts, number = Process(Options(balance=Balance.RANDOM), seed, readers).connect(times), len(readers)
+    # At least one whole connection: five standard deviations of a few draws are less than the rounding.
+    bound = max(5 * math.sqrt(times * (number - 1)) / number, 5.0)
+    assert all(abs(count - times / number) <= bound for count in counts.values())
+
+
+@given(readers, seeds, times)
+@settings(max_examples=50, deadline=None)
+def test_round_robin_is_exact_from_any_turn(readers, start, times):
+    process = Process(Options(balance=Balance.ROUND_ROBIN), 0, readers)
+    process.turn = start
+    exact = times / len(readers)
+    assert set(process.connect(times).values()) <= {math.floor(exact), math.ceil(exact)}
+
+
+@given(readers, seeds, st.lists(st.integers(0, 30), min_size=8, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_least_connections_evens_out_whatever_was_there(readers, seed, before):
+    """Those that have least are filled up first; from then on any two differ by 1 at most."""
+    process = Process(Options(balance=Balance.LEAST_CONNECTIONS), seed, readers)
+    process.open.update(dict(zip(readers, before, strict=False)))
+    process.connect(max(process.open.values(), default=0) * len(readers) + 1)
+    for _ in range(2 * len(readers)):
+        assert spread({each: process.open[each] for each in readers}) <= 1
+        process.connect(1)
+
+
+@given(seeds, times)
+@settings(max_examples=50, deadline=None)
+def test_two_choices_keeps_its_bound(seed, times):
+    process = Process(Options(balance=Balance.TWO_CHOICES), seed)
+    assert spread(process.connect(times)) <= 10
+
+
+@given(readers, seeds, times, st.floats(0.0001, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_fastest_keeps_the_equally_fast_within_one_and_leaves_the_slow(readers, seed, times, latency):
+    process = Process(Options(balance=Balance.FASTEST), seed, [*readers, "slow"])
+    process.latency = {**dict.fromkeys(readers, latency), "slow": 2.0 * latency + 0.01}
+    counts = process.connect(times)
+    assert counts.pop("slow") == 0
+    assert spread(counts) <= 1
+
+
 @pytest.mark.parametrize("balance", Balance)
 def test_every_strategy_orders_all_alternatives(balance):
     order = Process(Options(balance=balance)).select().order

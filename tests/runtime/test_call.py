@@ -268,6 +268,7 @@ MALFORMED = [
     "postgresql://app:p/{}@db.example.com/app",
     "postgresql://app:{}/x@db.example.com/app",
     "postgresql://app:{}%zz@db.example.com/app",
+    "postgresql://app:{}%80@db.example.com/app",
     "postgresql://app:{}@[db/app",
     "postgresql://app:{}@db:port/app",
     "postgresql://app:{}@db/app?nonsense=1",
