@@ -21,7 +21,7 @@ from aurora_router.errors import (
     WriterTimeout,
     WriterUnavailable,
 )
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from aurora_router.checking import check

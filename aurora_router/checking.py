@@ -117,6 +117,8 @@ def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     if not isinstance(connection, (Connection, AsyncConnection)) or connection.sound():
         return None
     placement = connection.placement
+    if connection.is_inherited:
+        return f"the connection was opened by process {connection.process}, of which this one was forked"
     reported = connection.pgconn.parameter_status(b"in_hot_standby")
     if placement is not None and connection.reported is not (None if reported is None else reported == b"on"):
         now = "a writer" if connection.reported else "a reader"

@@ -10,6 +10,7 @@ Importing this module imports little more than psycopg: what routes is loaded wi
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -19,9 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg.rows import Row
 
-from aurora_router import native
 from aurora_router.errors import AuroraRouterError
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING, step_by_step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -159,6 +159,8 @@ class _Routed:
     socket_id: SocketId | None = None
     reported: bool | None = None
     """What the server reported first of ``in_hot_standby``."""
+    process = 0
+    """The process that opened the connection; 0 for one that was not made by ``connect``."""
     sound: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
     guard: AbstractContextManager[Any] = nullcontext()
@@ -166,12 +168,15 @@ class _Routed:
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
-        """Take the monitor's session, or dial within the world's own limit, to psycopg's tenth of a second."""
+        """Take the monitor's session, or dial within the world's own limit, to psycopg's tenth of a second.
+
+        A fork waits for the end of a step.
+        """
         session = _session.get()
         if session is not None:
             _session.set(None)
             return _at_once(cast("Any", cls)(session))
-        dialling = cast("Any", super())._connect_gen(*args, **kwargs)  # noqa: SLF001 - it is this class's own
+        dialling = step_by_step(cast("Any", super())._connect_gen(*args, **kwargs))  # noqa: SLF001 - it is its own
         until = _dial_until.get()
         return dialling if until is None else _within(dialling, *until)
 
@@ -205,13 +210,27 @@ class _Routed:
 
     def discard(self) -> None:
         """Close the connection for good, whatever pool it belongs to; never waits."""
-        with self.guard:
+        with self._closing():
             cast("psycopg.Connection[Any]", self).pgconn.finish()
             self._leave()
 
-    def inherited(self) -> None:
-        """In the child of a fork: whoever held the guard does not exist here."""
-        self.guard = native.new_rlock()
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process opened the connection, and this one was forked from it."""
+        return self.process != os.getpid() and self.process != 0
+
+    def _closing(self) -> AbstractContextManager[Any]:
+        """Prepare to close the connection; returns what guards it meanwhile.
+
+        In the child of a fork its own descriptor alone is closed: the session is the parent's, nothing is sent to it.
+        """
+        if self.is_inherited and not cast("psycopg.Connection[Any]", self).closed:
+            with IMPORTING:
+                from aurora_router.runtime.sockets import sever  # noqa: PLC0415 - a fork is rare
+
+            sever(cast("psycopg.Connection[Any]", self).pgconn.socket)
+            self.guard = nullcontext()  # the thread that held it may not exist here
+        return self.guard
 
 
 class Connection(_Routed, psycopg.Connection[Row]):
@@ -288,7 +307,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
     def close(self) -> None:
         """Close the connection, as psycopg does."""
-        with self.guard:
+        with self._closing():
             super().close()
             self._leave()
 
@@ -365,7 +384,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
     async def close(self) -> None:
         """Close the connection, as psycopg does."""
-        with self.guard:
+        with self._closing():
             await super().close()
             self._leave()
 

@@ -8,11 +8,15 @@ one connect may go on. A connect of ours looks for an instance for up to ``auror
 of its own (what is left of ``reconnect_timeout``; at a null pool the ``timeout`` of the one that waits) and hands it on
 as the limit of the whole connect, so that ``reconnect_failed`` is called, and `psycopg_pool.PoolTimeout` raised, when
 the pool says. With psycopg_pool's own classes a connect may outlast it.
+
+The child of a fork has neither the threads nor the connections of a pool that its parent opened: there its first use
+opens it again. A pool of asyncio connections is refused there.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
 
+from aurora_router import native
 from aurora_router.checking import check
 from aurora_router.connection import AsyncConnection, Connection, within
 
@@ -44,6 +49,8 @@ __all__ = ["AsyncConnectionPool", "AsyncNullConnectionPool", "ConnectionPool", "
 LEAST_SECONDS = 0.1
 """What a connect gets at least, where the pool's time is over."""
 
+_REOPENING = native.new_lock()
+
 CT = TypeVar("CT", bound="Connection[Any]", default="Connection[TupleRow]")
 ACT = TypeVar("ACT", bound="AsyncConnection[Any]", default="AsyncConnection[TupleRow]")
 
@@ -61,8 +68,28 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
     def __init__(
         self, conninfo: Conninfo = "", *, role: str | None = None, kwargs: Kwargs | None = None, **pool: Any
     ) -> None:
+        self._process = os.getpid()
+        self._given = conninfo, role, kwargs, pool
         given: Any = {"connection_class": Connection, "check": check, **pool}
         super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """Obtain a connection, as psycopg's pool gives it; one of this process."""
+        if self._process != os.getpid():
+            self._reopen()
+        return super().getconn(timeout)
+
+    def _reopen(self) -> None:
+        """In the child of a fork: begin again, and let go of the parent's connections."""
+        with _REOPENING:
+            if self._process == os.getpid():
+                return
+            inherited, is_open = list(self._pool), not self.closed
+            conninfo, role, kwargs, pool = self._given
+            again = {**pool, "name": self.name, "open": is_open}
+            ConnectionPool.__init__(cast("Any", self), conninfo, role=role, kwargs=kwargs, **again)
+        for each in inherited:
+            each.close()
 
     def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - psycopg_pool's own
         with within(_left(self, attempt)):
@@ -92,8 +119,22 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
     def __init__(
         self, conninfo: AsyncConninfo = "", *, role: str | None = None, kwargs: AsyncKwargs | None = None, **pool: Any
     ) -> None:
+        self._process = os.getpid()
         given: Any = {"connection_class": AsyncConnection, "check": check, **pool}
         super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Obtain a connection, as psycopg's pool gives it.
+
+        Raises:
+            PoolClosed: the pool was opened before a fork, on an event loop of the parent's.
+        """
+        if self._process != os.getpid():
+            raise psycopg_pool.PoolClosed(
+                f"the pool {self.name!r} was opened by process {self._process}, of which this one was forked: open one "
+                "in each process"
+            )
+        return await super().getconn(timeout)
 
     async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
         with within(_left(self, attempt)):

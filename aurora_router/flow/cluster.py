@@ -209,9 +209,6 @@ class Cluster:
         self.lock = lock
         self.watcher, self.doubted_at = None, None
         self._waiters = {}
-        for held in self._connections.values():
-            for connection in held:
-                connection.inherited()
         self._connections = {}
 
     @property

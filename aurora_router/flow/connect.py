@@ -18,7 +18,7 @@ from aurora_router.errors import Attempt, NameNotResolved
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.flow.learning import Learning
 from aurora_router.flow.world import ConnT, DialFailed, Placed, World
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import Selection, select

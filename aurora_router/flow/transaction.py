@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded
 from aurora_router.flow import marks
 from aurora_router.flow.world import ConnT, DialFailed
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 from aurora_router.policy.options import OutcomeWay
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 

@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from aurora_router.errors import MalformedHost, shown
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 
 MAX_HOST_LENGTH = 253
 """Longest host name in characters (RFC 1035, section 2.3.4, in its presentation form)."""

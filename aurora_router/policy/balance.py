@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 from aurora_router.policy.candidates import Context, Exclusion, Load, Random, Rank, rank, suitable
 from aurora_router.policy.choosers import CHOOSERS
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ import psycopg
 
 from aurora_router import native
 from aurora_router.flow.world import DialFailed, Resolution
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile

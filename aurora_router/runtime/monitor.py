@@ -29,7 +29,7 @@ from psycopg import pq
 from aurora_router import native, observe
 from aurora_router.flow.watch import Watch
 from aurora_router.flow.world import Activity, Target
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING, step_by_step
 from aurora_router.model.event import Advice
 from aurora_router.runtime import handover, libpq, sockets
 from aurora_router.runtime.courier import COURIER
@@ -67,6 +67,10 @@ class _Own(psycopg.AsyncConnection[Any]):
     """A connection of the monitor's own."""
 
     key: handover.Key = frozenset()
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
+        return step_by_step(super()._connect_gen(*args, **kwargs))
 
 
 class MonitorWorld(EventLoopWorld["_Own"]):

@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +88,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     options = call.request.options
     connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn)
     connection.reported = reported_standby(connection.pgconn)
+    connection.process = os.getpid()
     connection.limits = Limits(options.hang_grace, options.ping_timeout)
     if placed.instance is None:
         return
@@ -106,11 +108,14 @@ def soundness(cluster: Cluster, instance: str | None, generation: int, pgconn: p
     One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not
     ended the connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
     """
-    ended, now, reported = sockets.end_of(pgconn.socket), time.monotonic, reported_standby(pgconn)
-    looked = now()
+    ended, reported = sockets.end_of(pgconn.socket), reported_standby(pgconn)
+    now, process = time.monotonic, os.getpid
+    looked, owner = now(), process()
 
     def sound() -> bool:
         nonlocal looked
+        if process() != owner:
+            return False
         if instance is not None:
             known = cluster.view.instances.get(instance)
             if known is None or known.generation != generation:

@@ -140,6 +140,17 @@ def ends_of(fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
     return known.local[:2], known.peer[:2]
 
 
+def sever(fd: int) -> None:
+    """Let a descriptor lead to nothing: what is written to it reaches nobody, and the socket stays its other owners'.
+
+    For the child of a fork, where closing a connection would send its farewell on the parent's socket.
+    """
+    one, other = _socket.socketpair()
+    other.close()
+    os.dup2(one.fileno(), fd, inheritable=False)
+    one.close()
+
+
 def local_port(fd: int) -> int | None:
     """The port of this end of a TCP connection; None: it is no such connection."""
     known = identify(fd)

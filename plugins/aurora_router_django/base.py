@@ -100,6 +100,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.close()
         super().close_if_unusable_or_obsolete()
 
+    def ensure_connection(self) -> None:
+        """Connect where there is no connection; one that was opened before a fork is its parent's, and none of ours.
+
+        Within a transaction of the parent's it is left as it is: nothing could go on with that transaction.
+        """
+        connection = self.connection
+        if connection is not None and not self.in_atomic_block and getattr(connection, "is_inherited", False):
+            self.close()
+        super().ensure_connection()
+
     def is_usable(self) -> bool:
         """Whether the connection is not stale and answers (Django asks after errors, and by CONN_HEALTH_CHECKS)."""
         return self.connection is not None and _current(self.connection) and super().is_usable()

@@ -13,7 +13,7 @@ import time
 import warnings
 
 import aurora_router
-from aurora_router.late import IMPORTING
+from aurora_router.forks import IMPORTING
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
 

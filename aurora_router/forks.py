@@ -1,0 +1,105 @@
+"""What a fork waits for, so that the child of it does not wait for ever.
+
+Theory. The child has the locks of its parent, and of the threads that hold them only the one that forked. Two kinds of
+lock are none of this library's, and are held while it works: that of a module that is being imported, and those of
+OpenSSL while libpq goes a step of a connect. What this library imports late (to be quick to import, and to need little
+memory) it imports within `IMPORTING`, and the steps of its dials are done within `STEPS`. A fork waits until no other
+thread is in either of them, for a bounded time: then it is as safe as a fork is without this library.
+
+Invariant: nobody waits for another thread within `STEPS`, so a fork never waits for longer than a step takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from aurora_router import native
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+IMPORTING: Final[Any] = native.new_rlock()
+"""Held by a thread that imports late. Reentrant: a module that is imported may import late too."""
+
+IMPORT_SECONDS = 10.0
+"""How long a fork waits for an import. An import that takes longer waits itself, maybe for the thread that forks."""
+STEP_SECONDS = 1.0
+"""How long a fork waits for steps of dials."""
+
+
+class Steps:
+    """A context that any number of threads may be in, and that none is in while the process forks."""
+
+    def __init__(self) -> None:
+        self._lock = native.new_lock()
+        self._within = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+
+    def stop(self) -> None:
+        """Let nobody enter any more, and wait until nobody is within."""
+        deadline, pause = time.monotonic() + STEP_SECONDS, native.original("time", "sleep")
+        self._lock.acquire()
+        while self._within and time.monotonic() < deadline:
+            self._lock.release()
+            pause(0.0005)
+            self._lock.acquire()
+
+    def resume(self) -> None:
+        """Undo `stop`."""
+        self._lock.release()
+
+    def reset(self) -> None:
+        """In the child of a fork: nobody is within."""
+        self._lock = native.new_lock()
+        self._within = 0
+
+
+STEPS: Final = Steps()
+"""Where a dial's steps are done."""
+
+
+def step_by_step(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Do the same steps of a dial, each within `STEPS`."""
+    try:
+        with STEPS:
+            wanted = next(dialling)
+        while True:
+            ready = yield wanted
+            with STEPS:
+                wanted = dialling.send(ready)
+    except StopIteration as done:
+        return done.value
+    finally:
+        dialling.close()
+
+
+def _before_fork() -> None:
+    IMPORTING.acquire(timeout=IMPORT_SECONDS)
+    STEPS.stop()
+
+
+def _in_parent() -> None:
+    STEPS.resume()
+    with contextlib.suppress(RuntimeError):  # it could not be acquired in time
+        IMPORTING.release()
+
+
+def _in_child() -> None:
+    STEPS.reset()
+    try:
+        IMPORTING.release()
+    except RuntimeError:
+        IMPORTING._at_fork_reinit()  # noqa: SLF001 - what `threading` and `logging` do; the holder does not exist here
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
