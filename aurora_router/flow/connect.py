@@ -180,6 +180,8 @@ class Connecting(Learning[ConnT]):
         await self._sure()
         if self.request.options.max_lag is not None:
             self.cluster.note_max_lag(self.request.options.max_lag, self.world.now())
+        if self.route.role is WantedRole.WRITER and not self.cluster.watched:
+            self.doubt = self.doubt or self._is_avoided(self.cluster.view.writer)
         spare = await self._know()
         try:
             placed = await self._walk(spare)

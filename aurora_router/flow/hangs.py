@@ -153,6 +153,10 @@ class Hangs(Generic[ConnT]):
         known = self.cluster.paths.get(path)
         return target if held.direct or (known is not None and known.direct) else None
 
+    def is_direct(self, id_: str) -> bool:
+        """Whether a connection leads straight to an instance."""
+        return any(self._path(held, id_) is not None for held in self.cluster.held().get(id_, ()))
+
     def _examine(self, id_: str, connections: Iterable[Any], now: float) -> None:
         """Find out about paths of which nothing is known, in the background."""
         for held in connections:

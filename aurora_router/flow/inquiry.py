@@ -14,7 +14,7 @@ from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.paths import is_direct
-from aurora_router.policy.route import Mode, given_host, locate
+from aurora_router.policy.route import Mode, find, given_host
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -199,10 +199,12 @@ class Inquiry(Generic[ConnT]):
 
     async def _located(self, access: Access) -> Target:
         known: Instance | None = self.cluster.view.instances.get(self.instance)
-        address = None if known is None else locate(known, access.route, access.request.options)
+        address = None if known is None else find(known, access.route, access.request)
         if address is None:
             text = f"nothing tells where {self.instance} is"
             raise DialFailed(Fault(FaultKind.CLIENT, None, text), ConnectionError(text))
+        if address.hostaddr is not None:
+            return Target(self.instance, address.host, address.port, (address.hostaddr,))
         if not address.host or address.host[0] in "/@":
             return Target(self.instance, address.host, address.port)
         if self._connection is not None:
@@ -235,7 +237,7 @@ class Inquiry(Generic[ConnT]):
 
 
 async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float) -> None:
-    """Ask whomever a given name leads to now for the topology; what it tells changes the view.
+    """Ask whatever a given name leads to now for the topology; its answer changes the view, and may end a doubt.
 
     Where the sources tell of the one that answers alone, or a list names all instances, there is nobody to be found.
 
@@ -245,7 +247,8 @@ async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, ad
     sources = access.sources if cluster.source is None else (cluster.source,)
     if access.route.mode is Mode.LIST or not any(each.complete for each in sources):
         return
-    until = world.now() + seconds
+    asked_at = world.now()
+    until = asked_at + seconds
     if address.hostaddr is not None:
         target = Target(str(address), address.host, address.port, (address.hostaddr,))
     else:
@@ -259,3 +262,5 @@ async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, ad
     if answer is not None:
         cluster.source, topology, _ = answer
         cluster.observe(topology, world.now())
+        if topology.observer_is_writer and topology.observer == cluster.view.writer:
+            cluster.verified(asked_at, world.now())

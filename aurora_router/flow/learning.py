@@ -57,7 +57,7 @@ class Learning(Dialling[ConnT]):
     async def _know(self) -> tuple[ConnT, Instance] | None:
         """Have a view; returns the connection that it was learned on, where one was needed."""
         cluster = self.cluster
-        if cluster.view.known and (cluster.watched or not self.doubt):
+        if cluster.view.known and (not self.doubt or cluster.watched):
             return None
         news = cluster.news
         if cluster.begin_learning():
@@ -75,7 +75,14 @@ class Learning(Dialling[ConnT]):
         seeds: list[Address | Instance] = list(self.request.given)
         if self.doubt:
             seeds += self.cluster.view.instances.values()
-        seeds.sort(key=lambda seed: self._asked.count(_seed_name(seed)))
+        # Nobody watches, and the writer just failed: the given name most likely leads to it still.
+        gone = self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer)
+        seeds.sort(
+            key=lambda seed: (
+                self._asked.count(_seed_name(seed)),
+                gone if isinstance(seed, Address) else self._is_avoided(seed.id),
+            )
+        )
         for seed in seeds:
             self._asked.append(_seed_name(seed))
             try:
@@ -126,7 +133,11 @@ class Learning(Dialling[ConnT]):
 
     def _failed(self, instance: Instance) -> bool:
         """Whether an instance failed just now."""
-        return self.cluster.quarantine.remaining(instance.id, self.world.now()) > 0.0
+        return self._is_avoided(instance.id)
+
+    def _is_avoided(self, instance: str | None) -> bool:
+        """Whether an instance is a last resort for a while."""
+        return instance is not None and self.cluster.quarantine.remaining(instance, self.world.now()) > 0.0
 
     async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
         target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))

@@ -10,6 +10,10 @@ All that is known may be wrong: a reader that is just being built is in nobody's
 then, the next one may be an instance of which nothing was ever heard. So a doubt that goes on has the given names asked
 as well.
 
+Not every instance can be asked: nothing may tell where one is, or it may refuse to let the watch in (a password was
+changed). Such an instance is left out, for as long as that lasts, and the others are asked. Where none can be asked, or
+none that answers lets the watch in, it is *blind*: users find out by themselves.
+
 Users' connections are *sampled*; see `policy.suspicion`. Nothing is added to the path of a statement.
 
 Invariants: a doubt ends only by a writer's own word, or with the watch; no connection is cut but those of an instance
@@ -19,7 +23,7 @@ that was silent to its ping, that lost the role, or that left; when the watch en
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from aurora_router.flow.hangs import Hangs
 from aurora_router.flow.inquiry import Access, Inquiry, ask_through
@@ -27,6 +31,7 @@ from aurora_router.flow.world import ConnT, DialFailed, Ground
 from aurora_router.model.event import Blinded
 from aurora_router.model.observation import Failure
 from aurora_router.policy import pace
+from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -42,6 +47,17 @@ SEARCH_SECONDS = 1.0
 """A doubt that is older has the given names asked as well, and again after so long."""
 ALONE_SECONDS = 0.2
 """The same where nobody who is known answers: then they are asked from the beginning."""
+
+BARRED_SECONDS, LONGEST_BARRED_SECONDS = 60.0, 600.0
+"""For how long an instance is not asked that refused to let the watch in; doubled each time. Servers count such tries,
+and some lock the user out."""
+
+
+class Bar(NamedTuple):
+    """An instance that did not let the watch in: until when it is not asked (the world's time), and for how long."""
+
+    until: float
+    length: float
 
 
 class Watch(Generic[ConnT]):
@@ -60,16 +76,19 @@ class Watch(Generic[ConnT]):
         self._access = access
         self.hangs = Hangs(world, cluster, self)
         self._blind = self._searching = self._checking_reports = False
+        self._barred: dict[str, Bar] = {}
+        self._admitted_at = -1.0
         self._check_reports_at = world.now()
         self._chased: dict[str, Inquiry[ConnT]] = {}
         self._needed_at = world.now()
         self._plan_refresh()
         self._prepared: set[str] = set()
+        self._askable = self._can_ask()
 
     @property
     def sighted(self) -> bool:
-        """Whether it can ask the instances."""
-        return not self._blind
+        """Whether it can ask instances."""
+        return not self._blind and bool(self._askable)
 
     @property
     def access(self) -> Access:
@@ -78,7 +97,10 @@ class Watch(Generic[ConnT]):
 
     @access.setter
     def access(self, access: Access) -> None:
+        same = access.params == self._access.params
+        self._barred = {id_: bar._replace(until=0.0) for id_, bar in self._barred.items()} if same else {}
         self._access, self._blind = access, False
+        self._askable = self._can_ask()
 
     @property
     def options(self) -> Options:
@@ -115,13 +137,16 @@ class Watch(Generic[ConnT]):
         """Start what is due."""
         view, cluster = self.cluster.view, self.cluster
         self.lost &= view.instances.keys()
-        wanted = view.instances if cluster.doubted_at is not None else sorted(self.lost)
+        askable = self._askable = self._can_ask()
+        if cluster.doubted_at is not None and not self.sighted:
+            cluster.unattended()
+        wanted = askable if cluster.doubted_at is not None else sorted(self.lost & askable)
         for id_ in wanted:
             if not self._chase_of(id_).busy:
                 self._chased[id_].busy = True
                 self.world.spawn(self._chase(self._chased[id_]))
         if cluster.doubted_at is not None and not self._searching:
-            alone = self.lost >= view.instances.keys()
+            alone = self.lost >= askable or (view.writer is not None and view.writer not in askable)
             if alone or self.world.now() - cluster.doubted_at > SEARCH_SECONDS:
                 self._searching = True
                 self.world.spawn(self._search(ALONE_SECONDS if alone else SEARCH_SECONDS))
@@ -134,13 +159,25 @@ class Watch(Generic[ConnT]):
             self._checking_reports = True
             self.world.spawn(self._check_reports())
         if cluster.doubted_at is None and not self._blind:
-            self._prepare(view.instances.keys() - self._prepared)
+            self._prepare(askable - self._prepared)
 
-    def _prepare(self, ids: set[str]) -> None:
+    def _prepare(self, ids: frozenset[str]) -> None:
         """Learn where instances are before anything goes wrong with the writer."""
         self._prepared |= ids
         for id_ in sorted(ids):
             self.world.spawn(self._chase_of(id_).prepare(self._access))
+
+    def _can_ask(self) -> frozenset[str]:
+        """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
+        request, route, now = self._access.request, self._access.route, self.world.now()
+        through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
+        return frozenset(
+            id_
+            for id_, known in self.cluster.view.instances.items()
+            if find(known, route, request) is not None
+            and (id_ not in self._barred or now >= self._barred[id_].until)
+            and not (through and id_ in map(str, request.given) and not self.hangs.is_direct(id_))
+        )
 
     def _chase_of(self, id_: str) -> Inquiry[ConnT]:
         return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
@@ -159,7 +196,7 @@ class Watch(Generic[ConnT]):
         """Ask one instance until all is well again."""
         thorough = True
         try:
-            while inquiry.instance in self.cluster.view.instances and not self._blind:
+            while inquiry.instance in self._can_ask():
                 thorough = not await self._looked(inquiry, thorough=thorough)
                 doubted_at = self.cluster.doubted_at
                 if doubted_at is not None:
@@ -192,6 +229,8 @@ class Watch(Generic[ConnT]):
         except DialFailed as failed:
             self._unanswered(id_, known.generation, failed.fault, began)
             return False
+        self._barred.pop(id_, None)
+        self._admitted_at, self._blind = self.world.now(), False
         if id_ in self.lost:
             self.lost.discard(id_)
             self.cluster.succeeded(id_, self.world.now() - began)
@@ -200,7 +239,7 @@ class Watch(Generic[ConnT]):
     def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:
         now, verdict = self.world.now(), judge(fault)
         if verdict.then is Next.RAISE:
-            self._blinded(fault)
+            self._bar(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, now)):
             return
         known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
@@ -209,11 +248,20 @@ class Watch(Generic[ConnT]):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
         self.cluster.failed(id_, now, self.options.quarantine, began)
 
-    def _blinded(self, fault: Fault) -> None:
-        """It is not let in, or knows no way: users have to find out by themselves."""
-        if not self._blind:
+    def _bar(self, id_: str, fault: Fault, began: float) -> None:
+        """Leave out an instance that refused to let the watch in, longer each time.
+
+        Where no other one has let it in since the doubt began, users have to find out by themselves.
+        """
+        now = self.world.now()
+        before = self._barred.get(id_)
+        length = BARRED_SECONDS if before is None else min(2.0 * before.length, LONGEST_BARRED_SECONDS)
+        self._barred[id_] = Bar(now + length, length)
+        doubted_at = self.cluster.doubted_at
+        if not self._blind and self._admitted_at < (began if doubted_at is None else doubted_at):
             self._blind = True
-            self.cluster.tell(Blinded(fault.text), self.world.now())
+            if before is None:  # else it is known
+                self.cluster.tell(Blinded(fault.text), now)
             self.cluster.unattended()
 
     async def _check_reports(self) -> None:
@@ -237,14 +285,24 @@ class Watch(Generic[ConnT]):
         """The slow refresh: the writer tells of everybody; each tells of himself where a source is not complete."""
         source, view = self.cluster.source, self.cluster.view
         complete = source is None or source.complete
-        for id_ in [view.writer] if complete and view.writer is not None else list(view.instances):
+        askable = self._can_ask()
+        wanted = sorted(askable)
+        if complete and view.writer is not None:
+            wanted = [view.writer] if view.writer in askable else wanted[:1]
+        for id_ in wanted:
             inquiry = self._chase_of(id_)
             if inquiry.busy:
                 continue
-            inquiry.busy = True
+            inquiry.busy, began = True, self.world.now()
             try:
                 await inquiry.look(self._access, self.options.connect_timeout, thorough=True)
+                self._admitted_at, self._blind = self.world.now(), False
             except DialFailed as failed:
+                if judge(failed.fault).then is Next.RAISE:
+                    self._bar(id_, failed.fault, began)
+                    continue
+                if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, self.world.now()):
+                    continue
                 self.cluster.doubt(f"the refresh got no answer of {id_}: {failed.fault.text}", self.world.now())
             finally:
                 inquiry.busy = False

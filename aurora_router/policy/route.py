@@ -13,12 +13,13 @@ THROUGH     hands the name to libpq and looks at nothing (proxies do their own r
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import InvalidOption
+from aurora_router.errors import InvalidOption, MalformedHost
 from aurora_router.model.endpoint import (
     Endpoint,
     EndpointKind,
@@ -222,6 +223,21 @@ def locate(instance: Instance, route: Route, options: Options) -> Address | None
         return Address(instance.host, instance.port or route.port)
     if route.domain is not None:
         return Address(instance_host(route.domain, instance.id), route.port)
+    return None
+
+
+def find(instance: Instance, route: Route, request: Request) -> Address | None:
+    """Where an instance is dialled, also where it is known by the very host that was given; None: nothing tells.
+
+    A server that tells of itself alone has no id but the host it was reached by, and a name that can be no host leads
+    nowhere.
+    """
+    if route.mode in {Mode.LIST, Mode.NAME}:
+        given = next((each for each in request.given if str(each) == instance.id), None)
+        if given is not None:
+            return replace(given, host=given_host(request, route, given))
+    with contextlib.suppress(MalformedHost):
+        return locate(instance, route, request.options)
     return None
 
 

@@ -578,6 +578,102 @@ def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
     assert len(scene.of(Blinded)) == 1
 
 
+@pytest.mark.case
+def test_only_an_instance_whose_place_is_unknown_is_left_out(scene):
+    """A map that lacks a reader: the others are asked, and a failover is found as with a whole one."""
+    places = {each.id: f"{each.address}:5432" for each in scene.cluster.instances.values()}
+    hosts = ",".join(f"{id_}={place}" for id_, place in places.items() if id_ != "demo-3")
+
+    async def client():
+        conninfo = scene.cluster.conninfo(aurora_instance_host=hosts)
+        conn = await scene.process.connect(conninfo)
+        cluster = conn.placed.cluster
+        scene.cluster.crash("demo-1")
+        scene.simulation.at(scene.now + 2.0, lambda: scene.cluster.failover("demo-2"))
+        began = scene.now
+        again = await scene.process.connect(conninfo)
+        assert again.instance.id == "demo-2"
+        assert scene.now - began < 2.2
+        assert cluster.watched
+        for each in (conn, again):
+            each.close()
+
+    scene.run(client())
+    assert not scene.of(Blinded)
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("host", ["10.0.0.1", "10.9.9.9", "db.internal"])
+@pytest.mark.parametrize("readers", [0, 1])
+def test_plain_postgresql_is_not_doubted_whatever_it_is_called(host, readers):
+    """Its own address, a load balancer's address, a name: with short connections all the time."""
+    scene = Scene(readers=readers)
+    scene.cluster.aurora = False
+    writer = scene.cluster.instances["demo-1"]
+    scene.network.listen("10.9.9.9", 5432, scene.cluster, writer)
+    scene.network.dns.pin("db.internal", writer.address)
+
+    async def client():
+        conninfo = f"host={host} port=5432 dbname=app aurora_refresh=3"
+        held = await scene.process.connect(conninfo)
+        while scene.now < 12.0:
+            (await scene.process.connect(conninfo)).close()
+            await scene.simulation.sleep(0.5)
+        held.close()
+
+    scene.run(client())
+    for kind in (Doubted, Blinded, ConnectionsCut):
+        assert not scene.of(kind)
+
+
+@pytest.mark.case
+def test_a_watch_whose_password_was_changed_holds_up_no_user(scene):
+    """It is refused by the first instance that it asks; a user with the new password does not dial the dead writer."""
+
+    async def client():
+        held = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        for id_ in ("demo-2", "demo-3"):
+            scene.simulation.at(hung + 1.9, lambda id_=id_: refuse(id_, Condition.REJECTING))
+            scene.simulation.at(hung + 2.3, lambda id_=id_: refuse(id_, Condition.WELL))  # it comes with the new one
+        scene.simulation.at(hung + 1.0, lambda: scene.cluster.failover("demo-2", zombie=True))
+        with pytest.raises(DialFailed):
+            await scene.process.execute(held)
+        await scene.simulation.sleep(hung + 2.35 - scene.now)
+        again = await scene.process.connect(scene.cluster.conninfo())
+        assert again.instance.id == "demo-2"
+        assert scene.now - hung < 2.5
+        await scene.simulation.sleep(1.0)
+        assert again.placed.cluster.watched, "a user got in, so it asks again"
+        again.close()
+        held.close()
+
+    def refuse(id_, condition):
+        scene.cluster.instances[id_].condition = condition
+
+    scene.run(client())
+    assert len(scene.of(Blinded)) == 1
+
+
+def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        cluster = conn.placed.cluster
+        scene.cluster.instances["demo-3"].condition = Condition.REJECTING
+        before = scene.simulation.counts["dial"]
+        scene.cluster.crash("demo-2")
+        for _ in range(10):
+            cluster.doubt("a test", scene.now)
+            await scene.simulation.sleep(3.0)
+            assert cluster.doubted_at is None
+            assert cluster.watched
+        assert scene.simulation.counts["dial"] - before < 60
+        conn.close()
+
+    scene.run(client())
+
+
 def test_it_ends_when_nobody_needs_it(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
