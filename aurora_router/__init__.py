@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router._version import __version__
 from aurora_router.connection import AsyncConnection, Connection, Placement, connect
 from aurora_router.errors import (
+    RETRYABLE,
     Attempt,
     AuroraRouterError,
     CommitOutcomeUnknown,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from aurora_router.router import AsyncRouter, Explanation, Router
 
 __all__ = [
+    "RETRYABLE",
     "AsyncConnection",
     "AsyncRouter",
     "Attempt",

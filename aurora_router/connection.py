@@ -15,7 +15,7 @@ import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import psycopg
 from psycopg.rows import Row
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
     from psycopg import Notify
-    from psycopg.abc import RV, AdaptContext, ConnParam, PQGen
+    from psycopg.abc import RV, AdaptContext, PQGen
     from psycopg.rows import AsyncRowFactory, RowFactory
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target, Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.instance import Role
     from aurora_router.model.view import View
+    from aurora_router.params import ConnectParams
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.route import Route
     from aurora_router.policy.suspicion import Limits
     from aurora_router.runtime.call import Call
     from aurora_router.runtime.sockets import SocketId
+
+NewRow = TypeVar("NewRow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,7 @@ class _Routed:
 class Connection(_Routed, psycopg.Connection[Row]):
     """A `psycopg.Connection` on the right instance of a cluster."""
 
+    @overload  # type: ignore[override]  # keywords are named one by one, so that a misspelled one is an error
     @classmethod
     def connect(
         cls,
@@ -244,10 +248,35 @@ class Connection(_Routed, psycopg.Connection[Row]):
         autocommit: bool = False,
         prepare_threshold: int | None = 5,
         context: AdaptContext | None = None,
-        row_factory: RowFactory[Row] | None = None,
-        cursor_factory: type[psycopg.Cursor[Row]] | None = None,
-        **kwargs: ConnParam | float,
-    ) -> Self:
+        row_factory: RowFactory[NewRow],
+        cursor_factory: type[psycopg.Cursor[Any]] | None = None,
+        **kwargs: Unpack[ConnectParams],
+    ) -> Connection[NewRow]: ...
+    @overload
+    @classmethod
+    def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: None = None,
+        cursor_factory: type[psycopg.Cursor[Any]] | None = None,
+        **kwargs: Unpack[ConnectParams],
+    ) -> Self: ...
+    @classmethod
+    def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: RowFactory[Any] | None = None,
+        cursor_factory: type[psycopg.Cursor[Any]] | None = None,
+        **kwargs: Any,
+    ) -> Connection[Any]:
         """Connect to the instance that the host name, the options and the cluster's topology call for.
 
         Takes what `psycopg.Connection.connect` takes, and every ``aurora_…`` option in `conninfo` or by keyword.
@@ -323,6 +352,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
     """A `psycopg.AsyncConnection` on the right instance of a cluster."""
 
+    @overload  # type: ignore[override]  # keywords are named one by one, so that a misspelled one is an error
     @classmethod
     async def connect(
         cls,
@@ -331,10 +361,35 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         autocommit: bool = False,
         prepare_threshold: int | None = 5,
         context: AdaptContext | None = None,
-        row_factory: AsyncRowFactory[Row] | None = None,
-        cursor_factory: type[psycopg.AsyncCursor[Row]] | None = None,
-        **kwargs: ConnParam | float,
-    ) -> Self:
+        row_factory: AsyncRowFactory[NewRow],
+        cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+        **kwargs: Unpack[ConnectParams],
+    ) -> AsyncConnection[NewRow]: ...
+    @overload
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+        **kwargs: Unpack[ConnectParams],
+    ) -> Self: ...
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str = "",
+        *,
+        autocommit: bool = False,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: AsyncRowFactory[Any] | None = None,
+        cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
+        **kwargs: Any,
+    ) -> AsyncConnection[Any]:
         """Connect to the instance that the host name, the options and the cluster's topology call for.
 
         Takes and raises what `Connection.connect` does.
@@ -426,6 +481,5 @@ def _within(dialling: Generator[Any, Any, Any], until: float, asked: Wanted | No
             return cast("psycopg.pq.abc.PGconn", done.value)
 
 
-def connect(conninfo: str = "", **kwargs: Any) -> Connection[Any]:
-    """Connect to the right instance of a cluster; short for `Connection.connect`."""
-    return Connection.connect(conninfo, **kwargs)
+connect = Connection.connect
+"""Connect to the right instance of a cluster; short for `Connection.connect`."""

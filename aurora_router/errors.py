@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -186,3 +186,20 @@ class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnk
     def __init__(self, message: str, *, ticket: Ticket | None = None) -> None:
         super().__init__(message)
         self.ticket = ticket
+
+
+RETRYABLE: Final[tuple[type[Exception], ...]] = (
+    NoInstanceAvailable,
+    NameNotResolved,
+    StaleConnection,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+"""Errors after which it is certain that the connect, or the transaction in which they were raised, had no effect.
+
+Nothing had been sent yet, or the server has rolled the transaction back. The whole of it may be tried again, on another
+connection, whatever it does. For ``except``, ``isinstance`` and tenacity. Not among them: a connection that is lost
+during a statement or COMMIT (`psycopg.OperationalError`), and `CommitOutcomeUnknown`; ``run_transaction`` deals with
+those.
+"""

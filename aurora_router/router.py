@@ -28,12 +28,13 @@ from aurora_router.runtime.transacting import BlockingSessions, EventLoopSession
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from psycopg.abc import ConnParam
+    from typing_extensions import Unpack
 
     from aurora_router.flow.world import Target
     from aurora_router.model.endpoint import Endpoint, WantedRole
     from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
+    from aurora_router.params import ConnectParams
     from aurora_router.policy.outcome import Outcome
     from aurora_router.runtime.call import Call
 
@@ -87,10 +88,10 @@ class Explanation:
 class _Routing:
     """What both routers share: the conninfo and what is said of it."""
 
-    def __init__(self, conninfo: str = "", **options: ConnParam | float) -> None:
+    def __init__(self, conninfo: str = "", **options: Unpack[ConnectParams]) -> None:
         self.conninfo = conninfo
-        self.options = options
-        self._call = read_call(conninfo, options)
+        self.options: dict[str, Any] = {**options}
+        self._call = read_call(conninfo, self.options)
 
     def _role(self, modes: Modes) -> str | None:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""

@@ -188,3 +188,46 @@ async def test_on_asyncio_alike():
     with pytest.raises(NoInstanceAvailable) as caught:
         await aurora_router.AsyncConnection.connect("host=127.0.0.1 port=1 aurora_failover_timeout=0")
     assert len("".join(traceback.format_exception(caught.value)).splitlines()) <= 20
+
+
+# ---------------------------------------------------------------- what may be retried
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoInstanceAvailable("x"),
+        WriterUnavailable("x"),
+        WriterTimeout("x"),
+        aurora_router.NameNotResolved("x"),
+        aurora_router.StaleConnection("x"),
+        psycopg.errors.SerializationFailure("x"),
+        psycopg.errors.DeadlockDetected("x"),
+        psycopg.errors.ReadOnlySqlTransaction("x"),
+    ],
+)
+def test_errors_without_an_effect_may_be_retried(error):
+    assert isinstance(error, aurora_router.RETRYABLE)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("server closed the connection unexpectedly"),
+        psycopg.InterfaceError("the connection is closed"),
+        psycopg.errors.AdminShutdown("x"),
+        psycopg.errors.CrashShutdown("x"),
+        psycopg.errors.ConnectionFailure("x"),
+        psycopg.errors.StatementCompletionUnknown("x"),
+        psycopg.errors.TransactionResolutionUnknown("x"),
+        psycopg.errors.UniqueViolation("x"),
+        CommitOutcomeUnknown("x"),
+        aurora_router.TransactionEnded("x"),
+        aurora_router.NameNotVerifiable("x"),
+        InvalidOption("x"),
+        MalformedHost("x"),
+        FailoverError("x"),
+    ],
+)
+def test_errors_that_may_have_had_an_effect_or_will_come_again_may_not(error):
+    assert not isinstance(error, aurora_router.RETRYABLE)

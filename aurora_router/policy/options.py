@@ -130,12 +130,15 @@ _TRUST = (
 _SOURCE = "How the topology is asked for; `auto` recognises Aurora on the first connection."
 _CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
 _CONNECT_TIMEOUT = (
-    "How long one dial of one instance may take. 5 s is ample for TLS across regions and short enough to try several "
-    "instances within `aurora_failover_timeout`."
+    "How long one dial of one instance may take, all of its addresses together. 5 s is ample for TLS across regions "
+    "and short enough to try several instances within `aurora_failover_timeout`. libpq's `connect_timeout` and "
+    "`PGCONNECT_TIMEOUT` mean the same, in whole seconds and at least 2; this option wins over both."
 )
 _FAILOVER_TIMEOUT = (
     "How long a connect goes on looking for a suitable instance. Failovers of Aurora typically end within 30 s, 60 s "
-    "is the quoted worst; a shorter default would turn failovers that end well into errors. 0: one round only."
+    "is the quoted worst; a shorter default would turn failovers that end well into errors. A process that starts "
+    "during an outage waits as long, if the name resolves and something answers or refuses. 0: one round only. A server that "
+    "ends requests after 30 s wants less: `aurora_profile=web`."
 )
 _DNS_TIMEOUT = "How long a name server may take to answer before the system's resolver is asked."
 _QUARANTINE = (
@@ -268,6 +271,9 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
             ping_timeout=0.25,
             transaction_timeout=60.0,
         ),
+        # A request that a server ends after 30 s (gunicorn), with an error instead of a killed worker: 20 s for a
+        # failover, a silent instance costs 3 s of them, and what is left is for the request itself.
+        "web": Options(connect_timeout=3.0, failover_timeout=20.0, transaction_timeout=10.0),
         # A batch job that would rather wait: ten minutes is what creating a new writer takes without a replica.
         # A hang is noticed within 15.25 s.
         "patient": Options(

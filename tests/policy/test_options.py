@@ -107,7 +107,10 @@ def test_profiles_are_ordered_by_patience():
         ({"aurora_instance_host": "{id}.a b"}, "remove blanks"),
         ({"aurora_dns": "ns1.example.com"}, "give its IP address"),
         ({"aurora_connect_timeout": 0}, "is zero"),
-        ({"aurora_profile": "fast"}, "aurora_profile='fast': no such profile (accepted: default, aggressive, patient)"),
+        (
+            {"aurora_profile": "fast"},
+            "aurora_profile='fast': no such profile (accepted: default, aggressive, web, patient)",
+        ),
         ({"aurora_profile": 3}, "aurora_profile=3: no such profile"),
         (
             {"aurora_weights": "demo-2=1"},

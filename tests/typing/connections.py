@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import TupleRow, class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import assert_type
 
 import aurora_router
+import aurora_router.pool
+
+
+@dataclass
+class Item:
+    number: int
 
 
 def blocking() -> None:
     with aurora_router.connect("host=h aurora_role=reader") as conn:
-        assert_type(conn, aurora_router.Connection[Any])
+        assert_type(conn, aurora_router.Connection[TupleRow])
+        assert_type(conn.execute("select 1").fetchone(), TupleRow | None)
         stock: psycopg.Connection[Any] = conn
         stock.execute("select 1")
         if conn.placement is not None:
@@ -22,13 +31,36 @@ def blocking() -> None:
             assert_type(conn.placement.current, bool | None)
     plain = aurora_router.Connection.connect("host=h", port=5432, aurora_max_lag=0.1)
     assert_type(plain, aurora_router.Connection[TupleRow])
-    # psycopg's own signature is read by mypy as meant, and by pyright as if the row type were fixed
-    dicts = aurora_router.Connection.connect("host=h", row_factory=dict_row)  # pyright: ignore[reportArgumentType]
-    assert_type(dicts, aurora_router.Connection[dict[str, Any]])  # pyright: ignore[reportAssertTypeFailure]
+    dicts = aurora_router.Connection.connect("host=h", row_factory=dict_row)
+    assert_type(dicts, aurora_router.Connection[dict[str, Any]])
+    named = aurora_router.connect("host=h", row_factory=class_row(Item), aurora_role="reader")
+    assert_type(named.execute("select 1").fetchall(), list[Item])
+    settings: dict[str, Any] = {"host": "h", "aurora_role": "reader"}
+    unpacked: aurora_router.Connection[TupleRow] = aurora_router.connect("", **settings)
+    unpacked.close()
+    assert_type(
+        aurora_router.connect("host=h", cursor_factory=psycopg.ClientCursor), aurora_router.Connection[TupleRow]
+    )
+
+
+def mistaken() -> None:
+    # each of these is an error of both type checkers: an ignore that is not needed is one, too
+    aurora_router.connect("host=h", aurora_rol="reader")  # type: ignore[call-overload]
+    aurora_router.connect("host=h", autocomit=True)  # type: ignore[call-overload]
+    aurora_router.connect("host=h", sslmod="require")  # type: ignore[call-overload]
+    aurora_router.connect("host=h", aurora_max_lag=["1"])  # type: ignore[call-overload]
+    aurora_router.Connection.connect("host=h", aurora_rol="reader")  # type: ignore[call-overload]
+    aurora_router.Router("host=h", aurora_rol="reader")  # type: ignore[call-arg]
+    row: str | None = aurora_router.connect("host=h").execute("select 1").fetchone()  # type: ignore[assignment]
+    del row
 
 
 async def awaited() -> None:
     conn = await aurora_router.AsyncConnection.connect("host=h", autocommit=True)
+    assert_type(conn, aurora_router.AsyncConnection[TupleRow])
+    dicts = await aurora_router.AsyncConnection.connect("host=h", row_factory=dict_row)
+    assert_type(dicts, aurora_router.AsyncConnection[dict[str, Any]])
+    await aurora_router.AsyncConnection.connect("host=h", aurora_rol="reader")  # type: ignore[call-overload]
     stock: psycopg.AsyncConnection[Any] = conn
     await stock.close()
     router = aurora_router.AsyncRouter("host=h")
@@ -41,6 +73,20 @@ def pools() -> None:
     with pool.connection() as conn:
         assert_type(conn, aurora_router.Connection[TupleRow])
     AsyncConnectionPool("host=h", connection_class=aurora_router.AsyncConnection[TupleRow], open=False)
+
+
+def our_pools() -> None:
+    pool = aurora_router.pool.ConnectionPool("host=h", role="reader", kwargs=lambda: {"password": "x"}, open=False)
+    with pool.connection() as conn:
+        assert_type(conn, aurora_router.Connection[TupleRow])
+    aurora_router.pool.ConnectionPool(lambda: "host=h", kwargs={"password": "x"})
+    aurora_router.pool.ConnectionPool("host=h", kwargs="password=x")  # type: ignore[arg-type]
+    aurora_router.pool.ConnectionPool(5)  # type: ignore[arg-type]
+
+    async def token() -> dict[str, Any]:
+        return {"password": "x"}
+
+    aurora_router.pool.AsyncNullConnectionPool("host=h", kwargs=token, open=False)
 
 
 def routers() -> None:

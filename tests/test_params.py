@@ -1,0 +1,33 @@
+"""The keywords that type checkers know are those that are parsed."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+from psycopg import pq
+
+import aurora_router
+from aurora_router.params import ConnectParams, LibpqParams
+from aurora_router.policy.options import PREFIX, PROFILE, Options
+
+
+def test_our_options_are_the_ones_that_are_parsed():
+    ours = set(ConnectParams.__annotations__) - set(LibpqParams.__annotations__)
+    assert ours == {PROFILE, *(PREFIX + each.name for each in fields(Options))}
+
+
+def test_libpqs_parameters_are_all_there():
+    known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
+    assert known - {"authtype", "tty"} <= set(LibpqParams.__annotations__)  # obsolete: libpq ignores them
+
+
+def test_named_parameters_are_psycopgs():
+    import psycopg
+
+    for ours, stock in (
+        (aurora_router.Connection, psycopg.Connection),
+        (aurora_router.AsyncConnection, psycopg.AsyncConnection),
+    ):
+        named = list(inspect.signature(ours.connect).parameters)
+        assert named == list(inspect.signature(stock.connect).parameters)
