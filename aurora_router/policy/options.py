@@ -137,8 +137,8 @@ _CONNECT_TIMEOUT = (
 _FAILOVER_TIMEOUT = (
     "How long a connect goes on looking for a suitable instance. Failovers of Aurora typically end within 30 s, 60 s "
     "is the quoted worst; a shorter default would turn failovers that end well into errors. A process that starts "
-    "during an outage waits as long, if the name resolves and something answers or refuses. 0: one round only. A server that "
-    "ends requests after 30 s wants less: `aurora_profile=web`."
+    "during an outage waits as long, if the name resolves and something answers or refuses. 0: one round. A server "
+    "that ends requests after 30 s wants less: `aurora_profile=web`."
 )
 _DNS_TIMEOUT = "How long a name server may take to answer before the system's resolver is asked."
 _QUARANTINE = (
