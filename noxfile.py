@@ -251,6 +251,13 @@ def alarms(session: nox.Session) -> None:
 
 
 @nox.session
+def leaks(session: nox.Session) -> None:
+    """What a process holds after 200 failovers: no more than before; takes `--failovers N`, `--json FILE`."""
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks.leaks", *_tool_arguments(session))
+
+
+@nox.session
 def cases(session: nox.Session) -> None:
     """Faults that were reported from outside: their tests, three times in a row; takes `--json FILE`, `--runs N`.
 

