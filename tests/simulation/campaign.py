@@ -14,10 +14,12 @@ import argparse
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,12 +27,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from benchmarks.figures import Figure, table, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 TELLING = 4000  # schedules between two lines of progress
 ENOUGH = 5
 """So many seeds have to find a planted bug."""
+LONGEST = 30.0
+"""Seconds of CPU after which a schedule, which takes a fraction of one, is taken for endless."""
 BASES = range(1_000_000, 1_000_000_000)
 """Base seeds are drawn from these: above all seeds that are tests."""
 
@@ -148,12 +152,16 @@ class Campaign:
                     print(f"{done * self.chunk} schedules, {len(failures)} violations", file=sys.stderr, flush=True)
         return counts, failures
 
+    def _play(self, seed: int) -> Counter[str]:
+        with _limited():
+            return self.play(seed)
+
     def _played(self, seeds: range) -> Found:
         counts: Counter[str] = Counter()
         failures: list[tuple[int, str]] = []
         for seed in seeds:
             try:
-                counts += self.play(seed)
+                counts += self._play(seed)
             except Exception:  # noqa: BLE001 - any failure of any kind is a finding, to be printed with its seed
                 failures.append((seed, traceback.format_exc(limit=-4)))
         return counts, failures
@@ -176,12 +184,28 @@ class Campaign:
         with mutant.plant():
             for seed in range(base, base + (self.hunted if schedules is None else schedules)):
                 try:
-                    self.play(seed)
+                    self._play(seed)
                 except Exception:  # noqa: BLE001 - a bug may show in any way
                     found.append(seed)
                 if len(found) >= enough:
                     break
         return found
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raise `TimeoutError` in what takes too long: some bugs show by a loop without an end."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"a schedule used more than {LONGEST:g} s of CPU")
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
 
 
 _work: Callable[[Any], Any]  # what a process of the pool does; it inherits it by the fork

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from tests.simulation import campaign
 from tests.simulation.campaign import ENOUGH, draw_base
 from tests.simulation.failover.dimensions import NONE, Dimensions
 from tests.simulation.failover.mutants import MUTANTS, Mutant
@@ -88,3 +89,13 @@ def test_a_planted_bug_that_one_seed_finds_by_luck_is_not_found(capsys) -> None:
     assert lucky.main("", ["--seed", "1", "--schedules", "1", "--jobs", "2", "--mutants"]) == 1
     assert f"{MUTANTS[0].name}: TOO FEW 2 seeds" in capsys.readouterr().out
     assert lucky.main("", ["--seed", "1", "--schedules", "1", "--jobs", "2", "--mutants", "--enough", "2"]) == 0
+
+
+def test_a_schedule_without_an_end_is_a_violation(monkeypatch) -> None:
+    def endless(_: int):
+        while True:
+            pass
+
+    monkeypatch.setattr(campaign, "LONGEST", 0.1)
+    with pytest.raises(AssertionError, match="used more than"):
+        replace(CAMPAIGN, play=endless).check(1)
