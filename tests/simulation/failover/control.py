@@ -384,6 +384,22 @@ class Control:
         """The writer falls silent, with dials to it under way, and another takes over."""
         await self.lose_writer(rng.choice(["stop", "dark"]))
 
+    async def swap_roles(self, rng: random.Random) -> None:
+        """A reader is promoted, and the former writer is back as a reader before anybody has found out."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
+        former = self.writer
+        if self._promote(zombie=False) is not None:
+            self._harm(former)
+            former.crash()
+            former.instance.timeline = self.writer.instance.timeline
+            former.follow(self.writer)
+            await self.clock.sleep(rng.uniform(0.0, 0.1))
+            self._well(former)
+        self._busy = False
+        self._free.open()
+
     async def fall_behind(self, rng: random.Random) -> None:
         """A reader falls behind, by a second in each second, and catches up."""
         server = rng.choice(self.readers)
@@ -439,6 +455,8 @@ GHOST = "demo-99"
 """An instance that is in the rows, and no more in the cluster."""
 
 INCIDENTS = {
+    "constant_reports": "swap_roles",
+    "pooler": "swap_roles",
     "odd_rows": "send_odd_rows",
     "reset_dials": "reset_dials",
     "stalled_accepting": "stall_accepting",

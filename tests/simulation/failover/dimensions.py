@@ -16,7 +16,7 @@ class Dimensions:
     """Which dimensions may be drawn.
 
     Attributes:
-        constant_reports: every path reports ``in_hot_standby=off``, whatever the server is.
+        constant_reports: one path, or all, report ``in_hot_standby=off``, whatever the server is.
         pooler: clients reach the writer through a pooler, which remembers what the first server reported and follows
             the cluster endpoint late.
         odd_rows: answers lack rows, or have some that are empty, malformed, doubled or of an instance that has left.
@@ -68,7 +68,15 @@ class Dimensions:
 
 
 NONE = Dimensions()
-PLAYED = Dimensions()
+PLAYED = Dimensions(
+    constant_reports=True,
+    reset_dials=True,
+    stalled_accepting=True,
+    stalled_clients=True,
+    refused_threads=True,
+    changed_passwords=True,
+    rebuilt_readers=True,
+)
 """What campaigns draw from."""
 NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "unknown_addresses"})
 """Those that a list of hosts can not have."""

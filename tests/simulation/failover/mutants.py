@@ -10,23 +10,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router.flow import marks, outcome, transaction
+from aurora_router.flow import dialling, marks, outcome, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.connect import Connecting
 from aurora_router.flow.hangs import Hangs
 from aurora_router.flow.session import Reply
+from aurora_router.flow.watch import Watch
 from aurora_router.model import reduce as reducing
 from aurora_router.model.instance import Instance
+from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
 from aurora_router.policy import verdict
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
+from aurora_router.policy.role_reports import RoleCheck, RoleReports
 from aurora_router.policy.suspicion import Limits
 from aurora_router.policy.verdict import Next
 
 from .world import Lookout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 
@@ -182,6 +185,72 @@ def forget_to_close() -> Any:
         yield
 
 
+def believe_role_reports() -> Any:
+    """What is reported at start-up is believed on every path."""
+    return patch.object(RoleReports, "believes", lambda *_: True)
+
+
+def take_relays_for_direct() -> Any:
+    """Neither the process id nor the port is compared, and no standby is waited for."""
+
+    def believes(self: Any, path: Any, pid: int, now: float) -> bool:
+        return self.honest is not False and path in self.direct
+
+    direct = patch.object(RoleCheck, "direct", property(lambda self: True))
+    wrong = patch.object(RoleCheck, "wrong", property(lambda self: False))
+    return _all(direct, wrong, patch.object(RoleReports, "believes", believes))
+
+
+def condemn_by_a_dial() -> Any:
+    """A dial that fails makes the connections stale that are there."""
+
+    def failure(id_: str, generation: int, *, gone: bool, reason: str) -> Failure:
+        return Failure(id_, generation, gone=True, reason=reason)
+
+    return patch.object(dialling, "Failure", failure)
+
+
+def count_on_a_monitor() -> Any:
+    """A monitor that could not be started is waited for."""
+    return patch.object(Cluster, "watched", property(lambda self: True))
+
+
+def stay_blind() -> Any:
+    """A monitor that was refused once does not try the password of a user who connects after that."""
+
+    def take(self: Any, access: Any) -> None:
+        self._access = access
+
+    return patch.object(Watch, "access", property(lambda self: self._access, take))
+
+
+def hear_no_answers() -> Any:
+    """A ping that is silent condemns an instance, whatever its other connections receive."""
+    return patch.object(Hangs, "_heard", lambda *_: None)
+
+
+def overlook_what_is_unread() -> Any:
+    """A connection whose answer its user has not read yet is taken for one that waits."""
+    return patch.object(Lookout, "has_unread", lambda *_: False)
+
+
+def never_search() -> Any:
+    """The given names are not asked when all that are known are silent."""
+
+    async def search(self: Any, pause: float) -> None:
+        """All who may be the writer are known."""
+
+    return patch.object(Watch, "_search", search)
+
+
+@contextmanager
+def _all(*planted: AbstractContextManager[Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for each in planted:
+            stack.enter_context(each)
+        yield
+
+
 MUTANTS = (
     Mutant("older evidence for a writer is accepted", accept_older_tokens, soon=True),
     Mutant("who was a writer before is forgotten", forget_former_writers, soon=True),
@@ -202,4 +271,12 @@ MUTANTS = (
     Mutant("a cancelled wait for the replicas goes unnoticed", ignore_the_warning),
     Mutant("a void witness is taken for the transaction's", void_is_not_looked_at, soon=True),
     Mutant("connections that are not wanted stay open", forget_to_close, soon=True),
+    Mutant("role reports are believed on every path", believe_role_reports),
+    Mutant("a relay is taken for a direct path", take_relays_for_direct),
+    Mutant("a dial that fails makes connections stale", condemn_by_a_dial),
+    Mutant("a monitor that could not start is counted on", count_on_a_monitor),
+    Mutant("a monitor that was refused never tries a new password", stay_blind),
+    Mutant("a silent ping is enough to cut", hear_no_answers),
+    Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
+    Mutant("nobody is asked but who is known", never_search),
 )

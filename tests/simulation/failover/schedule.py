@@ -67,10 +67,14 @@ class Schedule:
         self.judge = Judge(self.control, calm=self.calm)
         self.processes = [self._process() for _ in range(rng.choice([1, 2, 2]))]
         self.control.processes = self.processes
+        self.late = self.odd.choice([0.0, 0.5, 5.0])
         self.other = self._another_cluster() if "shared_template" in self.drawn else None
         if "constant_reports" in self.drawn:
-            for each in self.cluster.instances.values():
-                self.harbour.relays[each.address, self.cluster.port] = Relay(reports=False, own_port=False)
+            servers = list(self.cluster.instances.values())
+            relayed = self.odd.sample(servers, self.odd.choice([1, len(servers)]))
+            engine = len(relayed) == len(servers) and self.odd.random() < 0.5
+            for each in relayed:  # an engine that reports a constant is one on all of them
+                self.harbour.relays[each.address, self.cluster.port] = Relay(reports=False, own_port=not engine)
         self.over = False
         self.healed: float | None = None
         self.numbers = 0
@@ -116,9 +120,9 @@ class Schedule:
         return writer, reader
 
     def _behind_the_pooler(self) -> Any:
-        """Where a session of the pooler leads to: where the cluster endpoint does, late."""
-        found = self.cluster.addresses(self.cluster.host("writer"), 0)
-        return self.harbour.servers[found[0]] if found else None
+        """Where a session of the pooler leads to: to the writer that DNS had a moment ago."""
+        known = [server for at, server in self.control.history if at == 0.0 or at + self.late <= self.clock.now]
+        return known[-1]
 
     def _name_instances(self, cluster: SimulatedCluster) -> None:
         for id_ in cluster.instances:
@@ -326,6 +330,8 @@ class Schedule:
             raise Violation(f"{took:.2f} s after the last incident a process had no writer ({patience:.2f} s)")
         if conn.server is not self.control.writer:
             raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
+        if process.monitored and "pooler" not in self.drawn and not conn.placed.cluster.watched:
+            raise Violation("after the last incident the monitor does not look")
         conn.close()
 
     def _patience(self, process: Process) -> float:

@@ -52,7 +52,6 @@ class Conn(SimulatedConnection):
         self.server = server
         self.state = "idle"
         self.since = server.clock.now
-        self.received_at = server.clock.now
         self.answer: Any = None
         self.watched: Any = None
         self.waker: Any = None
@@ -166,7 +165,7 @@ class Session:
             raise Died
         await self._travel()
         self.conn.answer, self.conn.state = answer, self.state
-        self.conn.received_at = self.clock.now
+        self.conn.heard_at, self.conn.unread = self.clock.now, True
         self.conn.reported()
         self.conn.wake()
 

@@ -49,6 +49,7 @@ class Harbour(Network):
         if server is None or (behind is None and (address, port) not in self._listening):
             await self.clock.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
+        known = password == server.store.password
         late = libpq.late(f"connecting to {address}", seconds)
         arrived = await self._arrived(process, server, until)
         if not arrived or not await self._shaken(process, server, until, wanted or (lambda: True)):
@@ -58,7 +59,7 @@ class Harbour(Network):
         condition = server.instance.condition
         if self.resets and self.clock.rng.random() < self.resets:
             condition = Condition.RESETTING
-        elif condition is Condition.WELL and password != server.store.password:
+        elif condition is Condition.WELL and not known:
             condition = Condition.REJECTING
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)
@@ -145,8 +146,7 @@ class Wire(SimulatedWorld):
             connection.heard = True
             raise broke()
         answer = connection.answer
-        if answer is not None:
-            connection.heard_at = clock.now
+        connection.unread = False
         if answer is None or self.harbour._missed(until):
             raise libpq.late("answer", seconds or 0.0)
         if isinstance(answer, DialFailed):
