@@ -282,7 +282,8 @@ class Connecting(Learning[ConnT]):
             if found is None and self.cluster.view.is_current(instance.id, instance.generation):
                 standby = await self._standby(connection, instance.id, instance)
                 agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
-                if agrees and not is_lag_unproven(instance, self.request.options, self.world.now()):
+                agrees = agrees and not is_lag_unproven(instance, self.request.options, self.world.now())
+                if agrees and self.cluster.view.is_current(instance.id, instance.generation):  # still, after the answer
                     return instance
             if found is None:
                 found = await self._ask(connection, instance.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.role_reports import PROOF_SECONDS
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
 
@@ -145,3 +146,26 @@ def test_a_cluster_without_a_standby_is_asked_at_each_connect():
             assert scene.asked == 1
 
     scene.run(client())
+
+
+def test_a_writer_that_is_replaced_while_it_is_asked_for_its_role_is_not_handed_out():
+    """Its answer is that of a former writer that does not know it; the news came while it was under way."""
+    scene = Scene()
+    scene.put("relay")
+    simulation, cluster = scene.simulation, scene.cluster
+
+    async def client():
+        await scene.connect()
+        again = await scene.connect()  # by its own name, which is known from now on
+        known, writer = again.placed.cluster, again.instance
+        asked_at = simulation.now + writer.accept_latency + writer.latency / 2
+        rows = (Row("demo-1", writer=False, token=10**9), Row("demo-2", writer=True, token=10**9))
+
+        def news():
+            cluster.failover("demo-2", zombie=True)
+            known.observe(Topology(rows, "demo-2", observer_is_writer=True), simulation.now)
+
+        simulation.at(asked_at, news)
+        return (await scene.connect()).instance.id
+
+    assert scene.run(client()) == "demo-2"

@@ -25,6 +25,22 @@ def test_what_went_wrong_once_does_so_no_more(seed: int) -> None:
     play(seed, NONE)
 
 
+SEVEN = Dimensions.just(
+    "constant_reports",
+    "reset_dials",
+    "stalled_accepting",
+    "stalled_clients",
+    "refused_threads",
+    "changed_passwords",
+    "rebuilt_readers",
+)
+
+
+@pytest.mark.parametrize(("seed", "dimensions"), [(100162, SEVEN)])
+def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
+    play(seed, dimensions)
+
+
 def test_dimensions_follow_from_the_seed_and_leave_the_rest_of_it_alone() -> None:
     every = Dimensions.just(*(each.name for each in fields(Dimensions)))
     assert {name for seed in range(200) for name in every.draw(seed)} == set(every.names)
