@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -342,7 +343,9 @@ class Schedule:
         now, pause = self.clock.now, 0.0
         dial = DIAL.get(process.options["aurora_profile"], 5.0)
         for ramp in (each.ramp for each in process.clusters if each.ramp is not None):
-            pause = max(pause, ramp.until - now, ramp.troubled(dial, now, 1.0).until - now if ramp.under_way else 0.0)
+            pause = max(pause, ramp.until - now)
+            if ramp.under_way:  # one that succeeds late is trouble, too, and for a process that has a connection
+                pause = max(pause, replace(ramp, first=False).troubled(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         known = any(each.view.known for each in process.clusters) and "pooler" not in self.drawn
         dns = 0.0 if known else self.cluster.dns_delay
