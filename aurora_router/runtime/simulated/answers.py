@@ -68,7 +68,9 @@ def _aurora(connection: SimulatedConnection) -> Rows:
         rows = instance.rewrites(rows)
     told: Rows = []
     for id_, master, lag, cpu, lsn in rows:
-        age = None if id_ == instance.id else f"{now - since + _AGE:.6f}"
+        own = id_ == instance.id
+        age = None if own else f"{now - since + _AGE:.6f}"
+        lag = f"{instance.lag * 1000:g}" if own else lag  # noqa: PLW2901 - it knows its own, however old its view
         told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn))
     return told
 

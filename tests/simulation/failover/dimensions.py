@@ -76,6 +76,10 @@ PLAYED = Dimensions(
     refused_threads=True,
     changed_passwords=True,
     rebuilt_readers=True,
+    frozen_dials=True,
+    hidden_notices=True,
+    own_endings=True,
+    stale_lag=True,
 )
 """What campaigns draw from."""
 NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "unknown_addresses"})

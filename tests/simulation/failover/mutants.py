@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router.flow import dialling, marks, outcome, transaction
+from aurora_router.flow import connect, dialling, learning, marks, outcome, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.connect import Connecting
 from aurora_router.flow.hangs import Hangs
@@ -20,7 +20,7 @@ from aurora_router.model import reduce as reducing
 from aurora_router.model.instance import Instance
 from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
-from aurora_router.policy import verdict
+from aurora_router.policy import candidates, verdict
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
 from aurora_router.policy.role_reports import RoleCheck, RoleReports
 from aurora_router.policy.suspicion import Limits
@@ -136,7 +136,7 @@ def absence_is_proof() -> Any:
 
 
 def replay_the_unknown() -> Any:
-    original = transaction.Transaction._resolved
+    original = transaction.Transaction._resolve
 
     async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
         try:
@@ -144,21 +144,21 @@ def replay_the_unknown() -> Any:
         except transaction.CommitOutcomeUnknown as error:
             raise transaction.Replay(error) from error
 
-    return patch.object(transaction.Transaction, "_resolved", resolved)
+    return patch.object(transaction.Transaction, "_resolve", resolved)
 
 
 def a_lost_answer_is_a_rollback() -> Any:
     async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
         raise transaction.Replay(doubt or RuntimeError("lost"))
 
-    return patch.object(transaction.Transaction, "_resolved", resolved)
+    return patch.object(transaction.Transaction, "_resolve", resolved)
 
 
 def a_lost_answer_is_a_commit() -> Any:
     async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
         """Nobody is asked."""
 
-    return patch.object(transaction.Transaction, "_resolved", resolved)
+    return patch.object(transaction.Transaction, "_resolve", resolved)
 
 
 def ignore_the_warning() -> Any:
@@ -234,6 +234,31 @@ def overlook_what_is_unread() -> Any:
     return patch.object(Lookout, "has_unread", lambda *_: False)
 
 
+def hide_warnings() -> Any:
+    """COMMIT leaves it to the session whether the warning about the replicas is sent."""
+    return patch.object(marks, "_FINAL", "COMMIT")
+
+
+def replay_what_ended() -> Any:
+    """A work that failed is run again, whatever it did to its transaction."""
+
+    async def undone(self: Any, commit: Any, error: Exception) -> None:
+        if self._asks_for_replay(commit.connection, error):
+            raise transaction.Replay(error) from error
+
+    return patch.object(transaction.Transaction, "_undone", undone)
+
+
+def wait_for_every_dial() -> Any:
+    """A dial goes on for all of its time, whatever became of its instance meanwhile."""
+    return patch.object(dialling.Dialling, "_wanted", lambda *_: None)
+
+
+def trust_old_figures() -> Any:
+    """The age of a figure of the lag does not count."""
+    return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, learning, candidates)))
+
+
 def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
@@ -279,4 +304,8 @@ MUTANTS = (
     Mutant("a silent ping is enough to cut", hear_no_answers),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("nobody is asked but who is known", never_search),
+    Mutant("a session hides the warning about the replicas", hide_warnings),
+    Mutant("a work that ended its transaction is run again", replay_what_ended),
+    Mutant("a dial into a freeze is waited for", wait_for_every_dial),
+    Mutant("the age of a lag does not count", trust_old_figures),
 )

@@ -348,7 +348,7 @@ class Schedule:
                 pause = max(pause, replace(ramp, first=False).troubled(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         known = any(each.view.known for each in process.clusters) and "pooler" not in self.drawn
-        dns = 0.0 if known else self.cluster.dns_delay
+        dns = 0.0 if known else self.late + 1.0 if "pooler" in self.drawn else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
         return 3.0 + dial + pause + names + dns + alone
 

@@ -54,6 +54,12 @@ def test_the_same_seed_plays_the_same_schedule() -> None:
     assert [play(seed) for seed in range(3)] == [play(seed) for seed in range(3)]
 
 
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_still_has_its_place(mutant: Mutant) -> None:
+    with mutant.plant():
+        pass
+
+
 @pytest.mark.parametrize("mutant", [each for each in MUTANTS if each.soon], ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found_soon(mutant: Mutant) -> None:
     base = draw_base()

@@ -51,7 +51,7 @@ class Harbour(Network):
             raise _failed(address, port, Condition.REFUSING)
         known = password == server.store.password
         late = libpq.late(f"connecting to {address}", seconds)
-        arrived = await self._arrived(process, server, until)
+        arrived = await self._arrived(process, server, until, wanted)
         if not arrived or not await self._shaken(process, server, until, wanted or (lambda: True)):
             raise late
         if self._missed(until):
@@ -66,7 +66,7 @@ class Harbour(Network):
         cluster = self._listening[server.instance.address, 5432][0]
         return Conn(process, cluster, server, address, port, self.relays.get((address, port)))
 
-    async def _arrived(self, process: Any, server: Server, until: float) -> bool:
+    async def _arrived(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
         """Whether a SYN gets through in time."""
         began = self.clock.now
         for resent in (*RESENT, 31.0):
@@ -74,8 +74,9 @@ class Harbour(Network):
                 return True
             if until <= began + resent:
                 break
-            await self.clock.sleep(began + resent - self.clock.now)
-        await self.clock.sleep(until - self.clock.now)
+            if not await self.wait(began + resent - self.clock.now, wanted):
+                return False
+        await self.wait(until - self.clock.now, wanted)
         return False
 
     async def _shaken(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
