@@ -75,7 +75,7 @@ class Watch(Generic[ConnT]):
         self.lost: set[str] = set()
         self._access = access
         self.hangs = Hangs(world, cluster, self)
-        self._blind = self._searching = self._checking_reports = False
+        self._blind = self._shut_out = self._searching = self._checking_reports = False
         self._barred: dict[str, Bar] = {}
         self._admitted_at = -1.0
         self._check_reports_at = world.now()
@@ -88,7 +88,7 @@ class Watch(Generic[ConnT]):
     @property
     def sighted(self) -> bool:
         """Whether it can ask instances."""
-        return not self._blind and bool(self._askable)
+        return not (self._blind or self._shut_out) and bool(self._askable)
 
     @property
     def access(self) -> Access:
@@ -99,7 +99,7 @@ class Watch(Generic[ConnT]):
     def access(self, access: Access) -> None:
         same = access.params == self._access.params
         self._barred = {id_: bar._replace(until=0.0) for id_, bar in self._barred.items()} if same else {}
-        self._access, self._blind = access, False
+        self._access, self._blind, self._shut_out = access, False, False
         self._askable = self._can_ask()
 
     @property
@@ -138,6 +138,7 @@ class Watch(Generic[ConnT]):
         view, cluster = self.cluster.view, self.cluster
         self.lost &= view.instances.keys()
         askable = self._askable = self._can_ask()
+        self._see_who_refuses()
         if cluster.doubted_at is not None and not self.sighted:
             cluster.unattended()
         wanted = askable if cluster.doubted_at is not None else sorted(self.lost & askable)
@@ -160,6 +161,19 @@ class Watch(Generic[ConnT]):
             self.world.spawn(self._check_reports())
         if cluster.doubted_at is None and not self._blind:
             self._prepare(askable - self._prepared)
+
+    def _see_who_refuses(self) -> None:
+        """Leave a doubt that goes on to the users where an instance refuses to let the watch in.
+
+        It may be the new writer, and they may have the new password: the watch has it when one of them succeeded.
+        """
+        doubted_at, now = self.cluster.doubted_at, self.world.now()
+        if self._shut_out or doubted_at is None or now - doubted_at <= SEARCH_SECONDS:
+            return
+        refusing = [id_ for id_ in self.cluster.view.instances if id_ in self._barred and now < self._barred[id_].until]
+        if refusing:
+            self._shut_out = True
+            self.cluster.tell(Blinded(f"{', '.join(refusing)} may be the writer, and does not let the monitor in"), now)
 
     def _prepare(self, ids: frozenset[str]) -> None:
         """Learn where instances are before anything goes wrong with the writer."""

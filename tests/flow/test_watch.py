@@ -6,6 +6,7 @@ import contextlib
 import random
 from itertools import pairwise
 
+import psycopg
 import pytest
 
 from aurora_router.errors import WriterUnavailable
@@ -804,3 +805,28 @@ def test_any_order_of_faults(seed):
     scene.run(main())
     for _, event in scene.of(ConnectionsCut):
         assert event.id in fate.blamed, (seed, event)
+
+
+def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
+    """The password has changed: another instance still answers on a session that the monitor has from before."""
+    scene = Scene()
+
+    async def main():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        await scene.simulation.sleep(1.0)
+        scene.cluster.instances["demo-2"].condition = Condition.REJECTING
+        scene.cluster.instances["demo-2"].accept_latency = 0.05  # demo-3 answers before
+        scene.cluster.failover("demo-2", zombie=True)
+        scene.cluster.hang("demo-1")
+        conn.placed.cluster.doubt("a connection broke", scene.simulation.now)
+        began = scene.simulation.now
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            await scene.process.connect(scene.cluster.conninfo())  # by the user's own word, not after the whole time
+        assert scene.simulation.now - began < SEARCH_SECONDS + 6.0
+        assert scene.of(Blinded)
+        scene.cluster.instances["demo-2"].condition = Condition.WELL
+        again = await scene.process.connect(scene.cluster.conninfo())
+        assert again.instance.id == "demo-2"
+        assert again.placed.cluster.watched
+
+    scene.run(main())
