@@ -284,7 +284,7 @@ class Schedule:
 
     async def odd_incident(self, name: str) -> None:
         """What a dimension brings, once or more."""
-        for _ in range(self.odd.randrange(1, 4)):
+        for _ in range(self.odd.randrange(1, 3)):
             await self.clock.sleep(self.odd.uniform(0.5, 6.0))
             self.counts[name] += 1
             await getattr(self.control, INCIDENTS[name])(self.odd)
