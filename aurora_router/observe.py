@@ -1,35 +1,32 @@
 """What happens to clusters, for logging and metrics.
 
-Events are the values of `aurora_router.model.event`. Each is logged (logger ``aurora_router``) and handed to every
-subscriber. A subscriber runs in the thread that made the observation, must not block, and never breaks it: what it
-raises is logged.
+Events are the values of `aurora_router.model.event`. Each is logged (logger ``aurora_router``), as a sentence and as
+loud as `policy.sentences` decides, and handed to every subscriber. A subscriber runs in the thread that made the
+observation, must not block, and never breaks it: what it raises is logged.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import time
 from typing import TYPE_CHECKING
 
-from aurora_router.model.event import (
-    Advice,
-    Blinded,
-    ConnectionsCut,
-    Doubted,
-    Event,
-    InstanceFailed,
-    Settled,
-    WriterChanged,
-    WriterLost,
-)
+from aurora_router import native
+from aurora_router.policy.sentences import Journal, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+
+    from aurora_router.model.event import Event
 
     Subscriber = Callable[[str, Event], None]
 
 logger = logging.getLogger("aurora_router")
-_WARNINGS = (Advice, Blinded, ConnectionsCut, InstanceFailed, WriterLost)
-_NEWS = (Doubted, Settled)
+MOST_CLUSTERS = 256
+"""For how many clusters it is remembered what was logged."""
+_journals: dict[Hashable, Journal] = {}
+_lock = native.new_lock()
 _subscribers: tuple[Subscriber, ...] = ()
 
 
@@ -45,14 +42,21 @@ def subscribe(subscriber: Subscriber) -> Callable[[], None]:
     return unsubscribe
 
 
-def publish(cluster: str, event: Event) -> None:
-    """Log an event and tell the subscribers."""
-    level = logging.WARNING if isinstance(event, _WARNINGS) else logging.DEBUG
-    if isinstance(event, _NEWS):
-        level = logging.INFO
-    if isinstance(event, WriterChanged) and event.old is not None:
-        level = logging.WARNING
-    logger.log(level, "cluster %s: %s", cluster, event)
+def publish(cluster: str, event: Event, identity: Hashable = None) -> None:
+    """Log an event and call the subscribers.
+
+    Args:
+        cluster: the cluster's name.
+        event: what happened.
+        identity: what tells it from another one of the same name.
+    """
+    with _lock:
+        journal = _journals.pop(identity or cluster, Journal())
+        journal, level, sentence = report(journal, event, time.monotonic())
+        _journals[identity or cluster] = journal
+        if len(_journals) > MOST_CLUSTERS:
+            del _journals[next(iter(_journals))]
+    logger.log(level, "%s: %s", cluster, sentence, extra={"aurora_cluster": cluster, "aurora_event": event})
     for subscriber in _subscribers:
         try:
             subscriber(cluster, event)
@@ -63,3 +67,11 @@ def publish(cluster: str, event: Event) -> None:
 def report_bug(cluster: str, error: BaseException) -> None:
     """Log what ended a part of the background work: a bug of ours."""
     logger.error("cluster %s: the background work failed: this is a bug of aurora_router", cluster, exc_info=error)
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - whoever held it does not exist in the child
+    _lock = native.new_lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

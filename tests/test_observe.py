@@ -6,12 +6,17 @@ import logging
 
 import pytest
 
-from aurora_router import subscribe
+from aurora_router import observe, subscribe
 from aurora_router.model.event import Advice, InstanceAdded, InstanceFailed, WriterChanged, WriterLost
 from aurora_router.model.instance import Role
 from aurora_router.observe import publish
 
 CHANGED = WriterChanged("demo-1", "demo-2", 2)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(observe, "_journals", {})
 
 
 @pytest.fixture
@@ -64,9 +69,22 @@ def test_what_went_wrong_is_a_warning(event, level, caplog):
     publish("demo", event)
     (record,) = caplog.records
     assert record.levelno == level
-    assert "cluster demo" in record.getMessage()
+    assert record.getMessage().startswith("demo: ")
+    assert (record.aurora_cluster, record.aurora_event) == ("demo", event)
 
 
 def test_an_advice_is_told_in_its_own_words(caplog):
     publish("demo", Advice("set aurora_instance_host"))
-    assert caplog.messages == ["cluster demo: set aurora_instance_host"]
+    assert caplog.messages == ["demo: set aurora_instance_host"]
+
+
+def test_what_was_said_is_remembered_for_so_many_clusters(caplog):
+    for number in range(3 * observe.MOST_CLUSTERS):
+        publish(f"demo-{number}", WriterLost("demo-1"))
+    assert len(observe._journals) == observe.MOST_CLUSTERS
+
+
+def test_two_clusters_of_one_name_do_not_silence_each_other(caplog):
+    for scope in ("eu", "us", "eu"):
+        publish("demo", WriterLost("demo-1"), (scope, "demo"))
+    assert [record.levelno for record in caplog.records if record.levelno == logging.WARNING] == [logging.WARNING] * 2

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aurora_router.model.event import Doubted, Settled, WriteRefused
+from aurora_router.model.event import Doubted, InstanceFailed, InstanceRecovered, InstanceRemoved, Settled, WriteRefused
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy import pace
@@ -94,6 +94,7 @@ class Cluster:
         self._waiters: dict[Callable[[], None], None] = {}
         self._dialling: dict[str, int] = {}
         self._latency: dict[str, float] = {}
+        self._failed_at: dict[str, float] = {}
         self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
 
     @property
@@ -136,6 +137,10 @@ class Cluster:
 
     def tell(self, event: Event, now: float) -> None:
         """Remember an event and publish it."""
+        if isinstance(event, InstanceFailed):
+            self._failed_at.setdefault(event.id, now)
+        elif isinstance(event, InstanceRemoved):
+            self._failed_at.pop(event.id, None)
         self.trail.append((now, event))
         self.home.publish(self, event)
 
@@ -240,8 +245,11 @@ class Cluster:
         with self.lock:
             self.quarantine = self.quarantine.failed(instance, now, base, began)
 
-    def succeeded(self, instance: str, latency: float) -> None:
+    def succeeded(self, instance: str, latency: float, now: float) -> None:
         """An instance answered a dial within `latency` seconds."""
+        failed_at = self._failed_at.pop(instance, None) if self._failed_at else None
+        if failed_at is not None:
+            self.tell(InstanceRecovered(instance, now - failed_at), now)
         with self.lock:
             self.quarantine = self.quarantine.succeeded(instance)
             known = self._latency.get(instance)

@@ -121,7 +121,7 @@ class Dialling(Generic[ConnT]):
                 self._hold_to(instance, began=await turn.wait(self.left, stands_in=stands_in))
             started = self.world.now()
             connection = await self._dial(target, instance, turn)
-            cluster.succeeded(instance.id, self.world.now() - started)
+            cluster.succeeded(instance.id, self.world.now() - started, self.world.now())
             turn.succeeded()
             return connection
         finally:

@@ -146,7 +146,7 @@ class Learning(Dialling[ConnT]):
         latency = self.world.now() - started
         try:
             instance = await self._recognise(connection, target)
-            self.cluster.succeeded(instance.id, latency)
+            self.cluster.succeeded(instance.id, latency, self.world.now())
         except BaseException:
             await self.world.discard(connection)
             raise

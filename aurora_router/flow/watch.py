@@ -247,7 +247,7 @@ class Watch(Generic[ConnT]):
         self._admitted_at, self._blind = self.world.now(), False
         if id_ in self.lost:
             self.lost.discard(id_)
-            self.cluster.succeeded(id_, self.world.now() - began)
+            self.cluster.succeeded(id_, self.world.now() - began, self.world.now())
         return True
 
     def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:

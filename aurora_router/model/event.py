@@ -61,6 +61,14 @@ class InstanceFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceRecovered:
+    """An instance answers again, `seconds` after it failed."""
+
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimRefused:
     """An instance was named as the writer (by itself or by `observer`), on older evidence than the accepted one."""
 
@@ -149,6 +157,7 @@ Event = (
     | InstanceRemoved
     | RoleChanged
     | InstanceFailed
+    | InstanceRecovered
     | ClaimRefused
     | WriteRefused
     | Doubted

@@ -59,7 +59,7 @@ class Registry:
 
     def publish(self, cluster: Cluster, event: Event) -> None:
         """Tell whoever listens."""
-        COURIER.send(partial(observe.publish, cluster.name, event))
+        COURIER.send(partial(observe.publish, cluster.name, event, cluster.identity))
 
     def reset(self) -> None:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""

@@ -1,0 +1,177 @@
+"""What the log says of events: a sentence for each, and the same thing once.
+
+Theory. One outage makes thousands of events: every probe and every connect that fails is one. A person needs two lines,
+one when an instance fails and one when it is back. So the level of a sentence depends on what was said before: a
+failure is loud unless the instance is known to have failed, a return is loud if the failure was, and anything else is
+loud once in `QUIET_SECONDS`. What is not said loudly is said at DEBUG.
+
+Invariant: a journal remembers at most `MOST` subjects, however many instances a process meets.
+"""
+
+from __future__ import annotations
+
+import enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aurora_router.model.event import (
+    Advice,
+    Blinded,
+    ClaimRefused,
+    ConnectionsCut,
+    Doubted,
+    Event,
+    HangRefuted,
+    HangSuspected,
+    InstanceAdded,
+    InstanceFailed,
+    InstanceRecovered,
+    InstanceRemoved,
+    RoleChanged,
+    Settled,
+    Starved,
+    WriterChanged,
+    WriteRefused,
+    WriterLost,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+QUIET_SECONDS = 60.0
+"""The same thing is loud again after so long."""
+MOST = 256
+"""How many subjects a journal remembers."""
+
+
+class Level(enum.IntEnum):
+    """How loud, with the numbers of `logging`."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+
+
+class Line(NamedTuple):
+    """What is to be said of one event.
+
+    Attributes:
+        level: how loud, if it was not said before.
+        sentence: what happened, to which instance.
+        subject: what counts as the same thing; None: this is always news.
+    """
+
+    level: Level
+    sentence: str
+    subject: str | None = None
+
+
+class Journal(NamedTuple):
+    """What was said of one cluster; a value.
+
+    Attributes:
+        said: when each subject was last loud, in seconds of the monotonic clock.
+        since: when the cluster fell into doubt; None: it is not in doubt.
+    """
+
+    said: Mapping[str, float] = MappingProxyType({})
+    since: float | None = None
+
+    def is_down(self, instance: str) -> bool:
+        """Whether an instance was said to have failed, and not to be back."""
+        failed = self.said.get(f"failed {instance}")
+        return failed is not None and self.said.get(f"back {instance}", -1.0) < failed
+
+
+def report(journal: Journal, event: Event, now: float) -> tuple[Journal, Level, str]:
+    """Decide what the log says of an event, and how loud; returns the next journal too."""
+    level, sentence, subject = describe(event, None if journal.since is None else now - journal.since)
+    if isinstance(event, Doubted):
+        journal = journal._replace(since=now)
+    elif isinstance(event, Settled):
+        journal = journal._replace(since=None)
+    if subject is None or level is Level.DEBUG:
+        return journal, level, sentence
+    if isinstance(event, InstanceRecovered):
+        is_loud = journal.is_down(event.id)
+    else:
+        said = journal.said.get(subject)
+        is_loud = said is None or now - said >= QUIET_SECONDS
+        is_loud = is_loud and not (isinstance(event, InstanceFailed) and journal.is_down(event.id))
+    if not is_loud:
+        return journal, Level.DEBUG, sentence
+    kept = sorted({**journal.said, subject: now}.items(), key=lambda each: each[1])[-MOST:]
+    return journal._replace(said=MappingProxyType(dict(kept))), level, sentence
+
+
+def describe(event: Event, doubted_for: float | None = None) -> Line:
+    """Put one event into words.
+
+    Args:
+        event: what happened.
+        doubted_for: for how long the cluster has been in doubt, in seconds; None: it is not.
+    """
+    line = _SENTENCES[type(event)](event)
+    if isinstance(event, WriterChanged) and event.old is not None and doubted_for is not None:
+        return line._replace(sentence=f"{line.sentence} after {duration(doubted_for)}")
+    return line
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as people read it."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1.0 else f"{seconds:.1f} s"
+
+
+def _writer_changed(event: WriterChanged) -> Line:
+    if event.old is None:
+        return Line(Level.DEBUG, f"writer is {event.new}")
+    return Line(Level.WARNING, f"writer is now {event.new} (was {event.old})")
+
+
+def _claim_refused(event: ClaimRefused) -> Line:
+    by = "itself" if event.observer in {None, event.claimed} else event.observer
+    return Line(Level.DEBUG, f"{event.claimed}, named as the writer by {by}, is not accepted: {event.reason}")
+
+
+def _cut(event: ConnectionsCut) -> Line:
+    count = "1 connection" if event.count == 1 else f"{event.count} connections"
+    return Line(Level.WARNING, f"{count} to {event.id} cut: {event.reason}", f"cut {event.id}")
+
+
+def _failed(event: InstanceFailed) -> Line:
+    return Line(Level.WARNING, f"{event.id} failed: {event.reason}", f"failed {event.id}")
+
+
+_SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
+    Advice: lambda event: Line(Level.WARNING, event.text, f"advice {event.text}"),
+    Blinded: lambda event: Line(
+        Level.WARNING,
+        f"the monitor cannot ask the instances, so each connect looks by itself: {event.reason}",
+        "blinded",
+    ),
+    ClaimRefused: _claim_refused,
+    ConnectionsCut: _cut,
+    Doubted: lambda event: Line(Level.INFO, f"looking for the writer: {event.reason}", "doubted"),
+    HangRefuted: lambda event: Line(
+        Level.DEBUG, f"{event.id} answered a ping after {duration(event.seconds)}: it is busy, not hung"
+    ),
+    HangSuspected: lambda event: Line(Level.DEBUG, f"{event.id} is pinged: {event.waiting} connections wait for it"),
+    InstanceAdded: lambda event: Line(Level.DEBUG, f"{event.id} is known now, as a {event.role.value}"),
+    InstanceFailed: _failed,
+    InstanceRecovered: lambda event: Line(
+        Level.WARNING, f"{event.id} is back after {duration(event.seconds)}", f"back {event.id}"
+    ),
+    InstanceRemoved: lambda event: Line(Level.DEBUG, f"{event.id} left the cluster"),
+    RoleChanged: lambda event: Line(Level.DEBUG, f"{event.id} is now a {event.new.value} (was {event.old.value})"),
+    Settled: lambda event: Line(
+        Level.INFO, f"{event.writer} confirmed that it is the writer, after {duration(event.seconds)}", "settled"
+    ),
+    Starved: lambda event: Line(
+        Level.DEBUG, f"this process did not run for {duration(event.seconds)}: silence meanwhile counts for nothing"
+    ),
+    WriteRefused: lambda event: Line(Level.DEBUG, f"{event.id} refused a write of a connection to the writer"),
+    WriterChanged: _writer_changed,
+    WriterLost: lambda event: Line(
+        Level.WARNING, f"{event.id} is no longer the writer, and no other is known yet", f"writer lost {event.id}"
+    ),
+}
