@@ -4,10 +4,13 @@ All at once, for so many minutes, on one cluster whose machine is loaded to 100 
 
 * *loaded*: a client of the writer under that load; *long*: one whose statements take 30 s, asleep or busy;
 * *stopped*: a client of a reader whose server is stopped (SIGSTOP) for half a second, again and again;
-* *starved*: a client that is itself stopped for one to four seconds; *gil*: one with a thread in a C call that holds
-  the GIL for about a second; *gc*: one that collects a million cycles at a time.
+* *starved*: a client that is itself stopped for one to four seconds; *gil* and *gil3*: one with a thread in a C call
+  that holds the GIL for one or three seconds; *gc*: one that collects a million cycles at a time; *loop*: one whose
+  event loop stands still for one to four seconds;
+* *postmaster*: a client of a server whose postmaster alone is stopped for four seconds, so that new connections get no
+  answer; *reset*: one with every fourth handshake reset; *pooler*: one behind a proxy all of whose slots are taken.
 
-An alarm is a statement that fails, an instance that is declared failed, or a connection that is cut.
+An alarm is a statement that fails, an instance that is declared hung, or a connection that is cut or made stale.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import Figure, table, write_json
+from benchmarks.relay import Relay
 from benchmarks.setting import Setting
 
 if TYPE_CHECKING:
@@ -42,8 +47,14 @@ KINDS = {
     "stopped": "server stopped for 0.5 s",
     "starved": "client stopped for 1..4 s",
     "gil": "client's GIL held by a C call",
+    "gil3": "client's GIL held for 3 s",
     "gc": "client's pauses of the garbage collector",
+    "loop": "client's event loop blocked for 1..4 s",
+    "postmaster": "server's postmaster stopped for 4 s",
+    "reset": "handshakes reset",
+    "pooler": "proxy with busy slots",
 }
+STALLED = 4.0  # seconds for which a postmaster stands still
 _LOAD = """
 import sys, time, psycopg
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
@@ -60,19 +71,33 @@ def measure(setting: Setting) -> Iterator[Figure]:
 
 def played(cluster: LocalCluster, seconds: float) -> Iterator[Figure]:
     """Let all clients work for so long, while what is odd happens."""
-    first, second = cluster.readers[0], cluster.readers[-1]
+    first, second = cluster.readers[:2]
     where = {"loaded": "writer", "long": "writer", "stopped": f"instance:{first}"}
-    clients = {kind: _client(kind, cluster.conninfo(where.get(kind, f"instance:{second}")), seconds) for kind in KINDS}
-    load = [_run("-c", _LOAD, cluster.plain_conninfo(), str(seconds)) for _ in range(LOADERS)]
-    try:
-        stops, too_long = _disturb(cluster, first, clients["starved"], seconds)
-        for kind, client in clients.items():
-            out, _ = client.communicate(timeout=LATE)
-            yield _figure(kind, json.loads(out.splitlines()[-1]), seconds)
-    finally:
-        for each in [*clients.values(), *load]:
-            each.kill()
-            each.communicate()
+    conninfos = {kind: cluster.conninfo(where.get(kind, f"instance:{second}")) for kind in KINDS}
+    stalled = cluster.add_reader().name
+    conninfos["postmaster"] = cluster.conninfo(f"instance:{stalled}")
+    place = cluster.instance(second)
+    with Relay(place.host, place.port, slots=2) as busy, Relay(place.host, place.port, resets=0.25) as rude:
+        places = {each.name: f"{each.host}:{each.port}" for each in cluster.instances}
+        places[second] = f"{rude.host}:{rude.port}"
+        hosts = ",".join(f"{name}={place}" for name, place in places.items())
+        conninfos["reset"] = cluster.conninfo(f"instance:{second}", aurora_instance_host=hosts)
+        conninfos["pooler"] = cluster.conninfo(host=busy.host, port=busy.port, aurora_role="any")
+        clients = {kind: _client(kind, conninfos[kind], seconds) for kind in KINDS}
+        load = [_run("-c", _LOAD, cluster.plain_conninfo(), str(seconds)) for _ in range(LOADERS)]
+        stall = threading.Thread(target=_stall, args=[cluster.instance(stalled).pid or 0, seconds])
+        stall.start()
+        try:
+            stops, too_long = _disturb(cluster, first, clients["starved"], seconds)
+            for kind, client in clients.items():
+                out, _ = client.communicate(timeout=LATE)
+                yield _figure(kind, json.loads(out.splitlines()[-1]), seconds)
+        finally:
+            stall.join()
+            for each in [*clients.values(), *load]:
+                each.kill()
+                each.communicate()
+            cluster.remove(stalled)
     yield Figure.told("stops of the server", stops, "", f"{too_long} more took longer than {LONGEST:g} s")
 
 
@@ -108,6 +133,14 @@ def _disturb(cluster: LocalCluster, reader: str, client: subprocess.Popen[str], 
             _stopped([client.pid], rng.uniform(1.0, 4.0))
     too_long = sum(each > LONGEST for each in lengths)
     return len(lengths) - too_long, too_long
+
+
+def _stall(postmaster: int, seconds: float) -> None:
+    """Stop a postmaster, and none of its children, again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() + STALLED < until:
+        _stopped([postmaster], STALLED)
+        time.sleep(2.0)
 
 
 def _stopped(pids: list[int], seconds: float) -> float:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import random
 import re
 import sys
 import threading
@@ -36,13 +38,13 @@ def statement(kind: str, turn: int) -> str:
     return "SELECT 1" if turn % 4 else "SELECT pg_sleep(2.5)"
 
 
-def hold_the_gil(until: float) -> None:
-    """A regular expression that takes about a second and lets nobody else run."""
+def hold_the_gil(until: float, seconds: float = 0.8) -> None:
+    """A regular expression that takes at least `seconds`, and lets no other thread run."""
     length = 18
     while time.monotonic() < until:
         began = time.monotonic()
         re.match(r"(a+)+$", "a" * length + "b")
-        length += time.monotonic() - began < 0.8
+        length += time.monotonic() - began < seconds
         time.sleep(0.5)
 
 
@@ -66,13 +68,22 @@ def main(kind: str, conninfo: str, seconds: float) -> None:
     errors: list[str] = []
 
     def heard(_: str, event: Any) -> None:
+        if isinstance(event, aurora_router.InstanceFailed) and not event.gone:
+            return  # a dial failed, and no more is concluded from that
         if isinstance(event, EVENTS):
             told[type(event).__name__] += 1
 
     aurora_router.subscribe(heard)
     until = time.monotonic() + seconds
+    work = {"postmaster": serve_many, "pooler": serve_many, "reset": reconnect, "loop": block_the_loop}.get(kind, one)
+    work(kind, conninfo, until, told, errors)
+    print(json.dumps({**told, "errors": errors}), flush=True)
+
+
+def one(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+    """One connection that works, with trouble beside it."""
     connection = aurora_router.connect(conninfo, autocommit=True)
-    trouble = {"gil": hold_the_gil, "gc": litter}.get(kind)
+    trouble = {"gil": hold_the_gil, "gil3": lambda until: hold_the_gil(until, 3.0), "gc": litter}.get(kind)
     if trouble is not None:
         threading.Thread(target=trouble, args=[until], daemon=True).start()
     print("ready", flush=True)
@@ -88,7 +99,74 @@ def main(kind: str, conninfo: str, seconds: float) -> None:
             connection = aurora_router.connect(conninfo, autocommit=True)
         time.sleep(0.005)
     connection.close()
-    print(json.dumps({**told, "errors": errors}), flush=True)
+
+
+def serve_many(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+    """Several connections at once, each with statements of another length: all slots of a pooler, with kind pooler."""
+    lengths = (4.0, 4.0) if kind == "pooler" else (0.01, 0.3, 1.5)
+    connections = [aurora_router.connect(conninfo, autocommit=True, prepare_threshold=None) for _ in lengths]
+    print("ready", flush=True)
+
+    def work(connection: Any, length: float) -> None:
+        try:
+            while time.monotonic() < until:
+                connection.execute(f"SELECT pg_sleep({length})")
+                told["statements"] += 1
+        except psycopg.Error as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(connections, lengths, strict=True)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    for connection in connections:
+        connection.close()
+
+
+def reconnect(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+    """Connections that stay, and others that are made again and again, whose handshakes may be reset."""
+    del kind
+    pool = [aurora_router.connect(conninfo, autocommit=True) for _ in range(5)]
+    print("ready", flush=True)
+    while time.monotonic() < until:
+        try:
+            aurora_router.connect(conninfo).close()
+            for each in pool:
+                each.execute("SELECT 1")
+            told["statements"] += len(pool)
+        except psycopg.Error as error:
+            errors.append(str(error))
+        errors += ["a connection is stale" for each in pool if each.placement is None or not each.placement.current]
+        time.sleep(0.3)
+    for each in pool:
+        each.close()
+
+
+def block_the_loop(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+    """Statements of one event loop that stands still for seconds while they are under way."""
+    del kind
+
+    async def work() -> None:
+        connection = await aurora_router.AsyncConnection.connect(conninfo, autocommit=True)
+        try:
+            while time.monotonic() < until:
+                await connection.execute("SELECT pg_sleep(0.2)")
+                told["statements"] += 1
+        except psycopg.Error as error:
+            errors.append(str(error))
+        await connection.close()
+
+    async def block() -> None:
+        print("ready", flush=True)
+        while time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            time.sleep(random.uniform(1.0, 4.0))  # noqa: ASYNC251 - that is what is tried
+
+    async def both() -> None:
+        await asyncio.gather(work(), work(), block())
+
+    asyncio.run(both())
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class HangSuspected:
 
 @dataclass(frozen=True, slots=True)
 class HangRefuted:
-    """The ping was answered after `seconds`: the instance is busy, not hung."""
+    """The instance is busy, not hung: after `seconds` the ping was answered, or another connection had been served."""
 
     id: str
     seconds: float
@@ -118,7 +118,7 @@ class HangRefuted:
 
 @dataclass(frozen=True, slots=True)
 class Blinded:
-    """The background watch is not let in, or knows no way to the instances: each connect looks by itself."""
+    """No instance that answers lets the background watch in: each connect looks by itself."""
 
     reason: str
 

@@ -1,0 +1,101 @@
+"""Connections that work are left alone, whatever becomes of new ones; a hang is noticed where that can be known."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import psycopg
+import pytest
+
+import aurora_router
+
+pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
+
+SOON = {"aurora_profile": "aggressive"}  # a hang is noticed within 0.44 s
+STALL = 1.5  # seconds
+
+
+def work(conn, seconds, until, errors):
+    try:
+        while time.monotonic() < until:
+            conn.execute(f"SELECT pg_sleep({seconds})")
+    except psycopg.Error as error:
+        errors.append(str(error))
+
+
+@pytest.mark.case
+def test_sessions_go_on_while_the_postmaster_stands_still(aurora_cluster, events):
+    """New connections get no answer; those that exist do."""
+    place, errors = aurora_cluster.instance(aurora_cluster.writer), []
+    pool = [aurora_router.connect(aurora_cluster.conninfo(**SOON), autocommit=True) for _ in range(3)]
+    until = time.monotonic() + STALL
+    threads = [
+        threading.Thread(target=work, args=[conn, seconds, until, errors])
+        for conn, seconds in zip(pool, (0.01, 0.02, 0.4), strict=True)
+    ]
+    os.kill(place.pid, signal.SIGSTOP)
+    try:
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    finally:
+        os.kill(place.pid, signal.SIGCONT)
+    assert errors == []
+    assert [each.placement.current for each in pool] == [True] * 3
+    for each in pool:
+        each.close()
+    assert not [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+@pytest.mark.case
+def test_a_proxy_that_lets_new_connections_wait_costs_no_statement(aurora_cluster, events):
+    """Its slots are taken: the probe is accepted, and nothing answers it."""
+    place = aurora_cluster.instance(aurora_cluster.writer)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        led = threading.Thread(target=lead_one, args=[proxy, (place.host, place.port)])
+        led.start()
+        host, port = proxy.getsockname()
+        with aurora_router.connect(aurora_cluster.conninfo(host=host, port=port, **SOON), autocommit=True) as conn:
+            conn.execute(f"SELECT pg_sleep({STALL})")
+        led.join()
+    assert not [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+def test_a_hang_is_noticed_at_an_address_that_leads_straight_to_the_server(aurora_cluster_factory):
+    cluster = aurora_cluster_factory(readers=1)
+    place = cluster.instance(cluster.writer)
+    conninfo = cluster.conninfo(host=place.host, port=place.port, **SOON)
+    with aurora_router.connect(conninfo, autocommit=True) as conn:
+        deadline = time.monotonic() + 20.0
+        while not any(known.direct for known in conn.placement._cluster.paths.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        cluster.freeze(place.name)
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("SELECT 1")
+        assert time.monotonic() - began < 10.0  # without the monitor: never
+
+
+def lead_one(proxy, server):
+    """Lead one connection to a server, and accept no other one."""
+    client, _ = proxy.accept()
+    with client, socket.create_connection(server) as far:
+        back = threading.Thread(target=pump, args=[far, client])
+        back.start()
+        pump(client, far)
+        back.join()
+
+
+def pump(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:  # the other direction has ended
+        return
