@@ -55,19 +55,30 @@ def run_once(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def judge(runs: Sequence[dict[str, tuple[str, str]]]) -> list[Figure]:
-    """The figures of several runs: how often each test passed, and how many did not pass each time."""
+    """The figures of several runs: how often each test passed, all its parameters together, and what did not."""
     names = sorted(set().union(*runs))
-    told, failed, skipped = [], 0, 0
+    failed, skipped = 0, 0
+    passes: Counter[str] = Counter()
+    wanted: Counter[str] = Counter()
+    notes: dict[str, str] = {}
     for name in names:
-        counts = Counter(run.get(name, (FAILED, ""))[0] for run in runs)
-        message = next((text for run in runs for _, text in [run.get(name, ("", "it was not run"))] if text), "")
-        note = " ".join(message.split())[:120]
+        test, brackets, parameters = name.partition("[")
+        found = [run.get(name, (FAILED, "it was not run")) for run in runs]
+        counts = Counter(outcome for outcome, _ in found)
+        message = " ".join(next((text for _, text in found if text), "").split())[:120]
         if counts[SKIPPED] == len(runs):
             skipped += 1
-            told.append(Figure.told(name, 0, "", f"NOT RUN: {note}"))
+            notes.setdefault(test, f"NOT RUN: {message}")
             continue
-        failed += counts[PASSED] < len(runs)
-        told.append(Figure.at_least(name, counts[PASSED], "", len(runs), note))
+        wanted[test] += len(runs)
+        passes[test] += counts[PASSED]
+        if counts[PASSED] < len(runs):
+            failed += 1
+            notes[test] = f"{brackets}{parameters} {message}".strip()
+    told = [
+        Figure.at_least(each, passes[each], "", wanted[each], notes.get(each, ""))
+        for each in sorted({name.partition("[")[0] for name in names})
+    ]
     return [
         *told,
         Figure.at_least("tests that ran", len(names) - skipped, "", 1),

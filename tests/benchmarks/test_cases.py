@@ -43,3 +43,10 @@ def test_a_skipped_test_is_listed_and_not_counted_as_run():
     assert found["a"].ok
     assert found["tests that could not run here"].value == 1
     assert not found["tests that ran"].ok
+
+
+def test_parameters_of_a_test_are_one_figure():
+    found = figures({"a[x]": PASSED, "a[y]": PASSED}, {"a[x]": PASSED, "a[y]": FAILED})
+    assert (found["a"].value, found["a"].bound, found["a"].ok) == (3, 4, False)
+    assert found["a"].note == "[y]"
+    assert found["tests that ran"].value == 2
