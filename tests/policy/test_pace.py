@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.pace import JITTER, LONGEST, SHARE, SHORTEST, fast, varied
+from aurora_router.policy.pace import (
+    IN_USE_SECONDS,
+    JITTER,
+    LEAST_LAG,
+    LONGEST,
+    MISSING_READER,
+    SHARE,
+    SHORTEST,
+    fast,
+    refresh,
+    varied,
+)
 
 elapsed = st.floats(0, 1e6)
 random = st.floats(0, 1, exclude_max=True)
@@ -33,3 +44,24 @@ def test_the_number_of_looks_grows_slowly():
 
     assert looks(0.3) <= 55
     assert looks(60.0) <= 260
+
+
+def test_the_refresh_is_as_slow_as_was_asked_for_while_nothing_is_wished():
+    assert refresh(30.0, None, None, 100.0) == 30.0
+    assert refresh(30.0, (4.0, 100.0), None, 101.0 + IN_USE_SECONDS) == 30.0
+    assert refresh(30.0, None, 100.0, 101.0 + IN_USE_SECONDS) == 30.0
+
+
+def test_a_wish_makes_it_faster():
+    assert refresh(30.0, (4.0, 100.0), None, 110.0) == 2.0
+    assert refresh(30.0, None, 100.0, 110.0) == MISSING_READER
+    assert refresh(1.0, (4.0, 100.0), 100.0, 110.0) == 1.0
+
+
+def test_a_bound_that_no_look_can_keep_up_with_is_left_to_connects():
+    assert refresh(30.0, (LEAST_LAG / 2, 100.0), None, 110.0) == 30.0
+
+
+@given(st.floats(0.1, 600), st.floats(0, 600))
+def test_the_writer_is_asked_once_a_second_at_most(slow, bound):
+    assert refresh(slow, (bound, 0.0), None, 1.0) >= min(slow, LEAST_LAG / 2)

@@ -120,11 +120,22 @@ def test_neither_connects_nor_pools_hand_out_a_demoted_writer(pooled):
             writes_to(pooled, aurora_router.connect(**given))
 
 
-def test_the_poolers_session_of_a_promoted_reader_is_stale(pooled):
+def test_sessions_of_a_promoted_reader_are_stale(pooled):
+    """Behind the pooler the server is asked; where the session leads straight to it, it has reported the promotion."""
     given = {**pooled.parameters, "aurora_role": "reader"}
-    with contextlib.closing(aurora_router.connect(autocommit=True, **given)) as reader:
+    hosts = ",".join(f"{each.name}={each.host}:{each.port}" for each in pooled.cluster.instances)
+    writer = pooled.cluster.instance(pooled.cluster.writer)
+    straight = {**given, "host": writer.host, "port": writer.port, "aurora_instance_host": hosts}
+    with (
+        contextlib.closing(aurora_router.connect(autocommit=True, **given)) as reader,
+        contextlib.closing(aurora_router.connect(autocommit=True, **straight)) as direct,
+    ):
         assert reader.execute(WHERE).fetchone()[1] is True
         aurora_router.check(reader)
         pooled.cluster.failover()
         with pytest.raises(aurora_router.StaleConnection, match=r"lost|writer"):
             aurora_router.check(reader)
+        assert direct.execute(WHERE).fetchone()[1] is False, "it goes on working"
+        until(lambda: not direct.sound(), "the socket and the reported role are looked at")
+        with pytest.raises(aurora_router.StaleConnection, match="its server reports that it is a writer now"):
+            aurora_router.check(direct)
