@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -202,7 +203,8 @@ class Router(_Routing):
             on_ticket: is given the ticket of each attempt before the work; with it, `outcome_of` can be asked later,
                 also by another process.
             resolver: gives the router whose parameters the resolver connects with, when it is needed: for passwords and
-                tokens that change. None: this one.
+                tokens that change. None: this one, with the user and password that `pool` would connect with now where
+                its ``conninfo`` or ``kwargs`` is a callable.
 
         Returns:
             What the `work` returned that was committed.
@@ -229,12 +231,20 @@ class Router(_Routing):
             commit()
 
         async def resolving(ticket: Ticket) -> Resolving[Any]:
-            router = self if resolver is None else resolver()
+            router = self._renewed(pool) if resolver is None else resolver()
             return router._asking(ticket)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
         finish = None if commit is None else committed
         return run(Transaction(world, plan, worked, modes, finish, on_ticket).run())
+
+    def _renewed(self, pool: Pool | None) -> Router:
+        """This router, with the user and password of the moment where a pool has a callable for them."""
+        given: list[Any] = [getattr(pool, name, None) for name in ("conninfo", "kwargs")]
+        if not any(map(callable, given)):
+            return self
+        conninfo, kwargs = (each() if callable(each) else each for each in given)
+        return Router(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, ticket: Ticket) -> Resolving[Any]:
         world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
@@ -310,11 +320,20 @@ class AsyncRouter(_Routing):
             await (connection.close() if pool is None else pool.putconn(connection))
 
         async def resolving(ticket: Ticket) -> Resolving[Any]:
-            router = self if resolver is None else await resolver()
+            router = await (self._renewed(pool) if resolver is None else resolver())
             return router._asking(ticket)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
         return await Transaction(world, plan, work, modes, commit, on_ticket).run()
+
+    async def _renewed(self, pool: AsyncPool | None) -> AsyncRouter:
+        """This router, with the user and password of the moment; see `Router`."""
+        given: list[Any] = [getattr(pool, name, None) for name in ("conninfo", "kwargs")]
+        if not any(map(callable, given)):
+            return self
+        called = [each() if callable(each) else each for each in given]
+        conninfo, kwargs = [await each if inspect.isawaitable(each) else each for each in called]
+        return AsyncRouter(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, ticket: Ticket) -> Resolving[Any]:
         world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
@@ -354,6 +373,13 @@ def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, di
     if origin is None:
         raise ValueError("the connection was not made by aurora_router, so its parameters are not known")
     return origin
+
+
+def _credentials(conninfo: Any, kwargs: Any) -> dict[str, Any]:
+    """User and password, as far as a pool's connect would be given them."""
+    names = ("user", "password")
+    call = read_call(conninfo or "", {name: kwargs[name] for name in names if name in kwargs} if kwargs else {})
+    return {name: call.params[name] for name in names if name in call.params}
 
 
 def _level(isolation: str | None) -> str | None:

@@ -165,9 +165,12 @@ def is_own(ticket: Ticket) -> str:
     return f"SELECT {_own(ticket)}"
 
 
-def status(ticket: Ticket) -> str:
-    """Ask for what became of the ticket's xid, on the connection that it was assigned on."""
-    return f"SELECT pg_catalog.pg_xact_status('{ticket.xid:d}'::pg_catalog.xid8)"
+def roll_back(ticket: Ticket) -> str:
+    """Leave a transaction that failed, and ask what became of the ticket's xid.
+
+    In one message, so that a pooler has one server answer both.
+    """
+    return f"ROLLBACK; SELECT pg_catalog.pg_xact_status('{ticket.xid:d}'::pg_catalog.xid8)"
 
 
 # ---------------------------------------------------------------- asking for the outcome

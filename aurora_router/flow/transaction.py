@@ -364,8 +364,7 @@ class Transaction(Generic[ConnT, T]):
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
-        await self.world.rollback(connection)
-        reply = await self._said(connection, marks.status(ticket))
+        reply = await self._said(connection, marks.roll_back(ticket))
         if reply.rows[0][0] == XactStatus.ABORTED.value:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")

@@ -122,7 +122,8 @@ class Sessions(SimulatedWorld):
             return Reply([], ("ROLLBACK",))
         if sql.startswith("SELECT coalesce"):
             return Reply([("t" if int(guarded(sql)) == connection.xid else "f",)], ("SELECT 1",))
-        if sql.startswith("SELECT pg_catalog.pg_xact_status"):
+        if sql.startswith("ROLLBACK; SELECT"):
+            self._end(connection, "aborted")
             return Reply([(self.database_.status.get(int(guarded(sql)), "in progress"),)], ("SELECT 1",))
         if "pg_terminate_backend" in sql:
             return Reply([], ("SELECT 0",))

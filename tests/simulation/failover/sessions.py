@@ -205,7 +205,8 @@ class Session:
         if sql.startswith("SELECT coalesce"):
             own = self.txn is not None and self._asked_for(sql) == self.txn.xid
             return Reply([("t" if own else "f",)], ("SELECT 1",))
-        if sql.startswith("SELECT pg_catalog.pg_xact_status"):
+        if sql.startswith("ROLLBACK; SELECT"):
+            self._rolled_back()
             return Reply([(self.server.status(self._asked_for(sql)),)], ("SELECT 1",))
         if sql.endswith("COMMIT"):
             return await self._committed(sql)
