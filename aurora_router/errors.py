@@ -173,7 +173,7 @@ class NameNotVerifiable(RoutingError):
 
 
 class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
-    """The work of ``run_transaction`` ended its transaction itself, or swallowed the error that made it fail."""
+    """The work of ``run_transaction`` ended its transaction itself, so it may be committed, or swallowed its failure."""
 
 
 class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
