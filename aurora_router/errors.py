@@ -173,7 +173,7 @@ class NameNotVerifiable(RoutingError):
 
 
 class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
-    """The work of ``run_transaction`` ended its transaction itself, so it may be committed, or swallowed its failure."""
+    """The work of ``run_transaction`` ended its transaction itself (it may be committed), or hid that it failed."""
 
 
 class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
