@@ -48,6 +48,11 @@ class Watcher(Protocol):
         """Whether it can ask the instances: it was let in, and knows where they are."""
         ...
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether it has a session with any instance."""
+        ...
+
 
 class Home(Protocol):
     """Where the clusters of a process are kept."""
@@ -88,6 +93,7 @@ class Cluster:
         self.ramp_epoch = 1
         self.hung_at = -1.0
         self.overdue = False
+        self.is_crowded = False
         self._refused_at = -REFUSAL_SECONDS
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
         self._learning = False
@@ -203,6 +209,14 @@ class Cluster:
             self.doubted_at = None
         self.tell(Settled(writer, now - since), now)
         self.wake()
+
+    def make_room(self) -> bool:
+        """Have the watch close its sessions: an instance has no place left. Returns whether it has any."""
+        if self.watcher is None or not self.watcher.has_sessions:
+            return False
+        self.is_crowded = True
+        self.wake()
+        return True
 
     def unattended(self) -> None:
         """Nobody watches any more: whoever waits has to look himself."""

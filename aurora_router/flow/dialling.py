@@ -18,7 +18,7 @@ from aurora_router.errors import (
     WriterTimeout,
     WriterUnavailable,
 )
-from aurora_router.flow.admission import Turn
+from aurora_router.flow.admission import TOO_MANY_CONNECTIONS, Turn
 from aurora_router.flow.world import ConnT, DialFailed, Target, Wanted, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 _UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 """Names that no certificate of Aurora's carries."""
+
+
+ROOM_SECONDS = 0.5
+"""How long a dial waits for the watch to close its sessions."""
+LEAVING_SECONDS = 0.05
+"""How long a server process takes to end after its client left."""
 
 
 class Unplaced(Exception):
@@ -140,7 +146,7 @@ class Dialling(Generic[ConnT]):
         started, address = self.world.now(), target.addresses[0] if target.addresses else None
         wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
-            connection = await self.world.dial(replace(target, wanted=wanted), self._dial_seconds())
+            connection = await self._dial_once(replace(target, wanted=wanted))
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
             if turn is not None and (wanted is None or wanted()):
@@ -149,6 +155,19 @@ class Dialling(Generic[ConnT]):
             raise self._missed(target.name, failed, started, instance, wanted) from failed
         self._answers = True
         return connection
+
+    async def _dial_once(self, target: Target) -> ConnT:
+        """Dial; once more where the watch's own sessions may have taken the last places, and are closed now."""
+        try:
+            return await self.world.dial(target, self._dial_seconds())
+        except DialFailed as failed:
+            if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not self.cluster.make_room():
+                raise
+        news = self.cluster.news
+        if self.cluster.is_crowded:
+            await self.world.changed(self.cluster, news, min(ROOM_SECONDS, self.left()))
+        await self.world.sleep(LEAVING_SECONDS)
+        return await self.world.dial(target, self._dial_seconds())
 
     def _wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
         """Whether an instance is still worth waiting for: it did not hang, leave, or change its role meanwhile.

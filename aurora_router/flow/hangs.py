@@ -55,12 +55,15 @@ class Judge(Protocol):
         """The watch's options."""
         ...
 
+    def inquiry_of(self, id_: str) -> Inquiry[Any]:
+        """The watch's only session with an instance."""
+        ...
+
 
 class Hangs(Generic[ConnT]):
     """What is known of the connections to one cluster.
 
     Attributes:
-        inquiries: the connections on which instances are pinged.
         starved_at: when this process was last found not to have been attending, by the world's time.
         limits: how soon to suspect, and how long to listen: the strictest of all connections'.
     """
@@ -69,7 +72,6 @@ class Hangs(Generic[ConnT]):
         self.world = world
         self.cluster = cluster
         self.watch = watch
-        self.inquiries: dict[str, Inquiry[ConnT]] = {}
         self.starved_at = -1.0
         self._sampled_at = world.now()
         self.limits = Limits(watch.options.hang_grace, watch.options.ping_timeout)
@@ -208,12 +210,15 @@ class Hangs(Generic[ConnT]):
 
     async def _pinged(self, id_: str, target: Target) -> None:
         began = self.world.now()
-        inquiry = self.inquiries.setdefault(id_, Inquiry(self.world, self.cluster, id_))
+        shared = self.watch.inquiry_of(id_)
+        inquiry = shared if not shared.busy else Inquiry(self.world, self.cluster, id_)
         inquiry.busy = True
         try:
             fault = await inquiry.ping(target, self.limits.ping)
         finally:
             inquiry.busy = False
+            if inquiry is not shared:
+                await inquiry.close()
         now = self.world.now()
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:

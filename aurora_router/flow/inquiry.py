@@ -18,7 +18,7 @@ from aurora_router.policy.route import Mode, find, given_host
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
@@ -66,8 +66,24 @@ class Inquiry(Generic[ConnT]):
         self.instance = instance
         self.used_at = world.now()
         self.busy = False
+        self._in_use = 0
         self._connection: ConnT | None = None
+        self._dialled: tuple[str, ...] = ()
         self._place: tuple[str, tuple[str, ...]] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session."""
+        return self._connection is not None
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        """Meanwhile, `tidy` leaves the session alone."""
+        self._in_use += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
 
     async def prepare(self, access: Access) -> None:
         """Learn the instance's address while all is well, so that a failover does not begin with asking for it."""
@@ -81,7 +97,12 @@ class Inquiry(Generic[ConnT]):
         Returns:
             None when the instance answered; else why not: silence and unreachability only after all of `seconds`.
         """
-        until = self.world.now() + seconds
+        with self._using():
+            return await self._pinged(target, self.world.now() + seconds)
+
+    async def _pinged(self, target: Target, until: float) -> Fault | None:
+        if self._dialled != target.addresses:
+            await self.close()
         fault = await self._asked(target, IN_RECOVERY, until)
         if fault is not None and fault.kind is FaultKind.RESET:
             fault = await self._asked(target, IN_RECOVERY, until)
@@ -143,6 +164,10 @@ class Inquiry(Generic[ConnT]):
         Raises:
             DialFailed: it did not answer, or nothing tells where it is.
         """
+        with self._using():
+            return await self._looked(access, seconds, thorough=thorough)
+
+    async def _looked(self, access: Access, seconds: float, *, thorough: bool) -> bool:
         asked_at = self.world.now()
         until = asked_at + seconds
         target = await self._located(access)
@@ -151,16 +176,18 @@ class Inquiry(Generic[ConnT]):
         if thorough or writer or not expected:
             writer = await self._tell(access, writer=writer, until=until)
         if writer and self.cluster.view.writer == self.instance:
-            self._offer(asked_at)
+            await self._offer(asked_at)
             self.cluster.verified(asked_at, self.world.now())
         return writer
 
-    def _offer(self, asked_at: float) -> None:
-        """A doubt is about to end here: whoever waits for the writer may have this very connection."""
+    async def _offer(self, asked_at: float) -> None:
+        """A doubt is about to end here: a connect that waits for the writer may have this very connection."""
         since = self.cluster.doubted_at
-        ends = since is not None and asked_at >= since
-        if ends and self._connection is not None and self.world.offer(self._connection):
-            self._connection = None
+        if since is None or asked_at < since or self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        if not await self.world.offer(connection):
+            self._connection = connection
 
     async def _tell(self, access: Access, *, writer: bool, until: float) -> bool:
         cluster, connection = self.cluster, self._connection
@@ -193,7 +220,8 @@ class Inquiry(Generic[ConnT]):
         """
         until = self.world.now() + seconds
         try:
-            await self.check_role(await self._located(access), until)
+            with self._using():
+                await self.check_role(await self._located(access), until)
         finally:
             await self.close()
 
@@ -222,6 +250,7 @@ class Inquiry(Generic[ConnT]):
                 self.cluster.dial_failed(target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
+            self._dialled = target.addresses
         return self._connection
 
     async def close(self) -> None:
@@ -230,9 +259,18 @@ class Inquiry(Generic[ConnT]):
         if connection is not None:
             await self.world.discard(connection)
 
-    async def tidy(self) -> None:
-        """Close the connection if it was not needed for `KEPT_SECONDS`."""
-        if not self.busy and self.world.now() - self.used_at > KEPT_SECONDS:
+    async def tidy(self, databases: Collection[str] | None = None, *, makes_room: bool = False) -> None:
+        """Close the session if it is not in use, and in the way.
+
+        Args:
+            databases: to which users are connected: it is in the way in another one, where it keeps that from being
+                dropped or renamed; None: it may be in any.
+            makes_room: the instance has no place left for users.
+        """
+        if self._connection is None or self._in_use:
+            return
+        unused = self.world.now() - self.used_at > KEPT_SECONDS
+        if makes_room or unused or (databases is not None and self.world.database(self._connection) not in databases):
             await self.close()
 
 

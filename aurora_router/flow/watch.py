@@ -91,6 +91,11 @@ class Watch(Generic[ConnT]):
         return not (self._blind or self._shut_out) and bool(self._askable)
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether it has a session with any instance."""
+        return any(inquiry.is_open for inquiry in list(self._chased.values()))
+
+    @property
     def access(self) -> Access:
         """How to connect."""
         return self._access
@@ -116,13 +121,28 @@ class Watch(Generic[ConnT]):
             await self.world.changed(self.cluster, seen, interval)
             self.hangs.sample(self.world.now() - began - interval)
             self._look_around()
-            for inquiry in [*self._chased.values(), *self.hangs.inquiries.values()]:
-                await inquiry.tidy()
+            await self._tidy()
 
     async def close(self) -> None:
         """Let go of everything."""
-        for inquiry in [*self._chased.values(), *self.hangs.inquiries.values()]:
+        for inquiry in list(self._chased.values()):
             await inquiry.close()
+
+    async def _tidy(self) -> None:
+        """Close the sessions that are in somebody's way; in doubt, while users wait, they may be in any database."""
+        cluster = self.cluster
+        makes_room, cluster.is_crowded = cluster.is_crowded, False
+        for id_ in self._chased.keys() - cluster.view.instances.keys():
+            if not self._chased[id_].busy:
+                await self._chased.pop(id_).close()
+        if self.has_sessions:
+            databases: set[str] | None = None
+            if cluster.doubted_at is None or not cluster.needed:
+                databases = {self.world.database(held) for each in cluster.held().values() for held in each}
+            for inquiry in list(self._chased.values()):
+                await inquiry.tidy(databases, makes_room=makes_room)
+        if makes_room:
+            cluster.wake()
 
     @property
     def wanted(self) -> bool:
@@ -143,7 +163,7 @@ class Watch(Generic[ConnT]):
             cluster.unattended()
         wanted = askable if cluster.doubted_at is not None else sorted(self.lost & askable)
         for id_ in wanted:
-            if not self._chase_of(id_).busy:
+            if not self.inquiry_of(id_).busy:
                 self._chased[id_].busy = True
                 self.world.spawn(self._chase(self._chased[id_]))
         if cluster.doubted_at is not None and not self._searching:
@@ -179,7 +199,7 @@ class Watch(Generic[ConnT]):
         """Learn where instances are before anything goes wrong with the writer."""
         self._prepared |= ids
         for id_ in sorted(ids):
-            self.world.spawn(self._chase_of(id_).prepare(self._access))
+            self.world.spawn(self.inquiry_of(id_).prepare(self._access))
 
     def _can_ask(self) -> frozenset[str]:
         """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
@@ -193,7 +213,8 @@ class Watch(Generic[ConnT]):
             and not (through and id_ in map(str, request.given) and not self.hangs.is_direct(id_))
         )
 
-    def _chase_of(self, id_: str) -> Inquiry[ConnT]:
+    def inquiry_of(self, id_: str) -> Inquiry[ConnT]:
+        """The session with an instance."""
         return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
 
     def _plan_refresh(self) -> None:
@@ -282,7 +303,7 @@ class Watch(Generic[ConnT]):
         """Check the role report of a reader, so that connects need not ask; see `policy.role_reports`."""
         try:
             for reader in list(self.cluster.view.readers()):
-                inquiry = self._chase_of(reader.id)
+                inquiry = self.inquiry_of(reader.id)
                 if inquiry.busy or not self.cluster.role_reports.lacks_standby:
                     continue
                 inquiry.busy = True
@@ -304,7 +325,7 @@ class Watch(Generic[ConnT]):
         if complete and view.writer is not None:
             wanted = [view.writer] if view.writer in askable else wanted[:1]
         for id_ in wanted:
-            inquiry = self._chase_of(id_)
+            inquiry = self.inquiry_of(id_)
             if inquiry.busy:
                 continue
             inquiry.busy, began = True, self.world.now()

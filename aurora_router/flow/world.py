@@ -221,7 +221,11 @@ class Ground(World[ConnT], Protocol[ConnT]):
         """This end and the other end of a connection of the watch's own; None: a local socket."""
         ...
 
-    def offer(self, connection: ConnT) -> bool:
+    def database(self, connection: Any) -> str:
+        """The database of a connection, a user's or the watch's; empty when it was closed."""
+        ...
+
+    async def offer(self, connection: ConnT) -> bool:
         """Offer a connection of the watch's own to the next user who dials with the same parameters.
 
         It has to be idle and used for service queries alone. True: it is not the watch's any more.

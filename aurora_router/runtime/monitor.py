@@ -28,7 +28,7 @@ from psycopg import pq
 
 from aurora_router import native, observe
 from aurora_router.flow.watch import Watch
-from aurora_router.flow.world import Activity, Target
+from aurora_router.flow.world import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
 from aurora_router.model.event import Advice
 from aurora_router.runtime import handover, libpq, sockets
@@ -40,12 +40,17 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.inquiry import Access
+    from aurora_router.flow.world import Rows, Wanted
     from aurora_router.policy.paths import End
     from aurora_router.runtime.dns import Names
 
 EXIT_SECONDS = 0.05
 """How long the exit waits for the thread, which then is left to end with the process."""
 
+SESSION_NAME = "aurora-router monitor"
+"""``application_name`` of the monitor's sessions; that of the user follows in brackets."""
+OFFER_SECONDS = 0.5
+"""How long the server may take to give a session its user's name back."""
 SETTLED_SECONDS = 1.0
 """When a watch has gone on for so long, it is worth having ready what a failover needs."""
 
@@ -67,10 +72,18 @@ class _Own(psycopg.AsyncConnection[Any]):
     """A connection of the monitor's own."""
 
     key: handover.Key = frozenset()
+    is_named = False
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
         return step_by_step(super()._connect_gen(*args, **kwargs))
+
+
+def _naming(pgconn: pq.abc.PGconn) -> str:
+    """The statement that names a session of the monitor's."""
+    users = (pgconn.parameter_status(b"application_name") or b"").decode(errors="replace")
+    name = f"{SESSION_NAME} ({users})"[:63] if users else SESSION_NAME
+    return f"SET application_name TO {pq.Escaping(pgconn).escape_literal(name.encode()).decode()}"
 
 
 class MonitorWorld(EventLoopWorld["_Own"]):
@@ -91,8 +104,33 @@ class MonitorWorld(EventLoopWorld["_Own"]):
         connection.key = handover.key_of(params)
         return connection
 
-    def offer(self, connection: _Own) -> bool:
+    async def ask(self, connection: _Own, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
+        """One service query; the first one names the session too, without a round trip of its own.
+
+        Not named in the parameters of the dial: a user to whom the session is handed over has the name that was asked
+        for, also after RESET.
+        """
+        if connection.is_named:
+            return await super().ask(connection, sql, seconds, wanted)
+        rows = await super().ask(connection, f"{_naming(connection.pgconn)}; {sql}", seconds, wanted)
+        connection.is_named = True
+        return rows
+
+    def database(self, connection: Any) -> str:
+        """The database of a connection."""
+        try:
+            name: str = connection.pgconn.db.decode()
+        except psycopg.Error:
+            return ""
+        return name
+
+    async def offer(self, connection: _Own) -> bool:
         """Lay the session under a connection of ours down for a user; see `runtime.handover`."""
+        try:
+            await super().ask(connection, "RESET application_name; SELECT 1", OFFER_SECONDS)
+        except DialFailed:
+            connection.pgconn.finish()
+            return True
         key, pgconn = connection.key, connection.pgconn
         del connection.pgconn  # so that the connection neither closes it nor complains that nobody did
         handover.SHELF.lay(key, pgconn)

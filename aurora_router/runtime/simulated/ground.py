@@ -76,7 +76,11 @@ class SimulatedGround(SimulatedWorld):
         """Both ends of a connection of the monitor's own."""
         return ("10.255.0.1", connection.local_port), (connection.address, connection.port)
 
-    def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `Ground`
+    def database(self, connection: SimulatedConnection) -> str:  # noqa: ARG002 - see `Ground`
+        """There is one."""
+        return "app"
+
+    async def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `Ground`
         """Nobody takes it: a simulated dial costs nothing that would have to be saved."""
         return False
 
