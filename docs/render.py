@@ -33,6 +33,69 @@ MORE_NAMES = """\
 Besides, `type(connection)` is a subclass of psycopg's class, and has a few names more: `placement` (where the
 connection is, and why), `origin`, `generation`, `discard`, and what the monitor keeps there."""
 
+BY_DESIGN = """\
+## Connecting
+
+What `connect` takes is what psycopg's takes: `connect_timeout` and `PGCONNECT_TIMEOUT` limit one dial by psycopg's
+rules, lists of hosts go on to the next host, `target_session_attrs` means what it means to libpq. What differs is what
+the library is for:"""
+DESIGN = (
+    (
+        "no instance can be connected now",
+        "an error after one round",
+        "tries again for `aurora_failover_timeout` where something answered or refused; not where all was silent",
+        "A failover is waited for. `aurora_failover_timeout=0` is one round.",
+    ),
+    (
+        "a dial without a `connect_timeout`",
+        "130 s",
+        "5 s (`aurora_connect_timeout`)",
+        "A dial to a dead instance would outlast the failover.",
+    ),
+    (
+        "a time-out",
+        "`psycopg.errors.ConnectionTimeout`",
+        "a subclass of it, `InstanceTimeout` or `WriterTimeout`, where every dial timed out",
+        "It says what was tried.",
+    ),
+    (
+        "several hosts without `target_session_attrs`",
+        "the first that answers",
+        "the writer among them",
+        "A list of hosts is a cluster. `target_session_attrs=any` takes any of them.",
+    ),
+    (
+        "`target_session_attrs=read-write` or `primary`, and no such host",
+        "an error after one round",
+        "waits for one, as above",
+        "A failover is waited for. `standby` and `read-only` are refused at once where only primaries answer.",
+    ),
+    (
+        "a primary with `default_transaction_read_only=on`",
+        "`read-only` takes it, `read-write` refuses it",
+        "it is the writer",
+        "The role is that of the instance, not of the session.",
+    ),
+    (
+        "`load_balance_hosts`",
+        "shuffles the hosts",
+        "no effect: `aurora_balance` does so",
+        "Hosts are dialled one at a time, by the policy.",
+    ),
+    (
+        "a conninfo that libpq refuses, with a password in it",
+        "the error quotes the place",
+        "the same class, without the quotation",
+        "No message repeats a password.",
+    ),
+    (
+        "IPv6 addresses of a name",
+        "in the resolver's order, each with the whole time-out",
+        "after IPv4 until they were what answered; all of them share the limit of the dial",
+        "An unreachable address costs no failover.",
+    ),
+)
+
 COMPLIANCE = """\
 ## SQLAlchemy's dialect suite
 
@@ -151,6 +214,8 @@ def conformance() -> str:
         CONFORMANCE,
         _table(("what", "stock psycopg", "aurora-router", "why"), rows.values()),
         MORE_NAMES,
+        BY_DESIGN,
+        _table(("what", "stock psycopg", "aurora-router", "why"), DESIGN),
         COMPLIANCE,
     ]) + "\n"  # fmt: skip
 

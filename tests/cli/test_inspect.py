@@ -52,7 +52,7 @@ def test_bad_input_is_said_in_one_line(target, words, capsys):
 
 
 def test_topology_of_nobody_says_who_was_asked(capsys):
-    assert main(["topology", "host=127.0.0.1 port=1 user=x aurora_connect_timeout=0.2"]) == 1
+    assert main(["topology", "host=127.0.0.1 port=1 user=x aurora_failover_timeout=0.2"]) == 1
     assert "127.0.0.1:1: connection failed" in capsys.readouterr().err
 
 
