@@ -166,7 +166,8 @@ def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]
         told = "a percent-encoded character of the conninfo is not UTF-8"
         raise psycopg.ProgrammingError(f"{told} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
-        if not re.search(r"(?i)pass\w*\s*=|://.*@", conninfo):
+        named = re.search(r'invalid connection option "(\w+)"', str(error))
+        if not re.search(r"(?i)pass\w*\s*=|://[^:]*:.*@", conninfo) or (named and named[1] in keywords):
             raise
         told = str(error).replace('"="', "=").split('"')[0].strip()
         raise type(error)(f"{told} … (the rest is not shown: {_PART})") from None

@@ -74,7 +74,7 @@ class EventLoopWorld(RealWorld[ConnT]):
         try:
             return await _opened(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
         except asyncio.TimeoutError:
-            raise libpq.late(f"connecting to {target.name}", seconds) from None
+            raise libpq.expired(target.name, seconds) from None
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
 

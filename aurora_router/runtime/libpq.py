@@ -127,6 +127,12 @@ def late(what: str, seconds: float) -> DialFailed:
     return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
 
 
+def expired(name: str, seconds: float) -> DialFailed:
+    """A dial took longer than it may; in psycopg's words."""
+    text = f"connection timeout expired: {name} was not connected within {seconds:.1f} s"
+    return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
+
+
 def first_line(error: BaseException) -> str:
     """An exception in one line."""
     return " ".join(str(error).split())

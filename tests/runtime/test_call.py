@@ -393,3 +393,17 @@ def test_lists_of_hosts_as_sqlalchemy_writes_them(scheme, query):
 def test_both_ways_of_writing_a_list_at_once_are_refused():
     with pytest.raises(psycopg.ProgrammingError, match="not a mixture"):
         read_call("postgresql+aurora://app@/app?host=a:1&host=b:2&port=3", {})
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "keywords", "text"),
+    [
+        ("host=h password=x", {"hots": "db"}, 'invalid connection option "hots"'),
+        ("postgresql://app@[::1/app", {"password": "x"}, '"]"'),
+        ("host=h nonsense", {}, 'missing "=" after "nonsense"'),
+    ],
+)
+def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
+    with pytest.raises(psycopg.ProgrammingError) as caught:
+        read_call(conninfo, keywords)
+    assert text in str(caught.value)
