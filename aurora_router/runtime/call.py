@@ -166,11 +166,19 @@ def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]
         told = "a percent-encoded character of the conninfo is not UTF-8"
         raise psycopg.ProgrammingError(f"{told} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
-        named = re.search(r'invalid connection option "(\w+)"', str(error))
-        if not re.search(r"(?i)pass\w*\s*=|://[^:]*:.*@", conninfo) or (named and named[1] in keywords):
+        if not re.search(r"(?i)pass\w*\s*=|://[^:]*:.*@", conninfo) or _is_misspelled(error):
             raise
         told = str(error).replace('"="', "=").split('"')[0].strip()
         raise type(error)(f"{told} … (the rest is not shown: {_PART})") from None
+
+
+def _is_misspelled(error: psycopg.Error) -> bool:
+    """Whether what libpq does not know is nearly one of its keys, and so no part of a password."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
+
+    named = re.search(r'invalid connection option "(\w+)"', str(error))
+    known = [each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()]
+    return named is not None and bool(get_close_matches(named[1].lower(), known, n=1))
 
 
 def _refuse_urls(params: Mapping[str, Any]) -> None:

@@ -398,7 +398,7 @@ def test_both_ways_of_writing_a_list_at_once_are_refused():
 @pytest.mark.parametrize(
     ("conninfo", "keywords", "text"),
     [
-        ("host=h password=x", {"hots": "db"}, 'invalid connection option "hots"'),
+        ("host=h password=x hots=db", {}, 'invalid connection option "hots"'),
         ("postgresql://app@[::1/app", {"password": "x"}, '"]"'),
         ("host=h nonsense", {}, 'missing "=" after "nonsense"'),
     ],
