@@ -124,7 +124,7 @@ psycopg.OperationalError: consuming input failed: server closed the connection u
 aurora-router: the connection to demo-1 (cluster demo) was lost
 role when the connection was made: writer; now: writer; writer now: demo-1
 aurora-router cut the connection: hung: no answer to a ping within 1 s
-- 1.004 s before: HangSuspected(id='demo-1', waiting=1)
+- 1.0 s before: demo-1 is pinged: 3 connections wait for it
 ```
 
 `getattr(error, "incident", None)` is an `aurora_router.Incident`, or None where the error has another reason (with

@@ -45,6 +45,10 @@ _SERVED = frozenset({Activity.IDLE, Activity.OPEN})
 """What a connection does whose statement was answered."""
 
 
+STALE = "its instance has another role by now, failed, or left the cluster"
+"""Why a connection is cut that is of no use any more."""
+
+
 class Judge(Protocol):
     """What sampling needs of the watch."""
 
@@ -113,7 +117,7 @@ class Hangs(Generic[ConnT]):
                     held.waiting_since = now
                 else:
                     waiting.append(held)
-        self._cut(id_, stale, "stale")
+        self._cut(id_, stale, STALE)
         return waiting
 
     def _note_answer(self, id_: str, held: Any, activity: Activity, now: float) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
 
 from aurora_router.model.incident import Incident
 from aurora_router.model.instance import Role
+from aurora_router.policy.incidents import note
 
 if TYPE_CHECKING:
     import psycopg
@@ -49,8 +51,9 @@ def explain(connection: Any, placement: Placement, cluster: Cluster, error: psyc
         lost=lost,
         events=tuple((now - at, event) for at, event in placement.trail),
     )
+    incident = replace(incident, text=note(incident))
     error.incident = incident  # type: ignore[attr-defined]
-    _note(error, str(incident))
+    _add_note(error, incident.text)
 
 
 def _chose_read_only(connection: Any) -> bool:
@@ -58,7 +61,7 @@ def _chose_read_only(connection: Any) -> bool:
     return bool(connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on")
 
 
-def _note(error: psycopg.Error, text: str) -> None:
+def _add_note(error: psycopg.Error, text: str) -> None:
     if sys.version_info >= (3, 11):
         error.add_note(text)
     else:

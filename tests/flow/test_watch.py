@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from aurora_router.errors import WriterUnavailable
+from aurora_router.flow.hangs import STALE
 from aurora_router.flow.watch import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
 from aurora_router.flow.world import DialFailed
 from aurora_router.model.event import (
@@ -536,7 +537,7 @@ def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene)
             each.close()
 
     scene.run(client())
-    assert [event.reason for _, event in scene.of(ConnectionsCut)] == ["stale"]
+    assert [event.reason for _, event in scene.of(ConnectionsCut)] == [STALE]
 
 
 def test_connections_to_a_removed_instance_end_when_idle(scene):

@@ -1,0 +1,33 @@
+"""An incident in words: the note of an error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_router.policy.sentences import describe, duration
+
+if TYPE_CHECKING:
+    from aurora_router.model.incident import Incident
+    from aurora_router.model.instance import Role
+
+LISTED = 5
+"""How many events the note lists; the incident has all of them."""
+
+
+def note(incident: Incident) -> str:
+    """What happened to the instance of a connection, in a few lines, the last events of its cluster among them."""
+    where = f"{incident.instance or 'an unknown instance'} (cluster {incident.cluster})"
+    happened = f"the connection to {where} was lost" if incident.lost else f"{where} refused to write"
+    before, now = _named(incident.role_before), _named(incident.role_now)
+    lines = [
+        f"aurora-router: {happened}",
+        f"role when the connection was made: {before}; now: {now}; writer now: {incident.writer_now or 'none known'}",
+    ]
+    if incident.cut is not None:
+        lines.append(f"aurora-router cut the connection: {incident.cut}")
+    lines += [f"- {duration(age)} before: {describe(event).sentence}" for age, event in incident.events[-LISTED:]]
+    return "\n".join(lines)
+
+
+def _named(role: Role | None) -> str:
+    return "unknown" if role is None else role.value
