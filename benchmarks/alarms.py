@@ -83,17 +83,22 @@ def played(cluster: LocalCluster, seconds: float) -> Iterator[Figure]:
         hosts = ",".join(f"{name}={place}" for name, place in places.items())
         conninfos["reset"] = cluster.conninfo(f"instance:{second}", aurora_instance_host=hosts)
         conninfos["pooler"] = cluster.conninfo(host=busy.host, port=busy.port, aurora_role="any")
-        clients = {kind: _client(kind, conninfos[kind], seconds) for kind in KINDS}
-        load = [_run("-c", _LOAD, cluster.plain_conninfo(), str(seconds)) for _ in range(LOADERS)]
+        clients: dict[str, subprocess.Popen[str]] = {}
+        load: list[subprocess.Popen[str]] = []
         stall = threading.Thread(target=_stall, args=[cluster.instance(stalled).pid or 0, seconds])
-        stall.start()
         try:
+            for kind in KINDS:
+                clients[kind] = _run("-m", "benchmarks.alarms_child", kind, conninfos[kind], str(seconds))
+                _await(kind, clients[kind])
+            load += [_run("-c", _LOAD, cluster.plain_conninfo(), str(seconds)) for _ in range(LOADERS)]
+            stall.start()
             stops, too_long = _disturb(cluster, first, clients["starved"], seconds)
             for kind, client in clients.items():
                 out, _ = client.communicate(timeout=LATE)
                 yield _figure(kind, json.loads(out.splitlines()[-1]), seconds)
         finally:
-            stall.join()
+            if stall.ident is not None:
+                stall.join()
             for each in [*clients.values(), *load]:
                 each.kill()
                 each.communicate()
@@ -110,12 +115,10 @@ def _figure(kind: str, told: dict[str, Any], seconds: float) -> Figure:
     return Figure.at_most(f"false alarms in {seconds / 60:g} min, {KINDS[kind]}", alarms, "", 0, about)
 
 
-def _client(kind: str, conninfo: str, seconds: float) -> subprocess.Popen[str]:
-    client = _run("-m", "benchmarks.alarms_child", kind, conninfo, str(seconds))
+def _await(kind: str, client: subprocess.Popen[str]) -> None:
     assert client.stdout is not None
     if client.stdout.readline() != "ready\n":
         raise RuntimeError(f"the client {kind!r} did not come up: see what it wrote to its standard error")
-    return client
 
 
 def _run(*arguments: str) -> subprocess.Popen[str]:
