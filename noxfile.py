@@ -377,7 +377,7 @@ def bounded(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
     if _has_programs(session, *POOLERS):
-        session.run("python", "-m", "benchmarks.poolers", "--failovers", "3")
+        session.run("python", "-m", "benchmarks.poolers", "--failovers", "2")
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")
 
 
