@@ -27,6 +27,7 @@ from aurora_router.forks import IMPORTING
 if TYPE_CHECKING:
     from aurora_router.checking import check
     from aurora_router.model.event import (
+        AnswerRefused,
         Blinded,
         ClaimRefused,
         ConnectionsCut,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RETRYABLE",
+    "AnswerRefused",
     "AsyncConnection",
     "AsyncRouter",
     "Attempt",
@@ -110,6 +112,7 @@ _LATE = {
     for module, names in {
         "aurora_router.checking": ["check"],
         "aurora_router.model.event": [
+            "AnswerRefused",
             "Blinded",
             "ClaimRefused",
             "ConnectionsCut",

@@ -32,7 +32,7 @@ from aurora_router.errors import (
 from aurora_router.model.event import Event
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.ticket import Life, Ticket
-from aurora_router.model.view import View
+from aurora_router.model.view import Outage, View
 
 OURS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AuroraRouterError)]
 
@@ -92,7 +92,7 @@ VIEW = View(
     instances=MappingProxyType({"demo-1": Instance("demo-1", Role.WRITER), "demo-2": Instance("demo-2", Role.READER)}),
     writer="demo-1",
     former=frozenset({"demo-2"}),
-    witnesses=MappingProxyType({"demo-2": "demo-1"}),
+    outage=Outage("demo-1", 1.0, "refused", frozenset({("demo-2", "demo-1")})),
     retired=MappingProxyType({"demo-3": 4}),
     refreshed_at=1.5,
 )

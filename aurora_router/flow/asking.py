@@ -35,6 +35,8 @@ async def ask_topology(
     seconds: float,
     refusals: list[DialFailed] | None = None,
     wanted: Wanted | None = None,
+    *,
+    by_id: bool = False,
 ) -> tuple[Source, Topology, RoleCheck | None] | None:
     """Ask the server behind a connection for its cluster.
 
@@ -49,6 +51,7 @@ async def ask_topology(
         seconds: for each query.
         refusals: takes the answers of servers that are of another kind, or do not permit the query.
         wanted: whether the answer is still worth waiting for.
+        by_id: see `Topology.by_id`.
 
     Returns:
         The source that answered, its answer, and what that shows of the session (None: there were no rows); None when
@@ -67,7 +70,7 @@ async def ask_topology(
                     refusals.append(failed)
                 continue
             raise
-        topology = _dated(source.read(rows, asked), asked_at)
+        topology = replace(_dated(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
         return source, topology, _check(world, connection, rows, before=before) if rows else None
     return None
 
@@ -96,18 +99,46 @@ async def ask_standby(
 
 
 async def check_role(
-    world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float, wanted: Wanted | None = None
+    world: World[ConnT],
+    cluster: Cluster,
+    connection: ConnT,
+    seconds: float,
+    wanted: Wanted | None = None,
 ) -> RoleCheck:
     """Ask the server for its role; the answer also shows whether the reports on that path are to be believed.
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
+    return (await _checked(world, cluster, connection, ROLE, seconds, wanted))[0]
+
+
+async def identify(
+    world: World[ConnT],
+    cluster: Cluster,
+    connection: ConnT,
+    source: Source,
+    seconds: float,
+    wanted: Wanted | None = None,
+) -> tuple[str | None, bool]:
+    """The id of the server behind a connection and whether it is a standby; the id is None where it can not tell.
+
+    Raises:
+        DialFailed: the connection broke, or no answer came in time.
+    """
+    assert source.identify is not None, "the caller asks sources that have ids"
+    check, rows = await _checked(world, cluster, connection, source.identify, seconds, wanted)
+    return source.identified(rows), check.standby
+
+
+async def _checked(
+    world: World[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
+) -> tuple[RoleCheck, Rows]:
     before = world.in_hot_standby(connection)
-    rows = await world.ask(connection, ROLE, seconds, wanted)
+    rows = await world.ask(connection, sql, seconds, wanted)
     check = _check(world, connection, rows, before=before)
     cluster.role_checked(world.path(connection), check, world.now())
-    return check
+    return check, rows
 
 
 def _check(world: World[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
@@ -118,3 +149,11 @@ def _check(world: World[ConnT], connection: ConnT, rows: Rows, *, before: bool |
         same_backend=pid == str(world.backend_pid(connection)),
         same_port=port is not None and port == str(world.local_port(connection)),
     )
+
+
+def impostor(dialled: str, topology: Topology) -> str | None:
+    """Why the server behind an instance's name is not that instance; None: it is, or can not tell."""
+    observer = topology.observer
+    if observer is None or observer.lower() == dialled.lower():
+        return None
+    return f"{dialled} is not there any more: {observer} answers in its place"

@@ -10,7 +10,16 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aurora_router.model.event import Doubted, InstanceFailed, InstanceRecovered, InstanceRemoved, Settled, WriteRefused
+from aurora_router.model.event import (
+    Advice,
+    Doubted,
+    InstanceFailed,
+    InstanceRecovered,
+    InstanceRemoved,
+    Settled,
+    WriteRefused,
+)
+from aurora_router.model.observation import Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy import pace
@@ -28,9 +37,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.paths import End, Known
     from aurora_router.policy.ramp import Ramp
     from aurora_router.policy.role_reports import Path, RoleCheck
-
-Identity = tuple[str, str]
-"""(scope, label): the domain or instance template with the port, and the cluster's name within it where known."""
+    from aurora_router.policy.route import Identity
 
 
 REFUSAL_SECONDS = 1.0
@@ -57,8 +64,8 @@ class Watcher(Protocol):
 class Home(Protocol):
     """Where the clusters of a process are kept."""
 
-    def settle(self, cluster: Cluster) -> Cluster:
-        """The one cluster that `cluster`, whose topology is known by now, turns out to be."""
+    def settle(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
+        """The cluster that an answer through the name `key` is of; so far the name stood for `cluster`."""
         ...
 
     def publish(self, cluster: Cluster, event: Event) -> None:
@@ -69,11 +76,8 @@ class Home(Protocol):
 class Cluster:
     """What this process knows of one cluster, and its connections to it."""
 
-    def __init__(
-        self, identity: Identity, home: Home, lock: AbstractContextManager[Any], *, pinned: bool = False
-    ) -> None:
+    def __init__(self, identity: Identity, home: Home, lock: AbstractContextManager[Any]) -> None:
         self.identity = identity
-        self.pinned = pinned
         self.home = home
         self.lock = lock
         self.view = View()
@@ -106,8 +110,7 @@ class Cluster:
     @property
     def name(self) -> str:
         """The cluster, as people would call it."""
-        scope, label = self.identity
-        return label or scope
+        return self.identity.name or self.identity.scope
 
     # ------------------------------------------------------------ the view
 
@@ -121,6 +124,9 @@ class Cluster:
                 self.role_reports = self.role_reports.writer_changed()
         if changed:
             self.wake()
+        if isinstance(observation, Topology) and observation.malformed and "rows" not in self.warned:
+            self.warned.add("rows")
+            events += (Advice(_unreadable(observation)),)
         for event in events:
             self.tell(event, now)
         return events
@@ -318,3 +324,11 @@ class Cluster:
         """The open connections, by instance."""
         with self.lock:
             return {id_: list(held) for id_, held in self._connections.items() if held}
+
+
+def _unreadable(topology: Topology) -> str:
+    ids, observer = ", ".join(topology.malformed[:3]), topology.observer or "an instance"
+    return (
+        f"{observer} lists instances whose ids can not be read ({ids}): these rows are left out, and no instance is "
+        "taken for removed by such an answer"
+    )

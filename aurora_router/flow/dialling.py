@@ -212,11 +212,14 @@ class Dialling(Generic[ConnT]):
         self._last = failed.cause
         self._faults.add(failed.fault.kind)
         if instance is not None and (verdict.down or verdict.quarantine):
-            if self.cluster.quarantine.remaining(instance.id, now) <= 0.0:  # else it is known to fail
-                self.cluster.observe(Failure(instance.id, instance.generation, gone=False, reason=verdict.name), now)
+            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
+            known = self.cluster.quarantine.remaining(instance.id, now) > 0.0
+            if not known or (not self._lives and self.cluster.view.lacks_failure(instance.id)):
+                self.cluster.observe(
+                    Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=self._lives), now
+                )
             if verdict.quarantine:
                 self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
-            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
             if not self._lives:
                 self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
         alone = len(self.request.given) == 1

@@ -9,12 +9,13 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask_topology, check_role
+from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask_topology, check_role, impostor
 from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
+from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.paths import is_direct
-from aurora_router.policy.route import Mode, find, given_host
+from aurora_router.policy.route import Mode, find, given_host, identity
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Inquiry(Generic[ConnT]):
         writer = not (await self.check_role(target, until)).standby
         expected = writer is (self.cluster.view.writer == self.instance)
         if thorough or writer or not expected:
-            writer = await self._tell(access, writer=writer, until=until)
+            writer = await self._tell(access, writer=writer, asked_at=asked_at, until=until)
         if writer and self.cluster.view.writer == self.instance:
             await self._offer(asked_at)
             self.cluster.verified(asked_at, self.world.now())
@@ -189,27 +190,28 @@ class Inquiry(Generic[ConnT]):
         if not await self.world.offer(connection):
             self._connection = connection
 
-    async def _tell(self, access: Access, *, writer: bool, until: float) -> bool:
+    async def _tell(self, access: Access, *, writer: bool, asked_at: float, until: float) -> bool:
         cluster, connection = self.cluster, self._connection
         assert connection is not None
         sources = access.sources if cluster.source is None else (cluster.source,)
         left = max(0.0, until - self.world.now())
         try:
-            answer = await ask_topology(self.world, connection, self.instance, sources, left)
+            answer = await ask_topology(self.world, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
         now = self.world.now()
         if answer is None:
-            cluster.observe(SelfReport(self.instance, writer=writer), now)
+            cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), now)
             return writer
         cluster.source, topology, _ = answer
-        cluster.observe(topology, now)
-        observer = topology.observer
-        if observer is not None and observer != self.instance:
-            text = f"{self.instance} is not there any more: {observer} answers in its place"
+        moved = impostor(self.instance, topology)
+        if moved is None:
+            refused = next((each for each in cluster.observe(topology, now) if isinstance(each, AnswerRefused)), None)
+            moved = None if refused is None else f"{self.instance} left the cluster: {refused.reason}"
+        if moved is not None:
             await self.close()
-            raise DialFailed(Fault(FaultKind.NAME, None, text), ConnectionError(text))
+            raise DialFailed(Fault(FaultKind.NAME, None, moved), ConnectionError(moved))
         return bool(topology.observer_is_writer)
 
     async def see_role(self, access: Access, seconds: float) -> None:
@@ -293,8 +295,11 @@ async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, ad
         host = given_host(access.request, access.route, address)
         target = await resolved(world, str(address), host, address.port, fresh=True)
     connection = await world.dial(target, max(0.0, until - world.now()))
+    # The name of an instance, or a custom endpoint, may lead to another cluster by now; the cluster's own does not.
+    by_id = identity(access.request, access.route) != cluster.identity
     try:
-        answer = await ask_topology(world, connection, str(address), sources, max(0.0, until - world.now()))
+        left = max(0.0, until - world.now())
+        answer = await ask_topology(world, connection, str(address), sources, left, by_id=by_id)
     finally:
         await world.discard(connection)
     if answer is not None:

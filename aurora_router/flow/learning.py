@@ -9,16 +9,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption, NameNotResolved
-from aurora_router.flow.asking import PERMISSION_DENIED, ask_standby, ask_topology
+from aurora_router.flow.asking import PERMISSION_DENIED, ask_standby, ask_topology, identify, impostor
 from aurora_router.flow.dialling import Dialling, Unplaced
 from aurora_router.flow.world import ConnT, DialFailed, Target, World
 from aurora_router.model.endpoint import WantedRole
-from aurora_router.model.event import Advice
+from aurora_router.model.event import Advice, AnswerRefused, ClaimRefused
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.candidates import is_lag_unproven
 from aurora_router.policy.options import Source as SourceChoice
-from aurora_router.policy.route import Address, Mode, Request, Route
+from aurora_router.policy.route import Address, Mode, Request, Route, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
@@ -145,7 +145,10 @@ class Learning(Dialling[ConnT]):
         connection = await self._dial(target, None if isinstance(seed, Address) else seed)
         latency = self.world.now() - started
         try:
-            instance = await self._recognise(connection, target)
+            if isinstance(seed, Address):
+                instance = await self._recognise(connection, target)
+            else:
+                instance = await self._ask(connection, seed.id, by_id=True)
             self.cluster.succeeded(instance.id, latency, self.world.now())
         except BaseException:
             await self.world.discard(connection)
@@ -153,19 +156,44 @@ class Learning(Dialling[ConnT]):
         return connection, instance
 
     async def _recognise(self, connection: ConnT, target: Target) -> Instance:
-        """Which instance a connection through a name led to."""
+        """Which instance a connection through a name led to.
+
+        A name may stand for a load balancer or a pooler, so an address proves nothing: where the source has ids, the
+        server is asked for its own each time, in one round trip. Where it has none, the name is all that is known.
+        """
+        instance = await self._behind(connection, target)
         where = f"{self.world.address(connection)}:{target.port}"
-        known = self.cluster.view.instances.get(self.cluster.by_address.get(where, ""))
-        if known is not None and not self.doubt:
-            known = await self._refreshed(connection, known) or known
-            standby = await self._standby(connection, target.name, known)
-            if standby is (known.role is not Role.WRITER):
-                return known
-        instance = await self._ask(connection, target.name)
-        self.cluster.by_address[where] = instance.id
+        self.cluster.by_address[where] = instance.id  # for `_wanted` alone
         return instance
 
-    async def _refreshed(self, connection: ConnT, instance: Instance) -> Instance | None:
+    async def _behind(self, connection: ConnT, target: Target) -> Instance:
+        cluster, source = self.cluster, self.cluster.source
+        if not cluster.view.known or self.doubt:
+            return await self._ask(connection, target.name)
+        if source is None or source.identify is None:
+            id_: str | None = target.name
+            standby = await self._standby(connection, target.name, cluster.view.instances.get(target.name))
+        else:
+            id_, standby = await self._identified(connection, source, target.name)
+        known = cluster.view.instances.get(id_ or "")
+        if known is not None:
+            known = await self._refreshed(connection, known, target.name, by_id=False) or known
+            if standby is (known.role is not Role.WRITER):
+                return known
+        return await self._ask(connection, target.name)
+
+    async def _identified(self, connection: ConnT, source: Source, name: str) -> tuple[str | None, bool]:
+        started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
+        try:
+            found = await identify(self.world, self.cluster, connection, source, self._dial_seconds(), wanted)
+        except DialFailed as failed:
+            raise self._missed(name, failed, started, None, wanted) from failed
+        self._said = connection, found[1]
+        return found
+
+    async def _refreshed(
+        self, connection: ConnT, instance: Instance, name: str | None = None, *, by_id: bool = True
+    ) -> Instance | None:
         """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
 
         Where the writer is about to serve because no reader is known, `NO_READER_SECONDS` are old enough: one may have
@@ -181,7 +209,7 @@ class Learning(Dialling[ConnT]):
             return None
         try:
             cluster.overdue = False
-            return await self._ask(connection, instance.id)
+            return await self._ask(connection, name or instance.id, by_id=by_id)
         finally:
             cluster.end_learning()
 
@@ -190,11 +218,17 @@ class Learning(Dialling[ConnT]):
         wanted = self.route.role in {WantedRole.READER, WantedRole.PREFER_READER}
         return wanted and not any(True for _ in self.cluster.view.readers())
 
-    async def _ask(self, connection: ConnT, asked: str) -> Instance:
+    async def _ask(self, connection: ConnT, asked: str, *, by_id: bool = False) -> Instance:
         """One topology query; its answer changes the view. Returns the instance that answered.
 
+        Args:
+            connection: on which to ask.
+            asked: what was dialled: an instance's id, or a name that the user gave.
+            by_id: whether it was an instance's id, see `Topology.by_id`.
+
         Raises:
-            Unplaced: no answer, or it is of a former writer that does not know it: not even its reads are of any use.
+            Unplaced: no answer, or it is of another cluster, or of a former writer that does not know it: not even its
+                reads are of any use.
         """
         cluster = self.cluster
         sources = self.sources if cluster.source is None else (cluster.source,)
@@ -202,7 +236,7 @@ class Learning(Dialling[ConnT]):
         refusals: list[DialFailed] = []
         seconds = self._dial_seconds()
         try:
-            answer = await ask_topology(self.world, connection, asked, sources, seconds, refusals, wanted)
+            answer = await ask_topology(self.world, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
         except DialFailed as failed:
             raise self._missed(asked, failed, started, None, wanted) from failed
         self._heed(refusals, asked)
@@ -211,19 +245,24 @@ class Learning(Dialling[ConnT]):
             topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
             check = None
         else:
-            cluster.source, topology, check = answer
+            source, topology, check = answer
             standby = not topology.observer_is_writer
-        cluster.observe(topology, self.world.now())
-        self.cluster = cluster.home.settle(cluster)
-        if self.cluster is not cluster:
-            self.cluster.observe(topology, self.world.now())
+            cluster = self._settled(cluster, topology, asked)
+            cluster.source = source
+        events = cluster.observe(self._attributed(topology), self.world.now())
         if check is not None:
-            self.cluster.role_checked(self.world.path(connection), check, self.world.now())
+            cluster.role_checked(self.world.path(connection), check, self.world.now())
         self._said, self._told = (connection, standby), (connection, started)
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
         known = self.cluster.view.instances.get(observer, Instance(observer, own))
-        if own is Role.WRITER and self.cluster.view.writer != observer and not self._takes_any():
+        for event in events:
+            if isinstance(event, AnswerRefused):
+                raise Unplaced(f"{asked} led to another cluster ({observer}): {event.reason}")
+        refused = any(
+            isinstance(event, ClaimRefused) and event.claimed == event.observer == observer for event in events
+        )
+        if own is Role.WRITER and (refused or self.cluster.view.writer != observer) and not self._takes_any():
             raise Unplaced(f"{observer} takes itself for the writer, and a later one is known")
         return known
 
@@ -243,8 +282,26 @@ class Learning(Dialling[ConnT]):
         if options.max_lag is None or not is_lag_unproven(instance, options, self.world.now()):
             return False
         if self._told is None or self._told[0] is not connection:
-            instance = await self._ask(connection, instance.id)
+            instance = await self._ask(connection, instance.id, by_id=True)
         return self._told is None or is_lag_unproven(instance, options, self._told[1])
+
+    def _settled(self, cluster: Cluster, topology: Topology, asked: str) -> Cluster:
+        """The cluster that an answer is of, as far as the name that was dialled tells.
+
+        Raises:
+            Unplaced: another instance answered than the one that was dialled.
+        """
+        moved = impostor(asked, topology) if topology.by_id else None
+        if moved is not None:
+            raise Unplaced(moved)
+        if not topology.by_id:
+            self.cluster = cluster.home.settle(cluster, identity(self.request, self.route), topology)
+        return self.cluster
+
+    def _attributed(self, topology: Topology) -> Topology:
+        """The answer, with what the name that was dialled proves: a name that is only attached may lead elsewhere."""
+        attached = identity(self.request, self.route) != self.cluster.identity
+        return replace(topology, by_id=True) if attached else topology
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
         """Whether the server is a standby, by its own word; a connection is asked once."""

@@ -24,6 +24,8 @@ class Source:
             can not tell their own.
         absent: SQLSTATEs by which a server says that it is not of this kind.
         complete: whether one answer tells of the whole cluster.
+        identify: one statement that asks for the columns of `asking.ROLE` and the instance's id; None: it has none.
+        identified: the id in the answer to it; None where it is none.
     """
 
     name: str
@@ -31,3 +33,5 @@ class Source:
     read: Callable[[Rows, str], Topology]
     absent: frozenset[str] = frozenset()
     complete: bool = True
+    identify: str | None = None
+    identified: Callable[[Rows], str | None] = lambda _: None

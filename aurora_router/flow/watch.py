@@ -279,7 +279,7 @@ class Watch(Generic[ConnT]):
             return
         known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
         self.lost.add(id_)
-        if verdict.down and not known:
+        if (verdict.down and not known) or (verdict.quarantine and self.cluster.view.lacks_failure(id_)):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
         self.cluster.failed(id_, now, self.options.quarantine, began)
 

@@ -70,7 +70,7 @@ class InstanceRecovered:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRefused:
-    """An instance was named as the writer (by itself or by `observer`), on older evidence than the accepted one."""
+    """An instance was named as the writer (by itself or by `observer`), and the evidence does not suffice."""
 
     claimed: str
     observer: str | None
@@ -83,6 +83,15 @@ class WriteRefused:
     """The accepted writer refused a statement as read-only (25006); it may have lost the role, so it is asked."""
 
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRefused:
+    """An answer to a topology query seems to be of another cluster: nothing of it is believed."""
+
+    observer: str
+    named: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,7 @@ Event = (
     | InstanceRecovered
     | ClaimRefused
     | WriteRefused
+    | AnswerRefused
     | Doubted
     | Settled
     | HangSuspected

@@ -31,6 +31,10 @@ class Instance:
         lag_at: when the lag was that, in the world's time in seconds; None: not known.
         cpu: CPU use in percent, 0..100; None when unknown.
         seen_at: the world's time, in seconds, of the last evidence that it exists.
+        heard_at: when it was asked, in the world's time, the last time that it answered about itself; None: never.
+        missing_since: when a complete answer first did not list it, in the world's time; None: the last one did.
+        updated: the newest `observation.Row.updated` of its rows.
+        updated_at: when `updated` last changed, in the world's time: an instance that runs updates its row.
     """
 
     id: str
@@ -43,6 +47,10 @@ class Instance:
     cpu: float | None = None
     seen_at: float = 0.0
     lag_at: float | None = None
+    heard_at: float | None = None
+    missing_since: float | None = None
+    updated: float | None = None
+    updated_at: float = 0.0
 
     def become(self, role: Role) -> Instance:
         """This instance in another role: a new generation, unless nothing was known before."""

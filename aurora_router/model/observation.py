@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
+MISSING_SECONDS = 5.0
+"""An instance that complete answers do not list is gone after so long: a reader that restarts is in nobody's rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +17,11 @@ class Row:
     Attributes:
         id: the instance that the row is about.
         writer: whether the row marks it as the writer.
-        age: seconds since the row was updated, by the clock of the server that answered; None: the row is about
-            the very instance that answered, so it is new.
+        age: seconds since the row was updated, by the clock of the server that answered, which need not agree with
+            the clock that wrote it: only a hint (see `reduce`). None: not known, or the row is about the very instance
+            that answered.
+        updated: when the row was updated, in seconds, by the clock of the instance that it is about. Compared with
+            other values of the same instance alone; None: not known.
         lag: replica lag in seconds, None when not told.
         lag_at: when the lag was that, in the world's time in seconds; None: not known.
         cpu: CPU use in percent, None when not told.
@@ -37,6 +42,7 @@ class Row:
     zone: str | None = None
     token: int | None = None
     lag_at: float | None = None
+    updated: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +53,36 @@ class Topology:
         rows: what it told of the instances, itself included.
         observer: its own id; None when it could not tell (a source without such a function).
         observer_is_writer: its own word about itself (``not pg_is_in_recovery()``); None when not asked.
-        complete: whether the rows are the whole cluster (False: only the observer, as with plain PostgreSQL).
+        complete: whether the rows are meant to be the whole cluster (False: only the observer, as with plain
+            PostgreSQL, or some rows could not be read). What they lack may still make the answer an incomplete one.
+        malformed: the ids of the rows that could not be read, as they came.
+        monotone: whether the token of a writer never decreases (the timeline of plain PostgreSQL); False: it may (the
+            durable LSN of a volume that was set back, or of a writer promoted a moment ago).
+        asked_at: the world's time, in seconds, when the question was sent; None: as new as the answer.
+        by_id: whether the observer was dialled as a certain instance. False: through a name that the user gave, which
+            says by itself which cluster it is.
     """
 
     rows: tuple[Row, ...]
     observer: str | None = None
     observer_is_writer: bool | None = None
     complete: bool = True
+    malformed: tuple[str, ...] = ()
+    monotone: bool = False
+    asked_at: float | None = None
+    by_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SelfReport:
     """An instance's word about itself outside of a topology query.
 
-    Reported as ``in_hot_standby`` at start-up, or told by an error (25006: it is a reader).
+    Reported as ``in_hot_standby`` at start-up, or by an error (25006: it is a reader). `asked_at`: as in `Topology`.
     """
 
     id: str
     writer: bool
+    asked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +96,14 @@ class Failure:
         gone: whether there is evidence that connections made so far are lost with it (it was declared hung). A dial
             that failed is none: whatever it says, established connections may work.
         reason: for people.
+        alive: whether it answered all the same (it is full): no evidence that it might have lost its role.
     """
 
     id: str
     generation: int
     gone: bool
     reason: str
+    alive: bool = False
 
 
 Observation = Topology | SelfReport | Failure

@@ -4,29 +4,54 @@ Theory. Clients see a failover in fragments: a query on one instance, a refused 
 isolated instance keeps telling. None of them carries an epoch of the server's, and clocks of two instances can
 not be compared. So evidence is ordered:
 
-1. an instance's word about itself beats what rows of others say about it;
-2. between claims, the source's monotone token decides (see `Row.token`): a lower one is older;
-3. an instance that was the writer in an earlier epoch is accepted again only on its own word *and* a higher token
-   (failback A -> B -> A is legal, a zombie A is not); an instance that never was one may also claim on an equal token;
-4. when the accepted writer has withdrawn (it said that it is a reader), its token no longer protects it: another
-   instance's own word is accepted (a volume that was set back in time has lower tokens);
-5. for a former writer that alone is not enough: a zombie says the same of itself. It is accepted on a lower token only
-   if *every* other instance known has answered since that it is a reader itself and that this one is the writer, the
-   one that withdrew among them. A zombie is named by nobody who has seen its successor; where a newer writer exists, it
-   names itself; where it is silent, not every instance has answered. (A single witness would not do: it may be cut off
-   together with the zombie, or answer with rows that are left over.)
+1. **An instance's word about itself beats rows about others.** Answers are ordered by when they were asked for
+   (`Topology.asked_at`, this process's clock): one that was overtaken by a later one of the same instance is ignored,
+   and one that was asked for before a writer was accepted neither replaces nor withdraws it.
+2. **Only a complete answer takes away.** An answer is complete if all of its rows could be read, the observer's own is
+   among them, one instance is marked as the writer, and that row is not older than the accepted evidence. Anything less
+   adds instances and facts, and removes none, names no new writer, and withdraws none: a role changes by a complete
+   answer or by the instance's own word. An instance is removed when complete answers over `MISSING_SECONDS` do not list
+   it: one that restarts is in nobody's rows for a moment.
+3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
+   the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
+   legal, a zombie A is not; only A itself can show a token that it had not when it was fenced).
+4. **A timeline (plain PostgreSQL) never decreases**, so a claim on a lower one, or on none, is refused for good, also
+   one of the accepted writer's name (a load balancer led to another server). Each promotion begins a timeline, so an
+   equal one is of the same reign.
+5. **A durable LSN (Aurora) may be lower** after a promotion (it is reported with a delay) or a backtrack. The storage
+   fences the former writer, so a claim that shows no higher token is accepted if all of this holds: the accepted writer
+   is in an *outage* (it withdrew, refused to be dialled, or was condemned; `View.outage`); the claimant was asked after
+   that began; every other instance known has answered since, or failed; none of those that answered names
+   another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
+   itself: *every* other instance, the accepted writer among them, has to have answered since that it is a reader and
+   that this one is the writer; or the claimant's own token has grown since the outage began, and none names another
+   (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its successor. Once
+   a writer was accepted like this, or was set back, a higher token proves no longer that a former one is back, since
+   it may be what that one had when it was fenced: then this rule counts for it, whatever its token (`View.unproven`).
+6. **An instance that was dialled by its id may have moved to another cluster.** Its answer is foreign if it names a
+   writer that is not known here, or none of the other instances that it lists is: it is refused as a whole. What really
+   changed so much is learned through the name that the user gave, which says by itself which cluster it is.
+7. **Clocks are compared with themselves alone.** Whether an instance still updates its row is read off the row's own
+   timestamp, unchanged for `STALE_ROW_SECONDS` of this process's clock. The age by the observer's clock is no more than
+   a hint at rows of unknown instances: a leftover is entered once its timestamp is seen to change.
+
+Limits. A zombie from before this process began is known as a reader here; on a lower token it is accepted where the
+accepted writer and all other instances are silent. It can commit nothing: the storage fences it.
 
 Invariants (property tests): `epoch`, and the generation of an instance, never decrease; `writer` changes only
-with an epoch; a refused claim changes neither; reducing the same observation twice gives the same view.
+with an epoch; a refused claim changes neither; reducing the same observation twice gives the same view; an incomplete
+answer removes nothing, and changes no role but the observer's; with monotone tokens the accepted token never decreases;
+no instance that an accepted one fenced is accepted, whatever the order and the delay of honest answers.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aurora_router.model.event import (
+    AnswerRefused,
     ClaimRefused,
     Event,
     InstanceAdded,
@@ -38,6 +63,7 @@ from aurora_router.model.event import (
 )
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import (
+    MISSING_SECONDS,
     STALE_ROW_SECONDS,
     Failure,
     Observation,
@@ -45,6 +71,7 @@ from aurora_router.model.observation import (
     SelfReport,
     Topology,
 )
+from aurora_router.model.view import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,13 +80,16 @@ if TYPE_CHECKING:
 
 Change = tuple["View", tuple[Event, ...]]
 
+WITHDREW = "it said that it is a reader"
+"""Why an outage began, where the accepted writer's own word did."""
+
 
 def reduce(view: View, observation: Observation, now: float) -> Change:
     """Let one observation speak.
 
     Args:
         view: what was known.
-        observation: what somebody saw.
+        observation: what was seen.
         now: the world's time, in seconds.
 
     Returns:
@@ -69,110 +99,236 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _topology(view, observation, now)
     if isinstance(observation, SelfReport):
         return _self_report(view, observation, now)
-    return _failure(view, observation)
+    return _failure(view, observation, now)
+
+
+# ---------------------------------------------------------------- of which cluster an answer is
+
+
+def is_foreign(view: View, seen: Topology) -> bool:
+    """Whether an answer seems to be of another cluster: its writer is unknown here, or all others that it lists are."""
+    if not view.known or seen.observer is None:
+        return False
+    rows = _unique(seen.rows)
+    claim, known = _claimed(rows, seen, 0.0), view.instances.keys() | view.retired.keys()
+    others = rows.keys() - {seen.observer}
+    return (claim is not None and claim.id not in known) or (bool(others) and not others & known)
+
+
+def is_disjoint(view: View, seen: Topology) -> bool:
+    """Whether an answer is complete in itself, and of another cluster for certain: it shares no instance."""
+    if not view.known or not view.instances:
+        return False
+    rows = _unique(seen.rows)
+    claim = _claimed(rows, seen, 0.0)
+    shared = rows.keys() & (view.instances.keys() | view.retired.keys())
+    return claim is not None and claim.complete and not shared - ({seen.observer} - {claim.id})
+
+
+def agree(view: View, seen: Topology) -> bool:
+    """Whether an answer and what is known of a cluster know each other's writer."""
+    rows = _unique(seen.rows)
+    claim = _claimed(rows, seen, 0.0)
+    if claim is None or not claim.complete or not view.known:
+        return False
+    return claim.id in view.instances and (view.writer is None or view.writer in rows)
 
 
 # ---------------------------------------------------------------- a topology query
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That an instance is the writer, as one answer says.
+
+    Attributes:
+        id: the instance.
+        token: its evidence, see `Row.token`.
+        own: whether the instance says so itself.
+        complete: whether the answer is complete but for the age of this evidence (rule 2).
+        asked_at: when the question was sent.
+    """
+
+    id: str
+    token: int | None
+    own: bool
+    complete: bool
+    asked_at: float
+
+
 def _topology(view: View, seen: Topology, now: float) -> Change:
-    rows = [row for row in seen.rows if _alive(row)]
-    claimed = _claimed(rows, seen)
-    own = claimed is not None and claimed == seen.observer
-    view = _without_witness(view, seen.observer, claimed)
-    token = next((row.token for row in rows if row.id == claimed), None)
-    refusal = _refusal(view, claimed, token, own=own)
-    if refusal is not None and claimed is not None:
-        refused = ClaimRefused(claimed, seen.observer, view.writer, refusal)
-        view, told = _own_word(view, seen, now)
-        view, added = _introduced(view, next((row for row in rows if row.id == claimed), None), now)
-        return _witnessed(view, seen, claimed), (refused, *told, *added)
-    withdrawn = claimed is None and view.writer is not None and view.writer == seen.observer
-    writer = claimed if claimed is not None else None if withdrawn else view.writer
-    older = _older(view, token, own=own)
-    instances, events = _merge(view, rows, writer, now, closed=seen.complete and not older)
+    asked_at = now if seen.asked_at is None else seen.asked_at
+    if _is_overtaken(view, seen.observer, asked_at, word=seen.observer_is_writer):
+        return view, ()
+    rows = _unique(seen.rows)
+    claim = _claimed(rows, seen, asked_at)
+    if seen.by_id and is_foreign(view, seen):
+        reason = "it does not know this cluster's writer, nor any of its instances"
+        return view, (AnswerRefused(seen.observer or "", None if claim is None else claim.id, reason),)
+    refusal = None if claim is None else _refusal(view, claim)
+    if claim is not None and refusal is not None:
+        refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
+        view, told = _own_word(view, seen, asked_at, now)
+        view, added = _introduced(view, rows.get(claim.id), now)
+        return _heard(view, seen, claim, asked_at), (refused, *told, *added)
+    withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
+    writer = claim.id if claim is not None else None if withdrawn else view.writer
+    older = claim is not None and not claim.own and _is_lower(claim.token, view.token)
+    complete = claim is not None and claim.complete and not older and (claim.own or claim.token is not None)
+    instances, events, leftovers = _merge(view, rows, seen, writer, asked_at, now, complete=complete)
     if withdrawn and view.writer is not None:
         events = [WriterLost(view.writer), *events]
-    if claimed is None or older or token is None:
-        token = view.token
-    return _accept(view, instances, writer, token, now, events)
+    following, told = _accept(view, instances, writer, now, events)
+    if claim is not None:
+        following = _proven(view, following, claim, monotone=seen.monotone, older=older)
+    if withdrawn and following.outage is None:
+        following = replace(following, outage=Outage(seen.observer or "", asked_at, WITHDREW))
+    if claim is not None and claim.own:
+        following = replace(following, outage=None)
+    following = replace(following, leftovers=MappingProxyType(leftovers), refreshed_at=now)
+    return _heard(following, seen, claim, asked_at), told
 
 
-def _alive(row: Row) -> bool:
-    return row.writer or row.age is None or row.age <= STALE_ROW_SECONDS
+def _is_overtaken(view: View, observer: str | None, asked_at: float, *, word: bool | None) -> bool:
+    """Whether a later answer of the same instance is known, or an answer that made it the writer."""
+    known = view.instances.get(observer or "")
+    if known is None:
+        return False
+    earlier = known.heard_at is not None and asked_at < known.heard_at
+    return earlier or (word is False and observer == view.writer and asked_at < view.accepted_at)
 
 
-def _claimed(rows: Iterable[Row], seen: Topology) -> str | None:
-    """Who is the writer, by this answer: the observer's own word first, then the row updated last."""
+def _unique(rows: Iterable[Row]) -> dict[str, Row]:
+    """The rows by id; of several of one instance (it restarted) the one that it wrote last."""
+    unique: dict[str, Row] = {}
+    for row in rows:
+        other = unique.get(row.id)
+        if other is None or _writing(row) >= _writing(other):
+            unique[row.id] = row
+    return unique
+
+
+def _writing(row: Row) -> tuple[bool, float, bool]:
+    return row.updated is not None, row.updated or 0.0, row.writer
+
+
+def _claimed(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
+    """Which instance is the writer, by this answer: the observer's own word first, then the one row marked as such.
+
+    Of two such rows (for a moment after a failover) the one with the higher token counts.
+    """
+    marked = [row for row in rows.values() if row.writer]
+    read = seen.complete and not seen.malformed and seen.observer in rows
     if seen.observer_is_writer and seen.observer is not None:
-        return seen.observer
-    named = [row for row in rows if row.writer]
+        row = rows.get(seen.observer)
+        complete = read and [each.id for each in marked] == [seen.observer]
+        return Claim(seen.observer, None if row is None else row.token, own=True, complete=complete, asked_at=asked_at)
     if seen.observer_is_writer is False:
-        named = [row for row in named if row.id != seen.observer]
-    if not named:
+        marked = [row for row in marked if row.id != seen.observer]
+    best = max(marked, key=_token, default=None)
+    if best is None or sum(_token(row) == _token(best) for row in marked) > 1:
         return None
-    return min(named, key=lambda row: -1.0 if row.age is None else row.age).id
+    return Claim(best.id, best.token, own=False, complete=read and len(marked) == 1, asked_at=asked_at)
 
 
-def _refusal(view: View, claimed: str | None, token: int | None, *, own: bool) -> str | None:
+def _token(row: Row) -> int:
+    return -1 if row.token is None else row.token
+
+
+def _is_lower(token: int | None, accepted: int | None) -> bool:
+    return token is not None and accepted is not None and token < accepted
+
+
+# ---------------------------------------------------------------- claims to be the writer
+
+
+def _refusal(view: View, claim: Claim) -> str | None:
     """Why a claim to be the writer is not believed; None: it is."""
-    if claimed is None or claimed == view.writer or not view.known:
+    if view.monotone and claim.own and (claim.token is None or claim.token < (view.token or 0)):
+        return f"its timeline {claim.token} is lower than the accepted {view.token}"
+    if claim.id == view.writer or view.epoch == 0:
         return None
-    if claimed in view.former and not own:
+    if not claim.own and claim.id in view.former:
         return "a former writer is accepted again only on its own word"
-    if view.writer is None and own and (claimed not in view.former or _vouched(view, claimed)):
+    if not claim.own and not claim.complete:
+        return "the answer is incomplete"
+    if claim.asked_at < view.accepted_at:
+        return f"it was asked before {view.writer} was accepted"
+    newer = claim.token is not None and view.token is not None and claim.token > view.token
+    if newer and not (view.unproven and claim.id in view.former):
         return None
-    if token is None or view.token is None:
-        return None if own or claimed not in view.former else "no evidence"
-    if token > view.token:
+    stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
+    if not claim.own:
+        return stale
+    if view.outage is None:
+        return f"{stale}, and {view.writer} is not known to have failed"
+    return _contradiction(view, view.outage, claim, stale)
+
+
+def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str | None:
+    """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5)."""
+    if claim.asked_at < outage.since:
+        return f"{stale}, and it was asked before {view.writer} failed"
+    named, others = dict(outage.named), view.instances.keys() - {claim.id}
+    for id_ in sorted(others & named.keys()):
+        if named[id_] not in {None, claim.id}:
+            return f"{stale}, and {id_} names {named[id_]}"
+    silent = others - named.keys()
+    if claim.id not in view.former or claim.id == outage.writer or view.monotone:
+        unheard = sorted(silent - outage.failed)
+        return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
+    if view.token is None and claim.token is None:
+        return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
+    if claim.token is not None and dict(outage.shown).get(claim.id, claim.token) < claim.token:
         return None
-    if token == view.token and own and (claimed not in view.former or view.writer is None):
+    if others and all(named.get(id_) == claim.id for id_ in others):
         return None
-    return f"its evidence {token} is not newer than the accepted {view.token}"
+    return f"{stale}, it was the writer before, and not all others name it"
 
 
-def _vouched(view: View, claimed: str) -> bool:
-    """Whether all other instances, each a reader by its own word, say that `claimed` is the writer (rule 5)."""
-    others = view.instances.keys() - {claimed}
-    return bool(others) and all(view.witnesses.get(id_) == claimed for id_ in others)
-
-
-def _without_witness(view: View, observer: str | None, claimed: str | None = None) -> View:
-    """Drop what an instance said before that it no longer says."""
-    if observer is None or view.witnesses.get(observer, claimed) == claimed:
+def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
+    """Remember what an instance answered, as long as the accepted writer is in an outage."""
+    outage, observer = view.outage, seen.observer
+    if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
         return view
-    left = {id_: named for id_, named in view.witnesses.items() if id_ != observer}
-    return replace(view, witnesses=MappingProxyType(left))
+    named = {**dict(outage.named), observer: None if claim is None else claim.id}
+    shown = dict(outage.shown)
+    if claim is not None and claim.own and claim.token is not None and observer in view.former:
+        shown[observer] = min(claim.token, shown.get(observer, claim.token))
+    following = replace(
+        outage,
+        named=frozenset(named.items()),
+        failed=outage.failed - {observer},
+        shown=frozenset(shown.items()),
+    )
+    return view if following == outage else replace(view, outage=following)
 
 
-def _witnessed(view: View, seen: Topology, claimed: str) -> View:
-    """Remember who named a former writer whose claim is refused, once the accepted writer has withdrawn."""
-    if view.writer is not None or claimed not in view.former or seen.observer in {None, claimed}:
-        return view
-    if seen.observer_is_writer is not False or view.witnesses.get(seen.observer or "") == claimed:
-        return view
-    return replace(view, witnesses=MappingProxyType({**view.witnesses, seen.observer or "": claimed}))
+def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older: bool) -> View:
+    """The view with the token of an accepted claim, and whether a higher token still proves anything (rule 5)."""
+    if older or claim.token is None:
+        changed = claim.id != view.writer and view.epoch > 0 and not view.monotone
+        return replace(following, unproven=view.unproven or changed)
+    same = claim.id == view.writer or view.epoch == 0
+    higher = view.token is None or claim.token > view.token or (same and claim.token == view.token)
+    return replace(following, token=claim.token, monotone=monotone, unproven=view.unproven or not (monotone or higher))
 
 
-def _older(view: View, token: int | None, *, own: bool) -> bool:
-    """Whether an answer was overtaken: it may add to what is known, and must not take away."""
-    return not own and token is not None and view.token is not None and token < view.token
-
-
-def _own_word(view: View, seen: Topology, now: float) -> Change:
+def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change:
     """Of a refused answer only what the observer says of itself counts, and only when it says: a reader."""
     if seen.observer is None or seen.observer_is_writer is not False:
         return view, ()
-    return _self_report(view, SelfReport(seen.observer, writer=False), now)
+    return _self_report(view, SelfReport(seen.observer, writer=False, asked_at=asked_at), now)
 
 
 def _introduced(view: View, row: Row | None, now: float) -> Change:
-    """Enter who is said to be the writer, and is not believed to be: who is not known can not be asked himself.
+    """Add a refused claimant as a reader, so that it can be asked itself: only its own word may count.
 
-    A former writer is not told of while it is built anew; when it is promoted straight after, all others name it, and
-    only its own word counts.
+    A former writer is in nobody's rows while it is built again; it may be promoted straight after.
     """
-    if row is None or row.id in view.instances or not view.known or _older(view, row.token, own=False):
+    if row is None or row.id in view.instances or not view.known:
+        return view, ()
+    if view.outage is None and _is_lower(row.token, view.token):
         return view, ()
     instance = _described(Instance(row.id, Role.READER, view.retired.get(row.id, -1) + 1), row, now)
     retired = {id_: generation for id_, generation in view.retired.items() if id_ != row.id}
@@ -180,29 +336,90 @@ def _introduced(view: View, row: Row | None, now: float) -> Change:
     return replace(view, instances=instances, retired=MappingProxyType(retired)), (InstanceAdded(row.id, Role.READER),)
 
 
+# ---------------------------------------------------------------- instances
+
+
 def _merge(
-    view: View, rows: Iterable[Row], writer: str | None, now: float, *, closed: bool
-) -> tuple[dict[str, Instance], list[Event]]:
-    """The instances after this answer; `closed`: those that it does not tell of are gone."""
+    view: View,
+    rows: Mapping[str, Row],
+    seen: Topology,
+    writer: str | None,
+    asked_at: float,
+    now: float,
+    *,
+    complete: bool,
+) -> tuple[dict[str, Instance], list[Event], dict[str, float]]:
+    """The instances after an answer, what happened to them, and the rows that seem to be leftovers."""
     events: list[Event] = []
-    instances: dict[str, Instance] = {} if closed else dict(view.instances)
-    for row in rows:
-        known = view.instances.get(row.id)
-        role = Role.WRITER if row.id == writer else Role.READER
-        if known is None:
-            generation = view.retired.get(row.id, -1) + 1
-            instances[row.id] = _described(Instance(row.id, role, generation), row, now)
-            events.append(InstanceAdded(row.id, role))
+    instances = dict(view.instances)
+    listed: set[str] = set()
+    leftovers: dict[str, float] = {}
+    for row in rows.values():
+        known, role = view.instances.get(row.id), Role.WRITER if row.id == writer else Role.READER
+        if known is not None:
+            instances[row.id] = _described(_turn(known, role, events), row, now)
+        elif role is Role.READER and row.id != seen.observer and _is_leftover(view, row):
+            if row.updated is not None:
+                leftovers[row.id] = row.updated
             continue
-        instances[row.id] = _described(_turn(known, role, events), row, now)
+        else:
+            instances[row.id] = _described(Instance(row.id, role, view.retired.get(row.id, -1) + 1), row, now)
+            events.append(InstanceAdded(row.id, role))
+        if row.id in {writer, seen.observer} or now - instances[row.id].updated_at <= STALE_ROW_SECONDS:
+            listed.add(row.id)
+    _enter_observer(view, instances, seen, writer, asked_at, events)
     _settle_others(instances, writer, events)
-    if closed:
-        events += [InstanceRemoved(id_) for id_ in view.instances if id_ not in instances]
-    return instances, events
+    for id_ in instances.keys() & listed:
+        if instances[id_].missing_since is not None:
+            instances[id_] = replace(instances[id_], missing_since=None)
+    if complete:
+        events += _remove_missing(instances, listed, now)
+    return instances, events, leftovers if complete else {**view.leftovers, **leftovers}
+
+
+def _is_leftover(view: View, row: Row) -> bool:
+    """Whether the row of an unknown instance seems to be left over: old by the observer's clock, and not changing."""
+    if row.age is None or row.age <= STALE_ROW_SECONDS:
+        return False
+    return row.updated is None or view.leftovers.get(row.id, row.updated) == row.updated
+
+
+def _enter_observer(
+    view: View,
+    instances: dict[str, Instance],
+    seen: Topology,
+    writer: str | None,
+    asked_at: float,
+    events: list[Event],
+) -> None:
+    """The observer answered, so it exists, also where its own row is missing; its word about its role counts."""
+    if seen.observer is None or seen.observer_is_writer is None:
+        return
+    known = instances.get(seen.observer)
+    if known is None:
+        role = Role.WRITER if seen.observer == writer else Role.READER
+        known = Instance(seen.observer, role, view.retired.get(seen.observer, -1) + 1)
+        events.append(InstanceAdded(seen.observer, role))
+    elif seen.observer != writer:
+        known = _turn(known, Role.READER, events)
+    instances[seen.observer] = replace(known, heard_at=asked_at, missing_since=None)
+
+
+def _remove_missing(instances: dict[str, Instance], listed: set[str], now: float) -> list[Event]:
+    """Remove those that complete answers have not listed for `MISSING_SECONDS`."""
+    events: list[Event] = []
+    for id_ in sorted(instances.keys() - listed):
+        since = instances[id_].missing_since
+        if since is None:
+            instances[id_] = replace(instances[id_], missing_since=now)
+        elif now - since >= MISSING_SECONDS:
+            del instances[id_]
+            events.append(InstanceRemoved(id_))
+    return events
 
 
 def _settle_others(instances: dict[str, Instance], writer: str | None, events: list[Event]) -> None:
-    """No second writer: who was it and is not told of is a reader at best."""
+    """No second writer: one that was it and is not any more is a reader at best."""
     for id_, each in instances.items():
         if each.role is Role.WRITER and id_ != writer:
             instances[id_] = _turn(each, Role.READER, events)
@@ -219,6 +436,7 @@ def _turn(instance: Instance, role: Role, events: list[Event]) -> Instance:
 
 def _described(instance: Instance, row: Row, now: float) -> Instance:
     writer = instance.role is Role.WRITER
+    changed = row.updated is None or row.updated != instance.updated
     return replace(
         instance,
         host=row.host or instance.host,
@@ -228,6 +446,8 @@ def _described(instance: Instance, row: Row, now: float) -> Instance:
         lag_at=row.lag_at,
         cpu=row.cpu,
         seen_at=now,
+        updated=row.updated,
+        updated_at=now if changed else instance.updated_at,
     )
 
 
@@ -235,44 +455,50 @@ def _described(instance: Instance, row: Row, now: float) -> Instance:
 
 
 def _self_report(view: View, report: SelfReport, now: float) -> Change:
+    asked_at = now if report.asked_at is None else report.asked_at
     known = view.instances.get(report.id)
-    if known is None or not view.known:
+    if known is None or not view.known or _is_overtaken(view, report.id, asked_at, word=report.writer):
         return view, ()
     if report.writer:
-        return _claims_by_itself(_without_witness(view, known.id), known, now)
+        return _claims_by_itself(view, known, asked_at, now)
     events: list[Event] = []
-    turned = replace(_turn(known, Role.READER, events), seen_at=now)
-    if report.id != view.writer:
-        if not events:
-            return view, ()
-        return replace(view, instances=_frozen({**view.instances, report.id: turned})), tuple(events)
-    instances = {**view.instances, report.id: turned}
-    lost = replace(view, instances=_frozen(instances), writer=None, former=view.former | {report.id})
-    return lost, (WriterLost(report.id), *events)
+    turned = _turn(known, Role.READER, events)
+    if events:
+        turned = replace(turned, seen_at=now, heard_at=asked_at)
+        view = replace(view, instances=_frozen({**view.instances, report.id: turned}))
+    if report.id == view.writer:
+        outage = view.outage or Outage(report.id, asked_at, WITHDREW)
+        view = replace(view, writer=None, former=view.former | {report.id}, outage=outage)
+        events = [WriterLost(report.id), *events]
+    return _heard(view, Topology((), report.id, observer_is_writer=False), None, asked_at), tuple(events)
 
 
-def _claims_by_itself(view: View, known: Instance, now: float) -> Change:
-    """A bare "I am not in recovery" has no token: believed only where nobody else is accepted."""
+def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) -> Change:
+    """A bare "I am not in recovery" has no token."""
+    word = Topology((), known.id, observer_is_writer=True)
+    claim = Claim(known.id, None, own=True, complete=False, asked_at=asked_at)
     if known.id == view.writer:
-        return view, ()
-    refusal = _refusal(view, known.id, None, own=True) if view.writer is None else "another writer is accepted"
-    if refusal is None and known.id in view.former:
-        refusal = "a former writer has to show newer evidence"
+        return (view if view.outage is None else replace(view, outage=None)), ()
+    refusal = _refusal(view, claim)
     if refusal is not None:
-        return view, (ClaimRefused(known.id, known.id, view.writer, refusal),)
+        refused = ClaimRefused(known.id, known.id, view.writer, refusal)
+        return _heard(view, word, claim, asked_at), (refused,)
     events: list[Event] = []
     instances = dict(view.instances)
-    instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0)
-    return _accept(view, instances, known.id, view.token, now, events)
+    instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0, heard_at=asked_at)
+    _settle_others(instances, known.id, events)
+    following, told = _accept(view, instances, known.id, now, events)
+    return _proven(view, following, claim, monotone=view.monotone, older=False), told
 
 
 # ---------------------------------------------------------------- a failure
 
 
-def _failure(view: View, failure: Failure) -> Change:
+def _failure(view: View, failure: Failure, now: float) -> Change:
     known = view.instances.get(failure.id)
     if known is None or known.generation != failure.generation:
         return view, ()
+    view = _outage_after(view, failure, now)
     if not failure.gone:
         return view, (InstanceFailed(known.id, known.generation, gone=False, reason=failure.reason),)
     aged = known.outdated()
@@ -281,25 +507,31 @@ def _failure(view: View, failure: Failure) -> Change:
     return replace(view, instances=instances), (event,)
 
 
+def _outage_after(view: View, failure: Failure, now: float) -> View:
+    """A failure of the accepted writer begins an outage; during one, it is noted of every instance."""
+    outage = view.outage
+    if failure.alive or (outage is None and failure.id != view.writer):
+        return view
+    if outage is None:
+        outage = Outage(failure.id, now, failure.reason)
+    named = frozenset(each for each in outage.named if each[0] != failure.id)
+    outage = replace(outage, named=named, failed=outage.failed | {failure.id})
+    return view if outage == view.outage else replace(view, outage=outage)
+
+
 # ---------------------------------------------------------------- the next view
 
 
-def _accept(
-    view: View,
-    instances: dict[str, Instance],
-    writer: str | None,
-    token: int | None,
-    now: float,
-    events: list[Event],
-) -> Change:
-    former, epoch = view.former, view.epoch
+def _accept(view: View, instances: dict[str, Instance], writer: str | None, now: float, events: list[Event]) -> Change:
+    former, epoch, outage, accepted_at = view.former, view.epoch, view.outage, view.accepted_at
     if writer is None and view.writer is not None:
         former |= {view.writer}
     if writer is not None and writer != view.writer:
         if view.writer is not None:
             former |= {view.writer}
         former -= {writer}
-        epoch += 1
+        epoch, accepted_at = epoch + 1, now
+        outage = None
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
@@ -308,9 +540,9 @@ def _accept(
         instances=_frozen(instances),
         writer=writer,
         epoch=epoch,
-        token=token,
+        accepted_at=accepted_at,
         former=former,
-        witnesses=view.witnesses if writer is None else MappingProxyType({}),
+        outage=outage,
         retired=MappingProxyType(retired),
         refreshed_at=now,
     )

@@ -15,6 +15,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """What was seen since the accepted writer stopped answering, or said that it is a reader.
+
+    Attributes:
+        writer: the accepted writer that it is about.
+        since: when it began, in the world's time in seconds.
+        reason: for people.
+        named: what instances that were asked since answered: (id, the writer that it named; None: it named none).
+        failed: ids of instances that did not answer since.
+        shown: the lowest token with which a former writer claimed since: (id, token).
+    """
+
+    writer: str
+    since: float
+    reason: str
+    named: frozenset[tuple[str, str | None]] = frozenset()
+    failed: frozenset[str] = frozenset()
+    shown: frozenset[tuple[str, int]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What is known of a cluster.
 
@@ -25,9 +46,13 @@ class View:
         token: the source's monotone evidence for the accepted writer (plain PostgreSQL: the timeline; Aurora: the
             durable LSN of the writer's row); None when the source has none. Kept while there is no writer, so that
             an older claim stays refused.
+        accepted_at: when the writer was accepted, in the world's time in seconds.
+        unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
+        monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
-        witnesses: since the writer withdrew: who, a reader by its own word, named which former writer as the writer.
+        outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
+        leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
         refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
     """
 
@@ -35,9 +60,13 @@ class View:
     writer: str | None = None
     epoch: int = 0
     token: int | None = None
+    accepted_at: float = 0.0
+    unproven: bool = False
+    monotone: bool = False
     former: frozenset[str] = frozenset()
-    witnesses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    outage: Outage | None = None
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    leftovers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     refreshed_at: float | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -53,6 +82,12 @@ class View:
     def readers(self) -> Iterator[Instance]:
         """The instances in the role of a reader, by name."""
         return (each for each in self.instances.values() if each.role is Role.READER)
+
+    def lacks_failure(self, instance: str) -> bool:
+        """Whether a failure of an instance would be news for the question who the writer is."""
+        if self.outage is None:
+            return instance == self.writer
+        return instance not in self.outage.failed
 
     def is_current(self, instance: str, generation: int) -> bool:
         """Whether a connection made to `instance` at `generation` may still be used."""

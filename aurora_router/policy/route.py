@@ -17,7 +17,7 @@ import contextlib
 import enum
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.errors import InvalidOption, MalformedHost
 from aurora_router.model.endpoint import (
@@ -70,12 +70,14 @@ class Request:
         verifies_name: whether libpq will verify the host's name (``sslmode=verify-full``).
         refuses_primary: whether, as by libpq's ``target_session_attrs=standby``, a cluster of primaries alone is
             refused at once, and not waited for.
+        database: the database, by which a pooler may route; "" leaves it to libpq.
     """
 
     given: tuple[Address, ...]
     options: Options
     verifies_name: bool = False
     refuses_primary: bool = False
+    database: str = ""
 
     @property
     def first(self) -> Address:
@@ -247,19 +249,57 @@ def given_host(request: Request, chosen: Route, address: Address) -> str | None:
     return chosen.endpoint.host if trusted else address.host
 
 
-def identity(request: Request, chosen: Route) -> tuple[str, str]:
-    """What tells this cluster from others, as far as names can: (scope, label).
+class Identity(NamedTuple):
+    """What tells a cluster from others, as far as names can.
 
-    The system identifier is no part of it (clones share it), and instance ids alone never are (two clusters may use
-    the same ones behind tunnels).
+    Attributes:
+        scope: within which instance ids are unique: the domain or the template of the instances, with the port; or one
+            name that says nothing about its instances.
+        name: what the user named within it.
+        sort: what kind of name that is; `CLUSTER` and `PINNED` are names of the cluster itself.
+        detail: for a name that says nothing about its instances: the address and the database that were given with it.
     """
-    label = request.options.cluster
-    if request.options.instance_host is not None:
-        return f"at {request.options.instance_host.identity} {chosen.port}", label or ""
-    if chosen.mode is Mode.LIST:
-        return "list " + ",".join(sorted(map(str, request.given))), label or ""
-    if chosen.domain is not None and request.hostaddr is None:
-        kind, name = chosen.endpoint.kind, chosen.endpoint.label or ""
-        whole = kind in {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}
-        return f"in {chosen.domain} {chosen.port}", label or (name if whole else f"{kind.name.lower()} {name}")
-    return f"name {chosen.endpoint.host} {chosen.port} {request.hostaddr}", label or ""
+
+    scope: str
+    name: str
+    sort: str
+    detail: str = ""
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the name is the cluster's own: two different ones never are of one cluster."""
+        return self.sort in {CLUSTER, PINNED}
+
+
+CLUSTER = "cluster"
+"""The label of a cluster endpoint or a reader endpoint."""
+PINNED = "aurora_cluster"
+"""The name that the user gave by that option."""
+
+
+def identity(request: Request, chosen: Route) -> Identity:
+    """What tells this cluster from others, as far as names can.
+
+    The system identifier is no part of it (clones share it), and instance ids never are (two clusters may use the same
+    ones behind tunnels). Where the name is none of Aurora's it may be a pooler's, which routes by the database, so that
+    is a part of it.
+    """
+    label, endpoint, address = request.options.cluster, chosen.endpoint, request.first
+    whole = endpoint.domain is not None and endpoint.kind in {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}
+    host, detail = endpoint.host or "local socket", f"{address.hostaddr or ''} {request.database}"
+    hosts = request.options.instance_host
+    if hosts is not None:
+        scope = f"at {hosts.identity} {chosen.port}" + (f" in {endpoint.domain}" if whole else "")
+    elif chosen.mode is Mode.LIST:
+        host = ",".join(sorted(map(str, request.given)))
+        scope = f"list {host} {request.database}"
+    elif chosen.domain is not None and address.hostaddr is None:
+        scope = f"in {chosen.domain} {chosen.port}"
+        host, detail = endpoint.label or "", ""
+    else:
+        scope, whole = f"name {host} {chosen.port} {detail}", False
+    if label is not None:
+        return Identity(scope, label, PINNED)
+    if whole:
+        return Identity(scope, endpoint.label or "", CLUSTER)
+    return Identity(scope, host, endpoint.kind.name.lower(), detail)

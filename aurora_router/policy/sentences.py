@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurora_router.model.event import (
     Advice,
+    AnswerRefused,
     Blinded,
     ClaimRefused,
     ConnectionsCut,
@@ -148,6 +149,11 @@ _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
         Level.WARNING,
         f"the monitor cannot ask the instances, so each connect looks by itself: {event.reason}",
         "blinded",
+    ),
+    AnswerRefused: lambda event: Line(
+        Level.WARNING,
+        f"{event.observer} seems to be of another cluster, and is not believed: {event.reason}",
+        "foreign",
     ),
     ClaimRefused: _claim_refused,
     ConnectionsCut: _cut,

@@ -31,6 +31,8 @@ _ENVIRONMENT = {
     "host": "PGHOST",
     "hostaddr": "PGHOSTADDR",
     "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
     "sslmode": "PGSSLMODE",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
@@ -125,7 +127,9 @@ def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tup
         options = replace(options, role=_session_role(str(attributes)), reader_fallback=fallback)
     params.given = given = _addresses(params)
     verifies = params.get("sslmode") == "verify-full"
-    return Call(Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary), params)
+    database = str(params.get("dbname") or params.get("user") or "")
+    request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
+    return Call(request, params)
 
 
 def _split(conninfo: str) -> tuple[dict[str, str], str]:

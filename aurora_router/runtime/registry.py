@@ -1,4 +1,4 @@
-"""The clusters of this process: found by identity, merged when a topology shows that two are one."""
+"""The clusters of this process: found by identity, united where a topology shows that two names are of one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING
 from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.learning import seeded
-from aurora_router.policy.route import Mode, Request, Route, identity
+from aurora_router.model.reduce import agree, is_disjoint, is_foreign
+from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
 from aurora_router.runtime.courier import COURIER
 
 if TYPE_CHECKING:
-    from aurora_router.flow.cluster import Identity
     from aurora_router.model.event import Event
+    from aurora_router.model.observation import Topology
+    from aurora_router.policy.route import Identity
 
 
 class Registry:
-    """Clusters by identity. Two clusters never share state; two endpoints of one cluster do."""
+    """Clusters by identity. Two clusters never share state; two endpoints of one cluster do, where that is sound.
+
+    Theory. What the user named says which cluster is meant: two labels, or two values of ``aurora_cluster``, are two
+    clusters whatever their instances are called. Other names (an instance's, a custom endpoint, one of the user's own
+    in front of a template) say less. Such a name is *attached* to a cluster of the same scope (within which ids are
+    unique) once an answer through it and that cluster's view know each other's writer. It is detached as soon as an
+    answer through it does not know that cluster.
+
+    Invariant: a cluster has one certain name at most. Connections stay counted where they were opened; so of two
+    clusters that turn out to be one, one without connections gives way, and where both have some, both stay.
+    """
 
     def __init__(self) -> None:
         self._lock = native.new_lock()
@@ -35,30 +47,55 @@ class Registry:
         with self._lock:
             cluster = self._clusters.get(key)
             if cluster is None:
-                cluster = Cluster(key, self, native.new_lock(), pinned=request.options.cluster is not None)
-                cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
+                cluster = self._new(key)
                 if route.mode is Mode.LIST:
                     seeded(cluster, request)
-                self._clusters[key] = cluster
             return cluster
 
-    def settle(self, cluster: Cluster) -> Cluster:
-        """The one cluster that `cluster`, whose topology is known by now, turns out to be.
+    def settle(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
+        """The cluster that an answer through a name is of.
 
-        Endpoints of one domain and port are of one cluster when they know an instance in common: ids are unique
-        within an account and region, and so within the domain.
+        Args:
+            cluster: what the name stood for when the connect began.
+            key: the name.
+            topology: the answer.
         """
         with self._lock:
-            for other in self._clusters.values():
-                if other is not cluster and _same(cluster, other):
-                    for key, each in self._clusters.items():
-                        if each is cluster:
-                            self._clusters[key] = other
-                    return other
+            current = self._clusters.get(key, cluster)
+            if is_disjoint(current.view, topology) if current.identity == key else is_foreign(current.view, topology):
+                return self._new(key)
+            if current.identity != key:
+                return current
+            known = {id(each): each for each in self._clusters.values() if each is not current}
+            for other in known.values():
+                if _may_be_one(key, other.identity) and agree(other.view, topology):
+                    return self._united(current, other)
+            return current
+
+    def _new(self, key: Identity) -> Cluster:
+        """A cluster of which nothing is known; the caller holds the lock."""
+        cluster = Cluster(key, self, native.new_lock())
+        cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
+        self._clusters[key] = cluster
         return cluster
 
+    def _united(self, cluster: Cluster, other: Cluster) -> Cluster:
+        """Let the one of two that has no connections give way; the caller holds the lock."""
+        if not any(cluster.held().values()):
+            gone, stays = cluster, other
+        elif not any(other.held().values()):
+            gone, stays = other, cluster
+        else:
+            return cluster
+        if gone.identity.is_certain:
+            stays.identity = gone.identity
+        for key, each in self._clusters.items():
+            if each is gone:
+                self._clusters[key] = stays
+        return stays
+
     def publish(self, cluster: Cluster, event: Event) -> None:
-        """Tell whoever listens."""
+        """Pass an event to the subscribers."""
         COURIER.send(partial(observe.publish, cluster.name, event, cluster.identity))
 
     def reset(self) -> None:
@@ -69,10 +106,11 @@ class Registry:
         self._clusters = {}
 
 
-def _same(cluster: Cluster, other: Cluster) -> bool:
-    if cluster.identity[0] != other.identity[0] or cluster.pinned or other.pinned:
-        return False
-    return any(instance in other.view.instances for instance in cluster.view.instances)
+def _may_be_one(key: Identity, other: Identity) -> bool:
+    """Whether two names can be of one cluster: the scope is the same, and one at most is the cluster's own."""
+    return (
+        key.scope == other.scope and PINNED not in {key.sort, other.sort} and not (key.is_certain and other.is_certain)
+    )
 
 
 REGISTRY = Registry()

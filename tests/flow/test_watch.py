@@ -24,6 +24,7 @@ from aurora_router.model.event import (
     Starved,
     WriteRefused,
 )
+from aurora_router.model.observation import MISSING_SECONDS
 from aurora_router.policy import pace
 from aurora_router.policy.options import PROFILES
 from aurora_router.policy.suspicion import Limits
@@ -543,15 +544,17 @@ def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene)
 def test_connections_to_a_removed_instance_end_when_idle(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1))
-        reader = await scene.process.connect(scene.cluster.conninfo("reader"))
+        reader = await scene.process.connect(scene.cluster.conninfo("reader", aurora_refresh=1))
         gone = scene.cluster.instances.pop(reader.instance.id)
         reader.waiting = True
         await scene.simulation.sleep(3.0)
+        assert gone.id in conn.placed.cluster.view.instances, "it may be restarting"
+        await scene.simulation.sleep(MISSING_SECONDS + 1.0)
+        assert gone.id not in conn.placed.cluster.view.instances
         assert not reader.broken, "a statement that is under way may end"
         reader.waiting = False
         await scene.simulation.sleep(1.0)
         assert reader.broken
-        assert gone.id not in conn.placed.cluster.view.instances
         conn.close()
 
     scene.run(client())

@@ -1,9 +1,12 @@
 """What holds of `reduce` whatever is observed, in whatever order.
 
+Arbitrary observations here; honest ones of worlds in which things fail in `test_reduce_worlds.py`.
+
 Invariants: `epoch` never decreases, and grows by one exactly when another writer is accepted; the generation of an id
 never decreases, also when it leaves and comes back; there is one instance in the writer's role at most, the accepted
 one; a refused claim changes neither writer nor epoch; the same observation twice gives the same view, and the second
-time no change of writer; a failure of an older generation is no news; a view that was given out never changes.
+time no change of writer; a failure of an older generation is no news; a view that was given out never changes; an
+answer that is not complete removes nothing, and changes no role but the observer's; a timeline never decreases.
 """
 
 from __future__ import annotations
@@ -13,10 +16,17 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.model.event import ClaimRefused, WriterChanged, WriterLost
+from aurora_router.model.event import ClaimRefused, InstanceRemoved, RoleChanged, WriterChanged, WriterLost
 from aurora_router.model.instance import Instance, Role
-from aurora_router.model.observation import Failure, Row, SelfReport, Topology
-from aurora_router.model.reduce import _claimed, reduce
+from aurora_router.model.observation import (
+    MISSING_SECONDS,
+    STALE_ROW_SECONDS,
+    Failure,
+    Row,
+    SelfReport,
+    Topology,
+)
+from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
@@ -27,15 +37,26 @@ ROWS = st.builds(
     age=st.none() | st.sampled_from([0.0, 0.1, 5.0, 300.0, 301.0]),
     lag=st.none() | st.just(0.02),
     token=st.none() | st.integers(0, 4),
+    updated=st.none() | st.sampled_from([0.0, 1.0]),
 )
 TOPOLOGIES = st.builds(
     Topology,
-    rows=st.lists(ROWS, max_size=4, unique_by=lambda row: row.id).map(tuple),
+    rows=st.lists(ROWS, max_size=5).map(tuple),
     observer=st.none() | IDS,
     observer_is_writer=st.none() | st.booleans(),
     complete=st.booleans(),
+    malformed=st.sampled_from([(), (), ("NULL",)]),
+    asked_at=st.none() | st.sampled_from([0.0, 3.5, 99.0]),
+    by_id=st.booleans(),
 )
-FAILURES = st.builds(Failure, id=IDS, generation=st.integers(0, 3), gone=st.booleans(), reason=st.just("refused"))
+FAILURES = st.builds(
+    Failure,
+    id=IDS,
+    generation=st.integers(0, 3),
+    gone=st.booleans(),
+    reason=st.just("refused"),
+    alive=st.booleans(),
+)
 OBSERVATIONS = TOPOLOGIES | st.builds(SelfReport, id=IDS, writer=st.booleans()) | FAILURES
 HISTORIES = st.lists(OBSERVATIONS, max_size=12)
 
@@ -152,32 +173,65 @@ def test_a_writer_that_is_not_told_of_is_still_the_writer():
     assert view.instances["a"].role is Role.WRITER
 
 
-@given(st.lists(OBSERVATIONS, min_size=3, max_size=25))
-def test_a_former_writer_on_lower_evidence_is_named_by_all_others(history):
-    view = View()
-    named = {}
+def complete(observation):
+    """Whether an answer is complete: readable, the observer's own row, one writer's."""
+    ids = {row.id for row in observation.rows}
+    return observation.complete and not observation.malformed and observation.observer in ids
+
+
+@given(HISTORIES, TOPOLOGIES)
+def test_an_incomplete_answer_removes_nothing_and_changes_no_role_but_the_observers(history, observation):
+    before = after(history)
+    _, events = reduce(before, observation, 100.0)
+    writers = {row.id for row in observation.rows if row.writer}
+    if not before.writer or (complete(observation) and len(writers) == 1):
+        return
+    own = observation.observer if observation.observer_is_writer is not None else None
+    assert not any(isinstance(event, InstanceRemoved) for event in events)
+    accepted = any(isinstance(event, WriterChanged) for event in events)
+    for event in events:
+        if isinstance(event, WriterChanged):
+            assert event.new == own
+        if isinstance(event, WriterLost):
+            assert event.id == own
+        if isinstance(event, RoleChanged) and event.old is not Role.UNKNOWN:
+            assert event.id == own or (accepted and event.id == before.writer)
+
+
+@given(st.lists(TOPOLOGIES.map(lambda each: replace(each, monotone=True)) | FAILURES, max_size=12))
+def test_an_accepted_timeline_never_decreases(history):
+    view, top = View(), None
     for time, observation in enumerate(history):
-        before = view
-        view, events = reduce(view, observation, float(time))
-        if isinstance(observation, Topology) and observation.observer is not None:
-            word = observation.observer_is_writer
-            rows = [row for row in observation.rows if row.writer or row.age is None or row.age <= 300]
-            named[observation.observer] = _claimed(rows, observation) if word is False else None
-        elif isinstance(observation, SelfReport) and observation.writer:
-            named.pop(observation.id, None)
-        for event in events:
-            if isinstance(event, WriterChanged) and event.new in before.former and isinstance(observation, Topology):
-                token = next((row.token for row in observation.rows if row.id == event.new), None)
-                if None not in (token, before.token) and token < before.token:
-                    assert all(named.get(id_) == event.new for id_ in before.instances if id_ != event.new)
+        view, _ = reduce(view, observation, float(time))
+        assert top is None or view.token >= top
+        top = view.token
 
 
-def test_the_rule_about_witnesses_is_reached():
-    rows = {name: tuple(Row(id_, writer=id_ == name, token=40) for id_ in "ab") for name in "ab"}
-    first = [Topology((Row("a", writer=True, token=100), Row("b")), "a", observer_is_writer=True)]
-    second = [*first, Topology((Row("b", writer=True, token=116), Row("a")), "b", observer_is_writer=True)]
-    third = [*second, Topology(rows["a"], "b", observer_is_writer=False)]
-    claim = Topology(rows["a"], "a", observer_is_writer=True)
-    assert after([*second, claim]).writer == "b"
-    assert after(third).writer is None
-    assert after([*third, claim]).writer == "a"
+def test_two_rows_of_one_instance_are_one():
+    told = (Row("a", writer=True, token=1), Row("b", writer=True, token=9, updated=1.0), Row("b", updated=2.0))
+    view, _ = reduce(View(), Topology(told, "a", observer_is_writer=False), 1.0)
+    assert view.writer is None
+    view, _ = reduce(View(), Topology(told[::-1], "a", observer_is_writer=True), 1.0)
+    assert (view.writer, list(view.instances)) == ("a", ["a", "b"])
+
+
+def answered(view, time, **ages):
+    """The view after the writer's complete answer, in which others have these (age, updated)."""
+    rows = [Row("a", writer=True, token=int(time))]
+    rows += [Row(id_, age=age, updated=updated) for id_, (age, updated) in ages.items()]
+    return reduce(view, Topology(tuple(rows), "a", observer_is_writer=True), time)[0]
+
+
+def test_a_clock_that_is_wrong_by_an_hour_hides_no_instance_that_updates_its_row():
+    view = View()
+    for time in range(1, 1000, 30):
+        view = answered(view, float(time), b=(3600.0, float(time)), c=(0.5, float(time)))
+    assert list(view.instances) == ["a", "b", "c"]
+
+
+def test_a_row_that_is_left_over_counts_for_nothing():
+    view = View()
+    for time in range(1, 400, 30):
+        view = answered(view, float(time), b=(0.5 + time, 0.0), c=(500.0 + time, -500.0))
+        assert "c" not in view.instances
+        assert ("b" in view.instances) is (time <= 1 + STALE_ROW_SECONDS + 30 + MISSING_SECONDS)

@@ -21,7 +21,8 @@ def observation_of(step):
     if "told" in step:
         told = dict(step["told"])
         rows = tuple(Row(**row) for row in told.pop("rows"))
-        return Topology(rows, told.pop("by", None), told.pop("writer", None), **told)
+        malformed = tuple(told.pop("malformed", ()))
+        return Topology(rows, told.pop("by", None), told.pop("writer", None), malformed=malformed, **told)
     return SelfReport(**step["says"]) if "says" in step else Failure(**step["fails"])
 
 
@@ -65,8 +66,9 @@ def check(before, view, events, expect, where):
 def test_scenario(path):
     scenario = yaml.safe_load(path.read_text())
     assert set(scenario) == {"about", "steps"}
-    view = View()
+    view, now = View(), 0.0
     for number, step in enumerate(scenario["steps"], 1):
         before = view
-        view, events = reduce(before, observation_of(step), float(number))
+        now += 1.0 + sum(each.pop("after", 0.0) for each in step.values() if isinstance(each, dict))
+        view, events = reduce(before, observation_of(step), now)
         check(before, view, events, step.get("expect", {}), f"{path.name}, step {number}")

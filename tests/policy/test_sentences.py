@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aurora_router.model import event as events
 from aurora_router.model.event import (
     Advice,
+    AnswerRefused,
     Blinded,
     ClaimRefused,
     ConnectionsCut,
@@ -53,6 +54,11 @@ TABLE = [
         ClaimRefused("apps-1", "apps-2", "apps-3", "an older timeline"),
         "DEBUG",
         "apps-1, named as the writer by apps-2, is not accepted: an older timeline",
+    ),
+    (
+        AnswerRefused("apps-2", "users-1", "it lists none of the known instances"),
+        "WARNING",
+        "apps-2 seems to be of another cluster, and is not believed: it lists none of the known instances",
     ),
     (WriteRefused("apps-1"), "DEBUG", "apps-1 refused a write of a connection to the writer"),
     (Doubted("a dial failed"), "INFO", "looking for the writer: a dial failed"),

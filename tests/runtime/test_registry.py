@@ -10,22 +10,34 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from aurora_router.model.observation import Row, Topology
-from aurora_router.policy.route import route
+from aurora_router.policy.route import identity, route
 from aurora_router.runtime.call import read_call
 from aurora_router.runtime.registry import Registry
 
 DOMAIN = "abc123.eu-west-1.rds.amazonaws.com"
 
 
-def find(registry, conninfo):
+def routed(conninfo):
     request = read_call(conninfo, {}).request
-    return registry.find(request, route(request))
+    return request, route(request)
 
 
-def learn(registry, cluster, *ids):
-    rows = tuple(Row(id_, writer=number == 0) for number, id_ in enumerate(ids))
-    cluster.observe(Topology(rows, ids[0], observer_is_writer=True), 1.0)
-    return registry.settle(cluster)
+def find(registry, conninfo):
+    return registry.find(*routed(conninfo))
+
+
+def learn(registry, conninfo, *ids, observer=None):
+    """Connect through a name: an answer of `observer` (the writer by default) that lists these, the writer first."""
+    cluster, observer = find(registry, conninfo), observer or ids[0]
+    rows = tuple(Row(id_, writer=number == 0, token=1) for number, id_ in enumerate(ids))
+    topology = Topology(rows, observer, observer_is_writer=observer == ids[0])
+    cluster = registry.settle(cluster, identity(*routed(conninfo)), topology)
+    cluster.observe(topology, 1.0)
+    return cluster
+
+
+class Conn:
+    """A connection, as far as it is counted."""
 
 
 def test_the_same_cluster_is_found_again():
@@ -43,35 +55,121 @@ def test_many_threads_find_one():
     assert len({id(each) for each in found}) == 1
 
 
-def test_an_instance_endpoint_turns_out_to_be_of_a_known_cluster():
+CLUSTER = f"host=demo.cluster-{DOMAIN} port=5432"
+INSTANCE = f"host=demo-2.{DOMAIN} port=5432"
+CUSTOM = f"host=analytics.cluster-custom-{DOMAIN} port=5432"
+
+
+@pytest.mark.parametrize("name", [INSTANCE, CUSTOM])
+def test_a_name_within_a_cluster_is_attached_to_it(name):
     registry = Registry()
-    whole = find(registry, f"host=demo.cluster-{DOMAIN} port=5432")
-    learn(registry, whole, "demo-1", "demo-2")
-    single = find(registry, f"host=demo-2.{DOMAIN} port=5432")
-    assert single is not whole
-    assert learn(registry, single, "demo-1", "demo-2") is whole
-    assert find(registry, f"host=demo-2.{DOMAIN} port=5432") is whole
+    whole = learn(registry, CLUSTER, "demo-1", "demo-2")
+    assert find(registry, name) is not whole
+    assert learn(registry, name, "demo-1", "demo-2", observer="demo-2") is whole
+    assert find(registry, name) is whole
+
+
+def test_the_clusters_own_name_takes_over_one_that_was_known_by_an_instance():
+    registry = Registry()
+    single = learn(registry, INSTANCE, "demo-1", "demo-2", observer="demo-2")
+    single.hold("demo-2", held := Conn())
+    assert learn(registry, CLUSTER, "demo-1", "demo-2") is single
+    assert single.name == "demo"
+    assert single.held() == {"demo-2": [held]}
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (f"host=orders.cluster-{DOMAIN}", f"host=users.cluster-{DOMAIN}"),
+        ("host=orders.db.internal aurora_instance_host={id}.i", "host=users.db.internal aurora_instance_host={id}.i"),
+        ("host=pooler port=6432 dbname=orders", "host=pooler port=6432 dbname=users"),
+        ("host=10.0.0.1 dbname=orders", "host=10.0.0.1 dbname=users"),
+        (
+            f"host=orders.cluster-{DOMAIN} aurora_instance_host={{id}}.i",
+            f"host=users.cluster-{DOMAIN} aurora_instance_host={{id}}.i",
+        ),
+        (f"host=demo.cluster-{DOMAIN} port=1", f"host=demo.cluster-{DOMAIN} port=2"),
+    ],
+)
+def test_a_common_instance_makes_no_common_cluster(one, other):
+    registry = Registry()
+    orders = learn(registry, one, "orders-1", "orders-2")
+    users = learn(registry, other, "users-1", "users-2", "orders-2")
+    assert users is not orders
+    assert learn(registry, one, "orders-1", "users-2") is orders
+    assert set(orders.view.instances) == {"orders-1", "orders-2", "users-2"}
+    assert set(users.view.instances) == {"users-1", "users-2", "orders-2"}
+
+
+def test_two_labels_are_two_clusters_whatever_their_instances_are_called():
+    registry = Registry()
+    one = learn(registry, CLUSTER, "demo-1", "demo-2")
+    other = learn(registry, f"host=other.cluster-{DOMAIN} port=5432", "demo-1", "demo-2")
+    assert other is not one
+    between = learn(registry, INSTANCE, "demo-1", "demo-2", observer="demo-2")
+    assert find(registry, CLUSTER) is one
+    assert find(registry, f"host=other.cluster-{DOMAIN} port=5432") is other
+    assert between in (one, other)
+
+
+@pytest.mark.case
+def test_a_name_is_detached_when_its_answers_do_not_know_the_cluster_any_more():
+    registry = Registry()
+    orders = learn(registry, CLUSTER, "demo-1", "demo-2")
+    assert learn(registry, INSTANCE, "demo-1", "demo-2", observer="demo-2") is orders
+    orders.hold("demo-2", held := Conn())
+    moved = learn(registry, INSTANCE, "users-1", "demo-2", observer="demo-2")
+    assert moved is not orders
+    assert moved.view.writer == "users-1"
+    assert orders.view.writer == "demo-1"
+    assert orders.held() == {"demo-2": [held]}, "it is counted where it was opened"
+    assert find(registry, INSTANCE) is moved
+    assert find(registry, CLUSTER) is orders
+    users = learn(registry, f"host=users.cluster-{DOMAIN} port=5432", "users-1", "demo-2")
+    assert find(registry, INSTANCE) is users
+
+
+def test_a_name_that_leads_to_other_instances_altogether_means_another_cluster():
+    registry = Registry()
+    before = learn(registry, CLUSTER, "blue-1", "blue-2")
+    after = learn(registry, CLUSTER, "green-1", "green-2")
+    assert after is not before
+    assert (before.view.writer, after.view.writer) == ("blue-1", "green-1")
+
+
+def test_an_answer_without_a_writer_attaches_nothing():
+    registry = Registry()
+    whole = learn(registry, CLUSTER, "demo-1", "demo-2")
+    single = find(registry, INSTANCE)
+    partial = Topology((Row("demo-2"),), "demo-2", observer_is_writer=False)
+    assert registry.settle(single, identity(*routed(INSTANCE)), partial) is single is not whole
 
 
 def test_equal_ids_elsewhere_are_another_cluster():
     registry = Registry()
-    one = find(registry, f"host=demo.cluster-{DOMAIN} port=5432")
-    learn(registry, one, "demo-1")
+    one = learn(registry, CLUSTER, "demo-1")
     for host in (
         "host=demo.cluster-xyz.eu-west-2.rds.amazonaws.com port=5432",
         f"host=demo.cluster-{DOMAIN} port=6000",
+        "host=127.0.0.1 port=5432 aurora_instance_host=demo-1=127.0.0.1:6001",
     ):
-        other = find(registry, host)
-        assert learn(registry, other, "demo-1") is other
-    behind = find(registry, "host=127.0.0.1 port=5432 aurora_instance_host=demo-1=127.0.0.1:6001")
-    assert learn(registry, behind, "demo-1") is behind
+        assert learn(registry, host, "demo-1") is not one
 
 
-def test_a_cluster_with_a_name_of_its_own_is_never_merged():
+def test_a_cluster_with_a_name_of_its_own_is_never_attached():
     registry = Registry()
-    learn(registry, find(registry, f"host=demo.cluster-{DOMAIN} port=5432"), "demo-1")
-    mine = find(registry, f"host=demo.cluster-{DOMAIN} port=5432 aurora_cluster=mine")
-    assert learn(registry, mine, "demo-1") is mine
+    learn(registry, CLUSTER, "demo-1")
+    mine = find(registry, f"{CLUSTER} aurora_cluster=mine")
+    assert learn(registry, f"{CLUSTER} aurora_cluster=mine", "demo-1") is mine
+
+
+def test_names_of_ones_own_with_one_template_share_where_they_know_the_same_writer():
+    registry = Registry()
+    whole = learn(registry, "host=db.internal aurora_instance_host={id}.db.internal", "demo-1", "demo-2")
+    again = learn(registry, "host=ro.internal aurora_instance_host={id}.db.internal", "demo-1", "demo-2")
+    assert again is whole
 
 
 def test_the_hosts_of_a_list_are_its_instances():

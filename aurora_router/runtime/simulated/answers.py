@@ -71,8 +71,14 @@ def _aurora(connection: SimulatedConnection) -> Rows:
         own = id_ == instance.id
         age = None if own else f"{now - since + _AGE:.6f}"
         lag = f"{instance.lag * 1000:g}" if own else lag  # noqa: PLW2901 - it knows its own, however old its view
-        told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn))
+        told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"))
     return told
+
+
+def _identify(connection: SimulatedConnection) -> Rows:
+    if not connection.cluster.aurora:
+        raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
+    return [(*_session(connection), connection.instance.id)]
 
 
 def _plain(connection: SimulatedConnection) -> Rows:
@@ -99,6 +105,7 @@ ANSWERS: dict[str, Answer] = {
     ROLE: _role,
     ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
+    str(AURORA_POSTGRESQL.identify): _identify,
     POSTGRESQL.sql: _plain,
 }
 """Service query -> answer; a source of one's own is added here."""

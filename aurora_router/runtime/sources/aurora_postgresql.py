@@ -1,12 +1,19 @@
 """Aurora PostgreSQL: every instance tells of all of them by ``aurora_replica_status()``.
 
 Sources: Amazon Aurora User Guide, "aurora_replica_status" and "aurora_db_instance_identifier".
+
+What the function returns is judged row by row: a row that names no instance is left out and listed in
+`Topology.malformed`; a number that can not be right counts as unknown. Ids are lower case, as their names in DNS. The
+outer join keeps the instance's word about itself where the function returns no row at all.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING
 
+from aurora_router.flow.asking import ROLE
 from aurora_router.flow.source import Source
 from aurora_router.model.observation import Row, Topology
 
@@ -14,21 +21,39 @@ if TYPE_CHECKING:
     from aurora_router.flow.world import Rows
 
 _SQL = """
-SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
-  pg_catalog.aurora_db_instance_identifier(), s.server_id,
+SELECT o.standby, o.pid, o.port, o.id, s.server_id,
   s.session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID',
-  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp),
-  s.replica_lag_in_msec, s.cpu, s.durable_lsn
-FROM pg_catalog.aurora_replica_status() AS s
+  CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN pg_catalog.date_part('epoch',
+    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp) END,
+  s.replica_lag_in_msec, s.cpu, s.durable_lsn,
+  CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN
+    pg_catalog.date_part('epoch', s.last_update_timestamp) END
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.pg_backend_pid() AS pid,
+    pg_catalog.inet_client_port() AS port, pg_catalog.aurora_db_instance_identifier() AS id) AS o
+  LEFT JOIN pg_catalog.aurora_replica_status() AS s ON true
 """
+
+_IDENTIFY = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
 
 UNDEFINED_FUNCTION = "42883"
 
+_ID = r"[0-9a-z_-]{1,63}"
+"""An instance's id: one label of its name in DNS (RDS allows ASCII letters, digits and hyphens)."""
+_SHOWN = 40
+"""Characters of an id that is none which are shown to people."""
 
-def _read(rows: Rows, asked: str) -> Topology:
-    observer = rows[0][3] if rows else asked
-    own_word = rows[0][0] == "f" if rows else None
-    return Topology(tuple(_row(*row[4:], observer=observer) for row in rows), observer, own_word)
+
+def _read(rows: Rows, asked: str) -> Topology:  # noqa: ARG001 - the server knows its own id
+    standby, id_ = (rows[0][0], rows[0][3]) if rows else (None, None)
+    observer = _identifier(id_)
+    told = [row[4:] for row in rows if any(value is not None for value in row[4:])]
+    malformed = tuple(_shown(row[0]) for row in told if _identifier(row[0]) is None)
+    return Topology(
+        tuple(_row(*row, observer=observer) for row in told if _identifier(row[0]) is not None),
+        observer,
+        None if standby is None else standby == "f",
+        malformed=malformed,
+    )
 
 
 def _row(
@@ -38,18 +63,66 @@ def _row(
     lag: str | None,
     cpu: str | None,
     durable_lsn: str | None,
+    updated: str | None,
     *,
     observer: str | None,
 ) -> Row:
-    own = id_ == observer or age is None
+    id_ = _identifier(id_) or ""
+    milliseconds, seconds = _amount(lag), _number(age)
     return Row(
-        id=id_ or "",
+        id=id_,
         writer=writer == "t",
-        age=None if own or age is None else max(0.0, float(age)),
-        lag=None if lag is None else float(lag) / 1000.0,
-        cpu=None if cpu is None else float(cpu),
-        token=None if durable_lsn is None else int(durable_lsn),
+        age=None if id_ == observer or seconds is None else max(0.0, seconds),
+        lag=None if milliseconds is None else milliseconds / 1000.0,
+        cpu=_amount(cpu),
+        token=_lsn(durable_lsn),
+        updated=_number(updated),
     )
 
 
-AURORA_POSTGRESQL = Source(name="aurora", sql=_SQL, read=_read, absent=frozenset({UNDEFINED_FUNCTION}))
+def _identifier(text: str | None) -> str | None:
+    """An instance's id in lower case; None: it is none."""
+    if text is None or not text.isascii():
+        return None
+    return text.lower() if re.fullmatch(_ID, text.lower()) else None
+
+
+def _shown(text: str | None) -> str:
+    """A malformed id, for people."""
+    if text is None:
+        return "NULL"
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
+
+
+def _number(text: str | None) -> float | None:
+    """A finite number; None for NULL and everything else."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _amount(text: str | None) -> float | None:
+    """A number that is not negative."""
+    number = _number(text)
+    return None if number is None or number < 0.0 else number
+
+
+def _lsn(text: str | None) -> int | None:
+    """A position in the log: a positive number."""
+    return int(text) if text is not None and re.fullmatch("0*[1-9][0-9]*", text) and len(text) < _SHOWN else None
+
+
+def _identified(rows: Rows) -> str | None:
+    return _identifier(rows[0][3])
+
+
+AURORA_POSTGRESQL = Source(
+    name="aurora",
+    sql=_SQL,
+    read=_read,
+    absent=frozenset({UNDEFINED_FUNCTION}),
+    identify=_IDENTIFY,
+    identified=_identified,
+)

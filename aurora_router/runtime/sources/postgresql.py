@@ -37,7 +37,7 @@ def _read(rows: Rows, asked: str) -> Topology:
     writer = standby == "f"
     lag = 0.0 if writer or caught_up == "t" else None if behind is None else max(0.0, float(behind))
     row = Row(asked, writer=writer, lag=lag, token=int(walfile[:8], 16) if walfile is not None else None)
-    return Topology((row,), asked, writer, complete=False)
+    return Topology((row,), asked, writer, complete=False, monotone=True)
 
 
 NOT_SUPPORTED = "0A000"

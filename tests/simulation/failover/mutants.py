@@ -43,14 +43,14 @@ class Mutant:
 
 
 def accept_older_tokens() -> Any:
-    return patch.object(reducing, "_refusal", lambda *_, **__: None)
+    return patch.object(reducing, "_refusal", lambda *_: None)
 
 
 def forget_former_writers() -> Any:
     original = reducing._refusal
 
-    def refusal(view: Any, claimed: Any, token: Any, *, own: bool) -> Any:
-        return original(replace(view, former=frozenset()), claimed, None, own=own)
+    def refusal(view: Any, claim: Any) -> Any:
+        return original(replace(view, former=frozenset(), token=None), replace(claim, token=None))
 
     return patch.object(reducing, "_refusal", refusal)
 

@@ -231,10 +231,10 @@ class Session:
         truthful = server is server.store.writer and server.instance.rewrites is None
         own = str(cluster.durable_lsn) if truthful else None
         told = []
-        for *session, observer, id_, master, age, lag, cpu, lsn in rows:
+        for *session, observer, id_, master, age, lag, cpu, lsn, updated in rows:
             aged = None if age is None else f"{float(age) + server.skew:.6f}"
             token = own if own and id_ == observer else lsn
-            told.append((*session, observer, id_, master, aged, lag, cpu, token))
+            told.append((*session, observer, id_, master, aged, lag, cpu, token, updated))
         return told
 
     # ------------------------------------------------------------ transactions

@@ -1,0 +1,86 @@
+"""Reading what servers answer: odd rows are left out or read as far as they make sense, and raise nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurora_router.flow.cluster import Cluster
+from aurora_router.model.event import Advice
+from aurora_router.policy.route import Identity
+from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
+
+TEXTS = (
+    st.none()
+    | st.sampled_from(["", "t", "f", "NaN", "Infinity", "-1", "0", "12.5", "1e400", "9" * 50, "x"])
+    | st.text()
+)
+
+
+def read(*rows, observer="demo-1", standby="f"):
+    return AURORA_POSTGRESQL.read([(standby, "17", "5432", observer, *row) for row in rows], "asked")
+
+
+def row(id_="demo-2", writer="f", age="0.5", lag="20", cpu="7", lsn="100", updated="1000"):
+    return (id_, writer, age, lag, cpu, lsn, updated)
+
+
+@given(st.lists(st.tuples(*[TEXTS] * 11), max_size=5))
+def test_no_answer_raises(rows):
+    topology = AURORA_POSTGRESQL.read(rows, "asked")
+    assert len(topology.rows) + len(topology.malformed) <= len(rows)
+    for each in topology.rows:
+        assert each.lag is None or each.lag >= 0.0
+        assert each.token is None or each.token > 0
+
+
+def test_a_row_is_read():
+    told = read(row("demo-1", "t", age="0.1"), row())
+    assert (told.observer, told.observer_is_writer, told.malformed) == ("demo-1", True, ())
+    one, other = told.rows
+    assert (one.id, one.writer, one.age, one.token) == ("demo-1", True, None, 100)
+    assert (other.id, other.writer, other.age, other.lag, other.cpu) == ("demo-2", False, 0.5, 0.02, 7.0)
+    assert other.updated == 1000.0
+
+
+@pytest.mark.parametrize("id_", [None, "", " ", "a.b", "a b", "demo-2 ", "é", "x" * 64, "a'b", "a\nb"])
+def test_a_row_without_a_proper_id_is_listed_as_malformed(id_):
+    told = read(row("demo-1", "t"), row(id_))
+    assert [each.id for each in told.rows] == ["demo-1"]
+    assert len(told.malformed) == 1
+
+
+def test_ids_are_lower_case():
+    told = read(row("DEMO-1", "t"), observer="Demo-1")
+    assert told.observer == told.rows[0].id == "demo-1"
+    assert told.rows[0].age is None
+
+
+@pytest.mark.parametrize("odd", [None, "", "NaN", "-Infinity", "-5", "x"])
+def test_a_number_that_can_not_be_right_is_unknown(odd):
+    (told,) = read(row(lag=odd, cpu=odd, lsn=odd)).rows
+    assert (told.lag, told.cpu, told.token) == (None, None, None)
+
+
+def test_an_answer_without_rows_is_the_instances_word_alone():
+    told = read(row(None, None, None, None, None, None, None))
+    assert (told.rows, told.malformed, told.observer, told.observer_is_writer) == ((), (), "demo-1", True)
+
+
+def test_rows_that_can_not_be_read_are_told_of_once():
+    class Home:
+        def __init__(self):
+            self.heard = []
+
+        def publish(self, _, event):
+            self.heard.append(event)
+
+    home = Home()
+    cluster = Cluster(Identity("in x", "demo", "cluster"), home, threading.Lock())
+    for _ in range(3):
+        cluster.observe(read(row("demo-1", "t"), row("a.b")), 1.0)
+    assert [event for event in home.heard if isinstance(event, Advice)] == [home.heard[-1]]
+    assert "'a.b'" in home.heard[-1].text
