@@ -99,27 +99,46 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
         psycopg.ProgrammingError: libpq does not understand the conninfo.
     """
     environment = tuple(os.environ.get(variable) for variable in _ENVIRONMENT.values())
+    named = "service" in keywords or "service" in conninfo or "PGSERVICE" in os.environ
+    files = _service_files(keywords) if named else ()
     try:
-        return _read(conninfo, tuple(sorted(keywords.items())), environment)
+        return _read(conninfo, tuple(sorted(keywords.items())), environment, files)
     except TypeError:
-        return _read.__wrapped__(conninfo, tuple(keywords.items()), environment)
+        return _read.__wrapped__(conninfo, tuple(keywords.items()), environment, files)
+
+
+def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a service stands for now depends on: variables and files, which may change while the process runs."""
+    from aurora_router.runtime import servicefile  # noqa: PLC0415 - few calls name a service
+
+    variables = (os.environ.get(variable) for variable in servicefile.VARIABLES)
+    return (*variables, *servicefile.stamp(keywords.get("servicefile")))
 
 
 @lru_cache(maxsize=256)
-def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tuple[str | None, ...]) -> Call:
+def _read(
+    conninfo: str,
+    keywords: tuple[tuple[str, Any], ...],
+    environment: tuple[str | None, ...],
+    service_files: tuple[object, ...],
+) -> Call:
     ours, rest = _split(conninfo)
     here = dict(keywords)
     every = {**ours, **overridden_by(here), **here}
     options, kept = split(every)
     params = Parameters(_understood(rest, kept))
     _refuse_urls(params)
+    own_attributes = params.get("target_session_attrs")
+    known = not service_files or _take_service(params)
     for name, value in zip(_ENVIRONMENT, environment, strict=True):
-        if value is not None and params.get(name) is None and "service" not in params:
+        if value is not None and params.get(name) is None and known:
             params[name] = value
     limit = _dial_limit(params.get("connect_timeout"))
     if limit is not None and every.get("aurora_connect_timeout") is None:
         options = replace(options, connect_timeout=limit)
     attributes = params.pop("target_session_attrs", None)
+    if attributes != own_attributes:
+        params["target_session_attrs"] = "any"  # or libpq would find it again, and refuse what routing chose
     refuses_primary = False
     if options.role is None and options.instance is None and attributes is not None:
         refuses_primary = attributes in _REFUSES_PRIMARY and every.get("aurora_reader_fallback") is None
@@ -130,6 +149,24 @@ def _read(conninfo: str, keywords: tuple[tuple[str, Any], ...], environment: tup
     database = str(params.get("dbname") or params.get("user") or "")
     request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
     return Call(request, params)
+
+
+def _take_service(params: Parameters) -> bool:
+    """Add what routing has to know of the service that is named; returns whether it could be read.
+
+    The rest of it is libpq's, which reads the service again at each dial: what is given explicitly counts there.
+    """
+    from aurora_router.runtime.servicefile import find_service  # noqa: PLC0415 - few calls name a service
+
+    name = params.get("service") or os.environ.get("PGSERVICE")
+    if name is None:
+        return True
+    values = find_service(str(name), params.get("servicefile"))
+    for key, value in (values or {}).items():
+        if key in _ENVIRONMENT or key in {"password", "passfile"}:
+            params.setdefault(key, value)
+    params.reads_service = values is not None
+    return params.reads_service
 
 
 def _split(conninfo: str) -> tuple[dict[str, str], str]:

@@ -48,9 +48,11 @@ class Parameters(dict[str, Any]):
 
     Attributes:
         given: the hosts, under which the user may have filed the password.
+        reads_service: whether the service that is named was read, so that a password in it is among the parameters.
     """
 
     given: tuple[Address, ...] = ()
+    reads_service = False
 
 
 def password(base: Mapping[str, Any], target: Target) -> str | None:
@@ -74,8 +76,10 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
 
 def _told_otherwise(base: Mapping[str, Any]) -> bool:
     """Whether the password comes, or may come, from elsewhere."""
-    given = any(base.get(key) for key in ("password", "service"))
-    return given or any(os.environ.get(variable) for variable in ("PGPASSWORD", "PGSERVICE"))
+    if base.get("password") or os.environ.get("PGPASSWORD"):
+        return True
+    named = base.get("service") or os.environ.get("PGSERVICE")
+    return bool(named) and not (isinstance(base, Parameters) and base.reads_service)
 
 
 def path_of(base: Mapping[str, Any]) -> Path:
