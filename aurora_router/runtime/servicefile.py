@@ -2,8 +2,8 @@
 
 libpq looks a service up in the user's file and then in the system's (documentation: "The Connection Service File").
 What it finds counts after the conninfo and before the environment. Routing has to know hosts, ports and the database,
-so these files are read here too; whatever is wrong with one is libpq's to say. A service with a line for LDAP is left to
-libpq as a whole: then its hosts are not known here, and connections go where libpq leads.
+so these files are read here too; whatever is wrong with one is libpq's to say. A service with a line for LDAP is left
+to libpq as a whole: then its hosts are not known here, and connections go where libpq leads.
 """
 
 from __future__ import annotations
