@@ -67,7 +67,7 @@ async def ask_topology(
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
                 if refusals is not None:
-                    refusals.append(failed)
+                    refusals.append(failed.with_traceback(None))  # whose frames would keep the connection
                 continue
             raise
         topology = replace(_dated(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
