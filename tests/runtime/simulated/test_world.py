@@ -214,15 +214,28 @@ def test_a_relay_reports_what_it_likes(cluster, simulation):
     """A session through it leads to the instance all the same, which tells the truth when it is asked."""
     network, reader = cluster.network, cluster.instances["demo-2"]
     network.listen("10.9.9.9", 6432, cluster, reader)
-    network.relays["10.9.9.9", 6432] = Relay(reports=False)
+    network.relays["10.9.9.9", 6432] = Relay(reports=False, own_pid=True)
     world = SimulatedWorld(network)
     through = simulation.run(world.dial(Target("pooler", "pooler", 6432, ("10.9.9.9",)), 1.0))
     assert through.instance is reader
     assert (world.in_hot_standby(through), through.standby) == (False, True)
     assert simulation.run(world.ask(through, IN_RECOVERY, 1.0))[0][0] == "t"
     assert world.in_hot_standby(through) is False
+    assert world.backend_pid(through) != through.server_pid, "a pooler's own"
+    assert world.local_port(through) != through.client_port
     _, direct = dial(cluster, "demo-2")
     assert world.in_hot_standby(direct) is True
+    assert world.backend_pid(direct) == direct.server_pid
+    assert world.local_port(direct) == direct.client_port
+
+
+def test_an_instance_knows_its_own_lag_however_old_its_view_is(cluster, simulation):
+    cluster.freeze_view("demo-2")
+    cluster.instances["demo-2"].lag = 7.0
+    cluster.instances["demo-3"].lag = 8.0
+    world, connection = dial(cluster, "demo-2")
+    rows = AURORA_POSTGRESQL.read(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-2").rows
+    assert {row.id: row.lag for row in rows} == {"demo-1": 0.0, "demo-2": 7.0, "demo-3": 0.01}
 
 
 def test_an_instance_sends_odd_rows(cluster, simulation):

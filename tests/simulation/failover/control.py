@@ -34,6 +34,7 @@ class Control:
     Attributes:
         history: promotions: (virtual time, server).
         first: how many servers there are at the start; clients know these.
+        placed: the instances of which clients know where they are, the only ones to be promoted; None: all.
     """
 
     def __init__(self, clock: Clock, rng: random.Random, harbour: Harbour, cluster: SimulatedCluster, store: Store):
@@ -41,6 +42,7 @@ class Control:
         self.servers: dict[str, Server] = {}
         self.processes: list[Process] = []
         self.history: list[tuple[float, Server]] = []
+        self.placed: list[str] | None = None
         self._busy = False
         self._free = Gate(clock)
         for instance in cluster.instances.values():
@@ -89,6 +91,7 @@ class Control:
     def _promote(self, *, zombie: bool) -> Server | None:
         former = self.writer
         fit = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.stopped]
+        fit = [each for each in fit if self.placed is None or each.id in self.placed]
         if not fit:
             return None
         chosen = max(fit, key=lambda each: (len(each.log), self.rng.random()))

@@ -77,6 +77,7 @@ PLAYED = Dimensions(
     changed_passwords=True,
     rebuilt_readers=True,
     frozen_dials=True,
+    unknown_addresses=True,
     hidden_notices=True,
     own_endings=True,
     stale_lag=True,

@@ -259,6 +259,15 @@ def trust_old_figures() -> Any:
     return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, learning, candidates)))
 
 
+def give_up_for_one() -> Any:
+    """One instance that cannot be asked makes the monitor give up on all."""
+
+    def sighted(self: Any) -> bool:
+        return not self._blind and self._askable >= self.cluster.view.instances.keys()
+
+    return patch.object(Watch, "sighted", property(sighted))
+
+
 def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
@@ -304,6 +313,7 @@ MUTANTS = (
     Mutant("a silent ping is enough to cut", hear_no_answers),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("nobody is asked but who is known", never_search),
+    Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),
     Mutant("a work that ended its transaction is run again", replay_what_ended),
     Mutant("a dial into a freeze is waited for", wait_for_every_dial),

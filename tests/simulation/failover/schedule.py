@@ -103,9 +103,12 @@ class Schedule:
         cluster = self.cluster
         if "stale_lag" in self.drawn:
             options["aurora_max_lag"] = self.odd.choice([0.5, 2.0])
-        if "unknown_addresses" in self.drawn:
-            known = list(cluster.instances)
-            known.remove(self.odd.choice(known[1:]))
+        if "unknown_addresses" in self.drawn and len(cluster.instances) > 2:
+            first = list(cluster.instances)
+            if self.control.placed is None:
+                lacking = self.odd.choice(first[1:])
+                self.control.placed = [id_ for id_ in first if id_ != lacking]
+            known = self.control.placed
             options["aurora_instance_host"] = ",".join(f"{id_}={cluster.host(f'instance:{id_}')}" for id_ in known)
         if "shared_template" in self.drawn:
             options["aurora_instance_host"] = TEMPLATE
@@ -228,7 +231,11 @@ class Schedule:
             await self.said(process, conn, f"LEG {number} 2")
             if "own_endings" in self.drawn and self.odd.random() < 0.2:
                 self.judge.own_endings.add(number)
-                await self.said(process, conn, "COMMIT")
+                try:
+                    await self.said(process, conn, "COMMIT")
+                except psycopg.Error:
+                    self.judge.lost_endings.add(number)
+                    raise
                 raise psycopg.errors.SerializationFailure("after the work's own COMMIT")
 
         error: BaseException | None = None
