@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect
@@ -19,6 +20,8 @@ from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWor
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from typing_extensions import Self
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed
     from aurora_router.policy.paths import End
@@ -34,21 +37,31 @@ class SimulatedGround(SimulatedWorld):
     """The ground of a simulated monitor.
 
     Attributes:
-        tasks: what was started and may still go on; whoever simulates looks at their errors.
+        tasks: what was started, for any cluster, and may still go on; a simulation looks at their errors.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
         self.tasks: list[Task[None]] = []
+        self._own: list[Task[None]] = []
+
+    def for_a_cluster(self) -> Self:
+        """The same ground, for what looks after one cluster: `end` ends that alone."""
+        ground = copy.copy(self)
+        ground._own = []  # noqa: SLF001 - of this class
+        return ground
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
         """Let a procedure go on by itself."""
-        self.tasks = [task for task in self.tasks if not task.done or task.error is not None]
-        self.tasks.append(self.simulation.spawn(procedure))
+        self.tasks[:] = [task for task in self.tasks if not task.done or task.error is not None]
+        self._own = [task for task in self._own if not task.done]
+        task = self.simulation.spawn(procedure)
+        self.tasks.append(task)
+        self._own.append(task)
 
     async def end(self) -> None:
         """End what goes on by itself, but for the task that asks."""
-        for task in self.tasks:
+        for task in self._own:
             if task is not self.simulation.current and not task.done:
                 task.cancel()
                 with contextlib.suppress(Cancelled):
@@ -141,13 +154,14 @@ class WatchedProcess(SimulatedProcess):
             watch: Any = cluster.watcher
             watch.access = access
             return
-        begun: Watch[SimulatedConnection] = Watch(self.ground, cluster, access)
+        ground = self.ground.for_a_cluster()
+        begun: Watch[SimulatedConnection] = Watch(ground, cluster, access)
         cluster.watcher = begun
-        self.ground.spawn(self._look_after(begun))
+        ground.spawn(self._look_after(begun, ground))
 
-    async def _look_after(self, watch: Watch[SimulatedConnection]) -> None:
+    async def _look_after(self, watch: Watch[SimulatedConnection], ground: SimulatedGround) -> None:
         await watch.run()
         watch.cluster.watcher = None
         watch.cluster.unattended()
-        await self.ground.end()
+        await ground.end()
         await watch.close()

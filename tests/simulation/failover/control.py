@@ -76,6 +76,11 @@ class Control:
         """The server that a client calls so: by its id, or by its address."""
         return self.servers.get(id_) or self.harbour.servers[id_.split(":", maxsplit=1)[0]]
 
+    @staticmethod
+    def is_named(server: Server, id_: str) -> bool:
+        """Whether that is what a client calls a server."""
+        return id_.split(":", maxsplit=1)[0] in {server.id, server.instance.address}
+
     async def _pause(self, least: float, most: float) -> None:
         await self.clock.sleep(self.rng.uniform(least, most))
 
@@ -346,6 +351,9 @@ class Control:
             return
         server.deaf = True
         server.deafness.append([self.clock.now, float("inf")])
+        for each in list(server.sessions):  # as idle_session_timeout does: a monitor has to dial, and can not
+            if each.conn.placed is None and each.idle:
+                each.die()
         await self.clock.sleep(rng.uniform(1.0, 6.0))
         server.deaf, server.deafness[-1][1] = False, self.clock.now
         server.gate.open()
@@ -442,7 +450,7 @@ ODD: tuple[Callable[[Rows, str], Rows], ...] = (
     lambda rows, _: [row for row in rows if row[1] != "t"],
     lambda rows, _: [row for row in rows if row[1] != "t"],
     lambda rows, observer: [row for row in rows if row[0] != observer],
-    lambda rows, observer: [row for row in rows if row[0] == observer],
+    lambda rows, observer: [row for row in rows if row[0] == observer and row[1] != "t"],
     lambda rows, _: [],
     lambda rows, _: [*rows, *rows],
     lambda rows, _: _renamed(rows, lambda id_: None),
@@ -452,7 +460,7 @@ ODD: tuple[Callable[[Rows, str], Rows], ...] = (
     lambda rows, _: _renamed(rows, lambda id_: GHOST),
     _lower,
 )
-"""Ways in which rows are odd: without the writer's, without the observer's, its own alone, none at all, doubled, with
+"""Ways in which rows are odd: without the writer's, without the observer's, a reader's own alone, none, doubled, with
 one more that has no id or a malformed one, with one of an instance that has left, with less of the log."""
 GHOST = "demo-99"
 """An instance that is in the rows, and no more in the cluster."""

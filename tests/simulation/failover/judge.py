@@ -236,7 +236,7 @@ class Judge:
             first = [each for each in first if each.id in self.control.placed]
         trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.behind] for each in first}
         sound = [each for each in first if not overlap(trouble[each], began, now)]
-        if not sound or (known and not any(self.control.named(id_) in sound for id_ in known)):
+        if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return
         silent = sum(
             overlap([*each.mute, *each.deafness], began - 5.0, now) > 0.0 for each in self.control.servers.values()

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from aurora_router.errors import RoutingError
+from aurora_router.errors import NameNotResolved, RoutingError
 from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
@@ -129,7 +129,7 @@ class Schedule:
         return known[-1]
 
     def _name_instances(self, cluster: SimulatedCluster) -> None:
-        for id_ in cluster.instances:
+        for id_ in (f"{cluster.name}-{number}" for number in range(1, 10)):  # those that join, too
             self.harbour.dns.alias(TEMPLATE.format(id=id_), cluster.host(f"instance:{id_}"))
 
     def _another_cluster(self) -> Control:
@@ -304,7 +304,11 @@ class Schedule:
                 with self.clock.owned(process.users):
                     clients.append(self.clock.spawn(self.visit(process)))
             tasks = [self.write, self.write, self.read][: self.rng.choice([2, 3, 3])]
-            for task in tasks if "pooler" not in self.drawn else tasks[:2]:
+            if "pooler" in self.drawn:
+                tasks = tasks[:2]
+            elif self.drawn & {"stalled_accepting", "stalled_clients"}:  # several connections to one server
+                tasks += [self.read] * 3
+            for task in tasks:
                 with self.clock.owned(process.users):
                     clients.append(self.clock.spawn(task(process, random.Random(self.rng.random()))))
         kinds = CALM if self.calm else FAULTS
@@ -333,7 +337,11 @@ class Schedule:
 
     async def _found(self, process: Process, patience: float) -> None:
         healed = self.clock.now
-        conn = await self.connect(process, "writer")
+        try:
+            conn = await self.connect(process, "writer")
+        except NameNotResolved:  # a name that failed is remembered for a moment
+            await self.clock.sleep(2.0)
+            conn = await self.connect(process, "writer")
         if (took := self.clock.now - healed) > patience:
             raise Violation(f"{took:.2f} s after the last incident a process had no writer ({patience:.2f} s)")
         if conn.server is not self.control.writer:

@@ -91,6 +91,11 @@ class Session:
         self._busy = False
         self.server.sessions[self] = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was asked of it that is not answered."""
+        return not self._busy and self.txn is None
+
     # ------------------------------------------------------------ its end
 
     def die(self) -> None:

@@ -209,12 +209,12 @@ class Lookout(Wire, SimulatedGround):
     def __init__(self, harbour: Harbour, process: Any) -> None:
         Wire.__init__(self, harbour, process)
         self.tasks: list[Any] = []
-        self.known_password = process.password
+        self._own: list[Any] = []
 
     @property
     def password(self):
         """The password of the last user who connected."""
-        return self.known_password
+        return self.process.known_password
 
     def spawn(self, procedure):
         with self.harbour.clock.owned(self.process.monitor):
@@ -255,7 +255,7 @@ class Process(WatchedProcess):
         self.stalled: list[list[float]] = []
         self.threadless: list[list[float]] = []
         self.users, self.monitor = object(), object()
-        self.password = "first"
+        self.password = self.known_password = "first"
         self.on_cut: Callable[[Conn], object] = lambda _: None
         self.world = Wire(harbour, self)
         self.ground = Lookout(harbour, self)
@@ -275,7 +275,7 @@ class Process(WatchedProcess):
         return await way.connect(self, conninfo, **self.options)
 
     def _attend(self, cluster: Any, access: Any) -> None:
-        self.ground.known_password = self.password
+        self.known_password = self.password
         if not (self.threadless and self.threadless[-1][1] > self.world.now()):
             super()._attend(cluster, access)
 
@@ -294,5 +294,5 @@ class Process(WatchedProcess):
         return {id(each): each for each in self.home._clusters.values()}.values()
 
     def known(self) -> set[str]:
-        """The names of all servers that it knows."""
+        """The names of all instances that it knows, also of those that there are not, and of another cluster's."""
         return {id_ for each in self.clusters for id_ in each.view.instances}
