@@ -15,6 +15,7 @@ import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
 from aurora_router.errors import StaleConnection
+from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -56,7 +57,8 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     reason = stale(connection)
     asynchronous = isinstance(connection, psycopg.AsyncConnection)
     if reason is None and _is_pooled(connection):
-        from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
+        with IMPORTING:
+            from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
 
         if isinstance(connection, psycopg.AsyncConnection):
             return _asked(connection, pooled.find_reason_async(connection))

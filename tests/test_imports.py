@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import aurora_router
 
 LATER = ("dns", "tenacity", "sqlalchemy", "psycopg_pool", "rich", "yaml", "difflib", "ipaddress", "multiprocessing")
 
@@ -37,3 +41,25 @@ def test_routing_of_an_address_needs_no_resolver():
         "print('dns' in sys.modules, 'tenacity' in sys.modules)"
     )
     assert told(code) == ["False", "False"]
+
+
+LOADED = {"importlib", "threading", "aurora_router.runtime.placing"}
+"""What is loaded for certain where it is imported late: the interpreter or `connect` did it."""
+
+
+def late_imports(node, *, within=False, late=False):
+    """The imports within functions that are not within ``with IMPORTING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ImportFrom | ast.Import) and late and not within:
+            yield child.module if isinstance(child, ast.ImportFrom) else child.names[0].name
+        guards = isinstance(child, ast.With) and any(ast.unparse(each) == "IMPORTING" for each in child.items)
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from late_imports(child, within=within or guards, late=late or function)
+
+
+def test_what_is_imported_late_does_not_break_a_fork():
+    """See `aurora_router.forks`; the CLI does not fork."""
+    package = Path(aurora_router.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.parent.name != "cli"]
+    found = {(path.name, name) for path in files for name in late_imports(ast.parse(path.read_text()))}
+    assert {(file, name) for file, name in found if name not in LOADED} == set()

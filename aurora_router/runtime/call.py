@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from aurora_router.errors import InvalidOption, MalformedHost, shown
+from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
@@ -109,7 +110,8 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
 
 def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
     """What a service stands for now depends on: variables and files, which may change while the process runs."""
-    from aurora_router.runtime import servicefile  # noqa: PLC0415 - few calls name a service
+    with IMPORTING:
+        from aurora_router.runtime import servicefile  # noqa: PLC0415 - few calls name a service
 
     variables = (os.environ.get(variable) for variable in servicefile.VARIABLES)
     return (*variables, *servicefile.stamp(keywords.get("servicefile")))
@@ -156,7 +158,8 @@ def _take_service(params: Parameters) -> bool:
 
     The rest of it is libpq's, which reads the service again at each dial: what is given explicitly counts there.
     """
-    from aurora_router.runtime.servicefile import find_service  # noqa: PLC0415 - few calls name a service
+    with IMPORTING:
+        from aurora_router.runtime.servicefile import find_service  # noqa: PLC0415 - few calls name a service
 
     name = params.get("service") or os.environ.get("PGSERVICE")
     if name is None:
@@ -215,7 +218,8 @@ def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]
 
 def _is_misspelled(error: psycopg.Error) -> bool:
     """Whether what libpq does not know is nearly one of its keys, and so no part of a password."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
+    with IMPORTING:
+        from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
 
     named = re.search(r'invalid connection option "(\w+)"', str(error))
     known = [each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()]
