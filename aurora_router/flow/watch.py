@@ -4,7 +4,9 @@ Theory. While all is well the topology is asked for every ``aurora_refresh`` sec
 that failed, a connection that broke, an instance that is silent) the cluster is *in doubt*: every instance is asked by
 a coroutine of its own whether it is the writer, so that one that hangs delays nobody, at the pace of `policy.pace`.
 The doubt ends when the accepted writer, asked after it began, says that it is one; who waits is woken at that moment.
-An instance that did not answer is looked at further, so that it is used again as soon as it is back.
+An instance that did not answer is looked at further, so that it is used again as soon as it is back. What has no answer
+in time is given more of it with the next look: the server, or this process, may be slow, and a look that is given up
+has to begin from the dial (`pace.patience`).
 
 All that is known may be wrong: a reader that is just being built is in nobody's rows, and when the writer is lost
 then, the next one may be an instance of which nothing was ever heard. So a doubt that goes on has the given names asked
@@ -83,6 +85,7 @@ class Watch(Generic[ConnT]):
         self._needed_at = world.now()
         self._plan_refresh()
         self._prepared: set[str] = set()
+        self._expired: dict[str, int] = {}
         self._askable = self._can_ask()
 
     @property
@@ -248,8 +251,12 @@ class Watch(Generic[ConnT]):
         """Ask the given names who the instances are; the doubt goes on if that tells nothing."""
         try:
             for address in self._access.request.given:
-                with contextlib.suppress(DialFailed):
-                    await ask_through(self.world, self.cluster, self._access, address, self.hangs.limits.ping)
+                name, seconds = str(address), self._seconds_for(str(address))
+                try:
+                    await ask_through(self.world, self.cluster, self._access, address, seconds)
+                    self._note_time(name, None)
+                except DialFailed as failed:
+                    self._note_time(name, failed.fault)
             await self.world.sleep(pace.varied(pause, self.world.random()))
         finally:
             self._searching = False
@@ -260,16 +267,29 @@ class Watch(Generic[ConnT]):
         known = self.cluster.view.instances[id_]
         thorough = thorough or id_ in self.lost
         try:
-            await inquiry.look(self._access, self.hangs.limits.ping, thorough=thorough)
+            await inquiry.look(self._access, self._seconds_for(id_), thorough=thorough)
         except DialFailed as failed:
+            self._note_time(id_, failed.fault)
             self._unanswered(id_, known.generation, failed.fault, began)
             return False
+        self._note_time(id_, None)
         self._barred.pop(id_, None)
         self._admitted_at, self._blind = self.world.now(), False
         if id_ in self.lost:
             self.lost.discard(id_)
             self.cluster.succeeded(id_, self.world.now() - began, self.world.now())
         return True
+
+    def _seconds_for(self, name: str) -> float:
+        """How long a look at an instance, or through a given name, may take."""
+        return pace.patience(self.hangs.limits.ping, self.options.connect_timeout, self._expired.get(name, 0))
+
+    def _note_time(self, name: str, fault: Fault | None) -> None:
+        """Remember whether a look ran out of time; None: it was answered."""
+        if fault is not None and fault.kind is FaultKind.TIMEOUT:
+            self._expired[name] = self._expired.get(name, 0) + 1
+        else:
+            self._expired.pop(name, None)
 
     def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:
         now, verdict = self.world.now(), judge(fault)

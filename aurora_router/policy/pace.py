@@ -4,6 +4,11 @@ Theory. A failover may end after 0.1 s or after 60 s, and who waits for it wants
 after every `SHARE` of the time that has passed finds the end late by at most that share, and costs a number of looks
 that grows with the logarithm of the outage: about 50 for one of 0.3 s, about 240 for one of a minute. A thousand
 clients that look drift apart by the jitter.
+
+How long one look may take is another matter. A network, a server or this very process may be slow, and a limit that is
+never met finds nothing, however often it is tried: each look begins with a dial. So each look that runs out of time
+allows the next one `GROWTH` times as long, up to the limit of a dial. An instance that answers within n seconds, up to
+that limit, is heard after about three times n.
 """
 
 from __future__ import annotations
@@ -22,6 +27,24 @@ IN_USE_SECONDS = 60.0
 """For how long a wish of a connect sets the pace."""
 JITTER = 0.25
 """By how much of itself a pause varies, up and down."""
+GROWTH = 2.0
+"""How many times as long a look may take as the one before it, which ran out of time."""
+
+
+def patience(shortest: float, longest: float, expired: int) -> float:
+    """How long a look at an instance may take, in seconds.
+
+    Args:
+        shortest: the limit of the first look: ``aurora_ping_timeout``.
+        longest: the limit of a dial: ``aurora_connect_timeout``.
+        expired: how many looks in a row ran out of time.
+    """
+    limit = shortest
+    for _ in range(expired):
+        if limit >= longest:
+            break
+        limit *= GROWTH
+    return max(shortest, min(limit, longest))
 
 
 def fast(elapsed: float, random: float) -> float:

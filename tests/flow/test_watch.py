@@ -89,6 +89,30 @@ def test_a_killed_writer_is_replaced_as_soon_as_the_new_one_says_so(scene):
     assert [event.writer for _, event in scene.of(Settled)] == ["demo-2"]
 
 
+@pytest.mark.parametrize("slow", ["the new writer", "all"])
+def test_a_slow_instance_is_heard_though_it_answers_later_than_a_ping_may_take(scene, slow):
+    """The limit of a ping is for hangs: a look that is given up again and again would find no writer at all."""
+
+    async def client():
+        conninfo = scene.cluster.conninfo(aurora_refresh=3600)
+        (await scene.process.connect(conninfo)).close()
+        took = 2.5
+        for id_, each in scene.cluster.instances.items():
+            if slow != "the new writer" or id_ == "demo-2":
+                each.accept_latency = took
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-2")
+        began = scene.now
+        second = await scene.process.connect(conninfo)
+        assert second.instance.id == "demo-2"
+        assert scene.now - began <= 3 * took + 3.0
+        second.close()
+
+    scene.run(client())
+    ((_, settled),) = scene.of(Settled)
+    assert settled.writer == "demo-2"
+
+
 def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())

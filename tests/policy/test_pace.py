@@ -14,6 +14,7 @@ from aurora_router.policy.pace import (
     SHARE,
     SHORTEST,
     fast,
+    patience,
     refresh,
     varied,
 )
@@ -65,3 +66,14 @@ def test_a_bound_that_no_look_can_keep_up_with_is_left_to_connects():
 @given(st.floats(0.1, 600), st.floats(0, 600))
 def test_the_writer_is_asked_once_a_second_at_most(slow, bound):
     assert refresh(slow, (bound, 0.0), None, 1.0) >= min(slow, LEAST_LAG / 2)
+
+
+@given(st.floats(0.01, 10), st.floats(0.01, 20), st.floats(0.001, 20))
+def test_what_answers_within_a_dial_is_heard_in_three_times_as_long(shortest, longest, needed):
+    longest = max(shortest, longest)
+    spent, expired = 0.0, 0
+    while (limit := patience(shortest, longest, expired)) < min(needed, longest):
+        spent, expired = spent + limit, expired + 1
+        assert shortest <= limit <= longest
+    assert spent <= 2.0 * min(needed, longest)
+    assert patience(shortest, longest, 10**6) == longest
