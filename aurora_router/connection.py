@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, aclosing, contextmanager, nullcon
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from weakref import ref
 
 import psycopg
 from psycopg.rows import Row
@@ -101,25 +102,56 @@ class Placement:
         return None if self.pooled or self.instance is None else True
 
 
-_dial_until: ContextVar[tuple[float, Wanted | None] | None] = ContextVar("dial_until", default=None)
-"""When a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two seconds), and
-whether it is still wanted before that."""
-_session: ContextVar[psycopg.pq.abc.PGconn | None] = ContextVar("session", default=None)
-"""The session that the monitor had already, in the place of a dial."""
+# An exception from a signal handler may keep what was set below from being reset. So what is set refers weakly to what
+# counts: that belongs to the one call that set it, and goes with it.
 
 
-_call_until: ContextVar[float | None] = ContextVar("call_until", default=None)
-"""When a whole connect has to be over, on the monotonic clock: a pool's deadline, for which it has no argument."""
+class _Dial:
+    """One dial, as the generator of psycopg that does it has to know it.
+
+    Attributes:
+        until: when a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two
+            seconds), and whether it is still wanted before that.
+        session: the session that the monitor had already, in the place of a dial.
+    """
+
+    __slots__ = ("__weakref__", "session", "until")
+
+    def __init__(self, until: tuple[float, Wanted | None] | None, session: psycopg.pq.abc.PGconn | None) -> None:
+        self.until = until
+        self.session = session
+
+
+class _Deadline:
+    """When a whole connect has to be over, on the monotonic clock."""
+
+    __slots__ = ("__weakref__", "at")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+_dial: ContextVar[ref[_Dial] | None] = ContextVar("dial", default=None)
+_deadline: ContextVar[ref[_Deadline] | None] = ContextVar("deadline", default=None)
+"""A pool's deadline, for which ``connect`` has no argument."""
+
+
+def _call_until() -> float | None:
+    """When the connect that begins has to be over, on the monotonic clock; None: its own options say so."""
+    known = _deadline.get()
+    deadline = None if known is None else known()
+    return None if deadline is None else deadline.at
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Let each connect made meanwhile, in this context, end in `seconds` from now at the latest."""
-    token = _call_until.set(time.monotonic() + seconds)
+    deadline = _Deadline(time.monotonic() + seconds)
+    token = _deadline.set(ref(deadline))
     try:
         yield
     finally:
-        _call_until.reset(token)
+        _deadline.reset(token)
 
 
 @contextmanager
@@ -127,16 +159,14 @@ def _dialling(params: dict[str, Any], seconds: float | None, wanted: Wanted | No
     """One dial: with the monitor's session where there is one, else within `seconds`, and while it is `wanted`."""
     from aurora_router.runtime.placing import take  # noqa: PLC0415 - see the module's docstring
 
-    until = _dial_until.set(None if seconds is None else (time.monotonic() + seconds, wanted))
-    session = _session.set(take(params))
+    dial = _Dial(None if seconds is None else (time.monotonic() + seconds, wanted), take(params))
+    token = _dial.set(ref(dial))
     try:
         yield
     finally:
-        unused = _session.get()
-        _session.reset(session)
-        _dial_until.reset(until)
-        if unused is not None:
-            unused.finish()
+        _dial.reset(token)
+        if dial.session is not None:
+            dial.session.finish()
 
 
 _BLOCKING: Any = psycopg.Connection
@@ -175,13 +205,13 @@ class _Routed:
 
         A fork waits for the end of a step.
         """
-        session = _session.get()
-        if session is not None:
-            _session.set(None)
+        known = _dial.get()
+        dial = None if known is None else known()
+        if dial is not None and dial.session is not None:
+            session, dial.session = dial.session, None
             return _at_once(cast("Any", cls)(session))
         dialling = step_by_step(cast("Any", super())._connect_gen(*args, **kwargs))  # noqa: SLF001 - it is its own
-        until = _dial_until.get()
-        return dialling if until is None else _within(dialling, *until)
+        return dialling if dial is None or dial.until is None else _within(dialling, *dial.until)
 
     @property
     def generation(self) -> int:
@@ -311,7 +341,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), _call_until.get())
+            call = bounded(read_call(conninfo, kwargs), _call_until())
             placed: Placed[Connection[Row]] = place_blocking(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__
@@ -417,7 +447,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), _call_until.get())
+            call = bounded(read_call(conninfo, kwargs), _call_until())
             placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__

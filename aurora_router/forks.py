@@ -15,6 +15,7 @@ import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from aurora_router import native
 
@@ -31,25 +32,31 @@ STEP_SECONDS = 1.0
 
 
 class Steps:
-    """A context that any number of threads may be in, and that none is in while the process forks."""
+    """What any number of threads may be within, and none while the process forks.
+
+    Who is within is known by objects of the dials' own, held weakly: an exception from a signal handler may end a dial
+    between any two instructions, and the object goes with it.
+    """
 
     def __init__(self) -> None:
         self._lock = native.new_lock()
-        self._within = 0
+        self._within: WeakSet[Step] = WeakSet()
 
-    def __enter__(self) -> None:
+    def enter(self, step: Step) -> None:
+        """Count a step that begins; waits while the process forks."""
         with self._lock:
-            self._within += 1
+            self._within.add(step)
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self, step: Step) -> None:
+        """Count a step no more."""
         with self._lock:
-            self._within -= 1
+            self._within.discard(step)
 
     def stop(self) -> None:
         """Let nobody enter any more, and wait until nobody is within."""
         deadline, pause = time.monotonic() + STEP_SECONDS, native.original("time", "sleep")
         self._lock.acquire()
-        while self._within and time.monotonic() < deadline:
+        while len(self._within) and time.monotonic() < deadline:
             self._lock.release()
             pause(0.0005)
             self._lock.acquire()
@@ -61,7 +68,19 @@ class Steps:
     def reset(self) -> None:
         """In the child of a fork: nobody is within."""
         self._lock = native.new_lock()
-        self._within = 0
+        self._within = WeakSet()
+
+
+class Step:
+    """A context: one thread within `STEPS`."""
+
+    __slots__ = ("__weakref__",)
+
+    def __enter__(self) -> None:
+        STEPS.enter(self)
+
+    def __exit__(self, *_: object) -> None:
+        STEPS.leave(self)
 
 
 STEPS: Final = Steps()
@@ -70,12 +89,13 @@ STEPS: Final = Steps()
 
 def step_by_step(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Do the same steps of a dial, each within `STEPS`."""
+    step = Step()
     try:
-        with STEPS:
+        with step:
             wanted = next(dialling)
         while True:
             ready = yield wanted
-            with STEPS:
+            with step:
                 wanted = dialling.send(ready)
     except StopIteration as done:
         return done.value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import linecache
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,9 +20,11 @@ import pytest
 
 import aurora_router
 from aurora_router import AsyncConnection, Connection, connect
-from aurora_router.connection import _dialling
+from aurora_router.connection import _call_until, _dial, _dialling
 from aurora_router.flow import connect as flow
 from aurora_router.flow.dialling import Unplaced
+from aurora_router.forks import STEPS
+from aurora_router.policy.ramp import Ramp
 from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 
@@ -245,7 +249,7 @@ async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
     seen.clear()
     await soon(lambda: sockets() <= before)
     for state in states():
-        assert not any(state._dialling.values())
+        assert not any(map(len, state._dialling.values()))
         assert state.begin_learning()
 
 
@@ -262,7 +266,7 @@ async def test_connects_cancelled_at_any_moment_leak_nothing(cluster, delay):
     del tasks, task, result  # a traceback keeps what its frames hold, with stock psycopg as well
     await soon(lambda: sockets() <= before)
     for state in states():
-        assert not any(state._dialling.values())
+        assert not any(map(len, state._dialling.values()))
 
 
 def interrupted(monkeypatch, kind, conninfo, **options):
@@ -287,7 +291,7 @@ def test_an_interrupted_connect_leaks_nothing(cluster, monkeypatch, kind):
     interrupted(monkeypatch, kind, cluster.conninfo(), aurora_role="reader")
     eventually(lambda: sockets() <= before)
     for state in states():
-        assert not any(state._dialling.values())
+        assert not any(map(len, state._dialling.values()))
         assert state.begin_learning()
         state.end_learning()
     with connect(cluster.conninfo("reader")) as connection:
@@ -391,3 +395,100 @@ def test_a_blocking_dial_that_is_not_wanted_any_more_ends():
         params = {"host": "127.0.0.1", "port": mute.getsockname()[1]}
         with _dialling(params, 30.0, lambda: next(wanted)), pytest.raises(psycopg.errors.ConnectionTimeout):
             psycopg.Connection.connect.__func__(aurora_router.Connection, "", **params)
+
+
+# ---------------------------------------------------------------- exceptions of signal handlers
+
+
+class _Interrupts:
+    """A trace function that raises KeyboardInterrupt before the n-th different line of what connects.
+
+    A signal handler runs between two instructions, but never between the end of a ``with`` block and its ``__exit__``
+    (a lock's, at least), which a trace function would: what is traced there is left out.
+    """
+
+    def __init__(self, number, files):
+        self.left = number
+        self.files = files
+        self.seen = set()
+        self.entered = {}
+
+    def __call__(self, frame, event, _):
+        name = frame.f_code.co_filename
+        return self.line if name.endswith(self.files) else None
+
+    def line(self, frame, event, _):
+        where = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and not self._leaves_with(frame, where):
+            if where not in self.seen:
+                self.left -= 1
+            self.seen.add(where)
+            if self.left == 0:
+                raise KeyboardInterrupt(f"at {where[0]}:{where[1]}")
+        return self.line
+
+    def _leaves_with(self, frame, where):
+        if not linecache.getline(*where).lstrip().startswith(("with ", "async with ")):
+            return False
+        return self.entered.setdefault((frame, where), frame.f_lasti) != frame.f_lasti
+
+
+_FLOW = tuple(f"flow/{each.name}" for each in Path(flow.__file__).parent.glob("*.py"))
+_CONNECTING = (*_FLOW, "runtime/blocking.py", "aurora_router/connection.py", "aurora_router/forks.py")
+_ADMITTING = ("flow/admission.py", "flow/dialling.py")
+
+
+def swept(files, prepare, conninfo, **options):
+    """Interrupt a connect at each of its lines in turn; nothing may be taken afterwards."""
+    before, number = sockets(), 0
+    while True:
+        number += 1
+        prepare()
+        interrupts, tracing = _Interrupts(number, files), sys.gettrace()
+        sys.settrace(interrupts)
+        try:
+            connection = connect(conninfo, **options)
+        except KeyboardInterrupt as caught:
+            connection, where = None, str(caught)
+        finally:
+            sys.settrace(tracing)
+            interrupts.entered.clear()
+        if connection is not None:
+            connection.close()
+            return interrupts.seen
+        assert sockets() <= before, where
+        for state in states():
+            assert not any(map(len, state._dialling.values())), where
+            assert not any(map(len, state._connections.values())), where
+            assert not state.is_learning, where
+            assert not state.turns, where
+            assert not state.lock.locked(), where
+            assert not state.needed, where
+        assert not len(STEPS._within), where
+        assert _call_until() is None, where
+        assert _dial.get() is None or _dial.get()() is None, where
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("path", ["cold", "after a failover"])
+def test_a_connect_interrupted_at_any_line_leaks_nothing(cluster, path):
+    conninfo, cold = cluster.conninfo(), path == "cold"
+    with connect(conninfo):
+        pass
+    (known,) = states()
+
+    def prepare():
+        if cold:
+            REGISTRY.reset()
+        else:
+            known.ramp, known.ramp_epoch = Ramp.begun(time.monotonic(), 0.0), known.view.epoch
+
+    gc.freeze()
+    try:
+        files, role = (_CONNECTING, "reader") if cold else (_ADMITTING, "writer")
+        lines = swept(files, prepare, conninfo, aurora_role=role)
+    finally:
+        gc.unfreeze()
+    assert len(lines) > (300 if cold else 40)
+    assert cold or known.ramp.width == 2, "the dial that was not interrupted was admitted, and reported its success"

@@ -5,7 +5,9 @@ Nobody is held back while the cluster has the writer that it had when this proce
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from aurora_router.policy.ramp import Ramp
 from aurora_router.policy.verdict import FaultKind
@@ -73,22 +75,30 @@ class Turn:
         with cluster.lock:
             if cluster.ramp_epoch < cluster.view.epoch:
                 cluster.ramp_epoch = cluster.view.epoch
+                cluster.turns = WeakSet()
                 cluster.ramp = Ramp.begun(now, self.world.random(), cluster.usual_latency)
         return self._pause()
 
     def _pause_of(self, ramp: Ramp | None, now: float) -> float | None:
-        """What the present ramp says; one of a failover that is long past is let go of."""
-        if ramp is not None and ramp.expired(now):
-            with self.cluster.lock:
-                if self.cluster.ramp is ramp:
-                    self.cluster.ramp = None
+        """What the present ramp says; one of a failover that is long past is let go of.
+
+        A dial that an exception from a signal handler ended may have reported no end: only turns that live count.
+        """
+        if ramp is None:
             return 0.0
-        return 0.0 if ramp is None else ramp.wait(now)
+        live = replace(ramp, under_way=min(ramp.under_way, len(self.cluster.turns)))
+        if not live.expired(now):
+            return live.wait(now)
+        with self.cluster.lock:
+            if self.cluster.ramp is ramp:
+                self.cluster.ramp = None
+        return 0.0
 
     def _begin(self) -> None:
         with self.cluster.lock:
             if self.cluster.ramp is not None:
                 self._began, self._epoch = self.world.now(), self.cluster.ramp_epoch
+                self.cluster.turns.add(self)
                 self.cluster.ramp = self.cluster.ramp.dialled()
 
     def succeeded(self) -> None:
@@ -111,6 +121,7 @@ class Turn:
             return
         now = self.world.now()
         with self.cluster.lock:
+            self.cluster.turns.discard(self)
             if self.cluster.ramp_epoch != self._epoch:
                 return  # the dial was one of a former writer, and says nothing of this one
             ramp = self.cluster.ramp

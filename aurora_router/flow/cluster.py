@@ -2,6 +2,11 @@
 
 The view is immutable and swapped as a whole, so readers take no lock; changes take `lock`, which the runtime gives
 (a thread lock, or nothing in a simulation). Waiters are woken one by one: each is a callable of its own.
+
+Invariant: what a connect takes (a reservation, the right to learn, a place among the waiters) is an object that the
+connect alone holds; the cluster refers to it weakly. An exception from a signal handler may end a connect between any
+two instructions, and then no ``finally`` gives back what was taken: the object goes with the connect, which does. Weak
+references are let go of without the lock, which the thread that collects garbage may hold.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
 
+    from aurora_router.flow.admission import Turn
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
@@ -73,6 +79,22 @@ class Home(Protocol):
         ...
 
 
+class Reservation:
+    """A dial that has begun, counted as a connection to its instance until it is released or gone."""
+
+    __slots__ = ("__weakref__", "cluster", "instance")
+
+    def __init__(self, cluster: Cluster, instance: str) -> None:
+        self.cluster = cluster
+        self.instance = instance
+
+
+class Learner:
+    """The right to learn the topology, for as long as its owner has it."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Cluster:
     """What this process knows of one cluster, and its connections to it."""
 
@@ -95,14 +117,15 @@ class Cluster:
         self.doubted_at: float | None = None
         self.ramp: Ramp | None = None
         self.ramp_epoch = 1
+        self.turns: weakref.WeakSet[Turn] = weakref.WeakSet()
         self.hung_at = -1.0
         self.overdue = False
         self.is_crowded = False
         self._refused_at = -REFUSAL_SECONDS
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
-        self._learning = False
-        self._waiters: dict[Callable[[], None], None] = {}
-        self._dialling: dict[str, int] = {}
+        self._learner: weakref.ref[Learner] | None = None
+        self._waiters: weakref.WeakKeyDictionary[Callable[[], None], None] = weakref.WeakKeyDictionary()
+        self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}
         self._latency: dict[str, float] = {}
         self._failed_at: dict[str, float] = {}
         self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
@@ -160,12 +183,12 @@ class Cluster:
         """Let everybody who waits for a change look again."""
         with self.lock:
             self.news += 1
-            waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
+            waiters, self._waiters = self._waiters, weakref.WeakKeyDictionary()
+        for waiter in list(waiters):
             waiter()
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
-        """Call `waiter` once, from any thread, at the next change."""
+        """Call `waiter` once, from any thread, at the next change, if its owner still has it then."""
         with self.lock:
             self._waiters[waiter] = None
 
@@ -233,29 +256,40 @@ class Cluster:
         """In the child of a fork: connections, waiters and watch are the parent's, and a lock may be held for ever."""
         self.lock = lock
         self.watcher, self.doubted_at = None, None
-        self._waiters = {}
+        self._waiters = weakref.WeakKeyDictionary()
         self._connections = {}
 
     @property
     def needed(self) -> bool:
         """Whether anybody has, makes or waits for a connection."""
         with self.lock:
-            return bool(self._waiters) or any(self._dialling.values()) or any(map(len, self._connections.values()))
+            return (
+                bool(self._waiters)
+                or any(map(len, self._dialling.values()))
+                or any(map(len, self._connections.values()))
+            )
 
     # ------------------------------------------------------------ learning
 
-    def begin_learning(self) -> bool:
-        """Whether the caller is to learn the topology; False: somebody else is at it."""
+    @property
+    def is_learning(self) -> bool:
+        """Whether a connect is learning the topology."""
+        learner = self._learner
+        return learner is not None and learner() is not None
+
+    def begin_learning(self) -> Learner | None:
+        """Let the caller learn the topology until `end_learning`, or until it drops the result; None: another does."""
         with self.lock:
-            if self._learning:
-                return False
-            self._learning = True
-            return True
+            if self.is_learning:
+                return None
+            learner = Learner()
+            self._learner = weakref.ref(learner)
+            return learner
 
     def end_learning(self) -> None:
         """Learning came to an end, well or not."""
         with self.lock:
-            self._learning = False
+            self._learner = None
         self.wake()
 
     # ------------------------------------------------------------ success and failure
@@ -288,8 +322,8 @@ class Cluster:
 
     def connections(self, instance: str) -> int:
         """How many connections of this process are open, or being opened, to `instance`."""
-        held = self._connections.get(instance)
-        return self._dialling.get(instance, 0) + (len(held) if held is not None else 0)
+        held, reserved = self._connections.get(instance), self._dialling.get(instance)
+        return (0 if reserved is None else len(reserved)) + (0 if held is None else len(held))
 
     def next_turn(self) -> int:
         """A number that no other connect of this process has had."""
@@ -297,20 +331,25 @@ class Cluster:
             self.turn += 1
             return self.turn - 1
 
-    def reserve(self, instance: str) -> None:
+    def reserve(self, reservation: Reservation) -> None:
         """Count a dial that has begun. The caller holds `lock`, so that choosing and counting are one step."""
-        self._dialling[instance] = self._dialling.get(instance, 0) + 1
+        self._dialling.setdefault(reservation.instance, weakref.WeakSet()).add(reservation)
 
-    def release(self, instance: str) -> None:
+    def release(self, reservation: Reservation) -> None:
         """Undo `reserve`."""
         with self.lock:
-            self._dialling[instance] -= 1
+            self._unreserve(reservation)
 
-    def hold(self, instance: str, connection: Any, *, seat: str | None = None) -> None:
+    def _unreserve(self, reservation: Reservation) -> None:
+        reserved = self._dialling.get(reservation.instance)
+        if reserved is not None:
+            reserved.discard(reservation)
+
+    def hold(self, instance: str, connection: Any, *, seat: Reservation | None = None) -> None:
         """Count an open connection, until it is dropped or garbage; `seat`: in the place of that reservation."""
         with self.lock:
             if seat is not None:
-                self._dialling[seat] -= 1
+                self._unreserve(seat)
             self._connections.setdefault(instance, weakref.WeakKeyDictionary())[connection] = None
 
     def drop(self, instance: str, connection: Any) -> None:

@@ -19,6 +19,7 @@ from aurora_router.errors import (
     WriterUnavailable,
 )
 from aurora_router.flow.admission import TOO_MANY_CONNECTIONS, Turn
+from aurora_router.flow.cluster import Reservation
 from aurora_router.flow.world import ConnT, DialFailed, Target, Wanted, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
@@ -71,7 +72,7 @@ class Dialling(Generic[ConnT]):
         self._faults: set[FaultKind] = set()
         self._lives = False
         self._last: BaseException | None = None
-        self._seat: tuple[Cluster, str] | None = None
+        self._seat: Reservation | None = None
 
     def left(self) -> float:
         """Seconds for which it makes sense to go on, at least 0."""
@@ -108,14 +109,14 @@ class Dialling(Generic[ConnT]):
 
     def _take_seat(self, instance: str) -> None:
         """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""
-        self.cluster.reserve(instance)
-        self._seat = (self.cluster, instance)
+        self._seat = Reservation(self.cluster, instance)
+        self.cluster.reserve(self._seat)
 
     def _stand_up(self) -> None:
         """Give the seat back, if one is taken still."""
         seat, self._seat = self._seat, None
         if seat is not None:
-            seat[0].release(seat[1])
+            seat.cluster.release(seat)
 
     async def _seated_dial(self, instance: Instance) -> ConnT:
         """Dial an instance at which a seat is taken."""

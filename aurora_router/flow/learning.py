@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NO_READER_SECONDS = 1.0
 """How old a view without a reader may be when the writer serves in a reader's place."""
+LEARNER_SECONDS = 1.0
+"""How often a connect that waits for the topology looks whether another one is still learning it, in seconds."""
 
 
 class Learning(Dialling[ConnT]):
@@ -60,12 +62,14 @@ class Learning(Dialling[ConnT]):
         if cluster.view.known and (not self.doubt or cluster.watched):
             return None
         news = cluster.news
-        if cluster.begin_learning():
+        learner = cluster.begin_learning()
+        if learner is not None:
             try:
                 return await self._learn()
             finally:
                 cluster.end_learning()
-        await self.world.changed(cluster, news, self.left())
+        while cluster.is_learning and cluster.news == news and (left := self.left()) > 0.0:
+            await self.world.changed(cluster, news, min(left, LEARNER_SECONDS))
         return None if self.cluster.view.known else await self._learn()
 
     async def _learn(self) -> tuple[ConnT, Instance]:
@@ -205,7 +209,8 @@ class Learning(Dialling[ConnT]):
             cluster.reader_missed_at = self.world.now()
             limit = min(limit, NO_READER_SECONDS)
         overdue = at is not None and (cluster.overdue or self.world.now() - at > limit)
-        if not overdue or not cluster.begin_learning():
+        learner = cluster.begin_learning() if overdue else None
+        if learner is None:
             return None
         try:
             cluster.overdue = False

@@ -17,7 +17,7 @@ from aurora_router.model.instance import Role
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.cluster import Cluster, Reservation
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
@@ -261,18 +261,19 @@ class Placed(Generic[ConnT]):
     role: Role = Role.UNKNOWN
     route: Route | None = None
     pooled: bool = False
-    seat: tuple[Cluster, str] | None = None
+    seat: Reservation | None = None
 
     def hold(self) -> None:
         """Count the connection for its instance in the place of its seat, in one step: nobody sees one too few."""
         if self.instance is None:
             return
-        own = self.seat is not None and self.seat[0] is self.cluster
-        self.cluster.hold(self.instance, self.connection, seat=self.seat[1] if own and self.seat else None)
+        seat = self.seat
+        own = seat is not None and seat.cluster is self.cluster
+        self.cluster.hold(self.instance, self.connection, seat=seat if own else None)
         if not own:
             self.waive()
 
     def waive(self) -> None:
         """Do not count the connection."""
         if self.seat is not None:
-            self.seat[0].release(self.seat[1])
+            self.seat.cluster.release(self.seat)

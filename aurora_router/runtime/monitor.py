@@ -230,10 +230,12 @@ class Monitor:
             except RuntimeError as error:
                 refused = str(error)
             else:
+                # In this order: a signal handler's exception may end it at any point, and a watch that has begun
+                # takes its place by itself, while one that was never begun would keep it for good.
                 begun: Watch[Any] = Watch(MonitorWorld(cluster, names), cluster, access)
-                cluster.watcher = begun
-                self._watches[begun] = None
                 loop.call_soon_threadsafe(self._begin, begun)
+                self._watches.setdefault(begun, None)
+                cluster.watcher = begun
                 return
         if "thread" not in cluster.warned and "shutdown" not in refused:
             cluster.warned.add("thread")
@@ -277,11 +279,16 @@ class Monitor:
         try:
             COURIER.open()
             native.start_thread(lambda: _run(loop, alive), "aurora-router-monitor")
-        except BaseException:
+            self._loop, self._alive = loop, alive
+        except RuntimeError:
             COURIER.close()
             loop.close()
             raise
-        self._loop, self._alive = loop, alive
+        except BaseException:  # of a signal handler: the thread may have begun, then it closes the loop
+            self._loop = None
+            COURIER.close()
+            loop.call_soon_threadsafe(loop.stop)
+            raise
         return loop
 
     def _begin(self, watch: Watch[Any]) -> None:

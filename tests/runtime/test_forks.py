@@ -141,10 +141,10 @@ def test_a_fork_that_runs_no_hook_before_it_leaves_a_lock_that_can_be_had():
 
 
 def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkeypatch):
-    steps, entered, done = forks.Steps(), threading.Event(), threading.Event()
+    steps, entered, done = forks.STEPS, threading.Event(), threading.Event()
 
     def dial():
-        with steps:
+        with forks.Step():
             entered.set()
             done.wait()
 
@@ -153,7 +153,7 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     entered.wait()
     monkeypatch.setattr(forks, "STEP_SECONDS", 0.05)
     steps.stop()  # in vain: the step goes on
-    assert steps._within == 1
+    assert len(steps._within) == 1
     steps.resume()
     monkeypatch.setattr(forks, "STEP_SECONDS", 60.0)
     stopping = threading.Thread(target=steps.stop)
@@ -161,6 +161,6 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     done.set()
     stopping.join(30)
     assert not stopping.is_alive()
-    assert steps._within == 0
+    assert len(steps._within) == 0
     steps.resume()
     thread.join()
