@@ -173,7 +173,8 @@ class Inquiry(Generic[ConnT]):
         until = asked_at + seconds
         target = await self._located(access)
         writer = not (await self.check_role(target, until)).standby
-        expected = writer is (self.cluster.view.writer == self.instance)
+        view = self.cluster.view
+        expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
         if thorough or writer or not expected:
             writer = await self._tell(access, writer=writer, asked_at=asked_at, until=until)
         if writer and self.cluster.view.writer == self.instance:

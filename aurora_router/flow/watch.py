@@ -135,7 +135,7 @@ class Watch(Generic[ConnT]):
         """Close the sessions that are in somebody's way; in doubt, while users wait, they may be in any database."""
         cluster = self.cluster
         makes_room, cluster.is_crowded = cluster.is_crowded, False
-        for id_ in self._chased.keys() - cluster.view.instances.keys():
+        for id_ in sorted(self._chased.keys() - cluster.view.instances.keys()):
             if not self._chased[id_].busy:
                 await self._chased.pop(id_).close()
         if self.has_sessions:
@@ -164,7 +164,7 @@ class Watch(Generic[ConnT]):
         self._see_who_refuses()
         if cluster.doubted_at is not None and not self.sighted:
             cluster.unattended()
-        wanted = askable if cluster.doubted_at is not None else sorted(self.lost & askable)
+        wanted = sorted(askable if cluster.doubted_at is not None else self.lost & askable)
         for id_ in wanted:
             if not self.inquiry_of(id_).busy:
                 self._chased[id_].busy = True

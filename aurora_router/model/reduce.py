@@ -147,6 +147,7 @@ class Claim:
         own: whether the instance says so itself.
         complete: whether the answer is complete but for the age of this evidence (rule 2).
         asked_at: when the question was sent.
+        volume: the highest token of all rows of the answer; at least `token`.
     """
 
     id: str
@@ -154,6 +155,7 @@ class Claim:
     own: bool
     complete: bool
     asked_at: float
+    volume: int | None = None
 
 
 def _topology(view: View, seen: Topology, now: float) -> Change:
@@ -218,17 +220,20 @@ def _claimed(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim 
     Of two such rows (for a moment after a failover) the one with the higher token counts.
     """
     marked = [row for row in rows.values() if row.writer]
+    volume = max((row.token for row in rows.values() if row.token is not None), default=None)
     read = seen.complete and not seen.malformed and seen.observer in rows
     if seen.observer_is_writer and seen.observer is not None:
         row = rows.get(seen.observer)
         complete = read and [each.id for each in marked] == [seen.observer]
-        return Claim(seen.observer, None if row is None else row.token, own=True, complete=complete, asked_at=asked_at)
+        token = None if row is None else row.token
+        return Claim(seen.observer, token, own=True, complete=complete, asked_at=asked_at, volume=volume)
     if seen.observer_is_writer is False:
         marked = [row for row in marked if row.id != seen.observer]
     best = max(marked, key=_token, default=None)
     if best is None or sum(_token(row) == _token(best) for row in marked) > 1:
         return None
-    return Claim(best.id, best.token, own=False, complete=read and len(marked) == 1, asked_at=asked_at)
+    complete = read and len(marked) == 1
+    return Claim(best.id, best.token, own=False, complete=complete, asked_at=asked_at, volume=volume)
 
 
 def _token(row: Row) -> int:
@@ -308,10 +313,13 @@ def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older:
     """The view with the token of an accepted claim, and whether a higher token still proves anything (rule 5)."""
     if older or claim.token is None:
         changed = claim.id != view.writer and view.epoch > 0 and not view.monotone
-        return replace(following, unproven=view.unproven or changed)
+        shown = claim.volume if claim.own and claim.token is None else None
+        token = view.token if shown is None else max(shown, view.token or 0)
+        return replace(following, token=token, unproven=view.unproven or changed)
     same = claim.id == view.writer or view.epoch == 0
-    higher = view.token is None or claim.token > view.token or (same and claim.token == view.token)
-    return replace(following, token=claim.token, monotone=monotone, unproven=view.unproven or not (monotone or higher))
+    volume = claim.token if claim.volume is None else max(claim.token, claim.volume)
+    higher = view.token is None or claim.token > view.token or (same and volume >= view.token)
+    return replace(following, token=volume, monotone=monotone, unproven=view.unproven or not (monotone or higher))
 
 
 def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change:

@@ -44,8 +44,8 @@ class View:
         writer: id of the accepted writer, None while there is none.
         epoch: local counter, + 1 at each accepted change of writer; nothing the server says.
         token: the source's monotone evidence for the accepted writer (plain PostgreSQL: the timeline; Aurora: the
-            durable LSN of the writer's row); None when the source has none. Kept while there is no writer, so that
-            an older claim stays refused.
+            highest durable LSN in the answer by which it was accepted or confirmed last); None when the source has
+            none. Kept while there is no writer, so that an older claim stays refused.
         accepted_at: when the writer was accepted, in the world's time in seconds.
         unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
@@ -88,6 +88,12 @@ class View:
         if self.outage is None:
             return instance == self.writer
         return instance not in self.outage.failed
+
+    def lacks_word(self, instance: str) -> bool:
+        """Whether another answer of an instance may decide on a claim that was refused in the present outage."""
+        named = {} if self.outage is None else dict(self.outage.named)
+        claimants = {id_ for id_, writer in named.items() if id_ == writer}
+        return bool(claimants) and named.get(instance) not in claimants
 
     def is_current(self, instance: str, generation: int) -> bool:
         """Whether a connection made to `instance` at `generation` may still be used."""

@@ -27,7 +27,7 @@ from aurora_router.model.observation import (
     Topology,
 )
 from aurora_router.model.reduce import reduce
-from aurora_router.model.view import View
+from aurora_router.model.view import Outage, View
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
 ROWS = st.builds(
@@ -235,3 +235,11 @@ def test_a_row_that_is_left_over_counts_for_nothing():
         view = answered(view, float(time), b=(0.5 + time, 0.0), c=(500.0 + time, -500.0))
         assert "c" not in view.instances
         assert ("b" in view.instances) is (time <= 1 + STALE_ROW_SECONDS + 30 + MISSING_SECONDS)
+
+
+def test_an_instance_is_asked_again_that_names_another_one_than_a_refused_claimant():
+    named = {"b": "b", "c": "a", "d": None, "e": "b"}
+    view = View(outage=Outage("a", 1.0, "refused", named=frozenset(named.items())))
+    assert [each for each in "abcdef" if view.lacks_word(each)] == ["a", "c", "d", "f"]
+    assert not View(outage=Outage("a", 1.0, "refused", named=frozenset({("c", "a")}))).lacks_word("c"), "none claims"
+    assert not View().lacks_word("c")

@@ -72,7 +72,7 @@ def _aurora(connection: SimulatedConnection) -> Rows:
         age = None if own else f"{now - since + _AGE:.6f}"
         lag = f"{instance.lag * 1000:g}" if own else lag  # noqa: PLW2901 - it knows its own, however old its view
         told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"))
-    return told
+    return told or [(*_session(connection), instance.id, *(None,) * 7)]  # the query's outer join
 
 
 def _identify(connection: SimulatedConnection) -> Rows:

@@ -83,7 +83,7 @@ class SimulatedInstance:
 
     def drop_connections(self) -> None:
         """Break all connections, as a crash does."""
-        for connection in list(self.connections):
+        for connection in sorted(self.connections, key=lambda each: each.server_pid):
             connection.breaks()
 
 
