@@ -11,10 +11,12 @@ references are let go of without the lock, which the thread that collects garbag
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aurora_router.model.bounds import MAX_NAMES, forget_oldest
 from aurora_router.model.event import (
     Advice,
     Doubted,
@@ -119,6 +121,7 @@ class Cluster:
         self.ramp_epoch = 1
         self.turns: weakref.WeakSet[Turn] = weakref.WeakSet()
         self.hung_at = -1.0
+        self.used_at = math.inf
         self.overdue = False
         self.is_crowded = False
         self._refused_at = -REFUSAL_SECONDS
@@ -174,6 +177,7 @@ class Cluster:
         """Remember an event and publish it."""
         if isinstance(event, InstanceFailed):
             self._failed_at.setdefault(event.id, now)
+            forget_oldest(self._failed_at)
         elif isinstance(event, InstanceRemoved):
             self._failed_at.pop(event.id, None)
         self.trail.append((now, event))
@@ -259,6 +263,12 @@ class Cluster:
         self._waiters = weakref.WeakKeyDictionary()
         self._connections = {}
 
+    def note_address(self, address: str, instance: str) -> None:
+        """Note which instance a connection to an address led to."""
+        self.by_address.pop(address, None)
+        self.by_address[address] = instance
+        forget_oldest(self.by_address)
+
     @property
     def needed(self) -> bool:
         """Whether anybody has, makes or waits for a connection."""
@@ -308,6 +318,8 @@ class Cluster:
             self.quarantine = self.quarantine.succeeded(instance)
             known = self._latency.get(instance)
             self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
+            if len(self._latency) > MAX_NAMES:
+                forget_oldest(self._latency)
 
     # ------------------------------------------------------------ load
 
@@ -333,7 +345,11 @@ class Cluster:
 
     def reserve(self, reservation: Reservation) -> None:
         """Count a dial that has begun. The caller holds `lock`, so that choosing and counting are one step."""
-        self._dialling.setdefault(reservation.instance, weakref.WeakSet()).add(reservation)
+        reserved = self._dialling.get(reservation.instance)
+        if reserved is None:
+            _forget_empty(self._dialling)
+            reserved = self._dialling[reservation.instance] = weakref.WeakSet()
+        reserved.add(reservation)
 
     def release(self, reservation: Reservation) -> None:
         """Undo `reserve`."""
@@ -350,7 +366,11 @@ class Cluster:
         with self.lock:
             if seat is not None:
                 self._unreserve(seat)
-            self._connections.setdefault(instance, weakref.WeakKeyDictionary())[connection] = None
+            held = self._connections.get(instance)
+            if held is None:
+                _forget_empty(self._connections)
+                held = self._connections[instance] = weakref.WeakKeyDictionary()
+            held[connection] = None
 
     def drop(self, instance: str, connection: Any) -> None:
         """A connection was closed."""
@@ -363,6 +383,13 @@ class Cluster:
         """The open connections, by instance."""
         with self.lock:
             return {id_: list(held) for id_, held in self._connections.items() if held}
+
+
+def _forget_empty(counted: dict[str, Any]) -> None:
+    """Make room for an instance more, where connections to many others are gone."""
+    if len(counted) >= MAX_NAMES:
+        for instance in [each for each, those in counted.items() if not len(those)]:
+            del counted[instance]
 
 
 def _unreadable(topology: Topology) -> str:

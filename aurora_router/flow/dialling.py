@@ -66,7 +66,7 @@ class Dialling(Generic[ConnT]):
         self.route = route
         self.attempts: list[Attempt] = []
         self.doubt = False
-        self._started = world.now()
+        self._started = cluster.used_at = world.now()
         self._before = cluster.view
         self._answers = False
         self._faults: set[FaultKind] = set()

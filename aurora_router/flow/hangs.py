@@ -32,7 +32,7 @@ from aurora_router.policy.suspicion import (
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Target
@@ -92,11 +92,21 @@ class Hangs(Generic[ConnT]):
         if starved:
             self.starved_at = now
             self.cluster.tell(Starved(late), now)
-        for id_, connections in self.cluster.held().items():
+        held = self.cluster.held()
+        self._forget(held)
+        for id_, connections in held.items():
             waiting = self._waiting(id_, connections, now, starved=starved)
             if waiting:
                 self._suspect(id_, waiting, now)
             self._examine(id_, connections, now)
+
+    def _forget(self, held: Mapping[str, object]) -> None:
+        """Forget the instances that users have no connection to; not those that are being pinged."""
+        now = self.world.now()
+        for id_ in (self._suspicions.keys() | self._served_at.keys()) - held.keys():
+            if self._suspicions[id_].rested(now).state is State.QUIET:
+                del self._suspicions[id_]
+                self._served_at.pop(id_, None)
 
     def _waiting(self, id_: str, connections: Iterable[Any], now: float, *, starved: bool) -> list[Any]:
         """The connections that have been waiting for the whole grace period; others that must go are cut."""

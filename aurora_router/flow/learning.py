@@ -167,7 +167,7 @@ class Learning(Dialling[ConnT]):
         """
         instance = await self._behind(connection, target)
         where = f"{self.world.address(connection)}:{target.port}"
-        self.cluster.by_address[where] = instance.id  # for `_wanted` alone
+        self.cluster.note_address(where, instance.id)  # for `_wanted` alone
         return instance
 
     async def _behind(self, connection: ConnT, target: Target) -> Instance:

@@ -160,6 +160,9 @@ class Watch(Generic[ConnT]):
         """Start what is due."""
         view, cluster = self.cluster.view, self.cluster
         self.lost &= view.instances.keys()
+        self._prepared &= view.instances.keys()
+        for id_ in self._barred.keys() - view.instances.keys():
+            del self._barred[id_]
         askable = self._askable = self._can_ask()
         self._see_who_refuses()
         if cluster.doubted_at is not None and not self.sighted:

@@ -50,6 +50,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import (
     AnswerRefused,
     ClaimRefused,
@@ -382,7 +383,10 @@ def _merge(
             instances[id_] = replace(instances[id_], missing_since=None)
     if complete:
         events += _remove_missing(instances, listed, now)
-    return instances, events, leftovers if complete else {**view.leftovers, **leftovers}
+    if not complete:
+        leftovers = {**view.leftovers, **leftovers}
+        forget_oldest(leftovers)
+    return instances, events, leftovers
 
 
 def _is_leftover(view: View, row: Row) -> bool:
@@ -543,13 +547,14 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
+    forget_oldest(retired)
     following = replace(
         view,
         instances=_frozen(instances),
         writer=writer,
         epoch=epoch,
         accepted_at=accepted_at,
-        former=former,
+        former=former & (instances.keys() | retired.keys()),
         outage=outage,
         retired=MappingProxyType(retired),
         refreshed_at=now,

@@ -14,6 +14,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from aurora_router.model.bounds import forget_oldest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -73,7 +75,9 @@ class Quarantine:
         if term is not None and now - term.until > MAX_SECONDS:
             length = min(base, MAX_SECONDS)
         remembered = {id_: each for id_, each in self._terms.items() if now - each.until <= MAX_SECONDS}
-        return Quarantine(MappingProxyType(remembered | {instance: _Term(now, now + length, length)}))
+        following = {**remembered, instance: _Term(now, now + length, length)}
+        forget_oldest(following)
+        return Quarantine(MappingProxyType(following))
 
     def succeeded(self, instance: str) -> Quarantine:
         """After a success."""

@@ -24,6 +24,7 @@ import psycopg
 from aurora_router import native
 from aurora_router.flow.world import DialFailed, Resolution
 from aurora_router.forks import IMPORTING
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile
@@ -40,6 +41,10 @@ SYSTEM_TTL = 5.0
 """How long an answer of the system's resolver, which shows no TTL, is remembered; Aurora's own TTL."""
 SYSTEM_SECONDS = 5.0
 """How long the system's resolver may take."""
+MAX_REMEMBERED = 1024
+"""How many names are remembered: those of many clusters. A name that was forgotten costs a query."""
+MAX_SERVERS = 64
+"""How many ways of resolving are remembered, with what each has resolved."""
 _KINDS = ("A", "AAAA")
 
 
@@ -104,6 +109,7 @@ class Names:
         """Remember which family led to a server, of a host with several addresses."""
         if self.prefers_v6(host) is not (":" in address):
             self._v6[host or ""] = ":" in address
+            forget_oldest(self._v6, MAX_REMEMBERED)
 
     # ------------------------------------------------------------ what needs no network
 
@@ -122,13 +128,24 @@ class Names:
         return None
 
     def _remember(self, host: str, found: Resolution, ttl: float) -> Resolution:
-        self._memory[host] = _Remembered(time.monotonic() + ttl, found)
+        self._note(host, _Remembered(time.monotonic() + ttl, found))
         return found
+
+    def _note(self, host: str, what: _Remembered) -> None:
+        """Remember an answer: what is over goes first where there are too many, then the oldest."""
+        self._memory.pop(host, None)
+        self._memory[host] = what
+        if len(self._memory) > MAX_REMEMBERED:
+            now = time.monotonic()
+            for name, each in list(self._memory.items()):
+                if each.until <= now:
+                    self._memory.pop(name, None)
+            forget_oldest(self._memory, MAX_REMEMBERED)
 
     def _unknown(self, host: str, text: str) -> DialFailed:
         asked = "the system's name servers" if self._server is None else f"{self._server[0]}:{self._server[1]}"
         whole = f"could not resolve host {host!r}: {text} (asked: {asked})"
-        self._memory[host] = _Remembered(time.monotonic() + NEGATIVE_SECONDS, None, whole)
+        self._note(host, _Remembered(time.monotonic() + NEGATIVE_SECONDS, None, whole))
         return _failed(whole)
 
     # ------------------------------------------------------------ dnspython
@@ -310,6 +327,7 @@ def names_for(server: tuple[str, int] | None, lifetime: float) -> Names:
     found = _shared.get(key)
     if found is None:
         found = _shared.setdefault(key, Names(server, lifetime))
+        forget_oldest(_shared, MAX_SERVERS)
     return found
 
 

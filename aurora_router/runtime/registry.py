@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Identity
 
 
+MAX_CLUSTERS = 256
+"""How many names of clusters are known at most, beside those in use: a process may meet one cluster after the other."""
+
+
 class Registry:
     """Clusters by identity. Two clusters never share state; two endpoints of one cluster do, where that is sound.
 
@@ -31,7 +35,8 @@ class Registry:
     answer through it does not know that cluster.
 
     Invariant: a cluster has one certain name at most. Connections stay counted where they were opened; so of two
-    clusters that turn out to be one, one without connections gives way, and where both have some, both stay.
+    clusters that turn out to be one, one without connections gives way, and where both have some, both stay. More than
+    `MAX_CLUSTERS` names are known only as long as all of their clusters have connections, waiters or a watch.
     """
 
     def __init__(self) -> None:
@@ -77,7 +82,24 @@ class Registry:
         cluster = Cluster(key, self, native.new_lock())
         cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
         self._clusters[key] = cluster
+        if len(self._clusters) > MAX_CLUSTERS:
+            self._make_room(cluster)
         return cluster
+
+    def _make_room(self, new: Cluster) -> None:
+        """Forget clusters that nothing needs, the one that was used least recently first; then attached names.
+
+        What is forgotten is learned by the next connect. The caller holds the lock.
+        """
+        known = {id(each): each for each in self._clusters.values() if each is not new and each.watcher is None}
+        for unused in sorted(known.values(), key=lambda each: each.used_at):
+            if len(self._clusters) <= MAX_CLUSTERS:
+                return
+            if not unused.needed:
+                self._clusters = {key: each for key, each in self._clusters.items() if each is not unused}
+        for key in [key for key, each in self._clusters.items() if key != each.identity]:
+            if len(self._clusters) > MAX_CLUSTERS:
+                del self._clusters[key]
 
     def _united(self, cluster: Cluster, other: Cluster) -> Cluster:
         """Let the one of two that has no connections give way; the caller holds the lock."""
