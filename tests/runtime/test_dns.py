@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import dns.resolver
 import pytest
 
+from aurora_router import connect
+from aurora_router.errors import NameNotResolved
 from aurora_router.flow.world import DialFailed
 from aurora_router.policy.verdict import FaultKind
 from aurora_router.runtime import dns as ours
@@ -267,6 +270,23 @@ def test_the_systems_resolver_itself(resolve, system, server):
     assert "127.0.0.1" in resolve(system, "localhost").addresses
     told = refused(system, "no-such-host.invalid", resolve)
     assert "the system's resolver says" in told
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("host", ["\u00fc" * 60 + ".test", "\u0627a.test", "xn--\u00fc.test", "\u2488com.test"])
+def test_a_name_that_idna_refuses_fails_at_once(resolve, system, monkeypatch, host):
+    """Neither the wait of 5 s for an answer, nor a thread that dies of the encoder's UnicodeError."""
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    began = time.monotonic()
+    told = refused(system, host, resolve)
+    assert time.monotonic() - began < ours.SYSTEM_SECONDS / 2
+    assert "the system's resolver says" in told
+    with pytest.raises(NameNotResolved):
+        connect(host=host, user="u")
+    for thread in [each for each in threading.enumerate() if each.name == "aurora-router-resolve"]:
+        thread.join(10)
+    assert not died
 
 
 def test_no_thread_holds_the_exit_up():

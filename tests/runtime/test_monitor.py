@@ -310,3 +310,41 @@ def test_nothing_is_left_open(still):
     for _ in range(3):
         once()
     until(lambda: descriptors() <= before, "as many descriptors as before")
+
+
+def test_two_hundred_connects_leave_nothing_behind(still):
+    """Descriptors, threads and sessions, with a monitor that lasts."""
+    conninfo = still.conninfo("reader")
+
+    def used() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    def sessions() -> int:
+        (count,) = kept.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = current_user").fetchone()
+        return int(count)
+
+    with aurora_router.connect(conninfo, autocommit=True) as kept:
+        aurora_router.connect(conninfo).close()
+        files, threads = used()
+        for _ in range(200):
+            aurora_router.connect(conninfo).close()
+        assert kept.placement.instance == "demo-2"
+        slack = 2  # the monitor's own session with each instance comes and goes
+        until(lambda: used()[0] <= files + slack, f"{files} descriptors, as before")
+        assert used()[1] <= threads
+        until(lambda: sessions() <= 2, "our session there, and one of the monitor's")
+
+
+def test_the_monitor_does_not_delay_the_exit(still):
+    code = """
+        import sys, threading, time, warnings, aurora_router
+        conn = aurora_router.connect(sys.argv[1])
+        conn.execute("SELECT pg_sleep(0.3)")
+        assert any(each.name == "aurora-router-monitor" for each in threading.enumerate())
+        warnings.simplefilter("ignore", ResourceWarning)
+        print(time.time(), flush=True)
+    """
+    done = run(code, still.conninfo(aurora_hang_grace=0.1))
+    ended = time.time()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ended - float(done.stdout) < 1.0
