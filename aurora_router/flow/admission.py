@@ -1,6 +1,9 @@
 """Letting a process's dials to a new writer begin in turn, after a failover; see `policy.ramp` for why.
 
-Nobody is held back while the cluster has the writer that it had when this process met it.
+Nobody is held back while the cluster has the writer that it had when this process met it. What this process caused
+itself is no sign of trouble: that a dial was slow, or timed out, counts only if this process attended to it. Two things
+show that it did not: the monitor's samples came late meanwhile (no CPU), or the dial itself was looked at late (its
+event loop was blocked).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import World
+    from aurora_router.flow.world import Wanted, World
     from aurora_router.policy.verdict import Fault
 
 TOO_MANY_CONNECTIONS = "53300"
@@ -26,6 +29,8 @@ UNWATCHED_PAUSE = 5.0
 """The longest pause while nobody looks for another writer, in seconds: then a connect has to look by itself."""
 STAND_IN_PAUSE = 2.0
 """The longest pause before a dial of the writer in place of a reader, in seconds."""
+UNATTENDED_SECONDS = 0.5
+"""A dial that is not looked at for so long, instead of `GLANCE_SECONDS`, is not attended to."""
 
 
 class Turn:
@@ -41,6 +46,8 @@ class Turn:
         self.cluster = cluster
         self._began: float | None = None
         self._epoch = 0
+        self._glanced_at: float | None = None
+        self._is_late = False
 
     async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
         """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds).
@@ -88,7 +95,7 @@ class Turn:
             return 0.0
         live = replace(ramp, under_way=min(ramp.under_way, len(self.cluster.turns)))
         if not live.expired(now):
-            return live.wait(now)
+            return live.wait(now, alone=not self.cluster.has_writer_connection)
         with self.cluster.lock:
             if self.cluster.ramp is ramp:
                 self.cluster.ramp = None
@@ -101,14 +108,37 @@ class Turn:
                 self.cluster.turns.add(self)
                 self.cluster.ramp = self.cluster.ramp.dialled()
 
+    def glancing(self, wanted: Wanted) -> Wanted:
+        """The same question, which a dial asks again and again; when it does shows whether it is attended to."""
+        self._glanced_at = self.world.now()
+
+        def glance() -> bool:
+            self._glance()
+            return wanted()
+
+        return glance
+
+    def _glance(self) -> None:
+        if self._glanced_at is not None:
+            now = self.world.now()
+            self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
+            self._glanced_at = now
+
+    def _was_attended(self) -> bool:
+        """Whether this process attended to the dial, which has just ended."""
+        self._glance()
+        starved = self._began is not None and self.cluster.is_unattended(self._began, self.world.now())
+        return not (self._is_late or starved)
+
     def succeeded(self) -> None:
         """The dial brought a connection."""
-        self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random()))
+        attended = self._was_attended()
+        self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random(), attended=attended))
 
     def failed(self, fault: Fault) -> None:
         """The dial failed; one that timed out at a host that hung meanwhile tells nothing of the room that it has."""
         timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
-        if timed_out or fault.sqlstate == TOO_MANY_CONNECTIONS:
+        if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
             self._ended(lambda ramp, seconds, now: ramp.failed(seconds, now, self.world.random()))
 
     def over(self) -> None:

@@ -68,6 +68,10 @@ class Watcher(Protocol):
         """Whether it has a session with any instance."""
         ...
 
+    def is_unattended(self, since: float, now: float) -> bool:
+        """Whether this process was not attending at some time since then."""
+        ...
+
 
 class Home(Protocol):
     """Where the clusters of a process are kept."""
@@ -279,6 +283,17 @@ class Cluster:
                 or any(map(len, self._connections.values()))
             )
 
+    def is_unattended(self, since: float, now: float) -> bool:
+        """Whether this process was not attending at some time since then, as far as the monitor's samples show it."""
+        watcher = self.watcher
+        return watcher is not None and watcher.is_unattended(since, now)
+
+    def probed(self, seconds: float, now: float) -> None:
+        """The monitor dialled the accepted writer, which took `seconds`; see `Ramp.probed`."""
+        with self.lock:
+            if self.ramp is not None and self.ramp_epoch == self.view.epoch:
+                self.ramp = self.ramp.probed(seconds, now)
+
     # ------------------------------------------------------------ learning
 
     @property
@@ -336,6 +351,11 @@ class Cluster:
         """How many connections of this process are open, or being opened, to `instance`."""
         held, reserved = self._connections.get(instance), self._dialling.get(instance)
         return (0 if reserved is None else len(reserved)) + (0 if held is None else len(held))
+
+    @property
+    def has_writer_connection(self) -> bool:
+        """Whether this process has an open connection to the writer."""
+        return bool(self._connections.get(self.view.writer or ""))
 
     def next_turn(self) -> int:
         """A number that no other connect of this process has had."""

@@ -147,7 +147,8 @@ class Dialling(Generic[ConnT]):
         started, address = self.world.now(), target.addresses[0] if target.addresses else None
         wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
-            connection = await self._dial_once(replace(target, wanted=wanted))
+            glancing = wanted if turn is None or wanted is None else turn.glancing(wanted)
+            connection = await self._dial_once(replace(target, wanted=glancing))
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
             if turn is not None and (wanted is None or wanted()):

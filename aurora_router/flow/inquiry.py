@@ -70,6 +70,7 @@ class Inquiry(Generic[ConnT]):
         self._in_use = 0
         self._connection: ConnT | None = None
         self._dialled: tuple[str, ...] = ()
+        self._dial_took: float | None = None
         self._place: tuple[str, tuple[str, ...]] | None = None
 
     @property
@@ -172,12 +173,15 @@ class Inquiry(Generic[ConnT]):
         asked_at = self.world.now()
         until = asked_at + seconds
         target = await self._located(access)
+        self._dial_took = None
         writer = not (await self.check_role(target, until)).standby
         view = self.cluster.view
         expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
         if thorough or writer or not expected:
             writer = await self._tell(access, writer=writer, asked_at=asked_at, until=until)
         if writer and self.cluster.view.writer == self.instance:
+            if self._dial_took is not None:
+                self.cluster.probed(self._dial_took, self.world.now())
             await self._offer(asked_at)
             self.cluster.verified(asked_at, self.world.now())
         return writer
@@ -253,7 +257,7 @@ class Inquiry(Generic[ConnT]):
                 self.cluster.dial_failed(target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
-            self._dialled = target.addresses
+            self._dialled, self._dial_took = target.addresses, self.world.now() - self.used_at
         return self._connection
 
     async def close(self) -> None:

@@ -98,6 +98,10 @@ class Watch(Generic[ConnT]):
         """Whether it has a session with any instance."""
         return any(inquiry.is_open for inquiry in list(self._chased.values()))
 
+    def is_unattended(self, since: float, now: float) -> bool:
+        """Whether this process was not attending at some time since then."""
+        return self.hangs.unattended(since, now)
+
     @property
     def access(self) -> Access:
         """How to connect."""

@@ -12,13 +12,19 @@ and the pauses become long; a quick one ends the row. What takes longer than `HI
 
 The more processes there are, the longer a handshake takes, the longer they pause: the queue of N processes at a server
 of rate r settles where the pause that it calls for is ``1.6 N / r`` seconds, which keeps the server busy and lets no
-dial time out. A process that has no connection yet comes back sooner than one that has. After `CALM` seconds without
-trouble, when no dial is under way, a ramp is over: what comes later is not of the failover. The figures below are those
-with which `tests/simulation/storm.py` met its bounds.
+dial time out.
+
+A process that has no connection comes back sooner than one that has: each has to have one soon. Where it had one, a
+single trouble may have been a hiccup however long it took, so it waits for as long as that dial took; and not at all
+after a quick handshake of the monitor's, which shows that there is room. A dial that is slow because this process did
+not attend to it (it had no CPU, its event loop was blocked) says nothing of the server.
+
+After `CALM` seconds without trouble, when no dial is under way, a ramp is over: what comes later is not of the
+failover. The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
 Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
 so a ramp never deadlocks; a pause is at most `LONGEST`, and after a single slow handshake of up to `HICCUP` seconds at
-most as long as that (`LEAST` where it is less).
+most as long as that (`LEAST` where it is less); one without a connection never waits longer than one with.
 """
 
 from __future__ import annotations
@@ -61,6 +67,7 @@ class Ramp:
         width: how many dials may be under way.
         under_way: how many are.
         until: the world's time, in seconds, before which none may begin.
+        alone_until: the same for a process that has no connection.
         usual: how long a handshake takes when all is well, in seconds; None: nothing is known.
         first: whether the process has no connection yet.
         row: how many troubles there were one after the other, with no quick handshake between.
@@ -70,6 +77,7 @@ class Ramp:
     width: int = 1
     under_way: int = 0
     until: float = 0.0
+    alone_until: float = 0.0
     usual: float | None = None
     first: bool = True
     row: int = 0
@@ -78,7 +86,8 @@ class Ramp:
     @classmethod
     def begun(cls, now: float, random: float, usual: float | None = None) -> Ramp:
         """A failover ended at `now`; `random` of [0, 1) spreads the first dials of many processes."""
-        return cls(until=now + FIRST_JITTER * random, usual=usual)
+        until = now + FIRST_JITTER * random
+        return cls(until=until, alone_until=until, usual=usual)
 
     @property
     def over(self) -> bool:
@@ -89,23 +98,36 @@ class Ramp:
         """Whether the failover is long past: a small pool may have all of its connections before it is `over`."""
         return self.under_way == 0 and now >= self.until + CALM
 
-    def wait(self, now: float) -> float | None:
-        """Seconds until a dial may begin; None: not before another one has ended."""
+    def wait(self, now: float, *, alone: bool = False) -> float | None:
+        """Seconds until a dial may begin; None: not before another one has ended.
+
+        Args:
+            now: the world's time, in seconds.
+            alone: whether the process has no connection.
+        """
         if self.under_way >= self.width:
             return None
-        return max(0.0, self.until - now)
+        return max(0.0, (self.alone_until if alone else self.until) - now)
 
     def dialled(self) -> Ramp:
         """A dial began."""
         return replace(self, under_way=self.under_way + 1)
 
-    def succeeded(self, seconds: float, now: float, random: float) -> Ramp:
-        """A dial that took `seconds` brought a connection; one that was slow is trouble all the same."""
+    def succeeded(self, seconds: float, now: float, random: float, *, attended: bool = True) -> Ramp:
+        """A dial that took `seconds` brought a connection; one that was slow is trouble, if it was `attended` to."""
         usual = seconds if self.usual is None else min(seconds, self.usual)
         settled = replace(self.ended(), usual=usual, first=False)
-        if seconds > max(LEAST_SLOW, SLOW * usual):
-            return settled.troubled(seconds, now, random)
+        if settled.is_slow(seconds):
+            return settled.troubled(seconds, now, random) if attended else settled
         return replace(settled, width=min(WIDEST, self.width * 2), row=0)
+
+    def probed(self, seconds: float, now: float) -> Ramp:
+        """A dial of the monitor's took `seconds`; a quick one shows that there is room for a process without any."""
+        return self if self.is_slow(seconds) else replace(self, row=0, alone_until=min(self.alone_until, now))
+
+    def is_slow(self, seconds: float) -> bool:
+        """Whether a dial of `seconds` is trouble."""
+        return seconds > max(LEAST_SLOW, SLOW * (self.usual or 0.0))
 
     def failed(self, seconds: float, now: float, random: float) -> Ramp:
         """A dial was refused a slot, or timed out, after `seconds`."""
@@ -120,14 +142,20 @@ class Ramp:
         row = max(1, self.row if now - seconds < self.told else self.row + 1)
         after = replace(self, width=max(1, self.width // 2), row=row, told=now)
         part = random if self.first else LEAST_PART + (1.0 - LEAST_PART) * random
-        return replace(after, until=now + after.pause(seconds) * part)
+        pause = after.pause(seconds) * part
+        alone = max(LEAST, seconds) if row == 1 else after.first_pause(seconds) * random
+        return replace(after, until=now + pause, alone_until=now + (pause if self.first else min(pause, alone)))
 
     def pause(self, seconds: float) -> float:
         """The longest pause that the last trouble, a dial of `seconds`, calls for, in seconds."""
         if self.first:
-            return max(LEAST, min(_of(LONGEST_FIRST, self.row), FIRST_SHARE * seconds))
+            return self.first_pause(seconds)
         share = _of(SHARES, self.row + (seconds > HICCUP))
         return max(LEAST, min(LONGEST, share * seconds * min(1.0, seconds)))
+
+    def first_pause(self, seconds: float) -> float:
+        """The same for a process that has no connection."""
+        return max(LEAST, min(_of(LONGEST_FIRST, self.row), FIRST_SHARE * seconds))
 
 
 def _of(figures: tuple[float, ...], row: int) -> float:

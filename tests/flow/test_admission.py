@@ -140,7 +140,7 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
     async def main():
         known = (await process.connect(cluster.conninfo())).placed.cluster
         cluster.failover("demo-2")
-        (await process.connect(cluster.conninfo())).close()
+        await process.connect(cluster.conninfo())  # a process without any connection pauses for less
         known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
         assert known.ramp.until - simulation.now > 6 * UNWATCHED_PAUSE
         cluster.hang("demo-2")
@@ -213,5 +213,89 @@ def test_a_hiccup_costs_a_small_process_little(scene, seconds, count):
         assert len(following) == count - 1
         assert following[0] - arrived[0] < seconds + 0.1
         assert following[-1] - following[0] < 0.1
+
+    simulation.run(main())
+
+
+async def after_a_failover(simulation, cluster, process):
+    """A connection to the new writer, after one that knew the former."""
+    (await process.connect(cluster.conninfo())).close()
+    cluster.failover("demo-2")
+    return await process.connect(cluster.conninfo())
+
+
+@pytest.mark.parametrize("starved", [True, False])
+def test_a_dial_that_is_slow_for_want_of_cpu_is_no_trouble_of_the_server(scene, starved):
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await after_a_failover(simulation, cluster, process)).placed.cluster
+        cluster.instances["demo-2"].accept_latency = 4.0
+        task = simulation.spawn(process.connect(cluster.conninfo()))
+        await simulation.sleep(2.0)
+        if starved:
+            known.watcher.hangs.sample(late=1.0)
+        await task.wait()
+        assert (known.ramp.row, known.ramp.wait(simulation.now) > 0.0) == ((0, False) if starved else (1, True))
+
+    simulation.run(main())
+
+
+@pytest.mark.parametrize("ending", ["success", "time-out"])
+@pytest.mark.parametrize("blocked", [True, False])
+def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, ending, blocked):
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await after_a_failover(simulation, cluster, process)).placed.cluster
+        turn = Turn(process.world, known)
+        await turn.wait(lambda: 60.0)
+        wanted = turn.glancing(lambda: True)
+        for pause in [3.0] if blocked else [0.1] * 30:
+            await simulation.sleep(pause)
+            assert wanted()
+        if ending == "success":
+            turn.succeeded()
+        else:
+            turn.failed(Fault(FaultKind.TIMEOUT))
+        turn.over()
+        assert (known.ramp.row, known.ramp.under_way) == (0 if blocked else 1, 0)
+
+    simulation.run(main())
+
+
+def test_a_process_without_a_connection_does_not_wait_long_after_one_slow_dial(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        kept = await after_a_failover(simulation, cluster, process)
+        known, slow = kept.placed.cluster, cluster.instances["demo-2"]
+        usual, slow.accept_latency = slow.accept_latency, 4.0
+        (await process.connect(cluster.conninfo())).close()
+        slow.accept_latency = usual
+        assert known.ramp.wait(simulation.now) > 6.0, "one that has a connection leaves the room to others"
+        kept.close()
+        began = simulation.now
+        (await process.connect(cluster.conninfo())).close()
+        assert simulation.now - began < 4.5
+
+    simulation.run(main())
+
+
+def test_a_quick_handshake_of_the_monitor_ends_the_wait_of_a_process_without_a_connection(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        conn = await after_a_failover(simulation, cluster, process)
+        known = conn.placed.cluster
+        known.ramp = known.ramp.dialled().failed(5.0, simulation.now, 1.0)
+        known.ramp = known.ramp.dialled().failed(5.0, simulation.now + 6.0, 1.0)
+        assert known.ramp.wait(simulation.now, alone=True) > 15.0
+        await known.watcher.inquiry_of("demo-2").close()
+        known.doubt("a dial failed", simulation.now)
+        conn.close()
+        began = simulation.now
+        assert (await process.connect(cluster.conninfo())).instance.id == "demo-2"
+        assert simulation.now - began < 1.0
 
     simulation.run(main())

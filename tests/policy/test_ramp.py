@@ -105,3 +105,30 @@ def test_it_expires_when_nobody_dials_any_more():
     assert not ramp.expired(10.0 + CALM - 0.1)
     assert ramp.expired(10.0 + CALM)
     assert not ramp.dialled().expired(10.0 + CALM), "one is under way"
+
+
+@given(st.floats(0.3, 60.0), random)
+def test_a_slow_dial_that_was_not_attended_to_is_neither_trouble_nor_success(seconds, number):
+    ramp = Ramp(width=4, under_way=2, usual=0.01, row=1, first=False)
+    after = ramp.succeeded(seconds, 10.0, number, attended=False)
+    assert (after.width, after.under_way, after.row, after.wait(10.0)) == (4, 1, 1, 0.0)
+    assert ramp.succeeded(0.02, 10.0, number, attended=False).width == 8, "a quick one shows room all the same"
+
+
+@given(st.floats(0.0, 60.0), random)
+def test_who_has_none_any_more_waits_after_one_trouble_as_long_as_it_took(seconds, number):
+    ramp = Ramp(usual=0.005, under_way=1, first=False).failed(seconds, 10.0, number)
+    assert ramp.wait(10.0, alone=True) <= min(ramp.wait(10.0), max(LEAST, seconds)) + 1e-9
+
+
+@given(st.lists(st.floats(0.0, 60.0), min_size=1), random)
+def test_who_has_none_never_waits_longer_than_others_nor_after_a_quick_probe(troubles, number):
+    ramp, now = Ramp(usual=0.005, first=False), 0.0
+    for seconds in troubles:
+        now += seconds
+        ramp = ramp.dialled().failed(seconds, now, number)
+        assert ramp.wait(now, alone=True) <= ramp.wait(now)
+    assert ramp.probed(3.0, now) == ramp
+    probed = ramp.probed(0.02, now)
+    assert probed.wait(now, alone=True) == 0.0
+    assert probed.wait(now) == ramp.wait(now), "others wait on: one quick handshake is room for one"
