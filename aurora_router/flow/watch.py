@@ -163,10 +163,7 @@ class Watch(Generic[ConnT]):
     def _look_around(self) -> None:
         """Start what is due."""
         view, cluster = self.cluster.view, self.cluster
-        self.lost &= view.instances.keys()
-        self._prepared &= view.instances.keys()
-        for id_ in self._barred.keys() - view.instances.keys():
-            del self._barred[id_]
+        self._forget_removed()
         askable = self._askable = self._can_ask()
         self._see_who_refuses()
         if cluster.doubted_at is not None and not self.sighted:
@@ -191,6 +188,16 @@ class Watch(Generic[ConnT]):
             self.world.spawn(self._check_reports())
         if cluster.doubted_at is None and not self._blind:
             self._prepare(askable - self._prepared)
+
+    def _forget_removed(self) -> None:
+        """Forget what is remembered of instances that left."""
+        known = self.cluster.view.instances.keys()
+        self.lost &= known
+        self._prepared &= known
+        for id_ in self._barred.keys() - known:
+            del self._barred[id_]
+        for name in self._expired.keys() - known - set(map(str, self._access.request.given)):
+            del self._expired[name]
 
     def _see_who_refuses(self) -> None:
         """Leave a doubt that goes on to the users where an instance refuses to let the watch in.

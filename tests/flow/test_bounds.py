@@ -14,6 +14,7 @@ from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.route import route
+from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import dns
 from aurora_router.runtime.call import read_call
 from aurora_router.runtime.registry import MAX_CLUSTERS, Registry
@@ -96,6 +97,7 @@ def test_a_watch_forgets_what_left():
                 reader = await process.connect(cluster.conninfo("reader"))
                 watch = connection.placed.cluster.watcher
                 watch.hangs._suspect(f"extra-{number}", [], simulation.now)
+                watch._note_time(f"extra-{number}", Fault(FaultKind.TIMEOUT))
                 await simulation.sleep(1.0)
                 reader.close()
                 cluster.remove(f"extra-{number}")
