@@ -469,6 +469,7 @@ def swept(files, prepare, conninfo, **options):
         assert _dial.get() is None or _dial.get()() is None, where
 
 
+@pytest.mark.one_python
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("path", ["cold", "after a failover"])
