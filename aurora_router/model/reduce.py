@@ -14,7 +14,10 @@ not be compared. So evidence is ordered:
    it: one that restarts is in nobody's rows for a moment.
 3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
    the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
-   legal, a zombie A is not; only A itself can show a token that it had not when it was fenced).
+   legal, a zombie A is not; only A itself can show a token that it had not when it was fenced). What an instance
+   reports of itself may be late, or missing, straight after its promotion, while other rows of its answer show more of
+   the log. A volume reaches at least as far as any row shows, so the highest token of all rows of the accepted answer
+   is what the next claim has to surpass, by the claimant's own token.
 4. **A timeline (plain PostgreSQL) never decreases**, so a claim on a lower one, or on none, is refused for good, also
    one of the accepted writer's name (a load balancer led to another server). Each promotion begins a timeline, so an
    equal one is of the same reign.

@@ -66,6 +66,7 @@ class Judge:
         self.why: dict[int, BaseException] = {}
         self.seen: dict[Process, int] = {}
         self._read: dict[Process, int] = {}
+        self._waited: dict[tuple[Process, Any, float], bool] = {}
         self.own_endings: set[int] = set()
         self.lost_endings: set[int] = set()
 
@@ -184,6 +185,12 @@ class Judge:
         heard = max((each.heard_at or 0.0 for each in open_ if each.placed is not None), default=0.0)
         if deaf and not ill and not conn.session.dead and heard > now - limits.ping + 0.05:
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, which answered at {heard:.3f}")
+        if (process, conn.server, now) not in self._waited:
+            self._waited[process, conn.server, now] = any(
+                each.waiting and not each.unread for each in open_ if each.placed is not None
+            )
+        if deaf and not ill and conn.unread and not self._waited[process, conn.server, now]:
+            raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and its answer lay unread")
 
     def _sound(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether nothing was wrong with a connection and its server since then, and its role is the same."""
