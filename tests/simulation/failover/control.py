@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .servers import Store
     from .world import Harbour, Process
 
+FOUND = 5.0
+"""How late the cluster endpoint may be where nothing else leads to the writer, for clients to find it in time."""
+MOST = 5
+"""How many servers there are at most."""
 DETECTED = (0.05, 5.0)
 """How long the control plane takes to notice, in seconds."""
 
@@ -312,7 +316,7 @@ class Control:
 
     async def grow(self) -> None:
         """A reader joins; a list of hosts names all that there are."""
-        if self.store.aurora and len(self.servers) < 5:
+        if self.store.aurora and len(self.servers) < MOST:
             server = self._serve(self.cluster.add())
             server.instance.timeline = self.writer.instance.timeline
             server.follow(self.writer)
@@ -361,7 +365,7 @@ class Control:
     async def stall_client(self, rng: random.Random) -> None:
         """The users' side of a process stands still; its monitor goes on, and a server may accept no session."""
         process, seconds = rng.choice(self.processes), rng.uniform(1.5, 5.0)
-        if rng.random() < 0.6:
+        if rng.random() < 0.9:  # so that the monitor asks in vain while answers lie unread
             self.clock.spawn(self.stall_accepting(rng))
         process.stalled.append([self.clock.now, self.clock.now + seconds])
         self.clock.starve(seconds, process.users)
@@ -384,12 +388,39 @@ class Control:
         """All readers are built anew, and the writer is lost meanwhile."""
         while self._busy:
             await self._free.wait()
+        room = self.store.aurora and len(self.servers) < MOST
+        if room and self.cluster.dns_delay <= FOUND and rng.random() < 0.7:
+            await self._replace_all(rng)
+            return
         readers = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.muted]
         for each in readers:
             self._harm(each)
             self.clock.spawn(self.rejoin(each))
         await self.clock.sleep(rng.uniform(0.0, 0.5))
         await self.lose_writer()
+
+    async def _replace_all(self, rng: random.Random) -> None:
+        """A reader that joined a moment ago takes over, while all others are built: no rows that clients saw have it.
+
+        The given names alone lead to it. The others come back long after.
+        """
+        self._busy = True
+        others = [each for each in self.servers.values() if not (each.harmed and each.harmed[-1][1] > self.clock.now)]
+        for each in others:
+            self._harm(each)
+            each.instance.condition = Condition.STARTING
+            each.crash()
+        await self.grow()
+        await self.promote(zombie=False)
+        await self.clock.sleep(self.cluster.dns_delay + rng.uniform(0.1, 1.0))
+        self.clock.spawn(self._come_back(others), after=rng.uniform(12.0, 16.0))
+
+    async def _come_back(self, servers: list[Server]) -> None:
+        """Start servers as readers; until then, none could take over from the writer."""
+        for each in servers:
+            await self.rejoin(each)
+        self._busy = False
+        self._free.open()
 
     async def freeze_writer(self, rng: random.Random) -> None:
         """The writer falls silent, with dials to it under way, and another takes over."""
