@@ -6,7 +6,7 @@ OpenSSL while libpq goes a step of a connect. What this library imports late (to
 memory) it imports within `IMPORTING`, and the steps of its dials are done within `STEPS`. A fork waits until no other
 thread is in either of them, for a bounded time: then it is as safe as a fork is without this library.
 
-Invariant: nobody waits for another thread within `STEPS`, so a fork never waits for longer than a step takes.
+Invariant: no thread waits for another one within `STEPS`, so a fork never waits for longer than a step takes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ IMPORTING: Final[Any] = native.new_rlock()
 
 IMPORT_SECONDS = 10.0
 """How long a fork waits for an import. An import that takes longer waits itself, maybe for the thread that forks."""
-STEP_SECONDS = 1.0
-"""How long a fork waits for steps of dials."""
+STEP_SECONDS = 10.0
+"""How long a fork waits for steps of dials. It takes milliseconds, but a second on a machine without a free core."""
 
 
 class Steps:
@@ -39,12 +39,12 @@ class Steps:
     """
 
     def __init__(self) -> None:
-        self._lock = native.new_lock()
+        self._gate, self._lock = native.new_lock(), native.new_lock()
         self._within: WeakSet[Step] = WeakSet()
 
     def enter(self, step: Step) -> None:
         """Count a step that begins; waits while the process forks."""
-        with self._lock:
+        with self._gate, self._lock:
             self._within.add(step)
 
     def leave(self, step: Step) -> None:
@@ -53,30 +53,35 @@ class Steps:
             self._within.discard(step)
 
     def stop(self) -> None:
-        """Let nobody enter any more, and wait until nobody is within."""
+        """Let no other step begin, and wait until those of other threads have ended."""
         deadline, pause = time.monotonic() + STEP_SECONDS, native.original("time", "sleep")
-        self._lock.acquire()
-        while len(self._within) and time.monotonic() < deadline:
-            self._lock.release()
+        self._gate.acquire()
+        while self._is_busy() and time.monotonic() < deadline:
             pause(0.0005)
-            self._lock.acquire()
+
+    def _is_busy(self) -> bool:
+        """Whether another thread is within; a signal handler may fork within a step of its own thread."""
+        own = native.get_ident()
+        with self._lock:
+            return any(step.thread != own for step in self._within)
 
     def resume(self) -> None:
         """Undo `stop`."""
-        self._lock.release()
+        self._gate.release()
 
     def reset(self) -> None:
-        """In the child of a fork: nobody is within."""
-        self._lock = native.new_lock()
+        """In the child of a fork: no step is under way."""
+        self._gate, self._lock = native.new_lock(), native.new_lock()
         self._within = WeakSet()
 
 
 class Step:
     """A context: one thread within `STEPS`."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "thread")
 
     def __enter__(self) -> None:
+        self.thread = native.get_ident()
         STEPS.enter(self)
 
     def __exit__(self, *_: object) -> None:

@@ -50,6 +50,12 @@ def new_rlock() -> AbstractContextManager[Any]:
     return lock
 
 
+def get_ident() -> int:
+    """Return the number of the system's thread that this runs in."""
+    ident: int = original("_thread", "get_ident")()
+    return ident
+
+
 def start_thread(function: Callable[[], object], name: str) -> None:
     """Start a daemon thread of the system; in a process that is not patched, one that `threading` lists.
 

@@ -58,10 +58,14 @@ def until(condition, what):
 
 
 def pinged(still, admin, **options):
-    """A connection whose long statement made the monitor open a session."""
+    """A connection whose long statements made the monitor open a session."""
     conn = aurora_router.connect(still.conninfo(aurora_hang_grace=0.2, **options), autocommit=True)
-    conn.execute("SELECT pg_sleep(0.8)")
-    until(lambda: sessions(admin), "the monitor has a session")
+
+    def suspected():
+        conn.execute("SELECT pg_sleep(0.8)")  # again and again: a starved monitor suspects nobody
+        return sessions(admin)
+
+    until(suspected, "the monitor has a session")
     return conn
 
 
@@ -75,6 +79,7 @@ def test_a_session_is_named_and_the_only_one_of_its_instance(still, admin):
 
 def test_no_session_is_left_in_a_database_that_nobody_uses(still, admin):
     """DROP DATABASE and ALTER DATABASE RENAME wait for all others to leave, for five seconds."""
+    admin.execute("DROP DATABASE IF EXISTS tenant")
     admin.execute(f"CREATE DATABASE tenant OWNER {still.user}")
     with aurora_router.connect(still.conninfo()):  # the monitor goes on
         pinged(still, admin, dbname="tenant").close()
