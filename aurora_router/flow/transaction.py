@@ -330,6 +330,9 @@ class Transaction(Generic[ConnT, T]):
             raise TransactionEnded("the work ended its transaction itself, went on, and then failed") from error
         if not replay and (watched.rolled_back or not watched.ended):
             return
+        if watched.ended and not watched.rolled_back and (replay or commit.ticket is None):
+            # It may have been the COMMIT of another transaction than the ticket's, after a ROLLBACK AND CHAIN.
+            raise TransactionEnded("the work ended its transaction itself, and then failed") from error
         if commit.ticket is not None:
             finding = await self._find_out(commit, commit.ticket)
             if finding.outcome is Outcome.COMMITTED:
@@ -337,8 +340,6 @@ class Transaction(Generic[ConnT, T]):
             if finding.outcome is not Outcome.NOT_COMMITTED:
                 why = f"the work failed, and it can not be told whether it committed before that: {finding.reason}"
                 raise CommitOutcomeUnknown(why, ticket=commit.ticket) from error
-        elif watched.ended and not watched.rolled_back:
-            raise TransactionEnded("the work ended its transaction itself, and then failed") from error
         if replay:
             raise Replay(error) from error
 

@@ -345,6 +345,7 @@ async def fail_later(at, connection, how):
     st.sampled_from(["log", "witness", "off"]),
     st.booleans(),
 )
+@example(["rollback and chain", "insert", "commit"], "conflict", "log", False)
 def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, way, fails_once):
     """What it did is there once at most: either it is raised that it ended its transaction, or it is run again."""
     if way == "off" and any(each.endswith("chain") for each in actions):
