@@ -83,6 +83,7 @@ class Hangs(Generic[ConnT]):
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
         self._examined: set[End] = set()
+        self._hung: set[str] = set()
 
     def sample(self, late: float) -> None:
         """Look at all connections once, `late` seconds later than it should have been."""
@@ -92,6 +93,7 @@ class Hangs(Generic[ConnT]):
         if starved:
             self.starved_at = now
             self.cluster.tell(Starved(late), now)
+        self._hung &= self.watch.lost  # until it answers
         held = self.cluster.held()
         self._forget(held)
         for id_, connections in held.items():
@@ -148,7 +150,7 @@ class Hangs(Generic[ConnT]):
             return self._path(held, id_) is not None
         if activity in {Activity.WAITING, Activity.LISTENING} or self._path(held, id_) is None:
             return False
-        return activity is Activity.IDLE if id_ not in view.instances else id_ in self.watch.lost
+        return activity is Activity.IDLE if id_ not in view.instances else id_ in self._hung
 
     def _lost_the_role(self, id_: str) -> bool:
         """Whether an instance is the writer no more: another one was accepted, or it said so itself."""
@@ -261,6 +263,7 @@ class Hangs(Generic[ConnT]):
         known = self.cluster.view.instances.get(id_)
         reason = f"hung: no answer to a ping within {self.limits.ping:g} s"
         self.watch.lost.add(id_)
+        self._hung.add(id_)
         self.cluster.hung_at = now
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)

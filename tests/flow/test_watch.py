@@ -266,6 +266,28 @@ def test_a_failed_dial_says_nothing_of_established_connections(scene, condition)
     assert not scene.of(ConnectionsCut)
 
 
+def test_a_failed_dial_cuts_no_connection_of_an_older_generation(scene):
+    """A reader was promoted: its connections are stale for a pool, and go on for those who have them."""
+
+    async def client():
+        held = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(6)]
+        kept = [each for each in held if each.instance.id == "demo-2"]
+        assert kept
+        scene.cluster.failover("demo-2")
+        writer = await scene.process.connect(scene.cluster.conninfo())
+        assert writer.instance.id == "demo-2"
+        scene.cluster.instances["demo-2"].condition = Condition.RESETTING
+        late = scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo()))
+        await scene.simulation.sleep(2.0)
+        assert not any(each.current or each.broken for each in kept)
+        scene.cluster.heal("demo-2")
+        for each in (await late.wait(), writer, *held):
+            each.close()
+
+    scene.run(client())
+    assert "demo-2" not in [each.id for each in scene.of(ConnectionsCut)]
+
+
 @pytest.mark.case
 @pytest.mark.parametrize("kernel", [True, False], ids=["TCP_INFO", "samples"])
 def test_a_postmaster_that_stands_still_costs_no_connection_that_is_served(scene, kernel):

@@ -39,12 +39,19 @@ SEVEN = Dimensions.just(
 )
 
 
+TWELVE = Dimensions(
+    **{each.name: each.name not in {"pooler", "odd_rows", "shared_template"} for each in fields(Dimensions)}
+)
 ODD_ROWS = Dimensions.just("odd_rows")
 
 
 @pytest.mark.parametrize(
     ("seed", "dimensions"),
-    [(100162, SEVEN), *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037))],
+    [
+        (100162, SEVEN),
+        (700013, TWELVE),
+        *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
+    ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
     play(seed, dimensions)
