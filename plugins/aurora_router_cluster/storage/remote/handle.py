@@ -98,7 +98,8 @@ class RemoteNode:
     async def _keep_up(self, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         tries = 0
-        while True:
+        # Not `while True`: before Python 3.12 `wait_for` may swallow the cancellation that `disconnect` sends.
+        while self._keeping is asyncio.current_task():
             link = _Link(self)
             try:
                 await asyncio.wait_for(self._introduce(link, host, port), INTRODUCTION)

@@ -186,3 +186,27 @@ async def test_a_node_that_says_nothing_is_given_up_after_the_deadline(monkeypat
         for writer in answers:
             writer.close()
         server.close()
+
+
+async def test_a_cancellation_that_is_swallowed_does_not_keep_the_connection_up(monkeypatch):
+    """As `asyncio.wait_for` does before Python 3.12 where an exception comes at the same moment."""
+    trying = asyncio.Event()
+
+    async def introduce(*_):
+        trying.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionResetError("at the same moment") from None
+
+    async def wait_for(awaitable, _seconds):
+        return await awaitable
+
+    monkeypatch.setattr(RemoteNode, "_introduce", introduce)
+    monkeypatch.setattr("aurora_router_cluster.storage.remote.handle.asyncio.wait_for", wait_for)
+    remote = RemoteNode(1, "secret")
+    remote.connect("127.0.0.1", 1)
+    await trying.wait()
+    ending = asyncio.create_task(remote.disconnect())
+    done, _ = await asyncio.wait([ending], timeout=5)
+    assert done
