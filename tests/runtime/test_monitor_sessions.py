@@ -13,7 +13,7 @@ from aurora_router_cluster import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LIST = "SELECT datname, application_name FROM pg_stat_activity WHERE application_name LIKE %s"
 
 
