@@ -13,7 +13,7 @@ from aurora_router_cluster import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 LIST = "SELECT datname, application_name FROM pg_stat_activity WHERE application_name LIKE %s"
 
 
@@ -62,7 +62,7 @@ def pinged(still, admin, **options):
     conn = aurora_router.connect(still.conninfo(aurora_hang_grace=0.2, **options), autocommit=True)
 
     def suspected():
-        conn.execute("SELECT pg_sleep(0.8)")  # again and again: a starved monitor suspects nobody
+        conn.execute("SELECT pg_sleep(1.6)")  # again and again: a starved monitor suspects nobody
         return sessions(admin)
 
     until(suspected, "the monitor has a session")
