@@ -69,7 +69,7 @@ class Hangs(Generic[ConnT]):
 
     Attributes:
         starved_at: when this process was last found not to have been attending, by the world's time.
-        limits: how soon to suspect, and how long to listen: the strictest of all connections'.
+        limits: how soon to suspect, and how long to listen: those of the connection that the watch began with.
     """
 
     def __init__(self, world: Ground[ConnT], cluster: Cluster, watch: Judge) -> None:
