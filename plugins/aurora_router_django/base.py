@@ -103,10 +103,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def ensure_connection(self) -> None:
         """Connect where there is no connection; one that was opened before a fork is its parent's, and none of ours.
 
-        Within a transaction of the parent's it is left as it is: nothing could go on with that transaction.
+        Within a transaction nothing can go on with it: it is closed here, and Django refuses every statement until the
+        end of the block.
         """
-        connection = self.connection
-        if connection is not None and not self.in_atomic_block and getattr(connection, "is_inherited", False):
+        if self.connection is not None and getattr(self.connection, "is_inherited", False):
             self.close()
         super().ensure_connection()
 

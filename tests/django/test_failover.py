@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import nullcontext
 
 import django
 import psycopg
@@ -139,3 +141,36 @@ def test_no_writer_is_djangos_operational_error_and_ours_its_cause(wrapper, defa
         cluster.start_instance(former)
     close_old_connections()
     assert instance_of(default) == (cluster.writer, False)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_forked_child_never_speaks_on_its_parents_connection(in_transaction, default):
+    """It connects for itself; where the parent was within a transaction it gets an error."""
+    from django.db import OperationalError, transaction
+
+    def backend():
+        with default.cursor() as cursor:
+            cursor.execute("select pg_backend_pid()")
+            return cursor.fetchone()[0]
+
+    def child(parents):
+        if in_transaction:
+            with pytest.raises(OperationalError, match="closed"):
+                backend()
+        else:
+            assert backend() != parents
+        default.close()
+
+    with transaction.atomic(default.alias) if in_transaction else nullcontext():
+        before = backend()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(before)
+            except BaseException as error:  # noqa: BLE001 - a child must not go on as its parent
+                os.write(2, f"{error!r}\n".encode())
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert backend() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,19 @@ def test_names_that_verify_and_one_that_does_not(aurora_cluster_factory):
         connect(alias)
     with connect(alias, aurora_trust_cname="on") as connection:
         assert connection.placement.instance == cluster.writer
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_that_closes_leaves_its_parents_encrypted_session_alone(aurora_cluster_factory):
+    """TLS says farewell when it ends: the child must not say it on its parent's socket."""
+    cluster = aurora_cluster_factory(readers=0, tls=True, postgres=str(BINARIES[-1].parent))
+    info = cluster.conninfo("writer", sslmode="require", aurora_monitor="off")
+    with connect(info, autocommit=True) as connection:
+        before = connection.execute("SELECT pg_backend_pid()").fetchone()
+        assert connection.pgconn.ssl_in_use
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            os._exit(0 if connection.closed else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert connection.execute("SELECT pg_backend_pid()").fetchone() == before
