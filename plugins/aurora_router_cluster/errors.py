@@ -6,6 +6,7 @@
     ├── BinariesError            no usable PostgreSQL server binaries
     ├── EngineError              a PostgreSQL process did not do what it was asked to
     ├── AddressInUseError        an address or port that was asked for is taken
+    ├── DirectoryError           a directory that was asked for cannot be used
     ├── RequestError             the cluster refused a request; its state is unchanged
     │   ├── UnknownInstanceError
     │   ├── UnknownEndpointError
@@ -24,6 +25,8 @@ Every message says what was wrong, what was tried, and what to do. Errors cross 
 
 from __future__ import annotations
 
+import errno
+
 
 class ClusterError(Exception):
     """Root of everything that the local cluster raises."""
@@ -39,6 +42,10 @@ class EngineError(ClusterError):
 
 class AddressInUseError(ClusterError):
     """An address or port that was asked for is taken by somebody else."""
+
+
+class DirectoryError(ClusterError):
+    """A directory that was asked for does not exist, or cannot be used for what it was named for."""
 
 
 class RequestError(ClusterError):
@@ -83,6 +90,28 @@ class FailoverImpossibleError(ClusterError):
 
 class SupervisorError(ClusterError):
     """The supervisor process ended unexpectedly, did not answer, or could not be reached."""
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some room, or name another directory (--dir)",
+    errno.EDQUOT: "the quota is used up: free some room, or name another directory (--dir)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "this machine has too many open files: end some programs",
+    errno.ENOMEM: "end some programs, or start fewer readers (--readers)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u), or end some programs",
+    errno.EROFS: "the file system is read-only: name another directory (--dir)",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+}
+
+
+def explained(error: OSError) -> str:
+    """An error of the operating system as a sentence: what failed, on which file, and what can be done about it."""
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    advice = _ADVICE.get(error.errno)
+    return f"{where}{error.strerror}" + (f"; {advice}" if advice else "")
 
 
 def by_name(name: str) -> type[ClusterError]:

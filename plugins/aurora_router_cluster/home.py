@@ -16,16 +16,23 @@ import fcntl
 import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aurora_router_cluster.errors import ClusterRunningError, SupervisorError
+from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explained
 from aurora_router_cluster.postgres import processes, sysv
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.postgres.account import Account
 
 VARIABLE = "AURORA_ROUTER_STATE"
 FOLDER = "aurora-router"
 RUN_PREFIX = "aurora-"
-LONGEST_SOCKET = 103  # bytes; macOS has the shortest limit
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOM_PER_INSTANCE = 96 << 20  # bytes of tmpfs that an instance may come to need in a short life
 
 
@@ -34,19 +41,40 @@ def state_directory() -> Path:
 
     ``AURORA_ROUTER_STATE``, else ``$XDG_RUNTIME_DIR/aurora-router``, else ``/tmp/aurora-router-<uid>``.
 
+    A runtime directory of another user is not used: after ``su`` or ``sudo`` the variable still names it.
+
     Raises:
-        SupervisorError: it belongs to somebody else.
+        SupervisorError: it cannot be made, belongs to another user, or others may write to it.
     """
     if explicit := os.environ.get(VARIABLE):
         directory = Path(explicit).absolute()
-    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
+    elif (runtime := os.environ.get("XDG_RUNTIME_DIR")) and _is_own(Path(runtime)):
         directory = Path(runtime) / FOLDER
     else:
         directory = Path("/tmp") / f"{FOLDER}-{os.getuid()}"  # noqa: S108 - its owner is checked below
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_uid != os.geteuid():
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise SupervisorError(
+            f"the state directory {directory}, where running clusters are found, cannot be made "
+            f"({error.strerror}); set {VARIABLE} to a directory of your own"
+        ) from None
+    if found.st_uid != os.geteuid():
         raise SupervisorError(f"{directory} belongs to another user; set {VARIABLE} to a directory of your own")
+    if found.st_mode & OTHERS_WRITE:
+        raise SupervisorError(
+            f"others may write to the state directory {directory} (mode {stat.S_IMODE(found.st_mode):04o}), and so "
+            f"take the place of your clusters; close it (chmod go-w {directory}), or set {VARIABLE} to another one"
+        )
     return directory
+
+
+def _is_own(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 class Home:
@@ -131,8 +159,8 @@ def sweep_leftovers() -> list[str]:
     """Clean up after all supervisors that were killed; return their keys."""
     swept: list[str] = []
     for path in state_directory().iterdir():
-        home = Home(path.name)
-        with contextlib.suppress(ClusterRunningError, OSError):
+        with contextlib.suppress(ClusterRunningError, SupervisorError, OSError):
+            home = Home(path.name)
             if (path / "cluster.json").exists():
                 home.claim()
                 home.release()
@@ -159,20 +187,62 @@ def _is_locked(lock: Path) -> bool:
     return False
 
 
-def make_run_directory(explicit: Path | None, instances: int) -> Path:
+def make_run_directory(explicit: Path | None, instances: int, account: Account, below: int = 0) -> Path:
     """Make the directory for the instances' homes, which anybody may pass through but not list.
 
-    On tmpfs where there is room, because it is many times faster and the data is short-lived; `explicit` (an
-    existing directory) decides otherwise.
+    Args:
+        explicit: an existing directory to make it in; None: on tmpfs where there is room, because it is many times
+            faster and the data is short-lived, else where temporary files go.
+        instances: how many there will be.
+        account: runs the instances, and has to get there.
+        below: bytes of the longest path of a Unix socket below it.
+
+    Raises:
+        DirectoryError: `explicit` cannot be used, or is too long a path.
     """
-    parent = explicit
-    if parent is None:
+    if explicit is not None:
+        check_directory(explicit, account, "--dir")
+        parent = explicit
+    else:
         shared_memory = Path("/dev/shm")  # noqa: S108 - mkdtemp below makes it safe
         roomy = _free(shared_memory) > instances * ROOM_PER_INSTANCE + (256 << 20)
         parent = shared_memory if roomy else Path(tempfile.gettempdir())
-    run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=parent))
+    longest = len(os.fsencode(parent / f"{RUN_PREFIX}12345678")) + below
+    if longest > LONGEST_SOCKET:
+        raise DirectoryError(
+            f"the instances' Unix sockets below {parent} would have paths of {longest} bytes, and this system allows "
+            f"{LONGEST_SOCKET}: choose a shorter --name, or a shorter --dir"
+        )
+    try:
+        run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=parent))
+    except OSError as error:
+        raise DirectoryError(f"no directory for the instances can be made in {parent}: {explained(error)}") from None
     run.chmod(0o711)
     return run
+
+
+def check_directory(directory: Path, account: Account, option: str) -> None:
+    """Make sure that an existing directory can be written to by us, and entered by the account.
+
+    Raises:
+        DirectoryError: it cannot; the message says what is in the way.
+    """
+    what = f"{directory} ({option})"
+    try:
+        found = directory.stat()
+    except OSError as error:
+        raise DirectoryError(f"{what} cannot be used: {error.strerror}; make it first, or name another one") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise DirectoryError(f"{what} is not a directory; name one")
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise DirectoryError(f"{what} is on a file system that is read-only; mount it for writing, or name another one")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise DirectoryError(f"{what} cannot be written to by you; change its permissions, or name another one")
+    if (wall := account.barrier(directory)) is not None:
+        raise DirectoryError(
+            f"{what} cannot be reached by the user {account.name}, who runs PostgreSQL because root may not: let "
+            f"others pass through {wall} (chmod o+x {wall}), or name another directory"
+        )
 
 
 def _free(directory: Path) -> int:

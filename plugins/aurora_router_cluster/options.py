@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
 
 FLAVOURS = ("direct", "quorum")
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict,
+}  # fmt: skip
+
+
+def _check_address(text: str) -> None:
+    """Make sure that a first address can be one.
+
+    Raises:
+        RequestError: it is no IPv4 address, or stands for more than one.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise RequestError(f"address={text!r} is no IP address; name one, e.g. 127.1.0.1, or leave it out") from None
+    if address.version != 4:
+        raise RequestError(
+            f"address={text!r}: instances have IPv4 addresses only. Each needs an address of its own, since all have "
+            "one port, and of IPv6 a machine has one loopback address; name one of 127.0.0.0/8, or leave it out"
+        )
+    if address.is_unspecified or address.is_multicast or address.is_reserved:
+        raise RequestError(f"address={text!r} is not the address of one instance; name one, e.g. 127.1.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,7 @@ class ClusterOptions:
     owner: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.flavour not in FLAVOURS:
             raise RequestError(f"unknown flavour {self.flavour!r}; there are {', '.join(FLAVOURS)}")
         if not 0.02 <= self.detect <= 60:
@@ -88,9 +115,23 @@ class ClusterOptions:
         if self.dns_ttl < 0 or self.dns_delay < 0:
             raise RequestError("dns_ttl and dns_delay cannot be negative")
         self._check_storage()
-        for port in (self.port, self.dns_port):
-            if port is not None and not 0 <= port <= 65535:
-                raise RequestError(f"{port} is not a port number (0 to 65535)")
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise RequestError(f"{self.port} is not a port number (1 to 65535); leave it out for any free one")
+        if not 0 <= self.dns_port <= 65535:
+            raise RequestError(f"{self.dns_port} is not a port number (0 for any free one, or 1 to 65535)")
+        if self.address is not None:
+            _check_address(self.address)
+
+    def _check_types(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            wanted = _TYPES[str(each.type).partition(" | ")[0].partition("[")[0]]
+            optional = "None" in str(each.type)
+            fits = isinstance(value, wanted) and (not isinstance(value, bool) or wanted is bool)
+            if not (fits or (optional and value is None)):
+                raise RequestError(f"{each.name}={value!r}: want {each.type}, not {type(value).__name__}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RequestError(f"{each.name}={value}: want a number of seconds")
 
     def _check_storage(self) -> None:
         if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):

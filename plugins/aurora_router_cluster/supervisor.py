@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,8 +30,9 @@ from aurora_router_cluster.control.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import ClusterError
+from aurora_router_cluster.errors import ClusterError, explained
 from aurora_router_cluster.faults.injector import Injector
+from aurora_router_cluster.faults.wires import BEAT, FOLDER
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
 from aurora_router_cluster.options import ClusterOptions
 from aurora_router_cluster.postgres import binaries, template
@@ -336,10 +338,20 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # until the event loop has handlers of its own
     try:
         _supervise(ClusterOptions.from_json(arguments[0]))
-    except (ClusterError, OSError) as error:
+    except ClusterError as error:
         log.warning("%s: %s", type(error).__name__, error)
-        name = type(error).__name__ if isinstance(error, ClusterError) else "SupervisorError"
-        _say({"error": name, "message": str(error)})
+        _say({"error": type(error).__name__, "message": str(error)})
+        return 1
+    except (OSError, LookupError) as error:
+        log.exception("it failed")
+        text = explained(error) if isinstance(error, OSError) else str(error)
+        _say({"error": "SupervisorError", "message": f"the cluster could not be started: {text}"})
+        return 1
+    except Exception as error:
+        log.exception("it failed")
+        place = "".join(traceback.format_tb(error.__traceback__)[-1:]).strip().replace("\n", " ")
+        text = f"the cluster could not be started, by a fault of aurora-router: {type(error).__name__}: {error}"
+        _say({"error": "SupervisorError", "message": f"{text} ({place}); please report it"})
         return 1
     return 0
 
@@ -352,7 +364,7 @@ def _supervise(options: ClusterOptions) -> None:
     guard = None
     try:
         _log_to(home.log)
-        run = make_run_directory(Path(options.directory) if options.directory else None, options.readers + 1)
+        run = _run_directory(options)
         home.record(run)
         guard = _keeper(run, home.key)
         asyncio.run(serve(options, home, run))
@@ -360,6 +372,13 @@ def _supervise(options: ClusterOptions) -> None:
         home.release()
         if guard is not None:
             guard.communicate(keeper.IN_ORDER)
+
+
+def _run_directory(options: ClusterOptions) -> Path:
+    explicit = Path(options.directory) if options.directory else None
+    name = f"/{options.name}-{options.readers + 1}"
+    socket = (f"/{FOLDER}/{BEAT}" if options.faults else "") + "/.s.PGSQL.65535"
+    return make_run_directory(explicit, options.readers + 1, Account.default(), len(os.fsencode(name + socket)))
 
 
 def _keeper(run: Path, key: str) -> subprocess.Popen[bytes]:

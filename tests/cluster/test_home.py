@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from aurora_router_cluster import home
-from aurora_router_cluster.errors import ClusterRunningError, SupervisorError
+from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explained
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +36,8 @@ def test_a_second_claim_is_refused_and_says_what_to_do():
     place.release()
 
 
-def test_what_a_killed_supervisor_left_is_swept(run_directory):
-    run = home.make_run_directory(run_directory, 1)
+def test_what_a_killed_supervisor_left_is_swept(run_directory, account):
+    run = home.make_run_directory(run_directory, 1, account)
     (run / "demo-1").mkdir()
     dead = home.Home("dead")
     dead.claim()
@@ -67,13 +69,63 @@ def test_somebody_else_s_state_is_refused(monkeypatch):
         home.state_directory()
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_state_directory_that_others_may_write_is_refused(state, mode):
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(SupervisorError, match=f"others may write to the state directory .*mode 0{mode:o}.*chmod go-w"):
+        home.state_directory()
+    state.chmod(0o755)
+    assert home.state_directory() == state
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_sentence(state):
+    state.write_text("a file")
+    with pytest.raises(SupervisorError, match=f"state directory {state}.* cannot be made .File exists.; set AURORA"):
+        home.state_directory()
+
+
+def test_the_runtime_directory_of_another_user_is_not_used(monkeypatch, run_directory):
+    monkeypatch.delenv(home.VARIABLE)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_directory))
+    assert home.state_directory() == run_directory / home.FOLDER
+    monkeypatch.setattr(home, "_is_own", lambda _: False)
+    assert home.state_directory() == Path(f"/tmp/aurora-router-{os.getuid()}")
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("nowhere", "nowhere .--dir. cannot be used: No such file or directory; make it first"),
+        ("file", "file .--dir. is not a directory"),
+        ("x" * 90, "sockets below .* would have paths of .* bytes, and this system allows"),
+        ("closed/inner", "cannot be reached by the user .*chmod o.x .*/closed"),
+    ],
+)
+def test_a_directory_for_the_instances_that_will_not_do_is_a_sentence(run_directory, account, place, complaint):
+    (run_directory / "file").touch()
+    (run_directory / ("x" * 90)).mkdir()
+    (run_directory / "closed" / "inner").mkdir(parents=True)
+    (run_directory / "closed").chmod(0o700)
+    if not account.switch and place.startswith("closed"):
+        pytest.skip("the user runs PostgreSQL itself")
+    with pytest.raises(DirectoryError, match=complaint):
+        home.make_run_directory(run_directory / place, 1, account)
+
+
+def test_an_error_of_the_operating_system_is_a_sentence():
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    assert explained(full) == "/data/x: No space left on device; free some room, or name another directory (--dir)"
+    assert explained(OSError("a sentence of ours")) == "a sentence of ours"
+
+
 def test_a_path_too_long_for_a_socket_is_named(monkeypatch, run_directory):
     monkeypatch.setenv(home.VARIABLE, str(run_directory / ("x" * 100)))
     with pytest.raises(SupervisorError, match="too long for a Unix socket"):
         home.Home("demo")
 
 
-def test_the_run_directory_can_be_passed_through_but_not_listed(run_directory):
-    run = home.make_run_directory(run_directory, 3)
+def test_the_run_directory_can_be_passed_through_but_not_listed(run_directory, account):
+    run = home.make_run_directory(run_directory, 3, account)
     assert stat.S_IMODE(run.stat().st_mode) == 0o711
     assert run.parent == run_directory

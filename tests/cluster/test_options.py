@@ -20,6 +20,13 @@ def test_there_and_back():
         ("dns_delay", -0.5, "cannot be negative"),
         ("port", 70000, "70000 is not a port"),
         ("dns_port", -1, "-1 is not a port"),
+        ("port", 0, "0 is not a port number .1 to 65535.; leave it out"),
+        ("address", "::1", "IPv4 addresses only.*name one of 127.0.0.0/8"),
+        ("address", "localhost", "'localhost' is no IP address"),
+        ("address", "0.0.0.0", "is not the address of one instance"),
+        ("readers", "2", "readers='2': want int, not str"),
+        ("tls", 1, "tls=1: want bool"),
+        ("scrub_interval", float("nan"), "want a number of seconds"),
         ("segment_size", 4096, "segment_size=4096: a segment is at least 1048576"),
     ],
 )

@@ -60,14 +60,16 @@ class LocalCluster(RunningCluster):
             ClusterRunningError: one of that name runs.
             BinariesError: no PostgreSQL binaries.
             AddressInUseError: an address or port asked for is taken.
+            DirectoryError: a directory asked for cannot be used.
             RequestError: an option that does not exist, or a value out of range.
             SupervisorError: the supervisor failed, or was not ready in time.
         """
         label = names.checked_label(name or "demo", "a cluster")
         key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
+        paths = {name: os.fspath(value) for name, value in options.items() if isinstance(value, os.PathLike)}
         try:
-            chosen = ClusterOptions(name=label, key=key, owner=owner, **options)
+            chosen = ClusterOptions(name=label, key=key, owner=owner, **{**options, **paths})
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
         process = starting.spawn(chosen)
@@ -78,8 +80,9 @@ class LocalCluster(RunningCluster):
             starting.end(process)
             raise
         finally:
-            if process.stdout is not None:
-                process.stdout.close()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
             if detach:
                 process.returncode = 0 if process.poll() is None else process.returncode  # not ours to wait for
 

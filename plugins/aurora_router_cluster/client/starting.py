@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 def spawn(options: ClusterOptions) -> subprocess.Popen[bytes]:
     """Start a supervisor; where it has an owner, its standard input is the pipe that it lives by."""
+    command = [sys.executable, "-m", "aurora_router_cluster.supervisor", options.to_json()]
     return subprocess.Popen(
-        [sys.executable, "-m", "aurora_router_cluster.supervisor", options.to_json()],
+        command,
         stdin=subprocess.PIPE if options.owner is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # until the supervisor has a log: what keeps it from starting at all
         start_new_session=True,
         cwd="/",
     )
@@ -40,7 +41,13 @@ def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
         raise SupervisorError(f"the cluster was not ready within {timeout:g} s")
     line = process.stdout.readline()
     if not line.endswith(b"\n"):
-        raise SupervisorError(f"the supervisor ended at once, with status {process.wait()}")
+        assert process.stderr is not None
+        status, printed = process.wait(), process.stderr.read().decode(errors="replace").strip().splitlines()
+        said = f": {printed[-1]}" if printed else ""
+        raise SupervisorError(
+            f"the supervisor process of the cluster ended before it was ready, with status {status}{said}; it was "
+            f"started by {sys.executable} -m aurora_router_cluster.supervisor"
+        )
     answer = json.loads(line)
     if "error" in answer:
         raise errors.by_name(answer["error"])(answer["message"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.commands import faults, live, nodes, past, show
-from aurora_router_cluster.errors import ClusterError
+from aurora_router_cluster.errors import ClusterError, explained
 from aurora_router_cluster.options import FLAVOURS
 
 if TYPE_CHECKING:
@@ -57,8 +57,11 @@ class ClusterCommand:
         """Do it; 0: done, 1: refused or failed, and the reason was printed."""
         try:
             args.action(args)
-        except (ClusterError, OSError) as error:
+        except ClusterError as error:
             sys.stderr.write(f"aurora-router cluster: {error}\n")
+            return 1
+        except OSError as error:
+            sys.stderr.write(f"aurora-router cluster: {explained(error)}\n")
             return 1
         return 0
 
