@@ -260,6 +260,16 @@ def leaks(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Long runs of the reference cluster, benchmarks/soak_*.py.
+
+    Takes `--only NAME[,NAME]`, `--minutes N` (for each of them), `--json FILE`.
+    """
+    session.install(".[test]")
+    session.run("python", "-m", "benchmarks.soak", *_tool_arguments(session))
+
+
+@nox.session
 def cases(session: nox.Session) -> None:
     """Faults that were reported from outside: their tests, three times in a row; takes `--json FILE`, `--runs N`.
 
