@@ -8,6 +8,10 @@ The steps, each at a write quorum (``core.recovery`` has the theory):
 4. *repair* until a write quorum holds everything below the point;
 
 and only then is the volume open.
+
+A copy may shrink after its promise: a read or a scrub finds a damaged piece, and what follows is beyond a hole. So what
+a donor is asked for is compared with what it promised; where that is gone, another copy that promised as much is the
+donor, and if there is none the recovery fails before it has changed anything.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from aurora_router_cluster.storage.healing import catch_up
 from aurora_router_cluster.storage.node import MAX_PULL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from aurora_router_cluster.storage.calls import Answers
     from aurora_router_cluster.storage.core.extents import Framing, Span
@@ -137,10 +141,27 @@ async def _end_of_log(handles: Mapping[int, NodeHandle], found: Survey, framing:
 
 
 async def _spans(handles: Mapping[int, NodeHandle], found: Survey, group: int) -> list[Span]:
-    """The donor's extents of `group` above the floor, without what the newest history has cut off."""
-    donor = found.donors[group]
-    limit = found.limit(donor)
-    spans = await handles[donor.node].spans(group, found.floor)
+    """The extents of `group` above the floor, of a donor, without what the newest history has cut off.
+
+    Raises:
+        QuorumUnavailable: no copy that promised as much as the donor has all of it any more.
+    """
+    for donor in found.equals(group):
+        try:
+            spans = await handles[donor.node].spans(group, found.floor)
+        except (Refused, NodeUnavailable):
+            continue
+        if donor.scl(group) <= found.floor or (spans and spans[-1].end >= donor.scl(group)):
+            return _alive(spans, found.limit(donor))
+    scl = found.donors[group].scl(group)
+    raise QuorumUnavailable(
+        f"no node has all of the log up to {format_lsn(scl)} that nodes "
+        f"{[donor.node for donor in found.equals(group)]} promised (group {group}): a copy was damaged, or its node "
+        "does not answer any more; a retry finds out what is left"
+    )
+
+
+def _alive(spans: Sequence[Span], limit: int | None) -> list[Span]:
     if limit is None:
         return list(spans)
     return [span._replace(end=min(span.end, limit)) for span in spans if span.start < limit]
@@ -168,7 +189,10 @@ async def _log(handles: Mapping[int, NodeHandle], found: Survey, start: int, end
         data = b""
         for state, limit in found.sources(start):
             upto = end if limit is None else min(end, limit)
-            data = await handles[state.node].read(0, start, min(MAX_PULL, upto - start))
+            try:
+                data = await handles[state.node].read(0, start, min(MAX_PULL, upto - start))
+            except (Refused, NodeUnavailable):
+                continue
             if data:
                 break
         if not data:
@@ -203,7 +227,17 @@ async def repair(handles: Mapping[int, NodeHandle], states: dict[int, NodeState]
         for node in sorted(set(states) - set(whole)):
             states[node] = await _fill(handles, states, node)
         await asyncio.sleep(REPAIR_PAUSE if _round else 0)
+        if _round:
+            states.update(await _held(handles, states, charter))  # a copy may have shrunk: others give what it does not
     raise QuorumUnavailable(f"the log could not be repaired to 4 of 6 below {format_lsn(charter.history.start)}")
+
+
+async def _held(
+    handles: Mapping[int, NodeHandle], states: Mapping[int, NodeState], charter: Charter
+) -> Mapping[int, NodeState]:
+    """What the nodes that adopted the epoch hold of it now."""
+    now = await ask([handles[node] for node in states], lambda handle: handle.state(), charter.membership.writes)
+    return {node: state for node, state in now.items() if state.promised == states[node].promised}
 
 
 async def _fill(handles: Mapping[int, NodeHandle], states: Mapping[int, NodeState], node: int) -> NodeState:

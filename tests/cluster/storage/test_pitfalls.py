@@ -1,4 +1,4 @@
-"""The fourteen pitfalls of a quorum log under PostgreSQL: for each the tests that keep it away.
+"""The pitfalls of a quorum log under PostgreSQL: for each the tests that keep it away.
 
 What no other module shows is tested here; `PITFALLS` names the rest, and a test sees to it that they exist.
 """
@@ -20,6 +20,7 @@ from aurora_router_cluster.storage.core.lsn import parse_lsn
 
 TESTS = Path(__file__).parents[2]
 
+DONOR = "simulation/storage/test_damaged_donor.py"
 REAL = "cluster/storage/real/test_losses.py"
 PITFALLS = {
     "1. A cancel during the quorum wait looks like success, with a warning": [
@@ -73,6 +74,10 @@ PITFALLS = {
     ],
     "14. Stopping the postmaster alone leaves its sessions answering": [
         "cluster/postgres/test_engine.py::test_a_frozen_instance_answers_nobody_and_thaws",
+    ],
+    "16. A copy shrinks between its promise and its use as a donor": [
+        f"{DONOR}::test_a_donor_that_shrank_after_its_promise_is_replaced_by_another_one",
+        f"{DONOR}::test_where_no_copy_has_what_was_promised_the_recovery_changes_nothing_and_can_be_tried_again",
     ],
 }
 

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from aurora_router_cluster.storage.core.errors import QuorumUnavailable
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
@@ -85,3 +86,91 @@ def test_what_is_damaged_is_read_elsewhere_and_never_from_a_fenced_epoch(seed, s
         await volume.driver.close()
 
     run(main())
+
+
+class Shrinking(Link):
+    """A way to a copy of which a scrub finds a piece damaged, after the promise and before it is asked for its log."""
+
+    lost: int | None = None
+
+    async def spans(self, group, after, branch=0):
+        if self.lost is not None:
+            self.host.node.replica.segment(group).lose(self.lost)
+        return await super().spans(group, after, branch)
+
+
+def shrink(volume: Volume, *numbers: int) -> None:
+    """Let copies shrink in the next recovery: to what they held before the piece that was written last."""
+    for number in numbers:
+        segment = volume.hosts[number].node.replica.segment(0)
+        volume.links[number] = link = Shrinking(volume.hosts[number], volume.weather, volume.rnd)
+        *_, last = segment.after(segment.base)
+        link.lost = last.start
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("seed", range(5))
+def test_a_donor_that_shrank_after_its_promise_is_replaced_by_another_one(seed):
+    async def main() -> None:
+        volume = Volume(seed, striped=False)
+        await volume.format()
+        log = await volume.write(20)
+        shrink(volume, 0, 1)
+        assert await volume.recover() == BASE + len(log)
+        assert await volume.read(BASE + len(log)) == log
+        await volume.driver.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_no_copy_has_what_was_promised_the_recovery_changes_nothing_and_can_be_tried_again(seed):
+    async def main() -> None:
+        volume = Volume(seed, striped=False)
+        await volume.format()
+        log = await volume.write(10)
+        volume.weather.cut = {1, 2, 3, 4, 5}
+        await volume.write(10, durable=False)
+        volume.weather.cut = {1, 2}
+        shrink(volume, 0)
+        epochs = [host.node.replica.metadata.charter.history.epoch for host in volume.hosts]
+        with pytest.raises(QuorumUnavailable, match="that nodes \\[0\\] promised"):
+            await volume.recover()
+        assert [host.node.replica.metadata.charter.history.epoch for host in volume.hosts] == epochs
+        assert await volume.recover() == BASE + len(log)
+        await volume.driver.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_copy_that_shrinks_while_the_volume_is_repaired_is_no_source(seed):
+    async def main() -> None:
+        volume = Volume(seed, striped=False)
+        await volume.format()
+        volume.weather.cut = {4, 5}
+        log = await volume.write(20)
+        volume.weather.cut = {3}
+        damaged: list[int] = []
+        for number in (0, 1, 2):
+            volume.links[number] = Forgetful(volume.hosts[number], volume.weather, volume.rnd, damaged)
+        assert await volume.recover() == BASE + len(log)
+        assert await volume.read(BASE + len(log)) == log
+        await volume.driver.close()
+
+    run(main())
+
+
+class Forgetful(Link):
+    """A way to a copy that is found damaged if it is the first of which a peer wants something."""
+
+    def __init__(self, host, weather, rnd, damaged) -> None:
+        super().__init__(host, weather, rnd)
+        self.damaged = damaged
+
+    async def pull(self, epoch, group, after, limit):
+        if not self.damaged:
+            self.damaged.append(self.node)
+            segment = self.host.node.replica.segment(group)
+            segment.lose(next(segment.after(after)).start)
+        return await super().pull(epoch, group, after, limit)

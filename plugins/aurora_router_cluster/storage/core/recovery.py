@@ -52,6 +52,12 @@ class Survey:
         """Where the log of a node ends that the newest history has not cut off, in bytes; None: it has cut off none."""
         return self.newest.charter.history.divergence(state.charter.history)
 
+    def equals(self, group: int) -> list[NodeState]:
+        """The donor of a group, and the other copies that promised as much of it."""
+        donor = self.donors[group]
+        others = (state for state in self.copies if state is not donor and state.rank(group) == donor.rank(group))
+        return [donor, *others]
+
     def sources(self, lsn: int) -> list[tuple[NodeState, int | None]]:
         """Who may have the log at `lsn`, and their limits: donors first, then all, since an extent may be damaged."""
         known = {state.node: state for state in (*self.donors.values(), *self.copies)}
