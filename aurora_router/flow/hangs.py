@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from aurora_router.flow.inquiry import Inquiry
@@ -19,6 +20,7 @@ from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
 from aurora_router.policy.paths import DIRECT_SECONDS, UNANSWERED_SECONDS, Known, remember
 from aurora_router.policy.suspicion import (
+    UNLIMITED,
     Action,
     Limits,
     Signal,
@@ -69,7 +71,8 @@ class Hangs(Generic[ConnT]):
 
     Attributes:
         starved_at: when this process was last found not to have been attending, by the world's time.
-        limits: how soon to suspect, and how long to listen: those of the connection that the watch began with.
+        limits: how soon to suspect, and how long to listen: the strictest of the connections that were open at the
+            last sample, by value. Where there are none, those of the last user who connected.
     """
 
     def __init__(self, world: Ground[ConnT], cluster: Cluster, watch: Judge) -> None:
@@ -78,7 +81,7 @@ class Hangs(Generic[ConnT]):
         self.watch = watch
         self.starved_at = -1.0
         self._sampled_at = world.now()
-        self.limits = Limits(watch.options.hang_grace, watch.options.ping_timeout)
+        self.limits = self._users()
         self._suspicions: dict[str, Suspicion] = defaultdict(Suspicion)
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
@@ -87,20 +90,34 @@ class Hangs(Generic[ConnT]):
 
     def sample(self, late: float) -> None:
         """Look at all connections once, `late` seconds later than it should have been."""
-        now, limits = self.world.now(), self.limits
-        starved = late > limits.lateness
+        now, starved = self.world.now(), late > self.limits.lateness
         self._sampled_at = now
         if starved:
             self.starved_at = now
             self.cluster.tell(Starved(late), now)
         self._hung &= self.watch.lost  # until it answers
         held = self.cluster.held()
+        self.limits = self._strictest(held)
         self._forget(held)
         for id_, connections in held.items():
             waiting = self._waiting(id_, connections, now, starved=starved)
             if waiting:
                 self._suspect(id_, waiting, now)
             self._examine(id_, connections, now)
+
+    def _strictest(self, held: Mapping[str, Iterable[Any]]) -> Limits:
+        """The strictest limits of connections, by value; of none: those of the last user who connected."""
+        strictest = reduce(Limits.at_most, {each.limits for those in held.values() for each in those}, UNLIMITED)
+        return self._users() if strictest == UNLIMITED else strictest
+
+    def _users(self) -> Limits:
+        """The limits of the last user who connected."""
+        return Limits(self.watch.options.hang_grace, self.watch.options.ping_timeout)
+
+    def hear_of_user(self) -> None:
+        """A user connected: if the next sample would come too late for that connection, it is taken at once."""
+        if self._users().interval < self.limits.interval:
+            self.cluster.wake()
 
     def _forget(self, held: Mapping[str, object]) -> None:
         """Forget the instances that users have no connection to; not those that are being pinged."""
@@ -225,12 +242,12 @@ class Hangs(Generic[ConnT]):
         return latest if latest > since else None
 
     async def _pinged(self, id_: str, target: Target) -> None:
-        began = self.world.now()
+        began, seconds = self.world.now(), self.limits.ping
         shared = self.watch.inquiry_of(id_)
         inquiry = shared if not shared.busy else Inquiry(self.world, self.cluster, id_)
         inquiry.busy = True
         try:
-            fault = await inquiry.ping(target, self.limits.ping)
+            fault = await inquiry.ping(target, seconds)
         finally:
             inquiry.busy = False
             if inquiry is not shared:
@@ -239,29 +256,29 @@ class Hangs(Generic[ConnT]):
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:
             heard = self._heard(id_, began)
-            signal = read_silence(began, now, heard, starved=self._was_starved(began, now))
+            signal = read_silence(began, now, heard, starved=self._was_starved(began, now, seconds))
         rest = rest_for(signal, heard, now, self.limits)
         self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)
         if action is Action.CUT:
-            self._condemn(id_, now)
+            self._condemn(id_, now, seconds)
         elif fault is None or signal is Signal.HEARD:
             self.cluster.tell(HangRefuted(id_, now - began), now)
         elif signal is not Signal.STARVED:
             self.cluster.doubt(f"a ping of {id_} failed: {fault.text}", now)
 
-    def _was_starved(self, began: float, now: float) -> bool:
-        """Whether this process was not attending while it pinged."""
-        return now - began - self.limits.ping > self.limits.lateness or self.unattended(began, now)
+    def _was_starved(self, began: float, now: float, seconds: float) -> bool:
+        """Whether this process was not attending during a ping of at most `seconds`."""
+        return now - began - seconds > self.limits.lateness or self.unattended(began, now)
 
     def unattended(self, since: float, now: float) -> bool:
         """Whether this process was starved since then; also when it just woke up, and no sample has told it yet."""
         limits = self.limits
         return self.starved_at >= since or now - self._sampled_at - limits.interval > limits.lateness
 
-    def _condemn(self, id_: str, now: float) -> None:
+    def _condemn(self, id_: str, now: float, seconds: float) -> None:
         """Declare an instance hung, cut its connections, and let everybody look for who is the writer."""
         known = self.cluster.view.instances.get(id_)
-        reason = f"hung: no answer to a ping within {self.limits.ping:g} s"
+        reason = f"hung: no answer to a ping within {seconds:g} s"
         self.watch.lost.add(id_)
         self._hung.add(id_)
         self.cluster.hung_at = now

@@ -113,6 +113,7 @@ class Watch(Generic[ConnT]):
         self._barred = {id_: bar._replace(until=0.0) for id_, bar in self._barred.items()} if same else {}
         self._access, self._blind, self._shut_out = access, False, False
         self._askable = self._can_ask()
+        self.hangs.hear_of_user()
 
     @property
     def options(self) -> Options:
@@ -235,12 +236,12 @@ class Watch(Generic[ConnT]):
         return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
 
     def _plan_refresh(self) -> None:
-        self._refreshed_at, self._slow = self.world.now(), self.options.refresh
+        self._refreshed_at = self.world.now()
         self._jitter = pace.varied(1.0, self.world.random())
 
     def _refresh_pause(self) -> float:
-        cluster = self.cluster
-        return self._jitter * pace.refresh(self._slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
+        cluster, slow = self.cluster, self.options.refresh
+        return self._jitter * pace.refresh(slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
 
     # ------------------------------------------------------------ asking
 

@@ -37,6 +37,7 @@ answered, or whose other connections were served, a moment before.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -108,6 +109,10 @@ class Limits:
     grace: float
     ping: float
 
+    def at_most(self, other: Limits) -> Limits:
+        """The stricter of both values."""
+        return Limits(min(self.grace, other.grace), min(self.ping, other.ping))
+
     @property
     def interval(self) -> float:
         """Between two samples: a quarter of the grace, at most a quarter of a second."""
@@ -127,6 +132,10 @@ class Limits:
     def noticed(self) -> float:
         """Within how many seconds a hang is noticed, by a process that is awake."""
         return self.grace + self.interval + self.ping
+
+
+UNLIMITED = Limits(math.inf, math.inf)
+"""Of a connection whose hangs are not to be noticed."""
 
 
 @dataclass(frozen=True, slots=True)

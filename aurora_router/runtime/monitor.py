@@ -95,6 +95,10 @@ class MonitorWorld(EventLoopWorld["_Own"]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._offered: dict[handover.Key, pq.abc.PGconn] = {}
 
+    def take(self, names: Names) -> None:
+        """Resolve host names as the last user who connected does."""
+        self._names = names
+
     async def _open_one(self, target: Target, seconds: float) -> _Own:
         watch = cast("Watch[Any] | None", self._cluster.watcher)
         if watch is None:
@@ -221,6 +225,7 @@ class Monitor:
         watch = cluster.watcher
         if watch is not None:
             cast("Watch[Any]", watch).access = access
+            cast("MonitorWorld", cast("Watch[Any]", watch).world).take(names)
             return
         with self._lock:
             if self._ended or cluster.watcher is not None:

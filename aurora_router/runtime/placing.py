@@ -12,7 +12,7 @@ from aurora_router.flow.connect import connect
 from aurora_router.flow.inquiry import Access
 from aurora_router.model.instance import Role
 from aurora_router.observe import logger
-from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.suspicion import UNLIMITED, Limits
 from aurora_router.runtime import blocking, eventloop, sockets
 from aurora_router.runtime.call import Call, read_call
 from aurora_router.runtime.handover import SHELF
@@ -89,7 +89,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn)
     connection.reported = reported_standby(connection.pgconn)
     connection.process = os.getpid()
-    connection.limits = Limits(options.hang_grace, options.ping_timeout)
+    connection.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
     if placed.instance is None:
         return
     placed.hold()

@@ -217,6 +217,48 @@ def test_a_hung_writer_is_noticed_in_time_and_its_statement_woken(scene, profile
     assert [event.count for _, event in scene.of(ConnectionsCut)] == [1]
 
 
+@pytest.mark.case
+@pytest.mark.parametrize("phase", [0.0, 0.01, 0.1, 0.24])
+def test_the_strictest_connection_decides_whichever_connection_the_watch_began_with(scene, phase):
+    strict = Limits(PROFILES["aggressive"].hang_grace, PROFILES["aggressive"].ping_timeout)
+    conninfo = scene.cluster.conninfo()
+
+    async def client():
+        lax = await scene.process.connect(conninfo, aurora_profile="patient")
+        await scene.simulation.sleep(1.0 + phase)
+        conn = await scene.process.connect(conninfo, aurora_profile="aggressive")
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert scene.now - hung <= strict.noticed + 0.05
+        lax.close()
+        conn.close()
+
+    scene.run(client())
+
+
+@pytest.mark.case
+def test_a_strict_connection_that_was_closed_makes_nobody_impatient(scene):
+    conninfo = scene.cluster.conninfo()
+
+    async def client():
+        conn = await scene.process.connect(conninfo, aurora_profile="aggressive")
+        lax = await scene.process.connect(conninfo, aurora_profile="patient")
+        conn.close()
+        await scene.simulation.sleep(0.3)
+        waits = scene.simulation.spawn(scene.process.execute(lax, 20.0))
+        await scene.simulation.sleep(4.0)
+        scene.cluster.hang("demo-1")
+        await scene.simulation.sleep(1.0)
+        scene.cluster.heal("demo-1")
+        await waits.wait()
+        lax.close()
+
+    scene.run(client())
+    assert not scene.of(ConnectionsCut)
+
+
 def test_a_long_statement_of_a_living_server_is_left_alone(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())

@@ -62,7 +62,7 @@ def pinged(still, admin, **options):
     conn = aurora_router.connect(still.conninfo(aurora_hang_grace=0.2, **options), autocommit=True)
 
     def suspected():
-        conn.execute("SELECT pg_sleep(1.6)")  # again and again: a starved monitor suspects nobody
+        conn.execute("SELECT pg_sleep(0.5)")  # again and again: a starved monitor suspects nobody
         return sessions(admin)
 
     until(suspected, "the monitor has a session")

@@ -81,7 +81,7 @@ def cut_on_suspicion() -> Any:
     """No ping: a statement that takes long is taken for a hang."""
 
     def suspect(self: Any, id_: str, waiting: Any, now: float) -> None:
-        self._condemn(id_, now)
+        self._condemn(id_, now, self.limits.ping)
 
     return patch.object(Hangs, "_suspect", suspect)
 
