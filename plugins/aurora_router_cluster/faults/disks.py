@@ -56,7 +56,7 @@ def tear(directory: Path) -> int:
     path = newest_file(directory)
     position = int(path.stem, 16) << 32 | path.stat().st_size
     draft = Draft(LOG, 1, 0, b"\xa5" * TORN)
-    torn = (pack_header(draft, position) + draft.payload)[: draft.size // 2]
+    torn = (pack_header(draft, position, position) + draft.payload)[: draft.size // 2]
     with path.open("ab") as file:
         file.write(torn)
         file.flush()

@@ -2,6 +2,11 @@
 
 The place of a frame's data is the position of its file frame plus what stands before the data there; since positions
 only grow, the frame that holds a place is found again by bisection.
+
+Metadata say what the node has promised, and no peer can give them back. So each is written twice, the second copy after
+the first was synced, and counts as durable when both are. Metadata that were acknowledged are forgotten only where both
+copies are damaged. `replay` refuses to start where that is possible; one damaged copy costs nothing. Each has a number,
+so that a copy is not taken for something newer.
 """
 
 from __future__ import annotations
@@ -11,13 +16,14 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.storage.core.errors import CorruptLog
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
 from aurora_router_cluster.storage.core.scrub import Places
 from aurora_router_cluster.storage.disk.commit import GroupCommit
-from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError
+from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError, OutOfFilesError
 from aurora_router_cluster.storage.disk.frames import HEADER_SIZE, Damage, Draft
 from aurora_router_cluster.storage.disk.kernelsync import SyncQueue
 from aurora_router_cluster.storage.disk.logfile import FILE_SIZE, FrameLog
@@ -27,8 +33,74 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from aurora_router_cluster.storage.disk.frames import Header
+
 _VDL = struct.Struct("<Q")
 _BEFORE = HEADER_SIZE + _VDL.size
+_LEAST_METADATA = _BEFORE + 128
+"""Bytes that a frame with metadata takes at least."""
+FIRST, SECOND = 0, 1
+"""The copies of metadata, as the group of their frames."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A frame that is not durable yet.
+
+    Attributes:
+        end: position that has to be durable.
+        position: of the frame.
+        done: see `ports.Journal.append`.
+        copy: what is written once more when `end` is durable; None: nothing is.
+    """
+
+    end: int
+    position: int
+    kind: int
+    done: Callable[[int | OSError], None]
+    copy: Draft | None
+
+
+class _Doubt:
+    """Whether damage may have taken metadata that are newer than all that were found.
+
+    An acknowledgement of the metadata numbered n+1 takes both copies of n and both of n+1. So if n is the newest found,
+    both copies of n+1 are damaged, and so is each copy of n that was not found; all of them lie after the first of n.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._found = 0  # copies of the newest
+        self._damaged: list[Damage] = []
+
+    def add(self, header: Header) -> bool:
+        """Metadata were found; whether they are newer than all before."""
+        if header.prev < self.number:
+            return False
+        newer = header.prev > self.number
+        if newer and header.group == FIRST:
+            self._damaged.clear()  # it lies before: at most an older one is in it
+        self._found = 1 if newer else self._found + 1
+        self.number = header.prev
+        return newer
+
+    def damage(self, damage: Damage) -> None:
+        """A place was found damaged."""
+        self._damaged.append(damage)
+
+    def worst(self) -> Damage | None:
+        """The first place that may have held part of newer metadata, if both their copies may be lost."""
+        could = [(damage, self._room(damage)) for damage in self._damaged]
+        missing = 2 - self._found if self.number else 0
+        if sum(room for _, room in could) < 2 + missing:
+            return None
+        return next(damage for damage, room in could if room)
+
+    def _room(self, damage: Damage) -> int:
+        """How many frames with newer metadata may have been there; two stand for any number."""
+        if damage.header is not None:
+            return int(damage.header.kind == METADATA and damage.header.prev > self.number)
+        return 1 if 0 < damage.length < 2 * _LEAST_METADATA else 4
 
 
 class DiskJournal:
@@ -46,74 +118,102 @@ class DiskJournal:
     def __init__(self, directory: Path, *, sync: bool = True, file_size: int = FILE_SIZE) -> None:
         self._log = FrameLog.open(directory, sync=sync, file_size=file_size)
         self._positions = array("Q")
-        self._waiting: deque[tuple[int, int, int, Callable[[int | OSError], None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._metadata = 0  # position of the newest metadata that are durable
+        self._number = 0  # of the newest metadata
         kernel = SyncQueue.acquire() if sync else None
         self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync, kernel=kernel)
+
+    @property
+    def stalled(self) -> str | None:
+        """Why nothing becomes durable at this moment, though the disk has not failed; None: nothing is held up."""
+        return self._commit.stalled
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
         """All frames, oldest first.
 
         Raises:
-            CorruptLog: metadata may be among what is damaged, so that nobody knows what was promised. Damaged log is
-                left out instead: it is a hole, and filled by the peers.
+            CorruptLog: acknowledged metadata may be among what is damaged, so that it is unknown what was promised.
+                Damaged log is left out instead: it is a hole, and filled by the peers.
         """
-        doubtful: Damage | None = None
+        doubt = _Doubt()
         for entry in self._log.entries():
             if isinstance(entry, Damage):
-                if entry.header is None or entry.header.kind == METADATA:
-                    doubtful = entry
+                doubt.damage(entry)
                 continue
             header = entry.header
-            if header.kind == METADATA:
-                doubtful = None
-                self._metadata = header.position
             self._positions.append(header.position)
+            if header.kind == METADATA:
+                self._metadata = header.position
+                if not doubt.add(header):
+                    continue
             (vdl,) = _VDL.unpack_from(entry.payload)
             data = entry.payload[_VDL.size :]
             frame = Frame(header.kind, header.epoch, vdl, header.group, header.prev, header.lsn, data)
             yield frame, header.position + _BEFORE
-        if doubtful is not None:
+        self._number = doubt.number
+        damage = doubt.worst()
+        if damage is not None:
             raise CorruptLog(
-                f"the journal is damaged at {doubtful.position:#x} and has no metadata after that place: what this "
-                "node has promised is unknown; replace the node"
+                f"the journal is damaged at {damage.position:#x}, where this node's last promise may have been: it "
+                "must not serve; replace the node"
             )
 
     def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
         """Queue a frame; see `ports.Journal`."""
-        draft = _draft(frame)
+        copy: Draft | None = None
+        if frame.kind == METADATA:
+            self._number += 1
+            draft, copy = (_metadata(frame, self._number, which) for which in (FIRST, SECOND))
+        else:
+            draft = _draft(frame)
         try:
-            position = self._commit.submit(draft)
+            position = self._submit(draft)
         except LogFailedError as error:
             done(OSError(str(error)))
             return
+        self._waiting.append(_Waiting(position + draft.size, position, frame.kind, done, copy))
+
+    def _submit(self, draft: Draft) -> int:
+        position = self._commit.submit(draft)
         self._positions.append(position)
-        self._waiting.append((position + draft.size, position, frame.kind, done))
+        return position
 
     def _durable(self, end: int) -> None:
         waiting = self._waiting
-        while waiting and waiting[0][0] <= end:
-            _, position, kind, done = waiting.popleft()
-            if kind == METADATA:
-                self._metadata = position
-            done(position + _BEFORE)
+        while waiting and waiting[0].end <= end:
+            first = waiting[0]
+            if first.copy is not None:
+                try:
+                    first.end = self._submit(first.copy) + first.copy.size
+                except LogFailedError:
+                    return  # `_failed` is called, or the journal is being closed
+                first.copy = None
+                continue
+            waiting.popleft()
+            if first.kind == METADATA:
+                self._metadata = first.position
+            first.done(first.position + _BEFORE)
 
     def _failed(self, error: LogFailedError) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for _, _, _, done in waiting:
-            done(OSError(str(error)))
+        for each in waiting:
+            each.done(OSError(str(error)))
 
     def read(self, place: int, n: int) -> bytes:
         """`n` bytes of one frame's data from `place` on, verified.
 
         Raises:
             CorruptLog: the frame is not what was written.
+            NodeUnavailable: it cannot be read at this moment.
         """
         position = self._positions[bisect_right(self._positions, place) - 1]
         try:
             return self._log.read(position, place - position - HEADER_SIZE, n)
         except (DamagedError, KeyError) as error:
             raise CorruptLog(f"the frame at {position:#x} cannot be read: {error}") from error
+        except OutOfFilesError as error:
+            raise NodeUnavailable(str(error)) from error
 
     def trim(self, place: int | None) -> None:
         """Delete the files that lie wholly below `place`; never that of the newest durable metadata."""
@@ -122,8 +222,15 @@ class DiskJournal:
             del self._positions[: bisect_left(self._positions, self._log.start)]
 
     async def scrub(self) -> list[Places]:
-        """The damaged places, past the operating system's cache where it lets us; read in a thread."""
-        found = await asyncio.to_thread(lambda: list(self._log.scrub()))
+        """The damaged places, past the operating system's cache where it lets us; read in a thread.
+
+        Raises:
+            NodeUnavailable: the files cannot be opened at this moment.
+        """
+        try:
+            found = await asyncio.to_thread(lambda: list(self._log.scrub()))
+        except (OutOfFilesError, OSError) as error:
+            raise NodeUnavailable(f"the journal cannot be read now: {error}") from error
         return [Places(damage.position, damage.position + max(damage.length, 1)) for damage in found]
 
     @property
@@ -140,3 +247,8 @@ class DiskJournal:
 def _draft(frame: Frame) -> Draft:
     """What is written of a frame; the same goes to all nodes of this process, one after the other."""
     return Draft(frame.kind, frame.epoch, frame.start, _VDL.pack(frame.vdl) + frame.data, frame.group, frame.prev)
+
+
+def _metadata(frame: Frame, number: int, copy: int) -> Draft:
+    """What is written of metadata; `copy`: `FIRST` or `SECOND`."""
+    return Draft(METADATA, frame.epoch, 0, _VDL.pack(frame.vdl) + frame.data, copy, number)

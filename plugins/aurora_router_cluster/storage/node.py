@@ -108,9 +108,19 @@ class StorageNode:
     def _fail(self, error: OSError) -> None:
         self._failure = f"node {self.node} cannot write its journal: {error}"
 
+    @property
+    def failure(self) -> str | None:
+        """Why this node cannot keep anything, as a sentence; None: its disk takes what it is given.
+
+        A node whose disk has failed is absent: it answers nothing, and is opened again over its files.
+        """
+        if self._failure is None and (stalled := self._journal.stalled) is not None:
+            return f"node {self.node} cannot write its journal at this moment: {stalled}"
+        return self._failure
+
     def _check_disk(self) -> None:
-        if self._failure is not None:
-            raise NodeUnavailable(self._failure)
+        if (failure := self.failure) is not None:
+            raise NodeUnavailable(failure)
 
     async def format(self, charter: Charter) -> NodeState:
         """Make this empty node a member.
@@ -222,7 +232,11 @@ class StorageNode:
 
         Returns:
             The number of damaged places, and the pieces of the log that lay there.
+
+        Raises:
+            NodeUnavailable: the disk failed.
         """
+        self._check_disk()
         damaged = await self._journal.scrub()
         lost = losses(self.replica.segments, damaged)
         for loss in lost:

@@ -44,6 +44,11 @@ class Frame(NamedTuple):
 class Journal(Protocol):
     """A durable sequence of frames."""
 
+    @property
+    def stalled(self) -> str | None:
+        """Why nothing becomes durable at this moment, though the disk has not failed; None: nothing is held up."""
+        ...
+
     def append(self, frame: Frame, done: Callable[[int | OSError], None], /) -> None:
         """Queue a frame.
 
@@ -57,6 +62,7 @@ class Journal(Protocol):
 
         Raises:
             CorruptLog: the frame does not match its checksum.
+            NodeUnavailable: it cannot be read at this moment.
         """
         ...
 

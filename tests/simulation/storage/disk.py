@@ -45,6 +45,8 @@ class Disk:
 class SimulatedJournal:
     """One opening of a disk; `crash` ends it."""
 
+    stalled: str | None = None
+
     def __init__(self, disk: Disk, rnd: random.Random, latency: float) -> None:
         self._disk, self._rnd, self._latency = disk, rnd, latency
         self._queue: list[tuple[Frame, Callable[[int | OSError], None]]] = []

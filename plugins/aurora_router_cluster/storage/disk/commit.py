@@ -7,24 +7,34 @@ frame below position `end` is durable, and `end` only grows.
 Where the kernel syncs for us (`kernelsync`), a batch is written on the loop and synced by the kernel; one that begins
 another file, and all on a system without such syncs, is written and synced in a thread. At most one batch is under way
 at a time, whoever has it. A log without sync needs neither: it is written at the end of the loop's turn.
+
+A batch that begins another file and finds that too many are open waits, and is tried again: nothing was lost, and
+`stalled` says why nothing becomes durable meanwhile. A log at rest is marked (`FrameLog.mark`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
+import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from aurora_router_cluster.storage.disk.errors import LogFailedError
+from aurora_router_cluster.storage.disk.errors import LogFailedError, OutOfFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router_cluster.storage.disk.frames import Draft
     from aurora_router_cluster.storage.disk.kernelsync import SyncQueue
-    from aurora_router_cluster.storage.disk.logfile import FrameLog, Packed
+    from aurora_router_cluster.storage.disk.logfile import FrameLog, Placed
+
+AGAIN: Final = 0.1
+"""Seconds until a file that could not be opened is tried again."""
+REST: Final = 0.02
+"""Seconds without a frame after which a log is marked."""
 
 
 class GroupCommit:
@@ -36,6 +46,9 @@ class GroupCommit:
         on_failure: called once if the disk refuses, on the loop; from then on `submit` raises the same error.
         threaded: write and sync beside the loop; False: on the loop.
         kernel: the loop's queue of syncs, ours to release; None: there is none.
+
+    Attributes:
+        stalled: why nothing becomes durable at this moment, though the disk has not failed; None: nothing is held up.
     """
 
     def __init__(
@@ -52,9 +65,11 @@ class GroupCommit:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._kernel = kernel
-        self._pending: list[Packed] = []
+        self._pending: list[Placed] = []
         self._busy = self._closed = self._reported = False
-        self._work: queue.SimpleQueue[list[Packed] | None] = queue.SimpleQueue()
+        self._marking: asyncio.TimerHandle | None = None
+        self.stalled: str | None = None
+        self._work: queue.SimpleQueue[list[Placed] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="frame-log", daemon=True) if threaded else None
         if self._thread is not None:
             self._thread.start()
@@ -64,21 +79,25 @@ class GroupCommit:
 
         Raises:
             LogFailedError: the log has failed or is closed.
+            ValueError: the frame is too big.
         """
-        position, pieces = self.log.reserve(draft)
-        self._pending += pieces
+        position, placed = self.log.reserve(draft)
+        self._pending += placed
         if not self._busy:
             self._busy = True
             (self._kernel or self._loop).call_soon(self._kick)
         return position
 
     async def close(self) -> None:
-        """Write what is queued, end the thread and close the log."""
+        """Write what is queued, end the thread, mark the log and close it."""
         self._closed = True
+        if self._marking is not None:
+            self._marking.cancel()
         if self.log.failed is None and self._pending:
             batch, self._pending = self._pending, []
             if self._thread is None:
-                self.log.write(batch)
+                with contextlib.suppress(LogFailedError, OutOfFilesError):
+                    self.log.write(batch)
             else:
                 self._work.put(batch)
         self._work.put(None)
@@ -87,6 +106,7 @@ class GroupCommit:
         if self._kernel is not None:
             self._kernel.release()
             self._kernel = None
+        self.log.mark()
         self.log.close()
 
     def _kick(self) -> None:
@@ -98,9 +118,19 @@ class GroupCommit:
         elif self._thread is not None:
             self._work.put(batch)
         else:
-            self._settle(lambda: self.log.write(batch))
+            self._write(batch)
 
-    def _stage(self, kernel: SyncQueue, batch: list[Packed]) -> None:
+    def _write(self, batch: list[Placed]) -> None:
+        """Write a batch on the loop, now or as soon as a file can be opened for it."""
+        if self._closed:
+            return
+        try:
+            self._settle(lambda: self.log.write(batch))
+        except OutOfFilesError as error:
+            self.stalled = str(error)
+            self._loop.call_later(AGAIN, self._write, batch)
+
+    def _stage(self, kernel: SyncQueue, batch: list[Placed]) -> None:
         try:
             descriptor = self.log.stage(batch)
         except LogFailedError as error:
@@ -108,7 +138,7 @@ class GroupCommit:
         else:
             kernel.sync(descriptor, partial(self._synced, batch))
 
-    def _synced(self, batch: list[Packed], status: int) -> None:
+    def _synced(self, batch: list[Placed], status: int) -> None:
         if not self._closed:
             self._settle(lambda: self.log.settle(batch, -status))
 
@@ -123,7 +153,7 @@ class GroupCommit:
         while (batch := self._work.get()) is not None:
             error: LogFailedError | None = None
             try:
-                self.log.write(batch)
+                self._write_patiently(batch)
             except LogFailedError as failure:
                 error = failure
             try:
@@ -131,11 +161,31 @@ class GroupCommit:
             except RuntimeError:  # the loop was closed without `close`; nobody waits for an answer
                 return
 
+    def _write_patiently(self, batch: list[Placed]) -> None:
+        while True:
+            try:
+                self.log.write(batch)
+            except OutOfFilesError as error:
+                self.stalled = str(error)
+                if self._closed:
+                    return
+                time.sleep(AGAIN)
+            else:
+                return
+
+    def _mark(self) -> None:
+        self._marking = None
+        if not self._busy and not self._closed:
+            self.log.mark()
+
     def _done(self, durable: int, error: LogFailedError | None) -> None:
+        self.stalled = None
         if self._pending and error is None:
             self._kick()
         else:
             self._busy = False
+            if self._marking is None and not self._closed:
+                self._marking = self._loop.call_later(REST, self._mark)
         if error is None:
             self._on_durable(durable)
         elif not self._reported:

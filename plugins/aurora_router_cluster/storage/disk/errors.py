@@ -1,9 +1,9 @@
 """What goes wrong on a node's disk.
 
 DiskError
- ├── LogFailedError        a write or a sync failed: the log takes no more frames until it is opened anew
+ ├── LogFailedError        a write or a sync failed: the log takes no more frames until it is opened again
+ ├── OutOfFilesError       no file could be opened at this moment: nothing was lost, try again
  ├── DamagedError          what was read is not what was written: refill it from a peer
- ├── RepairError           the bytes offered for a repair are not the ones that were lost
  └── IdentityError         a data directory's control file or log cannot be understood
 """
 
@@ -21,12 +21,12 @@ class LogFailedError(DiskError):
     """
 
 
+class OutOfFilesError(DiskError):
+    """This process or machine has too many files open, or no memory for another one. It says nothing of the disk."""
+
+
 class DamagedError(DiskError):
     """A checksum does not match; no byte of it was handed out."""
-
-
-class RepairError(DiskError):
-    """A repair was refused: the bytes do not fit the place, or are not those that the intact header tells."""
 
 
 class IdentityError(DiskError):

@@ -2,17 +2,26 @@
 
 ::
 
-    magic 4 | kind 1 | 3 zero | group 4 | length 4 | epoch 8 | lsn 8 | prev 8 | position 8
+    magic 4 | kind 1 | 3 zero | group 4 | length 4 | epoch 8 | lsn 8 | prev 8 | position 8 | synced 8
     payload CRC 4 | header CRC 4 | payload, `length` bytes
 
 Both checksums are CRC-32 (`zlib`). A header tells its own position, so that a frame written to a wrong place, or left
 from an earlier life of the file, never passes for a good one; and its checksum is apart from the payload's, so that a
 flipped byte of log leaves known which log is damaged.
 
-Torn or rotten? Frames are appended, and synced in order. After a power loss the last ones may be missing, cut short or
-in pieces, though none of these was ever acknowledged. So what is not good *after the last good frame* of the last file
-is a torn tail, and cut off; what is not good before a good frame is damage to something that may have been
-acknowledged: it is kept, reported, and refilled from a peer.
+Torn or rotten? Frames are written in batches, one sync after each, and nothing is acknowledged before its sync. After a
+power loss the last batch may be there in part: cut short, or with its later sectors and without the earlier ones. Two
+facts tell such a *torn* tail, which was never acknowledged, from log that was acknowledged and has *rotted* since:
+
+* each frame names the position up to which all was synced when it was written (``synced``: where its batch begins).
+  What is not good below the highest such position was durable once: rotten, whatever follows it. A log at rest is
+  followed by a *mark*, an empty frame that says so of everything before it;
+* a disk writes whole sectors, and one that it did not write reads as zeros, since files only grow. Of what lies above
+  that position, a damaged stretch is torn only if at least one of its sectors is empty: then it is cut off, with all
+  that follows it, for that belongs to the same batch. A damaged stretch that was written in all its sectors is rotten.
+
+What is rotten is kept, reported, and refilled from a peer. What remains open: a batch that was acknowledged and lost
+its power before the mark, and of which later a whole sector turned into zeros, passes for torn.
 """
 
 from __future__ import annotations
@@ -20,24 +29,27 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aurora_router_cluster.storage.disk.errors import DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-MAGIC: Final = b"AUL1"
+MAGIC: Final = b"AUL2"
 PAD: Final = 0
 """Kind of a frame that only fills room; readers never see it."""
 SEAL: Final = 255
 """Kind of the frame that ends a file which has a successor; readers never see it."""
 
-_HEADER: Final = struct.Struct("<4sB3xIIQQQQI")
+_HEADER: Final = struct.Struct("<4sB3xIIQQQQQI")
 _CRC: Final = struct.Struct("<I")
-_WHOLE: Final = struct.Struct("<4sB3xIIQQQQII")
+_WHOLE: Final = struct.Struct("<4sB3xIIQQQQQII")
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 MAX_PAYLOAD: Final = 1 << 30
+SECTOR: Final = 512
+"""Bytes that a disk writes whole or not at all; on one with larger sectors this holds all the more."""
 
 
 class Header(NamedTuple):
@@ -52,6 +64,7 @@ class Header(NamedTuple):
         prev: end of the group's preceding piece, or 0.
         length: of the payload, in bytes.
         crc: CRC-32 of the payload.
+        synced: position below which everything was durable when it was written.
     """
 
     position: int
@@ -62,6 +75,7 @@ class Header(NamedTuple):
     prev: int
     length: int
     crc: int
+    synced: int
 
     @property
     def end(self) -> int:
@@ -82,8 +96,8 @@ class Damage:
 
     Attributes:
         position: where it begins.
-        length: in bytes, up to the next frame that is recognizable or the end of the file. 0: there is nothing left to
-            repair in place, a whole file or its end is gone; append anew what is missing.
+        length: in bytes, up to the next frame that is recognizable or the end of the file. 0: a whole file or its end
+            is gone.
         header: of the damaged frame if that is intact; None if it is not, then several frames may be lost.
     """
 
@@ -116,8 +130,8 @@ class Draft:
         self.crc = zlib.crc32(self.payload)
 
 
-def pack_header(draft: Draft, position: int) -> bytes:
-    """The header's bytes of a frame that goes to `position`.
+def pack_header(draft: Draft, position: int, synced: int) -> bytes:
+    """The header's bytes of a frame that goes to `position`; everything below `synced` is durable.
 
     Raises:
         ValueError: the payload is longer than 1 GiB.
@@ -125,7 +139,7 @@ def pack_header(draft: Draft, position: int) -> bytes:
     d = draft
     if len(d.payload) > MAX_PAYLOAD:
         raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(d.payload)}")
-    head = _HEADER.pack(MAGIC, d.kind, d.group, len(d.payload), d.epoch, d.lsn, d.prev, position, d.crc)
+    head = _HEADER.pack(MAGIC, d.kind, d.group, len(d.payload), d.epoch, d.lsn, d.prev, position, synced, d.crc)
     return head + _CRC.pack(zlib.crc32(head))
 
 
@@ -133,12 +147,12 @@ def parse_header(data: bytes | memoryview, offset: int, position: int) -> Header
     """Read the header at `offset` of `data`; None unless an intact one lies there that belongs to `position`."""
     if len(data) - offset < HEADER_SIZE:
         return None
-    magic, kind, group, length, epoch, lsn, prev, found, crc, own = _WHOLE.unpack_from(data, offset)
+    magic, kind, group, length, epoch, lsn, prev, found, synced, crc, own = _WHOLE.unpack_from(data, offset)
     if magic != MAGIC or found != position or length > MAX_PAYLOAD:
         return None
     if zlib.crc32(data[offset : offset + _HEADER.size]) != own:
         return None
-    return Header(position, kind, group, epoch, lsn, prev, length, crc)
+    return Header(position, kind, group, epoch, lsn, prev, length, crc, synced)
 
 
 def parse_frame(data: bytes, offset: int, position: int) -> Frame:
@@ -194,7 +208,33 @@ def _next_header(data: bytes, offset: int, base: int) -> int:
     return len(data)
 
 
-def without_torn_tail(found: list[Frame | Damage]) -> list[Frame | Damage]:
-    """What `scan` found in the last file, up to its last good frame."""
-    last = max((i for i, entry in enumerate(found) if isinstance(entry, Frame)), default=-1)
-    return found[: last + 1]
+def known_durable(found: Iterable[Frame | Damage], base: int) -> int:
+    """The position below which everything was durable, as the frames of a file say; at least that of its first byte."""
+    headers = [entry.header for entry in found if entry.header is not None]
+    return max([base, *(min(header.synced, header.position) for header in headers)])
+
+
+def without_torn_tail(found: list[Frame | Damage], data: bytes, base: int) -> list[Frame | Damage]:
+    """What `scan` found in the last file, without what was never acknowledged; see the module.
+
+    Args:
+        found: what `scan` found.
+        data: the file's bytes.
+        base: position of its first byte.
+    """
+    durable = known_durable(found, base)
+    for i, entry in enumerate(found):
+        if isinstance(entry, Damage) and entry.position >= durable and _is_torn(entry, data, base):
+            return found[:i]
+    return found
+
+
+def _is_torn(damage: Damage, data: bytes, base: int) -> bool:
+    """Whether a sector of a damaged stretch was never written."""
+    start, end = damage.position - base, damage.position - base + damage.length
+    if damage.header is not None and damage.header.end - base > len(data):
+        return True
+    if end == len(data) and damage.header is None and end - start < HEADER_SIZE:
+        return True  # cut short within its header
+    edges = [start, *range(start - start % SECTOR + SECTOR, end, SECTOR), end]
+    return any(not any(data[a:b]) for a, b in pairwise(edges))

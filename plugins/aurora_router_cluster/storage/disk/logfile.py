@@ -8,27 +8,35 @@ Invariants:
       before the old one is durable and the new one's name is;
     * no byte is ever handed out whose checksum does not match;
     * a file with a successor ends with a seal, so that a file cut short is noticed even if it is cut between frames;
-    * after a failed write or sync nothing is accepted any more: the node must refuse, not lie.
+    * after a failed write or sync nothing is accepted any more: the node must refuse, not lie;
+    * what is found when the log is opened is durable before anything is said of it: the last batch may have been
+      written by a process that ended before its sync, or whose sync failed, and be in the system's cache alone;
+    * the number of open files does not grow with the log, and that none can be opened is no failure of the disk.
 
-`reserve` runs on the owner's thread and `write` may run on another; the calls of each must not overlap themselves.
+`reserve` runs on the owner's thread, `write` may run on another, `scrub` on a third; the calls of each must not overlap
+themselves. Each has descriptors of its own, so that none is closed, and its number given to another file, while it is
+in use: the writer that of the file that grows, the owner a few of files read lately, a scrub that of one file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError, RepairError
+from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError, OutOfFilesError
 from aurora_router_cluster.storage.disk.frames import (
     HEADER_SIZE,
+    MAX_PAYLOAD,
     PAD,
     SEAL,
     Damage,
     Draft,
     Frame,
+    known_durable,
     pack_header,
     parse_frame,
     parse_header,
@@ -46,11 +54,16 @@ _OFFSET: Final = (1 << 32) - 1
 _READ_AHEAD: Final = 16 << 10
 _VECTORS: Final = 512
 _MOST_STAGED: Final = 256 << 10
+_MOST_READ: Final = 4
+"""Files that are kept open for reading, besides the one that grows."""
+_BLOCK: Final = 4096
 _SEAL: Final = Draft(SEAL, 0, 0, b"")
+_MARK: Final = Draft(PAD, 0, 0, b"")
+_TRANSIENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
 
-Packed = tuple[int, "bytes | memoryview"]
-"""Position, bytes: what `reserve` makes and `write` takes."""
+Placed = tuple[int, Draft]
+"""Position, frame: what `reserve` makes and `write` takes."""
 
 
 class FrameLog:
@@ -72,11 +85,14 @@ class FrameLog:
         self._directory = directory
         self._file_size = min(file_size, 1 << 31)
         self._sync = sync
-        self._files: dict[int, int] = {}
+        self._numbers: set[int] = set()
         self._missing: set[int] = set()
+        self._growing: tuple[int, int] | None = None  # number and descriptor of the file that is written to
+        self._reading: dict[int, int] = {}  # number -> descriptor, the one used last at the end
         self._lock = -1
         self._last: Frame | None = None
         self._found: tuple[int, list[Frame | Damage]] = (0, [])  # in the last file, when it was opened up to there
+        self._marked = 0
         self.torn = 0
         self.failed: LogFailedError | None = None
         self.end = self.durable = 0
@@ -91,7 +107,7 @@ class FrameLog:
         log = cls(directory, file_size=file_size, sync=sync)
         try:
             log._open()
-        except OSError as error:
+        except (OSError, OutOfFilesError) as error:
             log.close()
             raise LogFailedError(f"the log in {directory} cannot be opened: {error}") from error
         return log
@@ -102,24 +118,28 @@ class FrameLog:
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         numbers = sorted(int(path.stem, 16) for path in self._directory.glob(f"*{_SUFFIX}")) or [1]
         self._missing = set(range(numbers[0], numbers[-1])) - set(numbers)
-        for number in numbers:
-            self._create(number)
-        last = max(self._files)
-        data = self._content(last)
-        found = without_torn_tail(list(scan(data, last << 32)))
-        self.end = self.durable = found[-1].header.end if found and isinstance(found[-1], Frame) else last << 32
-        self._found = self.end, found
-        kept = self.end & _OFFSET
+        self._numbers = set(numbers)
+        last = numbers[-1]
+        descriptor = self._grow(last)
+        data, base = _content(descriptor, os.fstat(descriptor).st_size), last << 32
+        entries = list(scan(data, base))
+        found = without_torn_tail(entries, data, base)
+        kept = _end_of(found[-1]) - base if found else 0
         self.torn = len(data) - kept
         if self.torn:
-            os.ftruncate(self._files[last], kept)
-            os.fsync(self._files[last])
+            os.ftruncate(descriptor, kept)
+        start = known_durable(found, base) - base
+        if self._sync and (self.torn or start < kept):
+            _write_all(descriptor, [data[start:kept]], start)
+            os.fsync(descriptor)
+        self.end = self.durable = self._marked = base + kept
+        self._found = self.end, found
         self._sync_directory()
 
     # ---- write
 
-    def reserve(self, draft: Draft) -> tuple[int, list[Packed]]:
-        """Give a frame its place at the end; returns its position and the pieces for `write`, to be written in order.
+    def reserve(self, draft: Draft) -> tuple[int, list[Placed]]:
+        """Give a frame its place at the end; returns its position and what `write` takes, to be written in order.
 
         Raises:
             LogFailedError: the log has failed.
@@ -127,65 +147,81 @@ class FrameLog:
         """
         if self.failed is not None:
             raise self.failed
-        pieces = list[Packed]()
+        if len(draft.payload) > MAX_PAYLOAD:
+            raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(draft.payload)}")
+        placed = list[Placed]()
         if (self.end & _OFFSET) + draft.size > self._file_size and self.end & _OFFSET:
-            pieces = _packed(_SEAL, self.end)
+            placed.append((self.end, _SEAL))
             self.end = ((self.end >> 32) + 1) << 32
         position = self.end
-        pieces += _packed(draft, position)
+        placed.append((position, draft))
         self.end = position + draft.size
-        return position, pieces
+        return position, placed
 
-    def write(self, pieces: Sequence[Packed]) -> int:
-        """Write reserved pieces, contiguous and in order, and make them durable; returns the new durable end.
+    def write(self, placed: Sequence[Placed]) -> int:
+        """Write reserved frames, contiguous and in order, and make them durable; returns the new durable end.
 
         Raises:
             LogFailedError: the disk refused; the log is failed from now on.
+            OutOfFilesError: a new file could not be opened; call again with the same frames.
         """
-        self._commit(pieces)
-        if pieces:
-            self.durable = _end(pieces)
+        if self.failed is not None:
+            raise self.failed
+        try:
+            for _, of_one_file in groupby(placed, key=lambda one: one[0] >> 32):
+                self._write_file(list(of_one_file))
+        except OSError as error:
+            raise self._fail(error) from error
+        if placed:
+            self.durable = _end(placed)
         return self.durable
 
-    def stageable(self, pieces: Sequence[Packed]) -> bool:
-        """Whether reserved pieces are few and go to one file that is there already: then `stage` will do."""
-        start, end = pieces[0][0], _end(pieces)
-        return end - start <= _MOST_STAGED and start >> 32 in self._files
+    def stageable(self, placed: Sequence[Placed]) -> bool:
+        """Whether reserved frames are few and go to the file that grows: then `stage` will do."""
+        start, end = placed[0][0], _end(placed)
+        return end - start <= _MOST_STAGED and self._growing is not None and start >> 32 == self._growing[0]
 
-    def stage(self, pieces: Sequence[Packed]) -> int:
-        """Write stageable pieces; they are durable once the file, whose descriptor is returned, was synced.
+    def stage(self, placed: Sequence[Placed]) -> int:
+        """Write stageable frames; they are durable once the file, whose descriptor is returned, was synced.
 
         Raises:
             LogFailedError: as `write`.
         """
         if self.failed is not None:
             raise self.failed
-        descriptor = self._files[pieces[0][0] >> 32]
+        assert self._growing is not None, "stageable"
+        descriptor = self._growing[1]
         try:
-            _write_pieces(descriptor, pieces)
+            self._write_frames(descriptor, placed)
         except OSError as error:
             raise self._fail(error) from error
         return descriptor
 
-    def settle(self, pieces: Sequence[Packed], status: int) -> int:
-        """The sync of staged pieces has ended with `status`: 0, or an error's number; returns the new durable end.
+    def settle(self, placed: Sequence[Placed], status: int) -> int:
+        """The sync of staged frames has ended with `status`: 0, or an error's number; returns the new durable end.
 
         Raises:
             LogFailedError: as `write`.
         """
         if status:
             raise self._fail(OSError(status, os.strerror(status)))
-        self.durable = _end(pieces)
+        self.durable = _end(placed)
         return self.durable
 
-    def _commit(self, pieces: Sequence[Packed]) -> None:
-        if self.failed is not None:
-            raise self.failed
+    def mark(self) -> None:
+        """Note behind the last frame that all is durable; call it while nothing is being written.
+
+        It is not synced: without it the log is as good, but damage to its last batch is judged by its sectors alone.
+        """
+        room = self._file_size - (self.end & _OFFSET)
+        if self.failed or self._growing is None or not self._marked < self.durable == self.end or room < _MARK.size:
+            return
+        self._marked = self.durable
+        _, placed = self.reserve(_MARK)
         try:
-            for _, of_one_file in groupby(pieces, key=lambda piece: piece[0] >> 32):
-                self._write_file(list(of_one_file))
+            self._write_frames(self._growing[1], placed)
         except OSError as error:
-            raise self._fail(error) from error
+            self._fail(error)
 
     def _fail(self, error: OSError) -> LogFailedError:
         self.failed = LogFailedError(f"writing the log in {self._directory} failed: {error}; the node must stop")
@@ -195,21 +231,41 @@ class FrameLog:
         """Reserve and write frames at once; durable when it returns.
 
         Raises:
-            LogFailedError: as `write`.
+            LogFailedError, OutOfFilesError: as `write`.
         """
         reserved = [self.reserve(draft) for draft in drafts]
-        self.write([piece for _, pieces in reserved for piece in pieces])
+        self.write([one for _, placed in reserved for one in placed])
         return [position for position, _ in reserved]
 
-    def _write_file(self, pieces: Sequence[Packed]) -> None:
-        number = pieces[0][0] >> 32
-        if number not in self._files:
-            self._create(number)
+    def _write_file(self, placed: Sequence[Placed]) -> None:
+        number = placed[0][0] >> 32
+        if self._growing is None or self._growing[0] != number:
+            self._grow(number)
             self._sync_directory()
-        descriptor = self._files[number]
-        _write_pieces(descriptor, pieces)
+        assert self._growing is not None, "just opened"
+        descriptor = self._growing[1]
+        self._write_frames(descriptor, placed)
         if self._sync:
             _sync_data(descriptor)
+
+    def _write_frames(self, descriptor: int, placed: Sequence[Placed]) -> None:
+        """Write contiguous frames of one file; each says what was durable before."""
+        synced = self.durable
+        for at in range(0, len(placed), _VECTORS):
+            part = placed[at : at + _VECTORS]
+            buffers = [
+                data for position, draft in part for data in (pack_header(draft, position, synced), draft.payload)
+            ]
+            _write_all(descriptor, buffers, part[0][0] & _OFFSET)
+
+    def _grow(self, number: int) -> int:
+        """Make a file the one that grows; the former one is durable."""
+        descriptor = _opened(self._path(number), os.O_RDWR | os.O_CREAT)
+        former, self._growing = self._growing, (number, descriptor)
+        self._numbers.add(number)
+        if former is not None:
+            os.close(former[1])
+        return descriptor
 
     # ---- read
 
@@ -217,28 +273,47 @@ class FrameLog:
         """Read one durable frame, verified.
 
         Raises:
-            DamagedError: it is not what was written; repair it.
+            DamagedError: it is not what was written, or the disk does not give it back.
             KeyError: its file was dropped.
+            OutOfFilesError: its file cannot be opened at this moment.
         """
         last = self._last
         if last is not None and last.header.position == position:
             return last
         if position >= self.durable:
             raise DamagedError(f"position {position:#x} is not durable yet, the log ends at {self.durable:#x}")
-        descriptor, offset = self._files[position >> 32], position & _OFFSET
-        data = self._pread(descriptor, _READ_AHEAD, offset)
+        try:
+            self._last = self._frame(self._reader(position >> 32), position)
+        except OSError as error:
+            raise DamagedError(f"the frame at position {position:#x} cannot be read: {error}") from error
+        return self._last
+
+    @staticmethod
+    def _frame(descriptor: int, position: int) -> Frame:
+        offset = position & _OFFSET
+        data = _pread(descriptor, _READ_AHEAD, offset)
         header = parse_header(data, 0, position)
         if header is not None and len(data) < HEADER_SIZE + header.length:
-            data += self._pread(descriptor, HEADER_SIZE + header.length - len(data), offset + len(data))
-        self._last = parse_frame(data, 0, position)
-        return self._last
+            data += _pread(descriptor, HEADER_SIZE + header.length - len(data), offset + len(data))
+        return parse_frame(data, 0, position)
+
+    def _reader(self, number: int) -> int:
+        """A descriptor for the owner's reads; a few are kept."""
+        if number not in self._numbers:
+            raise KeyError(number)
+        descriptor = self._reading.pop(number, None)
+        if descriptor is None:
+            while len(self._reading) >= _MOST_READ:
+                os.close(self._reading.pop(next(iter(self._reading))))
+            descriptor = _opened(self._path(number), os.O_RDONLY)
+        self._reading[number] = descriptor
+        return descriptor
 
     def read(self, position: int, offset: int, length: int) -> bytes:
         """Read `length` bytes (fewer at its end) from `offset` on of the payload of the frame at `position`, verified.
 
         Raises:
-            DamagedError: the frame is not what was written.
-            KeyError: its file was dropped.
+            DamagedError, KeyError, OutOfFilesError: as `frame`.
         """
         return self.frame(position).payload[offset : offset + length]
 
@@ -248,82 +323,64 @@ class FrameLog:
         What was read of the last file while the log was opened is not read once more, if nothing was added.
         """
         (end, opened), self._found = self._found, (0, [])
-        last = max(self._files)
-        for number in sorted(self._files.keys() | self._missing):
+        numbers, durable = self._numbers | self._missing, self.durable
+        last = max(numbers)
+        for number in sorted(numbers):
             if number in self._missing:
                 yield Damage(number << 32, 0, None)
-            elif number == last and end == self.durable:
+            elif number == last and end == durable:
                 yield from (entry for entry in opened if _shown(entry))
             else:
-                yield from self._entries(number, sealed=number == last)
+                yield from self._entries(number, durable, sealed=number == last)
 
-    def _entries(self, number: int, *, sealed: bool) -> Iterator[Frame | Damage]:
-        data = self._content(number)
+    def _entries(self, number: int, durable: int, *, sealed: bool) -> Iterator[Frame | Damage]:
+        data = self._durable_content(number, durable)
+        if data is None:
+            return
         for entry in scan(data, number << 32):
             if _shown(entry):
                 yield entry
             elif isinstance(entry, Frame) and entry.header.kind == SEAL:
                 sealed = True
-        if not sealed:
+        if not sealed or (number == durable >> 32 and len(data) < durable & _OFFSET):
             yield Damage(number << 32 | len(data), 0, None)
 
     def scrub(self) -> Iterator[Damage]:
-        """Read everything durable from the disk again, past the page cache where possible; yield what is damaged."""
-        self._found = (0, [])
-        for number in sorted(self._files):
-            with contextlib.suppress(OSError, AttributeError):  # macOS has no such call; the check is then weaker
-                os.posix_fadvise(self._files[number], 0, 0, os.POSIX_FADV_DONTNEED)
-        yield from (entry for entry in self.entries() if isinstance(entry, Damage))
-
-    def _content(self, number: int) -> bytes:
-        """The durable bytes of a file; while the log is being opened all of them."""
-        descriptor = self._files[number]
-        size = os.fstat(descriptor).st_size
-        if self.durable and number >= self.durable >> 32:
-            size = min(size, self.durable & _OFFSET) if number == self.durable >> 32 else 0
-        return self._pread(descriptor, size, 0)
-
-    @staticmethod
-    def _pread(descriptor: int, length: int, offset: int) -> bytes:
-        data = os.pread(descriptor, length, offset)
-        while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
-            data += more
-        return data
-
-    # ---- repair and garbage collection
-
-    def repair(self, damage: Damage, drafts: Sequence[Draft]) -> list[int]:
-        """Write good frames over a damaged place, durably; returns their positions.
-
-        Args:
-            damage: as `scrub` or `entries` told it.
-            drafts: the frames that were there, with bytes from a peer. They must fill the place exactly, or leave at
-                least a header's size, which is padded.
+        """Read everything durable from the disk again, past the page cache where possible; yield what is damaged.
 
         Raises:
-            RepairError: they do not fit, or an intact header says that the lost bytes were others.
-            LogFailedError: the disk refused.
+            OutOfFilesError: a file cannot be opened at this moment.
         """
-        pieces, positions, at = list[Packed](), list[int](), damage.position
-        end = damage.position + damage.length
-        for draft in [*drafts, *_padding(end - at - sum(draft.size for draft in drafts))]:
-            packed = _packed(draft, at)
-            if damage.header is not None and parse_header(packed[0][1], 0, at) != damage.header:
-                raise RepairError(f"the frame at {at:#x} was another one: its intact header does not fit these bytes")
-            positions.append(at)
-            pieces += packed
-            at += draft.size
-        self._commit(pieces)
-        self._last = None
-        return positions[: len(drafts)]
+        self._found = (0, [])
+        yield from (entry for entry in self.entries() if isinstance(entry, Damage))
+
+    def _durable_content(self, number: int, durable: int) -> bytes | None:
+        """The durable bytes of a file, past the page cache where possible; None if it was dropped meanwhile."""
+        try:
+            descriptor = _opened(self._path(number), os.O_RDONLY)
+        except FileNotFoundError:
+            return None if number not in self._numbers else b""
+        try:
+            size = os.fstat(descriptor).st_size
+            if number >= durable >> 32:
+                size = min(size, durable & _OFFSET) if number == durable >> 32 else 0
+            with contextlib.suppress(OSError, AttributeError):  # macOS has no such call; the check is then weaker
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            return _content(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    # ---- garbage collection
 
     def drop_before(self, position: int) -> int:
         """Delete the files that lie wholly before `position`, never the last one; returns how many."""
-        numbers = [number for number in sorted(self._files) if number < min(position, self.durable) >> 32]
+        numbers = [number for number in sorted(self._numbers) if number < min(position, self.durable) >> 32]
         for number in numbers:
-            os.close(self._files.pop(number))
-            self._path(number).unlink()
-        self._missing = {number for number in self._missing if number > min(self._files)}
+            self._numbers.discard(number)
+            if (descriptor := self._reading.pop(number, None)) is not None:
+                os.close(descriptor)
+            self._path(number).unlink(missing_ok=True)
+        self._missing = {number for number in self._missing if number > min(self._numbers)}
         if numbers:
             self._last = None
             self._sync_directory()
@@ -332,18 +389,19 @@ class FrameLog:
     @property
     def start(self) -> int:
         """Position of the oldest file."""
-        return min(self._files) << 32
+        return min(self._numbers) << 32
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(os.fstat(descriptor).st_size for descriptor in self._files.values())
+        return sum(self._path(number).stat().st_size for number in tuple(self._numbers))
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in self._files.values():
+        for descriptor in (*self._reading.values(), *([self._growing[1]] if self._growing is not None else [])):
             os.close(descriptor)
-        self._files.clear()
+        self._reading.clear()
+        self._growing = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -352,17 +410,9 @@ class FrameLog:
     def _path(self, number: int) -> Path:
         return self._directory / f"{number:08x}{_SUFFIX}"
 
-    def _create(self, number: int) -> None:
-        self._files[number] = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
     def _sync_directory(self) -> None:
         if self._sync:
             os.fsync(self._lock)
-
-
-def _packed(draft: Draft, position: int) -> list[Packed]:
-    header = pack_header(draft, position)
-    return [(position, header), (position + HEADER_SIZE, draft.payload)] if draft.payload else [(position, header)]
 
 
 def _shown(entry: Frame | Damage) -> bool:
@@ -370,19 +420,53 @@ def _shown(entry: Frame | Damage) -> bool:
     return isinstance(entry, Damage) or entry.header.kind not in (PAD, SEAL)
 
 
-def _end(pieces: Sequence[Packed]) -> int:
-    position, data = pieces[-1]
-    return position + len(data)
+def _end(placed: Sequence[Placed]) -> int:
+    position, draft = placed[-1]
+    return position + draft.size
 
 
-def _write_pieces(descriptor: int, pieces: Sequence[Packed]) -> None:
-    """Write contiguous pieces of one file."""
-    for at in range(0, len(pieces), _VECTORS):
-        part = pieces[at : at + _VECTORS]
-        _write_all(descriptor, [data for _, data in part], part[0][0] & _OFFSET)
+def _end_of(entry: Frame | Damage) -> int:
+    return entry.header.end if isinstance(entry, Frame) else entry.position + entry.length
 
 
-def _write_all(descriptor: int, buffers: list[bytes | memoryview], offset: int) -> None:
+def _opened(path: Path, flags: int) -> int:
+    """Open a file.
+
+    Raises:
+        OutOfFilesError: there are too many open files.
+        OSError: anything else.
+    """
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise OutOfFilesError(f"{path} cannot be opened now: {error.strerror}") from error
+        raise
+
+
+def _pread(descriptor: int, length: int, offset: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def _content(descriptor: int, size: int) -> bytes:
+    """The first bytes of a file; a block that the disk does not give back is filled with what passes for no frame."""
+    try:
+        return _pread(descriptor, size, 0)
+    except OSError:
+        return b"".join(_block(descriptor, min(_BLOCK, size - at), at) for at in range(0, size, _BLOCK))
+
+
+def _block(descriptor: int, length: int, offset: int) -> bytes:
+    try:
+        return _pread(descriptor, length, offset)
+    except OSError:
+        return b"\xff" * length  # not zeros: those would say that it was never written
+
+
+def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:
     total = sum(map(len, buffers))
     written = os.pwritev(descriptor, buffers, offset)
     if written < total:  # a signal or a nearly full disk: the next call tells which
@@ -390,11 +474,3 @@ def _write_all(descriptor: int, buffers: list[bytes | memoryview], offset: int) 
         while rest:
             done = os.pwrite(descriptor, rest, offset + total - len(rest))
             rest = rest[done:]
-
-
-def _padding(room: int) -> list[Draft]:
-    if room == 0:
-        return []
-    if room < HEADER_SIZE:
-        raise RepairError(f"the frames offered do not fit the damaged place: {room} bytes would be left")
-    return [Draft(PAD, 0, 0, bytes(room - HEADER_SIZE))]

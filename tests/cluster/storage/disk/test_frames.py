@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,14 +28,16 @@ DRAFTS = st.lists(
 def packed(drafts: list[f.Draft], base: int = BASE) -> bytes:
     data = b""
     for draft in drafts:
-        data += f.pack_header(draft, base + len(data)) + draft.payload
+        data += f.pack_header(draft, base + len(data), base) + draft.payload
     return data
 
 
 def good_end(data: bytes, base: int) -> int:
     """Offset after the last good frame."""
-    found = f.without_torn_tail(list(f.scan(data, base)))
-    return found[-1].header.end - base if found else 0
+    found = f.without_torn_tail(list(f.scan(data, base)), data, base)
+    return sum(
+        entry.header.end - entry.header.position if isinstance(entry, f.Frame) else entry.length for entry in found
+    )
 
 
 def drafted(frame: f.Frame) -> f.Draft:
@@ -75,8 +79,11 @@ def test_a_flipped_byte_costs_one_frame_and_never_gives_a_wrong_one(drafts: list
     assert damage.length == drafts[hit].size
     in_payload = at >= damage.position - BASE + f.HEADER_SIZE
     assert (damage.header is not None) == in_payload
-    kept = good_end(bytes(data), BASE)
-    assert kept == (len(data) - drafts[-1].size if hit == len(drafts) - 1 else len(data))
+    found = f.without_torn_tail(entries, bytes(data), BASE)
+    start, end = (position - BASE for position in (damage.position, damage.position + damage.length))
+    sectors = [start, *range(start - start % f.SECTOR + f.SECTOR, end, f.SECTOR), end]
+    is_empty = any(not any(data[a:b]) for a, b in pairwise(sectors))
+    assert found == (entries[:hit] if is_empty else entries)  # a byte of a frame that was written is no torn tail
 
 
 @settings(max_examples=200)
@@ -108,4 +115,55 @@ def test_a_frame_at_another_place_is_not_taken() -> None:
 def test_junk_is_all_damage(data: bytes) -> None:
     entries = list(f.scan(data, BASE))
     assert all(isinstance(entry, f.Damage) for entry in entries)
-    assert good_end(data, BASE) == 0
+
+
+BATCHES = st.lists(st.lists(st.integers(0, 1500), min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+def written(batches: list[list[int]]) -> tuple[bytes, list[int]]:
+    """A file of batches of frames with payloads of so many bytes, none zero; and the end of each batch."""
+    data, ends = b"", [0]
+    for sizes in batches:
+        for size in sizes:
+            draft = f.Draft(1, 1, len(data), bytes(1 + i % 255 for i in range(size)))
+            data += f.pack_header(draft, BASE + len(data), BASE + ends[-1]) + draft.payload
+        ends.append(len(data))
+    return data, ends
+
+
+@settings(max_examples=200)
+@given(BATCHES, st.data())
+def test_of_a_batch_that_lost_its_power_nothing_stays_behind_what_is_missing(
+    batches: list[list[int]], choice: st.DataObject
+) -> None:
+    data, ends = written(batches)
+    start, end = ends[-2], ends[-1]
+    first = start // f.SECTOR
+    sectors = choice.draw(st.sets(st.integers(first, (end - 1) // f.SECTOR), min_size=1))
+    torn = bytearray(data)
+    for sector in sectors:  # the disk did not write them: what was there stays, and behind the last batch nothing was
+        a, b = max(start, sector * f.SECTOR), min(end, (sector + 1) * f.SECTOR)
+        torn[a:b] = bytes(b - a)
+    found = f.without_torn_tail(list(f.scan(bytes(torn), BASE)), bytes(torn), BASE)
+    assert all(isinstance(entry, f.Frame) for entry in found)
+    kept = found[-1].header.end - BASE if found else 0
+    assert start <= kept < end
+    assert bytes(torn[:kept]) == data[:kept]
+
+
+@settings(max_examples=200)
+@given(BATCHES, st.data())
+def test_what_was_acknowledged_and_rotted_is_kept_as_damage(batches: list[list[int]], choice: st.DataObject) -> None:
+    data, ends = written(batches)
+    at = choice.draw(st.integers(0, len(data) - 1))
+    rotten = bytearray(data)
+    rotten[at] ^= choice.draw(st.integers(1, 255))
+    whole = choice.draw(st.booleans())
+    if whole:  # below the last batch a whole sector may be gone, too: what comes later says that it was synced
+        sector = at - at % f.SECTOR
+        rotten[sector : min(sector + f.SECTOR, ends[-2])] = bytes(max(0, min(f.SECTOR, ends[-2] - sector)))
+    found = f.without_torn_tail(list(f.scan(bytes(rotten), BASE)), bytes(rotten), BASE)
+    end = found[-1].header.end if isinstance(found[-1], f.Frame) else found[-1].position + found[-1].length
+    if at < ends[-2] or rotten[at]:
+        assert end == BASE + len(data)
+        assert any(isinstance(entry, f.Damage) and entry.position <= BASE + at for entry in found)

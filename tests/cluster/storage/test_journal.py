@@ -1,0 +1,226 @@
+"""What a node keeps of its promises and of acknowledged log when bytes of its journal rot or were never written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
+from aurora_router_cluster.storage.core.extents import Extent
+from aurora_router_cluster.storage.core.history import EpochStart, History
+from aurora_router_cluster.storage.core.quorum import Membership
+from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.disk.frames import Frame as DiskFrame
+from aurora_router_cluster.storage.disk.frames import scan
+from aurora_router_cluster.storage.journal import DiskJournal
+from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHARTER = Charter(History((EpochStart(1, 1000),)), Membership.of(range(6)))
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.acks: list[int] = []
+        self.refusals: list[int] = []
+
+    def acked(self, node: int, group: int, scl: int) -> None:
+        self.acks.append(scl)
+
+    def refused(self, node: int, promised: int) -> None:
+        self.refusals.append(promised)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    deadline = asyncio.get_running_loop().time() + 30
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def with_acknowledged(directory: Path, *, promise: bool) -> bytes:
+    """A node that has acknowledged log, and perhaps has promised epoch 2 since; the bytes of its file."""
+    node, sink = StorageNode(0, DiskJournal(directory, sync=False)), Sink()
+    await node.format(CHARTER)
+    node.append(1, 1000, Extent(0, 1000, 1000, b"x" * 100), sink)
+    await until(lambda: sink.acks)
+    if promise:
+        await node.promise(2)
+    await node.close()
+    return the_file(directory).read_bytes()
+
+
+def the_file(directory: Path) -> Path:
+    (file,) = directory.glob("*.frames")
+    return file
+
+
+@pytest.mark.case
+async def test_no_rotten_byte_makes_a_node_forget_its_promise(tmp_path: Path) -> None:
+    whole = await with_acknowledged(tmp_path, promise=True)
+    for at in range(0, len(whole), 7):
+        rotten = bytearray(whole)
+        rotten[at] ^= 0xFF
+        the_file(tmp_path).write_bytes(rotten)
+        node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+        assert node.replica.promised == 2
+        node.append(1, 1000, Extent(0, 1100, 1100, b"y" * 10), sink)
+        assert (sink.acks, sink.refusals) == ([], [2])
+        damaged, _ = await node.find_damage()
+        assert damaged == 1, f"byte {at}"
+        await node.close()
+
+
+@pytest.mark.case
+async def test_acknowledged_log_that_rots_in_the_last_frame_is_found_and_never_taken_for_torn(tmp_path: Path) -> None:
+    whole = await with_acknowledged(tmp_path, promise=False)
+    log = next(e.header for e in scan(whole, 1 << 32) if isinstance(e, DiskFrame) and e.header.kind == LOG)
+    offset = log.position & 0xFFFFFFFF
+    for killed in (False, True):  # killed at once: nothing marks the end of what was acknowledged
+        data = whole[: offset + (log.end - log.position)] if killed else whole
+        for at in range(offset, offset + (log.end - log.position), 5):
+            rotten = bytearray(data)
+            rotten[at] ^= 0xFF
+            the_file(tmp_path).write_bytes(rotten)
+            node = StorageNode(0, DiskJournal(tmp_path, sync=False))
+            assert node.replica.state().scl(0) == 1000
+            damaged, _ = await node.find_damage()
+            assert damaged == 1, f"byte {at}"
+            await node.close()
+
+
+@pytest.mark.case
+async def test_a_batch_of_which_only_the_later_sectors_were_written_is_torn(tmp_path: Path) -> None:
+    before = len(await with_acknowledged(tmp_path, promise=False))
+    node = StorageNode(0, DiskJournal(tmp_path, sync=False))
+    promising = asyncio.ensure_future(node.promise(2))
+    await asyncio.sleep(0)
+    done: list[int | OSError] = []
+    node._journal.append(Frame(LOG, 1, 1000, 0, 1100, 1100, b"z" * 8000), done.append)
+    await until(lambda: node._journal._log.durable > before)  # type: ignore[attr-defined]
+    batch = the_file(tmp_path).read_bytes()[: before + 8000]  # the power is lost before its sync has ended
+    await promising
+    await node.close()
+    sector = before - before % 512 + 512
+    for lost in ([(before, sector)], [(before, sector), (sector + 512, sector + 1024)], [(sector, sector + 512)]):
+        torn = bytearray(batch)
+        for a, b in lost:
+            torn[a:b] = bytes(b - a)
+        the_file(tmp_path).write_bytes(torn)
+        again = StorageNode(0, DiskJournal(tmp_path, sync=False))
+        assert again.replica.state().scl(0) == 1100
+        assert again.replica.promised in {1, 2}  # it was never acknowledged
+        assert await again.find_damage() == (0, [])
+        await again.close()
+
+
+async def play(directory: Path, kinds: list[list[int]]) -> int:
+    """Journal batches of frames; the number of the last metadata that were acknowledged."""
+    journal = DiskJournal(directory, sync=False)
+    list(journal.replay())
+    acknowledged = made = 0
+    for batch in kinds:
+        waiting = len(batch)
+
+        def done(number: int, place: int | OSError) -> None:
+            nonlocal waiting, acknowledged
+            waiting -= 1
+            assert isinstance(place, int)
+            acknowledged = max(acknowledged, number)
+
+        for kind in batch:
+            made += kind == METADATA
+            data = b"%d" % made + b"." * 130 if kind == METADATA else b"log" * 20
+            number = made if kind == METADATA else 0
+            journal.append(Frame(kind, 1, 0, 0, 0, 0, data), lambda place, number=number: done(number, place))  # type: ignore[misc]
+        await until(lambda: not waiting)  # noqa: B023
+    await journal.close()
+    return acknowledged
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from([LOG, METADATA]), min_size=1, max_size=3), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255), st.sampled_from([1, 1, 40, 400])), max_size=4),
+)
+def test_a_node_that_may_have_forgotten_a_promise_does_not_start(
+    kinds: list[list[int]], damages: list[tuple[int, int, int]]
+) -> None:
+    async def check() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            acknowledged = await play(directory, kinds)
+            data = bytearray(the_file(directory).read_bytes())
+            for at, mask, length in damages:
+                for i in range(at % len(data), min(len(data), at % len(data) + length)):
+                    data[i] ^= mask
+            the_file(directory).write_bytes(data)
+            journal = DiskJournal(directory, sync=False)
+            try:
+                found = [frame for frame, _ in journal.replay() if frame.kind == METADATA]
+                assert max((int(frame.data.split(b".")[0]) for frame in found), default=0) >= acknowledged
+                assert [frame.prev for frame in found] == sorted({frame.prev for frame in found})
+            except CorruptLog:
+                assert len(damages) > 1 or any(length > 100 for *_, length in damages), "one byte is no reason"
+            finally:
+                await journal.close()
+
+    asyncio.run(check())
+
+
+async def test_running_out_of_descriptors_loses_nothing(tmp_path: Path) -> None:
+    node, sink = StorageNode(0, DiskJournal(tmp_path, file_size=20_000)), Sink()
+    await node.format(CHARTER)
+    held: list[int] = []
+    try:
+        node.append(1, 1000, Extent(0, 1000, 1000, b"x" * 15_000), sink)
+        await until(lambda: sink.acks == [16_000])
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+            if len(held) > 100_000:
+                pytest.skip("so many descriptors are allowed here that they cannot be used up")
+    except OSError:
+        node.append(1, 1000, Extent(0, 16_000, 16_000, b"y" * 15_000), sink)  # needs another file
+        await asyncio.sleep(0.05)
+        assert sink.acks == [16_000]
+        assert "Too many open files" in (node.failure or "")
+        with pytest.raises(NodeUnavailable, match="Too many open files"):
+            node.state()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    await until(lambda: sink.acks == [16_000, 31_000])
+    assert node.failure is None
+    assert node.read(1, 1000, 20_000)[:3] == b"xxx"
+    await node.close()
+
+
+async def test_files_that_are_open_do_not_grow_with_the_log(tmp_path: Path) -> None:
+    def opened() -> int:
+        return sum(
+            os.path.realpath(link).startswith(str(tmp_path)) for link in Path(f"/proc/{os.getpid()}/fd").iterdir()
+        )
+
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=5000)), Sink()
+    await node.format(CHARTER)
+    for number in range(100):
+        start = 1000 + number * 4000
+        node.append(1, 1000, Extent(0, start, start, b"%4d" % number * 1000), sink)
+    await until(lambda: sink.acks and sink.acks[-1] == 401_000)
+    assert node._journal._log.end >> 32 > 90  # type: ignore[attr-defined]
+    for number in range(100):
+        assert node.read(1, 1000 + number * 4000, 4) == b"%4d" % number
+    await node.find_damage()
+    assert 0 < opened() <= 6
+    await node.close()
+    assert opened() == 0
