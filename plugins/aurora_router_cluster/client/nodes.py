@@ -28,12 +28,14 @@ class Scrub:
         damaged: damaged places of its journal.
         refilled: bytes of log that were fetched from peers and written anew.
         lost: pieces that no peer gave; they stay holes until one can.
+        failure: why it was not scrubbed; None: it was.
     """
 
     node: int
     damaged: int
     refilled: int
     lost: int
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class StorageNodes:
     def scrub(self) -> list[Scrub]:
         """Read the disks of all nodes that run, and refill from their peers what is damaged."""
         return [
-            Scrub(each["node"], each["damaged"], each["refilled"], len(each["lost"])) for each in self._ask("scrub")
+            Scrub(each["node"], each["damaged"], each["refilled"], len(each["lost"]), each["failure"])
+            for each in self._ask("scrub")
         ]
 
     def repair(self, *, force: bool = False) -> Repair:

@@ -28,7 +28,9 @@ QUORUM = {
     "read": "READ QUORUM ONLY: what is durable can be read; commits and failovers wait for a fourth copy",
     "lost": "NO QUORUM: fewer than three copies",
 }
-COLOURS = {"complete": "green", "behind": "yellow", "joining": "yellow", "down": "red", "outside": "red"}
+COLOURS = {
+    "complete": "green", "behind": "yellow", "joining": "yellow", "down": "red", "failed": "red", "outside": "red",
+}  # fmt: skip
 
 
 def storage_lines(volume: dict[str, Any]) -> list[str]:
@@ -44,6 +46,7 @@ def storage_lines(volume: dict[str, Any]) -> list[str]:
         f"volume   epoch {volume['epoch']}, membership {membership['version']}, groups {volume['groups']}{no_writer}",
         f"log      {reached}, kept from {volume['first_lsn']}",
     ]
+    lines += [f"absent   {node['failure']}" for node in volume["nodes"] if node["state"] == "failed"]
     if volume["fenced_epochs"]:
         lines.append(f"fenced   a former writer still runs in epoch {', '.join(map(str, volume['fenced_epochs']))}")
     return lines

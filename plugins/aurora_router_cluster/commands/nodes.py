@@ -106,6 +106,8 @@ def _scrub(args: argparse.Namespace) -> None:
     reports = LocalCluster.attach(args.name).nodes.scrub()
     lines = [
         f"node {each.node}: {each.damaged} damaged, {each.refilled} bytes refilled, {each.lost} pieces lost"
+        if each.failure is None
+        else f"node {each.node}: not read: {each.failure}"
         for each in reports
     ]
     _tell(args, "\n".join(lines), [asdict(each) for each in reports])

@@ -3,7 +3,7 @@
 The log would grow without bound, six times. So a running instance is copied into the storage from time to time, as the
 *base* of instances that are built later, and the log below it is forgotten once every reader has applied it. A *scrub*
 reads all disks again and refills from peers what is damaged. A storage node whose process has ended by itself is
-started again over its files.
+started again over its files, and so is one whose disk has failed, once that takes what is written.
 
 Invariant: none of it runs while the roster's lock is held, that is during a failover or another change of the cluster;
 what is under way when that begins is broken off, and done again later.
@@ -88,6 +88,7 @@ class Upkeep:
             await asyncio.sleep(TICK)
             if self._auto:
                 await self._volume.nodes.revive()
+            await self._volume.nodes.reopen_failed()
             if self._roster.lock.locked() or time.monotonic() < self._not_before:
                 continue
             try:
@@ -132,7 +133,7 @@ class Upkeep:
         self._status["damaged"] = sum(report.damaged for report in reports)
         self._status["refilled"] += sum(report.refilled for report in reports)
         for report in reports:
-            if report.refilled or report.lost:
+            if report.refilled or report.lost or report.failure is not None:
                 log.warning("scrub: %s", report)
 
     async def _undisturbed(self, work: Coroutine[Any, Any, None]) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PLAIN_UDP = 512  # bytes, RFC 1035; EDNS clients say how much more they take
 MOST_UDP = 1232  # what fits every path unfragmented (DNS flag day 2020)
 IDLE = 10.0  # seconds after which a silent TCP connection is closed
+MOST_TCP = 32  # connections; beyond that the oldest one is closed, for anyone on this machine can make them
 ATTEMPTS = 50
 
 
@@ -55,7 +56,7 @@ class DnsServer:
         self._turns: dict[str, itertools.count[int]] = {}
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], None] = {}  # in the order in which they came
 
     async def start(self) -> None:
         """Listen.
@@ -134,7 +135,9 @@ class DnsServer:
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._clients.add(task)
+        self._clients[task] = None
+        if len(self._clients) > MOST_TCP:
+            next(iter(self._clients)).cancel()
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, ConnectionError):
                 while True:
@@ -148,7 +151,7 @@ class DnsServer:
         except asyncio.CancelledError:
             pass  # `close` ends us; nobody waits for the result
         finally:
-            self._clients.discard(task)
+            self._clients.pop(task, None)
             writer.close()
 
 

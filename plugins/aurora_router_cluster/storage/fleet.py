@@ -130,6 +130,13 @@ class Fleet(dict[int, Member]):
             except NodeUnavailable as error:
                 log.warning("%s", error)
 
+    async def reopen_failed(self) -> None:
+        """Open those again whose disk failed and takes what is written now."""
+        for node in [node for node in self.values() if node.failure is not None]:
+            if await node.reopen():
+                log.warning("storage node %d works again: its disk takes what is written", node.node)
+                self._up_again(node.node)
+
     async def look(self) -> None:
         """Make what the nodes tell of themselves fresh."""
         await asyncio.gather(*(node.look() for node in self.values()))

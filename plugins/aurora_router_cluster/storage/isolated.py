@@ -132,6 +132,10 @@ class IsolatedNode(RemoteNode):
             process.kill()
             await asyncio.to_thread(process.wait)
 
+    async def reopen(self) -> bool:
+        """Its process does that by itself, and is reached again afterwards."""
+        return False
+
     async def look(self) -> None:
         """Ask how it is, so that `describe` is fresh; a node that says nothing is not waited for."""
         if self.connected:
@@ -159,7 +163,7 @@ class IsolatedNode(RemoteNode):
     def describe(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         about: dict[str, Any] = {"node": self.node, "zone": self.zone, "up": self.up and self.connected}
-        about |= {"pid": self.pid, "address": self.address}
+        about |= {"pid": self.pid, "address": self.address, "failure": self.failure}
         if self.last is not None and about["up"]:
             about["epoch"] = self.last.promised
             about["scl"] = format_lsn(max(self.scls.values(), default=self.last.base))

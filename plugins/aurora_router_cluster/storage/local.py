@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.disk.errors import LogFailedError
-from aurora_router_cluster.storage.journal import DiskJournal
-from aurora_router_cluster.storage.node import StorageNode
+from aurora_router_cluster.storage.reopening import open_node, reopen
 from aurora_router_cluster.storage.scrubbing import scrub
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.core.extents import Extent, Span
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.node import StorageNode
     from aurora_router_cluster.storage.ports import AckSink, NodeHandle
     from aurora_router_cluster.storage.scrubbing import ScrubReport
 
@@ -51,6 +51,11 @@ class LocalNode:
         return self._node is not None
 
     @property
+    def failure(self) -> str | None:
+        """Why it is absent though it runs: a sentence about its disk; None: it is not."""
+        return self._node.failure if self._node is not None else None
+
+    @property
     def lost(self) -> bool:
         """It ends with this process, and never alone."""
         return False
@@ -63,17 +68,9 @@ class LocalNode:
         """
         if self._node is None:
             try:
-                self._node = await self._opened()
+                self._node = await open_node(self._number, self.directory, sync=self._sync)
             except (LogFailedError, CorruptLog) as error:
                 raise NodeUnavailable(f"node {self._number} in {self.zone} did not start: {error}") from error
-
-    async def _opened(self) -> StorageNode:
-        journal = DiskJournal(self.directory, sync=self._sync)
-        try:
-            return StorageNode(self._number, journal)
-        except BaseException:
-            await journal.close()
-            raise
 
     async def stop(self) -> None:
         """Take it down."""
@@ -81,6 +78,18 @@ class LocalNode:
         self._why = "it is down"
         if node is not None:
             await node.close()
+
+    async def reopen(self) -> bool:
+        """Open it again after its disk failed, if the disk takes what is written; whether that was done."""
+        failed = self._node
+        if failed is None or not failed.failed:
+            return False
+        opened = await reopen(failed, self.directory, sync=self._sync)
+        if opened is not None and self._node is not failed:
+            await opened.close()  # it was taken down meanwhile
+            return False
+        self._node = opened or failed
+        return opened is not None
 
     async def scrub(self, peers: Mapping[int, NodeHandle]) -> ScrubReport:
         """Check its disk and refill from `peers` what is damaged; see `scrubbing.scrub`."""
@@ -102,7 +111,7 @@ class LocalNode:
     def describe(self) -> dict[str, Any]:
         """What ``status`` shows of it."""
         about: dict[str, Any] = {"node": self._number, "zone": self.zone, "up": self.up}
-        about |= {"pid": os.getpid() if self.up else None, "address": None}
+        about |= {"pid": os.getpid() if self.up else None, "address": None, "failure": self.failure}
         if self._node is not None and self._node.replica.metadata is not None:
             state = self._node.replica.state()
             about["epoch"] = state.promised

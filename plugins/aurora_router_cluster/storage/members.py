@@ -31,6 +31,11 @@ class Member(NodeHandle, Protocol):
         ...
 
     @property
+    def failure(self) -> str | None:
+        """Why it is absent though it runs: a sentence about its disk; None: it is not."""
+        ...
+
+    @property
     def lost(self) -> bool:
         """Whether it ended without being told to."""
         ...
@@ -50,6 +55,10 @@ class Member(NodeHandle, Protocol):
 
     async def stop(self) -> None:
         """Take it down, without a last word."""
+        ...
+
+    async def reopen(self) -> bool:
+        """Open it again after its disk failed, if the disk takes what is written; whether that was done here."""
         ...
 
     async def format(self, charter: Charter, /) -> NodeState:

@@ -101,12 +101,18 @@ class StorageNode:
 
     def _landed(self, epoch: int, extent: Extent, place: int | OSError) -> int | None:
         if isinstance(place, OSError):
-            self._fail(place)
+            self.fail(str(place))
             return None
         return self.replica.landed(epoch, extent.group, extent.prev, extent.start, extent.end, place)
 
-    def _fail(self, error: OSError) -> None:
-        self._failure = f"node {self.node} cannot write its journal: {error}"
+    def fail(self, why: str) -> None:
+        """Be absent from now on: the journal takes nothing more."""
+        self._failure = f"node {self.node} cannot write its journal: {why}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether its journal has to be opened again before it takes anything."""
+        return self._failure is not None
 
     @property
     def failure(self) -> str | None:
@@ -171,7 +177,7 @@ class StorageNode:
 
         def durable(place: int | OSError) -> None:
             if isinstance(place, OSError):
-                self._fail(place)
+                self.fail(str(place))
             elif before is not None and before.charter.line != metadata.charter.line:
                 self._switched = place
             if not answer.done():

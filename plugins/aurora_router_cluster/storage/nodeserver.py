@@ -19,9 +19,13 @@ from pathlib import Path
 from aurora_router_cluster.postgres.launcher import die_with_parent
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.disk.errors import LogFailedError
-from aurora_router_cluster.storage.journal import DiskJournal
-from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.remote.server import NodeServer
+from aurora_router_cluster.storage.reopening import open_node, reopen
+
+log = logging.getLogger(__name__)
+
+CARE_SECONDS = 1.0
+"""Between two looks at whether a failed disk works again."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,14 +67,28 @@ async def serve(args: argparse.Namespace, secret: str) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    node = StorageNode(args.node, DiskJournal(args.directory, sync=args.sync))
-    server = NodeServer(node, secret)
+    server = NodeServer(await open_node(args.node, args.directory, sync=args.sync), secret)
+    caring = asyncio.ensure_future(care(server, args))
     try:
         await server.listen(bound(args))
         await ended.wait()
     finally:
+        caring.cancel()
+        await asyncio.wait({caring})
         await server.close()
-        await node.close()
+        await server.node.close()
+
+
+async def care(server: NodeServer, args: argparse.Namespace) -> None:
+    """Open the node again each time that its disk has failed, as soon as that takes what is written."""
+    while True:
+        await asyncio.sleep(CARE_SECONDS)
+        if not server.node.failed:
+            continue
+        opened = await reopen(server.node, args.directory, sync=args.sync)
+        if opened is not None:
+            log.warning("node %d works again: its disk takes what is written", args.node)
+            server.exchange(opened)
 
 
 def main(arguments: list[str]) -> int:

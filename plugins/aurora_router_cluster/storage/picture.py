@@ -54,15 +54,18 @@ def copy(driver: Driver, node: Member) -> dict[str, Any]:
     """One storage node.
 
     Returns:
-        What the node tells, and ``state``: ``down``, ``outside`` (it runs, but does not hold this epoch, or is no
-        member), ``joining`` (does not count for reads yet), ``behind`` or ``complete``; ``lag``: bytes of log handed
-        out that it has not acknowledged, by its highest SCL; ``behind``: groups of which it misses something.
+        What the node tells, and ``state``: ``down``, ``failed`` (its disk takes nothing, so that it is absent;
+        ``failure`` says why), ``outside`` (it runs, but does not hold this epoch, or is no member), ``joining`` (does
+        not count for reads yet), ``behind`` or ``complete``; ``lag``: bytes of log handed out that it has not
+        acknowledged, by its highest SCL; ``behind``: groups of which it misses something.
     """
     about = node.describe()
     tracker, membership = driver.tracker, driver.charter.membership
     missing = tracker.behind(node.node)
     if not about["up"]:
         state = "down"
+    elif about["failure"] is not None:
+        state = "failed"
     elif node.node not in membership.members or about.get("epoch") != driver.epoch:
         state = "outside"
     elif node.node in membership.joining:

@@ -20,7 +20,7 @@ from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, R
 from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import back_up, consistent_end, copy_base, delete, first_base, read_base
-from aurora_router_cluster.storage.core.errors import StorageError
+from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.gc import Base, floor
 from aurora_router_cluster.storage.core.history import EpochStart, History, Timeline
@@ -34,6 +34,7 @@ from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, recover
 from aurora_router_cluster.storage.past import Past, recovery_point
 from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
+from aurora_router_cluster.storage.scrubbing import ScrubReport
 from aurora_router_cluster.wire.endpoint import WalEndpoint
 from aurora_router_cluster.wire.errors import WireError
 from aurora_router_cluster.wire.handshake import Login
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
     from aurora_router_cluster.storage.fleet import Hosted
-    from aurora_router_cluster.storage.scrubbing import ScrubReport
+    from aurora_router_cluster.storage.members import Member
 
 log = logging.getLogger(__name__)
 
@@ -335,8 +336,17 @@ class QuorumVolume:
         await self.nodes.up(number)
 
     async def scrub(self) -> list[ScrubReport]:
-        """Check the disks of all nodes that run, and refill what is damaged from their peers."""
-        return [await node.scrub(self.nodes) for node in self.nodes.values() if node.up]
+        """Check the disks of all nodes that run, and refill what is damaged from their peers.
+
+        A node that cannot be read is left out, with the reason in its report; those after it are read all the same.
+        """
+        return [await self._scrub(node) for node in list(self.nodes.values()) if node.up]
+
+    async def _scrub(self, node: Member) -> ScrubReport:
+        try:
+            return await node.scrub(self.nodes)
+        except (NodeUnavailable, Refused) as error:
+            return ScrubReport(node.node, 0, 0, (), str(error))
 
     async def replace_node(self, old: int) -> int:
         """Put a new node in the place of a member while the log goes on; see `renewal.renew`."""

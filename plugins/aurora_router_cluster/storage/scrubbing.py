@@ -36,12 +36,14 @@ class ScrubReport:
         damaged: how many damaged places of its journal were found.
         refilled: bytes of log that were fetched from peers and written anew.
         lost: pieces that no peer gave; they stay holes, and are filled when one can.
+        failure: why the node was not scrubbed; None: it was.
     """
 
     node: int
     damaged: int
     refilled: int
     lost: tuple[Loss, ...]
+    failure: str | None = None
 
 
 async def scrub(node: Examined, handle: NodeHandle, peers: Mapping[int, NodeHandle]) -> ScrubReport:

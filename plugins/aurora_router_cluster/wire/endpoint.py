@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.wire.hub import ReaderStatus
     from aurora_router_cluster.wire.source import LogSource
 
+_BACKLOG: Final = 16
+"""Connections that are accepted in one turn of the loop, before the first of them can be refused."""
 _ACCEPT_TURNS: Final = 4
 """Turns of the loop within which asyncio makes a session of a connection that it has accepted."""
 
@@ -69,7 +71,8 @@ class WalEndpoint(Hub):
         """
         if not private_network and not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"the log endpoint listens on loopback only, {host} is not; use an address of 127.0.0.0/8")
-        server = await asyncio.get_running_loop().create_server(lambda: WalSender(self, login), host, port)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: WalSender(self, login), host, port, backlog=_BACKLOG)
         self._add(server)
         bound: int = server.sockets[0].getsockname()[1]
         return bound
@@ -91,7 +94,8 @@ class WalEndpoint(Hub):
         """
         path = directory / f".s.PGSQL.{port}"
         _refuse_live(path)
-        server = await asyncio.get_running_loop().create_unix_server(lambda: WalSender(self, login), path)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: WalSender(self, login), path, backlog=_BACKLOG)
         self._sockets.append(path)
         self._add(server)
         path.chmod(mode)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from aurora_router_cluster.wire.source import LogSource, TimelineView
     from aurora_router_cluster.wire.walsender import WalSender
 
+MOST_STRANGERS = 16
+"""Connections that have not logged in yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReaderStatus:
@@ -47,6 +50,16 @@ class Hub(ABC):
     def __init__(self, source: LogSource) -> None:
         self.source = source
         self.sessions: set[WalSender] = set()
+
+    def admit(self, session: WalSender) -> None:
+        """Take up a connection. Of those that have not logged in yet the oldest is cut if there are too many.
+
+        Whoever can reach the port can connect: without a bound that would use up this process's descriptors.
+        """
+        self.sessions.add(session)
+        strangers = [each for each in self.sessions if each.starting]
+        if len(strangers) > MOST_STRANGERS:
+            min(strangers, key=lambda each: each.since).abort()
 
     @abstractmethod
     def view(self) -> TimelineView:

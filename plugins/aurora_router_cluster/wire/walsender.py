@@ -41,6 +41,8 @@ SEND_SIZE: Final = 128 << 10
 """Most log in one message, in bytes, as PostgreSQL has it (MAX_SEND_SIZE)."""
 HIGH_WATER: Final = 1 << 20
 COMMAND_LIMIT: Final = 1 << 16
+START_UP_SECONDS: Final = 5.0
+"""How long a client may take to log in."""
 RETRY_SECONDS: Final = 0.05
 """Pause before old log is asked for again that no node could give."""
 
@@ -76,9 +78,14 @@ class WalSender(asyncio.Protocol):
         self._sent = 0
         self._status = r.StandbyStatus(0, 0, 0, 0.0, reply=False)
         self.feedback: r.HotStandbyFeedback | None = None
-        self._since = self._replied = self._loop.time()
+        self.since = self._replied = self._loop.time()
         self._asked = False
         self._gone = asyncio.Event()
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has not logged in yet."""
+        return self._state is State.START_UP
 
     # ---- what asyncio calls
 
@@ -87,7 +94,7 @@ class WalSender(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._hub.sessions.add(self)
+        self._hub.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio calls it by this name
         """Forget the connection; a slow read under way is cancelled."""
@@ -286,7 +293,7 @@ class WalSender(asyncio.Protocol):
 
     def tick(self, now: float, timeout: float) -> None:
         """Send a keepalive and drop a peer that is silent for `timeout` seconds or never finishes its start-up."""
-        if self._state is State.START_UP and now - self._since > timeout:
+        if self._state is State.START_UP and now - self.since > min(timeout, START_UP_SECONDS):
             self._fatal("08P01", "the start-up took too long")
         elif self._state in (State.STREAMING, State.ENDING):
             silent = now - self._replied

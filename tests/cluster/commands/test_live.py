@@ -46,6 +46,9 @@ def test_the_volume_in_words():
     lines = live.storage_lines(volume(attached=False, fenced_epochs=[1]))
     assert lines[1].endswith("no writer attached")
     assert lines[3] == "fenced   a former writer still runs in epoch 1"
+    failed = volume()
+    failed["nodes"][3] |= {"state": "failed", "failure": "node 3 cannot write its journal: No space left on device"}
+    assert live.storage_lines(failed)[-1] == "absent   node 3 cannot write its journal: No space left on device"
     assert live.storage_lines({"flavour": "direct"}) == []
     assert live.storage_rows({"flavour": "direct"}) == []
 

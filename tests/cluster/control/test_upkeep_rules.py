@@ -25,10 +25,13 @@ class Storage:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails = False
-        self.nodes = SimpleNamespace(revive=self.revive)
+        self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed)
 
     async def revive(self):
         self.done.append("revive")
+
+    async def reopen_failed(self):
+        pass
 
     async def take_base(self, where):
         self.begun += 1
@@ -44,7 +47,7 @@ class Storage:
 
     async def scrub(self):
         self.done.append("scrub")
-        return [SimpleNamespace(damaged=2, refilled=100, lost=())]
+        return [SimpleNamespace(damaged=2, refilled=100, lost=(), failure=None)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurora_router_cluster.dns.server import DnsServer
+from aurora_router_cluster.dns.server import MOST_TCP, DnsServer
 from aurora_router_cluster.dns.zone import Zone
 from aurora_router_cluster.errors import AddressInUseError
 
@@ -45,6 +45,17 @@ async def test_udp_and_tcp_on_one_port(server):
     by_tcp = await dns.asyncquery.tcp(query, server.host, port=server.port, timeout=5)
     assert by_udp.answer == by_tcp.answer
     assert by_udp.answer[0][0].to_text() == "127.0.0.11"
+
+
+async def test_connections_that_ask_nothing_are_few(server):
+    idle = [await asyncio.open_connection(server.host, server.port) for _ in range(MOST_TCP + 40)]
+    query = dns.message.make_query(NAME, "A")
+    answer = await dns.asyncquery.tcp(query, server.host, port=server.port, timeout=5)
+    assert answer.answer[0][0].to_text() == "127.0.0.11"
+    assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+    assert len(server._clients) <= MOST_TCP + 1
+    for _, writer in idle:
+        writer.close()
 
 
 async def test_readers_take_turns(server):

@@ -79,6 +79,13 @@ PITFALLS = {
         f"{DONOR}::test_a_donor_that_shrank_after_its_promise_is_replaced_by_another_one",
         f"{DONOR}::test_where_no_copy_has_what_was_promised_the_recovery_changes_nothing_and_can_be_tried_again",
     ],
+    "19. Running out of file descriptors is no failure of a disk": [
+        "cluster/storage/test_journal.py::test_running_out_of_descriptors_loses_nothing",
+        "cluster/storage/test_journal.py::test_files_that_are_open_do_not_grow_with_the_log",
+    ],
+    "21. A disk that failed makes a copy absent, until it works again": [
+        "cluster/storage/quorum/test_disks.py::test_full_disks_make_copies_absent_until_there_is_room",
+    ],
 }
 
 

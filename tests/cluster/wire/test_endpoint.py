@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
+from aurora_router_cluster.wire import walsender
 from aurora_router_cluster.wire.endpoint import WalEndpoint, combine_feedback
 from aurora_router_cluster.wire.errors import LogRemovedError, ProtocolError, ServerError
 from aurora_router_cluster.wire.handshake import Login
+from aurora_router_cluster.wire.hub import MOST_STRANGERS
 from aurora_router_cluster.wire.memory import MemoryLog
 from aurora_router_cluster.wire.replication import HotStandbyFeedback
 from aurora_router_cluster.wire.scram import ScramVerifier
@@ -71,6 +73,31 @@ async def test_not_a_byte_above_the_durable_end_is_sent(log: MemoryLog, endpoint
         log.truncate(log.durable_lsn)
     assert bytes(received) == log._slice(BASE, len(received))
     await receiver.close()
+
+
+@pytest.mark.case
+async def test_connections_that_never_log_in_are_few(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
+    port = await endpoint.listen_tcp(LOGIN)
+    path = await endpoint.listen_unix(home, 1)
+    receiver, received = await follow(path, log)
+    strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+    await until(lambda: len(endpoint.sessions) <= MOST_STRANGERS + 1, "most strangers are gone")
+    grow(log, 1000)
+    await until(lambda: len(received) == 1000, "the reader is served on")
+    ended = [reader for reader, _ in strangers[: 100 - MOST_STRANGERS]]
+    assert await asyncio.gather(*(reader.read() for reader in ended)) == [b""] * len(ended)
+    for _, writer in strangers:
+        writer.close()
+    await receiver.close()
+
+
+async def test_a_connection_that_does_not_log_in_is_cut_after_a_while(
+    endpoint: WalEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walsender, "START_UP_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await endpoint.listen_tcp(LOGIN))
+    assert b"the start-up took too long" in await asyncio.wait_for(reader.read(), 10)
+    writer.close()
 
 
 async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(

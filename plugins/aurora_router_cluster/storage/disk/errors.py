@@ -22,7 +22,10 @@ class LogFailedError(DiskError):
 
 
 class OutOfFilesError(DiskError):
-    """This process or machine has too many files open, or no memory for another one. It says nothing of the disk."""
+    """This process or machine has too many files open, or no memory for another one; or the log was closed meanwhile.
+
+    It says nothing of the disk.
+    """
 
 
 class DamagedError(DiskError):

@@ -301,6 +301,8 @@ class FrameLog:
         """A descriptor for the owner's reads; a few are kept."""
         if number not in self._numbers:
             raise KeyError(number)
+        if self._lock < 0:
+            raise OutOfFilesError(f"the log in {self._directory} is closed")
         descriptor = self._reading.pop(number, None)
         if descriptor is None:
             while len(self._reading) >= _MOST_READ:

@@ -50,6 +50,7 @@ class RemoteNode:
     Attributes:
         last: what it told of itself last.
         scls: protection group -> SCL in bytes, by that and by what it has acknowledged since.
+        failure: why it is absent though it answers, as it told last: its disk has failed.
     """
 
     def __init__(self, node: int, secret: str, up_again: Callable[[int], None] = lambda _node: None) -> None:
@@ -63,6 +64,7 @@ class RemoteNode:
         self._sinks: dict[int, AckSink] = {}
         self.last: NodeState | None = None
         self.scls: dict[int, int] = {}
+        self.failure: str | None = None
 
     @property
     def node(self) -> int:
@@ -173,7 +175,12 @@ class RemoteNode:
         return "it is down" if self._address is None else f"there is no connection to {self.address}"
 
     async def _ask_state(self, op: str, facts: dict[str, Any] | None = None, data: bytes = b"") -> NodeState:
-        answer, _ = await self._ask(op, facts, data)
+        try:
+            answer, _ = await self._ask(op, facts, data)
+        except NodeUnavailable as error:
+            self.failure = str(error) if self.connected else None
+            raise
+        self.failure = None
         state = self.last = codec.read_state(answer)
         self.scls = dict(state.scls)
         return state

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_STRANGERS = 16
+"""Callers that have not proved who they are; beyond that the oldest one is cut."""
 STRANGER_SECONDS = 10.0
 """How long a caller may take to prove who it is."""
 
@@ -38,7 +40,7 @@ class NodeServer:
     def __init__(self, node: StorageNode, secret: str) -> None:
         self.node = node
         self.secret = secret
-        self.callers: set[Caller] = set()
+        self.callers: dict[Caller, None] = {}
         self._server: asyncio.AbstractServer | None = None
 
     async def listen(self, where: socket.socket) -> None:
@@ -49,6 +51,12 @@ class NodeServer:
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Caller(self), sock=where)
+
+    def exchange(self, node: StorageNode) -> None:
+        """Serve another opening of the node: callers come back, and bring it into step."""
+        self.node = node
+        for caller in list(self.callers):
+            caller.abort()
 
     async def close(self) -> None:
         """Stop serving; the node itself is closed by its owner."""
@@ -82,7 +90,7 @@ class Caller(asyncio.Protocol):
         self._node = server.node
         self._stream = frames.Stream()
         self._nonce = proof.nonce()
-        self._known = False
+        self.known = False
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,14 +102,17 @@ class Caller(asyncio.Protocol):
         """Say hello with a nonce."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.callers.add(self)
+        self._server.callers[self] = None
+        strangers = [caller for caller in self._server.callers if not caller.known]
+        if len(strangers) > MOST_STRANGERS:
+            strangers[0].abort()
         self._timer = asyncio.get_running_loop().call_later(STRANGER_SECONDS, self.abort)
         self.send(frames.HELLO, self._node.node, self._nonce)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the caller comes back, or not
         """Whatever is under way goes on; nobody is told."""
         self._transport = None
-        self._server.callers.discard(self)
+        self._server.callers.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -128,7 +139,7 @@ class Caller(asyncio.Protocol):
     # What is asked
 
     def _take(self, message: frames.Message) -> None:
-        if not self._known:
+        if not self.known:
             self._introduce(message)
         elif message.kind == frames.LOG:
             self._append(message.body)
@@ -144,7 +155,7 @@ class Caller(asyncio.Protocol):
         node, secret = self._node.node, self._server.secret
         if message.kind != frames.PROOF or not proof.holds(secret, proof.CALLER, node, self._nonce, ours, claim):
             raise frames.MalformedStream("it does not know the cluster's secret, or means another node")
-        self._known = True
+        self.known = True
         self._stream.limit = frames.LONGEST
         if self._timer is not None:
             self._timer.cancel()

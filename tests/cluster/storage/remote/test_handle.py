@@ -17,7 +17,7 @@ from aurora_router_cluster.storage.journal import DiskJournal
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.remote import frames, handle
 from aurora_router_cluster.storage.remote.handle import RemoteNode
-from aurora_router_cluster.storage.remote.server import NodeServer
+from aurora_router_cluster.storage.remote.server import MOST_STRANGERS, NodeServer
 from tests.cluster.storage.quorum.support import until
 
 BASE = 100
@@ -210,3 +210,11 @@ async def test_a_cancellation_that_is_swallowed_does_not_keep_the_connection_up(
     ending = asyncio.create_task(remote.disconnect())
     done, _ = await asyncio.wait([ending], timeout=5)
     assert done
+
+
+async def test_callers_that_prove_nothing_are_few(place, remote):
+    strangers = [await asyncio.open_connection(*place.address) for _ in range(60)]
+    await until(lambda: len(place.server.callers) == MOST_STRANGERS + 1, "the oldest ones were cut")
+    assert await remote.format(CHARTER)
+    for _, writer in strangers:
+        writer.close()

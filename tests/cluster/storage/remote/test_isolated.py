@@ -32,7 +32,9 @@ async def test_what_it_held_it_holds_after_a_kill(node):
     assert node.describe()["scl"] == "0/6E"
     await node.stop()
     assert not processes.stat_fields(first) or processes.is_zombie(first)
-    assert node.describe() == {"node": 2, "zone": "eu-test-1b", "up": False, "pid": None, "address": None}
+    assert node.describe() == {
+        "node": 2, "zone": "eu-test-1b", "up": False, "pid": None, "address": None, "failure": None,
+    }  # fmt: skip
     await node.start()
     assert node.pid != first
     assert await node.read(1, BASE, 100) == b"0123456789"
