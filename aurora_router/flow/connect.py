@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
-from aurora_router.flow.dialling import Unplaced
+from aurora_router.flow.dialling import Placeless, Unplaced
 from aurora_router.flow.learning import Learning
 from aurora_router.flow.world import ConnT, DialFailed, Placed, World
 from aurora_router.forks import IMPORTING
@@ -201,6 +201,7 @@ class Connecting(Learning[ConnT]):
         """
         tried: set[tuple[str, Role]] = set()
         turn = self.cluster.next_turn()
+        self._is_placeless = False
         while True:
             if spare is not None and not self.cluster.view.is_current(spare[1].id, spare[1].generation):
                 spare = None  # what was learned meanwhile has overtaken it
@@ -219,6 +220,10 @@ class Connecting(Learning[ConnT]):
             if arrived is not None:
                 return self._placed(*arrived, selection)
             self._stand_up()
+        if self._is_placeless:
+            arrived = await self._by_given_name()
+            if arrived is not None:
+                return self._placed(*arrived, self.route)
         if self._lacks_reader():
             self.cluster.reader_missed_at = self.world.now()
         raise Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
@@ -229,11 +234,34 @@ class Connecting(Learning[ConnT]):
             connection = await self._seated_dial(instance)
         except Unplaced as why:
             self._last = why
+            self._is_placeless = self._is_placeless or isinstance(why, Placeless)
             return None
         try:
             found = await self._confirmed(connection, instance)
             if found is not None:
                 return connection, found
+        except BaseException:
+            await self.world.discard(connection)
+            raise
+        await self.world.discard(connection)
+        return None
+
+    async def _by_given_name(self) -> tuple[ConnT, Instance] | None:
+        """Dial the given name, where nothing tells the place of an instance that would do: it may lead there.
+
+        Returns None where it led to one that would not do, by that one's own word.
+        """
+        try:
+            connection, found = await self._learn_through(self.request.given[0])
+        except Unplaced as why:
+            self._last = why
+            return None
+        try:
+            fits = [each.id for each in self._select((connection, found), 0).order[:1]] == [found.id]
+            fits = fits and not await self._is_lag_unproven(connection, found)
+            if fits and self.cluster.view.is_current(found.id, found.generation):
+                return connection, found
+            self._last = Unplaced(f"{self.request.given[0]} led to a {found.role.value} ({found.id})")
         except BaseException:
             await self.world.discard(connection)
             raise
@@ -352,13 +380,20 @@ async def connect(
 
 
 async def routed(world: World[ConnT], request: Request) -> Route:
-    """Decide how a request is routed, following an alias where that may tell more."""
+    """Decide how a request is routed, following an alias where that may tell more.
+
+    While no name server answers, it is followed to where it led the last time: what is known of that cluster may do.
+    """
     if not leads_elsewhere(request):
         return route(request)
+    host = request.given[0].host or ""
     try:
-        resolution = await world.resolve(request.given[0].host or "")
+        resolution = await world.resolve(host)
     except DialFailed as failed:
-        raise NameNotResolved(failed.fault.text) from failed.cause
+        last = world.last_resolved(host)
+        if last is None:
+            raise NameNotResolved(failed.fault.text) from failed.cause
+        resolution = last
     return route(request, resolution.canonical)
 
 

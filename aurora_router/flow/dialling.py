@@ -45,6 +45,10 @@ class Unplaced(Exception):
     """This round came to nothing; another one may not."""
 
 
+class Placeless(Unplaced):
+    """Nothing tells where an instance is."""
+
+
 async def resolved(world: World[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
     """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
 
@@ -73,6 +77,7 @@ class Dialling(Generic[ConnT]):
         self._lives = False
         self._last: BaseException | None = None
         self._seat: Reservation | None = None
+        self._is_placeless = False
 
     def left(self) -> float:
         """Seconds for which it makes sense to go on, at least 0."""
@@ -93,7 +98,7 @@ class Dialling(Generic[ConnT]):
         if address is None:
             unknown = "nothing tells where it is (aurora_instance_host does not)"
             self.attempts.append(Attempt(instance.id, unknown, 0.0))
-            raise Unplaced(f"{instance.id}: {unknown}")
+            raise Placeless(f"{instance.id}: {unknown}")
         return await self._target(instance.id, address.host, address.port)
 
     async def _target(self, name: str, host: str | None, port: int | None) -> Target:
@@ -104,8 +109,8 @@ class Dialling(Generic[ConnT]):
             raise self._missed(name, failed, started, None) from failed
 
     def _rotates(self, host: str | None) -> bool:
-        """Whether each resolution of a name is to be another member's turn."""
-        return self.route.mode is Mode.NAME and host == self.request.given[0].host
+        """Whether a name is to be resolved afresh: to another member's turn, or to the writer of this moment."""
+        return (self._is_placeless or self.route.mode is Mode.NAME) and host == self.request.given[0].host
 
     def _take_seat(self, instance: str) -> None:
         """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""

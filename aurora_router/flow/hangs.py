@@ -18,7 +18,7 @@ from aurora_router.flow.world import Activity, ConnT, DialFailed, Ground
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, Starved
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
-from aurora_router.policy.paths import DIRECT_SECONDS, UNANSWERED_SECONDS, Known, remember
+from aurora_router.policy.paths import DIRECT_SECONDS, Known, remember, unanswered
 from aurora_router.policy.suspicion import (
     UNLIMITED,
     Action,
@@ -206,16 +206,14 @@ class Hangs(Generic[ConnT]):
 
     async def _examined_by(self, id_: str, target: Target, path: End) -> None:
         inquiry = Inquiry(self.world, self.cluster, id_)
-        direct, lasts = False, DIRECT_SECONDS
         try:
             direct = await inquiry.is_direct(target, self.watch.options.connect_timeout)
+            known = Known(direct, self.world.now() + DIRECT_SECONDS)
         except DialFailed:
-            before = self.cluster.paths.get(path)
-            direct, lasts = before is not None and before.direct, UNANSWERED_SECONDS
+            known = unanswered(self.cluster.paths.get(path), self.world.now())
         finally:
             self._examined.discard(path)
-        now = self.world.now()
-        self.cluster.paths = remember(self.cluster.paths, path, Known(direct, now + lasts))
+        self.cluster.paths = remember(self.cluster.paths, path, known)
 
     # ------------------------------------------------------------ suspicion
 

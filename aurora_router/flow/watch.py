@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 from aurora_router.flow.hangs import Hangs
 from aurora_router.flow.inquiry import Access, Inquiry, ask_through
 from aurora_router.flow.world import ConnT, DialFailed, Ground
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import Blinded
 from aurora_router.model.observation import Failure
 from aurora_router.policy import pace
@@ -39,6 +40,7 @@ from aurora_router.policy.verdict import FaultKind, Next, judge
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.options import Options
+    from aurora_router.policy.route import Address
     from aurora_router.policy.verdict import Fault
 
 LINGER_SECONDS = 1.0
@@ -49,6 +51,8 @@ SEARCH_SECONDS = 1.0
 """A doubt that is older has the given names asked as well, and again after so long."""
 ALONE_SECONDS = 0.2
 """The same where nobody who is known answers: then they are asked from the beginning."""
+MAX_GIVEN = 8
+"""How many names by which users came are remembered: a cluster's own, and aliases of them."""
 
 BARRED_SECONDS, LONGEST_BARRED_SECONDS = 60.0, 600.0
 """For how long an instance is not asked that refused to let the watch in; doubled each time. Servers count such tries,
@@ -76,8 +80,11 @@ class Watch(Generic[ConnT]):
         self.cluster = cluster
         self.lost: set[str] = set()
         self._access = access
+        self._names = dict[str, tuple["Address", Access]]()
+        self._note_names(access)
         self.hangs = Hangs(world, cluster, self)
-        self._blind = self._shut_out = self._searching = self._checking_reports = False
+        self._blind = self._shut_out = self._checking_reports = False
+        self._searching: set[str] = set()
         self._barred: dict[str, Bar] = {}
         self._admitted_at = -1.0
         self._check_reports_at = world.now()
@@ -111,6 +118,8 @@ class Watch(Generic[ConnT]):
     def access(self, access: Access) -> None:
         same = access.params == self._access.params
         self._barred = {id_: bar._replace(until=0.0) for id_, bar in self._barred.items()} if same else {}
+        if access.request is not self._access.request:
+            self._note_names(access)
         self._access, self._blind, self._shut_out = access, False, False
         self._askable = self._can_ask()
         self.hangs.hear_of_user()
@@ -163,7 +172,7 @@ class Watch(Generic[ConnT]):
 
     def _look_around(self) -> None:
         """Start what is due."""
-        view, cluster = self.cluster.view, self.cluster
+        cluster = self.cluster
         self._forget_removed()
         askable = self._askable = self._can_ask()
         self._see_who_refuses()
@@ -174,11 +183,7 @@ class Watch(Generic[ConnT]):
             if not self.inquiry_of(id_).busy:
                 self._chased[id_].busy = True
                 self.world.spawn(self._chase(self._chased[id_]))
-        if cluster.doubted_at is not None and not self._searching:
-            alone = self.lost >= askable or (view.writer is not None and view.writer not in askable)
-            if alone or self.world.now() - cluster.doubted_at > SEARCH_SECONDS:
-                self._searching = True
-                self.world.spawn(self._search(ALONE_SECONDS if alone else SEARCH_SECONDS))
+        self._search_names()
         if self.world.now() - self._refreshed_at >= self._refresh_pause():
             self._plan_refresh()
             self._prepared.clear()
@@ -197,7 +202,7 @@ class Watch(Generic[ConnT]):
         self._prepared &= known
         for id_ in self._barred.keys() - known:
             del self._barred[id_]
-        for name in self._expired.keys() - known - set(map(str, self._access.request.given)):
+        for name in self._expired.keys() - known - self._names.keys():
             del self._expired[name]
 
     def _see_who_refuses(self) -> None:
@@ -262,19 +267,38 @@ class Watch(Generic[ConnT]):
         finally:
             inquiry.busy = False
 
-    async def _search(self, pause: float) -> None:
-        """Ask the given names who the instances are; the doubt goes on if that tells nothing."""
+    def _note_names(self, access: Access) -> None:
+        """Remember the names by which users came: one of them may lead to a writer of which nothing else is known."""
+        given = {str(address): (address, access) for address in access.request.given}
+        names = {**{name: each for name, each in self._names.items() if name not in given}, **given}
+        forget_oldest(names, MAX_GIVEN)
+        self._names = names
+
+    def _search_names(self) -> None:
+        """In a doubt, have the given names asked as well where that may tell more."""
+        view, cluster = self.cluster.view, self.cluster
+        if cluster.doubted_at is None:
+            return
+        alone = self.lost >= self._askable or (view.writer is not None and view.writer not in self._askable)
+        if not alone and self.world.now() - cluster.doubted_at <= SEARCH_SECONDS:
+            return
+        for name, given in self._names.items():
+            if name not in self._searching:
+                self._searching.add(name)
+                self.world.spawn(self._search(*given, ALONE_SECONDS if alone else SEARCH_SECONDS))
+
+    async def _search(self, address: Address, access: Access, pause: float) -> None:
+        """Ask through a given name who the instances are; the doubt goes on if that tells nothing."""
+        name = str(address)
         try:
-            for address in self._access.request.given:
-                name, seconds = str(address), self._seconds_for(str(address))
-                try:
-                    await ask_through(self.world, self.cluster, self._access, address, seconds)
-                    self._note_time(name, None)
-                except DialFailed as failed:
-                    self._note_time(name, failed.fault)
+            try:
+                await ask_through(self.world, self.cluster, access, address, self._seconds_for(name))
+                self._note_time(name, None)
+            except DialFailed as failed:
+                self._note_time(name, failed.fault)
             await self.world.sleep(pace.varied(pause, self.world.random()))
         finally:
-            self._searching = False
+            self._searching.discard(name)
 
     async def _looked(self, inquiry: Inquiry[ConnT], *, thorough: bool) -> bool:
         """One look; returns whether there was an answer."""

@@ -111,6 +111,10 @@ class World(Protocol[ConnT]):
         """
         ...
 
+    def last_resolved(self, host: str) -> Resolution | None:
+        """What a host name stood for when it was resolved last, however long ago; None: it never was."""
+        ...
+
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection, within `seconds` for all addresses together.
 

@@ -33,17 +33,32 @@ End = tuple[str, int]
 
 DIRECT_SECONDS = 600.0
 """How long an answer about a path holds. Addresses are used again, but hardly ever while connections to them live."""
-UNANSWERED_SECONDS = 30.0
-"""When a path is asked about again that gave no answer: the refresh of a topology is as frequent."""
+UNANSWERED_SECONDS, LONGEST_UNANSWERED_SECONDS = 0.25, 30.0
+"""When a path is asked about again that gave no answer, doubled each time: one dial may fail by accident, and until
+there is an answer no hang is looked for there. The refresh of a topology is as frequent as the longest pause."""
 MAX_PATHS = 256
 """How many paths are remembered: more than a cluster has, and a bound where addresses come and go."""
 
 
 class Known(NamedTuple):
-    """What is known of a path: whether it is direct, and until when that holds (the world's time, in seconds)."""
+    """What is known of a path.
+
+    Attributes:
+        direct: whether it is direct.
+        until: when it is to be asked about again, by the world's time.
+        unanswered: how often in a row there was no answer.
+    """
 
     direct: bool
     until: float
+    unanswered: int = 0
+
+
+def unanswered(before: Known | None, now: float) -> Known:
+    """What is known of a path after a question that was not answered: what was known before."""
+    times = 1 if before is None else before.unanswered + 1
+    pause = min(UNANSWERED_SECONDS * 2.0 ** min(times - 1, 16), LONGEST_UNANSWERED_SECONDS)
+    return Known(before is not None and before.direct, now + pause, times)
 
 
 def is_direct(seen: tuple[str | None, ...], local: End | None, peer: End | None) -> bool:

@@ -72,6 +72,10 @@ class BlockingWorld(RealWorld[ConnT]):
         """What a host name stands for."""
         return self._names.resolve(host, fresh=fresh)
 
+    def last_resolved(self, host: str) -> Resolution | None:
+        """What a host name stood for when it was resolved last."""
+        return self._names.last(host)
+
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection."""
         if len(target.addresses) < 2:

@@ -50,6 +50,8 @@ _KINDS = ("A", "AAAA")
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
+    """An answer, or why there is none now (`text`) with the last answer that there was."""
+
     until: float
     found: Resolution | None
     text: str = ""
@@ -111,12 +113,17 @@ class Names:
             self._v6[host or ""] = ":" in address
             forget_oldest(self._v6, MAX_REMEMBERED)
 
+    def last(self, host: str) -> Resolution | None:
+        """The last answer about a name, however old; None: there was none, or it was forgotten."""
+        remembered = self._memory.get(host)
+        return None if remembered is None else remembered.found
+
     # ------------------------------------------------------------ what needs no network
 
     def _known(self, host: str, *, fresh: bool) -> Resolution | None:
         remembered = self._memory.get(host)
         if remembered is not None and time.monotonic() < remembered.until:
-            if remembered.found is None:
+            if remembered.text or remembered.found is None:
                 raise _failed(remembered.text)
             if not fresh:
                 return remembered.found
@@ -145,7 +152,7 @@ class Names:
     def _unknown(self, host: str, text: str) -> DialFailed:
         asked = "the system's name servers" if self._server is None else f"{self._server[0]}:{self._server[1]}"
         whole = f"could not resolve host {host!r}: {text} (asked: {asked})"
-        self._note(host, _Remembered(time.monotonic() + NEGATIVE_SECONDS, None, whole))
+        self._note(host, _Remembered(time.monotonic() + NEGATIVE_SECONDS, self.last(host), whole))
         return _failed(whole)
 
     # ------------------------------------------------------------ dnspython

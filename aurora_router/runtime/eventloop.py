@@ -55,6 +55,10 @@ class EventLoopWorld(RealWorld[ConnT]):
         """What a host name stands for."""
         return await self._names.resolve_async(host, fresh=fresh)
 
+    def last_resolved(self, host: str) -> Resolution | None:
+        """What a host name stood for when it was resolved last."""
+        return self._names.last(host)
+
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection."""
         if len(target.addresses) < 2:

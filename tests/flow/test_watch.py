@@ -363,6 +363,57 @@ def test_a_postmaster_that_stands_still_costs_no_connection_that_is_served(scene
     assert not scene.of(ConnectionsCut)
 
 
+@pytest.mark.case
+def test_a_path_whose_question_was_reset_is_asked_about_again(scene):
+    """One dial that fails by accident must not keep a hang from being noticed for half a minute."""
+    limits = Limits(1.0, 1.0)
+    address = scene.cluster.instances["demo-1"].address
+
+    async def client():
+        conn = await scene.process.connect(f"host={address} port=5432 dbname=app")
+        scene.cluster.instances["demo-1"].condition = Condition.RESETTING
+        await scene.simulation.sleep(0.4)
+        scene.cluster.heal("demo-1")
+        await scene.simulation.sleep(1.0)
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert scene.now - hung <= limits.noticed + 0.05
+        conn.close()
+
+    scene.run(client())
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("last", ["writer", "reader"])
+def test_a_new_writer_of_unknown_place_is_reached_by_the_clusters_name(scene, last):
+    """Whichever name the last user came by."""
+    scene.cluster.dns_delay = 0.5
+    places = ",".join(f"{id_}={scene.cluster.host(f'instance:{id_}')}" for id_ in ("demo-1", "demo-2"))
+
+    async def client():
+        options = {"aurora_instance_host": places}
+        first = await scene.process.connect(scene.cluster.conninfo(), **options)
+        other = await scene.process.connect(scene.cluster.conninfo(last), **options)
+        await scene.simulation.sleep(2.0)
+        scene.cluster.crash("demo-1")
+        scene.simulation.at(scene.now + 1.0, lambda: scene.cluster.failover("demo-3"))
+        began = scene.now
+        again = await scene.process.connect(scene.cluster.conninfo(), **options)
+        assert again.instance.id == "demo-3"
+        assert scene.now - began < 1.0 + 0.5 + 1.0
+        began = scene.now
+        more = await scene.process.connect(scene.cluster.conninfo(), **options)
+        assert more.instance.id == "demo-3"
+        assert scene.now - began < 0.1
+        for each in (first, other, again, more):
+            each.close()
+
+    scene.run(client())
+    assert [event.writer for _, event in scene.of(Settled)] == ["demo-3"]
+
+
 @pytest.mark.parametrize("profile", ["default", "aggressive"])
 def test_a_hang_is_noticed_in_time_by_a_process_whose_other_connections_were_served(scene, profile):
     options = PROFILES[profile]

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.paths import MAX_PATHS, Known, is_direct, remember
+from aurora_router.policy.paths import (
+    LONGEST_UNANSWERED_SECONDS,
+    MAX_PATHS,
+    UNANSWERED_SECONDS,
+    Known,
+    is_direct,
+    remember,
+    unanswered,
+)
 
 HERE, THERE = ("10.0.0.1", 50_123), ("10.0.0.9", 5432)
 
@@ -36,3 +44,13 @@ def test_what_is_remembered_is_bounded_and_the_newest_is_there(ports):
         paths = remember(paths, ("10.0.0.1", port), Known(direct=True, until=1.0))
         assert len(paths) <= MAX_PATHS
         assert list(paths)[-1] == ("10.0.0.1", port)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_question_without_an_answer_is_asked_again_soon_and_then_more_seldom(direct):
+    known, now = Known(direct=direct, until=600.0), 600.0
+    for times in range(1, 40):
+        known = unanswered(known, now)
+        assert known.direct is direct
+        assert known.until - now == min(UNANSWERED_SECONDS * 2.0 ** (times - 1), LONGEST_UNANSWERED_SECONDS)
+    assert not unanswered(None, now).direct

@@ -132,6 +132,19 @@ def test_no_address_names_host_and_server_and_is_remembered_for_a_second(server,
     assert server.asked != asked
 
 
+def test_the_last_answer_is_known_while_there_is_none(server, resolve, clock):
+    names = own(server)
+    assert names.last("alias.example.test") is None
+    found = resolve(names, "alias.example.test")
+    del server.records["alias.example.test"]
+    for _ in range(3):
+        clock.now += 1.1
+        assert names.last("alias.example.test") == found
+        clock.now += 1.1
+        refused(names, "alias.example.test", resolve)
+        refused(names, "alias.example.test", resolve)
+
+
 def test_what_comes_up_is_found_after_a_second(server, resolve, clock):
     names = own(server)
     refused(names, "new.example.test", resolve)

@@ -110,6 +110,7 @@ class Memory:
     def __init__(self, dns: SimulatedDns) -> None:
         self._dns = dns
         self._known: dict[str, tuple[float, Resolution | DialFailed]] = {}
+        self._last: dict[str, Resolution] = {}
 
     async def resolve(self, host: str, *, fresh: bool) -> Resolution:
         """Resolve a name, from memory where its TTL allows; a failure is remembered even if `fresh`.
@@ -132,7 +133,12 @@ class Memory:
             self._known[host] = self._dns.simulation.now + NEGATIVE_SECONDS, failed
             raise
         self._known[host] = self._dns.simulation.now + self._dns.ttl, found
+        self._last[host] = found
         return found
+
+    def last(self, host: str) -> Resolution | None:
+        """The last answer about a name, however old."""
+        return self._last.get(host)
 
 
 def unresolved(host: str, text: str) -> DialFailed:

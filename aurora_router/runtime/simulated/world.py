@@ -45,6 +45,10 @@ class SimulatedWorld:
         """What a host name stands for."""
         return await self._names.resolve(host, fresh=fresh)
 
+    def last_resolved(self, host: str) -> Resolution | None:
+        """What a host name stood for when it was resolved last."""
+        return self._names.last(host)
+
     async def dial(self, target: Target, seconds: float) -> SimulatedConnection:
         """Open a connection to the first address that answers."""
         if not target.addresses:

@@ -38,7 +38,7 @@ class Control:
     Attributes:
         history: promotions: (virtual time, server).
         first: how many servers there are at the start; clients know these.
-        placed: the instances of which clients know where they are, the only ones to be promoted; None: all.
+        placed: the instances of which clients know where they are; the given name alone leads to others. None: all.
     """
 
     def __init__(self, clock: Clock, rng: random.Random, harbour: Harbour, cluster: SimulatedCluster, store: Store):
@@ -67,6 +67,10 @@ class Control:
     def writer(self) -> Server:
         assert self.cluster.writer is not None
         return self.servers[self.cluster.writer.id]
+
+    def is_placed(self, server: Server) -> bool:
+        """Whether clients know where a server is, without the given name."""
+        return self.placed is None or server.id in self.placed
 
     @property
     def readers(self) -> list[Server]:
@@ -100,7 +104,6 @@ class Control:
     def _promote(self, *, zombie: bool) -> Server | None:
         former = self.writer
         fit = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.stopped]
-        fit = [each for each in fit if self.placed is None or each.id in self.placed]
         if not fit:
             return None
         chosen = max(fit, key=lambda each: (len(each.log), self.rng.random()))

@@ -46,11 +46,6 @@ def joined(spans: Any) -> list[tuple[float, float]]:
     return whole
 
 
-def _is_aurora(conninfo: str) -> bool:
-    """Whether a conninfo has one of Aurora's own names."""
-    return ".rds." in conninfo
-
-
 class Judge:
     """Sees everything that clients see.
 
@@ -206,7 +201,9 @@ class Judge:
         """A writer's connect ended: it does not wait for a dial that hangs when the new writer is known."""
         now, placed, events = self.clock.now, conn.placed, process.events
         ramp, view = placed.cluster.ramp, placed.cluster.view
-        if not process.monitored or conn.relay is not None or (ramp is not None and ramp.row):
+        if not (process.monitored and self.control.is_placed(conn.server)):
+            return
+        if conn.relay is not None or (ramp is not None and ramp.row):
             return
         known = [at for at, _, each in events if isinstance(each, WriterChanged) and each.new == placed.instance]
         if not known or known[-1] <= began or view.writer != placed.instance:
@@ -222,8 +219,8 @@ class Judge:
         self.listen(process)
         seconds = self.clock.now - began
         known = any(each.view.known for each in process.clusters)
-        if isinstance(error, NameNotResolved) and not _is_aurora(process.conninfo[role]) and self.names_failed(began):
-            return  # an alias of the user's own is followed with each connect
+        if isinstance(error, NameNotResolved) and not known and self.names_failed(began):
+            return  # an alias of the user's own has to be followed once
         if not isinstance(error, RoutingError):
             raise Violation(f"a connect raised {error!r}") from error
         if self.calm or (known and seconds < 25.0):

@@ -271,7 +271,7 @@ def give_up_for_one() -> Any:
 def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
-    async def search(self: Any, pause: float) -> None:
+    async def search(self: Any, address: Any, access: Any, pause: float) -> None:
         """All who may be the writer are known."""
 
     return patch.object(Watch, "_search", search)

@@ -27,7 +27,7 @@ from aurora_router.runtime.call import read_call
 from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
 from .clock import Clock
-from .control import CALM, FAULTS, INCIDENTS, Control
+from .control import CALM, FAULTS, FOUND, INCIDENTS, Control
 from .dimensions import NEED_AURORA, PLAYED, Dimensions
 from .judge import DIAL, Judge, Violation, overlap
 from .servers import Store
@@ -109,6 +109,7 @@ class Schedule:
                 lacking = self.odd.choice(first[1:])
                 self.control.placed = [id_ for id_ in first if id_ != lacking]
             known = self.control.placed
+            cluster.dns_delay = min(cluster.dns_delay, FOUND)
             options["aurora_instance_host"] = ",".join(f"{id_}={cluster.host(f'instance:{id_}')}" for id_ in known)
         if "shared_template" in self.drawn:
             options["aurora_instance_host"] = TEMPLATE
@@ -346,7 +347,9 @@ class Schedule:
             raise Violation(f"{took:.2f} s after the last incident a process had no writer ({patience:.2f} s)")
         if conn.server is not self.control.writer:
             raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
-        if process.monitored and "pooler" not in self.drawn and not conn.placed.cluster.watched:
+        cluster = conn.placed.cluster
+        askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
+        if process.monitored and "pooler" not in self.drawn and askable and not cluster.watched:
             raise Violation("after the last incident the monitor does not look")
         conn.close()
 
@@ -363,6 +366,7 @@ class Schedule:
                 pause = max(pause, replace(ramp, first=False).troubled(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         known = any(each.view.known for each in process.clusters) and "pooler" not in self.drawn
+        known = known and self.control.is_placed(self.control.writer)
         dns = 0.0 if known else self.late + 1.0 if "pooler" in self.drawn else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
         return 3.0 + dial + pause + names + dns + alone

@@ -43,6 +43,7 @@ TWELVE = Dimensions(
     **{each.name: each.name not in {"pooler", "odd_rows", "shared_template"} for each in fields(Dimensions)}
 )
 ODD_ROWS = Dimensions.just("odd_rows")
+PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,8 @@ ODD_ROWS = Dimensions.just("odd_rows")
     [
         (100162, SEVEN),
         (700013, TWELVE),
+        *((seed, TWELVE) for seed in (995623204, 995623894, 320508186, 320508914)),
+        *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
     ],
 )
