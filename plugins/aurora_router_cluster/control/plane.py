@@ -123,9 +123,12 @@ class ControlPlane:
 
         Raises:
             EngineError: it did not come back.
+            FailoverImpossibleError: it is the writer, and its log could not be recovered now; it goes on.
         """
         async with self.roster.lock:
             instance = self.roster.get(name)
+            if instance is self.roster.writer:
+                await self.roster.volume.check_quorum()
             instance.state = "restarting"
             self.roster.publish()
             await instance.engine.stop()

@@ -66,6 +66,7 @@ class Succession:
             await former.sample(timeout=1.0)  # asked now: a writer that works must not be ended for one late answer
         planned = former is not None and answers(former)
         if former is not None and planned:
+            await roster.volume.check_quorum()
             former.state = "restarting"
             await former.engine.stop()
             phases.end("stop")

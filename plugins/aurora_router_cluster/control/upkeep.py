@@ -3,7 +3,8 @@
 The log would grow without bound, six times. So a running instance is copied into the storage from time to time, as the
 *base* of instances that are built later, and the log below it is forgotten once every reader has applied it. A *scrub*
 reads all disks again and refills from peers what is damaged. A storage node whose process has ended by itself is
-started again over its files, and so is one whose disk has failed, once that takes what is written.
+started again over its files, and so is one whose disk has failed, once that takes what is written. A change
+of the members that was interrupted is finished or undone.
 
 Invariant: none of it runs while the roster's lock is held, that is during a failover or another change of the cluster;
 what is under way when that begins is broken off, and done again later.
@@ -101,6 +102,8 @@ class Upkeep:
                 log.exception("upkeep failed")
 
     async def _work(self) -> None:
+        if self._volume.renewal.unsettled:
+            await self._undisturbed(self._volume.renewal.settle())
         if self._base_due():
             await self._undisturbed(self._take_base())
         elif self._volume.collectable:

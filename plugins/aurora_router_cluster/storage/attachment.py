@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -146,7 +147,8 @@ class Attachment:
                 "early, or for another epoch; seed it anew and promote again"
             )
         timeline = Timeline(self.driver.epoch, tli, start, content)
-        await self.driver.amend(timelines=(*charter.timelines, timeline))
+        timelines = (*charter.timelines, timeline)
+        await self.driver.amend(lambda proposed: replace(proposed, timelines=timelines))
 
     def feedback(self, feedback: HotStandbyFeedback) -> None:
         """Let the writer keep the rows that readers still need."""

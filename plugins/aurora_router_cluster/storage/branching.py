@@ -79,6 +79,7 @@ async def branch_off(
         QuorumUnavailable: too few nodes, or they do not hold the log up to `point`. The epoch before is over then;
             a recovery opens the branch that a write quorum has.
     """
+    handles = dict(handles)
     left = left_behind(before.charter, before.point, closed)
     epoch, promises = await fence(handles)
     charter = branch_charter(before.charter, left, source or left, epoch, point)

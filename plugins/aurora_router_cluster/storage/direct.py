@@ -90,6 +90,9 @@ class DirectVolume:
         """There is nothing that could be lost."""
         return True
 
+    async def check_quorum(self) -> None:
+        """The log needs no quorum."""
+
     async def recover(self) -> RecoveryPoint | None:
         """Unknown: the log ends where the candidate's copy of it ends."""
         return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
@@ -202,7 +202,7 @@ class Driver:
         time, cost = asyncio.get_running_loop().time, 0.0
         while not self._fenced:
             await asyncio.sleep(max(UPKEEP_SECONDS, cost / UPKEEP_SHARE))
-            if self._proposed is not self.charter and not self._amending.locked():
+            if self.unsettled and not self._amending.locked():
                 await self._propose_again()
             began = time()
             for member in self.charter.membership.members:
@@ -261,23 +261,23 @@ class Driver:
 
     # Metadata of the epoch
 
-    async def amend(self, **changes: Any) -> None:
+    async def amend(self, change: Callable[[Charter], Charter]) -> None:
         """Install a later revision of this epoch's charter at a write quorum of the membership before and after.
 
         Args:
-            **changes: fields of `Charter`. They come on top of what was proposed before and did not reach a quorum:
-                some nodes may hold it, and a node never goes back.
+            change: makes the next revision of the charter that was proposed last, which may not have reached a quorum:
+                some nodes may hold it, and a node never goes back. It is called when no other amendment is under way.
 
         Raises:
             Fenced: a later epoch has taken over.
             QuorumUnavailable: too few nodes took it so far. It stays proposed, and may come into force later.
         """
         async with self._amending:  # one at a time: nodes refuse a revision older than the one they hold
-            await self._amend(changes)
+            await self._amend(change)
 
-    async def _amend(self, changes: dict[str, Any]) -> None:
+    async def _amend(self, change: Callable[[Charter], Charter]) -> None:
         revision = max(self.charter.revision, self._proposed.revision) + 1
-        self._proposed = charter = replace(self._proposed, revision=revision, **changes)
+        self._proposed = charter = replace(change(self._proposed), revision=revision)
         before, after = self.charter.membership, charter.membership
         members = dict.fromkeys((*before.members, *after.members))
         handles = [self._handles[member] for member in members if member in self._handles]
@@ -306,7 +306,7 @@ class Driver:
     async def _propose_again(self) -> None:
         """An amendment that did not reach a quorum may be on some nodes, and those never go back: carry it through."""
         try:
-            await self.amend()
+            await self.amend(_unchanged)
         except StorageError:
             return  # the next look tries again
 
@@ -322,9 +322,31 @@ class Driver:
         if floor > self.durable:
             raise ValueError(f"{format_lsn(floor)} is not durable yet: the VDL is {format_lsn(self.durable)}")
         if floor > self.charter.collected:
-            await self.amend(floor=max(floor, self._proposed.floor), placements=self._cutter.placements())
-            await self.amend(collected=floor)
+            placements = self._cutter.placements()
+            await self.amend(lambda charter: replace(charter, floor=max(floor, charter.floor), placements=placements))
+            await self.amend(lambda charter: replace(charter, collected=max(floor, charter.collected)))
 
-    async def change_membership(self, membership: Membership) -> None:
-        """Go to the next state of a replacement; see `core.quorum`."""
-        await self.amend(membership=membership)
+    @property
+    def unsettled(self) -> bool:
+        """Whether a revision of the charter was proposed that a write quorum has not taken yet."""
+        return self._proposed is not self.charter
+
+    async def change_membership(self, step: Callable[[Membership], Membership]) -> None:
+        """Go to the next state of a replacement; see `core.quorum`.
+
+        Args:
+            step: makes the next membership of the one in force. It is called when no other amendment is under way, and
+                what was proposed before has been carried through: so that no step is lost, and none is left out.
+
+        Raises:
+            ValueError: by `step`.
+            Fenced, QuorumUnavailable: as `amend`.
+        """
+        async with self._amending:
+            if self.unsettled:
+                await self._amend(_unchanged)
+            await self._amend(lambda charter: replace(charter, membership=step(charter.membership)))
+
+
+def _unchanged(charter: Charter) -> Charter:
+    return charter

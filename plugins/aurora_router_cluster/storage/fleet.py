@@ -50,12 +50,18 @@ class Fleet(dict[int, Member]):
         hosted: Hosted | None = None,
     ) -> None:
         super().__init__()
+        self._made = 0
         self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
         self.isolated, self._sync = isolated, sync
         self.wrap: Callable[[Member], Member] = lambda node: node
         for number in range(SLOTS):
             self.make(number, zones[number * len(zones) // SLOTS])
+
+    def next_number(self) -> int:
+        """A number that no node of this fleet has or ever had: an old one may be known for what another node held."""
+        self._made += 1
+        return self._made - 1
 
     def make(self, number: int, zone: str) -> Member:
         """Enter a node that does not run yet.
@@ -64,6 +70,7 @@ class Fleet(dict[int, Member]):
             RequestError: there is no host for it.
         """
         directory = self._directory / f"node-{number}"
+        self._made = max(self._made, number + 1)
         if self._hosted is not None:
             hosted = self._hosted(number, self._up_again)
             if hosted is None:

@@ -28,9 +28,9 @@ async def catch_up(
     epoch = state.promised
     for pull in plan(state, states):
         after = pull.after
-        while True:
+        while (peer := peers.get(pull.peer)) is not None:  # a node may be replaced and forgotten meanwhile
             try:
-                extents = await peers[pull.peer].pull(epoch, pull.group, after, MAX_PULL)
+                extents = await peer.pull(epoch, pull.group, after, MAX_PULL)
             except (Refused, NodeUnavailable):
                 break
             if not extents:

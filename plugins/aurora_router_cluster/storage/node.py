@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.segment import Piece, Segment
     from aurora_router_cluster.storage.ports import AckSink, Journal
 
+_ENDLESS = 1 << 63
 MAX_PULL = 1 << 20
 """Bytes that one pull between peers carries at most."""
 
@@ -228,6 +229,15 @@ class StorageNode:
         self._check_current(epoch)
         return self.replica.state()
 
+    def _end_of(self, epoch: int) -> int:
+        """Where the log that this node has of `epoch` ends to be that epoch's, in bytes."""
+        history = self.replica.state().charter.history
+        if epoch not in history:
+            promised = self.replica.promised
+            raise Refused(f"node {self.node} does not hold epoch {epoch}, but {history.epoch}", promised)
+        limit = history.alive_below(epoch)
+        return _ENDLESS if limit is None else limit
+
     def _check_current(self, epoch: int) -> None:
         if not self.replica.admits(epoch):
             promised = self.replica.promised
@@ -311,13 +321,20 @@ class StorageNode:
     def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """At most `n` bytes of the log from `lsn` on, of any groups; fewer where this node has a hole.
 
-        `branch`: a kept one, 0 the present one.
+        Also while a later epoch is promised, or after it has begun: what was durable in `epoch` is the same in all
+        that follow it, up to where the next one begins.
+
+        Args:
+            epoch: the caller's, whose log is asked for; 0: whatever this node holds.
+            lsn: in bytes.
+            n: how many bytes at most.
+            branch: a kept one, 0 the present one.
 
         Raises:
-            Refused: this node holds another epoch than `epoch` (0: whatever it holds).
+            Refused: this node has not adopted `epoch`, nor one that follows it.
         """
         if epoch:
-            self._check_current(epoch)
+            n = min(n, self._end_of(epoch) - lsn)
         parts: list[bytes] = []
         segments = self._copy(branch)
         while n > 0:

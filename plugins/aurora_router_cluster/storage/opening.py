@@ -79,6 +79,7 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Opened
         QuorumUnavailable: too few nodes, or another recovery was faster; it can be tried again.
         CorruptLog: the log found ends below what was durable once.
     """
+    handles = dict(handles)  # a node may be replaced and forgotten meanwhile: then it does not answer any more
     epoch, promises = await fence(handles)
     charter = await succeed(handles, survey(list(promises.values())), framing, epoch)
     states = await adopt(handles, epoch, charter)
@@ -110,20 +111,34 @@ async def succeed(handles: Mapping[int, NodeHandle], found: Survey, framing: Fra
 
 
 async def fence(handles: Mapping[int, NodeHandle]) -> tuple[int, Answers[NodeState]]:
-    """Promise a new epoch at a write quorum.
+    """Promise a new epoch at a write quorum, if one answers.
+
+    Fewer nodes are asked for nothing: their promises could open no epoch, and would only end the present one there.
 
     Returns:
         The epoch, and the answers.
 
     Raises:
-        QuorumUnavailable: too few nodes promised.
+        QuorumUnavailable: too few nodes answered, or promised.
     """
-    states = await ask(handles.values(), lambda handle: handle.state(), _is_write_quorum)
+    states = await reach_write_quorum(handles)
     epoch = max((state.promised for state in states.values()), default=0) + 1
     promises = await ask(handles.values(), lambda handle: handle.promise(epoch), _is_write_quorum)
     if not _is_write_quorum(promises):
         raise QuorumUnavailable(f"epoch {epoch} was not promised by a write quorum (4 of 6): {promises.explain()}")
     return epoch, promises
+
+
+async def reach_write_quorum(handles: Mapping[int, NodeHandle]) -> Answers[NodeState]:
+    """What a write quorum of nodes hold and have promised; changes nothing.
+
+    Raises:
+        QuorumUnavailable: too few nodes answered.
+    """
+    states = await ask(handles.values(), lambda handle: handle.state(), _is_write_quorum)
+    if not _is_write_quorum(states):
+        raise QuorumUnavailable(f"no write quorum (4 of 6) can be reached: {states.explain()}")
+    return states
 
 
 def _is_write_quorum(answers: Answers[NodeState]) -> bool:

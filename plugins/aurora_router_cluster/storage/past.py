@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.bases import Shelved
     from aurora_router_cluster.storage.core.branches import Branch
     from aurora_router_cluster.storage.core.history import History
+    from aurora_router_cluster.storage.core.replica import Charter
     from aurora_router_cluster.storage.opening import Opened
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.storage.targets import Target
@@ -205,9 +206,13 @@ class Past:
         volume = self._volume
         first = self.window[0]
         on = {snapshot.branch for snapshot in self.snapshots.values()}
-        kept = tuple(branch for branch in volume.charter.kept if branch.closed >= first or branch.line.number in on)
-        if kept != volume.charter.kept:
-            await volume.driver.amend(kept=kept)
+
+        def without_the_old(charter: Charter) -> Charter:
+            kept = (branch for branch in charter.kept if branch.closed >= first or branch.line.number in on)
+            return replace(charter, kept=tuple(kept))
+
+        if without_the_old(volume.charter) != volume.charter:
+            await volume.driver.amend(without_the_old)
         return self.shelf.keep(self._wanted(first))
 
     def lowest(self) -> int:

@@ -9,6 +9,7 @@ another cluster made from the same template ever feeds it a foreign log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -31,9 +32,9 @@ from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
-from aurora_router_cluster.storage.opening import Opened, recover
+from aurora_router_cluster.storage.opening import Opened, reach_write_quorum, recover
 from aurora_router_cluster.storage.past import Past, recovery_point
-from aurora_router_cluster.storage.renewal import count_for_reads, renew, renew_lost, renew_zone, survivors
+from aurora_router_cluster.storage.renewal import Renewal, count_for_reads, renew_lost, survivors
 from aurora_router_cluster.storage.scrubbing import ScrubReport
 from aurora_router_cluster.wire.endpoint import WalEndpoint
 from aurora_router_cluster.wire.errors import WireError
@@ -106,6 +107,7 @@ class QuorumVolume:
         self.nodes = Fleet(
             directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync, hosted=hosted
         )
+        self.renewal = Renewal(self.nodes, lambda: self.driver)
         self.framing = PostgresFraming(0)
         self._current: Attachment | None = None
         self._retired: list[Attachment] = []
@@ -295,6 +297,20 @@ class QuorumVolume:
         """See `Volume.attached`."""
         return self._current is not None and self._current.attached
 
+    async def check_quorum(self) -> None:
+        """See `Volume.check_quorum`.
+
+        Raises:
+            FailoverImpossibleError: too few nodes answer.
+        """
+        try:
+            await reach_write_quorum(self.nodes)
+        except StorageError as error:
+            raise FailoverImpossibleError(
+                f"the volume cannot be recovered now: {error}; nothing has changed. Bring a storage node up (cluster "
+                "node-up) and try again"
+            ) from error
+
     async def recover(self) -> RecoveryPoint:
         """See `Volume.recover`; the former writer's driver is refused by the nodes from here on.
 
@@ -307,8 +323,9 @@ class QuorumVolume:
         except StorageError as error:
             raise FailoverImpossibleError(f"the volume cannot be recovered now: {error}") from error
         self._begin(opened)
-        if opened.charter.membership.unproven:
-            await count_for_reads(self._opened()[0].driver)  # of a repair that died half way
+        if opened.charter.membership.unproven:  # of a repair that died half way
+            with contextlib.suppress(FailoverImpossibleError):  # upkeep tries again
+                await count_for_reads(self._opened()[0].driver)
         self._retired = [old for old in self._retired if old.attached]
         log.info("epoch %d begins at %s", opened.epoch, format_lsn(opened.point))
         return recovery_point(opened)
@@ -349,12 +366,12 @@ class QuorumVolume:
             return ScrubReport(node.node, 0, 0, (), str(error))
 
     async def replace_node(self, old: int) -> int:
-        """Put a new node in the place of a member while the log goes on; see `renewal.renew`."""
-        return await renew(self._opened()[0].driver, self.nodes, old)
+        """Put a new node in the place of a member while the log goes on; see `renewal.Renewal`."""
+        return await self.renewal.replace(old)
 
     async def replace_zone(self, zone: str) -> dict[int, int]:
-        """Put new nodes in the places of a zone's while the log goes on; see `renewal.renew_zone`."""
-        return await renew_zone(self._opened()[0].driver, self.nodes, zone)
+        """Put new nodes in the places of a zone's while the log goes on; see `renewal.Renewal`."""
+        return await self.renewal.replace_zone(zone)
 
     async def repair(self, *, force: bool) -> dict[str, Any]:
         """Form a new membership from three survivors, the other nodes being gone for good; see `reforming`.
@@ -362,7 +379,7 @@ class QuorumVolume:
         The epoch that it opens has no writer: a failover follows.
 
         Raises:
-            RequestError: a write quorum answers, or it was not asked for with `force`.
+            RequestError: a write quorum answers, it was not asked for with `force`, or the members change already.
             FailoverImpossibleError: too few nodes are left, or one failed meanwhile.
         """
         situation = await survivors(self.nodes)
@@ -373,10 +390,11 @@ class QuorumVolume:
                 "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
                 "membership without them; if one of them is alive elsewhere, there will be two volumes"
             )
-        log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
-        opened, pairs = await renew_lost(self.nodes, self.framing, situation)
-        self._begin(opened)
-        await count_for_reads(self._opened()[0].driver)
+        with self.renewal.alone(f"a new membership is being formed from storage nodes {left}"):
+            log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
+            opened, pairs = await renew_lost(self.nodes, self.framing, situation)
+            self._begin(opened)
+            await count_for_reads(self._opened()[0].driver)
         return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
 
     async def look(self) -> None:

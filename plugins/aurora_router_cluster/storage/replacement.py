@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster.storage.core.errors import Fenced, QuorumUnavailable
 
 if TYPE_CHECKING:
+    from aurora_router_cluster.storage.core.quorum import Membership
     from aurora_router_cluster.storage.driver import Driver
 
 POLL_SECONDS = 0.02
@@ -32,30 +33,35 @@ async def replace_node(driver: Driver, old: int, new: int, timeout: float = 60.0
         timeout: seconds for the hydration; then the change is undone.
 
     Raises:
-        ValueError: `old` is not a member in rest, or `new` is one already.
+        ValueError: another replacement is under way, `old` is not a member in rest, or `new` is one already.
         Fenced: a later epoch has taken over; it finds the change half done and can finish or undo it.
         QuorumUnavailable: too few nodes, or the newcomer could not be hydrated in time.
     """
-    await driver.change_membership(driver.charter.membership.replacing(old, new))
-    try:
-        await finish(driver, new, timeout)
-    except asyncio.TimeoutError:
-        await undo(driver, old)
-        raise QuorumUnavailable(f"node {new} was not hydrated within {timeout:g} s; node {old} stays") from None
+    await driver.change_membership(lambda membership: _alone(membership).replacing(old, new))
+    await finish(driver, old, new, timeout)
 
 
-async def finish(driver: Driver, new: int, timeout: float = 60.0) -> None:
-    """Go on with a replacement that was begun, perhaps by the driver of an earlier epoch.
+def _alone(membership: Membership) -> Membership:
+    """The membership, if nothing is replaced in it."""
+    for slot in membership.slots:
+        if len(slot) > 1:
+            raise ValueError(f"node {slot[0]} is being replaced by node {slot[1]}; one change of the members at a time")
+    return membership
+
+
+async def finish(driver: Driver, old: int, new: int, timeout: float = 60.0) -> None:
+    """Go on with a replacement that was begun, perhaps by the driver of an earlier epoch; undo it if it takes too long.
 
     Raises:
-        asyncio.TimeoutError: the newcomer could not be hydrated in `timeout` seconds; the state stays as it is.
-        ValueError: no replacement by `new` is under way.
+        ValueError: no replacement of `old` by `new` is under way.
         Fenced, QuorumUnavailable: as `replace_node`.
     """
     if new in driver.charter.membership.joining:
-        await asyncio.wait_for(_hydrate(driver, new), timeout)
-        await driver.change_membership(driver.charter.membership.hydrated(new))
-    await driver.change_membership(driver.charter.membership.settling(new))
+        if not await _is_hydrated(driver, new, timeout):
+            await undo(driver, old)
+            raise QuorumUnavailable(f"node {new} was not hydrated within {timeout:g} s; node {old} stays")
+        await driver.change_membership(lambda membership: membership.hydrated(new))
+    await driver.change_membership(lambda membership: membership.settling(new))
 
 
 async def undo(driver: Driver, old: int) -> None:
@@ -65,14 +71,19 @@ async def undo(driver: Driver, old: int) -> None:
         ValueError: no replacement of `old` is under way.
         Fenced, QuorumUnavailable: as `replace_node`.
     """
-    await driver.change_membership(driver.charter.membership.settling(old))
+    await driver.change_membership(lambda membership: membership.settling(old))
 
 
-async def _hydrate(driver: Driver, new: int) -> None:
-    """Wait until the newcomer holds all that was durable when it joined."""
+async def _is_hydrated(driver: Driver, new: int, timeout: float) -> bool:
+    """Wait until the newcomer holds all that was durable when it joined; False: it does not within the time."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout
     goal = driver.tracker.complete()
     while not driver.tracker.holds(new, goal):
         if driver.fenced:
             raise Fenced(f"epoch {driver.epoch} is over; node {new} is not hydrated yet")
+        if now() > deadline:
+            return False
         driver.node_up(new)
         await asyncio.sleep(POLL_SECONDS)
+    return True

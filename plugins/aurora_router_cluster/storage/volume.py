@@ -79,6 +79,14 @@ class Volume(Protocol):
         """Whether the writer's log arrives, as far as known."""
         ...
 
+    async def check_quorum(self) -> None:
+        """Make sure that `recover` can be expected to succeed, before a writer that works is stopped for it.
+
+        Raises:
+            FailoverImpossibleError: it cannot; nothing has changed.
+        """
+        ...
+
     async def recover(self) -> RecoveryPoint | None:
         """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
         ...

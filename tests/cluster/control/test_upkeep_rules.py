@@ -25,6 +25,7 @@ class Storage:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails = False
+        self.renewal = SimpleNamespace(unsettled=False, settle=self.settle)
         self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed)
 
     async def revive(self):
@@ -32,6 +33,10 @@ class Storage:
 
     async def reopen_failed(self):
         pass
+
+    async def settle(self):
+        self.renewal.unsettled = False
+        self.done.append("settle")
 
     async def take_base(self, where):
         self.begun += 1
@@ -130,3 +135,13 @@ async def test_what_fails_is_tried_again_and_lost_nodes_are_revived(start, roste
     storage.fails = False
     await until(lambda: "base" in storage.done, "it works in the end")
     assert "revive" in storage.done
+
+
+async def test_a_change_of_the_members_that_was_interrupted_is_settled(start, roster):
+    storage = Storage()
+    storage.renewal.unsettled = True
+    async with roster.lock:
+        start(storage)
+        await asyncio.sleep(0.05)
+        assert storage.done == []  # a failover comes first
+    await until(lambda: storage.done == ["settle"], "it is settled")

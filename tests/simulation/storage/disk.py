@@ -23,12 +23,27 @@ class Disk:
         frames: the durable frames, each with the place of its data.
         data: the bytes that places point into.
         damaged: places of frames with a flipped bit.
+        rotten: frames that were damaged, wherever they lie now: what this copy may lack until a peer gave it again.
+        failure: what every write ends with; None: the disk works.
+        reorders: whether a crash may keep later parts of what was not synced, without the earlier ones.
     """
 
     def __init__(self) -> None:
         self.frames: list[tuple[Frame, int]] = []
         self.data = bytearray()
         self.damaged: set[int] = set()
+        self.rotten: list[Frame] = []
+        self.failure: OSError | None = None
+        self.reorders = False
+
+    def rot(self, choose: Callable[[list[tuple[Frame, int]]], tuple[Frame, int]]) -> bool:
+        """Damage one frame of log; False if there is none."""
+        log = [(frame, place) for frame, place in self.frames if frame.kind == LOG and frame.data]
+        if log:
+            frame, place = choose(log)
+            self.damaged.add(place)
+            self.rotten.append(frame)
+        return bool(log)
 
     def mend(self, places: set[int]) -> None:
         """What was damaged has been written anew: the old frames count no more."""
@@ -51,12 +66,21 @@ class SimulatedJournal:
         self._disk, self._rnd, self._latency = disk, rnd, latency
         self._queue: list[tuple[Frame, Callable[[int | OSError], None]]] = []
         self._busy = self._dead = False
+        self._failed: OSError | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a write failed, so that nothing is written any more."""
+        return self._failed is not None
 
     def replay(self) -> Iterator[tuple[Frame, int]]:
         return iter([(frame, place) for frame, place in self._disk.frames if place not in self._disk.damaged])
 
     def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
         if self._dead:
+            return
+        if self._failed is not None:
+            done(self._failed)
             return
         self._queue.append((frame, done))
         if not self._busy:
@@ -70,6 +94,9 @@ class SimulatedJournal:
     def _end(self, batch: int) -> None:
         if self._dead:
             return
+        if self._disk.failure is not None:
+            self._fail(self._disk.failure)
+            return
         written, self._queue = self._queue[:batch], self._queue[batch:]
         for frame, done in [(done, self._disk.keep(frame)) for frame, done in written]:
             frame(done)
@@ -78,17 +105,27 @@ class SimulatedJournal:
         else:
             self._busy = False
 
+    def _fail(self, error: OSError) -> None:
+        """Nothing more is written; some of what was queued reached the disk all the same."""
+        self._failed = error
+        self._keep_some()
+        queue, self._queue = self._queue, []
+        for _frame, done in queue:
+            done(error)
+
+    def _keep_some(self) -> None:
+        queue = [frame for frame, _done in self._queue]
+        if self._disk.reorders:
+            kept = [frame for frame in queue if self._rnd.random() < 0.5]
+        else:
+            kept = queue[: self._rnd.randint(0, len(queue))]
+        for frame in kept:
+            self._disk.keep(frame)
+
     def read(self, place: int, n: int) -> bytes:
         if place in self._disk.damaged:
             raise CorruptLog(f"the frame at {place} does not match its checksum")
         return bytes(self._disk.data[place : place + n])
-
-    def rot(self) -> bool:
-        """Damage one frame of log; False if there is none."""
-        places = [place for frame, place in self._disk.frames if frame.kind == LOG and frame.data]
-        if places:
-            self._disk.damaged.add(self._rnd.choice(places))
-        return bool(places)
 
     def trim(self, place: int | None) -> None:
         metadata = max(at for frame, at in self._disk.frames if frame.kind == METADATA)
@@ -101,10 +138,9 @@ class SimulatedJournal:
         return [Places(place, place + 1) for place in sorted(self._disk.damaged)]
 
     def crash(self) -> None:
-        """Power loss: some of what was queued reached the disk all the same, in order; nobody was told."""
+        """Power loss: some of what was queued reached the disk all the same; nobody was told."""
         self._dead = True
-        for frame, _done in self._queue[: self._rnd.randint(0, len(self._queue))]:
-            self._disk.keep(frame)
+        self._keep_some()
 
     async def close(self) -> None:
         self._dead = True

@@ -202,10 +202,10 @@ def survey_two_nodes() -> Any:
 
 
 def settle_before_hydration() -> Any:
-    async def hydrate(_driver: Any, _new: int) -> None:
-        """Nobody waits."""
+    async def is_hydrated(_driver: Any, _new: int, _timeout: float) -> bool:
+        return True
 
-    return patch.object(replacement, "_hydrate", hydrate)
+    return patch.object(replacement, "_is_hydrated", is_hydrated)
 
 
 def repair_without_checking_damage() -> Any:

@@ -18,18 +18,33 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
+    from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.ports import Frame
+
 DEADLINE = 0.2
 
 
 @dataclass
 class Weather:
-    """How one client's network is doing: nodes cut off, share of messages lost (later, once it sends a charter),
-    longest delay in seconds."""
+    """How one client's network is doing.
+
+    Attributes:
+        cut: nodes that are cut off.
+        loss: share of messages lost.
+        later_loss: the same, once it sends a charter.
+        delay: longest delay of a message, in seconds.
+        late: share of messages that arrive once more, or arrive after their sender gave up: up to 3 s later.
+        impatient: whether the sender gives up after `DEADLINE`, while the node goes on.
+        calm: nobody is cut off and nothing is lost for now.
+    """
 
     cut: set[int] = field(default_factory=set)
     loss: float = 0.0
     later_loss: float = 0.0
     delay: float = 0.002
+    late: float = 0.0
+    impatient: bool = False
+    calm: bool = False
 
 
 class Host:
@@ -42,9 +57,13 @@ class Host:
         self.acked: dict[tuple[int, int], int] = {}  # (epoch, group) -> highest SCL told to anybody
         self.promised = 0
         self._calls: set[asyncio.Future[Any]] = set()
+        self._unattended: set[asyncio.Future[Any]] = set()
+        self.dismissed = False
         self.start()
 
     def start(self) -> None:
+        if self.dismissed:
+            return
         self._journal = SimulatedJournal(self.disk, self._rnd, self._rnd.choice((0.002, 0.002, 0.03)))
         self.node = self._node_type(self.number, self._journal)
         self._check_memory(self.node)
@@ -52,7 +71,7 @@ class Host:
     def _check_memory(self, node: StorageNode) -> None:
         """What was ever acknowledged or promised survives a restart."""
         replica = node.replica
-        if self.disk.damaged:
+        if self.wounded():
             return
         assert replica.promised >= self.promised, f"node {self.number} forgot promise {self.promised}"
         for (epoch, group), scl in self.acked.items():
@@ -62,7 +81,28 @@ class Host:
 
     def rot(self) -> None:
         """A byte flips on the disk."""
-        self._journal.rot()
+        self.disk.rot(self._rnd.choice)
+
+    def wounded(self) -> bool:
+        """Whether this copy lacks something, or may, because a byte flipped: it is one copy lost until it is whole.
+
+        The damaged frame may have been given back as garbage before all that was in it could be forgotten.
+        """
+        if self.disk.rotten and not self.disk.damaged:
+            replica, spans = (self.node or self._on_disk()).replica, self.spans()
+            charter = replica.metadata.charter if replica.metadata else None
+            self.disk.rotten = [frame for frame in self.disk.rotten if charter and _lacks(charter, spans, frame)]
+        return bool(self.disk.damaged or self.disk.rotten)
+
+    def is_absent(self) -> bool:
+        """Whether it is down, or its disk fails; what was dismissed is not missed."""
+        return not self.dismissed and (self.node is None or self.disk.failure is not None or self._journal.failed)
+
+    def dismiss(self) -> None:
+        """The node is no member any more: it ends, and its disk is erased."""
+        if self.node is not None:
+            self.crash()
+        self.dismissed, self.disk = True, Disk()
 
     async def scrub(self, peers: dict[int, Link], durable: int) -> None:
         if self.node is None:
@@ -72,7 +112,7 @@ class Host:
         if call is not None and self.node is node and call.exception() is None:
             report = call.result()
             still = damaged & self.disk.damaged  # log may be forgotten meanwhile, and its damage with it
-            assert len(still) <= report.damaged <= len(damaged), "a scrub misses damage"
+            assert len(still) <= report.damaged, "a scrub misses damage"
             if not report.lost and self._healed(node, damaged, durable):
                 self.disk.mend(damaged)
 
@@ -106,6 +146,16 @@ class Host:
         """The epoch promised, on disk."""
         return self._on_disk().replica.promised
 
+    def highest_promise(self) -> int:
+        """The epoch promised, also one whose promise is not durable yet."""
+        return self.node.replica.promised if self.node is not None else self.disk_promise()
+
+    def background(self, work: Any) -> None:
+        """Let something go on that nobody waits for."""
+        task = asyncio.ensure_future(work)
+        self._unattended.add(task)
+        task.add_done_callback(self._unattended.discard)
+
     async def call(self, request: Callable[[StorageNode], Awaitable[Any]]) -> Any:
         """Let the node do something that takes time; None if it dies before it has."""
         node = self.node
@@ -129,16 +179,27 @@ class Link:
     def node(self) -> int:
         return self.host.number
 
+    def _is_late(self) -> bool:
+        return self._weather.late > 0 and self._rnd.random() < self._weather.late
+
+    def _much_later(self) -> float:
+        return self._rnd.random() * self._rnd.choice((0.05, 0.5, 3.0))
+
     def _lost(self) -> bool:
-        return self.node in self._weather.cut or (self._weather.loss > 0 and self._rnd.random() < self._weather.loss)
+        weather = self._weather
+        if weather.calm:
+            return False
+        return self.node in weather.cut or (weather.loss > 0 and self._rnd.random() < weather.loss)
 
     def _delay(self) -> float:
         return self._rnd.random() * self._weather.delay
 
     def append(self, epoch: int, vdl: int, extent: Any, sink: Any) -> None:
+        loop = asyncio.get_running_loop()
         if not self._lost():
-            loop = asyncio.get_running_loop()
             loop.call_later(self._delay(), self._deliver, epoch, vdl, extent, _Back(self, epoch, sink))
+        if self._is_late():
+            loop.call_later(self._much_later(), self._deliver, epoch, vdl, extent, _Back(self, epoch, sink))
 
     def _deliver(self, epoch: int, vdl: int, extent: Any, sink: Any) -> None:
         if self.host.node is not None:
@@ -155,14 +216,28 @@ class Link:
         return request(self.host.node)
 
     async def _ask(self, request: Callable[[StorageNode], Awaitable[Any]]) -> Any:
+        if self._is_late():
+            asyncio.get_running_loop().call_later(self._much_later(), self._deliver_request, request)
         if self._lost():
             await self._give_up()
         await asyncio.sleep(self._delay())
-        call = await self.host.call(request)
+        if self._weather.impatient:
+            call = await self._wait_a_while(request)
+        else:
+            call = await self.host.call(request)
         if call is None or self._lost():
             await self._give_up()
         await asyncio.sleep(self._delay())
         return call.result()
+
+    async def _wait_a_while(self, request: Callable[[StorageNode], Awaitable[Any]]) -> Any:
+        """Give up after the deadline, while the node goes on."""
+        calling = asyncio.ensure_future(self.host.call(request))
+        await asyncio.wait({calling}, timeout=self._rnd.random() * DEADLINE)
+        return calling.result() if calling.done() else None
+
+    def _deliver_request(self, request: Callable[[StorageNode], Awaitable[Any]]) -> None:
+        self.host.background(self.host.call(request))
 
     async def _give_up(self) -> None:
         await asyncio.sleep(DEADLINE)
@@ -216,12 +291,20 @@ class _Back:
             asyncio.get_running_loop().call_later(link._delay(), function, *arguments)
 
 
+def _lacks(charter: Charter, spans: list[tuple[int, int]], frame: Frame) -> bool:
+    """Whether a copy lacks something of a frame that it should have by its charter."""
+    limit = charter.history.alive_below(frame.epoch)
+    start, end = max(charter.collected, frame.start), frame.start + len(frame.data)
+    end = end if limit is None else min(end, limit)
+    return complete(start, [span for span in spans if span[1] > start]) < end
+
+
 def missing_copies(
     hosts: list[Host], membership: Membership, start: int, end: int, epoch: int = 0
 ) -> tuple[int, list[int]] | None:
     """A position in [start, end) that no write quorum of disks holds, and who does hold it; None: there is none.
 
-    A damaged disk is given the benefit of the doubt: a flipped byte is the loss of one copy. A newcomer that is not
+    A copy that was damaged has the benefit of the doubt: a flipped byte is the loss of one copy. A newcomer that is not
     hydrated yet does not count: what met the quorum before it joined need not be on it.
     """
     members = Membership(tuple(tuple(m for m in slot if m not in membership.joining) for slot in membership.slots))
@@ -231,7 +314,7 @@ def missing_copies(
         holders = [
             host.number
             for host in hosts
-            if host.disk.damaged or any(begin <= position < stop for begin, stop in spans[host.number])
+            if host.wounded() or any(begin <= position < stop for begin, stop in spans[host.number])
         ]
         if not members.writes(holders):
             return position, holders

@@ -7,10 +7,11 @@ below it part of the one true log. From then on they may neither change nor vani
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import (
     CorruptLog,
@@ -27,9 +28,16 @@ from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.opening import recover
 from aurora_router_cluster.storage.replacement import finish, replace_node, undo
 
+from .dimensions import draw
 from .framing import TinyFraming, TinyScanner, TinyWriter
 from .loop import run
 from .network import Host, Link, Weather, missing_copies
+from .troubles import Troubles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from aurora_router_cluster.storage.opening import Opened
 
 BASE = 1000
 
@@ -58,6 +66,7 @@ class Life:
     start: int
     links: dict[int, Any]
     killed: bool = False
+    ready: bool = False
 
     @property
     def sent(self) -> int:
@@ -76,6 +85,8 @@ class Oracle:
     scanner: TinyScanner = field(default_factory=lambda: TinyScanner(BASE))
     scanned: int = 0
     floor: int = BASE
+    opened: int = BASE
+    """Where an epoch began: as durable as anything reported, though its bytes may not be known yet."""
 
     @property
     def peak(self) -> int:
@@ -118,16 +129,48 @@ class Oracle:
 class Schedule:
     """The actors of one schedule."""
 
-    def __init__(self, seed: int, parts: Parts, steps: int) -> None:
+    def __init__(self, seed: int, parts: Parts, steps: int, drawn: Collection[str] = ()) -> None:
         self.rnd = random.Random(seed)
+        self.drawn = drawn
         self.parts, self.steps = parts, steps
         self.framing = TinyFraming(striped=self.rnd.random() < 0.4)
         self.hosts = [Host(i, self.rnd, parts.node) for i in range(6)]
+        for host in self.hosts:
+            host.disk.reorders = "reordered_writes" in self.drawn
         self.oracle = Oracle(self.hosts)
         self.counts: Counter[str] = Counter()
+        self.networks: list[tuple[Weather, dict[int, Any]]] = []
+        self.troubles = Troubles(self)
 
     def links(self, weather: Weather) -> dict[int, Any]:
-        return {host.number: Link(host, weather, self.rnd) for host in self.hosts}
+        """Ways to all nodes, also to those that are made later."""
+        found = {host.number: Link(host, weather, self.rnd) for host in self.hosts if not host.dismissed}
+        self.networks.append((weather, found))
+        return found
+
+    def weather(self, *arguments: Any) -> Weather:
+        """The network of a new client."""
+        made = Weather(*arguments)
+        if "late_messages" in self.drawn:
+            made.late = 0.05
+        if "slow_network" in self.drawn:
+            made.delay, made.impatient = self.rnd.choice((0.002, 0.05, 0.15)), True
+        return made
+
+    def make_host(self) -> Host:
+        """A new node on an empty disk."""
+        host = Host(len(self.hosts), self.rnd, self.parts.node)
+        host.disk.reorders = "reordered_writes" in self.drawn
+        self.hosts.append(host)
+        for weather, links in self.networks:
+            links[host.number] = Link(host, weather, self.rnd)
+        return host
+
+    def erase(self, number: int) -> None:
+        """A node is no member any more, and will never be one."""
+        for _weather, links in self.networks:
+            links.pop(number, None)
+        self.hosts[number].dismiss()
 
     async def play(self) -> Counter[str]:
         charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
@@ -144,6 +187,8 @@ class Schedule:
 
     async def step(self) -> None:
         """One thing happens; the numbers are shares of a thousand."""
+        if await self.troubles.come():
+            return
         x = self.rnd.randrange(1000)
         for share, happen in (
             (590, self.write), (80, self.crash_or_restart), (120, self.change_weather), (60, self.lead),
@@ -158,23 +203,33 @@ class Schedule:
 
     async def write(self) -> None:
         """The latest writer goes on, or one that does not know that it was replaced."""
-        life = self.rnd.choice(self.oracle.lives[-2:])
+        lives = [life for life in self.oracle.lives[-2:] if life.ready]
+        if not lives:
+            return
+        life = self.rnd.choice(lives)
         for _ in range(self.rnd.randint(1, 4)):
             life.driver.feed(*life.writer.next())
             self.counts["appends"] += 1
 
     async def crash_or_restart(self) -> None:
-        down = [host for host in self.hosts if host.node is None]
+        down = [host for host in self.hosts if host.node is None and not host.dismissed]
         if down and (len(down) > 2 or self.rnd.random() < 0.6):
             self.start_host(self.rnd.choice(down))
-        else:
-            host = self.rnd.choice([host for host in self.hosts if host.node])
+        elif up := [host for host in self.hosts if host.node]:
+            host = self.rnd.choice(up)
             host.crash()
             self.counts["crashes"] += 1
             if self.rnd.random() < 0.5:
                 self.start_host(host)
 
     def start_host(self, host: Host) -> None:
+        if "slow_starts" in self.drawn:
+            self.troubles.start_slowly(host)
+        else:
+            self.started(host)
+
+    def started(self, host: Host) -> None:
+        """A node starts over its disk."""
         host.start()
         for life in self.oracle.lives[-1:]:
             life.driver.node_up(host.number)
@@ -188,7 +243,7 @@ class Schedule:
     async def lead(self, *, calm: bool = False) -> None:
         """Recover the volume and become its driver; a failure leaves it to the next."""
         rnd = self.rnd
-        weather = Weather({i for i in range(len(self.hosts)) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
+        weather = self.weather({i for i in range(len(self.hosts)) if rnd.random() < 0.12}, rnd.choice((0.0, 0.0, 0.05)))
         if calm:
             weather = Weather()
         links = self.links(weather)
@@ -198,50 +253,66 @@ class Schedule:
             self.counts["failed recoveries"] += 1
             return
         self.counts["recoveries"] += 1
-        if opened.point < self.oracle.peak:
-            raise Violation(f"epoch {opened.epoch} begins at {opened.point}: {self.oracle.peak} was durable")
-        driver = self.parts.driver(links, opened, self.framing)
-        await self._begin(driver, opened.point, weather, links)
+        await self.begin(opened, weather, links)
 
-    async def _begin(self, driver: Driver, point: int, weather: Weather, links: dict[int, Any]) -> None:
-        for other in self.oracle.lives:
-            if other.driver.epoch < driver.epoch and other.driver.durable > point:
-                raise Violation(f"epoch {driver.epoch} begins at {point}: epoch {other.driver.epoch} reported more")
-        life = Life(driver, TinyWriter(point, self.rnd), weather, point, point, links)
-        if self.oracle.lives and self.oracle.lives[-1].driver.epoch > driver.epoch:
+    async def begin(self, opened: Opened, weather: Weather, links: dict[int, Any]) -> None:
+        """An epoch is open: it has all that was durable before, and everything of it can be read."""
+        epoch, point, oracle = opened.epoch, opened.point, self.oracle
+        if any(life.driver.epoch > epoch for life in oracle.lives):
+            self.counts["superseded recoveries"] += 1
             return  # another recovery was faster to finish, and has fenced this one
-        self.oracle.lives.append(life)
-        driver.on_durable.append(lambda: self.oracle.advanced(life))
+        if point < max(oracle.peak, oracle.opened):
+            raise Violation(f"epoch {epoch} begins at {point}: {max(oracle.peak, oracle.opened)} was durable")
+        oracle.opened = point
+        driver = self.parts.driver(links, opened, self.framing)
+        life = Life(driver, TinyWriter(point, self.rnd), weather, point, point, links)
+        oracle.lives.append(life)
+        driver.on_durable.append(lambda: oracle.advanced(life))
         driver.start()
-        self._check_copies(driver.epoch, point, driver.charter.membership)
-        begin = max(self.oracle.floor, driver.charter.floor)
-        self.oracle.learn(begin, await self._read_all(life, begin, point))
-        if self.oracle.peak == point != self.oracle.boundary():
-            raise Violation(f"epoch {driver.epoch} begins at {point}, in the middle of a record")
+        self._check_copies(epoch, point, driver.charter.membership)
+        start = max(oracle.floor, driver.charter.floor)
+        data = await self._read_all(life, start, point)
+        oracle.learn(start, data)
+        if start + len(data) < point:
+            oracle.lives.remove(life)  # it was fenced before anything was written
+            await driver.close()
+            return
+        life.ready = True
+        if oracle.peak == point != oracle.boundary():
+            raise Violation(f"epoch {epoch} begins at {point}, in the middle of a record")
 
     def _check_copies(self, epoch: int, point: int, membership: Membership) -> None:
         """When a volume opens, four disks hold everything, whether their machines run or not."""
         missing = missing_copies(self.hosts, membership, self.oracle.floor, point, epoch)
-        if missing is not None and not any(host.disk_promise() > epoch for host in self.hosts):
+        if missing is not None and not self.is_superseded(epoch):
             raise Violation(f"epoch {epoch} is open at {point}: {missing[0]} is only on {missing[1]}")
+
+    def is_superseded(self, epoch: int) -> bool:
+        """Whether some node has promised a later epoch: then the copies may be changing."""
+        return any(host.highest_promise() > epoch for host in self.hosts)
 
     async def _read_all(self, life: Life, begin: int, point: int) -> bytes:
         """All that is below the recovery point can be read from the nodes."""
-        life_weather, life.weather.cut, life.weather.loss = (life.weather.cut, life.weather.loss), set(), 0.0
+        life.weather.calm = True
         data = b""
-        while begin + len(data) < point:
-            down = [host for host in self.hosts if host.node is None]
+        for attempt in itertools.count():
+            if begin + len(data) >= point:
+                break
+            down = [host for host in self.hosts if host.is_absent()]
             try:
                 data += await life.driver.read(begin + len(data), point - begin - len(data))
             except QuorumUnavailable:
                 if life is not self.oracle.lives[-1] or self._fenced(life):
                     return data
-                if len(down) <= 2:
+                absent = {*down, *(host for host in self.hosts if host.is_absent())}
+                if len(absent) <= 2 or attempt > 1000:
                     raise Violation(
-                        f"the log at {begin + len(data)} cannot be read, with {len(down)} nodes down"
+                        f"the log at {begin + len(data)} cannot be read, with {len(absent)} nodes absent"
                     ) from None
-                self.start_host(down[0])
-        life.weather.cut, life.weather.loss = life_weather
+                self.troubles.bring_back(min(absent, key=lambda host: host.number))
+                if self.drawn:
+                    await asyncio.sleep(0.05)
+        life.weather.calm = False
         return data
 
     def _fenced(self, life: Life) -> bool:
@@ -250,7 +321,7 @@ class Schedule:
 
     async def give_up_leading(self) -> None:
         """Somebody begins to recover and dies on the way."""
-        weather = Weather(
+        weather = self.weather(
             {i for i in range(len(self.hosts)) if self.rnd.random() < 0.2}, 0.05, self.rnd.choice((0.0, 0.7))
         )
         task = asyncio.ensure_future(self.parts.recover(self.links(weather), self.framing))
@@ -263,8 +334,8 @@ class Schedule:
 
     async def rot_and_scrub(self) -> None:
         """A byte flips on one disk (never on two at a time: the other copies are what heals it); a scrub follows."""
-        damaged = [host for host in self.hosts if host.disk.damaged]
-        host = damaged[0] if damaged else self.rnd.choice(self.hosts)
+        damaged = [host for host in self.hosts if host.wounded()]
+        host = damaged[0] if damaged else self.rnd.choice([host for host in self.hosts if not host.dismissed])
         if not damaged:
             host.rot()
             self.counts["flipped bytes"] += 1
@@ -273,6 +344,9 @@ class Schedule:
 
     async def replace_a_node(self) -> None:
         """Begin a replacement, or go on with one that an earlier driver left half done, or undo it."""
+        if "concurrent_changes" in self.drawn:
+            await self.troubles.renew()
+            return
         driver = self.oracle.lives[-1].driver
         membership = driver.charter.membership
         try:
@@ -280,30 +354,31 @@ class Schedule:
                 await self._begin_replacement(self.oracle.lives[-1], self.rnd.choice(membership.members))
             else:
                 old, new = next(slot for slot in membership.slots if len(slot) > 1)
-                await (finish(driver, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
+                await (finish(driver, old, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
             self.counts["membership changes"] += 1
-            self._check_members(driver)
-        except (StorageError, asyncio.TimeoutError, ValueError):
+            self.check_members(driver)
+        except (StorageError, ValueError):
             self.counts["failed membership changes"] += 1
 
-    def _check_members(self, driver: Driver) -> None:
+    def check_members(self, driver: Driver) -> None:
         """After each step all that is durable meets the write quorum of the membership in force."""
+        if self.oracle.lives[-1].driver is not driver or self.is_superseded(driver.epoch):
+            return
         membership = driver.charter.membership
         missing = missing_copies(self.hosts, membership, self.oracle.floor, driver.durable)
         if missing is not None:
             raise Violation(f"after a step of a replacement {missing[0]} is only on {missing[1]} of {membership.slots}")
 
     async def _begin_replacement(self, life: Life, old: int) -> None:
-        newcomer = Host(len(self.hosts), self.rnd, self.parts.node)
-        self.hosts.append(newcomer)
+        newcomer = self.make_host()
         assert newcomer.node is not None
         await newcomer.node.format(life.driver.charter)
-        for other in self.oracle.lives:
-            other.links[newcomer.number] = Link(newcomer, other.weather, self.rnd)
         await replace_node(life.driver, old, newcomer.number, 1.0)
 
     async def collect_garbage(self) -> None:
         """Forget the log below some position that was durable."""
+        if not self.oracle.lives[-1].ready:
+            return
         driver = self.oracle.lives[-1].driver
         floor = driver.durable
         await asyncio.sleep(self.rnd.random() * 0.1)
@@ -326,9 +401,10 @@ class Schedule:
 
     async def settle(self) -> None:
         """With all healed, a new epoch opens, its log becomes durable, and all six copies are equal."""
+        await self.troubles.end()
         for host in self.hosts:
             if host.node is None:
-                self.start_host(host)
+                self.started(host)
         for life in self.oracle.lives:
             life.weather.cut, life.weather.loss = set(), 0.0
         if self.oracle.lives:
@@ -393,10 +469,10 @@ def _scls(host: Host) -> dict[int, int]:
     return {group: segment.scl for group, segment in segments.items() if segment.scl > segment.base}
 
 
-def play(seed: int, parts: Parts | None = None, steps: int = 40) -> Counter[str]:
-    """Play the schedule of `seed`.
+def play(seed: int, parts: Parts | None = None, steps: int = 40, drawn: Collection[str] | None = None) -> Counter[str]:
+    """Play the schedule of `seed`, with the dimensions that it draws, or with those given.
 
     Raises:
         Violation, AssertionError, CorruptLog: an invariant does not hold.
     """
-    return run(Schedule(seed, parts or Parts(), steps).play())
+    return run(Schedule(seed, parts or Parts(), steps, draw(seed) if drawn is None else drawn).play())

@@ -154,7 +154,7 @@ class Play:
         """A branch leaves the retention window."""
         kept = self.driver.charter.kept
         if kept and self.rnd.random() < 0.5:
-            await persist(lambda: self.driver.amend(kept=kept[1:]))
+            await persist(lambda: self.driver.amend(lambda charter: replace(charter, kept=kept[1:])))
 
     async def check(self) -> None:
         model = self.branches[self.line].log

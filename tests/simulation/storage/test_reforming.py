@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from aurora_router_cluster.storage import reforming
 from aurora_router_cluster.storage.core import quorum
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
+from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.recovery import newest_charter, survey
 from aurora_router_cluster.storage.reforming import assess, reform
 from tests.simulation.storage.loop import run
@@ -91,14 +93,12 @@ class Disaster(Schedule):
         raise Violation("no repair succeeds with three nodes up")
 
     async def _lead(self, opened, links, weather) -> None:
-        if opened.point < self.oracle.peak:
-            raise Violation(f"epoch {opened.epoch} begins at {opened.point}: {self.oracle.peak} was durable")
-        driver = self.parts.driver(links, opened, self.framing)
-        await self._begin(driver, opened.point, weather, links)
+        await self.begin(opened, weather, links)
+        driver = self.oracle.lives[-1].driver
         weather.loss = 0.0
         for newcomer in opened.charter.membership.joining:
-            await driver.change_membership(driver.charter.membership.hydrated(newcomer))
-        self._check_members(driver)
+            await driver.change_membership(partial(Membership.hydrated, new=newcomer))
+        self.check_members(driver)
         self.counts["repairs"] += 1
 
 

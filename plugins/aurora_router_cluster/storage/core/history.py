@@ -53,6 +53,10 @@ class History:
         """Where the log begins, in bytes."""
         return self.entries[0].start if self.entries else 0
 
+    def __contains__(self, epoch: int) -> bool:
+        """Whether an epoch is one of these."""
+        return any(entry.epoch == epoch for entry in self.entries)
+
     def epoch_at(self, lsn: int) -> int:
         """The epoch *really held* by a copy complete up to `lsn`.
 
