@@ -226,14 +226,19 @@ class _Routed:
         )
         attend(self, placed, call)
 
-    def _explain(self, error: psycopg.Error) -> None:
-        """Attach to an error what happened to the instance, where that is why the statement failed."""
+    def _explain(self, error: psycopg.Error) -> psycopg.Error:
+        """Attach to an error what happened to the instance, where that is why the statement failed; returns it.
+
+        Another error is returned where psycopg's own does not say that the connection is lost.
+        """
         placement = self.placement
         if placement is not None:
             with IMPORTING:
-                from aurora_router.runtime.incidents import explain  # noqa: PLC0415 - see the module's docstring
+                from aurora_router.runtime import incidents  # noqa: PLC0415 - see the module's docstring
 
-            explain(self, placement, placement._cluster, error)  # noqa: SLF001 - a private part of this module
+            error = incidents.as_lost(self, error)
+            incidents.explain(self, placement, placement._cluster, error)  # noqa: SLF001 - a private part of this module
+        return error
 
     def _leave(self) -> None:
         placement = self.placement
@@ -360,8 +365,10 @@ class Connection(_Routed, psycopg.Connection[Row]):
             else:
                 answer = _BLOCKING.wait(self, gen, interval, timeout)
         except _EXPLAINED as error:
-            self._explain(error)
-            raise
+            explained = self._explain(error)
+            if explained is error:
+                raise
+            raise explained from error
         return answer
 
     def close(self) -> None:
@@ -463,8 +470,10 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
             else:
                 answer = await _AWAITED.wait(self, gen, interval, timeout)
         except _EXPLAINED as error:
-            self._explain(error)
-            raise
+            explained = self._explain(error)
+            if explained is error:
+                raise
+            raise explained from error
         return answer
 
     async def close(self) -> None:

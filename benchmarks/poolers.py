@@ -196,8 +196,13 @@ def pgbouncer_each(ground: Ground) -> Iterator[tuple[dict[str, str], Callable[[s
 
 @contextlib.contextmanager
 def pgbouncer_session(ground: Ground) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
-    """One PgBouncer with session pooling, that leads to all instances of a cluster in turn."""
-    with _pgbouncer({name: _all_of(ground, name) for name in NAMES}) as pooler:
+    """One PgBouncer with session pooling, that leads to all instances of a cluster in turn.
+
+    It dials a server only where none is free: without a short ``server_lifetime`` it may come to keep connections to
+    one reader alone, and to lead every client there.
+    """
+    kept = {"server_lifetime": 2, "server_round_robin": 1}
+    with _pgbouncer({name: _all_of(ground, name) for name in NAMES}, **kept) as pooler:
         yield {name: _conninfo(pooler.port, name) for name in NAMES}, lambda _: None
 
 

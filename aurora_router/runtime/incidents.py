@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import pq
 
 from aurora_router.model.incident import Incident
@@ -14,8 +15,6 @@ from aurora_router.model.instance import Role
 from aurora_router.policy.incidents import note
 
 if TYPE_CHECKING:
-    import psycopg
-
     from aurora_router.connection import Placement
     from aurora_router.flow.cluster import Cluster
 
@@ -24,6 +23,19 @@ READ_ONLY = "25006"
 _ENDS_SESSION = frozenset({"FATAL", "PANIC"})
 TIMED_OUT = frozenset({"25P03", "25P04", "57P05"})
 """The server ended a session by a time-out that was set for it: the instance is fine."""
+
+
+def as_lost(connection: Any, error: psycopg.Error) -> psycopg.Error:
+    """Turn psycopg's word about too many answers into the `psycopg.OperationalError` that a lost connection is.
+
+    A pooler that loses its server answers twice: with what the server said last, and with what it says itself. psycopg
+    takes one answer to BEGIN, COMMIT and ROLLBACK, and raises an InternalError without a SQLSTATE for two.
+    """
+    pgconn = connection.pgconn
+    if isinstance(error, psycopg.OperationalError) or error.sqlstate is not None or pgconn.status != pq.ConnStatus.BAD:
+        return error
+    said = pgconn.get_error_message().strip() or "the server closed it"
+    return psycopg.OperationalError(f"the connection was lost: {said}")
 
 
 def explain(connection: Any, placement: Placement, cluster: Cluster, error: psycopg.Error) -> None:
