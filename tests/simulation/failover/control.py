@@ -502,6 +502,7 @@ GHOST = "demo-99"
 INCIDENTS = {
     "constant_reports": "swap_roles",
     "pooler": "swap_roles",
+    "shared_pooler": "swap_roles",
     "odd_rows": "send_odd_rows",
     "reset_dials": "reset_dials",
     "stalled_accepting": "stall_accepting",

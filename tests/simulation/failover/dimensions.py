@@ -21,6 +21,7 @@ class Dimensions:
             the cluster endpoint late.
         odd_rows: answers lack rows, or have some that are empty, malformed, doubled or of an instance that has left.
         shared_template: another cluster has names of the same template.
+        shared_pooler: one pooler serves two clusters, with a database name each; else as `pooler`.
         reset_dials: some dials are reset.
         stalled_accepting: a server accepts no session for a while; those that it has go on.
         stalled_clients: the users' side of a process stands still, its monitor goes on; answers wait unread.
@@ -39,6 +40,7 @@ class Dimensions:
     pooler: bool = False
     odd_rows: bool = False
     shared_template: bool = False
+    shared_pooler: bool = False
     reset_dials: bool = False
     stalled_accepting: bool = False
     stalled_clients: bool = False
@@ -68,20 +70,7 @@ class Dimensions:
 
 
 NONE = Dimensions()
-PLAYED = Dimensions(
-    constant_reports=True,
-    reset_dials=True,
-    stalled_accepting=True,
-    stalled_clients=True,
-    refused_threads=True,
-    changed_passwords=True,
-    rebuilt_readers=True,
-    frozen_dials=True,
-    unknown_addresses=True,
-    hidden_notices=True,
-    own_endings=True,
-    stale_lag=True,
-)
+PLAYED = Dimensions.just(*(each.name for each in fields(Dimensions)))
 """What campaigns draw from."""
-NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "unknown_addresses"})
+NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "shared_pooler", "unknown_addresses"})
 """Those that a list of hosts can not have."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router.flow import connect, dialling, learning, marks, outcome, transaction
+from aurora_router.flow import connect, dialling, inquiry, learning, marks, outcome, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.connect import Connecting
 from aurora_router.flow.hangs import Hangs
@@ -21,10 +21,12 @@ from aurora_router.model.instance import Instance
 from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
 from aurora_router.policy import candidates, verdict
+from aurora_router.policy import route as routing
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
 from aurora_router.policy.role_reports import RoleCheck, RoleReports
 from aurora_router.policy.suspicion import Limits
 from aurora_router.policy.verdict import Next
+from aurora_router.runtime import registry
 
 from .world import Lookout
 
@@ -277,6 +279,44 @@ def never_search() -> Any:
     return patch.object(Watch, "_search", search)
 
 
+def take_any_answer_for_complete() -> Any:
+    """An answer is taken for the whole cluster, whatever it lacks: what it does not list is gone."""
+    claimed, merge = reducing._claimed, reducing._merge
+
+    def complete(*args: Any) -> Any:
+        found = claimed(*args)
+        return None if found is None else replace(found, complete=True)
+
+    def taken(*args: Any, complete: bool) -> Any:
+        return merge(*args, complete=True)
+
+    return _all(
+        patch.object(reducing, "_claimed", complete),
+        patch.object(reducing, "_merge", taken),
+        patch.object(reducing, "MISSING_SECONDS", 0.0),
+    )
+
+
+def name_clusters_by_template() -> Any:
+    """Clusters whose instances are named in one way are one cluster."""
+
+    def identity(request: Any, chosen: Any) -> Any:
+        found = routing.identity(request, chosen)
+        return found._replace(scope="one template", name="", sort="other") if request.options.instance_host else found
+
+    return _all(*(patch.object(each, "identity", identity) for each in (registry, learning, inquiry)))
+
+
+def forget_the_database() -> Any:
+    """What a pooler leads to is one cluster, whichever database is named."""
+
+    def identity(request: Any, chosen: Any) -> Any:
+        return routing.identity(replace(request, database=""), chosen)
+
+    merged = patch.object(registry, "is_disjoint", lambda *_: False)  # else the next answer parts them
+    return _all(merged, *(patch.object(each, "identity", identity) for each in (registry, learning, inquiry)))
+
+
 @contextmanager
 def _all(*planted: AbstractContextManager[Any]) -> Iterator[None]:
     with ExitStack() as stack:
@@ -318,4 +358,7 @@ MUTANTS = (
     Mutant("a work that ended its transaction is run again", replay_what_ended),
     Mutant("a dial into a freeze is waited for", wait_for_every_dial),
     Mutant("the age of a lag does not count", trust_old_figures),
+    Mutant("an answer that lacks rows is taken for a complete one", take_any_answer_for_complete),
+    Mutant("clusters of one template are taken for one", name_clusters_by_template),
+    Mutant("clusters behind one pooler are taken for one", forget_the_database),
 )

@@ -38,6 +38,8 @@ LIMIT = 75.0
 TEMPLATE = "{id}.internal"
 """How instances are named where several clusters share a domain of their users' own."""
 POOLER, POOLER_PORT = "10.99.0.1", 6432
+THROUGH_POOLER = f"host={POOLER} port={POOLER_PORT} dbname={{}} aurora_role=writer"
+OTHER_DATABASE = "bills"
 PROFILES = ["default"] * 5 + ["aggressive", "patient"]
 
 
@@ -69,7 +71,7 @@ class Schedule:
         self.processes = [self._process() for _ in range(rng.choice([1, 2, 2]))]
         self.control.processes = self.processes
         self.late = self.odd.choice([0.0, 0.5, 5.0])
-        self.other = self._another_cluster() if "shared_template" in self.drawn else None
+        self.other = self._another_cluster() if self.drawn & {"shared_template", "shared_pooler"} else None
         if "constant_reports" in self.drawn:
             servers = list(self.cluster.instances.values())
             relayed = self.odd.sample(servers, self.odd.choice([1, len(servers)]))
@@ -103,6 +105,8 @@ class Schedule:
         cluster = self.cluster
         if "stale_lag" in self.drawn:
             options["aurora_max_lag"] = self.odd.choice([0.5, 2.0])
+        if "odd_rows" in self.drawn:
+            options["aurora_refresh"] = self.odd.choice([1.0, 5.0, 30.0])
         if "unknown_addresses" in self.drawn and len(cluster.instances) > 2:
             first = list(cluster.instances)
             if self.control.placed is None:
@@ -118,14 +122,21 @@ class Schedule:
             self._name_instances(cluster)
             orders = "host=orders-{0}.internal port=5432 dbname=app aurora_role={0}"
             writer, reader = orders.format("writer"), orders.format("reader")
-        if "pooler" in self.drawn:
+        if self.pooled:
             self.harbour.relays[POOLER, POOLER_PORT] = Relay(reports=False, own_pid=True)
             self.harbour.behind[POOLER] = self._behind_the_pooler
-            writer = reader = f"host={POOLER} port={POOLER_PORT} dbname=app aurora_role=writer"
+            writer = reader = THROUGH_POOLER.format("app")
         return writer, reader
 
-    def _behind_the_pooler(self) -> Any:
+    @property
+    def pooled(self) -> bool:
+        """Whether clients reach the writer through a pooler."""
+        return bool(self.drawn & {"pooler", "shared_pooler"})
+
+    def _behind_the_pooler(self, database: str) -> Any:
         """Where a session of the pooler leads to: to the writer that DNS had a moment ago."""
+        if self.other is not None and database == OTHER_DATABASE:
+            return self.other.writer
         known = [server for at, server in self.control.history if at == 0.0 or at + self.late <= self.clock.now]
         return known[-1]
 
@@ -254,9 +265,12 @@ class Schedule:
 
     async def visit(self, process: Process) -> None:
         """Connect to the other cluster, now and then."""
+        neighbour, conninfo = process, "host=bills-writer.internal port=5432 dbname=app aurora_role=writer"
+        if self.pooled:
+            neighbour, conninfo = process.beside(OTHER_DATABASE), THROUGH_POOLER.format(OTHER_DATABASE)
         while not self.over:
             with contextlib.suppress(RoutingError):
-                conn = await process.visit("host=bills-writer.internal port=5432 dbname=app aurora_role=writer")
+                conn = await neighbour.visit(conninfo)
                 self.judge.visited(process, conn, self.other)
                 conn.close()
             await self.clock.sleep(self.odd.uniform(0.3, 2.0))
@@ -305,7 +319,7 @@ class Schedule:
                 with self.clock.owned(process.users):
                     clients.append(self.clock.spawn(self.visit(process)))
             tasks = [self.write, self.write, self.read][: self.rng.choice([2, 3, 3])]
-            if "pooler" in self.drawn:
+            if self.pooled:
                 tasks = tasks[:2]
             elif self.drawn & {"stalled_accepting", "stalled_clients"}:  # several connections to one server
                 tasks += [self.read] * 3
@@ -349,7 +363,7 @@ class Schedule:
             raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
         cluster = conn.placed.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
-        if process.monitored and "pooler" not in self.drawn and askable and not cluster.watched:
+        if process.monitored and not self.pooled and askable and not cluster.watched:
             raise Violation("after the last incident the monitor does not look")
         conn.close()
 
@@ -365,9 +379,9 @@ class Schedule:
             if ramp.under_way:  # one that succeeds late is trouble, too, and for a process that has a connection
                 pause = max(pause, replace(ramp, first=False).troubled(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
-        known = any(each.view.known for each in process.clusters) and "pooler" not in self.drawn
+        known = any(each.view.known for each in process.clusters) and not self.pooled
         known = known and self.control.is_placed(self.control.writer)
-        dns = 0.0 if known else self.late + 1.0 if "pooler" in self.drawn else self.cluster.dns_delay
+        dns = 0.0 if known else self.late + 1.0 if self.pooled else self.cluster.dns_delay
         alone = 0.0 if process.monitored else 8.0
         return 3.0 + dial + pause + names + dns + alone
 

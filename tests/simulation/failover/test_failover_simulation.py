@@ -39,8 +39,10 @@ SEVEN = Dimensions.just(
 )
 
 
-TWELVE = Dimensions(
-    **{each.name: each.name not in {"pooler", "odd_rows", "shared_template"} for each in fields(Dimensions)}
+TWELVE = Dimensions.just(
+    *("constant_reports", "reset_dials", "stalled_accepting", "stalled_clients", "refused_threads"),
+    *("changed_passwords", "rebuilt_readers", "frozen_dials", "unknown_addresses", "hidden_notices", "own_endings"),
+    "stale_lag",
 )
 ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,14 @@ class Harbour(Network):
         super().__init__(clock)
         self.clock = clock
         self.servers: dict[str, Server] = {}
-        self.behind: dict[str, Callable[[], Server | None]] = {}
+        self.behind: dict[str, Callable[[str], Server | None]] = {}
         self.resets = 0.0
 
-    async def open(self, process: Any, address: str, port: int, seconds: float, password: str, wanted: Any) -> Conn:
-        """Dial one address, from one process."""
+    async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
+        """Dial one address, over the network of one process."""
+        process, password = wire.process, wire.password
         behind, until = self.behind.get(address), self.clock.now + seconds
-        server = self.servers.get(address) if behind is None else behind()
+        server = self.servers.get(address) if behind is None else behind(wire.name)
         if server is None or (behind is None and (address, port) not in self._listening):
             await self.clock.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
@@ -101,11 +103,15 @@ class Harbour(Network):
 
 
 class Wire(SimulatedWorld):
-    """What a process does over the network; a `SessionWorld`."""
+    """What a process does over the network; a `SessionWorld`.
 
-    def __init__(self, harbour: Harbour, process: Any) -> None:
+    Attributes:
+        name: the name of the database.
+    """
+
+    def __init__(self, harbour: Harbour, process: Any, name: str = "app") -> None:
         super().__init__(harbour)
-        self.harbour, self.process = harbour, process
+        self.harbour, self.process, self.name = harbour, process, name
 
     @property
     def password(self) -> str:
@@ -117,7 +123,7 @@ class Wire(SimulatedWorld):
         for address in target.addresses:
             try:
                 port, wanted = target.port or 5432, target.wanted
-                return await self.harbour.open(self.process, address, port, seconds, self.password, wanted)
+                return await self.harbour.open(self, address, port, seconds, wanted)
             except DialFailed as again:
                 failed = again
         raise failed
@@ -188,7 +194,7 @@ class Wire(SimulatedWorld):
         return connection.server.store.version
 
     def database(self, connection):
-        return "app"
+        return self.name
 
     def trouble(self, error):
         return BlockingSessions.trouble(self, error)
@@ -206,8 +212,8 @@ class Wire(SimulatedWorld):
 class Lookout(Wire, SimulatedGround):
     """The ground of the process's monitor."""
 
-    def __init__(self, harbour: Harbour, process: Any) -> None:
-        Wire.__init__(self, harbour, process)
+    def __init__(self, harbour: Harbour, process: Any, name: str = "app") -> None:
+        Wire.__init__(self, harbour, process, name)
         self.tasks: list[Any] = []
         self._own: list[Any] = []
 
@@ -268,6 +274,16 @@ class Process(WatchedProcess):
         way = WatchedProcess if self.monitored else SimulatedProcess
         given = self.options if "," not in self.conninfo[role] else {**self.options, "aurora_role": role}
         return await way.connect(self, self.conninfo[role], **given)
+
+    def beside(self, database: str) -> Process:
+        """The same process, as far as it connects to another database."""
+        other = copy.copy(self)
+        other.world, other.ground = (
+            Wire(self.world.harbour, self, database),
+            Lookout(self.world.harbour, self, database),
+        )
+        other.ground.tasks = self.ground.tasks
+        return other
 
     async def visit(self, conninfo: str) -> Conn:
         """Connect to another cluster, with the same options."""
