@@ -40,7 +40,7 @@ GROWTH_MB = 32.0  # of the supervisor's memory that counts as none
 GROWTH_FILES = 8
 SPACE = 4.0  # times the data
 EVERY = 1.0  # seconds between two samples
-BROKEN = re.compile(r"incorrect resource manager data|invalid (record|magic)|contrecord|unexpected pageaddr")
+BROKEN = re.compile(r"incorrect resource manager data|invalid magic|contrecord|unexpected pageaddr")
 
 
 @dataclass

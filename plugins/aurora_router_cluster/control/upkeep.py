@@ -6,8 +6,9 @@ reads all disks again and refills from peers what is damaged. A storage node who
 started again over its files, and so is one whose disk has failed, once that takes what is written. A change
 of the members that was interrupted is finished or undone.
 
-Invariant: none of it runs while the roster's lock is held, that is during a failover or another change of the cluster;
-what is under way when that begins is broken off, and done again later.
+Invariant: nothing is collected or scrubbed while the roster's lock is held, that is during a failover or another change
+of the cluster; what is under way when that begins is broken off, and done again later. The copying of a base goes on
+meanwhile: it takes nothing away, and a large one might never come to an end otherwise.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ YIELD = 0.02
 """Seconds within which upkeep makes way for a failover."""
 LEAST_LOG = 16 << 20
 """Bytes of log since the last base below which another one is not worth while."""
+SHARE = 16
+"""A base is taken at once only after log of at least this part of the data: it copies all of that."""
 MANY_TIMELINES = 16
 """Timelines since the last base after which another one is taken: who is built anew stops at the end of each."""
 AGAIN = 30.0
@@ -67,6 +70,7 @@ class Upkeep:
         self._task: asyncio.Task[None] | None = None
         self._based = self._scrubbed = time.monotonic()
         self._not_before = 0.0
+        self._basing: asyncio.Task[None] | None = None
         self._status: dict[str, Any] = {"bases": 0, "scrubs": 0, "damaged": 0, "refilled": 0, "broken_off": 0}
 
     def start(self) -> None:
@@ -76,9 +80,10 @@ class Upkeep:
 
     async def close(self) -> None:
         """Stop, whatever is under way."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._basing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def status(self) -> dict[str, Any]:
         """Bases taken, scrubs done, bytes refilled and works broken off so far; what damage the last scrub found."""
@@ -104,9 +109,12 @@ class Upkeep:
     async def _work(self) -> None:
         if self._volume.renewal.unsettled:
             await self._undisturbed(self._volume.renewal.settle())
-        if self._base_due():
-            await self._undisturbed(self._take_base())
-        elif self._volume.collectable:
+        if self._basing is not None and self._basing.done():
+            ended, self._basing = self._basing, None
+            ended.result()
+        if self._basing is None and self._base_due():
+            self._basing = asyncio.get_running_loop().create_task(self._add_base())
+        if self._volume.collectable:
             await self._undisturbed(self._volume.collect())
         if self._scrub_interval and time.monotonic() - self._scrubbed >= self._scrub_interval:
             await self._undisturbed(self._scrub())
@@ -115,17 +123,17 @@ class Upkeep:
         writer, grown = self._roster.writer, self._volume.grown
         if writer is None or not writer.available:
             return False
-        if self._base_bytes and grown >= self._base_bytes:
+        if self._base_bytes and grown >= max(self._base_bytes, self._volume.data_size // SHARE):
             return True
         if (self._base_bytes or self._base_interval) and self._volume.timelines_begun >= MANY_TIMELINES:
             return True
         late = time.monotonic() - self._based >= self._base_interval
         return bool(self._base_interval) and late and grown >= LEAST_LOG
 
-    async def _take_base(self) -> None:
+    async def _add_base(self) -> None:
         writer = self._roster.writer
         if writer is not None:
-            await self._volume.take_base(writer.where)
+            await self._volume.add_base(writer.where)
             self._based = time.monotonic()
             self._status["bases"] += 1
 

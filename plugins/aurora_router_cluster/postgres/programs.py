@@ -18,6 +18,11 @@ def copying(source: Path, target: Path) -> list[str]:
     return ["cp", "-a", *reflink, str(source), str(target)]
 
 
+def unpacking(archive: Path, target: Path) -> list[str]:
+    """The command that fills an existing directory from a compressed archive."""
+    return ["tar", "-xzf", str(archive), "-C", str(target)]
+
+
 async def finish(command: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run `command` to its end; killed where the caller is cancelled.
 

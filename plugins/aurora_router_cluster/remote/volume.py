@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster.postgres import settings, template
 from aurora_router_cluster.remote.node import HostedNode
 from aurora_router_cluster.storage.bases import copy_base
-from aurora_router_cluster.storage.quorum import RETENTION, QuorumVolume
+from aurora_router_cluster.storage.past import RETENTION
+from aurora_router_cluster.storage.quorum import QuorumVolume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,9 @@ class HostedVolume(QuorumVolume):
         group_bytes: size of a protection group; None: the volume is one group.
         retention: length of the window that can be gone back to, in seconds.
     """
+
+    compress_from = None
+    """Never: a base is packed when it is sent to a host."""
 
     def __init__(
         self,

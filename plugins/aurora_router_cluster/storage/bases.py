@@ -2,58 +2,73 @@
 
 A base serves a branch of the log up to a position if the branch has the base's log, and the base is consistent there:
 it was taken below the place where the branch parts from the one on which it was taken.
+
+A large one is kept as a compressed archive: with two readers there are three copies of the data already, and a base is
+read seldom. A small one is a plain directory, of which a copy is made in a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import shutil
 import subprocess
-import time
+import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import programs, template
 from aurora_router_cluster.postgres.session import Session
-from aurora_router_cluster.storage.core.gc import Base
-from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn, segment_start
+from aurora_router_cluster.storage.core.lsn import parse_lsn, segment_start
 from aurora_router_cluster.storage.disk.identity import set_system_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.postgres.places import EngineAddress
+    from aurora_router_cluster.storage.core.gc import Base
     from aurora_router_cluster.storage.core.history import History
-    from aurora_router_cluster.storage.driver import Driver
 
 _START = re.compile(r"^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) ", re.MULTILINE)
+ARCHIVE = "base.tar.gz"
+"""What pg_basebackup calls the archive of a data directory."""
+_LABEL = "backup_label"
 
 
-def read_base(directory: Path, taken: float, end: int = 0) -> Base:
-    """What the backup label of a base says.
+def read_redo(directory: Path) -> int:
+    """Where the recovery of a base begins, as its backup label says, in bytes.
 
     Args:
-        directory: the data directory that pg_basebackup made.
-        taken: when it was complete, in seconds since 1970.
-        end: how far the log had come then, in bytes: it is consistent there at the latest.
+        directory: what pg_basebackup made.
 
     Raises:
         EngineError: there is no label, or no position in it.
     """
     try:
-        label = (directory / "backup_label").read_text(encoding="utf-8")
-    except OSError as error:
+        label = _label(directory)
+    except (OSError, tarfile.TarError, KeyError) as error:
         raise EngineError(f"{directory} is no backup: {error}") from error
     found = _START.search(label)
     if found is None:
         raise EngineError(f"the backup label in {directory} does not tell where its log begins: {label!r}")
-    redo = parse_lsn(found[1])
-    return Base(redo, max(redo, end), taken)
+    return parse_lsn(found[1])
+
+
+def _label(directory: Path) -> str:
+    archive = directory / ARCHIVE
+    if not archive.exists():
+        return (directory / _LABEL).read_text(encoding="utf-8")
+    with tarfile.open(archive, "r|gz") as members:  # it is the first of them
+        for member in members:
+            if member.name.removeprefix("./") == _LABEL and (file := members.extractfile(member)) is not None:
+                return file.read().decode()
+    raise KeyError(_LABEL)
 
 
 def copy_base(account: Account, base: Path, data: Path) -> None:
@@ -63,7 +78,11 @@ def copy_base(account: Account, base: Path, data: Path) -> None:
         EngineError: the copy failed.
     """
     shutil.rmtree(data, ignore_errors=True)
-    done = subprocess.run(programs.copying(base, data), capture_output=True, text=True, check=False)
+    command = programs.copying(base, data)
+    if (base / ARCHIVE).exists():
+        data.mkdir(mode=0o700)
+        command = programs.unpacking(base / ARCHIVE, data)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise EngineError(f"copying {base} to {data} failed: {done.stderr.strip()}")
     if data.stat().st_uid != account.uid:
@@ -92,8 +111,10 @@ async def first_base(
     return start, segment_size, int(control["Latest checkpoint's TimeLineID"])
 
 
-async def back_up(binaries: Binaries, account: Account, source: EngineAddress, target: Path) -> None:
-    """Copy a running instance to the data directory `target`, which is replaced.
+async def back_up(
+    binaries: Binaries, account: Account, source: EngineAddress, target: Path, *, compressed: bool = False
+) -> None:
+    """Copy a running instance to the data directory `target`, which is replaced, or to an archive in it.
 
     Raises:
         EngineError: pg_basebackup failed.
@@ -103,6 +124,7 @@ async def back_up(binaries: Binaries, account: Account, source: EngineAddress, t
     where = f"host={host} port={source.port} user={source.superuser} gssencmode=disable"
     password = {"PGPASSWORD": source.password} if source.password is not None else {}
     options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
+    options += ["--format=tar", "--gzip", "--compress=1"] if compressed else []
     command = [str(binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
     status, complaint = await programs.finish(account.command(command), {**account.environment(), **password})
     if status != 0:
@@ -116,20 +138,31 @@ def _make_room(directory: Path, account: Account) -> None:
     account.own(directory)
 
 
-async def consistent_end(source: EngineAddress, driver: Driver, segment_size: int, timeout: float = 10.0) -> int:
-    """Where a copy of `source` that is just complete is consistent at the latest: a durable record boundary, in bytes.
+async def data_size(source: EngineAddress) -> int:
+    """Bytes of all databases of a running instance.
+
+    Raises:
+        EngineError: it does not answer.
+    """
+    session = Session(source)
+    try:
+        return int((await session.query("SELECT sum(pg_database_size(oid)) FROM pg_database", timeout=30.0))[0][0] or 0)
+    finally:
+        session.close()
+
+
+async def consistent_from(source: EngineAddress, segment_size: int) -> int:
+    """Where a copy of `source` that is just complete is consistent at the latest, in bytes.
 
     The end of a backup of a writer switches to a new segment of the log: what is durable at that segment's start
     contains it.
 
     Args:
         source: what was copied.
-        driver: of the present epoch.
         segment_size: bytes in a WAL segment file.
-        timeout: seconds until the log up to there has to be durable.
 
     Raises:
-        EngineError: `source` does not answer, or the write quorum is not there.
+        EngineError: `source` does not answer.
     """
     session = Session(source)
     try:
@@ -137,13 +170,39 @@ async def consistent_end(source: EngineAddress, driver: Driver, segment_size: in
         position, recovering = (await session.query(f"{query} FROM (SELECT pg_is_in_recovery() AS r) AS x"))[0]
     finally:
         session.close()
-    goal = int(position or 0) if recovering == "t" else segment_start(int(position or 0), segment_size)
-    deadline = time.monotonic() + timeout
-    while driver.tracker.vcl < goal:
-        if time.monotonic() > deadline:
-            raise EngineError(f"the log up to {format_lsn(goal)}, which the base needs, is not durable yet; try again")
-        await asyncio.sleep(0.005)
-    return driver.durable
+    return int(position or 0) if recovering == "t" else segment_start(int(position or 0), segment_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy of an instance that becomes a base once the log that it needs is durable.
+
+    Attributes:
+        directory: its files.
+        goal: position that has to be durable, in bytes.
+        history: the log's epochs when the copy was begun.
+        data: bytes of the databases.
+    """
+
+    directory: Path
+    goal: int
+    history: History
+    data: int
+
+    def can_serve(self, history: History) -> bool:
+        """Whether the log that it needs is, or may still come, on the branch of `history`."""
+        parted = history.divergence(self.history)
+        return parted is None or self.goal <= parted
+
+
+def size_on_disk(directory: Path) -> int:
+    """Bytes that the files below a directory take; files may vanish meanwhile."""
+    total = 0
+    for where, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(where) / name).lstat().st_blocks * 512
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +213,15 @@ class Shelved:
         base: where its recovery begins, where it is consistent, when it was taken.
         directory: its data directory.
         history: the log's epochs when it was taken.
+        size: bytes that its files take; 0: a few.
+        data: bytes of the databases in it; 0: a few.
     """
 
     base: Base
     directory: Path
     history: History
+    size: int = 0
+    data: int = 0
 
     def serves(self, history: History, lsn: int) -> bool:
         """Whether an instance built from it can replay the log of `history` and stop at `lsn` (bytes)."""
@@ -181,12 +244,12 @@ class Shelf:
     def __iter__(self) -> Iterator[Shelved]:
         return iter(tuple(self._shelved))
 
-    def add(self, staged: Path, base: Base, history: History) -> Shelved:
+    def add(self, staged: Path, base: Base, history: History, *, size: int = 0, data: int = 0) -> Shelved:
         """Take over the data directory `staged`."""
         self._made += 1
         directory = self._directory / f"base-{self._made}"
         staged.rename(directory)
-        shelved = Shelved(base, directory, history)
+        shelved = Shelved(base, directory, history, size, data)
         self._shelved.append(shelved)
         return shelved
 

@@ -2,7 +2,8 @@
 
 Invariants: a base is kept as long as a snapshot, a kept branch or the retention window needs it, and no log that one of
 these bases needs is collected; a kept branch is dropped when it was left longer ago than the retention window, unless a
-snapshot is on it.
+snapshot is on it. The window of the present branch is shorter than asked for where its bases and log would take more
+room than `_room` gives them; `window` says how long it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aurora_router_cluster.storage.bases import Shelf
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import StorageError
-from aurora_router_cluster.storage.core.gc import needed, spaced
+from aurora_router_cluster.storage.core.gc import affordable, needed, spaced
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.opening import recover
 from aurora_router_cluster.storage.targets import lsn_text, time_text
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.targets import Target
 
 log = logging.getLogger(__name__)
+
+RETENTION = 300.0
+"""Seconds that can be gone back by default."""
+ROOM = 1 << 30
+"""Bytes that a window of `RETENTION` may take at least: its bases, and six copies of its log; a longer one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +231,19 @@ class Past:
         for course in self.courses():
             serving = [shelved for shelved in self.shelf if shelved.serves(course.history, course.end)]
             bases = spaced(needed([shelved.base for shelved in serving], first), self.retention / 4)
+            if course.kept is None:
+                sizes = [shelved.size for shelved in serving if shelved.base in bases]
+                bases = affordable(bases, sizes, course.end, self._room(serving))
             wanted += [shelved for shelved in serving if shelved.base in bases]
         for snapshot in self.snapshots.values():
             found = self.shelf.newest(self.course(snapshot.branch).history, snapshot.lsn)
             wanted += [found] if found is not None else []
         return wanted
+
+    def _room(self, serving: list[Shelved]) -> int:
+        """Bytes that the window of the present branch may take."""
+        data = max((shelved.data for shelved in serving), default=0)
+        return int(max(ROOM, data // 4) * max(1.0, self.retention / RETENTION))
 
     # -- going there ---------------------------------------------------------------------------------------
 

@@ -20,7 +20,17 @@ from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
-from aurora_router_cluster.storage.bases import back_up, consistent_end, copy_base, delete, first_base, read_base
+from aurora_router_cluster.storage.bases import (
+    Copied,
+    back_up,
+    consistent_from,
+    copy_base,
+    data_size,
+    delete,
+    first_base,
+    read_redo,
+    size_on_disk,
+)
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.gc import Base, floor
@@ -33,7 +43,7 @@ from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, reach_write_quorum, recover
-from aurora_router_cluster.storage.past import Past, recovery_point
+from aurora_router_cluster.storage.past import RETENTION, Past, recovery_point
 from aurora_router_cluster.storage.renewal import Renewal, count_for_reads, renew_lost, survivors
 from aurora_router_cluster.storage.scrubbing import ScrubReport
 from aurora_router_cluster.wire.endpoint import WalEndpoint
@@ -58,8 +68,8 @@ REPLICATION_USER = "aurora_reader"
 RETRY = "10ms"
 """Between two tries of a reader to get log. It waits so long at the end of each timeline: who is built anew after many
 failovers goes through all of them since the last base."""
-RETENTION = 300.0
-"""Seconds that can be gone back by default."""
+LITTLE_LOG = {"wal_keep_size": "32MB", "max_wal_size": "128MB", "wal_compression": "on"}
+"""Server settings of all instances. Six copies of the log are in the storage: it is worth while to make it small."""
 
 
 class QuorumVolume:
@@ -81,6 +91,8 @@ class QuorumVolume:
 
     flavour = "quorum"
     fences = True
+    compress_from: int | None = 256 << 20
+    """Bytes of data from which a base is a compressed archive; None: it never is."""
 
     def __init__(
         self,
@@ -114,7 +126,9 @@ class QuorumVolume:
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
-        self._base_lock = asyncio.Lock()
+        self._base_lock = asyncio.Lock()  # nothing is deleted while it is copied
+        self._taking = asyncio.Lock()
+        self._copied: Copied | None = None  # not a base yet
         self.past = Past(self, directory, retention)
 
     @property
@@ -188,8 +202,8 @@ class QuorumVolume:
         return self._current
 
     def writer_settings(self) -> Mapping[str, str]:
-        """Commits wait for the storage."""
-        return {"synchronous_standby_names": STANDBY_NAME}
+        """Commits wait for the storage; and the storage has the log, so that instances keep little of it."""
+        return {"synchronous_standby_names": STANDBY_NAME, **LITTLE_LOG}
 
     def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002  # whoever the writer is, readers follow the storage
         """Follow the storage; and be ready to become a writer whose commits wait for it."""
@@ -204,17 +218,59 @@ class QuorumVolume:
         )
 
     async def take_base(self, source: EngineAddress) -> None:
-        """Copy a running instance into the storage, as the base of new ones, and collect the log below it as garbage.
+        """Add a base of a running instance, and collect the log below it as garbage.
+
+        Raises:
+            EngineError: as `add_base` and `collect`.
+        """
+        await self.add_base(source)
+        await self.collect()
+
+    async def add_base(self, source: EngineAddress) -> None:
+        """Copy a running instance into the storage, as the base of new ones.
+
+        It needs nothing to stand still: a failover meanwhile makes the copy useless only if the log went on without
+        what it needs. A copy that is complete is kept until the log that it needs is durable, also if this call fails.
 
         Raises:
             EngineError: pg_basebackup failed, or the write quorum is not there; the old bases stay.
         """
-        async with self._base_lock:
-            staged = self._directory / "base.new"
-            await back_up(self._binaries, self._account, source, staged)
-            end = await consistent_end(source, self.driver, self.framing.segment_size)
-            self.past.shelf.add(staged, read_base(staged, time.time(), end), self.charter.history)
-        await self.collect()
+        async with self._taking:
+            copied = self._copied
+            if copied is None or not copied.can_serve(self.charter.history):
+                self._copied = None
+                copied = self._copied = await self._copy(source)
+            await self._until_durable(copied)
+            size = await asyncio.to_thread(size_on_disk, copied.directory)
+            redo = await asyncio.to_thread(read_redo, copied.directory)
+            await self._until_durable(copied)  # nothing has changed since, or it still is
+            history, base = self.charter.history, Base(redo, max(redo, self.driver.durable), time.time())
+            self.past.shelf.add(copied.directory, base, history, size=size, data=copied.data)
+            self._copied = None
+
+    async def _copy(self, source: EngineAddress) -> Copied:
+        staged, history = self._directory / "base.new", self.charter.history
+        data = await data_size(source)
+        compressed = self.compress_from is not None and data >= self.compress_from
+        await back_up(self._binaries, self._account, source, staged, compressed=compressed)
+        return Copied(staged, await consistent_from(source, self.framing.segment_size), history, data)
+
+    async def _until_durable(self, copied: Copied, timeout: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            if not copied.can_serve(self.charter.history):
+                raise EngineError("the log went on without what the base needs; another one has to be taken")
+            if self.driver.tracker.vcl >= copied.goal:
+                return
+            if time.monotonic() > deadline:
+                missing = format_lsn(copied.goal)
+                raise EngineError(f"the log up to {missing}, which the base needs, is not durable yet; try again")
+            await asyncio.sleep(0.005)
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of the databases in the newest base; 0: a few."""
+        return max(self.past.shelf, key=lambda shelved: shelved.base.redo).data
 
     @property
     def grown(self) -> int:

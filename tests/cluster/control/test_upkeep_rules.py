@@ -21,6 +21,7 @@ class Storage:
         self.begun = 0
         self.grown = 0
         self.timelines_begun = 0
+        self.data_size = 0
         self.collectable = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -38,7 +39,7 @@ class Storage:
         self.renewal.unsettled = False
         self.done.append("settle")
 
-    async def take_base(self, where):
+    async def add_base(self, where):
         self.begun += 1
         await self.gate.wait()
         if self.fails:
@@ -47,6 +48,7 @@ class Storage:
         self.done.append("base")
 
     async def collect(self):
+        await self.gate.wait()
         self.collectable = False
         self.done.append("collect")
 
@@ -111,19 +113,39 @@ async def test_a_base_is_taken_after_many_failovers_however_little_was_written(s
     assert keeper.status()["bases"] == 1
 
 
-async def test_it_makes_way_for_a_change_of_the_cluster_and_is_done_again(start, roster):
+async def test_the_more_data_the_more_log_is_worth_a_base(start):
+    storage = Storage()
+    start(storage, base_bytes=1000)
+    storage.data_size, storage.grown = 160_000, 9_999
+    await asyncio.sleep(0.05)
+    assert storage.begun == 0
+    storage.grown = 10_000
+    await until(lambda: storage.done == ["base"], "a base is taken")
+
+
+async def test_a_collection_makes_way_for_a_change_of_the_cluster_and_is_done_again(start, roster):
+    storage = Storage()
+    storage.gate.clear()
+    storage.collectable = True
+    keeper = start(storage)
+    async with roster.lock:
+        await until(lambda: keeper.status()["broken_off"] <= 1, "it is broken off, or not begun")
+        storage.gate.set()
+        await asyncio.sleep(0.05)
+        assert storage.done == []
+    await until(lambda: storage.done == ["collect"], "it is done afterwards")
+
+
+async def test_a_base_goes_on_while_the_cluster_changes(start, roster):
     storage = Storage()
     storage.gate.clear()
     keeper = start(storage, base_bytes=1000)
     storage.grown = 1000
     await until(lambda: storage.begun == 1, "a base is under way")
     async with roster.lock:
-        await until(lambda: keeper.status()["broken_off"] == 1, "it is broken off")
         storage.gate.set()
-        await asyncio.sleep(0.05)
-        assert storage.begun == 1
-        assert storage.done == []
-    await until(lambda: storage.done == ["base"], "it is done afterwards")
+        await until(lambda: storage.done == ["base"], "it ends")
+    assert (storage.begun, keeper.status()["bases"], keeper.status()["broken_off"]) == (1, 1, 0)
 
 
 async def test_what_fails_is_tried_again_and_lost_nodes_are_revived(start, roster):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router_cluster.storage.bases import Shelf
-from aurora_router_cluster.storage.core.gc import Base, needed, spaced
+from aurora_router_cluster.storage.bases import Copied, Shelf
+from aurora_router_cluster.storage.core.gc import COPIES, Base, affordable, needed, spaced
 from aurora_router_cluster.storage.core.history import EpochStart, History
 
 FIRST = History((EpochStart(1, 0), EpochStart(2, 50)))
@@ -68,3 +68,26 @@ def test_spacing_keeps_the_ends(found, seconds):
     assert kept[-1:] == found[-1:]
     assert kept[:1] == found[:1]
     assert all(b.taken - a.taken >= seconds for a, b in pairwise(kept[:-1]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 50)), max_size=8), st.integers(0, 5000))
+def test_what_is_kept_for_the_window_takes_no_more_than_its_room(found, budget):
+    durable = 1000
+    redos = sorted(redo for redo, _ in found)
+    bases = [Base(redo, redo, float(redo)) for redo in redos]
+    sizes = [size for _, size in found]
+    kept = affordable(bases, sizes, durable, budget)
+    assert kept == bases[len(bases) - len(kept) :]
+    assert bool(kept) == bool(bases)
+    if len(kept) > 1:
+        assert COPIES * (durable - kept[0].redo) + sum(sizes[len(bases) - len(kept) :]) <= budget
+    if len(kept) < len(bases):
+        first = len(bases) - len(kept) - 1
+        assert COPIES * (durable - bases[first].redo) + sum(sizes[first:]) > budget
+
+
+@pytest.mark.parametrize(("goal", "serves"), [(29, True), (30, True), (31, False)])
+def test_a_copy_becomes_a_base_only_where_its_log_is(tmp_path, goal, serves):
+    copied = Copied(tmp_path, goal, FIRST, 0)
+    assert copied.can_serve(SECOND) == serves
+    assert copied.can_serve(FIRST)

@@ -1,7 +1,8 @@
 """Garbage collection: how much of the log nobody will ask for again.
 
 Whoever still may ask: a reader that follows, from what it has applied; an instance built from a base, from where the
-recovery of that base begins; a restore into the retention window, from the base before the window.
+recovery of that base begins; a restore into the retention window, from the base before the window, as far as the room
+for the window reaches.
 
 Invariant: the floor is at or below each of these, and at or below the durable end.
 """
@@ -15,6 +16,9 @@ from aurora_router_cluster.storage.core.lsn import segment_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+COPIES = 6
+"""Of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,27 @@ def spaced(bases: Sequence[Base], seconds: float) -> list[Base]:
         if not kept or base.taken - kept[-1].taken >= seconds:
             kept.append(base)
     return [*kept, *bases[-1:]]
+
+
+def affordable(bases: Sequence[Base], sizes: Sequence[int], durable: int, budget: int) -> list[Base]:
+    """The newest base, and older ones as long as they and the log since the oldest of them take no more than a budget.
+
+    As on Aurora, how far a cluster can go back is a wish: where much is written it is less.
+
+    Args:
+        bases: in the order in which they were taken.
+        sizes: bytes on disk of each.
+        durable: the VDL.
+        budget: bytes, of the bases and of six copies of the log.
+    """
+    kept: list[Base] = []
+    taken = 0
+    for base, size in zip(reversed(bases), reversed(sizes), strict=True):
+        taken += size
+        if kept and taken + COPIES * (durable - base.redo) > budget:
+            break
+        kept.append(base)
+    return kept[::-1]
 
 
 def floor(durable: int, bases: Iterable[Base], readers: Iterable[int], segment_size: int) -> int:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-FILE_SIZE: Final = 16 << 20
+FILE_SIZE: Final = 8 << 20
 _SUFFIX: Final = ".frames"
 _OFFSET: Final = (1 << 32) - 1
 _READ_AHEAD: Final = 16 << 10

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.storage.bases import ARCHIVE
 from aurora_router_cluster.storage.core.lsn import parse_lsn
 from tests.cluster.storage.quorum.support import until, value
 
@@ -47,3 +49,28 @@ async def test_new_instances_are_built_from_the_newest_base_and_older_log_is_for
 async def collected(cluster, first: str) -> bool:
     await cluster.volume.collect()
     return parse_lsn(cluster.volume.status()["first_lsn"]) > parse_lsn(first)
+
+
+async def test_a_large_base_is_an_archive_and_an_unfinished_one_is_kept(cluster, monkeypatch):
+    connection = await cluster.connect()
+    await connection.execute("create table t as select i, repeat('x', 1000) from generate_series(1, 2000) i")
+    monkeypatch.setattr(cluster.volume, "compress_from", 0)
+    writer = cluster.address(cluster.writer)
+    real = cluster.volume._until_durable
+
+    async def not_yet(copied):
+        raise EngineError("not durable yet")
+
+    monkeypatch.setattr(cluster.volume, "_until_durable", not_yet)
+    with pytest.raises(EngineError, match="not durable yet"):
+        await cluster.volume.add_base(writer)
+    monkeypatch.setattr(cluster.volume, "_until_durable", real)
+    cluster.writer.kill()  # what was copied does not need it any more
+    await cluster.fail_over(cluster.engines["reader-1"])
+    await cluster.volume.add_base(writer)
+    made = list(cluster.volume.past.shelf)[-1]
+    assert (made.directory / ARCHIVE).exists()
+    assert 0 < made.size < made.data
+    newborn = await cluster.add_reader("newborn")
+    born = await cluster.connect(newborn)
+    await until(lambda: value(born, "select count(*) = 2000 from t"), "the newborn has the rows")
