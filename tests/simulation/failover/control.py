@@ -37,6 +37,7 @@ class Control:
 
     Attributes:
         history: promotions: (virtual time, server).
+        other_stores: those of other clusters, whose users are the same.
         first: how many servers there are at the start; clients know these.
         placed: the instances of which clients know where they are; the given name alone leads to others. None: all.
     """
@@ -45,6 +46,7 @@ class Control:
         self.clock, self.rng, self.harbour, self.cluster, self.store = clock, rng, harbour, cluster, store
         self.servers: dict[str, Server] = {}
         self.processes: list[Process] = []
+        self.other_stores: list[Store] = []
         self.history: list[tuple[float, Server]] = []
         self.placed: list[str] | None = None
         self._busy = False
@@ -382,10 +384,9 @@ class Control:
         process.threadless[-1][1] = self.clock.now
 
     async def change_password(self, rng: random.Random) -> None:
-        """The password changes, and all users have the new one at once."""
-        self.store.password = f"changed at {self.clock.now}"
-        for each in self.processes:
-            each.password = self.store.password
+        """The password changes, in all clusters, and all users have the new one at once."""
+        for each in (*self.processes, self.store, *self.other_stores):
+            each.password = f"changed at {self.clock.now}"
 
     async def rebuild_readers(self, rng: random.Random) -> None:
         """All readers are built anew, and the writer is lost meanwhile."""

@@ -126,6 +126,8 @@ class Schedule:
             self.harbour.relays[POOLER, POOLER_PORT] = Relay(reports=False, own_pid=True)
             self.harbour.behind[POOLER] = self._behind_the_pooler
             writer = reader = THROUGH_POOLER.format("app")
+            self.control.placed = None
+            options.pop("aurora_instance_host", None)  # clients reach the pooler alone
         return writer, reader
 
     @property
@@ -150,6 +152,7 @@ class Schedule:
         self._name_instances(cluster)
         self.harbour.dns.alias("bills-writer.internal", cluster.host("writer"))
         store = Store(aurora=True, witness=True, version=150000, restarts=True, silent_fence=False)
+        self.control.other_stores.append(store)
         return Control(self.clock, self.odd, self.harbour, cluster, store)
 
     # ------------------------------------------------------------ clients

@@ -44,6 +44,7 @@ TWELVE = Dimensions.just(
     *("changed_passwords", "rebuilt_readers", "frozen_dials", "unknown_addresses", "hidden_notices", "own_endings"),
     "stale_lag",
 )
+ALL = Dimensions.just(*TWELVE.names, "pooler", "odd_rows", "shared_template", "shared_pooler")
 ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
 
@@ -54,6 +55,7 @@ PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
         (100162, SEVEN),
         (700013, TWELVE),
         *((seed, TWELVE) for seed in (995623204, 995623894, 320508186, 320508914)),
+        *((seed, ALL) for seed in (463488972, 463489143)),
         *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
     ],
