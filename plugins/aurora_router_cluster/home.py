@@ -5,7 +5,7 @@
     <state>/<key>/            mode 0700, ours
         lock                  held (flock) by the supervisor as long as it lives; the kernel frees it
         control.sock          its Unix socket
-        cluster.json          {"run": directory with the instances' homes}
+        cluster.json          {"run": directory with the instances' homes, "storage": that of nodes that are kept}
         supervisor.log        what it printed
 """
 
@@ -32,6 +32,7 @@ VARIABLE = "AURORA_ROUTER_STATE"
 FOLDER = "aurora-router"
 RUN_PREFIX = "aurora-"
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
+NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # what tells the process of a storage node from a shell
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOM_PER_INSTANCE = 96 << 20  # bytes of tmpfs that an instance may come to need in a short life
 
@@ -122,15 +123,19 @@ class Home:
         for leftover in ("control.sock", "cluster.json"):
             (self.path / leftover).unlink(missing_ok=True)
 
-    def record(self, run: Path) -> None:
-        """Note where the instances live, for those who clean up."""
-        (self.path / "cluster.json").write_text(json.dumps({"run": str(run)}), encoding="utf-8")
+    def record(self, run: Path, storage: Path | None = None) -> None:
+        """Note where the instances live, and storage nodes whose files are kept, for those who clean up."""
+        facts = {"run": str(run), "storage": str(storage) if storage is not None else None}
+        (self.path / "cluster.json").write_text(json.dumps(facts), encoding="utf-8")
 
     def _sweep_run(self) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            run = Path(json.loads((self.path / "cluster.json").read_text(encoding="utf-8"))["run"])
+            facts = json.loads((self.path / "cluster.json").read_text(encoding="utf-8"))
+            run = Path(facts["run"])
             if run.name.startswith(RUN_PREFIX):
                 sweep(run)
+            if facts["storage"] is not None:
+                processes.sweep(Path(facts["storage"]), NODE_COMMAND)
 
     def release(self) -> None:
         """Delete the directory and stop being its supervisor."""

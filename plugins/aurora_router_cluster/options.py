@@ -11,6 +11,10 @@ from typing import Any
 from aurora_router_cluster.errors import RequestError
 
 FLAVOURS = ("direct", "quorum")
+FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
+"""What cannot be another when a cluster that was kept (`data`) is started again."""
+REMEMBERED = (*FIXED, "postgres", "port", "address", "dns_port", "dns_ttl", "dns_delay", "tls", "retention", "settings")
+"""What need not be said again when it is started again."""
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
 
 
@@ -56,6 +60,8 @@ class ClusterOptions:
         dns_ttl: time to live of its records, seconds.
         dns_delay: seconds by which the cluster name lags behind a change of writer.
         directory: existing directory for the instances' files; None: tmpfs where there is room.
+        data: directory in which the cluster's data are kept when it ends, and found when it is started again (made if
+            missing); None: they are deleted when it ends (``quorum`` only).
         detect: seconds between two heartbeats of the control plane.
         auto: whether the control plane fails over and restarts by itself.
         tls: serve TLS with certificates of a CA of the cluster's own.
@@ -89,6 +95,7 @@ class ClusterOptions:
     dns_ttl: int = 5
     dns_delay: float = 0.0
     directory: str | None = None
+    data: str | None = None
     detect: float = 0.2
     auto: bool = True
     tls: bool = False
@@ -136,6 +143,11 @@ class ClusterOptions:
     def _check_storage(self) -> None:
         if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):
             raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
+        if self.data is not None and (self.flavour != "quorum" or self.remote is not None):
+            raise RequestError(
+                "data goes with flavour 'quorum' on this machine, whose storage keeps the log: leave out flavour "
+                "'direct' and remote"
+            )
         if self.remote is not None and (self.flavour != "quorum" or self.isolated or self.tls or self.faults):
             raise RequestError("remote goes with flavour 'quorum', and not with isolated, tls or faults")
         if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:

@@ -17,10 +17,11 @@ import signal
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aurora_router_cluster import keeper
+from aurora_router_cluster import datadir, keeper
 from aurora_router_cluster.control import past
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
@@ -29,16 +30,18 @@ from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.roster import DEFAULT_TIER, Roster, together
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
+from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import ClusterError, explained
+from aurora_router_cluster.errors import AddressInUseError, ClusterError, explained
 from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.faults.wires import BEAT, FOLDER
 from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
-from aurora_router_cluster.options import ClusterOptions
+from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.storage.direct import DirectVolume
+from aurora_router_cluster.storage.inventory import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,36 +67,46 @@ class Supervisor:
         options: what to start.
         home: its directory, claimed.
         run: directory of the instances' homes.
+        data: where its data are kept, claimed; None: they are deleted when it ends.
     """
 
-    def __init__(self, options: ClusterOptions, home: Home, run: Path) -> None:
+    def __init__(self, options: ClusterOptions, home: Home, run: Path, data: DataDirectory | None = None) -> None:
         self.options = options
         self.home = home
+        self.data = data
         account = Account.default()
         found = binaries.find(account, options.postgres)
-        self.template = Path(options.source) if options.source else template.ensure(found, account)
+        before = data.roster if data is not None and data.exists else {}
+        if data is not None:
+            data.check_version(found)
+        self.template = None if before else Path(options.source or template.ensure(found, account))
         self.spread = make_spread(options)
         self.roster = Roster(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
-            volume=make_volume(options, found, account, run, self.spread),
+            volume=make_volume(options, found, account, run, self.spread, data),
             binaries=found,
             account=account,
             run=run,
-            allocator=Allocator(port=options.port, shared=options.shared_address, first=options.address),
+            allocator=Allocator(
+                port=options.port, shared=options.shared_address, first=options.address, before=before.get("port")
+            ),
             overrides=options.settings,
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
         if options.tls:
-            self.roster.authority = Authority(self.roster.names, account, found, home.path / "ca.pem")
+            certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
+            self.roster.authority = Authority(self.roster.names, account, found, certificate, key)
         self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.dns_delay)
-        self.roster.changed = self.directory.changed
+        self.roster.changed = self._changed
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
         self.upkeep = make_upkeep(options, self.roster)
         self.dns: DnsServer | RemoteDns | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
+        self._before = before
+        self._kept = False  # whether the instances are written down when they change
 
     async def start(self) -> None:
         """Start the instances, the name server and the control socket."""
@@ -101,10 +114,50 @@ class Supervisor:
             await self.spread.hosts.start()
         if self.faults.wires is not None:
             await self.faults.wires.start()
-        await together([self.plane.create(self.options.readers, self.template), self._start_dns()])
+        await together([self._make_instances(), self._start_dns()])
+        self._kept = True
+        await self._keep()
         if self.upkeep is not None:
             self.upkeep.start()
         await self.control.start()
+
+    async def _make_instances(self) -> None:
+        if self.data is None or not self._before:
+            opened = self._keep if self.data is not None else None
+            assert self.template is not None
+            if self.data is not None:
+                self.data.begin(self._remembered(), self.roster.binaries, self.roster.account, _version())
+            await self.plane.create(self.options.readers, self.template, opened)
+            return
+        self.data.begin(self._remembered(), self.roster.binaries, self.roster.account, _version())
+        self.directory.find_again(self._before)
+        volume, inventory = cast("QuorumVolume", self.roster.volume), Inventory(self.data.storage)
+        phases = await self.plane.resume(
+            self._before, self.options.readers, lambda: volume.reopen(inventory, inventory.identity())
+        )
+        log.info("the cluster in %s was started again: %s", self.data.path, phases.times)
+
+    def _remembered(self) -> ClusterOptions:
+        return replace(self.options, domain=self.roster.names.domain)
+
+    def _changed(self) -> None:
+        """The roster changed: names lead elsewhere, and it is written down."""
+        self.directory.changed()
+        if self.data is not None and self._kept:
+            self.data.keep_soon(self._written())
+
+    def _written(self) -> dict[str, Any]:
+        return {
+            **self.roster.written(),
+            **self.directory.written(),
+            "port": self.roster.allocator.port,
+            "dns_port": self.dns.port if self.dns is not None else None,
+        }
+
+    async def _keep(self) -> None:
+        """Write down the instances and endpoints; on the disk when this returns."""
+        if self.data is not None:
+            await self.data.keep(self._written())
 
     async def _start_dns(self) -> None:
         if self.spread is not None and (remote := self.spread.name_server(self.directory)) is not None:
@@ -114,8 +167,15 @@ class Supervisor:
         await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
         from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - takes 0.1 s
 
-        self.dns = DnsServer(self.faults.zone, port=self.options.dns_port, mute=self.faults.mute)
-        await self.dns.start()
+        before: int = self._before.get("dns_port") or 0 if not self.options.dns_port else 0
+        try:
+            self.dns = DnsServer(self.faults.zone, port=self.options.dns_port or before, mute=self.faults.mute)
+            await self.dns.start()
+        except AddressInUseError:
+            if not before:
+                raise
+            self.dns = DnsServer(self.faults.zone, mute=self.faults.mute)
+            await self.dns.start()
 
     async def close(self) -> None:
         """Stop everything."""
@@ -130,6 +190,8 @@ class Supervisor:
             await self.dns.close()
         if self.spread is not None:
             await self.spread.hosts.close()
+        if self.data is not None:
+            await self.data.settle()
 
     def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
         """What can be asked over the control socket."""
@@ -137,7 +199,7 @@ class Supervisor:
             "status": self.status,
             "down": self.down,
             "add_reader": self.add_reader,
-            "remove": self.plane.remove,
+            "remove": self.remove,
             "restart": self.plane.restart,
             "start": self.plane.start,
             "failover": self.failover,
@@ -176,6 +238,8 @@ class Supervisor:
             cnames=dict(self.directory.cnames),
             certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
             supervisor=os.getpid(),
+            directory=str(roster.run),
+            data=str(self.data.path) if self.data is not None else None,
             faults=tuple(self.faults.registry),
             volume={**roster.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
@@ -206,7 +270,14 @@ class Supervisor:
 
     async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
-        return (await self.plane.add_reader(name, zone, tier)).name
+        added = await self.plane.add_reader(name, zone, tier)
+        await self._keep()
+        return added.name
+
+    async def remove(self, name: str) -> None:
+        """See `ControlPlane.remove`."""
+        await self.plane.remove(name)
+        await self._keep()
 
     async def failover(self, target: str | None = None) -> dict[str, Any]:
         """See `ControlPlane.failover`."""
@@ -226,11 +297,14 @@ class Supervisor:
 
     async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
         """See `Directory.create_custom`; returns the host name."""
-        return self.directory.create_custom(label, members, exclude=exclude).endpoint
+        endpoint = self.directory.create_custom(label, members, exclude=exclude).endpoint
+        await self._keep()
+        return endpoint
 
     async def delete_custom_endpoint(self, label: str) -> None:
         """See `Directory.delete_custom`."""
         self.directory.delete_custom(label)
+        await self._keep()
 
     async def list_faults(self) -> list[dict[str, Any]]:
         """The faults in force."""
@@ -239,6 +313,7 @@ class Supervisor:
     async def add_cname(self, name: str, target: str) -> None:
         """See `Directory.add_cname`."""
         self.directory.add_cname(name, target)
+        await self._keep()
 
 
 def make_spread(options: ClusterOptions) -> Spread | None:
@@ -255,19 +330,27 @@ def make_spread(options: ClusterOptions) -> Spread | None:
 
 
 def make_volume(
-    options: ClusterOptions, found: Binaries, account: Account, run: Path, spread: Spread | None = None
+    options: ClusterOptions,
+    found: Binaries,
+    account: Account,
+    run: Path,
+    spread: Spread | None = None,
+    data: DataDirectory | None = None,
 ) -> Volume:
-    """Make the volume that the options ask for; its files go below `run`."""
+    """Make the volume that the options ask for; its files go below `run`, or where the data are kept."""
     if spread is not None:
         return spread.volume(found, account, run / "storage", options)
     if options.flavour == "direct":
         return DirectVolume(found, account)
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
+    inventory = Inventory(data.storage) if data is not None else None
     return QuorumVolume(
         found,
         account,
-        run / "storage",
+        data.storage if data is not None else run / "storage",
+        inventory=inventory,
+        identity=inventory.identity() if inventory is not None and data is not None and data.exists else None,
         isolated=options.isolated,
         group_bytes=options.segment_size,
         retention=options.retention,
@@ -290,9 +373,9 @@ def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:
     )
 
 
-async def serve(options: ClusterOptions, home: Home, run: Path) -> None:
+async def serve(options: ClusterOptions, home: Home, run: Path, data: DataDirectory | None = None) -> None:
     """Start a cluster, say so, and serve it until its end."""
-    supervisor = Supervisor(options, home, run)
+    supervisor = Supervisor(options, home, run, data)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.ended.set)
@@ -361,17 +444,28 @@ def _supervise(options: ClusterOptions) -> None:
         sweep_leftovers()
     home = Home(options.key)
     home.claim()
-    guard = None
+    guard = data = None
     try:
         _log_to(home.log)
+        if options.data is not None:
+            data = DataDirectory.claim(Path(options.data), home.key, Account.default())
+            datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
         run = _run_directory(options)
-        home.record(run)
+        home.record(run, data.storage if data is not None else None)
         guard = _keeper(run, home.key)
-        asyncio.run(serve(options, home, run))
+        asyncio.run(serve(options, home, run, data))
     finally:
         home.release()
+        if data is not None:
+            data.close()
         if guard is not None:
             guard.communicate(keeper.IN_ORDER)
+
+
+def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415 - only for a cluster that is kept
+
+    return metadata.version("aurora-router")
 
 
 def _run_directory(options: ClusterOptions) -> Path:

@@ -6,9 +6,10 @@ import contextlib
 import os
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from aurora_router_cluster import errors, home
+from aurora_router_cluster import datadir, errors, home
 from aurora_router_cluster.client import starting
 from aurora_router_cluster.client.past import ClusterHistory
 from aurora_router_cluster.client.running import RunningCluster
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the template and may copy the binaries
+LONG_START = 900.0  # seconds; of a cluster that was kept
+PATHS = ("data", "directory", "postgres", "source")  # the supervisor has another working directory
 REQUEST_TIMEOUT = 120.0  # seconds
 
 
@@ -43,7 +46,7 @@ class LocalCluster(RunningCluster):
 
     @classmethod
     def start(
-        cls, name: str | None = None, *, detach: bool = False, timeout: float = START_TIMEOUT, **options: Any
+        cls, name: str | None = None, *, detach: bool = False, timeout: float | None = None, **options: Any
     ) -> LocalCluster:
         """Start a cluster and return when its writer and readers answer.
 
@@ -51,9 +54,9 @@ class LocalCluster(RunningCluster):
             name: its label, by which `attach` finds it too; None: the label is ``demo``, and any number of such
                 clusters may run side by side.
             detach: let it outlive this process.
-            timeout: give up after so many seconds.
+            timeout: give up after so many seconds; None: 120, or with `data` 900, since log is replayed.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
-                dns_ttl, dns_delay, directory, detect, auto, tls, isolated, segment_size,
+                dns_ttl, dns_delay, directory, data, detect, auto, tls, isolated, segment_size,
                 base_interval, base_bytes, scrub_interval, faults, settings.
 
         Raises:
@@ -64,17 +67,21 @@ class LocalCluster(RunningCluster):
             RequestError: an option that does not exist, or a value out of range.
             SupervisorError: the supervisor failed, or was not ready in time.
         """
-        label = names.checked_label(name or "demo", "a cluster")
+        options |= {each: os.path.abspath(options[each]) for each in PATHS if options.get(each) is not None}  # noqa: PTH100
+        label = name
+        if "data" in options and options["data"] is not None:
+            options = datadir.choose(Path(options["data"]), options if name is None else {**options, "name": name})
+            label = options.pop("name", None)
+        label = names.checked_label(label or "demo", "a cluster")
         key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
-        paths = {name: os.fspath(value) for name, value in options.items() if isinstance(value, os.PathLike)}
         try:
-            chosen = ClusterOptions(name=label, key=key, owner=owner, **{**options, **paths})
+            chosen = ClusterOptions(name=label, key=key, owner=owner, **options)
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
         process = starting.spawn(chosen)
         try:
-            starting.await_ready(process, timeout)
+            starting.await_ready(process, timeout or (LONG_START if chosen.data is not None else START_TIMEOUT))
             return cls(home.Home(key), None if detach else process)
         except BaseException:
             starting.end(process)

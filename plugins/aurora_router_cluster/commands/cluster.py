@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -68,22 +67,33 @@ class ClusterCommand:
 
 def _configure_up(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--readers", type=int, default=2, metavar="N", help="readers to begin with, 0 to 15 (default: %(default)s)")
+    add("--data", metavar="DIR",
+        help="keep the cluster's data in DIR (made if missing) when it ends, and start the cluster that is there; the "
+        "options that it was made with need not be repeated (default: the data are deleted when it ends)")  # fmt: skip
+    add("--readers", type=int, metavar="N",
+        help="readers to begin with, 0 to 15 (default: 2; with --data as many as there were)")  # fmt: skip
     add("--flavour", choices=FLAVOURS, help="storage under it (default: the best that is installed)")
     add("--postgres", metavar="DIR", help="directory of PostgreSQL's server binaries, 14 to 18 (default: search)")
     add("--domain", help="what follows the name in an instance's host name, e.g. c9akciq32.us-east-1.rds.amazonaws.com")
     add("--port", type=int, help="port of all instances (default: any free one)")
     add("--address", help="address of the first instance, e.g. 127.1.0.1 (default: random ones of 127.0.0.0/8)")
-    add("--dns-port", type=int, default=0, help="port of the name server (default: any free one)")
-    add("--dns-ttl", type=int, default=5, metavar="SECONDS", help="time to live of its records (default: %(default)s)")
-    add("--dns-delay", type=float, default=0.0, metavar="SECONDS",
-        help="how long the cluster name lags behind a failover (default: %(default)s)")  # fmt: skip
-    add("--dir", dest="directory", help="where the data goes (default: tmpfs where there is room)")
-    add("--detect", type=float, default=0.2, metavar="SECONDS", help="heartbeat interval (default: %(default)s)")
-    add("--no-auto-failover", dest="auto", action="store_false", help="only watch; failover and restart on request")
-    add("--tls", action="store_true", help="serve TLS, with certificates of a CA of the cluster's own")
+    add("--dns-port", type=int, help="port of the name server (default: any free one)")
+    add("--dns-ttl", type=int, metavar="SECONDS", help="time to live of its records (default: 5)")
+    add("--dns-delay", type=float, metavar="SECONDS",
+        help="how long the cluster name lags behind a failover (default: 0)")  # fmt: skip
+    add("--dir", dest="directory", metavar="DIR",
+        help="where the instances' files go, deleted when it ends (default: tmpfs where there is room)")  # fmt: skip
+    add("--detect", type=float, metavar="SECONDS", help="heartbeat interval (default: 0.2)")
+    add("--no-auto-failover", dest="auto", action="store_const", const=False,
+        help="only watch; failover and restart on request")  # fmt: skip
+    add("--tls", action="store_const", const=True, help="serve TLS, with certificates of a CA of the cluster's own")
     nodes.configure_up(parser)
-    add("--faults", action="store_true", help="put a relay in front of the instances, for faults of the network")
+    add(
+        "--faults",
+        action="store_const",
+        const=True,
+        help="put a relay in front of the instances, for faults of the network",
+    )
     add("--retention", type=float, metavar="SECONDS",
         help="how far it can be set back, or restored from (default: 300)")  # fmt: skip
     add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
@@ -101,17 +111,18 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
-        "directory", "detect", "auto", "tls", "retention", "faults", *nodes.OPTIONS,
+        "directory", "data", "detect", "auto", "tls", "retention", "faults", *nodes.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if "directory" in options:
-        options["directory"] = os.path.abspath(options["directory"])  # noqa: PTH100 - no symlink is resolved
-    cluster = LocalCluster.start(args.name, detach=args.detach, settings=dict(args.settings), **options)
+    if args.settings:
+        options["settings"] = dict(args.settings)
+    cluster = LocalCluster.start(args.name, detach=args.detach, **options)
+    status = cluster.status()
     with cluster:
         if args.json:
-            _print_json({**cluster.status().as_dict(), "connect": show.connections(cluster)})
+            _print_json({**status.as_dict(), "connect": show.connections(cluster)})
         else:
-            show.status(cluster.status(), picture=args.detach or not live.possible())
+            show.status(status, picture=args.detach or not live.possible())
             show.how_to_connect(cluster, detached=args.detach)
         if not args.detach:
             try:
@@ -119,7 +130,7 @@ def _up(args: argparse.Namespace) -> None:
                     live.watch(cluster)
                 cluster.wait()
             except KeyboardInterrupt:
-                show.line("stopping")
+                show.line(f"stopping; {show.fate(status)}")
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -162,8 +173,13 @@ def _fault(args: argparse.Namespace) -> None:
 
 
 def _down(args: argparse.Namespace) -> None:
-    LocalCluster.attach(args.name).down()
-    _tell(args, f"the cluster {args.name} has ended", {"ended": args.name})
+    cluster = LocalCluster.attach(args.name)
+    status = cluster.status()
+    if not args.json:
+        show.line(f"ending the cluster {status.key}; {show.fate(status)}")
+    cluster.down()
+    facts = {"ended": status.key, "deleted": status.directory, "kept": status.data}
+    _tell(args, f"the cluster {status.key} has ended", facts)
 
 
 def _tell(args: argparse.Namespace, text: str, facts: dict[str, Any]) -> None:

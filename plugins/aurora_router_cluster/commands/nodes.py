@@ -44,7 +44,7 @@ def configure(add: Add) -> None:
 def configure_up(parser: argparse.ArgumentParser) -> None:
     """Add the options with which the storage of a new cluster is started."""
     add = parser.add_argument
-    add("--isolated", action="store_true", help="give each of the six storage nodes a process of its own")
+    add("--isolated", action="store_const", const=True, help="give each of the six storage nodes a process of its own")
     add("--segment-size", type=segment_size, metavar="SIZE",
         help="stripe the volume over protection groups of this size, e.g. 64MiB (default: one group)")  # fmt: skip
     add(

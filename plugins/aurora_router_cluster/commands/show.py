@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.commands import live
+from aurora_router_cluster.postgres import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +92,14 @@ def connections(cluster: LocalCluster) -> dict[str, dict[str, str]]:
     }
 
 
+def fate(cluster: ClusterStatus) -> str:
+    """What becomes of the data when the cluster ends."""
+    if cluster.data is None:
+        return f"all of its data, in {cluster.directory}, are deleted"
+    again = f"aurora-router cluster up --data {shlex.quote(cluster.data)}"
+    return f"its data are kept in {cluster.data}; start it again with: {again}"
+
+
 def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
     """Lines to paste, and how it ends."""
     for target, clients in connections(cluster).items():
@@ -97,7 +108,19 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
         for client, text in clients.items():
             line(f"  {client.ljust(10)}  {text}")
     line()
+    for text in durability(cluster.status()):
+        line(text)
     if detached:
         line(f"It runs in the background; end it with: aurora-router cluster down --name {cluster.key}")
     else:
         line(f"Ctrl-C ends it. From another terminal: aurora-router cluster status --name {cluster.key}")
+
+
+def durability(cluster: ClusterStatus) -> list[str]:
+    """What outlives the cluster, and what does not."""
+    if cluster.data is None:
+        return ["Its data are deleted when it ends; to keep them, start it with --data DIR."]
+    lines = [f"Its data are kept in {cluster.data}."]
+    if (kind := files.file_system(Path(cluster.data))) in {"tmpfs", "ramfs"}:
+        lines.append(f"That directory is on {kind}: it outlives the cluster, but not a restart of this machine.")
+    return lines

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.control.status import CustomEndpoint
 from aurora_router_cluster.dns import names as naming
@@ -11,7 +12,7 @@ from aurora_router_cluster.dns.zone import Zone
 from aurora_router_cluster.errors import NameTakenError, RequestError, UnknownEndpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.roster import Roster
@@ -85,6 +86,18 @@ class Directory:
     def _addresses(self, instances: Sequence[str]) -> tuple[str, ...]:
         found = (self._roster.instances.get(name) for name in instances)
         return tuple(one.address.host for one in found if one is not None and one.available)
+
+    def written(self) -> dict[str, Any]:
+        """The custom endpoints and aliases, as they are written down for a cluster that is started again."""
+        return {"custom": [asdict(one) for one in self.custom.values()], "cnames": dict(self.cnames)}
+
+    def find_again(self, written: Mapping[str, Any]) -> None:
+        """Enter the custom endpoints and aliases that were written down."""
+        for each in written["custom"]:
+            made = CustomEndpoint(**{**each, "members": tuple(each["members"])})
+            self.custom[made.label] = made
+        self.cnames.update(written["cnames"])
+        self._outdated()
 
     def create_custom(self, label: str, members: Sequence[str], *, exclude: bool) -> CustomEndpoint:
         """Add a custom endpoint over `members`, or over all readers but these.

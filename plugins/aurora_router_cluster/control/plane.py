@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.control.heartbeat import Heartbeat
 from aurora_router_cluster.control.roster import DEFAULT_TIER, together
-from aurora_router_cluster.control.succession import Succession
+from aurora_router_cluster.control.succession import Phases, Succession
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import (
     FailoverImpossibleError,
@@ -17,14 +17,17 @@ from aurora_router_cluster.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.roster import Roster
     from aurora_router_cluster.control.status import Failover
+    from aurora_router_cluster.postgres.places import RecoveryPoint
 
 MOST_READERS = 15
+LONG_REPLAY = 600.0
+"""Seconds that the writer of a cluster that is started again has to replay the log since the base."""
 
 
 class ControlPlane:
@@ -41,8 +44,13 @@ class ControlPlane:
         self.succession = Succession(roster)
         self._heartbeat = Heartbeat(roster, self.succession, interval=detect, auto=auto)
 
-    async def create(self, readers: int, template: Path) -> None:
+    async def create(self, readers: int, template: Path, opened: Callable[[], Awaitable[None]] | None = None) -> None:
         """Make a new cluster of one writer and `readers` readers, copies of `template`; returns when all answer.
+
+        Args:
+            readers: how many.
+            template: a data directory.
+            opened: called once the volume is made, and before any commit can be acknowledged.
 
         Raises:
             TooManyReadersError: more than fifteen.
@@ -63,9 +71,41 @@ class ControlPlane:
                 await roster.start(instance)
 
             await together(first_start(instance) for instance in roster.instances.values())
+            if opened is not None:
+                await opened()
             await roster.volume.attach(writer.where)
         roster.publish()
         self._heartbeat.start()
+
+    async def resume(
+        self, written: Mapping[str, Any], readers: int, reopen: Callable[[], Awaitable[RecoveryPoint]]
+    ) -> Phases:
+        """Make the instances of a cluster that was kept, from its volume; returns when all answer and show the present.
+
+        Args:
+            written: the instances, see `Roster.written`.
+            readers: how many there shall be.
+            reopen: opens the volume, and returns where its log ends.
+
+        Raises:
+            TooManyReadersError: more than fifteen.
+            EngineError, FailoverImpossibleError: an instance did not start, or not replay the log.
+        """
+        if not 0 <= readers <= MOST_READERS:
+            raise TooManyReadersError(f"{readers} readers asked for; a cluster has 0 to {MOST_READERS}")
+        roster, phases = self.roster, Phases()
+        async with roster.lock:
+            writer = roster.find_again(written, readers)
+            point = await reopen()
+            phases.end("recover")
+            await together(self.succession.seed(instance) for instance in roster.instances.values())
+            phases.end("seed")
+            await self.succession.crown(writer, point, phases, LONG_REPLAY)
+            await together(roster.caught_up(reader) for reader in roster.readers)
+            phases.end("readers")
+        roster.publish()
+        self._heartbeat.start()
+        return phases
 
     async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
         """Add a reader, seeded from the volume; returns when it shows what was durable when it started.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.control import sampling
 from aurora_router_cluster.control.instance import Instance
@@ -17,7 +17,7 @@ from aurora_router_cluster.postgres.addresses import Address
 from aurora_router_cluster.postgres.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from pathlib import Path
 
     from aurora_router_cluster.control.hosting import Hosts
@@ -99,8 +99,20 @@ class Roster:
         """All instances but the writer."""
         return [instance for instance in self.instances.values() if instance is not self.writer]
 
-    def make(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
+    def make(
+        self,
+        name: str | None = None,
+        zone: str | None = None,
+        tier: int = DEFAULT_TIER,
+        before: Address | None = None,
+    ) -> Instance:
         """Enter a new instance; its directory does not exist yet.
+
+        Args:
+            name: None: the next number.
+            zone: None: in turn.
+            tier: promotion tier.
+            before: the address that it had before; it gets another one if that is taken.
 
         Raises:
             AddressInUseError: there is no address for it, or no host.
@@ -114,7 +126,7 @@ class Roster:
             return self.instances[name]
         taken = {instance.address for instance in self.instances.values()}
         taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
-        address = self.allocator.take(taken)
+        address = self.allocator.take(taken, before)
         own = self.allocator.take_any({*taken, address}) if self.wires is not None else address
         engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
         wire = engine.home / FOLDER if self.wires is not None else None
@@ -139,6 +151,33 @@ class Roster:
         writer = self.writer.where if self.writer is not None else None
         chosen = {**self.volume.reader_settings(instance.name, writer), **extra}
         return self.wires.through(instance, chosen) if self.wires is not None else chosen
+
+    def written(self) -> dict[str, Any]:
+        """The instances, as they are written down for a cluster that is started again."""
+        instances = [
+            {"name": one.name, "zone": one.zone, "tier": one.tier, "host": one.address.host, "port": one.address.port}
+            for one in self.instances.values()
+        ]
+        writer = self.writer.name if self.writer is not None else None
+        return {"instances": instances, "writer": writer, "epoch": self.epoch, "made": self._made}
+
+    def find_again(self, written: Mapping[str, Any], readers: int) -> Instance:
+        """Enter the instances that were written down, and as many readers as are wanted; returns the next writer.
+
+        Raises:
+            AddressInUseError: there is no address for one.
+        """
+        known = written["instances"]
+        first = next((one["name"] for one in known if one["name"] == written["writer"]), known[0]["name"])
+        others = [one["name"] for one in known if one["name"] != first][:readers]
+        for one in known:
+            if one["name"] == first or one["name"] in others:
+                self.make(one["name"], one["zone"], one["tier"], Address(one["host"], one["port"]))
+        self._made = max(self._made, written["made"])
+        for _ in range(readers - len(others)):
+            self.make()
+        self.epoch = written["epoch"]
+        return self.instances[first]
 
     async def start(self, instance: Instance) -> None:
         """Start the server in the role that the instance has, and wait until it answers.

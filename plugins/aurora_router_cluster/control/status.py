@@ -83,6 +83,8 @@ class ClusterStatus:
         cnames: names of others that lead to ours.
         certificate_authority: path of the CA's certificate in PEM; None: no TLS.
         supervisor: process id of the supervisor.
+        directory: of the instances' files, which are deleted when it ends.
+        data: directory in which its data are kept when it ends; None: they are deleted, too.
         volume: what the volume tells of itself.
         faults: the faults in force.
     """
@@ -103,6 +105,8 @@ class ClusterStatus:
     cnames: dict[str, str]
     certificate_authority: str | None
     supervisor: int
+    directory: str
+    data: str | None
     volume: dict[str, Any]
     faults: tuple[Fault, ...] = ()
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REPLAY = 30.0
+"""Seconds that a candidate has to replay its log to the end, in a failover."""
+
 
 class Phases:
     """Stopwatch with named laps, in seconds."""
@@ -109,8 +112,16 @@ class Succession:
             )
         return min(following, key=lambda pair: (pair[0].owed is not None, pair[0].tier, -pair[1].received))[0]
 
-    async def crown(self, candidate: Instance, point: RecoveryPoint | None, phases: Phases) -> None:
+    async def crown(
+        self, candidate: Instance, point: RecoveryPoint | None, phases: Phases, patience: float = REPLAY
+    ) -> None:
         """Make a standby that runs the writer, its log ending at `point`.
+
+        Args:
+            candidate: the standby.
+            point: None where the volume cannot tell where the log ends.
+            phases: told of each phase.
+            patience: seconds for the replay up to `point`.
 
         Raises:
             EngineError: it could not be promoted, or not be attached.
@@ -120,7 +131,7 @@ class Succession:
         if point is not None:
             phases.end("fence")
             roster.volume.approach(candidate.where)
-            await self.replayed(candidate, point.lsn)
+            await self.replayed(candidate, point.lsn, patience)
             phases.end("replay")
         extra = roster.volume.writer_settings()
         if extra:
@@ -148,7 +159,7 @@ class Succession:
                 self._follow(reader)
         phases.end("attach")
 
-    async def replayed(self, candidate: Instance, lsn: int, timeout: float = 30.0) -> None:
+    async def replayed(self, candidate: Instance, lsn: int, timeout: float = REPLAY) -> None:
         """Return when a standby has replayed the log up to `lsn` (bytes).
 
         Raises:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.errors import BinariesError, RequestError
+from aurora_router_cluster.errors import BinariesError, DirectoryError, RequestError
+from aurora_router_cluster.postgres.files import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,13 +30,15 @@ class Authority:
         account: who has to be able to read the keys.
         binaries: which PostgreSQL.
         path: where the authority's own certificate is written, for clients' ``sslrootcert``.
+        key: file of the authority's key, which is used again if it is there; None: it has a new one each time.
 
     Raises:
         RequestError: the library that issues certificates is not installed.
+        DirectoryError: the files of an earlier authority cannot be read.
         BinariesError: the server was built without TLS.
     """
 
-    def __init__(self, names: Names, account: Account, binaries: Binaries, path: Path) -> None:
+    def __init__(self, names: Names, account: Account, binaries: Binaries, path: Path, key: Path | None = None) -> None:
         if not binaries.has_tls():
             raise BinariesError(
                 f"TLS was asked for, and {binaries.program('postgres')} (PostgreSQL {binaries.version}, "
@@ -44,8 +47,7 @@ class Authority:
             )
         self._names = names
         self._account = account
-        self._authority = _make_authority()
-        self._authority.cert_pem.write_to_path(str(path))
+        self._authority = _make_authority(path, key)
         self.path = path
 
     def settings(self, engine: AnyEngine) -> Mapping[str, str]:
@@ -59,9 +61,21 @@ class Authority:
         return {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
 
 
-def _make_authority() -> trustme.CA:
+def _make_authority(path: Path, key: Path | None) -> trustme.CA:
     try:
         import trustme  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise RequestError("TLS needs the library trustme: pip install 'aurora-router[tls]'") from error
-    return trustme.CA(organization_name="aurora-router local cluster")
+    if key is not None and key.exists():
+        try:
+            return trustme.CA.from_pem(path.read_bytes(), key.read_bytes())
+        except (OSError, ValueError, TypeError) as error:
+            raise DirectoryError(
+                f"the cluster's certificate authority cannot be read from {path} and {key}: {error}; put good copies "
+                f"back, or delete both and give clients the new {path.name}"
+            ) from None
+    made = trustme.CA(organization_name="aurora-router local cluster")
+    write_durably(path, made.cert_pem.bytes().decode(), 0o644)
+    if key is not None:
+        write_durably(key, made.private_key_pem.bytes().decode())
+    return made

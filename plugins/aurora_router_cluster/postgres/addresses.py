@@ -36,6 +36,7 @@ class Allocator:
 
     Args:
         port: the port that all instances shall have; None: any that is free.
+        before: the port that they had before, taken again if it is free and `port` is None.
         shared: put all instances on 127.0.0.1 with distinct ports; None: only where the system has no others.
         first: the first instance's address; the following ones count upwards. None: random.
 
@@ -43,23 +44,41 @@ class Allocator:
         AddressInUseError: `port` was asked for and is taken.
     """
 
-    def __init__(self, *, port: int | None = None, shared: bool | None = None, first: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        shared: bool | None = None,
+        first: str | None = None,
+        before: int | None = None,
+    ) -> None:
         self._random = random.Random()  # noqa: S311 - to avoid each other, not to be secret
         self.shared = not _bindable("127.83.1.1", 0) if shared is None else shared
         self._first = ipaddress.IPv4Address(first) if first else None
         self._fixed = port is not None
-        self.port = port if port is not None else self._free_port()
+        if port is None and before is not None and _bindable("0.0.0.0", before):  # noqa: S104 - as in `_free_port`
+            self.port = before
+        else:
+            self.port = port if port is not None else self._free_port()
         if self.shared and port is not None:
             raise AddressInUseError(
                 f"this system has only 127.0.0.1, where {port} cannot be the port of all instances: leave the port out"
             )
 
-    def take(self, taken: Collection[Address]) -> Address:
-        """Return an address that is free and not among `taken`.
+    def take(self, taken: Collection[Address], before: Address | None = None) -> Address:
+        """Return an address that is free and not among `taken`: `before`, if it is and has the port of all.
 
         Raises:
             AddressInUseError: none was found, or the one asked for is taken.
         """
+        if before is not None and before not in taken and (self.shared or before.port == self.port):
+            if _bindable(before.host, before.port):
+                return before
+            if self._first is not None:
+                raise AddressInUseError(
+                    f"{before.host}:{before.port}, where an instance of this cluster was, is taken, or not an address "
+                    "of this machine; end what listens there"
+                )
         return self._next_after_first(taken) if self._first is not None else self.take_any(taken)
 
     def take_any(self, taken: Collection[Address]) -> Address:

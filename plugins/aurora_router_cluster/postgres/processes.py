@@ -106,8 +106,10 @@ def cpu_seconds(postmasters: Collection[int]) -> dict[int, float]:
     return {postmaster: spent / os.sysconf("SC_CLK_TCK") for postmaster, spent in ticks.items()}
 
 
-def in_directory(directory: Path) -> list[int]:
+def in_directory(directory: Path, command: str = "") -> list[int]:
     """Processes whose working directory is `directory` or below it (Linux only, else none).
+
+    `command`: only those in whose command line it is.
 
     Every process of an instance works in its data directory, so this finds leftovers for certain, whatever
     became of their parents.
@@ -119,15 +121,16 @@ def in_directory(directory: Path) -> list[int]:
     for name in os.listdir(PROC):  # noqa: PTH208 - as above
         with contextlib.suppress(OSError):
             place = os.readlink(PROC / name / "cwd") if name.isdigit() else ""  # noqa: PTH115 - as above
-            if place == wanted or place.startswith(wanted + "/"):
+            inside = place == wanted or place.startswith(wanted + "/")
+            if inside and (not command or command.encode() in (PROC / name / "cmdline").read_bytes()):
                 found.append(int(name))
     return found
 
 
-def sweep(directory: Path) -> int:
-    """Kill every process that works in `directory` or below; return how many there were."""
+def sweep(directory: Path, command: str = "") -> int:
+    """Kill every process that works in `directory` or below; return how many there were. `command`: see above."""
     killed = 0
-    while found := [pid for pid in in_directory(directory) if not is_zombie(pid)]:
+    while found := [pid for pid in in_directory(directory, command) if not is_zombie(pid)]:
         killed += sum(send(pid, signal.SIGKILL) for pid in found)
     return killed
 

@@ -16,13 +16,15 @@ import re
 import shutil
 import subprocess
 import tarfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import programs, template
 from aurora_router_cluster.postgres.session import Session
+from aurora_router_cluster.storage.core.gc import Base
+from aurora_router_cluster.storage.core.history import History
 from aurora_router_cluster.storage.core.lsn import parse_lsn, segment_start
 from aurora_router_cluster.storage.disk.identity import set_system_identifier
 
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.postgres.places import EngineAddress
-    from aurora_router_cluster.storage.core.gc import Base
-    from aurora_router_cluster.storage.core.history import History
+    from aurora_router_cluster.storage.inventory import Inventory
 
 _START = re.compile(r"^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) ", re.MULTILINE)
 ARCHIVE = "base.tar.gz"
@@ -234,10 +235,12 @@ class Shelf:
 
     Args:
         directory: of their directories; it exists.
+        inventory: where they are written down, to be found again; None: nowhere.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, inventory: Inventory | None = None) -> None:
         self._directory = directory
+        self._inventory = inventory
         self._shelved: list[Shelved] = []
         self._made = 0
 
@@ -245,13 +248,26 @@ class Shelf:
         return iter(tuple(self._shelved))
 
     def add(self, staged: Path, base: Base, history: History, *, size: int = 0, data: int = 0) -> Shelved:
-        """Take over the data directory `staged`."""
+        """Take over the data directory `staged`, whose files are on the disk if it is written down."""
         self._made += 1
         directory = self._directory / f"base-{self._made}"
         staged.rename(directory)
         shelved = Shelved(base, directory, history, size, data)
+        if self._inventory is not None:
+            facts = {**asdict(base), "history": history.to_json(), "size": size, "data": data}
+            self._inventory.write_base(self._made, facts)
         self._shelved.append(shelved)
         return shelved
+
+    def find_again(self, inventory: Inventory) -> None:
+        """Take up the bases that were written down; those whose files are missing are left out."""
+        for number, facts in inventory.bases().items():
+            self._made = max(self._made, number)
+            directory = self._directory / f"base-{number}"
+            if directory.is_dir():
+                base = Base(facts["redo"], facts["end"], facts["taken"])
+                history = History.from_json(facts["history"])
+                self._shelved.append(Shelved(base, directory, history, facts["size"], facts["data"]))
 
     def newest(self, history: History, lsn: int, taken: float | None = None) -> Shelved | None:
         """The newest base that serves, taken at or before a time (seconds since 1970) if one is given."""
@@ -266,6 +282,9 @@ class Shelf:
         """Forget all others; returns their directories, for the caller to delete."""
         dropped = [shelved for shelved in self._shelved if shelved not in wanted]
         self._shelved = [shelved for shelved in self._shelved if shelved in wanted]
+        if self._inventory is not None:
+            for shelved in dropped:
+                self._inventory.forget_base(int(shelved.directory.name.partition("-")[2]))
         return [shelved.directory for shelved in dropped]
 
 

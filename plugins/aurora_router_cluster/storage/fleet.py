@@ -14,8 +14,10 @@ from aurora_router_cluster.storage.local import LocalNode
 from aurora_router_cluster.storage.members import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from aurora_router_cluster.storage.inventory import Inventory
 
     Hosted = Callable[[int, Callable[[int], None]], Member | None]
 
@@ -33,6 +35,8 @@ class Fleet(dict[int, Member]):
         isolated: give each node a process of its own; else all run in this one.
         sync: whether the nodes' disks are synced.
         hosted: makes nodes that are on other hosts, with zones of their own; None: they are here.
+        inventory: where the nodes are written down, to be found again; None: nowhere.
+        known: the nodes of a volume that is opened again, see `Inventory.nodes`; None: it is a new one.
 
     Attributes:
         wrap: what is put in front of every node made from now on; nothing, unless there are faults.
@@ -48,15 +52,19 @@ class Fleet(dict[int, Member]):
         isolated: bool = False,
         sync: bool = True,
         hosted: Hosted | None = None,
+        inventory: Inventory | None = None,
+        known: tuple[Mapping[int, str], int] | None = None,
     ) -> None:
         super().__init__()
-        self._made = 0
+        self._made = 0 if known is None else known[1]
+        self._inventory = inventory
         self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
         self.isolated, self._sync = isolated, sync
         self.wrap: Callable[[Member], Member] = lambda node: node
-        for number in range(SLOTS):
-            self.make(number, zones[number * len(zones) // SLOTS])
+        new = {number: zones[number * len(zones) // SLOTS] for number in range(SLOTS)}
+        for number, zone in (new if known is None else known[0]).items():
+            self._make(number, zone)
 
     def next_number(self) -> int:
         """A number that no node of this fleet has or ever had: an old one may be known for what another node held."""
@@ -69,6 +77,16 @@ class Fleet(dict[int, Member]):
         Raises:
             RequestError: there is no host for it.
         """
+        made = self._make(number, zone)
+        self.write_down()
+        return made
+
+    def write_down(self) -> None:
+        """Write down which nodes there are, if that is wanted."""
+        if self._inventory is not None:
+            self._inventory.write_nodes({number: node.zone for number, node in self.items()}, self._made)
+
+    def _make(self, number: int, zone: str) -> Member:
         directory = self._directory / f"node-{number}"
         self._made = max(self._made, number + 1)
         if self._hosted is not None:
@@ -106,6 +124,18 @@ class Fleet(dict[int, Member]):
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def start_available(self) -> dict[int, str]:
+        """Bring up those that can run; returns number -> what is in the way, of the others."""
+        results = await asyncio.gather(*(node.start() for node in self.values()), return_exceptions=True)
+        failed: dict[int, str] = {}
+        for number, result in zip(self, results, strict=True):
+            if isinstance(result, NodeUnavailable):
+                log.warning("%s", result)
+                failed[number] = str(result)
+            elif isinstance(result, BaseException):
+                raise result
+        return failed
 
     async def down(self, number: int) -> None:
         """Take one down, as the loss of its machine.
@@ -153,6 +183,7 @@ class Fleet(dict[int, Member]):
         node = self.pop(number)
         await node.stop()
         await asyncio.to_thread(shutil.rmtree, node.directory, ignore_errors=True)
+        self.write_down()
 
     async def close(self) -> None:
         """Take all down."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.branches import Branch
     from aurora_router_cluster.storage.core.history import History
     from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.inventory import Inventory
     from aurora_router_cluster.storage.opening import Opened
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.storage.targets import Target
@@ -85,6 +86,7 @@ class Past:
         volume: whose.
         directory: where bases are kept; it exists.
         retention: length of the window that can be gone back to, in seconds.
+        inventory: where bases and snapshots are written down, to be found again; None: nowhere.
 
     Attributes:
         shelf: the bases.
@@ -92,12 +94,24 @@ class Past:
         in_use: bases from which something is being built.
     """
 
-    def __init__(self, volume: QuorumVolume, directory: Path, retention: float) -> None:
+    def __init__(
+        self, volume: QuorumVolume, directory: Path, retention: float, inventory: Inventory | None = None
+    ) -> None:
         self._volume = volume
+        self._inventory = inventory
         self.retention = retention
-        self.shelf = Shelf(directory)
+        self.shelf = Shelf(directory, inventory)
         self.snapshots: dict[str, Snapshot] = {}
         self.in_use: list[Shelved] = []
+
+    def find_again(self, inventory: Inventory) -> None:
+        """Take up the bases and snapshots that were written down."""
+        self.shelf.find_again(inventory)
+        self.snapshots = {facts["name"]: Snapshot(**facts) for facts in inventory.snapshots()}
+
+    def _write_down(self) -> None:
+        if self._inventory is not None:
+            self._inventory.write_snapshots([asdict(snapshot) for snapshot in self.snapshots.values()])
 
     # -- what there is -------------------------------------------------------------------------------------
 
@@ -180,6 +194,7 @@ class Past:
             raise NameTakenError(f"there is a snapshot {name!r} already; choose another name, or delete it first")
         present = self.present()
         made = self.snapshots[name] = Snapshot(name, present.end, time.time(), present.number)
+        self._write_down()
         return made
 
     def find_snapshot(self, name: str) -> Snapshot:
@@ -200,6 +215,7 @@ class Past:
             TargetError: there is none.
         """
         del self.snapshots[self.find_snapshot(name).name]
+        self._write_down()
 
     # -- what is kept --------------------------------------------------------------------------------------
 

@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import shutil
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.errors import DirectoryError, EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.postgres.files import sync_tree
 from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import (
@@ -41,6 +43,7 @@ from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
+from aurora_router_cluster.storage.inventory import Identity
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.opening import Opened, reach_write_quorum, recover
 from aurora_router_cluster.storage.past import RETENTION, Past, recovery_point
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
     from aurora_router_cluster.storage.fleet import Hosted
+    from aurora_router_cluster.storage.inventory import Inventory
     from aurora_router_cluster.storage.members import Member
 
 log = logging.getLogger(__name__)
@@ -87,6 +91,8 @@ class QuorumVolume:
         secret: what nodes and readers know the cluster by; None: a new one.
         listen: address that readers get the log from.
         hosted: makes the nodes, where they are on other hosts; see `Fleet`.
+        inventory: where the volume is written down, so that `reopen` can open it again; None: it ends with us.
+        identity: of a volume that is going to be opened again; None: it is a new one.
     """
 
     flavour = "quorum"
@@ -108,16 +114,27 @@ class QuorumVolume:
         secret: str | None = None,
         listen: str = "127.0.0.1",
         hosted: Hosted | None = None,
+        inventory: Inventory | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self._binaries = binaries
         self._group_bytes = group_bytes
         self._account = account
         self._directory = directory
-        self._secret = secret or secrets.token_urlsafe(24)
+        self._inventory = inventory
+        self._secret = identity.secret if identity is not None else secret or secrets.token_urlsafe(24)
         self._listen = listen
-        self._identifier = new_system_identifier()
+        self._identifier = identity.identifier if identity is not None else new_system_identifier()
         self.nodes = Fleet(
-            directory, zones, self._secret, self._node_is_up, isolated=isolated, sync=sync, hosted=hosted
+            directory,
+            zones,
+            self._secret,
+            self._node_is_up,
+            isolated=isolated,
+            sync=sync,
+            hosted=hosted,
+            inventory=inventory,
+            known=inventory.nodes() if inventory is not None and identity is not None else None,
         )
         self.renewal = Renewal(self.nodes, lambda: self.driver)
         self.framing = PostgresFraming(0)
@@ -129,7 +146,7 @@ class QuorumVolume:
         self._base_lock = asyncio.Lock()  # nothing is deleted while it is copied
         self._taking = asyncio.Lock()
         self._copied: Copied | None = None  # not a base yet
-        self.past = Past(self, directory, retention)
+        self.past = Past(self, directory, retention, inventory)
 
     @property
     def driver(self) -> Driver:
@@ -171,14 +188,60 @@ class QuorumVolume:
         if timeline > 1:
             content = (staged / "pg_wal" / f"{timeline:08X}.history").read_bytes()
             charter = replace(charter, timelines=(Timeline(1, timeline, start, content),))
+        await self._sync(staged)
         self.past.shelf.add(staged, Base(start, start, time.time()), charter.history)
+        self.nodes.write_down()
         await self.nodes.start()
         states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
         self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
         self._begin(Opened(1, charter, tuple(states)))
-        self._endpoint = WalEndpoint(self._log)
-        self._port = await self._endpoint.listen_tcp(self.login(), self._listen, private_network=True)
+        if self._inventory is not None:
+            major = self._binaries.major
+            identity = Identity(self._identifier, self._secret, major, segment_size, self._group_bytes)
+            self._inventory.write_identity(identity)
+        await self._serve()
         return self.base
+
+    async def _serve(self) -> None:
+        self._endpoint = WalEndpoint(self.log)
+        self._port = await self._endpoint.listen_tcp(self.login(), self._listen, private_network=True)
+
+    async def _sync(self, base: Path) -> None:
+        """Write the files of a base to the disk, if it is to be found again."""
+        if self._inventory is not None:
+            await asyncio.to_thread(sync_tree, base)
+
+    async def reopen(self, inventory: Inventory, identity: Identity) -> RecoveryPoint:
+        """Open the volume of a supervisor that has ended, in order or not: bring up the nodes, recover, and listen.
+
+        Returns:
+            Where the log ends, and the new epoch begins.
+
+        Raises:
+            DirectoryError: too few nodes come up for a write quorum, or there is no base to build instances from.
+        """
+        for leftover in inventory.leftovers():
+            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
+        self.framing = PostgresFraming(identity.segment_size, identity.major, identity.group_bytes)
+        failed = await self.nodes.start_available()
+        self._log = VolumeLog(self._identifier, self._binaries.version, identity.segment_size, 0)
+        try:
+            point = await self.recover()
+        except FailoverImpossibleError as error:
+            absent = "; ".join(failed.values()) or "all nodes run"
+            raise DirectoryError(
+                f"{self._directory.parent} (--data) is incomplete: {error} ({absent}); put the missing directories "
+                f"{self._directory}/node-N back, at least 4 of 6 are needed"
+            ) from None
+        self._log.first_lsn = max(self.charter.history.base, self.charter.collected)
+        self.past.find_again(inventory)
+        if self.past.shelf.newest(self.charter.history, point.lsn) is None:
+            raise DirectoryError(
+                f"{self._directory.parent} (--data) is incomplete: of the bases in {self._directory} none is left that "
+                "instances could be built from; put the missing directories base-N back"
+            )
+        await self._serve()
+        return point
 
     def login(self) -> Login:
         """Who may follow the log."""
@@ -241,6 +304,7 @@ class QuorumVolume:
                 self._copied = None
                 copied = self._copied = await self._copy(source)
             await self._until_durable(copied)
+            await self._sync(copied.directory)
             size = await asyncio.to_thread(size_on_disk, copied.directory)
             redo = await asyncio.to_thread(read_redo, copied.directory)
             await self._until_durable(copied)  # nothing has changed since, or it still is

@@ -27,6 +27,7 @@ import os
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.postgres.files import sync
 from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError, OutOfFilesError
 from aurora_router_cluster.storage.disk.frames import (
     HEADER_SIZE,
@@ -113,7 +114,10 @@ class FrameLog:
         return log
 
     def _open(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if not self._directory.exists():
+            self._directory.mkdir(parents=True)
+            if self._sync:
+                sync(self._directory.parent)
         self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         numbers = sorted(int(path.stem, 16) for path in self._directory.glob(f"*{_SUFFIX}")) or [1]

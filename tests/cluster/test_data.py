@@ -1,0 +1,114 @@
+"""A cluster that is kept: stopped, killed or lost with its machine, and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import psycopg
+import pytest
+
+from aurora_router_cluster import LocalCluster, errors, home
+from benchmarks import power
+
+pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
+
+
+def rows(cluster, target="writer", **keys):
+    with psycopg.connect(cluster.plain_conninfo(target, **keys), autocommit=True) as connection:
+        return sorted(number for (number,) in connection.execute("SELECT number FROM kept"))
+
+
+def insert(cluster, number, **keys):
+    with psycopg.connect(cluster.plain_conninfo(**keys), autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (number int)")
+        connection.execute("INSERT INTO kept VALUES (%s)", (number,))
+
+
+def instances(cluster):
+    return {(one.name, one.role, one.zone, one.tier) for one in cluster.instances}
+
+
+def test_everything_is_there_again(run_directory):
+    data, secret = run_directory / "data", {"password": "secret"}
+    with LocalCluster.start("shop", data=data, readers=1, settings={"work_mem": "7MB"}) as cluster:
+        insert(cluster, 1)
+        cluster.history.snapshot("tested")
+        with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
+            connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'secret'")
+        cluster.add_reader("extra", zone="eu-test-1b", tier=4)
+        cluster.failover("extra")
+        cluster.remove("shop-2")
+        cluster.create_custom_endpoint("reports", ["shop-1"])
+        insert(cluster, 2, **secret)
+        key, url, known = cluster.key, cluster.url(), instances(cluster)
+    assert key not in home.running()
+    with LocalCluster.start(data=data) as cluster:
+        assert (cluster.name, cluster.url()) == ("shop", url)
+        assert instances(cluster) == known
+        assert rows(cluster, **secret) == rows(cluster, "custom:reports", **secret) == [1, 2]
+        with psycopg.connect(cluster.plain_conninfo("reader", **secret)) as connection:
+            assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
+        with cluster.history.restore(snapshot="tested", readers=0) as then:
+            assert rows(then) == [1]
+        with pytest.raises(errors.DirectoryError, match=r"is in use by the cluster 'shop-"):
+            LocalCluster.start(data=data)
+        cluster.failover()
+        insert(cluster, 3, **secret)
+        os.kill(cluster.status().supervisor, signal.SIGKILL)
+    with LocalCluster.start(data=data, readers=2) as cluster:
+        assert rows(cluster, **secret) == rows(cluster, "reader", **secret) == [1, 2, 3]
+        assert len(cluster.readers) == 2
+
+
+@pytest.mark.case
+@pytest.mark.parametrize(
+    "isolated", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one-process", "isolated"]
+)
+def test_a_reboot_loses_nothing_that_was_acknowledged(isolated):
+    if not power.possible():
+        pytest.skip("losing power takes loop devices, for root")
+    with power.PoweredDisk() as disk:
+        data = disk.path / "data"
+        cluster = LocalCluster.start(data=data, readers=1, isolated=isolated)
+        insert(cluster, 1)
+        power.crash(cluster)
+        (disk.path / "unsynced").write_bytes(b"x" * 100_000)
+        disk.lose_power()
+        assert not (disk.path / "unsynced").exists()
+        with LocalCluster.start(data=data) as cluster:
+            assert rows(cluster) == rows(cluster, "reader") == [1]
+
+
+def test_nodes_that_are_missing_are_made_up_for_or_named(run_directory):
+    data = run_directory / "data"
+    with LocalCluster.start(data=data, readers=0) as cluster:
+        insert(cluster, 1)
+    for number in (1, 4):
+        shutil.rmtree(data / "storage" / f"node-{number}")
+    with LocalCluster.start(data=data) as cluster:
+        assert rows(cluster) == [1]
+        new = cluster.nodes.replace(1)
+        insert(cluster, 2)
+    assert not (data / "storage" / "node-1").exists()
+    with LocalCluster.start(data=data) as cluster:
+        assert rows(cluster) == [1, 2]
+    for number in (new, 2):
+        shutil.rmtree(data / "storage" / f"node-{number}")
+    with pytest.raises(errors.DirectoryError, match=r"data .--data. is incomplete: .*put the missing directories"):
+        LocalCluster.start(data=data)
+    assert (data / "storage" / "node-3").exists()
+
+
+def test_the_certificate_authority_is_the_same(run_directory):
+    pytest.importorskip("trustme")
+    from aurora_router_cluster.control.tls import _make_authority
+
+    certificate, key = run_directory / "ca.pem", run_directory / "ca.key"
+    first = _make_authority(certificate, key).cert_pem.bytes()
+    assert _make_authority(certificate, key).cert_pem.bytes() == first == certificate.read_bytes()
+    assert key.stat().st_mode & 0o077 == 0
+    key.write_text("nonsense")
+    with pytest.raises(errors.DirectoryError, match=r"certificate authority cannot be read from .*put good copies"):
+        _make_authority(certificate, key)
