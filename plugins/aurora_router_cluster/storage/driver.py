@@ -77,7 +77,7 @@ class Driver:
         self._cutter = framing.cutter(opened.charter)
         self._ring = Ring(opened.point, ring_bytes)
         self._gathered: list[Extent] = []
-        self._fenced = self._full = False
+        self._fenced = self._full = self._closed = False
         self._amending = asyncio.Lock()
         self._healing: dict[int, asyncio.Task[None]] = {}
         self._upkeep: asyncio.Task[None] | None = None
@@ -95,12 +95,18 @@ class Driver:
         """Whether a later epoch has taken over."""
         return self._fenced
 
+    @property
+    def over(self) -> bool:
+        """Whether this driver does nothing any more: it is closed, or a later epoch has taken over."""
+        return self._fenced or self._closed
+
     def start(self) -> None:
         """Begin to look after the members; needs a running event loop."""
         self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
 
     async def close(self) -> None:
         """Stop all activity. Nothing is told to the nodes: the next epoch fences this one."""
+        self._closed = True
         tasks = [*self._healing.values(), *([self._upkeep] if self._upkeep else [])]
         for task in tasks:
             task.cancel()
@@ -215,7 +221,7 @@ class Driver:
 
     def _heal(self, node: int) -> None:
         running = self._healing.get(node)
-        if self._fenced or node not in self._handles or (running is not None and not running.done()):
+        if self.over or node not in self._handles or (running is not None and not running.done()):
             return
         self._healing[node] = asyncio.get_running_loop().create_task(self._bring_in_step(self._handles[node]))
 

@@ -51,7 +51,7 @@ class Renewal:
         driver = self._driver()
         membership = driver.charter.membership
         left = not membership.settled or bool(membership.unproven or self._strangers())
-        return left and not self._under_way and not driver.fenced
+        return left and not self._under_way and not driver.over
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
@@ -176,7 +176,7 @@ class Renewal:
     def _strangers(self) -> list[int]:
         """Nodes that are no members, and that nothing on its way makes members."""
         driver = self._driver()
-        if driver.unsettled or driver.fenced:
+        if driver.unsettled or driver.over:
             return []
         return [number for number in self._fleet if number not in driver.charter.membership.members]
 

@@ -80,7 +80,7 @@ async def _is_hydrated(driver: Driver, new: int, timeout: float) -> bool:
     deadline = now() + timeout
     goal = driver.tracker.complete()
     while not driver.tracker.holds(new, goal):
-        if driver.fenced:
+        if driver.over or new in driver.tracker.refusals:
             raise Fenced(f"epoch {driver.epoch} is over; node {new} is not hydrated yet")
         if now() > deadline:
             return False

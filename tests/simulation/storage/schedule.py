@@ -172,11 +172,15 @@ class Schedule:
             links.pop(number, None)
         self.hosts[number].dismiss()
 
-    async def play(self) -> Counter[str]:
+    async def format(self) -> None:
+        """Six nodes are members of a new volume."""
         charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
         for host in self.hosts:
             assert host.node is not None
             await host.node.format(charter)
+
+    async def play(self) -> Counter[str]:
+        await self.format()
         await self.lead()
         for _step in range(self.steps):
             await self.step()

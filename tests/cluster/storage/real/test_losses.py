@@ -121,12 +121,19 @@ def under_way(cluster) -> bool:
     return parse_lsn(volume["received_lsn"]) > parse_lsn(volume["vdl"])
 
 
+@pytest.mark.case
 def test_with_a_zone_and_one_more_down_reads_go_on_and_writes_wait_for_a_fourth_node(cluster, eventually):
     with connect(cluster) as writer:
         writer.execute("insert into t values (3000)")
     former = cluster.writer
     with connect(cluster, f"instance:{reader_of(cluster)}") as reader, down(cluster, 0, 1):
         with down(cluster, 2):
+            with pytest.raises(ClusterError, match="write quorum"):
+                cluster.failover()
+            with pytest.raises(ClusterError, match="write quorum"):
+                cluster.restart(former)
+            with connect(cluster) as writer:  # it was not stopped for what could not be
+                assert has(writer, 3000)
             cluster.kill(former, hold=True)
             assert has(reader, 3000)
             added = cluster.add_reader("newborn")
@@ -134,6 +141,8 @@ def test_with_a_zone_and_one_more_down_reads_go_on_and_writes_wait_for_a_fourth_
                 eventually(lambda: has_table(newborn) and has(newborn, 3000))
             with pytest.raises(ClusterError, match="write quorum"):
                 cluster.failover(added.name)
+            with cluster.history.clone(readers=0) as clone, connect(clone) as copy:
+                assert has(copy, 3000)
         eventually(lambda: cluster.writer not in {None, former})
         with connect(cluster) as writer:
             writer.execute("insert into t values (3001)")
