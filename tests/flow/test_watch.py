@@ -27,7 +27,7 @@ from aurora_router.model.event import (
 from aurora_router.model.observation import MISSING_SECONDS
 from aurora_router.policy import pace
 from aurora_router.policy.options import PROFILES
-from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.suspicion import UNLIMITED, Limits
 from aurora_router.simulation import (
     Cancelled,
     Condition,
@@ -257,6 +257,29 @@ def test_a_strict_connection_that_was_closed_makes_nobody_impatient(scene):
 
     scene.run(client())
     assert not scene.of(ConnectionsCut)
+
+
+@pytest.mark.case
+def test_a_connection_that_is_not_to_be_watched_makes_nobody_suspect(scene):
+    """Neither does it relax what the others ask for."""
+    strict = Limits(PROFILES["aggressive"].hang_grace, PROFILES["aggressive"].ping_timeout)
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(), aurora_profile="aggressive")
+        other = await scene.process.connect(scene.cluster.conninfo(), aurora_profile="aggressive")
+        other.limits = UNLIMITED  # as with aurora_monitor=off
+        scene.simulation.spawn(scene.process.execute(other, 2.0))
+        await scene.simulation.sleep(1.0)
+        assert not scene.of(HangSuspected)
+        scene.cluster.hang("demo-1")
+        hung = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert scene.now - hung <= strict.noticed + 0.05
+        conn.close()
+        other.close()
+
+    scene.run(client())
 
 
 def test_a_long_statement_of_a_living_server_is_left_alone(scene):
