@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.faults.kinds import Fault, Registry
     from aurora_router_cluster.storage.members import Member
     from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.storage.scrubbing import ScrubReport
     from aurora_router_cluster.storage.volume import Volume
 
 KIB = 1024
@@ -31,6 +32,8 @@ class NodeFaults:
         self._any = volume
         self._registry = registry
         self._gates: dict[int, Gate] = {}
+        if volume.flavour == "quorum":
+            self._volume.on_scrubbed.append(self._scrubbed)
         if gated and volume.flavour == "quorum":
             nodes = self._volume.nodes
             nodes.wrap = self._wrap
@@ -90,6 +93,12 @@ class NodeFaults:
         """Flip a byte on a node's disk."""
         node = self._volume.nodes[self.number(fault.target)]
         disks.flip_byte(node.directory, fault.parameters.get("offset"))
+
+    def _scrubbed(self, report: ScrubReport) -> None:
+        """A scrub that left nothing lost has healed what was flipped on the node."""
+        if report.failure is None and not report.lost:
+            for fault in self._registry.on({"corrupt"}, f"{NODE_PREFIX}{report.node}"):
+                self._registry.drop(fault)
 
     async def scrub(self, fault: Fault) -> None:
         """Check the disk of a node and refill what is damaged."""

@@ -121,6 +121,7 @@ class DiskJournal:
         self._waiting: deque[_Waiting] = deque()
         self._metadata = 0  # position of the newest metadata that are durable
         self._number = 0  # of the newest metadata
+        self._damaged: list[Damage] = []  # as the last scrub found
         kernel = SyncQueue.acquire() if sync else None
         self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync, kernel=kernel)
 
@@ -231,7 +232,20 @@ class DiskJournal:
             found = await asyncio.to_thread(lambda: list(self._log.scrub()))
         except (OutOfFilesError, OSError) as error:
             raise NodeUnavailable(f"the journal cannot be read now: {error}") from error
+        self._damaged = found
         return [Places(damage.position, damage.position + max(damage.length, 1)) for damage in found]
+
+    async def retire(self) -> None:
+        """Overwrite what the last scrub found damaged; see `ports.Journal`.
+
+        Raises:
+            NodeUnavailable: the disk refused, or the files cannot be opened at this moment.
+        """
+        damaged, self._damaged = self._damaged, []
+        try:
+            await asyncio.to_thread(lambda: [self._log.retire(damage) for damage in damaged])
+        except (OutOfFilesError, LogFailedError) as error:
+            raise NodeUnavailable(f"what was damaged cannot be overwritten now: {error}") from error
 
     @property
     def size(self) -> int:

@@ -265,6 +265,14 @@ class StorageNode:
                 segment.lose_waiting(*places)
         return len(damaged), lost
 
+    async def retire_damage(self) -> None:
+        """What `find_damage` found has been refilled: let it be found no more.
+
+        Raises:
+            NodeUnavailable: the disk failed.
+        """
+        await self._journal.retire()
+
     async def rewrite_metadata(self) -> None:
         """Write the metadata anew, in case a damaged place held them.
 

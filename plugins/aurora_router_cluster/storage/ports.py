@@ -81,6 +81,10 @@ class Journal(Protocol):
         """Read everything from the disk again; the places that do not hold what was written."""
         ...
 
+    async def retire(self) -> None:
+        """What the last scrub found damaged has been written elsewhere: overwrite it, so that it is found no more."""
+        ...
+
     async def close(self) -> None:
         """Release the file; what was queued and is not durable may be lost."""
         ...

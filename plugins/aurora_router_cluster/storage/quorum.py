@@ -56,7 +56,7 @@ from aurora_router_cluster.wire.scram import ScramVerifier
 from aurora_router_cluster.wire.walreceiver import WriterAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from aurora_router_cluster.postgres.account import Account
@@ -93,6 +93,9 @@ class QuorumVolume:
         hosted: makes the nodes, where they are on other hosts; see `Fleet`.
         inventory: where the volume is written down, so that `reopen` can open it again; None: it ends with us.
         identity: of a volume that is going to be opened again; None: it is a new one.
+
+    Attributes:
+        on_scrubbed: called with the report of each node's scrub.
     """
 
     flavour = "quorum"
@@ -143,6 +146,7 @@ class QuorumVolume:
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
+        self.on_scrubbed: list[Callable[[ScrubReport], None]] = []
         self._base_lock = asyncio.Lock()  # nothing is deleted while it is copied
         self._taking = asyncio.Lock()
         self._copied: Copied | None = None  # not a base yet
@@ -481,9 +485,12 @@ class QuorumVolume:
 
     async def _scrub(self, node: Member) -> ScrubReport:
         try:
-            return await node.scrub(self.nodes)
+            report = await node.scrub(self.nodes)
         except (NodeUnavailable, Refused) as error:
-            return ScrubReport(node.node, 0, 0, (), str(error))
+            report = ScrubReport(node.node, 0, 0, (), str(error))
+        for listener in self.on_scrubbed:
+            listener(report)
+        return report
 
     async def replace_node(self, old: int) -> int:
         """Put a new node in the place of a member while the log goes on; see `renewal.Renewal`."""

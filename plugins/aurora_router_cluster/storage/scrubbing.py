@@ -26,6 +26,10 @@ class Examined(Protocol):
         """Write the metadata anew."""
         ...
 
+    async def retire_damage(self) -> None:
+        """What was found damaged has been refilled: let it be found no more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ScrubReport:
@@ -65,5 +69,7 @@ async def scrub(node: Examined, handle: NodeHandle, peers: Mapping[int, NodeHand
     states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
     state = await catch_up(handle, await handle.state(), peers, states.values())
     lost = tuple(loss for loss in losses if state.scl(loss.group) < loss.span.end)
+    if damaged and not lost:
+        await node.retire_damage()
     refilled = sum(loss.span.end - loss.span.start for loss in losses if loss not in lost)
     return ScrubReport(handle.node, damaged, refilled, lost)

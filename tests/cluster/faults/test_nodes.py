@@ -113,6 +113,17 @@ def test_a_flipped_byte_is_found_and_refilled_when_healed(cluster, eventually):
     assert [scrub.lost for scrub in cluster.nodes.scrub()] == [0] * 6
 
 
+def test_a_flipped_byte_that_a_scrub_healed_is_no_fault_any_more(cluster, eventually):
+    writes(cluster)
+    fault = cluster.faults.corrupt(3)
+    assert [scrub.damaged for scrub in cluster.nodes.scrub()] == [0, 0, 0, 1, 0, 0]
+    assert cluster.faults.list() == []
+    assert cluster.status().faults == ()
+    fault.heal()
+    assert [scrub.damaged for scrub in cluster.nodes.scrub()] == [0] * 6
+    eventually(lambda: whole(cluster))
+
+
 def test_a_torn_tail_is_cut_off(cluster, eventually):
     writes(cluster)
     torn = cluster.faults.torn_tail(2)

@@ -124,6 +124,25 @@ async def test_a_batch_of_which_only_the_later_sectors_were_written_is_torn(tmp_
         await again.close()
 
 
+async def test_damage_that_was_refilled_is_found_no_more(tmp_path: Path) -> None:
+    whole = await with_acknowledged(tmp_path, promise=True)
+    frames = [entry.header for entry in scan(whole, 1 << 32) if isinstance(entry, DiskFrame)]
+    for header in frames:
+        rotten = bytearray(whole)
+        rotten[(header.position & 0xFFFFFFFF) + 9] ^= 1
+        the_file(tmp_path).write_bytes(rotten)
+        node = StorageNode(0, DiskJournal(tmp_path, sync=False))
+        assert (await node.find_damage())[0] == 1
+        await node.rewrite_metadata()
+        await node.retire_damage()
+        assert (await node.find_damage())[0] == 0
+        await node.close()
+        again = StorageNode(0, DiskJournal(tmp_path, sync=False))
+        assert again.replica.promised == 2
+        assert (await again.find_damage())[0] == 0
+        await again.close()
+
+
 async def play(directory: Path, kinds: list[list[int]]) -> int:
     """Journal batches of frames; the number of the last metadata that were acknowledged."""
     journal = DiskJournal(directory, sync=False)

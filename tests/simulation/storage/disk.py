@@ -137,6 +137,9 @@ class SimulatedJournal:
         await asyncio.sleep(self._rnd.random() * self._latency)
         return [Places(place, place + 1) for place in sorted(self._disk.damaged)]
 
+    async def retire(self) -> None:
+        """The network does it, once it has checked that the node is whole: see `network.Link.scrub`."""
+
     def crash(self) -> None:
         """Power loss: some of what was queued reached the disk all the same; nobody was told."""
         self._dead = True

@@ -321,7 +321,10 @@ class FrameLog:
         Raises:
             DamagedError, KeyError, OutOfFilesError: as `frame`.
         """
-        return self.frame(position).payload[offset : offset + length]
+        frame = self.frame(position)
+        if frame.header.kind == PAD:
+            raise DamagedError(f"the frame at position {position:#x} was damaged, and has been overwritten")
+        return frame.payload[offset : offset + length]
 
     def entries(self) -> Iterator[Frame | Damage]:
         """All durable frames and all damage, in order: what a node reads when it starts.
@@ -376,7 +379,31 @@ class FrameLog:
         finally:
             os.close(descriptor)
 
-    # ---- garbage collection
+    # ---- repair and garbage collection
+
+    def retire(self, damage: Damage) -> bool:
+        """Overwrite a damaged place with padding: what was there is elsewhere by now; whether it has room for that.
+
+        Raises:
+            LogFailedError: the disk refused.
+            OutOfFilesError: the file cannot be opened at this moment.
+        """
+        if damage.length < HEADER_SIZE or damage.position >> 32 not in self._numbers:
+            return False
+        padding = Draft(PAD, 0, 0, bytes(damage.length - HEADER_SIZE))
+        try:
+            descriptor = _opened(self._path(damage.position >> 32), os.O_WRONLY)
+            try:
+                self._write_frames(descriptor, [(damage.position, padding)])
+                if self._sync:
+                    _sync_data(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._fail(error) from error
+        return True
 
     def drop_before(self, position: int) -> int:
         """Delete the files that lie wholly before `position`, never the last one; returns how many."""

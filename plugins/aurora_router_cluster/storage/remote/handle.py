@@ -226,6 +226,10 @@ class RemoteNode:
         facts, _ = await self._ask("find_damage", deadline=SCRUB_DEADLINE)
         return codec.read_damage(facts)
 
+    async def retire_damage(self) -> None:
+        """See `node.StorageNode.retire_damage`."""
+        await self._ask("retire_damage", deadline=SCRUB_DEADLINE)
+
     async def rewrite_metadata(self) -> None:
         """See `node.StorageNode.rewrite_metadata`."""
         await self._ask("rewrite_metadata")

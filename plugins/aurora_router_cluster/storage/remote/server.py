@@ -229,6 +229,11 @@ async def _find_damage(node: StorageNode, _facts: dict[str, Any], _data: bytes) 
     return codec.damage_facts(*await node.find_damage()), b""
 
 
+async def _retire_damage(node: StorageNode, _facts: dict[str, Any], _data: bytes) -> Reply:
+    await node.retire_damage()
+    return {}, b""
+
+
 async def _rewrite_metadata(node: StorageNode, _facts: dict[str, Any], _data: bytes) -> Reply:
     await node.rewrite_metadata()
     return {}, b""
@@ -244,6 +249,7 @@ OPERATIONS: dict[str, Callable[[StorageNode, dict[str, Any], bytes], Awaitable[R
     "fill": _fill,
     "read": _read,
     "find_damage": _find_damage,
+    "retire_damage": _retire_damage,
     "rewrite_metadata": _rewrite_metadata,
 }
 """Name of a request -> what does it."""
