@@ -168,14 +168,17 @@ class Heartbeat:
     def _astray(self, instance: Instance) -> bool:
         """Whether a running instance lives in another world: a former writer, or a reader that gets no log.
 
-        A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing.
+        A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing. One that
+        replays what it received needs no stream: PostgreSQL asks for more log when it has replayed what it has, for
+        example after its stream broke.
         """
         writer, newest = self._roster.writer, instance.newest
         if newest is None or writer is None or not writer.available:
             return False
         silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
-        lacking = min(self._roster.clock.age(newest.received, newest.at), newest.at - instance.stalled_since)
-        return not newest.recovering or max(silent, lacking) > ASTRAY
+        lacking = self._roster.clock.age(newest.received, newest.at)
+        stalled = newest.at - instance.stalled_since
+        return not newest.recovering or min(stalled, max(silent, lacking)) > ASTRAY
 
     async def _replace_writer(self, writer: Instance | None) -> None:
         async with self._roster.lock:

@@ -47,7 +47,7 @@ class Instance:
         cpu: use of the machine's processors lately, percent; None: unknown.
         missed: heartbeats without an answer in a row.
         silent_since: monotonic time since when it has no stream of log; None: it has one.
-        stalled_since: monotonic time since when no more log has arrived.
+        stalled_since: monotonic time since when it has neither received nor replayed more log.
     """
 
     engine: AnyEngine
@@ -137,7 +137,7 @@ class Instance:
         self.samples.append(newest)
         self.missed = 0
         self.silent_since = None if newest.streaming else self.silent_since or now
-        if before is None or newest.received != before.received:
+        if before is None or (newest.received, newest.applied) != (before.received, before.applied):
             self.stalled_since = now
 
     def forget(self) -> None:

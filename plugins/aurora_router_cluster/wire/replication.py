@@ -16,6 +16,8 @@ from aurora_router_cluster.wire.errors import ProtocolError
 
 POSTGRES_EPOCH: Final = 946_684_800
 """2000-01-01 UTC in Unix seconds."""
+PAGE: Final = 8192
+"""Bytes of a page of the log (XLOG_BLCKSZ)."""
 
 _XLOG_DATA = struct.Struct(">cIcQQq")
 _KEEPALIVE = struct.Struct(">cIcQqB")
@@ -96,6 +98,25 @@ class HotStandbyFeedback:
 
 
 NO_FEEDBACK: Final = HotStandbyFeedback(0, 0)
+
+
+def message_size(start: int, available: int, limit: int) -> int:
+    """Returns how much of the log may go into the next message, in bytes; 0: more has to be read first.
+
+    PostgreSQL's walsender ends a message at the end of a record or at the end of a page, and its walreceiver relies on
+    that (walsender.c, XLogSendPhysical): its flush position is what replay takes for whole records, but for those that
+    go on in the next page. A message that ends elsewhere makes replay read a record of which a part is still missing,
+    report it as corrupt, and begin the stream again.
+
+    Args:
+        start: where the message begins.
+        available: how many bytes from there on are at hand.
+        limit: how far the log may be sent; the end of a record.
+    """
+    end = start + available
+    if end >= limit:
+        return max(0, limit - start)
+    return max(0, end - end % PAGE - start)
 
 
 def xlog_data_header(start: int, end: int, length: int) -> bytes:

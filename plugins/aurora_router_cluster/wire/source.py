@@ -68,7 +68,7 @@ class LogSource(Protocol):
 
     @property
     def durable_lsn(self) -> int:
-        """End of the durable log (VDL); nothing above it is ever sent. It never goes back."""
+        """End of the durable log (VDL), which is the end of a record; nothing above it is sent. It never goes back."""
         ...
 
     @property

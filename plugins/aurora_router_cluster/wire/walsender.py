@@ -11,9 +11,10 @@ After the start-up (`handshake`) a connection is in one of three states:
 | ending | the client's CopyDone | the next timeline as a row, two CommandComplete | idle |
 
 Invariant: no byte at or above `LogSource.durable_lsn` is ever written to the socket; the bytes of one START_REPLICATION
-are contiguous. At most one slow read is under way per connection, and nothing is produced while the transport's
-buffer is above its high-water mark. COPY mode is entered even if there is nothing left on an old timeline:
-pg_receivewal and the standby's walreceiver take no other answer.
+are contiguous; each message ends at the end of a record or of a page (see `replication.message_size`). At most one slow
+read is under way per connection, and nothing is produced while the transport's buffer is above its high-water mark.
+COPY mode is entered even if there is nothing left on an old timeline: pg_receivewal and the standby's walreceiver take
+no other answer.
 """
 
 from __future__ import annotations
@@ -250,15 +251,17 @@ class WalSender(asyncio.Protocol):
         source = self._hub.source
         while self._state is State.STREAMING and not self._paused and self._reading is None:
             view = self._hub.view()
-            room = view.limit(self._timeline, source.durable_lsn) - self._sent
+            limit = view.limit(self._timeline, source.durable_lsn)
+            room = limit - self._sent
             if room <= 0:
                 self._maybe_end_timeline(view)
                 return
-            data = source.read_tail(self._sent, min(room, SEND_SIZE))
-            if not data:
-                self._reading = self._loop.create_task(self._read_old(min(room, SEND_SIZE)))
+            data = source.read_tail(self._sent, min(room, SEND_SIZE)) or b""
+            size = r.message_size(self._sent, len(data), limit)
+            if not size:
+                self._reading = self._loop.create_task(self._read_old(limit))
                 return
-            self._push(data)
+            self._push(data if size == len(data) else data[:size])
 
     def _maybe_end_timeline(self, view: TimelineView) -> None:
         end = view.end_of(self._timeline)
@@ -271,9 +274,9 @@ class WalSender(asyncio.Protocol):
         self._sent += len(data)
         self._write(b"".join((header, data)))
 
-    async def _read_old(self, length: int) -> None:
+    async def _read_old(self, limit: int) -> None:
         try:
-            data = await self._hub.source.read(self._sent, length)
+            data = await self._read_message(limit)
             if not data:
                 await asyncio.sleep(RETRY_SECONDS)
         except LogRemovedError as error:
@@ -288,6 +291,16 @@ class WalSender(asyncio.Protocol):
         if self._state is State.STREAMING and data:
             self._push(data)
         self.pump()
+
+    async def _read_message(self, limit: int) -> bytes:
+        """Read the log of one message, in as many pieces as it comes; empty if a piece cannot be had just now."""
+        data = b""
+        wanted = min(limit - self._sent, SEND_SIZE)
+        while piece := await self._hub.source.read(self._sent + len(data), wanted - len(data)):
+            data += piece
+            if size := r.message_size(self._sent, len(data), limit):
+                return data[:size]
+        return b""
 
     # ---- upkeep
 

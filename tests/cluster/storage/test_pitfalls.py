@@ -75,6 +75,10 @@ PITFALLS = {
     "14. Stopping the postmaster alone leaves its sessions answering": [
         "cluster/postgres/test_engine.py::test_a_frozen_instance_answers_nobody_and_thaws",
     ],
+    "15. A message of the log that ends inside of a record and of a page breaks a reader's replay": [
+        "cluster/wire/test_log_messages.py::test_each_message_ends_with_a_record_or_a_page",
+        "cluster/storage/real/test_bulk.py::test_replay_does_not_break_under_a_bulk_load",
+    ],
     "16. A copy shrinks between its promise and its use as a donor": [
         f"{DONOR}::test_a_donor_that_shrank_after_its_promise_is_replaced_by_another_one",
         f"{DONOR}::test_where_no_copy_has_what_was_promised_the_recovery_changes_nothing_and_can_be_tried_again",

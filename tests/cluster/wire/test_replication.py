@@ -23,6 +23,19 @@ def test_what_is_no_position_is_refused(text: str) -> None:
         r.parse_lsn(text)
 
 
+@given(st.integers(0, 2**40), st.integers(0, 300_000), st.integers(0, 300_000))
+def test_a_message_ends_at_its_limit_or_with_a_page_and_is_as_long_as_that_allows(
+    start: int, available: int, room: int
+) -> None:
+    size, limit = r.message_size(start, available, start + room), start + room
+    end, at_hand = start + size, min(start + available, limit)
+    assert 0 <= size <= available
+    assert size == 0 or end == limit or end % r.PAGE == 0
+    left_out = range(end + 1, at_hand + 1)
+    assert limit not in left_out
+    assert not any(lsn % r.PAGE == 0 for lsn in left_out)
+
+
 @given(LSN, LSN, LSN, st.booleans())
 def test_a_status_update_comes_back(written: int, flushed: int, applied: int, reply: bool) -> None:
     before = time.time()

@@ -1,0 +1,65 @@
+"""What the heartbeat makes of what it sees; no instance runs here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from aurora_router_cluster.control.heartbeat import ASTRAY, Heartbeat
+from aurora_router_cluster.control.instance import Instance
+from aurora_router_cluster.control.sampling import LogClock
+from aurora_router_cluster.postgres.addresses import Address
+from aurora_router_cluster.postgres.engine import Engine
+
+
+@pytest.fixture
+def reader(tmp_path):
+    return Instance(
+        Engine("demo-2", tmp_path, None, None), "eu-test-1a", 1, Address("127.0.0.1", 5432), state="available"
+    )
+
+
+class Watched:
+    """A reader beside a writer whose log grows by 100 bytes with each look."""
+
+    def __init__(self, reader, monkeypatch) -> None:
+        self.reader = reader
+        self.now = 1000.0
+        self.written = 10_000
+        self.clock = LogClock()
+        monkeypatch.setattr("aurora_router_cluster.control.instance.time.monotonic", lambda: self.now)
+        roster = SimpleNamespace(writer=SimpleNamespace(available=True), clock=self.clock)
+        self.heartbeat = Heartbeat(roster, None, interval=0.2, auto=True)
+
+    def look(self, received, applied, *, streaming, after=0.2):
+        self.now += after
+        self.written += 100
+        self.clock.observe(self.now, self.written)
+        row = ("t", str(received), str(applied), None, "0", "0", "0", "3", "t" if streaming else "f")
+        self.reader._answered([row])
+        return self.heartbeat._astray(self.reader)
+
+
+@pytest.fixture
+def watched(reader, monkeypatch):
+    return Watched(reader, monkeypatch)
+
+
+@pytest.mark.case
+def test_a_reader_that_replays_what_it_received_needs_no_stream(watched):
+    """PostgreSQL starts its stream again only when it has replayed what it has: a break is no reason to rebuild it."""
+    applied = 1_000
+    while applied < 9_000:
+        applied += 100
+        assert not watched.look(9_000, applied, streaming=False)
+    assert watched.now > 1000.0 + 2 * ASTRAY
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_reader_that_neither_receives_nor_replays_is_astray_after_a_while(watched, streaming):
+    looks = 1
+    while not watched.look(9_000, 9_000, streaming=streaming):
+        looks += 1
+    assert ASTRAY < looks * 0.2 < ASTRAY + 1.0
+    assert not watched.look(9_100, 9_000, streaming=streaming)
