@@ -323,7 +323,12 @@ def _capitalized(text: str) -> str:
 
 HANGS = """\
 What is thought of an instance is one of three states; what is found out (a signal) leads from one to the next, and may
-call for an action. A signal that a state does not list changes nothing. [](failover.md) has the limits in seconds."""
+call for an action. A signal that a state does not list changes nothing. [](failover.md) has the limits in seconds.
+
+A ping is four tries, a quarter of its time apart, and one answer is enough. The first is made on the session that the
+monitor has with the instance, if it has one: a postmaster that stands still answers no new session, while those that
+exist go on. Not told apart: a frozen host, and a postmaster that stood still before the statement began on an instance
+with which the monitor had no session and which serves no other connection of the process. Both are taken for hung."""
 
 
 def hangs() -> str:

@@ -2,6 +2,12 @@
 
 The decisions are those of `policy.suspicion` and `policy.paths`; here they meet the world.
 
+A ping is several tries (`TRIES`), begun one after the other and all given until the ping's deadline; any answer ends
+it. The first is asked on the session that the monitor has with the instance, where it has one: such a session answers
+though the postmaster accepts no new one. The others dial. One lost packet is thus no proof: TCP repeats a SYN after a
+second, which is all of a ping's time, but other tries are under way by then. To have a session in time, one is opened
+when a statement was seen waiting for a moment, long before it is suspicious (`_get_ready`).
+
 Invariant: a connection whose path is not known to be direct is never cut. Its instance is known by what was reported
 when it was made, and behind a pooler or a load balancer it may be on another one by now.
 """
@@ -10,6 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -31,7 +38,7 @@ from aurora_router.policy.suspicion import (
     suspicious,
     waiting_since,
 )
-from aurora_router.policy.verdict import FaultKind
+from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,15 +47,40 @@ if TYPE_CHECKING:
     from aurora_router.flow.world import Target
     from aurora_router.policy.options import Options
     from aurora_router.policy.paths import End
+    from aurora_router.policy.verdict import Fault
 
 SILENCE = frozenset({FaultKind.TIMEOUT, FaultKind.UNREACHABLE})
 """What may condemn an instance. One that refuses to be dialled is down, and its kernel tells the connections itself."""
+TRIES = 4
+"""How often an instance is tried within one ping, before its silence condemns it."""
 _SERVED = frozenset({Activity.IDLE, Activity.OPEN})
 """What a connection does whose statement was answered."""
 
 
 STALE = "its instance has another role by now, failed, or left the cluster"
 """Why a connection is cut that is of no use any more."""
+
+
+@dataclass(eq=False, slots=True)
+class Ping:
+    """A ping that is under way.
+
+    Attributes:
+        began: when, by the world's time.
+        seconds: how long it may take.
+        left: tries that have not ended.
+        ended: whether it was answered, or all tries were silent.
+    """
+
+    began: float
+    seconds: float
+    left: int
+    ended: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether an answer still matters."""
+        return not self.ended
 
 
 class Judge(Protocol):
@@ -63,6 +95,14 @@ class Judge(Protocol):
 
     def inquiry_of(self, id_: str) -> Inquiry[Any]:
         """The watch's only session with an instance."""
+        ...
+
+    def is_barred(self, id_: str) -> bool:
+        """Whether an instance refused to let the watch in, so that it is left alone for a while."""
+        ...
+
+    def bar(self, id_: str, fault: Fault, began: float) -> None:
+        """Leave an instance alone that refused to let the watch in."""
         ...
 
 
@@ -87,6 +127,7 @@ class Hangs(Generic[ConnT]):
         self._served_at: dict[str, float] = {}
         self._examined: set[End] = set()
         self._hung: set[str] = set()
+        self._readying: set[str] = set()
 
     def sample(self, late: float) -> None:
         """Look at all connections once, `late` seconds later than it should have been."""
@@ -103,6 +144,8 @@ class Hangs(Generic[ConnT]):
             waiting = self._waiting(id_, connections, now, starved=starved)
             if waiting:
                 self._suspect(id_, waiting, now)
+            else:
+                self._prepare(id_, connections, now)
             self._examine(id_, connections, now)
 
     def _strictest(self, held: Mapping[str, Iterable[Any]]) -> Limits:
@@ -223,37 +266,89 @@ class Hangs(Generic[ConnT]):
         target = next((found for held in waiting if (found := self._path(held, id_)) is not None), None)
         if target is None or thought.state is not State.QUIET:
             return
-        heard = self._heard(id_, now - self.limits.grace)
+        heard = self._heard(id_, now - self.limits.grace, target)
         signal = Signal.SUSPECTED if heard is None else Signal.HEARD
         self._suspicions[id_], action = thought.after(signal, now, rest_for(signal, heard, now, self.limits))
         if action is Action.PING:
             self.cluster.tell(HangSuspected(id_, len(waiting)), now)
-            self.world.spawn(self._pinged(id_, target))
+            ping = Ping(now, self.limits.ping, TRIES)
+            for number in range(TRIES):
+                self.world.spawn(self._try(id_, target, ping, number))
 
-    def _heard(self, id_: str, since: float) -> float | None:
+    def _prepare(self, id_: str, connections: Iterable[Any], now: float) -> None:
+        """See to it that there is a session with an instance whose statements may come to take long."""
+        if id_ in self._readying or self.watch.is_barred(id_) or not self.watch.inquiry_of(id_).may_open:
+            return
+        for held in connections:
+            target = None if held.waiting_since is None else self._path(held, id_)
+            if target is not None:
+                self._readying.add(id_)
+                self.world.spawn(self._get_ready(id_, held, target, now))
+                return
+
+    async def _get_ready(self, id_: str, held: Any, target: Target, since: float) -> None:
+        """Open a session if a connection goes on waiting for a moment: most statements do not."""
+        inquiry = self.watch.inquiry_of(id_)
+        try:
+            await self.world.sleep(self.limits.interval / 4.0)
+            heard = self.world.heard_at(held)
+            served = self.world.activity(held) is not Activity.WAITING or (heard is not None and heard > since)
+            if served or not inquiry.may_open:
+                return
+            inquiry.busy, began = True, self.world.now()
+            try:
+                await inquiry.open(target, self.limits.ping)
+            except DialFailed as failed:
+                if judge(failed.fault).then is Next.RAISE:
+                    self.watch.bar(id_, failed.fault, began)
+            finally:
+                inquiry.busy = False
+        finally:
+            self._readying.discard(id_)
+
+    def _heard(self, id_: str, since: float, target: Target) -> float | None:
         """When an instance last sent something on any connection, if that was after `since`; else None."""
-        latest = self._served_at.get(id_, since)
+        own = self.watch.inquiry_of(id_).heard_at(target)
+        latest = max(self._served_at.get(id_, since), since if own is None else own)
         for held in self.cluster.held().get(id_, ()):
             heard = self.world.heard_at(held)
             if heard is not None:
                 latest = max(latest, heard)
         return latest if latest > since else None
 
-    async def _pinged(self, id_: str, target: Target) -> None:
-        began, seconds = self.world.now(), self.limits.ping
+    def _inquiry_for(self, id_: str, number: int) -> Inquiry[Any]:
+        """What a try is made on: the first one on the session that there is, if it is free, the others on new ones."""
         shared = self.watch.inquiry_of(id_)
-        inquiry = shared if not shared.busy else Inquiry(self.world, self.cluster, id_)
+        return shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
+
+    async def _try(self, id_: str, target: Target, ping: Ping, number: int) -> None:
+        """One try of a ping; the one that is answered, or the last one that is not, ends it."""
+        if number:
+            await self.world.sleep(ping.seconds * number / TRIES)
+            if ping.ended:
+                return
+        left = max(0.0, ping.began + ping.seconds - self.world.now())
+        shared = self.watch.inquiry_of(id_)
+        inquiry = self._inquiry_for(id_, number)
         inquiry.busy = True
         try:
-            fault = await inquiry.ping(target, seconds)
+            fault = await inquiry.ping(replace(target, wanted=lambda: ping.wanted), left)
         finally:
             inquiry.busy = False
             if inquiry is not shared:
                 await inquiry.close()
-        now = self.world.now()
+        ping.left -= 1
+        silent = fault is not None and fault.kind in SILENCE
+        if not ping.ended and not (silent and ping.left):
+            ping.ended = True
+            self._pinged(id_, target, ping, fault)
+
+    def _pinged(self, id_: str, target: Target, ping: Ping, fault: Fault | None) -> None:
+        """A ping has ended: with an answer (None), with a fault that is one, or with the silence of all tries."""
+        now, began, seconds = self.world.now(), ping.began, ping.seconds
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:
-            heard = self._heard(id_, began)
+            heard = self._heard(id_, began, target)
             signal = read_silence(began, now, heard, starved=self._was_starved(began, now, seconds))
         rest = rest_for(signal, heard, now, self.limits)
         self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 KEPT_SECONDS = 10.0
 """A connection of the watch's own that nobody needed for so long is closed."""
+APART_SECONDS = 30.0
+"""Between two sessions that are opened while nothing is suspected, where users' connections come and go."""
 UNREACHABLE_SECONDS = 0.1
 """Between two tries of a ping that finds no route: the client's own network may be the one that is down."""
 
@@ -71,6 +73,8 @@ class Inquiry(Generic[ConnT]):
         self._connection: ConnT | None = None
         self._dialled: tuple[str, ...] = ()
         self._dial_took: float | None = None
+        self._answered: tuple[str | None, float] | None = None
+        self._opens_again_at = 0.0
         self._place: tuple[str, tuple[str, ...]] | None = None
 
     @property
@@ -94,7 +98,7 @@ class Inquiry(Generic[ConnT]):
             await self._located(access)
 
     async def ping(self, target: Target, seconds: float) -> Fault | None:
-        """Ask for a sign of life, at the very address of the users' connections.
+        """Ask for a sign of life, at the very address of the users' connections, while `Target.wanted` holds.
 
         Returns:
             None when the instance answered; else why not: silence and unreachability only after all of `seconds`.
@@ -112,6 +116,26 @@ class Inquiry(Generic[ConnT]):
             await self.world.sleep(min(UNREACHABLE_SECONDS, until - self.world.now()))
             fault = await self._asked(target, IN_RECOVERY, until)
         return fault
+
+    def heard_at(self, target: Target) -> float | None:
+        """When the session with a target last answered a query, by the world's time; None: never."""
+        if self._answered is None or self._answered[0] not in target.addresses:
+            return None
+        return self._answered[1]
+
+    @property
+    def may_open(self) -> bool:
+        """Whether a session may be opened though nothing is suspected yet; see `APART_SECONDS`."""
+        return not (self.busy or self.is_open) and self.world.now() >= self._opens_again_at
+
+    async def open(self, target: Target, seconds: float) -> None:
+        """Open the session, so that it can be asked when the instance accepts none.
+
+        Raises:
+            DialFailed: it was not opened.
+        """
+        with self._using():
+            await self._connected(target, self.world.now() + seconds)
 
     async def is_direct(self, target: Target, seconds: float) -> bool:
         """Ask a server how it sees a connection, on a session that is closed again; see `policy.paths`.
@@ -135,7 +159,8 @@ class Inquiry(Generic[ConnT]):
 
     async def query(self, target: Target, sql: str, until: float) -> Any:
         """One service query; the connection is made where there is none, and lost with every failure."""
-        return await self._on_session(target, until, lambda session, left: self.world.ask(session, sql, left))
+        wanted = target.wanted
+        return await self._on_session(target, until, lambda session, left: self.world.ask(session, sql, left, wanted))
 
     async def check_role(self, target: Target, until: float) -> RoleCheck:
         """Ask the server for its role, which also shows whether the reports on this path are to be believed."""
@@ -146,11 +171,13 @@ class Inquiry(Generic[ConnT]):
     async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
         connection = await self._connected(target, until)
         try:
-            return await ask(connection, max(0.0, until - self.world.now()))
+            answer = await ask(connection, max(0.0, until - self.world.now()))
         except DialFailed as failed:
             if failed.fault.kind is not FaultKind.REJECTED:
                 await self.close()
             raise
+        self._answered = self.world.address(connection), self.world.now()
+        return answer
 
     async def look(self, access: Access, seconds: float, *, thorough: bool) -> bool:
         """Ask an instance whether it is the writer; what it says changes the view.
@@ -258,6 +285,7 @@ class Inquiry(Generic[ConnT]):
                 self._place = None  # it may be somewhere else by now
                 raise
             self._dialled, self._dial_took = target.addresses, self.world.now() - self.used_at
+            self._opens_again_at = self.world.now() + APART_SECONDS
         return self._connection
 
     async def close(self) -> None:
@@ -277,6 +305,8 @@ class Inquiry(Generic[ConnT]):
         if self._connection is None or self._in_use:
             return
         unused = self.world.now() - self.used_at > KEPT_SECONDS
+        if unused:
+            self._opens_again_at = 0.0  # users' connections stayed: this is no coming and going
         if makes_room or unused or (databases is not None and self.world.database(self._connection) not in databases):
             await self.close()
 

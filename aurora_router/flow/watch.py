@@ -213,7 +213,7 @@ class Watch(Generic[ConnT]):
         doubted_at, now = self.cluster.doubted_at, self.world.now()
         if self._shut_out or doubted_at is None or now - doubted_at <= SEARCH_SECONDS:
             return
-        refusing = [id_ for id_ in self.cluster.view.instances if id_ in self._barred and now < self._barred[id_].until]
+        refusing = [id_ for id_ in self.cluster.view.instances if self.is_barred(id_)]
         if refusing:
             self._shut_out = True
             self.cluster.tell(Blinded(f"{', '.join(refusing)} may be the writer, and does not let the monitor in"), now)
@@ -226,13 +226,13 @@ class Watch(Generic[ConnT]):
 
     def _can_ask(self) -> frozenset[str]:
         """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
-        request, route, now = self._access.request, self._access.route, self.world.now()
+        request, route = self._access.request, self._access.route
         through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
         return frozenset(
             id_
             for id_, known in self.cluster.view.instances.items()
             if find(known, route, request) is not None
-            and (id_ not in self._barred or now >= self._barred[id_].until)
+            and not self.is_barred(id_)
             and not (through and id_ in map(str, request.given) and not self.hangs.is_direct(id_))
         )
 
@@ -333,7 +333,7 @@ class Watch(Generic[ConnT]):
     def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:
         now, verdict = self.world.now(), judge(fault)
         if verdict.then is Next.RAISE:
-            self._bar(id_, fault, began)
+            self.bar(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, now)):
             return
         known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
@@ -342,7 +342,11 @@ class Watch(Generic[ConnT]):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
         self.cluster.failed(id_, now, self.options.quarantine, began)
 
-    def _bar(self, id_: str, fault: Fault, began: float) -> None:
+    def is_barred(self, id_: str) -> bool:
+        """Whether an instance refused to let the watch in, so that it is not asked for a while."""
+        return id_ in self._barred and self.world.now() < self._barred[id_].until
+
+    def bar(self, id_: str, fault: Fault, began: float) -> None:
         """Leave out an instance that refused to let the watch in, longer each time.
 
         Where no other one has let it in since the doubt began, users have to find out by themselves.
@@ -393,7 +397,7 @@ class Watch(Generic[ConnT]):
                 self._admitted_at, self._blind = self.world.now(), False
             except DialFailed as failed:
                 if judge(failed.fault).then is Next.RAISE:
-                    self._bar(id_, failed.fault, began)
+                    self.bar(id_, failed.fault, began)
                     continue
                 if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, self.world.now()):
                     continue

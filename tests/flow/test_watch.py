@@ -437,6 +437,76 @@ def test_a_new_writer_of_unknown_place_is_reached_by_the_clusters_name(scene, la
     assert [event.writer for _, event in scene.of(Settled)] == ["demo-3"]
 
 
+@pytest.mark.case
+@pytest.mark.parametrize("idle", [1.0, 13.0, 35.0])
+def test_a_postmaster_that_stands_still_costs_no_statement_that_sends_nothing(scene, idle):
+    """A session that the monitor opened in time answers, though no new one begins."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        await scene.simulation.sleep(idle)
+        work = scene.simulation.spawn(scene.process.execute(conn, 6.0))
+        await scene.simulation.sleep(0.5)
+        scene.cluster.instances["demo-1"].condition = Condition.HANGING
+        await scene.simulation.sleep(2.6)
+        scene.cluster.heal("demo-1")
+        await work.wait()
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangRefuted)
+    assert not scene.of(ConnectionsCut)
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("profile", ["default", "aggressive"])
+def test_a_lost_packet_is_no_hang(scene, profile):
+    """The kernel sends it again after a second, which is all of a ping's time: other tries are under way by then."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_profile=profile))
+        await scene.simulation.sleep(2.0)
+        scene.network.losses = 2  # the session that is made ready, and the first dial of the ping
+        await scene.process.execute(conn, 4.0)
+        assert not scene.network.losses
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangRefuted)
+    assert not scene.of(ConnectionsCut)
+
+
+def test_short_connections_with_statements_of_a_moment_open_one_session_in_half_a_minute(scene):
+    """The monitor's session is closed when no connection needs it, and not opened again for each."""
+
+    async def client():
+        dials = []
+        for _ in range(20):
+            conn = await scene.process.connect(scene.cluster.conninfo())
+            before = scene.simulation.counts["dial"]
+            await scene.process.execute(conn, 0.7)
+            conn.close()
+            await scene.simulation.sleep(0.5)
+            dials.append(scene.simulation.counts["dial"] - before)
+        assert sum(dials) == 2, dials  # the other one checks the role report of a reader
+
+    scene.run(client())
+
+
+def test_statements_of_a_moment_open_no_session(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        await scene.simulation.sleep(1.0)
+        before = scene.simulation.counts["dial"]
+        for _ in range(300):
+            await scene.process.execute(conn, 0.03)
+            await scene.simulation.sleep(0.003)
+        assert scene.simulation.counts["dial"] == before
+        conn.close()
+
+    scene.run(client())
+
+
 @pytest.mark.parametrize("profile", ["default", "aggressive"])
 def test_a_hang_is_noticed_in_time_by_a_process_whose_other_connections_were_served(scene, profile):
     options = PROFILES[profile]

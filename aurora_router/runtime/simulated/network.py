@@ -33,6 +33,10 @@ _SENTENCES = {
 """What libpq says of each, so that its sentences are read here as they are in production."""
 
 
+RESENT_SECONDS = 1.0
+"""When a kernel sends the first packet of a connection again that got no answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
     """What is between clients and the instance that an address and port lead to: a proxy, a pooler.
@@ -56,6 +60,7 @@ class Network:
         simulation: the clock and the seed.
         dns: the name server.
         relays: what is in between, by address and port; most have nothing.
+        losses: how many of the next dials lose their first packet, which is sent again `RESENT_SECONDS` later.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -63,6 +68,7 @@ class Network:
         self.dns = SimulatedDns(simulation)
         self.relays: dict[tuple[str, int], Relay] = {}
         self._listening: dict[tuple[str, int], tuple[SimulatedCluster, SimulatedInstance]] = {}
+        self.losses = 0
         self._addresses = 0
         self._pids = 0
 
@@ -105,6 +111,11 @@ class Network:
         if instance is None or cluster is None:
             await self.simulation.sleep(0.0005)
             raise _failed(address, port, Condition.REFUSING)
+        if self.losses:
+            self.losses -= 1
+            if not await self.wait(min(seconds, RESENT_SECONDS), wanted) or seconds <= RESENT_SECONDS:
+                raise libpq.late(f"connecting to {address}", seconds)
+            seconds -= RESENT_SECONDS
         in_time = await self.wait(min(_duration(instance), seconds), wanted)
         condition = instance.condition if (address, port) in self._listening else Condition.RESETTING
         if condition is Condition.HANGING or instance.accept_latency > seconds or not in_time:

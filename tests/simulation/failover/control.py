@@ -358,14 +358,43 @@ class Control:
         server = rng.choice(list(self.servers.values()))
         if server.deaf:
             return
-        server.deaf = True
-        server.deafness.append([self.clock.now, float("inf")])
-        for each in list(server.sessions):  # as idle_session_timeout does: a monitor has to dial, and can not
+        self._end_idle(server)
+        await self._deafen(server, rng.uniform(1.0, 6.0))
+
+    def _end_idle(self, server: Server) -> None:
+        """End the idle sessions of monitors, as ``idle_session_timeout`` does: they have to dial."""
+        for each in list(server.sessions):
             if each.conn.placed is None and each.idle:
                 each.die()
-        await self.clock.sleep(rng.uniform(1.0, 6.0))
+
+    async def _deafen(self, server: Server, seconds: float) -> None:
+        """Let a server accept no session for a while."""
+        server.deaf = True
+        server.deafness.append([self.clock.now, float("inf")])
+        await self.clock.sleep(seconds)
         server.deaf, server.deafness[-1][1] = False, self.clock.now
         server.gate.open()
+
+    async def lose_packets(self, rng: random.Random) -> None:
+        """Some of the packets that begin a session are lost; monitors have to begin some."""
+        self.harbour.losses = rng.choice([0.3, 0.7])
+        for _ in range(rng.randrange(5, 40)):
+            for each in self.servers.values():
+                self._end_idle(each)
+            await self.clock.sleep(0.2)
+        self.harbour.losses = 0.0
+
+    async def stall_postmaster(self, rng: random.Random) -> None:
+        """A server accepts no session while a statement of a user's, and nothing else, is under way for long."""
+        for _ in range(100):
+            await self.clock.sleep(0.1)
+            server = rng.choice(list(self.servers.values()))
+            waiting = [each for each in server.sessions if each.conn.placed is not None and each.conn.waiting]
+            if waiting and not (server.deaf or server.muted):
+                await self.clock.sleep(rng.uniform(0.4, 0.9))
+                if any(each.conn.waiting for each in waiting) and not server.deaf:
+                    await self._deafen(server, rng.uniform(1.5, 3.0))
+                    return
 
     async def stall_client(self, rng: random.Random) -> None:
         """The users' side of a process stands still; its monitor goes on, and a server may accept no session."""
@@ -513,6 +542,8 @@ INCIDENTS = {
     "rebuilt_readers": "rebuild_readers",
     "frozen_dials": "freeze_writer",
     "stale_lag": "fall_behind",
+    "lost_packets": "lose_packets",
+    "stalled_postmasters": "stall_postmaster",
 }
 """Dimension -> the incident that it brings."""
 

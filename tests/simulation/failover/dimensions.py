@@ -34,6 +34,8 @@ class Dimensions:
         hidden_notices: sessions have ``client_min_messages=error``.
         own_endings: the work ends its transaction by itself, and fails after that.
         stale_lag: readers fall behind, and ``aurora_max_lag`` is given.
+        lost_packets: the network loses some of the packets that begin a monitor's session; the kernel repeats them.
+        stalled_postmasters: a server accepts no session for a while, and a statement that sends nothing goes on.
     """
 
     constant_reports: bool = False
@@ -52,6 +54,8 @@ class Dimensions:
     hidden_notices: bool = False
     own_endings: bool = False
     stale_lag: bool = False
+    lost_packets: bool = False
+    stalled_postmasters: bool = False
 
     @property
     def names(self) -> list[str]:

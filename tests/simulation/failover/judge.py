@@ -180,12 +180,20 @@ class Judge:
         heard = max((each.heard_at or 0.0 for each in open_ if each.placed is not None), default=0.0)
         if deaf and not ill and not conn.session.dead and heard > now - limits.ping + 0.05:
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, which answered at {heard:.3f}")
+        if deaf and not ill and not conn.session.dead and self._has_session(process, conn.server, now - limits.ping):
+            raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and nothing asked the session")
         if (process, conn.server, now) not in self._waited:
             self._waited[process, conn.server, now] = any(
                 each.waiting and not each.unread for each in open_ if each.placed is not None
             )
         if deaf and not ill and conn.unread and not self._waited[process, conn.server, now]:
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and its answer lay unread")
+
+    @staticmethod
+    def _has_session(process: Process, server: Any, since: float) -> bool:
+        """Whether a process's monitor has an idle session with a server that it opened before some time."""
+        sessions = [each.conn for each in server.sessions if not each.dead and each.idle]
+        return any(each.placed is None and each.process is process and each.since < since - 0.05 for each in sessions)
 
     def _sound(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether nothing was wrong with a connection and its server since then, and its role is the same."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router.flow import connect, dialling, inquiry, learning, marks, outcome, transaction
+from aurora_router.flow import connect, dialling, hangs, inquiry, learning, marks, outcome, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.connect import Connecting
 from aurora_router.flow.hangs import Hangs
@@ -236,6 +236,20 @@ def overlook_what_is_unread() -> Any:
     return patch.object(Lookout, "has_unread", lambda *_: False)
 
 
+def try_once() -> Any:
+    """One dial that is not answered condemns an instance."""
+    return patch.object(hangs, "TRIES", 1)
+
+
+def ask_no_session() -> Any:
+    """A ping dials, whatever session there is."""
+
+    def afresh(self: Any, id_: str, number: int) -> Any:
+        return inquiry.Inquiry(self.world, self.cluster, id_)
+
+    return patch.object(Hangs, "_inquiry_for", afresh)
+
+
 def hide_warnings() -> Any:
     """COMMIT leaves it to the session whether the warning about the replicas is sent."""
     return patch.object(marks, "_FINAL", "COMMIT")
@@ -351,6 +365,8 @@ MUTANTS = (
     Mutant("a monitor that could not start is counted on", count_on_a_monitor),
     Mutant("a monitor that was refused never tries a new password", stay_blind),
     Mutant("a silent ping is enough to cut", hear_no_answers),
+    Mutant("one dial without an answer is enough to cut", try_once),
+    Mutant("a ping does not ask the session that there is", ask_no_session),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("nobody is asked but who is known", never_search),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),

@@ -295,6 +295,19 @@ class Schedule:
                 self.counts["broken reads"] += 1
             conn.close()
 
+    async def wait(self, process: Process, rng: random.Random) -> None:
+        """Statements that take long and send nothing meanwhile, on a connection that is kept."""
+        while not self.over:
+            try:
+                conn = await self.connect(process, "writer")
+            except RoutingError:
+                continue
+            with contextlib.suppress(psycopg.Error):
+                while not self.over:
+                    await self.said(process, conn, f"SLEEP {rng.uniform(1.5, 5.0):.2f}")
+                    await self.clock.sleep(rng.uniform(0.0, 1.5))
+            conn.close()
+
     # ------------------------------------------------------------ the whole
 
     async def incident(self, name: str, at: float) -> None:
@@ -326,6 +339,8 @@ class Schedule:
                 tasks = tasks[:2]
             elif self.drawn & {"stalled_accepting", "stalled_clients"}:  # several connections to one server
                 tasks += [self.read] * 3
+            if self.drawn & {"lost_packets", "stalled_postmasters"}:
+                tasks += [self.wait] * 2
             for task in tasks:
                 with self.clock.owned(process.users):
                     clients.append(self.clock.spawn(task(process, random.Random(self.rng.random()))))

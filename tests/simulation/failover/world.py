@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .servers import Server
 
+APART = 0.6
+"""Between two packets that are lost, in seconds."""
 RESENT = (1.0, 3.0, 7.0, 15.0)
 """When a kernel sends a SYN again that got no answer, in seconds."""
 
@@ -42,6 +44,8 @@ class Harbour(Network):
         self.servers: dict[str, Server] = {}
         self.behind: dict[str, Callable[[str], Server | None]] = {}
         self.resets = 0.0
+        self.losses = 0.0
+        self.lost_at: dict[tuple[Any, Server], float] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
@@ -53,7 +57,8 @@ class Harbour(Network):
             raise _failed(address, port, Condition.REFUSING)
         known = password == server.store.password
         late = libpq.late(f"connecting to {address}", seconds)
-        arrived = await self._arrived(process, server, until, wanted)
+        lossy = isinstance(wire, Lookout)
+        arrived = await self._arrived(process, server, until, wanted, lossy=lossy)
         if not arrived or not await self._shaken(process, server, until, wanted or (lambda: True)):
             raise late
         if self._missed(until):
@@ -68,11 +73,11 @@ class Harbour(Network):
         cluster = self._listening[server.instance.address, 5432][0]
         return Conn(process, cluster, server, address, port, self.relays.get((address, port)))
 
-    async def _arrived(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
-        """Whether a SYN gets through in time."""
+    async def _arrived(self, process: Any, server: Server, until: float, wanted: Any, *, lossy: bool) -> bool:
+        """Whether a SYN gets through in time; `lossy`: one may be lost by accident."""
         began = self.clock.now
         for resent in (*RESENT, 31.0):
-            if not (server.dark or process.dark):
+            if not (server.dark or process.dark or (lossy and self._is_lost(process, server))):
                 return True
             if until <= began + resent:
                 break
@@ -80,6 +85,14 @@ class Harbour(Network):
                 return False
         await self.wait(until - self.clock.now, wanted)
         return False
+
+    def _is_lost(self, process: Any, server: Server) -> bool:
+        """Whether the network loses a SYN: now and then one, and not the next one."""
+        since = self.clock.now - self.lost_at.get((process, server), -APART)
+        if not self.losses or since < APART or self.clock.rng.random() >= self.losses:
+            return False
+        self.lost_at[process, server] = self.clock.now
+        return True
 
     async def _shaken(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
         """Whether the server answers in time; a refusal is its kernel's, or comes at once."""
