@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
-from aurora_router.errors import CommitOutcomeUnknown
+from aurora_router.errors import CommitOutcomeUnknown, InvalidOption
 from aurora_router.flow.connect import look, routed
 from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
     from aurora_router.params import ConnectParams
-    from aurora_router.policy.outcome import Outcome
+    from aurora_router.policy.outcome import Finding, Outcome
     from aurora_router.runtime.call import Call
 
 T = TypeVar("T")
@@ -103,7 +103,22 @@ class _Routing:
 
     def _plan(self, take: Any, give: Any, resolving: Callable[[Ticket], Awaitable[Resolving[Any]]]) -> Plan[Any]:
         call = self._call
-        return Plan(call.request.options, take, give, resolving, call.ways, call.degraded)
+        return Plan(call.request.options, take, give, resolving, call.ways, call.degraded, call.nameless)
+
+    def _refuse_elsewhere(self, connection: Any) -> None:
+        """Refuse a pool's connection to another database: a COMMIT that it loses would be looked for in ours.
+
+        Only where the names can be compared: a pooler in between may have names of its own. Where it goes unnoticed
+        here, the ticket tells.
+        """
+        mine, placement = self._call.params.get("dbname"), getattr(connection, "placement", None)
+        if mine is None or placement is None or placement.pooled or connection.closed:
+            return
+        if connection.info.dbname != mine:
+            raise InvalidOption(
+                f"the pool's connections lead to the database {connection.info.dbname}, and this router to {mine}, "
+                "where a lost COMMIT would be looked for in vain: make the router with the pool's dbname"
+            )
 
     def _with(self, options: dict[str, Any]) -> dict[str, Any]:
         """The keywords of a connection: ``role="reader"`` is short for ``aurora_role="reader"``."""
@@ -211,6 +226,7 @@ class Router(_Routing):
 
         Raises:
             CommitOutcomeUnknown: it can not be told whether it committed.
+            InvalidOption: the connections of `pool` lead to another database than this router.
             TransactionEnded: the work ended its transaction, or swallowed the error that made it fail.
             Exception: what the work or psycopg raised; it did not commit.
         """
@@ -218,7 +234,15 @@ class Router(_Routing):
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
-            return self.connect(role=self._role(modes)) if pool is None else pool.getconn()
+            if pool is None:
+                return self.connect(role=self._role(modes))
+            connection = pool.getconn()
+            try:
+                self._refuse_elsewhere(connection)
+            except InvalidOption:
+                pool.putconn(connection)
+                raise
+            return connection
 
         async def give(connection: Any) -> None:
             connection.close() if pool is None else pool.putconn(connection)
@@ -259,7 +283,11 @@ class Router(_Routing):
         Raises:
             ValueError: there is no ticket in the error.
         """
-        return run(self._asking(_ticket(ticket)).run()).outcome
+        return self.finding_of(ticket).outcome
+
+    def finding_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Finding:
+        """What became of a transaction, as `outcome_of` says, and why that is certain or not."""
+        return run(self._asking(_ticket(ticket)).run())
 
     @classmethod
     def of(cls, connection: Connection[Any]) -> Router:
@@ -314,7 +342,15 @@ class AsyncRouter(_Routing):
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
-            return await (self.connect(role=self._role(modes)) if pool is None else pool.getconn())
+            if pool is None:
+                return await self.connect(role=self._role(modes))
+            connection = await pool.getconn()
+            try:
+                self._refuse_elsewhere(connection)
+            except InvalidOption:
+                await pool.putconn(connection)
+                raise
+            return connection
 
         async def give(connection: Any) -> None:
             await (connection.close() if pool is None else pool.putconn(connection))
@@ -341,7 +377,11 @@ class AsyncRouter(_Routing):
 
     async def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
         """What became of a transaction of `run_transaction`; see `Router.outcome_of`."""
-        return (await self._asking(_ticket(ticket)).run()).outcome
+        return (await self.finding_of(ticket)).outcome
+
+    async def finding_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Finding:
+        """What became of a transaction, with the reason; see `Router.finding_of`."""
+        return await self._asking(_ticket(ticket)).run()
 
     @classmethod
     def of(cls, connection: AsyncConnection[Any]) -> AsyncRouter:

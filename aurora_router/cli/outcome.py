@@ -75,9 +75,13 @@ class OutcomeCommand:
         except ValueError as error:
             output.complain(f"aurora-router: {error}")
             return 2
-        outcome = router.outcome_of(ticket)
-        _say(args, outcome.value, outcome=outcome.value)
-        return 0 if outcome in {Outcome.COMMITTED, Outcome.NOT_COMMITTED} else UNTOLD
+        finding = router.finding_of(ticket)
+        outcome = finding.outcome
+        if outcome in {Outcome.COMMITTED, Outcome.NOT_COMMITTED}:
+            _say(args, outcome.value, outcome=outcome.value)
+            return 0
+        _say(args, f"{outcome.value}: {finding.reason}", outcome=outcome.value, reason=finding.reason)
+        return UNTOLD
 
 
 def _say(args: argparse.Namespace, text: str, **facts: object) -> None:

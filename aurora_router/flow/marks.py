@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from aurora_router.model.ticket import Life, Ticket
+from aurora_router.model.ticket import Life, Place, Ticket
 from aurora_router.policy.outcome import LogEvidence, WitnessEvidence, XactStatus
 
 if TYPE_CHECKING:
@@ -66,12 +66,19 @@ Amazon Aurora answers 0A000 or 55000 ("wal_level must be set to 'logical'") to f
 may be over in a moment: a statement timeout, no memory, a deadlock.
 """
 
+NO_TABLE = frozenset({"42P01", "3F000"})
+"""Those that say that the table is missing, and nothing else."""
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
   (pg_catalog.date_part('epoch', pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
     OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"""
-_LIFE = """(SELECT system_identifier FROM pg_catalog.pg_control_system()),
+_SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
+_PLACE = f"""(SELECT oid FROM pg_catalog.pg_database
+    WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
+  '{TABLE}'::pg_catalog.regclass::pg_catalog.oid"""  # noqa: S608 - constants
+_LIFE = f"""{_SYSTEM},
   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
   pg_catalog.pg_last_wal_replay_lsn()"""
 _AUDIBLE = "SET LOCAL client_min_messages TO warning"
@@ -128,15 +135,17 @@ def log_ticket(rows: Rows, server_version: int) -> Ticket:
     )
 
 
-def witness_mark(id_: str) -> str:
-    """Leave a witness row as the transaction's first write."""
-    return f"INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}'); SELECT {_COMMON}"  # noqa: S608 - checked
+def witness_mark(id_: str, *, system: bool) -> str:
+    """Leave a witness row as the transaction's first write; `system`: whether the system identifier is to be had."""
+    marks = f"{_COMMON}, {_PLACE}, {_SYSTEM if system else 'NULL'}"
+    return f"INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}'); SELECT {marks}"  # noqa: S608 - checked
 
 
-def witness_ticket(rows: Rows, id_: str) -> Ticket:
-    """The ticket out of the answer to `witness_mark`."""
-    xid, pid, began, started = map(_given, rows[0])
-    return Ticket(int(xid), int(pid), int(began), int(started), witness=id_)
+def witness_ticket(rows: Rows, id_: str, database: str) -> Ticket:
+    """The ticket out of the answer to `witness_mark`, in a database of that name."""
+    xid, pid, began, started = map(_given, rows[0][:4])
+    place = _place(rows[0][4:], database)
+    return Ticket(int(xid), int(pid), int(began), int(started), witness=id_, place=place)
 
 
 # ---------------------------------------------------------------- its last message
@@ -206,19 +215,21 @@ def ask_witness(ticket: Ticket, server_version: int, id_: str, lock_timeout: flo
     """
     witness = _checked(ticket.witness or "")
     began = f"pg_catalog.to_timestamp({ticket.began:d} OPERATOR(pg_catalog./) 1000000.0)"
+    system = "NULL" if ticket.place is None or ticket.place.system is None else _SYSTEM
     return f"""{_resolve(server_version)}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
 INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT (id) DO NOTHING;
 INSERT INTO {TABLE} (id, void) VALUES ('{_checked(id_)}', true);
 SELECT void,
-  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})::pg_catalog.int8
+  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})::pg_catalog.int8,
+  {_PLACE}, {system}
 FROM {TABLE} WHERE id OPERATOR(pg_catalog.=) '{witness}'::pg_catalog.uuid;
 COMMIT"""  # noqa: S608 - checked ids and numbers
 
 
-def witness_evidence(rows: Rows) -> WitnessEvidence:
-    """The evidence out of the answer to `ask_witness`."""
-    void, age = map(_given, rows[0])
-    return WitnessEvidence(void=void == "t", age=float(age))
+def witness_evidence(rows: Rows, database: str) -> WitnessEvidence:
+    """The evidence out of the answer to `ask_witness`, in a database of that name."""
+    void, age = map(_given, rows[0][:2])
+    return WitnessEvidence(void=void == "t", age=float(age), place=_place(rows[0][2:], database))
 
 
 def terminate(ticket: Ticket) -> str:
@@ -250,6 +261,11 @@ def _resolve(server_version: int) -> str:
         f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {unlimited}; {_AUDIBLE}; "
         "SET LOCAL synchronous_commit TO on; SET LOCAL row_security TO off"
     )
+
+
+def _place(parts: tuple[str | None, ...], name: str) -> Place:
+    database, table, system = parts
+    return Place(system, int(_given(database)), int(_given(table)), name)
 
 
 def _life(parts: list[str], started: str, recovered: str | None) -> Life:

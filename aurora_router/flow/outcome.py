@@ -152,7 +152,7 @@ class Resolving(Generic[ConnT]):
         if not reply.rows:
             raise _Again("the witness can not be read")
         if by_witness:
-            return judge_witness(marks.witness_evidence(reply.rows))
+            return judge_witness(ticket, marks.witness_evidence(reply.rows, world.database(connection)))
         return judge_log(ticket, marks.log_evidence(reply.rows))
 
     async def _still_held(self, connection: ConnT) -> Finding:

@@ -65,6 +65,7 @@ class Plan(Generic[ConnT]):
         ways: which way works in which database.
         degraded: by database, which way is a makeshift for one that was not to be had, and until when, by the clock of
             the world.
+        nameless: databases whose server does not give its system identifier, so that tickets are without it.
     """
 
     options: Options
@@ -73,6 +74,7 @@ class Plan(Generic[ConnT]):
     resolving: Callable[[Ticket], Awaitable[Resolving[ConnT]]]
     ways: dict[str, OutcomeWay] = field(default_factory=dict)
     degraded: dict[str, tuple[OutcomeWay, float]] = field(default_factory=dict)
+    nameless: set[str] = field(default_factory=set)
 
 
 class _State(enum.Enum):
@@ -423,6 +425,11 @@ class Transaction(Generic[ConnT, T]):
         except DialFailed as failed:
             if self.world.broken(connection) or failed.fault.sqlstate not in marks.LACKING:
                 raise
+            if way is OutcomeWay.WITNESS:
+                if database not in self.plan.nameless and failed.fault.sqlstate not in marks.NO_TABLE:
+                    self.plan.nameless.add(database)
+                    return await self._marked_again(connection, begin, failed)
+                self.plan.nameless.discard(database)
             if chosen is OutcomeWay.WITNESS:
                 raise InvalidOption(
                     f"aurora_outcome=witness: {failed.fault.text} "
@@ -431,12 +438,15 @@ class Transaction(Generic[ConnT, T]):
             if chosen is OutcomeWay.LOG:
                 raise InvalidOption(f"aurora_outcome=log: the server does not offer it: {failed.fault.text}") from None
             self._degrade(connection, way, failed.fault.text)
-            if not begin:
-                raise Replay(failed.cause) from failed
-        else:
-            if known is None:
-                self.plan.degraded.pop(database, None)
-            return ticket
+            return await self._marked_again(connection, begin, failed)
+        if known is None:
+            self.plan.degraded.pop(database, None)
+        return ticket
+
+    async def _marked_again(self, connection: ConnT, begin: str, failed: DialFailed) -> Ticket | None:
+        """Begin again after a mark was refused; where a layer above has begun, that is by another attempt."""
+        if not begin:
+            raise Replay(failed.cause) from failed
         await self.world.rollback(connection)
         return await self._marked(connection, begin)
 
@@ -476,8 +486,10 @@ class Transaction(Generic[ConnT, T]):
         prefix = f"{begin}; " if begin else ""
         if way is OutcomeWay.WITNESS:
             id_ = self.world.unique()
-            reply = await self._said(connection, prefix + marks.witness_mark(id_))
-            return marks.witness_ticket(reply.rows, id_)
+            database = self.world.database(connection)
+            system = database not in self.plan.nameless
+            reply = await self._said(connection, prefix + marks.witness_mark(id_, system=system))
+            return marks.witness_ticket(reply.rows, id_, database)
         if way is OutcomeWay.LOG:
             version = self.world.server_version(connection)
             reply = await self._said(connection, prefix + marks.log_mark(version))

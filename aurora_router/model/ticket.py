@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -28,6 +28,23 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The witness table that holds a transaction's row: that a row is missing in another one means nothing.
+
+    Attributes:
+        system: the system identifier; None where the server does not offer it.
+        database: object id of the database.
+        table: object id of the table, which is another one after it was dropped and created again.
+        name: the database's name, for messages; not compared, since a pooler may know it by another one.
+    """
+
+    system: str | None
+    database: int
+    table: int
+    name: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """The marks of one transaction. ``str(ticket)`` and `parse` carry it to another process.
 
@@ -40,6 +57,7 @@ class Ticket:
         lsn: end of the record that holds the xid, with the way of the log position.
         held: whether no restart in place can have lost that record (see `policy.outcome`).
         witness: the id of its witness row, with the way of the witness.
+        place: where that row is; None in tickets of versions that did not record it.
     """
 
     xid: int
@@ -50,6 +68,7 @@ class Ticket:
     lsn: int | None = None
     held: bool = False
     witness: str | None = None
+    place: Place | None = None
 
     def __str__(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -63,8 +82,12 @@ class Ticket:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            life = values.pop("life")
-            ticket = cls(**values, life=None if life is None else Life(**life))
+            life, place = values.pop("life"), values.pop("place", None)
+            ticket = cls(
+                **values,
+                life=None if life is None else Life(**life),
+                place=None if place is None else Place(**place),
+            )
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"not a ticket of a transaction: {text[:80]!r}") from error
         return ticket

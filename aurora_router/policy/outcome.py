@@ -36,6 +36,10 @@ inserts the same key, marked void (``ON CONFLICT DO NOTHING``), commits, and loo
    On a server in another life the old transaction is not in the history at all. Not committed.
 3. the insert still waits when its lock_timeout is over: in progress.
 
+A row can be missing only where it was written: the ticket names the table by its object id, and that of its database,
+and the system identifier (`model.ticket.Place`). Asked elsewhere (another database, another cluster, a table that was
+installed again), there is no verdict.
+
 This needs a unique index on the key (``ON CONFLICT (id)`` is an error without), a table that survives a crash, and no
 policy that hides rows (with ``row_security`` off it is an error where one would). A row that is not shown proves
 nothing.
@@ -51,7 +55,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aurora_router.model.ticket import Life, Ticket
+    from aurora_router.model.ticket import Life, Place, Ticket
 
 KEPT_SECONDS = 24 * 3600.0
 """How long a witness row is kept at least."""
@@ -108,10 +112,12 @@ class WitnessEvidence:
     Attributes:
         void: whether the row that is there is a resolver's, not the transaction's.
         age: seconds since the transaction began, by the clock of the server that answered.
+        place: the table that was asked.
     """
 
     void: bool
     age: float
+    place: Place
 
 
 _SAME_LIFE = {
@@ -159,13 +165,37 @@ def _doubt(ticket: Ticket, life: Life, evidence: LogEvidence) -> str | None:
     return None
 
 
-def judge_witness(evidence: WitnessEvidence) -> Finding:
+def judge_witness(ticket: Ticket, evidence: WitnessEvidence) -> Finding:
     """The verdict by the witness row; see the module's docstring for why it is sound."""
+    if (elsewhere := _elsewhere(ticket.place, evidence)) is not None:
+        return Finding(Outcome.UNKNOWN, elsewhere)
     if abs(evidence.age) > OLDEST_SECONDS:
         return Finding(Outcome.UNKNOWN, f"it is older than {OLDEST_SECONDS / 3600:g} h: its witness may be gone")
     if evidence.void:
         return Finding(Outcome.NOT_COMMITTED, "its witness was not there, and now it can not come any more")
     return Finding(Outcome.COMMITTED, "its witness is there")
+
+
+def _elsewhere(place: Place | None, evidence: WitnessEvidence) -> str | None:
+    """Why the table that was asked is not the one that holds the witness; None: it is."""
+    asked = evidence.place
+    if place is None:
+        if not evidence.void:
+            return None
+        return "its ticket does not record in which database its witness is, and it is not in this one"
+    if place.system != asked.system and place.system is not None:
+        return (
+            f"it ran in another cluster than the one that was asked (system identifier {place.system}, not "
+            f"{asked.system or 'known'}): ask by a router of that cluster"
+        )
+    if place.database != asked.database:
+        return (
+            f"it ran in the database {place.name or place.database}, and another one was asked "
+            f"({asked.name or asked.database}): ask by a router with that dbname"
+        )
+    if place.table != asked.table:
+        return "the table that held its witness was dropped since, and installed again"
+    return None
 
 
 def unreplicated(source_function: str | None, message: str | None) -> bool:

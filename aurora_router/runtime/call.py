@@ -71,12 +71,14 @@ class Call:
         params: what is left for libpq: no host, no port, none of our options.
         ways: how commits can be asked for, by database; learned once for all who connect like this.
         degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
+        nameless: databases whose server does not give its system identifier.
     """
 
     request: Request
     params: Mapping[str, Any] = field(repr=False)
     ways: dict[str, OutcomeWay] = field(default_factory=dict, compare=False)
     degraded: dict[str, tuple[OutcomeWay, float]] = field(default_factory=dict, compare=False)
+    nameless: set[str] = field(default_factory=set, compare=False)
 
     @property
     def sources(self) -> tuple[Source, ...]:

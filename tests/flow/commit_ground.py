@@ -53,6 +53,7 @@ class Database:
         self.lacks_log_by = "0A000"
         self.lacks_witness_by = "42P01"
         self.xid = 700
+        self.oid, self.system = 16384, "7"
         self.settings = {}
         """Of each new session, as ALTER ROLE … SET makes them."""
 
@@ -60,6 +61,9 @@ class Database:
         """Fail over to a replica that has nothing of what was committed."""
         self.ledger, self.witnesses = [], {}
         self.status = dict.fromkeys(self.status, "aborted")
+
+    def place(self):
+        return (str(self.oid), "16400", self.system)
 
 
 class Sessions(SimulatedWorld):
@@ -144,7 +148,10 @@ class Sessions(SimulatedWorld):
         common = (str(database.xid), "1", "0", "0")
         if found := re.search(r"VALUES \('(.*?)'\)", sql):
             connection.written[found[1]] = False
-            return Reply([common], ("BEGIN", "INSERT 0 1", "SELECT 1"))
+            if database.system is None and "pg_control_system" in sql:
+                connection.state = "error"
+                raise refused("0A000")
+            return Reply([(*common, *database.place())], ("BEGIN", "INSERT 0 1", "SELECT 1"))
         if "emit" in sql:
             return Reply([(*common, str(database.xid * 10), "off", "sys", "00000001", None)], ("BEGIN", "SELECT 1"))
         return Reply([], ("BEGIN",))
@@ -169,7 +176,7 @@ class Sessions(SimulatedWorld):
         database.xid += 1
         if found := re.search(r"VALUES \('(.*?)', true\) ON CONFLICT", sql):
             void = database.witnesses.setdefault(found[1], True)
-            return Reply([("t" if void else "f", "1.0")], ("BEGIN", "SELECT 1", "COMMIT"))
+            return Reply([("t" if void else "f", "1.0", *database.place())], ("BEGIN", "SELECT 1", "COMMIT"))
         xid = int(re.search(r"CASE WHEN '(\d+)'", sql)[1])
         status = database.status.get(xid, "in progress")
         return Reply([(status, "f", "0", "0/1", "sys", "00000001", None)], ("BEGIN", "SELECT 1", "COMMIT"))
@@ -260,12 +267,15 @@ class Ground:
         self.given_back = 0
         self.ways = {}
         self.degraded = {}
+        self.nameless = set()
+        self.asked_world = self.world
+        """Where the resolver asks."""
 
     async def asking(self, ticket):
         return self.resolving(ticket)
 
     def resolving(self, ticket):
-        return Resolving(self.world, self.process.home.find, self.call.request, self.call.sources, ticket)
+        return Resolving(self.asked_world, self.process.home.find, self.call.request, self.call.sources, ticket)
 
     async def take(self):
         return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))
@@ -280,6 +290,8 @@ class Ground:
         return "done"
 
     def run(self, work=None, modes=None, finish=None):
-        plan = Plan(self.call.request.options, self.take, self.give, self.asking, self.ways, self.degraded)
+        plan = Plan(
+            self.call.request.options, self.take, self.give, self.asking, self.ways, self.degraded, self.nameless
+        )
         transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tickets.append)
         return self.simulation.run(transaction.run())

@@ -15,7 +15,7 @@ from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import DEGRADED_SECONDS
 from aurora_router.policy.options import OutcomeWay
 from aurora_router.policy.outcome import Outcome
-from tests.flow.commit_ground import FATES, LATER, Ground
+from tests.flow.commit_ground import FATES, LATER, Database, Ground, Sessions
 
 TRANSIENT = ["57014", "55P03", "53200", "40001", "XX000"]
 """SQLSTATEs that say nothing about what a server offers: cut short, no lock, no memory, a conflict, a fault."""
@@ -75,6 +75,32 @@ def test_a_witness_table_that_vanishes_is_noticed(ground):
     at.database.witness_installed = False
     assert at.run() == "done"
     assert at.tickets[-1].witness is None
+
+
+@pytest.mark.parametrize("elsewhere", [{"oid": 16385}, {"system": "8"}])
+@pytest.mark.parametrize("fate", ["lost before", "lost after"])
+def test_a_resolver_that_asks_elsewhere_has_no_verdict(ground, elsewhere, fate):
+    at = ground(["fine", "fine", fate])
+    other = Database()
+    for name, value in elsewhere.items():
+        setattr(other, name, value)
+    at.asked_world = Sessions(at.world.network, other)
+    with pytest.raises(CommitOutcomeUnknown, match="ask by a router") as raised:
+        at.run()
+    assert raised.value.ticket == at.tickets[-1]
+    assert at.calls == 1
+
+
+def test_a_server_that_does_not_give_its_system_identifier(ground):
+    at = ground(["fine", "fine", "fine", "lost after"])
+    at.database.system = None
+    assert at.run() == "done"
+    assert at.tickets[0].place.system is None
+    begun = [sql for sql in at.world.sent if sql.startswith("BEGIN")]
+    assert len(begun) == 3, "refused, without, and the resolver's"
+    sent = len(at.world.sent)
+    at.run()
+    assert len(at.world.sent) == sent + 2, "it is remembered"
 
 
 @pytest.mark.parametrize("way", ["log", "witness"])

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.model.ticket import Life, Ticket
+from aurora_router.model.ticket import Life, Place, Ticket
 
 numbers = st.integers(0, 2**63)
 lives = st.builds(Life, st.text("0123456789", min_size=1), numbers, numbers, st.none() | numbers)
+places = st.builds(Place, st.none() | st.text("0123456789", min_size=1), numbers, numbers, st.text())
 tickets = st.builds(
     Ticket,
     numbers,
@@ -18,6 +19,7 @@ tickets = st.builds(
     st.none() | numbers,
     st.booleans(),
     st.none() | st.text(),
+    st.none() | places,
 )
 
 

@@ -7,6 +7,7 @@ on the next timeline. Each new xid is one above the highest in the log, so that 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from aurora_router.model.ticket import Life, Ticket
+from aurora_router.model.ticket import Life, Place, Ticket
 from aurora_router.policy import outcome as module
 from aurora_router.policy.outcome import (
     OLDEST_SECONDS,
@@ -27,6 +28,8 @@ from aurora_router.policy.outcome import (
     unreplicated,
 )
 
+PLACE = Place("7", 1, 3, "app")
+WITNESSED = Ticket(1, 2, 3, 4, witness="an id", place=PLACE)
 EVENTS = [
     "other commits", "other aborts", "we commit", "we abort", "flush", "replicate", "crash", "cold restart",
     "clean restart", "promote",
@@ -296,13 +299,45 @@ def test_what_the_server_that_ran_it_does_not_know(status):
 
 @given(st.booleans(), st.floats(-OLDEST_SECONDS, OLDEST_SECONDS))
 def test_a_witness_says_it(void, age):
-    said = judge_witness(WitnessEvidence(void, age)).outcome
+    said = judge_witness(WITNESSED, WitnessEvidence(void, age, PLACE)).outcome
     assert said is (Outcome.NOT_COMMITTED if void else Outcome.COMMITTED)
+
+
+places = st.builds(
+    Place, st.sampled_from([None, "7", "8"]), st.sampled_from([1, 2]), st.sampled_from([3, 4]), st.text()
+)
+
+
+@given(st.none() | places, places, st.booleans())
+def test_a_table_that_is_not_the_one_of_the_ticket_proves_nothing(written, asked, void):
+    finding = judge_witness(replace(WITNESSED, place=written), WitnessEvidence(void, 1.0, asked))
+    if (
+        written is not None
+        and (written.system is None or written.system == asked.system)
+        and ((written.database, written.table) == (asked.database, asked.table))
+    ):
+        assert finding.outcome is (Outcome.NOT_COMMITTED if void else Outcome.COMMITTED)
+    elif written is None and not void:
+        assert finding.outcome is Outcome.COMMITTED, "nobody else knew the id"
+    else:
+        assert finding.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (Place("8", 1, 3), "another cluster"),
+        (Place("7", 2, 3, "app2"), r"in the database app, .*\(app2\)"),
+        (Place("7", 1, 4), "installed again"),
+    ],
+)
+def test_where_it_was_asked_instead_is_named(asked, reason):
+    assert re.search(reason, judge_witness(WITNESSED, WitnessEvidence(True, 1.0, asked)).reason)
 
 
 @given(st.booleans(), st.floats(OLDEST_SECONDS, 1e9, exclude_min=True), st.sampled_from([1, -1]))
 def test_an_old_witness_says_nothing(void, age, sign):
-    assert judge_witness(WitnessEvidence(void, sign * age)).outcome is Outcome.UNKNOWN
+    assert judge_witness(WITNESSED, WitnessEvidence(void, sign * age, PLACE)).outcome is Outcome.UNKNOWN
 
 
 def test_rows_are_kept_twice_as_long_as_they_are_asked_for():

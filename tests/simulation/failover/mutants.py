@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from aurora_router.model.ticket import Ticket
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -169,7 +171,7 @@ def ignore_the_warning() -> Any:
 
 
 def void_is_not_looked_at() -> Any:
-    def judge(evidence: WitnessEvidence) -> Finding:
+    def judge(ticket: Ticket, evidence: WitnessEvidence) -> Finding:
         return Finding(Outcome.COMMITTED, "there is a row")
 
     return patch.object(outcome, "judge_witness", judge)

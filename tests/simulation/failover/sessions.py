@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CANCELLED = Notice("SyncRepWaitForLSN", "canceling wait for synchronous replication due to user request")
 SYSTEM = "7300000000000000001"
+PLACE = ("16384", "16400", SYSTEM)
 END = None
 """The message that the client has closed."""
 LOST = ["before it arrives", "while it is carried out", "its answer"]
@@ -252,7 +253,7 @@ class Session:
             if not store.witness:
                 self._fail("42P01")
             self.txn.witnesses[found[1]] = False
-            return Reply([common], ("BEGIN", "INSERT 0 1", "SELECT 1"))
+            return Reply([(*common, *PLACE)], ("BEGIN", "INSERT 0 1", "SELECT 1"))
         if "emit" not in sql:
             return Reply([], ("BEGIN",))
         if store.aurora:
@@ -313,7 +314,7 @@ class Session:
         assert found is not None
         id_ = found[1]
         if f"VALUES ('{id_}', true)" not in sql:
-            return [("f" if server.log.witnesses.get(id_) is False else "t", "1.0")]
+            return [("f" if server.log.witnesses.get(id_) is False else "t", "1.0", *PLACE)]
         while any(id_ in each.witnesses for each in server.running.values()):
             if self.clock.now >= until:
                 self.state = "error"
@@ -323,7 +324,7 @@ class Session:
         void = self._witness_of(id_)
         if void is None:
             barrier.witnesses[id_] = void = True
-        return [("t" if void else "f", "1.0")]
+        return [("t" if void else "f", "1.0", *PLACE)]
 
     def _witness_of(self, id_: str) -> bool | None:
         for each in self.server.buffer:
