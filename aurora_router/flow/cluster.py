@@ -127,6 +127,7 @@ class Cluster:
         self.hung_at = -1.0
         self.used_at = math.inf
         self.overdue = False
+        self.surveyed_at = -math.inf
         self.is_crowded = False
         self._refused_at = -REFUSAL_SECONDS
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)

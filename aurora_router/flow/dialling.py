@@ -22,6 +22,7 @@ from aurora_router.flow.admission import TOO_MANY_CONNECTIONS, Turn
 from aurora_router.flow.cluster import Reservation
 from aurora_router.flow.world import ConnT, DialFailed, Target, Wanted, World
 from aurora_router.model.endpoint import EndpointKind, WantedRole
+from aurora_router.model.event import ClaimRefused
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
 from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
@@ -262,7 +263,7 @@ class Dialling(Generic[ConnT]):
         once = early or patience == 0.0
         message = (
             f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
-            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._last}. "
+            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._last}. {self._claims_refused()}"
             f"Known: {_known(self.cluster)}.{' Tried:' if self.attempts else ''}"
         )
         known = self.cluster.view
@@ -275,6 +276,17 @@ class Dialling(Generic[ConnT]):
         if isinstance(error, WriterUnavailable):
             error.before = self._before
         return error
+
+    def _claims_refused(self) -> str:
+        """Why instances that take themselves for the writer were not accepted meanwhile, in sentences."""
+        if self.route.role is not WantedRole.WRITER:
+            return ""
+        reasons = {
+            event.claimed: event.reason
+            for at, event in self.cluster.trail
+            if at >= self._started and isinstance(event, ClaimRefused)
+        }
+        return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
 
     def _cause(self) -> BaseException | None:
         """The driver's own error behind the last failure, if there is one."""

@@ -264,11 +264,10 @@ class Learning(Dialling[ConnT]):
         for event in events:
             if isinstance(event, AnswerRefused):
                 raise Unplaced(f"{asked} led to another cluster ({observer}): {event.reason}")
-        refused = any(
-            isinstance(event, ClaimRefused) and event.claimed == event.observer == observer for event in events
-        )
-        if own is Role.WRITER and (refused or self.cluster.view.writer != observer) and not self._takes_any():
-            raise Unplaced(f"{observer} takes itself for the writer, and a later one is known")
+        reasons = [each.reason for each in events if isinstance(each, ClaimRefused) and each.observer == observer]
+        if own is Role.WRITER and (reasons or self.cluster.view.writer != observer) and not self._takes_any():
+            why = reasons[0] if reasons else "a later one is known"
+            raise Unplaced(f"{observer} takes itself for the writer, and is not accepted: {why}")
         return known
 
     def _takes_any(self) -> bool:

@@ -51,6 +51,8 @@ SEARCH_SECONDS = 1.0
 """A doubt that is older has the given names asked as well, and again after so long."""
 ALONE_SECONDS = 0.2
 """The same where nobody who is known answers: then they are asked from the beginning."""
+SURVEY_SECONDS = 1.0
+"""When the others of a list are asked, after a connect that took the first of them that served: one may know better."""
 MAX_GIVEN = 8
 """How many names by which users came are remembered: a cluster's own, and aliases of them."""
 
@@ -244,8 +246,15 @@ class Watch(Generic[ConnT]):
         self._refreshed_at = self.world.now()
         self._jitter = pace.varied(1.0, self.world.random())
 
+    @property
+    def _is_complete(self) -> bool:
+        """Whether one instance answers for all of them, as far as is known."""
+        return self.cluster.source is None or self.cluster.source.complete
+
     def _refresh_pause(self) -> float:
         cluster, slow = self.cluster, self.options.refresh
+        if not self._is_complete and len(self._askable) > 1 and self.world.now() - cluster.surveyed_at > slow:
+            slow = min(slow, SURVEY_SECONDS)
         return self._jitter * pace.refresh(slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
 
     # ------------------------------------------------------------ asking
@@ -381,11 +390,11 @@ class Watch(Generic[ConnT]):
 
     async def _refreshed(self) -> None:
         """The slow refresh: the writer tells of everybody; each tells of himself where a source is not complete."""
-        source, view = self.cluster.source, self.cluster.view
-        complete = source is None or source.complete
-        askable = self._can_ask()
-        wanted = sorted(askable)
-        if complete and view.writer is not None:
+        view, askable = self.cluster.view, self._can_ask()
+        wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
+        if not self._is_complete:
+            self.cluster.surveyed_at = self.world.now()
+        elif view.writer is not None:
             wanted = [view.writer] if view.writer in askable else wanted[:1]
         for id_ in wanted:
             inquiry = self.inquiry_of(id_)

@@ -34,6 +34,7 @@ class Instance:
         heard_at: when it was asked, in the world's time, the last time that it answered about itself; None: never.
         missing_since: when a complete answer first did not list it, in the world's time; None: the last one did.
         updated: the newest `observation.Row.updated` of its rows.
+        system: the history that its data is of, see `observation.Row.system`; None: not known.
         updated_at: when `updated` last changed, in the world's time: an instance that runs updates its row.
     """
 
@@ -51,6 +52,7 @@ class Instance:
     missing_since: float | None = None
     updated: float | None = None
     updated_at: float = 0.0
+    system: str | None = None
 
     def become(self, role: Role) -> Instance:
         """This instance in another role: a new generation, unless nothing was known before."""

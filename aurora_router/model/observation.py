@@ -30,6 +30,9 @@ class Row:
         zone: availability zone, where known.
         token: monotone evidence for the claim that it is the writer: the timeline (plain PostgreSQL) or the durable
             LSN (Aurora); None when the source has none.
+        system: the history that the instance's data is of (plain PostgreSQL: the system identifier): tokens and
+            positions are compared within one history alone. None: not known.
+        lsn: how far the instance's own log is written (the writer) or replayed (a reader); None: not known.
     """
 
     id: str
@@ -43,6 +46,8 @@ class Row:
     token: int | None = None
     lag_at: float | None = None
     updated: float | None = None
+    system: str | None = None
+    lsn: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,18 @@ not be compared. So evidence is ordered:
    (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its successor. Once
    a writer was accepted like this, or was set back, a higher token proves no longer that a former one is back, since
    it may be what that one had when it was fenced: then this rule counts for it, whatever its token (`View.unproven`).
-6. **An instance that was dialled by its id may have moved to another cluster.** Its answer is foreign if it names a
+6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
+   upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
+   other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
+   be promoted. Where it answers in the accepted writer's own place, that one is gone, and it is accepted at once.
+7. **An instance that was dialled by its id may have moved to another cluster.** Its answer is foreign if it names a
    writer that is not known here, or none of the other instances that it lists is: it is refused as a whole. What really
    changed so much is learned through the name that the user gave, which says by itself which cluster it is.
-7. **Clocks are compared with themselves alone.** Whether an instance still updates its row is read off the row's own
+8. **Clocks are compared with themselves alone.** Whether an instance still updates its row is read off the row's own
    timestamp, unchanged for `STALE_ROW_SECONDS` of this process's clock. The age by the observer's clock is no more than
    a hint at rows of unknown instances: a leftover is entered once its timestamp is seen to change.
+9. **A reader that has replayed what the writer had written when it was asked lags by no more than the time since**
+   (`View.lsn`). That it has replayed all that it received proves nothing: who sends to it may be cut off itself.
 
 Limits. A zombie from before this process began is known as a reader here; on a lower token it is accepted where the
 accepted writer and all other instances are silent. It can commit nothing: the storage fences it.
@@ -152,6 +158,8 @@ class Claim:
         complete: whether the answer is complete but for the age of this evidence (rule 2).
         asked_at: when the question was sent.
         volume: the highest token of all rows of the answer; at least `token`.
+        system: the history that the token is of.
+        lsn: how far the claimant's log is written.
     """
 
     id: str
@@ -160,13 +168,15 @@ class Claim:
     complete: bool
     asked_at: float
     volume: int | None = None
+    system: str | None = None
+    lsn: int | None = None
 
 
 def _topology(view: View, seen: Topology, now: float) -> Change:
     asked_at = now if seen.asked_at is None else seen.asked_at
     if _is_overtaken(view, seen.observer, asked_at, word=seen.observer_is_writer):
         return view, ()
-    rows = _unique(seen.rows)
+    rows = {row.id: _with_lag(view, row, seen, asked_at) for row in _unique(seen.rows).values()}
     claim = _claimed(rows, seen, asked_at)
     if seen.by_id and is_foreign(view, seen):
         reason = "it does not know this cluster's writer, nor any of its instances"
@@ -214,6 +224,19 @@ def _unique(rows: Iterable[Row]) -> dict[str, Row]:
     return unique
 
 
+def _with_lag(view: View, row: Row, seen: Topology, asked_at: float) -> Row:
+    """The row with what the reader's own position proves of its lag (rule 9)."""
+    behind = row.lsn is None or view.lsn is None or row.lsn < view.lsn
+    if behind or seen.observer_is_writer or row.id != seen.observer or _is_other_system(view, row.system):
+        return row
+    bound = max(0.0, asked_at - view.lsn_at)
+    return replace(row, lag=bound if row.lag is None else min(row.lag, bound))
+
+
+def _is_other_system(view: View, system: str | None) -> bool:
+    return None not in {view.system, system} and system != view.system
+
+
 def _writing(row: Row) -> tuple[bool, float, bool]:
     return row.updated is not None, row.updated or 0.0, row.writer
 
@@ -230,7 +253,10 @@ def _claimed(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim 
         row = rows.get(seen.observer)
         complete = read and [each.id for each in marked] == [seen.observer]
         token = None if row is None else row.token
-        return Claim(seen.observer, token, own=True, complete=complete, asked_at=asked_at, volume=volume)
+        system, lsn = (None, None) if row is None else (row.system, row.lsn)
+        return Claim(
+            seen.observer, token, own=True, complete=complete, asked_at=asked_at, volume=volume, system=system, lsn=lsn
+        )
     if seen.observer_is_writer is False:
         marked = [row for row in marked if row.id != seen.observer]
     best = max(marked, key=_token, default=None)
@@ -253,8 +279,11 @@ def _is_lower(token: int | None, accepted: int | None) -> bool:
 
 def _refusal(view: View, claim: Claim) -> str | None:
     """Why a claim to be the writer is not believed; None: it is."""
-    if view.monotone and claim.own and (claim.token is None or claim.token < (view.token or 0)):
-        return f"its timeline {claim.token} is lower than the accepted {view.token}"
+    if _is_other_system(view, claim.system):
+        return _other_history(view, claim)
+    older = _older_timeline(view, claim)
+    if older is not None:
+        return older
     if claim.id == view.writer or view.epoch == 0:
         return None
     if not claim.own and claim.id in view.former:
@@ -272,6 +301,32 @@ def _refusal(view: View, claim: Claim) -> str | None:
     if view.outage is None:
         return f"{stale}, and {view.writer} is not known to have failed"
     return _contradiction(view, view.outage, claim, stale)
+
+
+def _older_timeline(view: View, claim: Claim) -> str | None:
+    """Why an instance's own claim is refused by its timeline (rule 4)."""
+    if not (view.monotone and claim.own):
+        return None
+    if claim.token is None:
+        return f"it does not report its timeline, and the accepted one is {view.token}"
+    lower = claim.token < (view.token or 0)
+    return f"its timeline {claim.token} is lower than the accepted {view.token}" if lower else None
+
+
+def _other_history(view: View, claim: Claim) -> str | None:
+    """Why a claim to be the writer of another system's history is not believed (rule 6)."""
+    if claim.id == view.writer:
+        return None
+    other = f"it is of another database system ({claim.system}) than {view.writer or 'the last writer'} ({view.system})"
+    outage = view.outage
+    if outage is None or claim.asked_at < outage.since:
+        return f"{other}, which is not known to have failed"
+    answered = dict(outage.named)
+    for id_ in sorted(answered.keys() - {claim.id}):
+        if id_ in view.instances and view.instances[id_].system == view.system:
+            return f"{other}, and {id_} of that system may be promoted"
+    unheard = sorted(view.instances.keys() - {claim.id} - answered.keys() - outage.failed)
+    return f"{other}, and {unheard[0]} has not answered yet" if unheard else None
 
 
 def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str | None:
@@ -315,6 +370,7 @@ def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> 
 
 def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older: bool) -> View:
     """The view with the token of an accepted claim, and whether a higher token still proves anything (rule 5)."""
+    following = _positioned(view, following, claim)
     if older or claim.token is None:
         changed = claim.id != view.writer and view.epoch > 0 and not view.monotone
         shown = claim.volume if claim.own and claim.token is None else None
@@ -324,6 +380,15 @@ def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older:
     volume = claim.token if claim.volume is None else max(claim.token, claim.volume)
     higher = view.token is None or claim.token > view.token or (same and volume >= view.token)
     return replace(following, token=volume, monotone=monotone, unproven=view.unproven or not (monotone or higher))
+
+
+def _positioned(view: View, following: View, claim: Claim) -> View:
+    """The view with the history of an accepted claim, and how far the writer's log is written (rule 9)."""
+    if claim.own and claim.lsn is not None:
+        return replace(following, system=claim.system or view.system, lsn=claim.lsn, lsn_at=claim.asked_at)
+    if claim.id != view.writer:
+        following = replace(following, lsn=None)
+    return following if claim.system is None else replace(following, system=claim.system)
 
 
 def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change:
@@ -460,6 +525,7 @@ def _described(instance: Instance, row: Row, now: float) -> Instance:
         lag=0.0 if writer else row.lag,
         lag_at=row.lag_at,
         cpu=row.cpu,
+        system=row.system or instance.system,
         seen_at=now,
         updated=row.updated,
         updated_at=now if changed else instance.updated_at,

@@ -46,6 +46,9 @@ class View:
         token: the source's monotone evidence for the accepted writer (plain PostgreSQL: the timeline; Aurora: the
             highest durable LSN in the answer by which it was accepted or confirmed last); None when the source has
             none. Kept while there is no writer, so that an older claim stays refused.
+        system: the history that `token` is of, see `observation.Row.system`; None: not known.
+        lsn: how far the accepted writer's log was written when it was asked last; None: not known.
+        lsn_at: when that was, in the world's time in seconds.
         accepted_at: when the writer was accepted, in the world's time in seconds.
         unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
@@ -60,6 +63,9 @@ class View:
     writer: str | None = None
     epoch: int = 0
     token: int | None = None
+    system: str | None = None
+    lsn: int | None = None
+    lsn_at: float = 0.0
     accepted_at: float = 0.0
     unproven: bool = False
     monotone: bool = False

@@ -106,9 +106,11 @@ _MAX_LAG = (
     "is; one whose lag is unknown is not. With a bound of 2 s or more the monitor looks every half of it, so that "
     "connects need not ask; with a smaller one, or without the monitor, a connect asks the reader when the figure is "
     "too old: one round trip. A reader that lagged too far is tried again after a second. A standby of plain "
-    "PostgreSQL that has replayed all that it received does not lag while its WAL receiver runs: one that is cut off "
-    "without a sign shows it after `wal_receiver_timeout`. Proxy endpoints are handed on, whatever the bound. By "
-    "default there is none, as at Aurora's reader endpoint."
+    "PostgreSQL lags by the time since its last replayed transaction at most, and by the time since the writer was "
+    "asked at most if it has replayed what the writer had then; that it has replayed all that it received proves "
+    "nothing, since its upstream may be cut off. So with an idle primary it is the writer's figure that has to be "
+    "fresh: the monitor sees to that, or a connect that asks all hosts of a list. Proxy endpoints are handed on, "
+    "whatever the bound. By default there is none, as at Aurora's reader endpoint."
 )
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."

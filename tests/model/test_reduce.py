@@ -207,6 +207,29 @@ def test_an_accepted_timeline_never_decreases(history):
         top = view.token
 
 
+SYSTEMS = st.builds(
+    lambda id_, writer, token, system: Topology(
+        (Row(id_, writer=writer, token=token, system=system),), id_, writer, complete=False, monotone=True
+    ),
+    IDS,
+    st.booleans(),
+    st.integers(1, 4),
+    st.sampled_from(["1", "2"]),
+)
+
+
+@given(st.lists(SYSTEMS | FAILURES, max_size=12))
+def test_another_system_is_accepted_in_an_outage_alone_or_in_the_same_place(history):
+    view = View()
+    for time, observation in enumerate(history):
+        before = view
+        view, _ = reduce(before, observation, float(time))
+        if before.system is not None and view.system != before.system:
+            assert before.outage is not None or view.writer == before.writer
+        if view.system == before.system:
+            assert before.token is None or view.token >= before.token
+
+
 def test_two_rows_of_one_instance_are_one():
     told = (Row("a", writer=True, token=1), Row("b", writer=True, token=9, updated=1.0), Row("b", updated=2.0))
     view, _ = reduce(View(), Topology(told, "a", observer_is_writer=False), 1.0)

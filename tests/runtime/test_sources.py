@@ -12,6 +12,7 @@ from aurora_router.flow.cluster import Cluster
 from aurora_router.model.event import Advice
 from aurora_router.policy.route import Identity
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
+from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
 TEXTS = (
     st.none()
@@ -84,3 +85,19 @@ def test_rows_that_can_not_be_read_are_told_of_once():
         cluster.observe(read(row("demo-1", "t"), row("a.b")), 1.0)
     assert [event for event in home.heard if isinstance(event, Advice)] == [home.heard[-1]]
     assert "'a.b'" in home.heard[-1].text
+
+
+@pytest.mark.parametrize(
+    ("position", "end"),
+    [(3 * 8192 + 24, 3 * 8192), (16 * 2**20 + 40, 16 * 2**20), (3 * 8192 + 32, 3 * 8192 + 32), (8192 - 8, 8192 - 8)],
+)
+def test_a_writer_at_the_head_of_a_page_has_written_up_to_its_beginning(position, end):
+    """A standby that has replayed all ends there, too; else an idle primary would seem to be ahead of it."""
+    rows = [("f", "17", "5432", "0000000300000000000000AB", None, str(position), "73")]
+    (row,) = POSTGRESQL.read(rows, "db1").rows
+    assert (row.lsn, row.token, row.system, row.lag) == (end, 3, "73", 0.0)
+
+
+def test_a_standby_that_has_replayed_all_that_it_received_may_lag():
+    (row,) = POSTGRESQL.read([("t", "17", "5432", None, "312.5", "5000", "73")], "db2").rows
+    assert (row.lag, row.lsn) == (312.5, 5000)

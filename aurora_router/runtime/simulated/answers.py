@@ -9,6 +9,7 @@ import psycopg
 from aurora_router.flow.asking import ENDS, IN_RECOVERY, ROLE
 from aurora_router.flow.world import DialFailed
 from aurora_router.runtime import libpq
+from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
@@ -84,9 +85,11 @@ def _identify(connection: SimulatedConnection) -> Rows:
 def _plain(connection: SimulatedConnection) -> Rows:
     instance, session = connection.instance, _session(connection)
     _permit(instance, "pg_current_wal_insert_lsn")
+    written = connection.cluster.durable_lsn
     if instance.writer:
-        return [(*session, f"{instance.timeline:08X}0000000000000001", None, None)]
-    return [(*session, None, f"{instance.lag:.6f}", "t" if instance.lag == 0 else "f")]
+        return [(*session, f"{instance.timeline:08X}0000000000000001", None, str(written), instance.system)]
+    replayed = written - int(instance.lag * LSN_PER_SECOND)
+    return [(*session, None, f"{instance.lag:.6f}", str(replayed), instance.system)]
 
 
 def _permit(instance: SimulatedInstance, function: str) -> None:

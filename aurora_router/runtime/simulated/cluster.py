@@ -53,6 +53,7 @@ class SimulatedInstance:
         accept_latency: of a dial, in seconds; what TLS and authentication cost.
         reports_standby: whether it reports ``in_hot_standby`` at start-up (PostgreSQL 14+); False: as a proxy.
         timeline: its timeline.
+        system: its system identifier.
         rewrites: changes the rows that it sends of the cluster (see `SimulatedCluster.rows`): a row that lacks, one
             without an id, one too many. None: it sends them as they are.
         forbids: SQLSTATE with which it answers topology queries, None: it answers.
@@ -71,6 +72,7 @@ class SimulatedInstance:
     accept_latency: float = 0.002
     reports_standby: bool = True
     timeline: int = 1
+    system: str = "7300000000000000001"
     forbids: str | None = None
     rewrites: Callable[[Rows], Rows] | None = None
     connections: set[SimulatedConnection] = field(default_factory=set)

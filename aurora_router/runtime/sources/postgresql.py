@@ -3,10 +3,12 @@
 ``pg_control_checkpoint()`` lags a promotion until the next checkpoint, so the timeline is read from the name of the
 WAL file that the writer is at (PostgreSQL documentation, "Backup Control Functions").
 
-A standby that has replayed all that it received does not lag, however long ago the last transaction was: the primary is
-idle. Without a WAL receiver it may just as well be cut off, so its lag is then the age of the last transaction that it
-replayed, which may be more than it lags. (A connection to the primary that is lost without a sign is noticed after
-``wal_receiver_timeout``, and only then.)
+A standby lags by the age of the last transaction that it replayed at most. With an idle primary that is more than it
+lags; then its position in the log, compared with the writer's, shows that it lacks nothing (`model.reduce`, rule 9).
+That it has replayed all that it received would not: a cascaded standby receives all that its upstream has, and that may
+have lost the primary long ago. Who the upstream is, and how fresh, only privileged users may read.
+
+Timelines and positions are of one history, which the system identifier names.
 """
 
 from __future__ import annotations
@@ -25,22 +27,37 @@ SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
   CASE WHEN r.standby THEN pg_catalog.date_part('epoch',
     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
-  CASE WHEN r.standby THEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.=)
-    pg_catalog.pg_last_wal_replay_lsn()
-    AND EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() AS w WHERE w.pid IS NOT NULL) END
+  CASE WHEN r.standby THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END
+    OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
+  (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r
 """
 
 
 def _read(rows: Rows, asked: str) -> Topology:
-    standby, _, _, walfile, behind, caught_up = rows[0]
+    standby, _, _, walfile, behind, position, system = rows[0]
     writer = standby == "f"
-    lag = 0.0 if writer or caught_up == "t" else None if behind is None else max(0.0, float(behind))
-    row = Row(asked, writer=writer, lag=lag, token=int(walfile[:8], 16) if walfile is not None else None)
+    row = Row(
+        asked,
+        writer=writer,
+        lag=0.0 if writer else None if behind is None else max(0.0, float(behind)),
+        token=int(walfile[:8], 16) if walfile is not None else None,
+        system=system,
+        lsn=None if position is None else _end_of_record(int(position)),
+    )
     return Topology((row,), asked, writer, complete=False, monotone=True)
 
 
+def _end_of_record(position: int) -> int:
+    """Where the last record ends: the insert position is behind a page's header where a record would begin there."""
+    return position - position % _PAGE if position % _PAGE in _HEADERS else position
+
+
+_PAGE, _HEADERS = 8192, (24, 40)
+"""A page of the log, and the sizes of its header (40: of the first page of a file); access/xlog_internal.h."""
+
+
 NOT_SUPPORTED = "0A000"
-"""What Aurora answers when asked about a WAL receiver: its readers have none."""
+"""What Aurora answers when asked what was replayed: its readers have no log of their own."""
 
 POSTGRESQL = Source(name="postgresql", sql=_SQL, read=_read, absent=frozenset({NOT_SUPPORTED}), complete=False)
