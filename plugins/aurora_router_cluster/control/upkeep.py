@@ -93,12 +93,11 @@ class Upkeep:
         while True:
             await asyncio.sleep(TICK)
             if self._auto:
-                await self._volume.nodes.revive()
-            await self._volume.nodes.reopen_failed()
-            if self._roster.lock.locked() or time.monotonic() < self._not_before:
-                continue
+                self._volume.nodes.revive()
             try:
-                await self._work()
+                await self._volume.nodes.reopen_failed()
+                if not self._roster.lock.locked() and time.monotonic() >= self._not_before:
+                    await self._work()
             except (EngineError, StorageError) as error:
                 self._not_before = time.monotonic() + AGAIN
                 log.warning("upkeep: %s", error)

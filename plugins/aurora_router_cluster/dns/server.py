@@ -19,6 +19,7 @@ import dns.rcode
 
 from aurora_router_cluster.dns import answers
 from aurora_router_cluster.errors import AddressInUseError
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,8 +142,8 @@ class DnsServer:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, ConnectionError):
                 while True:
-                    size = await asyncio.wait_for(reader.readexactly(2), IDLE)
-                    packet = await asyncio.wait_for(reader.readexactly(int.from_bytes(size, "big")), IDLE)
+                    size = await wait_at_most(IDLE, reader.readexactly(2))
+                    packet = await wait_at_most(IDLE, reader.readexactly(int.from_bytes(size, "big")))
                     response = self.respond(packet, None)
                     if response is None:
                         break

@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from aurora_router_cluster.postgres.places import EngineAddress
@@ -46,7 +47,7 @@ class Session:
         """
         async with self._lock:
             try:
-                return await asyncio.wait_for(self._query(sql), timeout)
+                return await wait_at_most(timeout, self._query(sql))
             except asyncio.TimeoutError:
                 self.close()
                 raise EngineError(f"{self._engine.name} did not answer within {timeout:g} s") from None

@@ -8,7 +8,6 @@ plane that did not make the instance has it begin anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from pathlib import Path
@@ -186,8 +185,7 @@ async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> 
             watching = asyncio.get_running_loop().create_task(agent.watch(server.push))
             await ended.wait()
             watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            await asyncio.wait({watching})
     finally:
         agent.close()
 

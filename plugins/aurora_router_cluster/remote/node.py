@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.isolated import IsolatedNode
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ class HostedNode(IsolatedNode):
         if self.address is None:
             self.connect(self._place.host, self._place.port)
         try:
-            await asyncio.wait_for(self.wait_connected(), START_SECONDS)
+            await wait_at_most(START_SECONDS, self.wait_connected())
         except asyncio.TimeoutError:
             why = f"nothing that knows the secret answers at {self.address} as node {self.node}"
             await self.stop()

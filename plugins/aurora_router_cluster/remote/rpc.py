@@ -26,6 +26,7 @@ from aurora_router_cluster.errors import ClusterError, EngineError
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.remote import frames, proof
 from aurora_router_cluster.storage.remote.frames import MalformedStream, Message
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -118,7 +119,7 @@ class RpcServer:
         self._tasks.add(task)
         caller = _Caller(writer)
         try:
-            await asyncio.wait_for(self._introduce(reader, writer), STRANGER_SECONDS)
+            await wait_at_most(STRANGER_SECONDS, self._introduce(reader, writer))
             self._callers.add(caller)
             caller.report(self._report())
             while True:
@@ -243,7 +244,7 @@ class Link:
             EngineError: there is none after `timeout` seconds.
         """
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout)
+            await wait_at_most(timeout, self._ready.wait())
         except asyncio.TimeoutError:
             raise EngineError(
                 f"no agent of this cluster answers at {self.host}:{self.port} within {timeout:g} s; "
@@ -275,7 +276,7 @@ class Link:
             ClusterError: as `post`, or no answer within `timeout` seconds.
         """
         try:
-            return await asyncio.wait_for(self._send(op, facts or {}, data), timeout)
+            return await wait_at_most(timeout, self._send(op, facts or {}, data))
         except asyncio.TimeoutError:
             raise EngineError(
                 f"the agent at {self.host}:{self.port} did not answer {op!r} within {timeout:g} s"
@@ -296,7 +297,7 @@ class Link:
         while not self._closed:
             gone = False
             try:
-                await self._speak(*await asyncio.wait_for(asyncio.open_connection(self.host, self.port), SILENCE))
+                await self._speak(*await wait_at_most(SILENCE, asyncio.open_connection(self.host, self.port)))
             except (ConnectionRefusedError, ConnectionResetError, asyncio.IncompleteReadError):
                 gone = True
             except (OSError, asyncio.TimeoutError, StorageError) as error:
@@ -307,8 +308,7 @@ class Link:
     async def _speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak with an agent until the connection ends or nothing comes any more.
 
-        A timer ends a silent connection, not `asyncio.wait_for`: before Python 3.12 that loses a cancellation that
-        comes together with what it waits for.
+        A timer ends a silent connection: a deadline of its own for each message would cost a task each.
         """
         loop = asyncio.get_running_loop()
         timer, deadline = None, loop.time() + SILENCE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, RequestError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     Hosted = Callable[[int, Callable[[int], None]], Member | None]
 
 log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE = 0.1
+"""Seconds after the first failed try to start a lost node until the next one."""
+LONGEST_PAUSE = 10.0
+"""The same after many."""
 
 
 class Fleet(dict[int, Member]):
@@ -57,6 +63,7 @@ class Fleet(dict[int, Member]):
     ) -> None:
         super().__init__()
         self._made = 0 if known is None else known[1]
+        self._reviving: dict[int, asyncio.Task[None]] = {}
         self._inventory = inventory
         self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
@@ -158,14 +165,15 @@ class Fleet(dict[int, Member]):
             raise EngineError(f"{error}; replace it by a new one: cluster replace-node {number}") from error
         self._up_again(number)
 
-    async def revive(self) -> None:
-        """Bring those up again whose process ended without being told to."""
-        for node in [node for node in self.values() if node.lost]:
-            log.warning("storage node %d was lost; it is started again", node.node)
-            try:
-                await node.start()
-            except NodeUnavailable as error:
-                log.warning("%s", error)
+    def revive(self) -> None:
+        """Begin to bring those up again whose process ended without being told to; none waits for another."""
+        for number, node in self.items():
+            if node.lost and number not in self._reviving:
+                self._reviving[number] = task = asyncio.get_running_loop().create_task(_revived(node))
+                task.add_done_callback(partial(self._end_revival, number))
+
+    def _end_revival(self, number: int, _task: asyncio.Task[None]) -> None:
+        del self._reviving[number]
 
     async def reopen_failed(self) -> None:
         """Open those again whose disk failed and takes what is written now."""
@@ -187,4 +195,24 @@ class Fleet(dict[int, Member]):
 
     async def close(self) -> None:
         """Take all down."""
+        reviving = list(self._reviving.values())
+        for task in reviving:
+            task.cancel()
+        await asyncio.gather(*reviving, return_exceptions=True)
         await asyncio.gather(*(node.stop() for node in self.values()))
+
+
+async def _revived(node: Member) -> None:
+    """Start a node until it runs, or is not wanted any more; with growing pauses."""
+    pause = SHORTEST_PAUSE
+    while node.lost:
+        log.warning("storage node %d was lost; it is started again", node.node)
+        try:
+            await node.start()
+        except (NodeUnavailable, OSError) as error:
+            log.warning("%s; the next try is in %g s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        except Exception:
+            log.exception("storage node %d cannot be started", node.node)
+            await asyncio.sleep(LONGEST_PAUSE)

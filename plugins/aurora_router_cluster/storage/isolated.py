@@ -56,6 +56,8 @@ class IsolatedNode(RemoteNode):
         self._key = secret
         self._sync = sync
         self._process: subprocess.Popen[bytes] | None = None
+        self._wanted = False
+        self._starting = asyncio.Lock()
 
     @property
     def up(self) -> bool:
@@ -64,8 +66,8 @@ class IsolatedNode(RemoteNode):
 
     @property
     def lost(self) -> bool:
-        """Whether its process ended without being told to."""
-        return self._process is not None and self._process.poll() is not None
+        """Whether it was started and not stopped, and has no process: that ended, perhaps before it answered."""
+        return self._wanted and not self.up
 
     @property
     def pid(self) -> int | None:
@@ -76,17 +78,21 @@ class IsolatedNode(RemoteNode):
         """Start its process over the files that are there; returns when it answers.
 
         Raises:
-            NodeUnavailable: it ended, or did not answer in time; with what it said.
+            NodeUnavailable: it ended, or did not answer in time; with what it said. It is `lost` then.
         """
-        if self.up:
-            return
-        await self.stop()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            address = listening.getsockname()
-            self._process = self._spawn(listening.fileno())
-        self.connect(*address)
-        await self._await_ready()
+        self._wanted = True
+        async with self._starting:
+            if self.up:
+                return
+            await self._end()
+            if not self._wanted:
+                raise NodeUnavailable(f"node {self.node} in {self.zone} was taken down while it started")
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                address = listening.getsockname()
+                self._process = self._spawn(listening.fileno())
+            self.connect(*address)
+            await self._await_ready()
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         words = ["--node", str(self.node), "--directory", str(self.directory), "--listen-fd", str(descriptor)]
@@ -116,7 +122,7 @@ class IsolatedNode(RemoteNode):
         while not self.connected:
             if not self.up or loop.time() > deadline:
                 said = self._last_words()
-                await self.stop()
+                await self._end()
                 raise NodeUnavailable(f"node {self.node} in {self.zone} did not start: {said}")
             await asyncio.sleep(POLL_SECONDS)
 
@@ -126,6 +132,10 @@ class IsolatedNode(RemoteNode):
 
     async def stop(self) -> None:
         """Take it down as the loss of its machine would: SIGKILL, no last word."""
+        self._wanted = False
+        await self._end()
+
+    async def _end(self) -> None:
         await self.disconnect()
         process, self._process = self._process, None
         if process is not None:

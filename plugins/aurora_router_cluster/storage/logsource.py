@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import QuorumUnavailable
+from aurora_router_cluster.waiting import wait_at_most
 from aurora_router_cluster.wire.errors import LogRemovedError
 from aurora_router_cluster.wire.source import Timeline
 
@@ -127,7 +128,7 @@ class VolumeLog:
 async def _within(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event was set within so many seconds."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        await wait_at_most(seconds, event.wait())
     except asyncio.TimeoutError:
         return False
     return True

@@ -22,6 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.waiting import wait_at_most
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire.errors import (
@@ -152,30 +153,25 @@ class WalReceiver(asyncio.Protocol):
             ServerError: any other refusal, e.g. SQLSTATE 57P03 while it starts up.
             ScramError: a SCRAM exchange failed.
         """
+        receiver = cls(target, application_name, sink, status_interval)
         try:
-            return await asyncio.wait_for(cls._connect(target, application_name, sink, status_interval), timeout)
-        except (OSError, asyncio.TimeoutError) as error:
-            if isinstance(error, WireError):
+            await wait_at_most(timeout, receiver._establish())
+        except BaseException as error:
+            receiver._finish(StreamEnd(EndReason.CLOSED))
+            if isinstance(error, WireError) or not isinstance(error, (OSError, asyncio.TimeoutError)):
                 raise
             reason = str(error) or f"no answer within {timeout:g} s"
             raise ConnectionLostError(f"no replication connection to {target.address}: {reason}") from error
-
-    @classmethod
-    async def _connect(
-        cls, target: WriterAddress, name: str, sink: Callable[[int, bytes], None], interval: float
-    ) -> WalReceiver:
-        loop = asyncio.get_running_loop()
-        receiver = cls(target, name, sink, interval)
-        if isinstance(target.address, Path):
-            await loop.create_unix_connection(lambda: receiver, str(target.address))
-        else:
-            await loop.create_connection(lambda: receiver, *target.address)
-        try:
-            await receiver._reply
-        except BaseException:
-            receiver._finish(StreamEnd(EndReason.CLOSED))
-            raise
         return receiver
+
+    async def _establish(self) -> None:
+        loop = asyncio.get_running_loop()
+        address = self._target.address
+        if isinstance(address, Path):
+            await loop.create_unix_connection(lambda: self, str(address))
+        else:
+            await loop.create_connection(lambda: self, *address)
+        await self._reply
 
     # ---- commands
 

@@ -20,7 +20,6 @@ no other answer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
@@ -352,8 +351,7 @@ class WalSender(asyncio.Protocol):
         reading = self._reading
         if reading is not None:
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await asyncio.wait({reading})
         await self._gone.wait()
 
     def _name(self) -> str:

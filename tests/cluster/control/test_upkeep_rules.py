@@ -29,7 +29,7 @@ class Storage:
         self.renewal = SimpleNamespace(unsettled=False, settle=self.settle)
         self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed)
 
-    async def revive(self):
+    def revive(self):
         self.done.append("revive")
 
     async def reopen_failed(self):

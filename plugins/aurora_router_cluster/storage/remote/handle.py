@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.remote import codec, frames, proof
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,11 +101,10 @@ class RemoteNode:
     async def _keep_up(self, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         tries = 0
-        # Not `while True`: before Python 3.12 `wait_for` may swallow the cancellation that `disconnect` sends.
-        while self._keeping is asyncio.current_task():
+        while True:
             link = _Link(self)
             try:
-                await asyncio.wait_for(self._introduce(link, host, port), INTRODUCTION)
+                await wait_at_most(INTRODUCTION, self._introduce(link, host, port))
                 tries = 0
                 self._link = link
                 self._connected.set()
@@ -302,7 +302,7 @@ class _Link(asyncio.Protocol):
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         self.send(frames.REQUEST, number, body)
         try:
-            return await asyncio.wait_for(waiting, deadline)
+            return await wait_at_most(deadline, waiting)
         finally:
             self._waiting.pop(number, None)
 

@@ -42,7 +42,7 @@ async def test_killed_nodes_a_lost_quorum_a_failover_and_a_replacement(cluster):
     waiting = asyncio.create_task(connection.execute("insert into t values (2)"))
     await until(lambda: cluster.volume.status()["received_lsn"] != cluster.volume.status()["vdl"], "it is under way")
     assert not waiting.done()
-    await cluster.volume.nodes.revive()
+    cluster.volume.nodes.revive()
     await waiting
     await until(lambda: has(reader, 2), "the reader has the row")
     await up(cluster, 0, 1)

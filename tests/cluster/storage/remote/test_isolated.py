@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.extents import Extent
+from aurora_router_cluster.storage.fleet import Fleet
 from aurora_router_cluster.storage.isolated import PACKAGES, IsolatedNode
 from tests.cluster.storage.quorum.support import until
 from tests.cluster.storage.remote.test_handle import BASE, CHARTER
@@ -49,6 +51,35 @@ async def test_one_that_was_killed_by_somebody_else_is_known_as_lost(node):
     assert not node.up
     await node.start()
     assert node.up
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.25])
+async def test_one_that_was_killed_while_it_started_comes_back(node, delay):
+    fleet = Fleet(node.directory.parent, ("a", "b", "c"), "secret", lambda _: None, isolated=True, sync=False)
+    fleet[2] = node
+    starting = asyncio.ensure_future(node.start())
+    await until(lambda: node.pid is not None, "its process")
+    await asyncio.sleep(delay)
+    os.kill(node.pid, signal.SIGKILL)
+    await asyncio.wait({starting})
+    assert starting.exception() is None or isinstance(starting.exception(), NodeUnavailable)
+    await until(lambda: node.lost, "its end is noticed")
+    fleet.revive()
+    fleet.revive()  # the next look, while the first is under way
+    await until(lambda: node.up and node.connected, "it runs")
+    await fleet.close()
+    assert not node.lost
+
+
+async def test_one_that_is_taken_down_while_it_starts_stays_down(node):
+    starting = asyncio.ensure_future(node.start())
+    await until(lambda: node.pid is not None, "its process")
+    await node.stop()
+    await asyncio.wait({starting})
+    assert isinstance(starting.exception(), NodeUnavailable)
+    assert not node.up
+    assert not node.lost
 
 
 async def test_one_that_cannot_start_says_why(node):
