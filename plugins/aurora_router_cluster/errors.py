@@ -40,6 +40,10 @@ class EngineError(ClusterError):
     """A PostgreSQL instance did not start, stop, or promote; the message ends with its log's last lines."""
 
 
+class StartingUpError(EngineError):
+    """An instance runs and takes no connections yet: it starts, or replays log first."""
+
+
 class AddressInUseError(ClusterError):
     """An address or port that was asked for is taken by somebody else."""
 

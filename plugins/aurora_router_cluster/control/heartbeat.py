@@ -1,6 +1,8 @@
 """The heartbeat: look at every instance, measure lag, and start what has to be done about what is wrong.
 
-It never blames an instance for its own lateness: a beat that came late forgives the answers missed.
+It never blames an instance for its own lateness, nor for that of the machine: what was not answered while this process
+or the instance's was kept from the processors is not missed (`Instance.sample`), and who gets no log is judged by how
+often that was seen, not by the clock alone: it is this process that sends the log.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ SHORTEST_WAIT = 0.1  # seconds for an answer
 HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
 AGAIN = 1.0  # seconds after a failed repair until the next try
 ASTRAY = 3.0  # seconds without log after which a reader is built anew
+ASTRAY_LOOKS = 8  # at least, within these seconds: fewer say that this process stood still, and sent no log
 JUDGED = frozenset({"available", "unreachable", "stopped"})
 
 
@@ -68,21 +71,15 @@ class Heartbeat:
             self._begin(name or "", self._bring_back(instance))
 
     async def _beat(self) -> None:
-        due = time.monotonic()
         while True:
             began = time.monotonic()
-            late = began - due > self.interval
             await self._look()
             self._measure()
-            if late:
-                for instance in self._roster.instances.values():
-                    instance.missed = min(instance.missed, 1)
             for instance in list(self._roster.instances.values()):
                 self._judge(instance)
             if self._roster.writer is None and self._may_act():
                 self._begin("(writer)", self._replace_writer(None))
             self._roster.write_status()
-            due = began + 2 * max(self.interval, SHORTEST_WAIT)  # silent instances, writer and readers, are no lateness
             await asyncio.sleep(began + self.interval - time.monotonic())
 
     async def _look(self) -> None:
@@ -122,8 +119,8 @@ class Heartbeat:
             instance.state = "stopped"
         elif hung or (before == "unreachable" and self._is_zombie(instance)):
             instance.state = "unreachable"
-        else:
-            self._roster.settle(instance)
+        elif not self._roster.settle(instance) and before == "unreachable":
+            instance.state = "restarting"
         if instance.state != before:
             log.info("%s is %s", instance.name, instance.state)
             self._roster.publish()
@@ -178,7 +175,8 @@ class Heartbeat:
         silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
         lacking = self._roster.clock.age(newest.received, newest.at)
         stalled = newest.at - instance.stalled_since
-        return not newest.recovering or min(stalled, max(silent, lacking)) > ASTRAY
+        seen = instance.stalled_looks >= min(ASTRAY_LOOKS, ASTRAY / self.interval)
+        return not newest.recovering or (seen and min(stalled, max(silent, lacking)) > ASTRAY)
 
     async def _replace_writer(self, writer: Instance | None) -> None:
         async with self._roster.lock:

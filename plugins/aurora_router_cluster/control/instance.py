@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.control import sampling
+from aurora_router_cluster.control.attention import wait_attentively
 from aurora_router_cluster.control.sampling import Sample
-from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.errors import EngineError, StartingUpError
+from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.postgres.session import Session
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Instance:
         missed: heartbeats without an answer in a row.
         silent_since: monotonic time since when it has no stream of log; None: it has one.
         stalled_since: monotonic time since when it has neither received nor replayed more log.
+        stalled_looks: answers since then.
     """
 
     engine: AnyEngine
@@ -65,6 +68,7 @@ class Instance:
     missed: int = 0
     silent_since: float | None = None
     stalled_since: float = 0.0
+    stalled_looks: int = 0
 
     def __post_init__(self) -> None:
         self.session = Session(self._beaten)
@@ -111,20 +115,30 @@ class Instance:
         """Ask it how it is; `missed` tells whether it answered within `timeout` seconds.
 
         A question that is not answered stays open for the next calls: a server that is merely slow owes one
-        answer, and is not burdened with another session at every heartbeat.
+        answer, and is not burdened with another session at every heartbeat. Time in which this process or the server's
+        was kept from the processors does not count.
         """
         asked = self._asked or self._ask()
-        await asyncio.wait({asked}, timeout=timeout)
+        done = await wait_attentively(asked, timeout)
         if self._asked is not asked:
             return  # somebody else who waited for it was first, or it is no longer wanted
-        if not asked.done():
-            self.missed += 1
+        if not done:
+            self.missed += not self._is_starved()
             return
         self._asked = None
         try:
             self._answered(asked.result())
+        except StartingUpError:
+            self.missed = 0 if self.owed is not None else self.missed + 1  # one that replays says so
         except EngineError:
             self.missed += 1
+
+    def _is_starved(self) -> bool:
+        """Whether the process that owes the answer would give it if the machine let it run."""
+        if not self.engine.here:
+            return False
+        owing = self.session.backend or self.engine.pid
+        return owing is not None and processes.wants_processor(owing)
 
     def _ask(self) -> asyncio.Task[list[Row]]:
         self._asked = asyncio.get_running_loop().create_task(self.session.query(sampling.QUERY, PATIENCE))
@@ -138,7 +152,9 @@ class Instance:
         self.missed = 0
         self.silent_since = None if newest.streaming else self.silent_since or now
         if before is None or (newest.received, newest.applied) != (before.received, before.applied):
-            self.stalled_since = now
+            self.stalled_since, self.stalled_looks = now, 0
+        else:
+            self.stalled_looks += 1
 
     def forget(self) -> None:
         """Drop what was known of a server that is no more."""

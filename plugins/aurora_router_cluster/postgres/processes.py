@@ -52,6 +52,11 @@ def stat_fields(pid: int) -> list[str]:
     return text[text.rfind(")") + 2 :].split()
 
 
+def wants_processor(pid: int) -> bool:
+    """Whether a process is ready to run: it has a processor, or waits for one (Linux only, else False)."""
+    return sys.platform == "linux" and stat_fields(pid)[:1] == ["R"]
+
+
 def send(pid: int, number: signal.Signals) -> bool:
     """Send a signal; False where the process is gone."""
     try:

@@ -12,7 +12,7 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.errors import EngineError, StartingUpError
 from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class Session:
     """A lazily opened session as superuser; queries wait for each other.
 
     After any failure it is closed, and the next query opens it anew.
+
+    Attributes:
+        backend: process id of the server process behind it, where that runs; None: there is none yet.
     """
 
     def __init__(self, engine: EngineAddress, database: str = "postgres") -> None:
@@ -38,11 +41,13 @@ class Session:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._lock = asyncio.Lock()
         self._exchange: ScramClient | None = None
+        self.backend: int | None = None
 
     async def query(self, sql: str, timeout: float = 5.0) -> list[Row]:
         """Run `sql` and return the rows of its last result, values as text.
 
         Raises:
+            StartingUpError: it takes no connections yet.
             EngineError: not answered within `timeout` seconds, or refused; the message has the server's words.
         """
         async with self._lock:
@@ -89,8 +94,12 @@ class Session:
                 rows = []
             elif kind == b"R" and body != AUTHENTICATED:
                 self._authenticate(body)
+            elif kind == b"K":
+                (self.backend,) = struct.unpack_from("!I", body)
             elif kind == b"E":
-                raise EngineError(f"{self._engine.name}: {_error_text(body)}")
+                fields = _error_fields(body)
+                failure = StartingUpError if fields.get(b"C") == b"57P03" else EngineError
+                raise failure(f"{self._engine.name}: {_error_text(fields)}")
             elif kind == b"Z":
                 return rows
 
@@ -122,7 +131,7 @@ class Session:
         """Close the socket without a word to the server; a query under way fails."""
         if self._streams is not None:
             self._streams[1].transport.abort()
-            self._streams = None
+            self._streams = self.backend = None
 
 
 def _message(kind: bytes, body: bytes) -> bytes:
@@ -142,7 +151,12 @@ def _values(body: bytes) -> Row:
     return tuple(values)
 
 
-def _error_text(body: bytes) -> str:
-    """Severity, SQLSTATE and message of an ErrorResponse."""
-    fields = {field[:1]: field[1:].decode(errors="replace") for field in body.split(b"\0") if field}
-    return f"{fields.get(b'S', 'ERROR')} {fields.get(b'C', '')}: {fields.get(b'M', '')}"
+def _error_fields(body: bytes) -> dict[bytes, bytes]:
+    """The fields of an ErrorResponse."""
+    return {field[:1]: field[1:] for field in body.split(b"\0") if field}
+
+
+def _error_text(fields: dict[bytes, bytes]) -> str:
+    """Severity, SQLSTATE and message."""
+    severity, sqlstate, message = (fields.get(kind, b"").decode(errors="replace") for kind in (b"S", b"C", b"M"))
+    return f"{severity or 'ERROR'} {sqlstate}: {message}"

@@ -63,3 +63,13 @@ def test_a_reader_that_neither_receives_nor_replays_is_astray_after_a_while(watc
         looks += 1
     assert ASTRAY < looks * 0.2 < ASTRAY + 1.0
     assert not watched.look(9_100, 9_000, streaming=streaming)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_supervisor_that_stood_still_finds_no_reader_astray(watched, streaming):
+    """It is the supervisor that sends the log: that none came while it stood still is no evidence about the reader."""
+    assert not watched.look(9_000, 9_000, streaming=streaming)
+    assert not watched.look(9_000, 9_000, streaming=streaming)
+    for _ in range(3):
+        assert not watched.look(9_000, 9_000, streaming=streaming, after=4.0)
+    assert not watched.look(9_100, 9_000, streaming=True)

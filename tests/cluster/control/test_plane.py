@@ -57,7 +57,7 @@ async def test_a_late_heartbeat_does_not_make_a_switchover_a_failover(plane):
      ("unreachable", 0, "available")],
 )  # fmt: skip
 async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed, after):
-    """Missed answers are forgiven after a late beat, but that is no answer: a frozen zombie must be left alone."""
+    """A frozen zombie must be left alone: that it is not known to have missed an answer is none."""
     heartbeat = plane._heartbeat
     await heartbeat.close()
     reader = plane.roster.readers[0]
