@@ -291,9 +291,7 @@ class Reader:
     def run(self) -> None:
         """Until told to stop."""
         while not self._stop.is_set():
-            # Whoever saw an instance before it was lost may dial it by its address while it is being built anew, and is
-            # then shown the past, also that from before the tables.
-            passing = contextlib.suppress(psycopg.OperationalError, psycopg.errors.UndefinedTable)
+            passing = contextlib.suppress(psycopg.OperationalError)
             with passing, aurora_router.connect(self._conninfo) as conn:
                 while not self._stop.is_set():
                     row = conn.execute("SELECT count(*), sum(balance) FROM accounts").fetchone()

@@ -74,6 +74,7 @@ class ControlPlane:
             if opened is not None:
                 await opened()
             await roster.volume.attach(writer.where)
+            await together(roster.caught_up(reader) for reader in roster.readers)
         roster.publish()
         self._heartbeat.start()
 

@@ -14,7 +14,7 @@ from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import UnknownInstanceError
 from aurora_router_cluster.faults.wires import FOLDER
 from aurora_router_cluster.postgres.addresses import Address
-from aurora_router_cluster.postgres.engine import Engine
+from aurora_router_cluster.postgres.engine import Engine, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TIER = 1  # as Amazon RDS has it
 CATCH_UP = 30.0  # seconds that a request waits for an instance that replays; it goes on without being waited for
+REPLAYS = 2.0  # seconds that the start of an instance waits for what it has to replay first, with the lock held
+LOOK = 0.01  # seconds between two looks at an instance that starts or replays
 Rows = list[dict[str, object]]
 
 
@@ -182,7 +184,8 @@ class Roster:
     async def start(self, instance: Instance) -> None:
         """Start the server in the role that the instance has, and wait until it answers.
 
-        A reader that has to replay log first is not available yet: see `settle`.
+        A reader that has to replay log first is not available yet, see `settle`, and takes no connections until it has:
+        after `REPLAYS` seconds it is left to the heartbeat.
 
         Raises:
             EngineError: it did not.
@@ -193,11 +196,33 @@ class Roster:
             await self.wires.open(instance)
         instance.engine.configure(self.settings(instance), standby=instance is not self.writer)
         instance.engine.write_status(self.shown(instance.name, self.rows()))
+        if instance is not self.writer:
+            instance.owed = self._log_end()
+            if instance.engine.here:
+                self.volume.hold_back(instance.engine.where)
         instance.engine.start()
-        await instance.engine.wait()
-        await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
-        instance.owed = self._log_end() if instance is not self.writer else None
-        self.settle(instance)
+        if await self._answers(instance):
+            await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
+            if instance is not self.writer:
+                instance.owed = self._log_end()
+            self.settle(instance)
+
+    @staticmethod
+    async def _answers(instance: Instance) -> bool:
+        """Wait until it takes connections; False: it still replays what it owes.
+
+        Raises:
+            EngineError: it ended, or does not start.
+        """
+        if instance.owed is None:
+            await instance.engine.wait()
+            return True
+        deadline = time.monotonic() + REPLAYS
+        while await instance.engine.wait(State.STARTING, State.STANDBY, State.READY) is State.STARTING:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(LOOK)
+        return True
 
     def settle(self, instance: Instance) -> bool:
         """Whether an instance that answers has replayed what it owed; from then on it is available.
@@ -219,7 +244,7 @@ class Roster:
         """
         deadline = time.monotonic() + CATCH_UP
         while instance.owed is not None and instance.engine.alive and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(LOOK if instance.newest is not None else 5 * LOOK)
             await instance.sample(timeout=1.0)
             if self.settle(instance):
                 self.publish()

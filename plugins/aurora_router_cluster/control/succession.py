@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.control.roster import together
 from aurora_router_cluster.control.status import Failover
-from aurora_router_cluster.errors import ClusterError, EngineError, FailoverImpossibleError
+from aurora_router_cluster.errors import ClusterError, EngineError, FailoverImpossibleError, StartingUpError
 from aurora_router_cluster.postgres import sysv
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Succession:
         """
         deadline = time.monotonic() + timeout
         query = "SELECT pg_last_wal_replay_lsn() - '0/0'"
-        while int((await candidate.session.query(query))[0][0] or 0) < lsn:
+        while await _position(candidate, query) < lsn:
             if time.monotonic() > deadline:
                 raise FailoverImpossibleError(
                     f"{candidate.name} has not replayed the log up to {lsn >> 32:X}/{lsn & 0xFFFFFFFF:08X} "
@@ -225,6 +225,18 @@ class Succession:
         instance.engine.make_home()
         await self._roster.volume.seed(instance.where, writer.where if writer is not None else None)
         await self._roster.start(instance)
+
+
+async def _position(standby: Instance, query: str) -> int:
+    """What a query for a position returns; 0: unknown yet.
+
+    Raises:
+        EngineError: it does not answer.
+    """
+    try:
+        return int((await standby.session.query(query))[0][0] or 0)
+    except StartingUpError:  # it takes connections when it has replayed what it owes
+        return 0
 
 
 def awake(instance: Instance) -> bool:

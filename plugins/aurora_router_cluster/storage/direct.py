@@ -79,6 +79,9 @@ class DirectVolume:
     async def _run(self, command: list[str]) -> tuple[int, str]:
         return await programs.finish(self._account.command(command), self._account.environment())
 
+    def hold_back(self, reader: EngineAddress) -> None:
+        """The log's end is the writer's, and may be gone with it."""
+
     def approach(self, candidate: EngineAddress) -> None:
         """Nothing to begin with."""
 

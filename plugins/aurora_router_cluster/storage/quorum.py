@@ -40,6 +40,8 @@ from aurora_router_cluster.storage.core.history import EpochStart, History, Time
 from aurora_router_cluster.storage.core.lsn import format_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.disk.consistency import raise_minimum_recovery_point
+from aurora_router_cluster.storage.disk.errors import IdentityError
 from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.fleet import Fleet
@@ -389,6 +391,25 @@ class QuorumVolume:
             EngineError: the copy failed.
         """
         await self.copy_base(self.base, reader.data_directory)
+
+    def hold_back(self, reader: EngineAddress) -> None:
+        """See `Volume.hold_back`: PostgreSQL itself refuses, by its minimum recovery point.
+
+        Raises:
+            EngineError: the data directory is not understood.
+        """
+        if self._log is None or self._endpoint is None:
+            return
+        view, point = self._endpoint.view(), self._log.durable_lsn
+        logs = reader.data_directory / "pg_wal"
+        try:
+            if raise_minimum_recovery_point(reader.data_directory, point, view.timeline_at(point)):
+                for timeline in range(2, view.current + 1):
+                    content, path = view.history(timeline), logs / f"{timeline:08X}.history"
+                    if content is not None and not path.exists():
+                        self._account.write(path, content.decode())
+        except (OSError, IdentityError) as error:
+            raise EngineError(f"{reader.name} cannot be started as a reader: {error}") from error
 
     async def copy_base(self, base: Path, data: Path) -> None:
         """Make `data` a copy of a base.

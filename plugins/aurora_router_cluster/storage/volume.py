@@ -66,6 +66,13 @@ class Volume(Protocol):
         """
         ...
 
+    def hold_back(self, reader: EngineAddress) -> None:
+        """Let a reader that is down take no connections, once it is started, until it shows the present.
+
+        A volume that does not know the end of its log does nothing.
+        """
+        ...
+
     def approach(self, candidate: EngineAddress) -> None:
         """`candidate` is about to be promoted: begin with what of `attach` can be done before; returns at once."""
         ...

@@ -47,9 +47,8 @@ def system_identifier(data: Path) -> int:
     Raises:
         IdentityError: its control file is damaged or of an unsupported version.
     """
-    control = _control(data)
-    _crc_offset(control, data)
-    return _identifier(control)
+    control = read_control(data)
+    return int(struct.unpack_from("=Q", control)[0])
 
 
 def set_system_identifier(data: Path, identifier: int) -> int:
@@ -66,19 +65,22 @@ def set_system_identifier(data: Path, identifier: int) -> int:
         raise ValueError(f"a system identifier is a number from 1 to 2^64 - 1, not {identifier}")
     if (data / "postmaster.pid").exists():
         raise IdentityError(f"a server seems to run in {data} (postmaster.pid is there): stop it first")
-    control = _control(data)
-    at = _crc_offset(control, data)
+    control = read_control(data)
     segments = [path for path in sorted((data / "pg_wal").iterdir()) if _SEGMENT_NAME.fullmatch(path.name)]
     for path in segments:
         _check_segment(path)
-    changed = struct.pack("=Q", identifier) + control[8:at]
     for path in segments:
         _patch(path, _IDENTIFIER_OFFSET, struct.pack("=Q", identifier))
-    _patch(data / "global" / "pg_control", 0, changed + struct.pack("=I", crc32c(changed)))
+    write_control(data, struct.pack("=Q", identifier) + control[8:])
     return len(segments)
 
 
-def _control(data: Path) -> bytes:
+def read_control(data: Path) -> bytes:
+    """The control file's structure (``ControlFileData``) without the checksum that ends it.
+
+    Raises:
+        IdentityError: the file is damaged or of an unsupported version.
+    """
     path = data / "global" / "pg_control"
     try:
         control = path.read_bytes()
@@ -87,7 +89,7 @@ def _control(data: Path) -> bytes:
     version = struct.unpack_from("=I", control, 8)[0] if len(control) >= 12 else 0
     if version not in CONTROL_VERSIONS:
         raise IdentityError(f"{path} has control version {version}; 1300 (PostgreSQL 13) to 1899 (18) are understood")
-    return control
+    return control[: _crc_offset(control, data)]
 
 
 def _crc_offset(control: bytes, data: Path) -> int:
@@ -99,8 +101,9 @@ def _crc_offset(control: bytes, data: Path) -> int:
     raise IdentityError(f"the control file of {data} is damaged: its checksum was not found")
 
 
-def _identifier(control: bytes) -> int:
-    return int(struct.unpack_from("=Q", control)[0])
+def write_control(data: Path, control: bytes) -> None:
+    """Replace the control file's structure, whose server is down; it gets a checksum."""
+    _patch(data / "global" / "pg_control", 0, control + struct.pack("=I", crc32c(control)))
 
 
 def _check_segment(path: Path) -> None:

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aurora_router_cluster.postgres import template
+from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import Engine
+from aurora_router_cluster.storage.disk.consistency import minimum_recovery_point, raise_minimum_recovery_point
+from tests.cluster.storage.disk.test_identity import programs  # noqa: F401  # a fixture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aurora_router_cluster.postgres import binaries
+
+
+@pytest.mark.cluster
+async def test_postgresql_reads_the_point_that_was_set(
+    home: Path,
+    programs: binaries.Binaries,  # noqa: F811
+) -> None:
+    account = Account.default()
+    engine = Engine("copy", home / "copy", programs, account)
+    await engine.clone(template.ensure(programs, account))
+    before = template.control_data(programs, account, engine.data)
+    assert minimum_recovery_point(engine.data) == (0, 0)
+    assert raise_minimum_recovery_point(engine.data, 0x1_2345_6788, 7)
+    control = template.control_data(programs, account, engine.data)
+    changed = {"Minimum recovery ending location": "1/23456788", "Min recovery ending loc's timeline": "7"}
+    assert {name: value for name, value in control.items() if before[name] != value} == changed
+    assert "WARNING" not in account.run([programs.program("pg_controldata"), engine.data]).stdout
+    assert not raise_minimum_recovery_point(engine.data, 0x1_2345_6700, 8)
+    assert minimum_recovery_point(engine.data) == (0x1_2345_6788, 7)
