@@ -32,8 +32,8 @@ FAMILIES = (
     "healing",
     "commit",
 )
-LONG = ("alarms",)
-"""Measured when asked for: ten minutes."""
+LONG = ("alarms", "failover-aws")
+"""Measured when asked for: they take minutes."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from aurora_router_cluster.postgres.account import Account
 
 VARIABLE = "AURORA_ROUTER_STATE"
+NAME_VARIABLE = "AURORA_ROUTER_CLUSTER"
 FOLDER = "aurora-router"
+DEFAULT_LABEL = "demo"
 RUN_PREFIX = "aurora-"
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
 NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # what tells the process of a storage node from a shell
@@ -78,10 +81,24 @@ def _is_own(directory: Path) -> bool:
         return False
 
 
+def default_key() -> str:
+    """What a cluster is found by if no name is given: one for each user and working directory.
+
+    So a bare ``cluster down`` ends the cluster of the project that it is called in, and no other one.
+    ``AURORA_ROUTER_CLUSTER``, if set, is the name.
+    """
+    if explicit := os.environ.get(NAME_VARIABLE):
+        return explicit
+    place = f"{os.geteuid()}:{os.path.realpath(os.curdir)}"
+    return f"{DEFAULT_LABEL}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+
 class Home:
     """The directory of the cluster `key`; whoever holds its lock is its supervisor."""
 
     def __init__(self, key: str) -> None:
+        if not key or "/" in key or key in {".", ".."}:
+            raise SupervisorError(f"{key!r} cannot be a cluster's name: it is one part of a path; see cluster list")
         self.key = key
         self.path = state_directory() / key
         self._lock: int | None = None

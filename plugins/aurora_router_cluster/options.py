@@ -5,15 +5,37 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
 
 FLAVOURS = ("direct", "quorum")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a failover takes beyond the cluster's own work, and what it takes along.
+
+    Attributes:
+        detection: seconds from when the writer is found lost until a failover begins; a planned one begins at once.
+        promotion: seconds that the promotion takes at least, in which there is no writer.
+        dns_delay: seconds by which the cluster name lags behind the promotion.
+        restart_readers: whether every reader restarts in a failover, the one that is promoted too.
+    """
+
+    detection: float = 0.0
+    promotion: float = 0.0
+    dns_delay: float = 0.0
+    restart_readers: bool = False
+
+
+PACES = {"fast": Pace(), "aws": Pace(detection=5.0, promotion=5.0, dns_delay=3.0, restart_readers=True)}
+"""``fast``: as fast as the cluster can; ``aws``: as Amazon Aurora does it (docs/failover.md has the sources)."""
 FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
 """What cannot be another when a cluster that was kept (`data`) is started again."""
-REMEMBERED = (*FIXED, "postgres", "port", "address", "dns_port", "dns_ttl", "dns_delay", "tls", "retention", "settings")
+PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
+REMEMBERED = (*FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "retention", "settings")
 """What need not be said again when it is started again."""
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
 
@@ -58,7 +80,8 @@ class ClusterOptions:
         shared_address: put all instances on 127.0.0.1 with distinct ports; None: only where there is no choice.
         dns_port: port of the name server; 0: any free one.
         dns_ttl: time to live of its records, seconds.
-        dns_delay: seconds by which the cluster name lags behind a change of writer.
+        pace: how long a failover takes, ``fast`` or ``aws``: see `PACES`. The next four, where given, replace what it
+            says: `detection`, `promotion`, `dns_delay`, `restart_readers`, see `Pace`.
         directory: existing directory for the instances' files; None: tmpfs where there is room.
         data: directory in which the cluster's data are kept when it ends, and found when it is started again (made if
             missing); None: they are deleted when it ends (``quorum`` only).
@@ -79,6 +102,7 @@ class ClusterOptions:
         remote: hosts that the cluster is spread over, see `remote.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
         settings: server settings for all instances, name -> value.
+        started_in: working directory of who started it, for people.
         owner: process id that the cluster ends with; None: it stays until told.
     """
 
@@ -93,7 +117,11 @@ class ClusterOptions:
     shared_address: bool | None = None
     dns_port: int = 0
     dns_ttl: int = 5
-    dns_delay: float = 0.0
+    pace: str = "fast"
+    detection: float | None = None
+    promotion: float | None = None
+    dns_delay: float | None = None
+    restart_readers: bool | None = None
     directory: str | None = None
     data: str | None = None
     detect: float = 0.2
@@ -109,6 +137,7 @@ class ClusterOptions:
     source: str | None = None
     remote: dict[str, Any] | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    started_in: str = ""
     owner: int | None = None
 
     def __post_init__(self) -> None:
@@ -119,8 +148,10 @@ class ClusterOptions:
             raise RequestError(f"detect={self.detect:g}: a heartbeat interval is 0.02 to 60 seconds")
         if min(self.base_interval, self.base_bytes, self.scrub_interval) < 0:
             raise RequestError("base_interval, base_bytes and scrub_interval cannot be negative; 0 means never")
-        if self.dns_ttl < 0 or self.dns_delay < 0:
-            raise RequestError("dns_ttl and dns_delay cannot be negative")
+        if self.pace not in PACES:
+            raise RequestError(f"unknown pace {self.pace!r}; there are {', '.join(PACES)}")
+        if self.dns_ttl < 0 or min(self.detection or 0, self.promotion or 0, self.dns_delay or 0) < 0:
+            raise RequestError("dns_ttl, detection, promotion and dns_delay cannot be negative")
         self._check_storage()
         if self.port is not None and not 1 <= self.port <= 65535:
             raise RequestError(f"{self.port} is not a port number (1 to 65535); leave it out for any free one")
@@ -154,6 +185,12 @@ class ClusterOptions:
             raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
         if self.retention < 0:
             raise RequestError(f"retention={self.retention:g}: how far a cluster can be set back cannot be negative")
+
+    @property
+    def failover(self) -> Pace:
+        """The pace of failovers, with what replaces parts of it."""
+        given = {each.name: getattr(self, each.name) for each in fields(Pace)}
+        return replace(PACES[self.pace], **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> str:
         """As one line of JSON."""

@@ -91,13 +91,14 @@ class Supervisor:
                 port=options.port, shared=options.shared_address, first=options.address, before=before.get("port")
             ),
             overrides=options.settings,
+            pace=options.failover,
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
         if options.tls:
             certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
             self.roster.authority = Authority(self.roster.names, account, found, certificate, key)
-        self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.dns_delay)
+        self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.failover.dns_delay)
         self.roster.changed = self._changed
         self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
@@ -238,6 +239,7 @@ class Supervisor:
             cnames=dict(self.directory.cnames),
             certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
             supervisor=os.getpid(),
+            started_in=self.options.started_in,
             directory=str(roster.run),
             data=str(self.data.path) if self.data is not None else None,
             faults=tuple(self.faults.registry),
@@ -427,8 +429,10 @@ def main(arguments: list[str]) -> int:
         return 1
     except (OSError, LookupError) as error:
         log.exception("it failed")
-        text = explained(error) if isinstance(error, OSError) else str(error)
-        _say({"error": "SupervisorError", "message": f"the cluster could not be started: {text}"})
+        text = str(error)  # a sentence of ours, unless the operating system said it
+        if isinstance(error, OSError) and error.errno is not None:
+            text = f"the cluster could not be started: {explained(error)}"
+        _say({"error": "SupervisorError", "message": text})
         return 1
     except Exception as error:
         log.exception("it failed")

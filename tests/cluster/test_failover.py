@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import dns.message
 import dns.query
@@ -220,3 +221,28 @@ def test_a_reader_that_lost_its_way_is_built_anew(start, eventually):
         writer.execute("insert into ledger values (7)")
     cluster.start_instance("demo-2")
     eventually(lambda: settled(cluster) and rows_or_none(cluster, "instance:demo-2") == [7])
+
+
+def test_at_the_pace_of_aws_a_failover_takes_time_and_the_readers_along(start, eventually):
+    cluster = start(readers=2, pace="aws", detection=0.5, promotion=0.5, dns_delay=20.0)
+    with connect(cluster) as writer:
+        writer.execute("create table ledger (i int)")
+        writer.execute("insert into ledger values (1)")
+    sessions = [connect(cluster, f"instance:{name}") for name in cluster.readers]
+    former, before = cluster.writer, resolve(cluster)
+    began = time.monotonic()
+    cluster.kill(former)
+    eventually(lambda: cluster.status().epoch == 2)
+    assert time.monotonic() - began >= 1.0
+    for session in sessions:
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            session.execute("select 1")
+        session.close()
+    assert resolve(cluster) == before
+    eventually(lambda: settled(cluster))
+    assert rows(cluster, f"instance:{cluster.writer}") == [1]
+    done = cluster.failover()
+    assert done.planned
+    assert done.phases["pace"] >= 0.5
+    eventually(lambda: settled(cluster))
+    assert len(cluster.readers) == 2

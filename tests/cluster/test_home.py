@@ -119,6 +119,21 @@ def test_an_error_of_the_operating_system_is_a_sentence():
     assert explained(OSError("a sentence of ours")) == "a sentence of ours"
 
 
+@pytest.mark.parametrize("key", ["", "..", "../other", "/etc"])
+def test_a_name_leads_nowhere_else(key):
+    with pytest.raises(SupervisorError, match="cannot be a cluster's name"):
+        home.Home(key)
+
+
+def test_without_a_name_it_is_one_for_each_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv(home.NAME_VARIABLE, raising=False)
+    here = home.default_key()
+    monkeypatch.chdir(tmp_path)
+    assert home.default_key() not in {here, "demo"}
+    monkeypatch.setenv(home.NAME_VARIABLE, "shared")
+    assert home.default_key() == "shared"
+
+
 def test_a_path_too_long_for_a_socket_is_named(monkeypatch, run_directory):
     monkeypatch.setenv(home.VARIABLE, str(run_directory / ("x" * 100)))
     with pytest.raises(SupervisorError, match="too long for a Unix socket"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.options import ClusterOptions
+from aurora_router_cluster.options import PACES, ClusterOptions, Pace
 
 
 def test_there_and_back():
@@ -18,6 +18,8 @@ def test_there_and_back():
         ("detect", 0.0, "heartbeat interval"),
         ("dns_ttl", -1, "cannot be negative"),
         ("dns_delay", -0.5, "cannot be negative"),
+        ("promotion", -1.0, "cannot be negative"),
+        ("pace", "slow", "unknown pace 'slow'; there are fast, aws"),
         ("port", 70000, "70000 is not a port"),
         ("dns_port", -1, "-1 is not a port"),
         ("port", 0, "0 is not a port number .1 to 65535.; leave it out"),
@@ -39,6 +41,13 @@ def test_values_out_of_range_are_refused(option, value, complaint):
 def test_what_the_quorum_storage_has_the_direct_flavour_has_not(option):
     with pytest.raises(RequestError, match="options of flavour 'quorum', not of 'direct'"):
         ClusterOptions("demo", "demo", flavour="direct", **option)
+
+
+def test_a_pace_is_a_default_of_which_parts_can_be_replaced():
+    assert ClusterOptions("demo", "demo").failover == Pace()
+    assert ClusterOptions("demo", "demo", pace="aws").failover == PACES["aws"]
+    chosen = ClusterOptions("demo", "demo", pace="aws", promotion=0.5, restart_readers=False).failover
+    assert chosen == Pace(detection=5.0, promotion=0.5, dns_delay=3.0, restart_readers=False)
 
 
 def test_an_unknown_option_is_named():

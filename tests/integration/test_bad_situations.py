@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import aurora_router
 from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster, errors
+from aurora_router_cluster.datadir import DataDirectory
+from aurora_router_cluster.postgres.account import Account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
 
@@ -119,6 +122,29 @@ def closed_directory(cluster, tmp_path, monkeypatch):
 def address_in_use(cluster):
     with socket.create_server(("127.91.4.5", 0)) as server:
         LocalCluster.start("other", readers=0, address="127.91.4.5", port=server.getsockname()[1])
+
+
+def address_of_another_kind(cluster):
+    LocalCluster.start("other", address="::1")
+
+
+def directory_that_is_missing(cluster):
+    LocalCluster.start("other", directory="/nowhere")
+
+
+def data_in_use(cluster):
+    with tempfile.TemporaryDirectory(prefix="ar-", dir="/var/tmp") as place:
+        Path(place).chmod(0o755)
+        claimed = DataDirectory.claim(Path(place, "data"), "first", Account.default())
+        try:
+            LocalCluster.start("other", data=Path(place, "data"))
+        finally:
+            claimed.close()
+
+
+def data_of_something_else(cluster, tmp_path):
+    (tmp_path / "PG_VERSION").touch()
+    LocalCluster.start("other", data=tmp_path)
 
 
 def dns_port_in_use(cluster):

@@ -46,18 +46,25 @@ class LocalCluster(RunningCluster):
 
     @classmethod
     def start(
-        cls, name: str | None = None, *, detach: bool = False, timeout: float | None = None, **options: Any
+        cls,
+        name: str | None = None,
+        *,
+        key: str | None = None,
+        detach: bool = False,
+        timeout: float | None = None,
+        **options: Any,
     ) -> LocalCluster:
         """Start a cluster and return when its writer and readers answer.
 
         Args:
             name: its label, by which `attach` finds it too; None: the label is ``demo``, and any number of such
                 clusters may run side by side.
+            key: what `attach` finds it by; None: the name, or without one a random one.
             detach: let it outlive this process.
             timeout: give up after so many seconds; None: 120, or with `data` 900, since log is replayed.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
-                dns_ttl, dns_delay, directory, data, detect, auto, tls, isolated, segment_size,
-                base_interval, base_bytes, scrub_interval, faults, settings.
+                dns_ttl, pace, detection, promotion, dns_delay, restart_readers, directory, data, detect, auto, tls,
+                isolated, segment_size, base_interval, base_bytes, scrub_interval, retention, faults, settings.
 
         Raises:
             ClusterRunningError: one of that name runs.
@@ -72,11 +79,12 @@ class LocalCluster(RunningCluster):
         if "data" in options and options["data"] is not None:
             options = datadir.choose(Path(options["data"]), options if name is None else {**options, "name": name})
             label = options.pop("name", None)
-        label = names.checked_label(label or "demo", "a cluster")
-        key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
+        label = names.checked_label(label or home.DEFAULT_LABEL, "a cluster")
+        if key is None:
+            key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
         try:
-            chosen = ClusterOptions(name=label, key=key, owner=owner, **options)
+            chosen = ClusterOptions(name=label, key=key, owner=owner, started_in=str(Path.cwd()), **options)
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
         process = starting.spawn(chosen)
@@ -94,18 +102,37 @@ class LocalCluster(RunningCluster):
                 process.returncode = 0 if process.poll() is None else process.returncode  # not ours to wait for
 
     @classmethod
-    def attach(cls, name: str = "demo") -> LocalCluster:
+    def attach(cls, name: str | None = None) -> LocalCluster:
         """Find a running cluster by its name (or its key, see ``status``).
+
+        Args:
+            name: None: the one that ``aurora-router cluster up`` has started in this working directory without a name,
+                or that ``AURORA_ROUTER_CLUSTER`` names.
 
         Raises:
             ClusterNotFoundError: there is none; the message lists those that run.
         """
-        place = home.Home(name)
+        key = home.default_key() if name is None else name
+        place = home.Home(key)
         try:
             return cls(place)
         except ClusterNotFoundError:
             running = ", ".join(home.running()) or "none"
-            raise ClusterNotFoundError(f"no cluster {name!r} is running; running are: {running}") from None
+            if name is not None or home.NAME_VARIABLE in os.environ:
+                raise ClusterNotFoundError(f"no cluster {key!r} is running; running are: {running}") from None
+            raise ClusterNotFoundError(
+                f"no cluster that was started in {Path.cwd()} without a name is running; running are: {running} "
+                "(cluster list shows them, --name chooses one)"
+            ) from None
+
+    @classmethod
+    def running(cls) -> list[LocalCluster]:
+        """The clusters of this user that run and answer."""
+        found: list[LocalCluster] = []
+        for key in home.running():
+            with contextlib.suppress(errors.ClusterError):  # it starts, or ends, at this moment
+                found.append(cls(home.Home(key)))
+        return found
 
     def close(self) -> None:
         """End the cluster if this object started it; else do nothing."""

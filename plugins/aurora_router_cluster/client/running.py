@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OURS = "postgresql+aurora"
+ROLES = {"writer": "read-write", "reader": "prefer-standby"}
+"""Target -> libpq's ``target_session_attrs``; the reader endpoint leads to the writer, too, if there is no reader."""
 BEFORE_QUERY = ("user", "password", "host", "port", "dbname")
 
 
@@ -142,6 +144,44 @@ class RunningCluster(abc.ABC):
         tail = f"?{urllib.parse.urlencode(chosen, safe=':')}" if chosen else ""
         return f"{driver}://{where}{tail}"
 
+    def libpq_url(self, target: str = "writer") -> str:
+        """A URL for libpq's own clients (psql, pg_dump), which survives a failover.
+
+        It lists the present addresses of all instances and the role that is wanted: a new connection goes to whichever
+        instance has that role by then. An instance that is added later is not in it.
+
+        Args:
+            target: see `endpoint`; of an instance or a custom endpoint the addresses alone.
+
+        Raises:
+            UnknownEndpointError: there is no such target, or it leads nowhere at present.
+        """
+        status, chosen = self.status(), self._led_to_all(target)
+        if not chosen:
+            raise UnknownEndpointError(f"{target!r} leads to no instance at present; see cluster status")
+        names_ = {one.name: one.endpoint for one in chosen}
+        hosts = ",".join(f"{one.host}:{one.port}" for one in chosen)
+        query: dict[str, str] = {}
+        if target in ROLES:
+            query["target_session_attrs"] = ROLES[target]
+        if status.certificate_authority is not None:
+            hosts = ",".join(f"{names_[one.name]}:{one.port}" for one in chosen)
+            query["hostaddr"] = ",".join(one.host for one in chosen)
+            query |= {"sslmode": "verify-full", "sslrootcert": status.certificate_authority}
+        tail = f"?{urllib.parse.urlencode(query, safe=':,/')}" if query else ""
+        return f"postgresql://{self.user}:{self.password}@{hosts}/{self.dbname}{tail}"
+
+    def _led_to_all(self, target: str) -> list[InstanceStatus]:
+        """The instances that a target may lead to, now or after a failover, the most likely ones first."""
+        status = self.status()
+        self.endpoint(target)
+        kind, _, which = target.partition(":")
+        if kind == "instance":
+            return [_instance(status, which)]
+        if kind == "custom":
+            return _members(status, which)
+        return sorted(status.instances, key=lambda one: one.role != ("reader" if target == "reader" else "writer"))
+
     def _keys(self, target: str) -> dict[str, object]:
         port = self.port
         if target.startswith("instance:"):
@@ -155,7 +195,7 @@ class RunningCluster(abc.ABC):
         return {**self._keys(target), "hostaddr": self.address(target)}
 
     def _routing(self) -> dict[str, object]:
-        """What our driver is told to find the instances by."""
+        """What our driver needs to find the instances, and to verify them."""
         return {"aurora_dns": self.dns}
 
     def address(self, target: str = "writer") -> str:
@@ -257,19 +297,23 @@ def _instance(status: ClusterStatus, name: str) -> InstanceStatus:
     raise errors.UnknownInstanceError(f"the cluster {status.name} has no instance {name!r}; it has {known}")
 
 
-def _member(status: ClusterStatus, label: str) -> InstanceStatus:
-    """One of those that the custom endpoint `label` leads to."""
+def _members(status: ClusterStatus, label: str) -> list[InstanceStatus]:
+    """Those that the custom endpoint `label` leads to."""
     for custom in status.custom_endpoints:
         if custom.label == label:
-            members = [
+            return [
                 one for one in status.instances if one.state == "available"
                 and (one.name in custom.members) != custom.exclude
                 and not (custom.exclude and one.role == "writer")
             ]  # fmt: skip
-            if members:
-                return secrets.choice(members)
-            raise UnknownEndpointError(f"no member of the custom endpoint {label!r} is available")
     raise UnknownEndpointError(f"there is no custom endpoint {label!r}")
+
+
+def _member(status: ClusterStatus, label: str) -> InstanceStatus:
+    """One of those that the custom endpoint `label` leads to."""
+    if members := _members(status, label):
+        return secrets.choice(members)
+    raise UnknownEndpointError(f"no member of the custom endpoint {label!r} is available")
 
 
 def _conninfo(keys: dict[str, object]) -> str:

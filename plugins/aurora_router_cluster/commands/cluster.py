@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.commands import faults, live, nodes, past, show
 from aurora_router_cluster.errors import ClusterError, explained
-from aurora_router_cluster.options import FLAVOURS
+from aurora_router_cluster.home import NAME_VARIABLE, default_key
+from aurora_router_cluster.options import FLAVOURS, PACED, PACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+NAME_HELP = "which cluster (default: $AURORA_ROUTER_CLUSTER, or the one of this user and working directory)"
+CLIENTS = ("aurora-router", "sqlalchemy", "psql")
 
 
 class ClusterCommand:
@@ -28,13 +34,21 @@ class ClusterCommand:
 
         def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
             child = commands.add_parser(name, help=text, description=text)
-            child.add_argument("--name", default="demo", help="which cluster (default: %(default)s)")
+            child.add_argument("--name", help=NAME_HELP)
             child.add_argument("--json", action="store_true", help="print JSON")
             child.set_defaults(action=run)
             return child
 
         _configure_up(add("up", _up, "start a cluster; it stays in the foreground and ends with Ctrl-C"))
         add("status", _status, "show the instances, their roles, zones and lag")
+        listing = commands.add_parser(
+            "list",
+            help="list the clusters of this user that run",
+            description="list the clusters of this user that run",
+        )
+        listing.add_argument("--json", action="store_true", help="print JSON")
+        listing.set_defaults(action=_list)
+        _configure_url(add("url", _url, "print URLs to connect with"))
         adding = add("add-reader", _add_reader, "add a reader")
         adding.add_argument("instance", nargs="?", help="its name (default: the next number)")
         adding.add_argument("--zone", help="availability zone (default: in turn)")
@@ -50,7 +64,11 @@ class ClusterCommand:
         breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
         breaking.formatter_class = argparse.RawDescriptionHelpFormatter
         faults.configure(breaking)
-        add("down", _down, "end a cluster, whoever started it")
+        add(
+            "down",
+            _down,
+            "end a cluster; its data are deleted, unless it was started with --data",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Do it; 0: done, 1: refused or failed, and the reason was printed."""
@@ -65,6 +83,13 @@ class ClusterCommand:
         return 0
 
 
+def _configure_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--role", default="writer", metavar="ROLE",
+        help="writer, reader, instance:NAME or custom:LABEL (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--for", dest="client", choices=CLIENTS,
+        help="print the URL for one kind of client only, ready for $(...)")  # fmt: skip
+
+
 def _configure_up(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", metavar="DIR",
@@ -72,15 +97,23 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
         "options that it was made with need not be repeated (default: the data are deleted when it ends)")  # fmt: skip
     add("--readers", type=int, metavar="N",
         help="readers to begin with, 0 to 15 (default: 2; with --data as many as there were)")  # fmt: skip
-    add("--flavour", choices=FLAVOURS, help="storage under it (default: the best that is installed)")
+    add("--flavour", choices=FLAVOURS, help="storage under it (default: quorum)")
     add("--postgres", metavar="DIR", help="directory of PostgreSQL's server binaries, 14 to 18 (default: search)")
     add("--domain", help="what follows the name in an instance's host name, e.g. c9akciq32.us-east-1.rds.amazonaws.com")
     add("--port", type=int, help="port of all instances (default: any free one)")
     add("--address", help="address of the first instance, e.g. 127.1.0.1 (default: random ones of 127.0.0.0/8)")
     add("--dns-port", type=int, help="port of the name server (default: any free one)")
     add("--dns-ttl", type=int, metavar="SECONDS", help="time to live of its records (default: 5)")
+    add("--pace", choices=PACES,
+        help="how long a failover takes: as fast as it can, or as on Amazon Aurora (default: fast)")  # fmt: skip
+    add("--detection", type=float, metavar="SECONDS",
+        help="from the loss of a writer until a failover begins (default: 0; --pace aws: 5)")  # fmt: skip
+    add("--promotion", type=float, metavar="SECONDS",
+        help="that a promotion takes at least (default: 0; --pace aws: 5)")  # fmt: skip
     add("--dns-delay", type=float, metavar="SECONDS",
-        help="how long the cluster name lags behind a failover (default: 0)")  # fmt: skip
+        help="how long the cluster name lags behind a failover (default: 0; --pace aws: 3)")  # fmt: skip
+    add("--restart-readers", action=argparse.BooleanOptionalAction,
+        help="let all readers restart in a failover (default: no; --pace aws: yes)")  # fmt: skip
     add("--dir", dest="directory", metavar="DIR",
         help="where the instances' files go, deleted when it ends (default: tmpfs where there is room)")  # fmt: skip
     add("--detect", type=float, metavar="SECONDS", help="heartbeat interval (default: 0.2)")
@@ -104,19 +137,20 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
 def _setting(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no setting; want NAME=VALUE, e.g. work_mem=8MB")
     return name.strip(), value.strip()
 
 
 def _up(args: argparse.Namespace) -> None:
     names = (
-        "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", "dns_delay",
+        "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", *PACED,
         "directory", "data", "detect", "auto", "tls", "retention", "faults", *nodes.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.settings:
         options["settings"] = dict(args.settings)
-    cluster = LocalCluster.start(args.name, detach=args.detach, **options)
+    name = args.name or os.environ.get(NAME_VARIABLE)
+    cluster = LocalCluster.start(name, key=None if name else default_key(), detach=args.detach, **options)
     status = cluster.status()
     with cluster:
         if args.json:
@@ -134,11 +168,33 @@ def _up(args: argparse.Namespace) -> None:
 
 
 def _status(args: argparse.Namespace) -> None:
-    status = LocalCluster.attach(args.name).status()
+    cluster = LocalCluster.attach(args.name)
+    status = cluster.status()
     if args.json:
-        _print_json(status.as_dict())
+        _print_json({**status.as_dict(), "connect": show.connections(cluster)})
     else:
         show.status(status)
+
+
+def _list(args: argparse.Namespace) -> None:
+    found = [each.status() for each in LocalCluster.running()]
+    if args.json:
+        _print_json({"clusters": [show.summary(each) for each in found]})
+    elif found:
+        show.clusters(found)
+    else:
+        show.line("no cluster of yours is running; start one with: aurora-router cluster up")
+
+
+def _url(args: argparse.Namespace) -> None:
+    urls = show.urls(LocalCluster.attach(args.name), args.role)
+    if args.json:
+        _print_json(urls if args.client is None else {args.client: urls[args.client]})
+    elif args.client is not None:
+        show.line(urls[args.client])
+    else:
+        for client, url in urls.items():
+            show.line(f"{client.ljust(13)}  {url}")
 
 
 def _add_reader(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +11,6 @@ from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.commands import show
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 
@@ -69,12 +69,17 @@ def segment_size(text: str) -> int:
     """A size like ``64MiB``, ``10GiB`` or plain bytes.
 
     Raises:
-        ValueError: it is none.
+        argparse.ArgumentTypeError: it is none.
     """
-    for suffix, factor in (("KIB", 1 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30)):
-        if text.upper().endswith(suffix):
-            return int(text[: -len(suffix)]) * factor
-    return int(text)
+    number, factor = text.strip(), 1
+    for suffix, bytes_ in (("KIB", 1 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30)):
+        if number.upper().endswith(suffix):
+            number, factor = number[: -len(suffix)], bytes_
+    try:
+        return int(number) * factor
+    except ValueError:
+        message = f"{text!r} is no size; want a number of bytes, or one with KiB, MiB or GiB, e.g. 64MiB"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _tell(args: argparse.Namespace, text: str, facts: Any) -> None:

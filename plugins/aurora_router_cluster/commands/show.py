@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.commands import live
 from aurora_router_cluster.postgres import files
@@ -29,7 +29,7 @@ def line(text: str = "") -> None:
 
 def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
     """The cluster's endpoints and, with `picture`, its storage and instances as they are now."""
-    line(f"cluster  {cluster.name} ({cluster.flavour}, PostgreSQL {cluster.version}, epoch {cluster.epoch})")
+    line(f"cluster  {cluster.key} ({cluster.flavour}, PostgreSQL {cluster.version}, epoch {cluster.epoch})")
     line(f"writer   {cluster.writer_endpoint}:{cluster.port}")
     line(f"readers  {cluster.reader_endpoint}:{cluster.port}")
     for custom in cluster.custom_endpoints:
@@ -80,16 +80,45 @@ def _columns(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def connections(cluster: LocalCluster) -> dict[str, dict[str, str]]:
+def urls(cluster: LocalCluster, target: str) -> dict[str, str]:
+    """Kind of client -> URL for a target (see `RunningCluster.endpoint`)."""
+    return {
+        "aurora-router": cluster.url(target).replace("postgresql+aurora", "postgresql", 1),
+        "sqlalchemy": cluster.url(target),
+        "psql": cluster.libpq_url(target),
+    }
+
+
+def connections(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
     """Ways to connect, ready to paste: target -> kind of client -> text."""
     return {
         target: {
             "sqlalchemy": cluster.url(target),
             "psycopg": cluster.conninfo(target),
-            "psql": f'psql "{cluster.plain_conninfo(target)}"',
+            "psql": f'psql "{cluster.libpq_url(target)}"',
+            "urls": urls(cluster, target),
         }
         for target in ("writer", "reader")
     }
+
+
+def summary(cluster: ClusterStatus) -> dict[str, object]:
+    """The facts by which a cluster is told from others."""
+    return {
+        "name": cluster.key,
+        "writer_endpoint": cluster.writer_endpoint,
+        "instances": len(cluster.instances),
+        "version": cluster.version,
+        "started_in": cluster.started_in,
+        "data": cluster.data,
+        "supervisor": cluster.supervisor,
+    }
+
+
+def clusters(found: Sequence[ClusterStatus]) -> None:
+    """The clusters that run, as a table."""
+    rows = [tuple("-" if value is None else str(value) for value in summary(each).values()) for each in found]
+    _columns(tuple(name.replace("_", " ") for name in summary(found[0])), rows)
 
 
 def fate(cluster: ClusterStatus) -> str:
@@ -105,8 +134,8 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
     for target, clients in connections(cluster).items():
         line()
         line(f"{target}:")
-        for client, text in clients.items():
-            line(f"  {client.ljust(10)}  {text}")
+        for client in ("sqlalchemy", "psycopg", "psql"):
+            line(f"  {client.ljust(10)}  {clients[client]}")
     line()
     for text in durability(cluster.status()):
         line(text)

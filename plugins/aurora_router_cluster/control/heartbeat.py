@@ -52,6 +52,7 @@ class Heartbeat:
         self._pulse: asyncio.Task[None] | None = None
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        self._lost_since: float | None = None  # monotonic time; None: there is a writer, and it is available
 
     def start(self) -> None:
         """Begin to beat."""
@@ -77,7 +78,7 @@ class Heartbeat:
             self._measure()
             for instance in list(self._roster.instances.values()):
                 self._judge(instance)
-            if self._roster.writer is None and self._may_act():
+            if self._roster.writer is None and self._may_act() and self._detected():
                 self._begin("(writer)", self._replace_writer(None))
             self._roster.write_status()
             await asyncio.sleep(began + self.interval - time.monotonic())
@@ -145,10 +146,20 @@ class Heartbeat:
             self._not_before[name] = time.monotonic() + AGAIN
             log.warning("%s: %s", name, error)
 
+    def _detected(self) -> bool:
+        """Whether the writer has been lost for as long as its loss takes to be detected, at this cluster's pace."""
+        writer, now = self._roster.writer, time.monotonic()
+        if writer is not None and writer.available:
+            self._lost_since = None
+            return False
+        self._lost_since = self._lost_since or now
+        return now - self._lost_since >= self._roster.pace.detection
+
     def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
         if instance is self._roster.writer:
+            lost = self._detected()
             if not instance.available:
-                return self._replace_writer(instance)
+                return self._replace_writer(instance) if lost else None
             return None if self._roster.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.held:
             return self._bring_back(instance)

@@ -13,6 +13,7 @@ from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import UnknownInstanceError
 from aurora_router_cluster.faults.wires import FOLDER
+from aurora_router_cluster.options import Pace
 from aurora_router_cluster.postgres.addresses import Address
 from aurora_router_cluster.postgres.engine import Engine, State
 
@@ -51,6 +52,7 @@ class Roster:
         allocator: hands out addresses.
         zones: availability zones; instances are placed in turn.
         overrides: server settings of the user's, on top of everything.
+        pace: how long a failover takes.
         authority: issues certificates; None: no TLS.
         hosts: other hosts that instances run on; None: they run here.
         changed: called after every change of role, membership or state.
@@ -71,6 +73,7 @@ class Roster:
     allocator: Allocator
     zones: tuple[str, ...] = naming.ZONES
     overrides: dict[str, str] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
     authority: Authority | None = None
     hosts: Hosts | None = None
     changed: Callable[[], None] = lambda: None

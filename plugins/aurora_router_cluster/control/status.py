@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aurora_router_cluster.errors import SupervisorError
 from aurora_router_cluster.faults.kinds import Fault
 
 
@@ -83,6 +84,7 @@ class ClusterStatus:
         cnames: names of others that lead to ours.
         certificate_authority: path of the CA's certificate in PEM; None: no TLS.
         supervisor: process id of the supervisor.
+        started_in: working directory of who started it.
         directory: of the instances' files, which are deleted when it ends.
         data: directory in which its data are kept when it ends; None: they are deleted, too.
         volume: what the volume tells of itself.
@@ -105,10 +107,11 @@ class ClusterStatus:
     cnames: dict[str, str]
     certificate_authority: str | None
     supervisor: int
-    directory: str
-    data: str | None
     volume: dict[str, Any]
     faults: tuple[Fault, ...] = ()
+    started_in: str = ""
+    directory: str = ""
+    data: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""
@@ -116,13 +119,23 @@ class ClusterStatus:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ClusterStatus:
-        """The inverse of `as_dict` (lists for tuples are fine)."""
-        instances = tuple(InstanceStatus(**item) for item in data["instances"])
-        custom = tuple(
-            CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
-        )
-        faults = tuple(Fault(**item) for item in data["faults"])
-        return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults})
+        """The inverse of `as_dict` (lists for tuples are fine).
+
+        Raises:
+            SupervisorError: it is of a supervisor of another version of this package.
+        """
+        try:
+            instances = tuple(InstanceStatus(**item) for item in data["instances"])
+            custom = tuple(
+                CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
+            )
+            faults = tuple(Fault(**item) for item in data["faults"])
+            return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults})
+        except (TypeError, KeyError) as error:
+            raise SupervisorError(
+                f"the cluster {data.get('key')!r} is of another version of aurora-router, whose status this one "
+                f"does not understand ({error}); use that version, or end the process {data.get('supervisor')}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +147,8 @@ class Failover:
         writer: the writer after.
         epoch: number of writers so far, this one included.
         planned: the former writer was alive and stopped in order.
-        phases: phase -> its duration in seconds, in order: ``stop`` or ``fence``, ``replay``, ``promote``,
-            ``attach``.
+        phases: phase -> its duration in seconds, in order: ``stop`` or ``fence``, ``pace`` (what the pace adds),
+            ``replay``, ``promote``, ``attach``.
     """
 
     former: str | None

@@ -76,17 +76,56 @@ class Succession:
         elif former is not None and not roster.volume.fences and not former.engine.frozen:
             former.engine.kill()  # nothing else keeps a hung writer from waking up and acknowledging commits
             phases.end("fence")
+        restarting: list[Instance] = []
         try:
+            await self._take_time(candidate, restarting, phases)
             await self.crown(candidate, await roster.volume.recover(), phases)
         except ClusterError:
             if planned and former is roster.writer and former is not None:
                 await self.come_back(former)
             raise
+        finally:
+            await self._restarted(restarting)
         if former is not None:
             former.lag = None
             former.state = "unreachable" if former.engine.alive else "stopped"
         log.info("%s is the writer, epoch %d, %s", candidate.name, roster.epoch, phases.times)
         return Failover(former.name if former else None, candidate.name, roster.epoch, planned, phases.times)
+
+    async def _take_time(self, candidate: Instance, restarting: list[Instance], phases: Phases) -> None:
+        """Let a failover take as long as the pace says, and end the readers if they restart in it.
+
+        Args:
+            candidate: the reader that is promoted; it is back as a reader when this returns.
+            restarting: the other readers that were ended are added to it.
+            phases: told of it.
+
+        Raises:
+            EngineError: the candidate did not come back.
+        """
+        roster, pace = self._roster, self._roster.pace
+        if not pace.promotion and not pace.restart_readers:
+            return
+        until = time.monotonic() + pace.promotion
+        if pace.restart_readers:
+            others = [reader for reader in roster.readers if reader is not candidate and awake(reader)]
+            for reader in (*others, candidate):
+                reader.state = "restarting"
+            roster.publish()
+            restarting += others
+            await together(reader.engine.stop() for reader in (*others, candidate))
+            await self.come_back(candidate)
+        await asyncio.sleep(until - time.monotonic())
+        phases.end("pace")
+
+    async def _restarted(self, readers: list[Instance]) -> None:
+        """Start readers that a failover has ended; one that does not come back is left to the heartbeat."""
+        results = await asyncio.gather(*map(self.come_back, readers), return_exceptions=True)
+        for reader, result in zip(readers, results, strict=True):
+            if isinstance(result, ClusterError):
+                log.warning("%s did not come back: %s", reader.name, result)
+            elif isinstance(result, BaseException):
+                raise result
 
     async def _candidate(self, target: str | None) -> Instance:
         """The reader to promote: lowest tier, then the most log; asked now, not remembered.

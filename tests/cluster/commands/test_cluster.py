@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aurora_router_cluster import LocalCluster
+from aurora_router_cluster import LocalCluster, home
 from aurora_router_cluster.commands import show
 from aurora_router_cluster.commands.cluster import cluster as command
 
@@ -108,9 +108,79 @@ def test_up_stays_in_the_foreground_until_it_is_ended(number, eventually):
         assert connection.execute("show work_mem").fetchone() == ("7MB",)
     process.send_signal(number)
     process.communicate()
-    from aurora_router_cluster import home
-
     eventually(lambda: not (home.state_directory() / name).exists())
+
+
+def test_urls_lead_to_the_role_before_and_after_a_failover(running, capsys, eventually):
+    import psycopg
+
+    import aurora_router
+
+    def printed(*words):
+        assert run("url", "--name", running.name, *words) == 0
+        return capsys.readouterr().out.strip()
+
+    def where(url, connect=psycopg.connect):
+        with connect(url) as connection:
+            return connection.execute("SELECT aurora_db_instance_identifier()").fetchone()[0]
+
+    psql, ours = printed("--for", "psql"), printed("--for", "aurora-router")
+    reader = printed("--role", "reader", "--for", "psql")
+    assert where(psql) == where(ours, aurora_router.connect) == running.writer
+    assert where(reader) in running.readers
+    assert where(printed("--role", f"instance:{running.readers[0]}", "--for", "psql")) == running.readers[0]
+    former = running.writer
+    running.failover()
+    eventually(lambda: all(one.state == "available" for one in running.instances))
+    assert where(psql) == where(ours, aurora_router.connect) == running.writer != former
+    assert where(reader) == former
+    assert [line.split() for line in printed().splitlines()] == [
+        ["aurora-router", ours], ["sqlalchemy", running.url()], ["psql", printed("--for", "psql")],
+    ]  # fmt: skip
+    assert run("status", "--name", running.name, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["connect"]["writer"]["urls"]["aurora-router"] == ours
+    assert run("url", "--name", running.name, "--role", "custom:nosuch") == 1
+    assert "there is no custom endpoint 'nosuch'" in capsys.readouterr().err
+
+
+def test_without_a_name_a_cluster_is_the_one_of_the_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(home.NAME_VARIABLE, raising=False)
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(mine)
+    done = subprocess.run([*UP, "--detach", "--json"], capture_output=True, text=True, check=True)
+    key = json.loads(done.stdout)["key"]
+    try:
+        assert LocalCluster.attach().key == key == home.default_key()
+        assert run("list") == 0
+        listed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(key))
+        assert str(mine) in listed
+        monkeypatch.chdir(other)
+        assert run("down") == 1
+        assert f"no cluster that was started in {other} without a name is running" in capsys.readouterr().err
+        monkeypatch.setenv(home.NAME_VARIABLE, key)
+        assert run("status") == 0
+        monkeypatch.delenv(home.NAME_VARIABLE)
+        capsys.readouterr()
+    finally:
+        monkeypatch.chdir(mine)
+        assert run("down") == 0
+    said = capsys.readouterr().out
+    assert f"ending the cluster {key}; all of its data, in /" in said
+    assert "are deleted" in said
+
+
+def test_what_is_kept_is_said(run_directory, capsys):
+    data, name = run_directory / "data", f"kept{os.getpid()}"
+    done = subprocess.run([*UP, "--name", name, "--detach", "--data", data], capture_output=True, text=True, check=True)
+    assert f"Its data are kept in {data}." in done.stdout
+    assert run("up", "--data", data, "--name", f"{name}x") == 1
+    assert f"holds a cluster with name='{name}'" in capsys.readouterr().err
+    assert run("down", "--name", name) == 0
+    assert f"its data are kept in {data}; start it again with: aurora-router cluster up --data {data}" in (
+        capsys.readouterr().out
+    )
 
 
 def test_up_detached_and_down(capsys):
