@@ -38,6 +38,8 @@ RESTARTS = int(os.environ.get("SOAK_RESTARTS", "50"))
 ISOLATED = 1 / 3  # of the rounds
 CLIENTS = 4
 UP = (0.5, 3.0)  # seconds under load, drawn
+LEAST = 20  # commits that are acknowledged in each round; on a busy machine it lasts longer for them
+LONGEST = 30.0  # seconds for these
 WAYS = ("in order", "SIGINT", "kill -9", "reboot")
 OPTIONS = {"readers": 1, "base_bytes": 2 << 20, "scrub_interval": 2.0, "retention": 5.0}
 READY = 10.0  # seconds until a cluster with a young base is ready again, at most (median)
@@ -163,9 +165,12 @@ def _rounds(
     try:
         for number in range(rounds):
             way = rng.choice(WAYS)
-            clients = Clients(cluster, ledger)
+            clients, before = Clients(cluster, ledger), len(ledger.acked)
             clients.start()
+            began = time.monotonic()
             time.sleep(rng.uniform(*UP))
+            while len(ledger.acked) < before + LEAST and time.monotonic() - began < LONGEST:
+                time.sleep(0.05)
             beside = _beside(rng, cluster)
             time.sleep(rng.uniform(0.0, 0.5))
             _end(cluster, way)

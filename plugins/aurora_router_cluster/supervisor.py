@@ -459,9 +459,9 @@ def _supervise(options: ClusterOptions) -> None:
         guard = _keeper(run, home.key)
         asyncio.run(serve(options, home, run, data))
     finally:
-        home.release()
         if data is not None:
-            data.close()
+            data.close()  # first: who sees that the cluster is gone may start it again
+        home.release()
         if guard is not None:
             guard.communicate(keeper.IN_ORDER)
 

@@ -50,7 +50,9 @@ def test_everything_is_there_again(run_directory):
         assert rows(cluster, **secret) == rows(cluster, "custom:reports", **secret) == [1, 2]
         with psycopg.connect(cluster.plain_conninfo("reader", **secret)) as connection:
             assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
-        with cluster.history.restore(snapshot="tested", readers=0) as then:
+        with cluster.history.restore(snapshot="tested", readers=0, data=run_directory / "then") as then:
+            assert rows(then) == [1]
+        with LocalCluster.start(data=run_directory / "then") as then:
             assert rows(then) == [1]
         with pytest.raises(errors.DirectoryError, match=r"is in use by the cluster 'shop-"):
             LocalCluster.start(data=data)

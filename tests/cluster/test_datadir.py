@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_a_directory_that_will_not_do_is_a_sentence(made, account, spoiling, com
     spoiling(made)
     with pytest.raises(DirectoryError, match=complaint):
         DataDirectory.claim(made, "demo", account)
+
+
+def test_a_directory_that_is_read_only_is_refused(run_directory, account):
+    place = run_directory / "mounted"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "x", place], check=False).returncode:
+        pytest.skip("mounting is for root")
+    try:
+        with pytest.raises(DirectoryError, match=r"mounted .--data. is on a file system that is read-only; mount it"):
+            DataDirectory.claim(place, "demo", account)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_a_directory_of_another_user_is_refused(made, monkeypatch):

@@ -36,6 +36,7 @@ def configure(add: Add) -> None:
     )
     for command in (cloning, restoring):
         command.add_argument("--readers", type=int, default=2, metavar="N", help="its readers (default: %(default)s)")
+        command.add_argument("--data", metavar="DIR", help="keep its data in DIR, as cluster up --data does")
     backing = add("backtrack", _backtrack, "set the running cluster back; what was written since stays on its branch")
     backing.add_argument("to", metavar="POINT", help=POINT)
     forth = add("forward", _forward, "go to a point on a branch that was left by a backtrack")
@@ -67,13 +68,17 @@ def _delete(args: argparse.Namespace) -> None:
 
 
 def _clone(args: argparse.Namespace) -> None:
-    _started(args, LocalCluster.attach(args.name).history.clone(args.new, detach=True, readers=args.readers))
+    _started(args, LocalCluster.attach(args.name).history.clone(args.new, **_options(args)))
 
 
 def _restore(args: argparse.Namespace) -> None:
     history = LocalCluster.attach(args.name).history
-    options = {"snapshot": args.snapshot, "branch": args.branch, "detach": True, "readers": args.readers}
-    _started(args, history.restore(args.to, args.new, **options))
+    _started(args, history.restore(args.to, args.new, snapshot=args.snapshot, branch=args.branch, **_options(args)))
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a new cluster is started with."""
+    return {"detach": True, "readers": args.readers, "data": args.data}
 
 
 def _started(args: argparse.Namespace, cluster: LocalCluster) -> None:

@@ -35,6 +35,7 @@ def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
     for custom in cluster.custom_endpoints:
         line(f"custom   {custom.endpoint} ({'all but ' if custom.exclude else ''}{', '.join(custom.members)})")
     line(f"dns      {cluster.dns}")
+    line(f"data     {cluster.data or 'deleted when it ends'}")
     for fault in cluster.faults:
         line(f"fault    {fault.text}")
     if not picture:
