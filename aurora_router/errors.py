@@ -27,6 +27,7 @@ key its `UniqueViolation`. What a `RoutingError` adds is what was tried (`attemp
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -179,6 +180,9 @@ class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
 class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
     """The answer to COMMIT was lost, and it can not be told (yet) whether the transaction committed.
 
+    Also what an exception becomes that interrupted ``run_transaction`` while COMMIT was under way or after it, as that
+    of a signal handler; it is the cause.
+
     Attributes:
         ticket: to ask again later, by ``Router.outcome_of``; None where there is no way to ask.
     """
@@ -186,6 +190,16 @@ class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnk
     def __init__(self, message: str, *, ticket: Ticket | None = None) -> None:
         super().__init__(message)
         self.ticket = ticket
+
+
+def annotate(error: BaseException, ticket: Ticket | None, text: str) -> None:
+    """Say of an exception that stays what it is, as KeyboardInterrupt, that it came while a COMMIT was under way.
+
+    On Python 3.10, which has no notes, the attribute ``ticket`` alone says it.
+    """
+    error.ticket = ticket  # type: ignore[attr-defined]
+    if sys.version_info >= (3, 11):
+        error.add_note(text)
 
 
 RETRYABLE: Final[tuple[type[Exception], ...]] = (

@@ -6,12 +6,12 @@ does not know is refused when connecting, by libpq itself. A test compares both 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from psycopg.abc import ConnParam
+    from psycopg.abc import AdaptContext, ConnParam
 
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
@@ -103,3 +103,13 @@ class ConnectParams(LibpqParams, total=False):
     aurora_outcome_terminate: bool | str | None
     aurora_transaction_attempts: int | str | None
     aurora_transaction_timeout: float | str | None
+
+
+class RouterParams(ConnectParams, total=False):
+    """Keywords of a router: those of each connection that it makes, psycopg's own arguments included."""
+
+    autocommit: bool
+    prepare_threshold: int | None
+    context: AdaptContext | None
+    row_factory: Any
+    cursor_factory: Any

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aurora_router.model.endpoint import Endpoint, WantedRole
     from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
-    from aurora_router.params import ConnectParams
+    from aurora_router.params import RouterParams
     from aurora_router.policy.outcome import Finding, Outcome
     from aurora_router.runtime.call import Call
 
@@ -89,7 +89,12 @@ class Explanation:
 class _Routing:
     """What both routers share: the conninfo and what is said of it."""
 
-    def __init__(self, conninfo: str = "", **options: Unpack[ConnectParams]) -> None:
+    def __init__(self, conninfo: str = "", **options: Unpack[RouterParams]) -> None:
+        if not isinstance(conninfo, str):
+            raise TypeError(
+                f"the conninfo of a router is a string, and this is {type(conninfo).__name__}: give a URL, a conninfo, "
+                "or keywords alone"
+            )
         self.conninfo = conninfo
         self.options: dict[str, Any] = {**options}
         self._call = read_call(conninfo, self.options)
@@ -194,7 +199,7 @@ class Router(_Routing):
         self,
         work: Callable[[Any], T],
         *,
-        isolation: str | None = None,
+        isolation: str | psycopg.IsolationLevel | None = None,
         read_only: bool | None = None,
         deferrable: bool | None = None,
         pool: Pool | None = None,
@@ -210,7 +215,8 @@ class Router(_Routing):
 
         Args:
             work: does its SQL on the connection, and neither commits nor rolls back.
-            isolation: ``READ COMMITTED``, ``REPEATABLE READ`` or ``SERIALIZABLE``; None: as the connection says.
+            isolation: ``READ COMMITTED``, ``REPEATABLE READ`` or ``SERIALIZABLE``, or a `psycopg.IsolationLevel`; None:
+                as the connection says.
             read_only: whether it only reads; None: as the connection says.
             deferrable: whether it waits for a safe snapshot; None: as the connection says.
             pool: gives and takes the connections (``getconn``, ``putconn``); None: each attempt makes one.
@@ -228,7 +234,10 @@ class Router(_Routing):
             CommitOutcomeUnknown: it can not be told whether it committed.
             InvalidOption: the connections of `pool` lead to another database than this router.
             TransactionEnded: the work ended its transaction, or swallowed the error that made it fail.
-            Exception: what the work or psycopg raised; it did not commit.
+            Exception: what the work or psycopg raised; it did not commit. An exception of a signal handler, when COMMIT
+                had been sent, becomes the cause of a `CommitOutcomeUnknown`.
+            BaseException: an interruption, such as KeyboardInterrupt; it may have committed where this has an attribute
+                ``ticket``, for `outcome_of`.
         """
         world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
@@ -326,7 +335,7 @@ class AsyncRouter(_Routing):
         self,
         work: Callable[[Any], Awaitable[T]],
         *,
-        isolation: str | None = None,
+        isolation: str | psycopg.IsolationLevel | None = None,
         read_only: bool | None = None,
         deferrable: bool | None = None,
         pool: AsyncPool | None = None,
@@ -336,7 +345,8 @@ class AsyncRouter(_Routing):
     ) -> T:
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
 
-        Cancelled while COMMIT is under way, it closes the connection; `on_ticket` is what lets one ask afterwards.
+        Cancelled while COMMIT is under way, it closes the connection; the `asyncio.CancelledError` has the attribute
+        ``ticket``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
         """
         world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
@@ -422,10 +432,14 @@ def _credentials(conninfo: Any, kwargs: Any) -> dict[str, Any]:
     return {name: call.params[name] for name in names if name in call.params}
 
 
-def _level(isolation: str | None) -> str | None:
+def _level(isolation: str | psycopg.IsolationLevel | None) -> str | None:
     """The isolation level as SQL spells it, refusing what is none: it becomes a part of BEGIN."""
     if isolation is None:
         return None
+    if isinstance(isolation, psycopg.IsolationLevel):
+        return isolation.name.replace("_", " ")
+    if not isinstance(isolation, str):
+        raise TypeError(f"isolation={isolation!r}: give the level's name, or a psycopg.IsolationLevel")
     try:
         return psycopg.IsolationLevel[isolation.strip().upper().replace(" ", "_")].name.replace("_", " ")
     except KeyError:

@@ -57,7 +57,7 @@ TRANSACTION_TIMEOUT = 170000
 """The first server version that knows ``transaction_timeout``."""
 
 DIVISION_BY_ZERO = "22012"
-"""SQLSTATE of a `commit` whose transaction is not the one of the ticket, when its first statement is refused."""
+"""SQLSTATE of a COMMIT whose transaction is not what it was taken for, whose check is refused."""
 
 LACKING = frozenset({"42P01", "3F000", "42501", "42883", "42704", "42703", "0A000", "55000"})
 """SQLSTATEs that say: no such table, schema, function, parameter or column here; not permitted; not supported.
@@ -162,8 +162,12 @@ def commit(ticket: Ticket | None) -> str:
 
 
 def commit_read_only() -> str:
-    """Commit a transaction that wrote nothing: no replica is waited for."""
-    return "COMMIT"
+    """Commit a transaction that wrote nothing, so that no replica is waited for; else the division fails.
+
+    The work may have said SET TRANSACTION READ WRITE. Whatever writes takes a transaction id.
+    """
+    unwritten = "pg_catalog.pg_current_xact_id_if_assigned() IS NULL"
+    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {unwritten} THEN 1 ELSE 0 END; COMMIT"
 
 
 # ---------------------------------------------------------------- on its own connection, after the work failed

@@ -88,6 +88,13 @@ class SessionWorld(World[ConnT], Protocol[ConnT]):
         """
         ...
 
+    async def complete(self, act: Callable[[ConnT], Awaitable[None]], connection: ConnT) -> None:
+        """Do something with a connection to its end, whatever interrupts the caller meanwhile; raises that afterwards.
+
+        A cancellation waits for the end. Where an exception of a signal handler cuts it short, it is done once more.
+        """
+        ...
+
     async def rollback(self, connection: ConnT) -> None:
         """Roll back, as the driver does. Raises the driver's errors."""
         ...

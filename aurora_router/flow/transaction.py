@@ -16,7 +16,13 @@ Theory. There are three places at which something of an attempt can have committ
 
 Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
 committed, and starts another attempt only when nothing of the one before is committed. An exception other than
-`CommitOutcomeUnknown` and `TransactionEnded` means: not committed.
+`CommitOutcomeUnknown` and `TransactionEnded` means: not committed. A signal handler may raise between any two
+instructions, so this is judged last, when everything else is done (`_unsettled`): an `Exception` that came when COMMIT
+had been sent becomes a `CommitOutcomeUnknown`; what is none (``KeyboardInterrupt``, a cancellation) stays itself, with
+the ticket as an attribute.
+
+A transaction that is read-only has no ticket, since it has nothing to double: COMMIT travels with a check that no
+transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
 
 Without a ticket (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
 ``COMMIT AND CHAIN``, and several statements in one string. The check in 1 and the xid in 2 find them all the same,
@@ -29,7 +35,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded
+from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded, annotate
 from aurora_router.flow import marks
 from aurora_router.flow.world import ConnT, DialFailed
 from aurora_router.forks import IMPORTING
@@ -45,7 +51,12 @@ if TYPE_CHECKING:
     from aurora_router.policy.options import Options
 
 T = TypeVar("T")
+RefusalT = TypeVar("RefusalT", TransactionEnded, InvalidOption)
 
+_WROTE = (
+    "the transaction was to be read-only, and its work wrote, or took a transaction id: nothing is committed. "
+    "Leave read_only away, so that a lost COMMIT can be looked for"
+)
 READ_ONLY = "25006"
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATEs that ask for another try: serialization failure, deadlock."""
@@ -130,6 +141,7 @@ class Commit(Generic[ConnT]):
         Raises:
             Exception: the driver's own: the server refused, or the connection broke and it is not committed.
             TransactionEnded: the transaction is over, or it failed and the work went on.
+            InvalidOption: it was to be read-only, and wrote.
             CommitOutcomeUnknown: it can not be found out what became of it.
         """
         world, connection = self.world, self.connection
@@ -147,8 +159,11 @@ class Commit(Generic[ConnT]):
                 self.state = _State.COMMITTED
                 return
             self.state = _State.REFUSED
-            if self.ticket is not None and not failed.done and failed.fault.sqlstate == marks.DIVISION_BY_ZERO:
-                raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
+            if not failed.done and failed.fault.sqlstate == marks.DIVISION_BY_ZERO:
+                if self.ticket is not None:
+                    raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
+                if self.read_only:
+                    raise self._refused(InvalidOption(_WROTE)) from failed.cause
             raise failed.cause from None
         if reply.tags[-1] != "COMMIT":
             self.state = _State.REFUSED
@@ -157,7 +172,7 @@ class Commit(Generic[ConnT]):
             await self._settle(None)
         self.state = _State.COMMITTED
 
-    def _refused(self, error: TransactionEnded) -> TransactionEnded:
+    def _refused(self, error: RefusalT) -> RefusalT:
         self.verdict = error
         return error
 
@@ -202,14 +217,16 @@ class Transaction(Generic[ConnT, T]):
         self._until = world.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
+        self._commit: Commit[ConnT] | None = None
 
     async def run(self) -> T:
         """Run it until it committed.
 
         Raises:
-            CommitOutcomeUnknown: it can not be told whether it committed.
+            CommitOutcomeUnknown: it can not be told whether it committed, or an exception came after it did.
             TransactionEnded: the work ended its transaction itself, or went on after it had failed.
             Exception: what the work or the driver raised; the transaction did not commit.
+            BaseException: an interruption; it has the attribute ``ticket`` where COMMIT had been sent.
         """
         pending: Replay | None
         try:
@@ -241,6 +258,35 @@ class Transaction(Generic[ConnT, T]):
 
     async def _attempt(self) -> T:
         connection = await self.plan.take()
+        self._commit = None
+        try:
+            try:
+                return await self._attempted(connection)
+            finally:
+                await self.world.complete(self.plan.give, connection)
+        except (Replay, CommitOutcomeUnknown, TransactionEnded):
+            raise
+        except BaseException as error:
+            if (doubt := self._unsettled()) is None:
+                raise
+            ticket, why = doubt
+            if isinstance(error, Exception):
+                raise CommitOutcomeUnknown(f"{why}: {type(error).__name__}: {error}", ticket=ticket) from error
+            annotate(error, ticket, f"{why}; Router.outcome_of(error.ticket) has the truth")
+            raise
+
+    def _unsettled(self) -> tuple[Ticket | None, str] | None:
+        """The ticket of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""
+        commit = self._commit
+        if commit is None or self._read_only:
+            return None
+        if commit.state is _State.COMMITTED:
+            return commit.ticket, "the transaction is committed, and what came after its COMMIT was interrupted"
+        if commit.state is _State.SENT:
+            return commit.ticket, "it was interrupted while its COMMIT was under way"
+        return None
+
+    async def _attempted(self, connection: ConnT) -> T:
         watched: Watched | None = None
         try:
             ticket = await self._begin(connection)
@@ -248,14 +294,11 @@ class Transaction(Generic[ConnT, T]):
             if ticket is not None and self.tell is not None:
                 self.tell(ticket)
             with self.world.watching(connection) as watched:
-                result = await self._run_once(connection, ticket, watched)
+                return await self._run_once(connection, ticket, watched)
         except BaseException:
             if watched is None or not watched.ended:
                 await self._roll_back(connection)
-            await self.plan.give(connection)
             raise
-        await self.plan.give(connection)
-        return result
 
     async def _run_once(self, connection: ConnT, ticket: Ticket | None, watched: Watched) -> T:
         """Do the work, and commit; returns what the work returned."""
@@ -264,11 +307,12 @@ class Transaction(Generic[ConnT, T]):
             await self._resolve(ticket, doubt)
 
         commit = Commit(self.world, connection, ticket, watched, resolve, read_only=self._read_only)
+        self._commit = commit
         try:
             result = await self.work(connection)
             await self._finish(commit)
         except Exception as error:
-            if commit.state is _State.COMMITTED or commit.verdict is error:
+            if commit.state in {_State.SENT, _State.COMMITTED} or commit.verdict is error:
                 raise
             if isinstance(commit.verdict, Replay):
                 raise Replay(error) from error
@@ -306,9 +350,15 @@ class Transaction(Generic[ConnT, T]):
             return
         try:
             await world.rollback(connection)
-        except Exception as error:  # noqa: BLE001 - a rollback that fails leaves nothing but to close
-            del error
+        except BaseException as error:
             await world.discard(connection)
+            if not self._is_drivers(error):
+                raise  # an interruption
+
+    def _is_drivers(self, error: BaseException) -> bool:
+        """Whether an exception is the driver's or the server's, and not one of a signal handler or a cancellation."""
+        trouble = self.world.trouble(error)
+        return trouble.connection or trouble.sqlstate is not None
 
     # ------------------------------------------------------------ a work that failed
 
@@ -351,13 +401,15 @@ class Transaction(Generic[ConnT, T]):
         if not (commit.watched.ended or world.broken(connection) or world.busy(connection)):
             try:
                 return await self._ask_here(connection, ticket)
-            except Exception as error:  # noqa: BLE001 - then it is asked for elsewhere
-                del error
+            except DialFailed:
                 await world.discard(connection)
         try:
             resolving = await self.plan.resolving(ticket)
             return await resolving.run()
-        except Exception as error:  # noqa: BLE001 - the work's own error is the one that is raised
+        except Exception as error:
+            if not self._is_drivers(error):  # an interruption, or a failure of what gives the credentials
+                why = f"the work failed, and asking whether it committed before that failed, too: {error}"
+                raise CommitOutcomeUnknown(why, ticket=ticket) from error
             return Finding(Outcome.UNKNOWN, f"nobody can be asked for it: {error}")
 
     async def _ask_here(self, connection: ConnT, ticket: Ticket) -> Finding:

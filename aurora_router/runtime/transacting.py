@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -153,6 +153,17 @@ class BlockingSessions(_Session, BlockingWorld[SyncT]):
             reply = _driven(connection.pgconn, exchange(connection.pgconn, sql), seconds)
         return replace(reply, notices=tuple(heard))
 
+    async def complete(self, act: Callable[[SyncT], Awaitable[None]], connection: SyncT) -> None:
+        """Do something to its end; once more where an exception of a signal handler cuts it short."""
+        try:
+            await act(connection)
+        except BaseException:
+            if getattr(connection, "_pool", None) is not None:  # psycopg_pool has not taken it back yet
+                connection.close()
+            with suppress(Exception):
+                await act(connection)
+            raise
+
     async def rollback(self, connection: SyncT) -> None:
         """Roll back."""
         connection.rollback()
@@ -204,6 +215,24 @@ class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
             except asyncio.TimeoutError:
                 raise libpq.late("answer", seconds or 0.0) from None
         return replace(reply, notices=tuple(heard))
+
+    async def complete(self, act: Callable[[AsyncT], Awaitable[None]], connection: AsyncT) -> None:
+        """Do something to its end, in a task of its own, which no cancellation of the caller reaches."""
+
+        async def acted() -> None:
+            await act(connection)
+
+        task, cancelled = asyncio.ensure_future(acted()), None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is None:
+            return task.result()
+        if not task.cancelled():
+            task.exception()  # so that it does not count as never retrieved
+        raise cancelled
 
     async def rollback(self, connection: AsyncT) -> None:
         """Roll back."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
@@ -22,6 +22,7 @@ import aurora_router
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import psycopg
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,7 +36,7 @@ def run_transaction(
     source: SyncSource,
     work: Callable[[Any], T],
     *,
-    isolation: str | None = None,
+    isolation: str | psycopg.IsolationLevel | None = None,
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
@@ -60,7 +61,7 @@ def run_transaction(
     Raises:
         CommitOutcomeUnknown: it can not be told whether it committed.
         TypeError: the engine is not one of ``postgresql+aurora``.
-        sqlalchemy.exc.InvalidRequestError: the session has begun a transaction already.
+        sqlalchemy.exc.InvalidRequestError: the session has begun a transaction already, or uses a second engine.
         Exception: what the work, SQLAlchemy or psycopg raised; it did not commit.
     """
     place: _Place = _OfEngine(source) if isinstance(source, Engine) else _OfSession(source)
@@ -86,7 +87,7 @@ async def run_transaction_async(
     source: AsyncSource,
     work: Callable[[Any], Awaitable[T]],
     *,
-    isolation: str | None = None,
+    isolation: str | psycopg.IsolationLevel | None = None,
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
@@ -218,13 +219,23 @@ class _OfSession:
     def getconn(self) -> Any:
         self.subject = self._source if isinstance(self._source, Session) else self._source()
         _refuse_unfit(self.subject)
-        self.connection = self.subject.connection()
-        self.driver = self.connection.connection.driver_connection
+        try:
+            self.connection = self.subject.connection()
+            self.driver = self.connection.connection.driver_connection
+            self._alone = _Alone(self.subject, self.connection)
+        except BaseException:
+            self._leave()
+            raise
         return self.driver
 
     def putconn(self, conn: Any) -> None:
+        self._alone.end()
         if self.subject.in_transaction():
             _drop_lost(self.connection, conn)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.subject.in_transaction():
             self.subject.rollback()
         if not isinstance(self._source, Session):
             self.subject.close()
@@ -233,6 +244,7 @@ class _OfSession:
         return work(self.subject)
 
     def commit(self) -> None:
+        self._alone.check()
         self.subject.commit()
 
 
@@ -248,8 +260,12 @@ class _OfAsyncEngine:
 
     async def getconn(self) -> Any:
         self.subject = await self._engine.connect()
-        self.connection = _sync(self.subject)
-        self.driver = (await self.subject.get_raw_connection()).driver_connection
+        try:
+            self.connection = _sync(self.subject)
+            self.driver = (await self.subject.get_raw_connection()).driver_connection
+        except BaseException:
+            await self.subject.close()
+            raise
         return self.driver
 
     async def putconn(self, conn: Any) -> None:
@@ -277,14 +293,24 @@ class _OfAsyncSession:
     async def getconn(self) -> Any:
         self.subject = self._source if isinstance(self._source, AsyncSession) else self._source()
         _refuse_unfit(self.subject.sync_session)
-        connection = await self.subject.connection()
-        self.connection = _sync(connection)
-        self.driver = (await connection.get_raw_connection()).driver_connection
+        try:
+            connection = await self.subject.connection()
+            self.connection = _sync(connection)
+            self.driver = (await connection.get_raw_connection()).driver_connection
+            self._alone = _Alone(self.subject.sync_session, self.connection)
+        except BaseException:
+            await self._leave()
+            raise
         return self.driver
 
     async def putconn(self, conn: Any) -> None:
+        self._alone.end()
         if self.subject.in_transaction():
             await greenlet_spawn(_drop_lost, self.connection, conn)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        if self.subject.in_transaction():
             await self.subject.rollback()
         if not isinstance(self._source, AsyncSession):
             await self.subject.close()
@@ -293,6 +319,7 @@ class _OfAsyncSession:
         return await work(self.subject)
 
     async def commit(self) -> None:
+        self._alone.check()
         await self.subject.commit()
 
 
@@ -306,6 +333,39 @@ def _sync(connection: AsyncConnection) -> Connection:
     found = connection.sync_connection
     assert found is not None
     return found
+
+
+class _Alone:
+    """Refuses a second engine in a session: each has a COMMIT of its own, of which one may fail alone.
+
+    Args:
+        session: in the attempt.
+        connection: the one that it begins with.
+    """
+
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session = session
+        self._connection = connection
+        self._is_violated = False
+        event.listen(session, "after_begin", self._refuse)
+
+    def end(self) -> None:
+        """Do so no longer."""
+        if event.contains(self._session, "after_begin", self._refuse):
+            event.remove(self._session, "after_begin", self._refuse)
+
+    def check(self) -> None:
+        """Refuse to commit where the work went on after it had been refused."""
+        if self._is_violated:
+            raise InvalidRequestError(
+                "the session of run_transaction used a second engine or connection. Each has a COMMIT of its own, of "
+                "which one may fail alone: nothing is committed. Use one session for each database"
+            )
+
+    def _refuse(self, session: Session, transaction: object, connection: Connection) -> None:
+        del session, transaction
+        self._is_violated = self._is_violated or connection is not self._connection
+        self.check()
 
 
 def _refuse_unfit(session: Session) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import psycopg
 import pytest
@@ -171,6 +172,62 @@ def test_an_engine_of_another_dialect_is_refused(pair):
         assert engine.pool.checkedout() == 0
     finally:
         engine.dispose()
+
+
+class Second(Base):
+    __tablename__ = "second"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.mark.case
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_hidden", [False, True])
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_session_with_a_second_engine_commits_nothing(pair, is_hidden, flushes):
+    engine, other = sa.create_engine(url(pair)), sa.create_engine(url(pair))
+    pair.run("create table second (id serial primary key); grant all on second, second_id_seq to app")
+    maker = sessionmaker(engine, binds={Second: other})
+    calls = []
+
+    def both(session):
+        calls.append(1)
+        session.add(Row(n=1))
+        session.add(Second())
+        with contextlib.suppress(sa.exc.InvalidRequestError) if is_hidden else contextlib.nullcontext():
+            if flushes:
+                session.flush()
+
+    for source in (maker, maker()):
+        with pytest.raises(sa.exc.InvalidRequestError, match=r"second engine|rolled back"):
+            run_transaction(source, both)
+        assert run_transaction(source, lambda session: session.scalar(sa.select(sa.func.count(Row.id)))) == 0
+    assert pair.value("select count(*) from second") == 0
+    assert len(calls) == 2
+    assert engine.pool.checkedout() == other.pool.checkedout() == 0
+    engine.dispose()
+    other.dispose()
+
+
+@pytest.mark.case
+@pytest.mark.filterwarnings("error")
+def test_on_asyncio_a_second_engine_is_refused_too(pair):
+    async def main():
+        engine, other = create_async_engine(url(pair)), create_async_engine(url(pair))
+        maker = async_sessionmaker(engine, binds={Second: other.sync_engine})
+
+        async def both(session):
+            session.add(Row(n=1))
+            session.add(Second())
+
+        with pytest.raises(sa.exc.InvalidRequestError, match="second engine"):
+            await run_transaction_async(maker, both)
+        await engine.dispose()
+        await other.dispose()
+
+    pair.run("create table second (id serial primary key); grant all on second, second_id_seq to app")
+    asyncio.run(main())
+    assert rows(pair) == 0
+    assert pair.value("select count(*) from second") == 0
 
 
 # ---------------------------------------------------------------- what SQLAlchemy makes of a resolved COMMIT

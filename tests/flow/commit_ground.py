@@ -158,6 +158,9 @@ class Sessions(SimulatedWorld):
 
     def _committed(self, connection, sql):
         guard = guarded(sql)
+        if "IS NULL THEN 1" in sql and connection.rows:
+            connection.state = "error"
+            raise refused("22012")
         if guard and int(guard) != connection.xid:
             connection.state = "error"
             raise refused("22012")
@@ -204,6 +207,9 @@ class Sessions(SimulatedWorld):
         connection.rows, connection.written = [], {}
 
     # ------------------------------------------------------------ what is known without asking
+
+    async def complete(self, act, connection):
+        await act(connection)
 
     async def rollback(self, connection):
         self._end(connection, "aborted")

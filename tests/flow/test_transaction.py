@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
+from aurora_router.flow import marks
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import DEGRADED_SECONDS
 from aurora_router.policy.options import OutcomeWay
@@ -117,9 +118,104 @@ def test_without_a_way_a_lost_answer_is_unknown(ground):
 
 def test_a_read_only_transaction_leaves_no_mark_and_is_run_again(ground):
     at = ground(["fine", "lost after"])
-    assert at.run(modes=Modes(read_only=True)) == "done"
-    assert at.world.sent == ["BEGIN READ ONLY", "COMMIT"] * 2
+
+    async def work(connection):
+        at.calls += 1
+        return "done"
+
+    assert at.run(work, modes=Modes(read_only=True)) == "done"
+    assert at.world.sent == ["BEGIN READ ONLY", marks.commit_read_only()] * 2
     assert at.calls == 2
+
+
+@pytest.mark.parametrize("fate", ["fine", "lost before", "lost after"])
+def test_a_read_only_transaction_that_writes_is_never_committed(ground, fate):
+    """The work may have said SET TRANSACTION READ WRITE: no row is there twice."""
+    at = ground(["fine", fate], transaction_attempts=2)
+    with pytest.raises(InvalidOption, match="its work wrote"):
+        at.run(modes=Modes(read_only=True))
+    assert at.database.ledger == []
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+class Stop(BaseException):
+    """The same, as KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("kind", [Interruption, Stop])
+@pytest.mark.parametrize("way", ["log", "witness", "off"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interruption_of_commit_is_no_failure(ground, kind, way, when):
+    at = ground(outcome=way)
+    execute = at.world.execute
+
+    async def interrupted(connection, sql, seconds):
+        if not sql.endswith("COMMIT"):
+            return await execute(connection, sql, seconds)
+        if when == "after":
+            await execute(connection, sql, seconds)
+        connection.state = "open"
+        raise kind
+
+    at.world.execute = interrupted
+    with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
+        at.run()
+    assert raised.value.ticket == (at.tickets[-1] if at.tickets else None)
+    assert kind is Stop or isinstance(raised.value.__cause__, Interruption)
+    assert (at.calls, at.given_back) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [Interruption, Stop])
+def test_an_interruption_after_commit_is_no_failure(ground, kind):
+    at = ground()
+
+    async def give(connection):
+        await Ground.give(at, connection)
+        raise kind
+
+    at.give = give
+    with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
+        at.run()
+    assert raised.value.ticket == at.tickets[-1]
+    assert at.database.ledger == [1]
+
+
+@pytest.mark.parametrize("kind", [Interruption, Stop])
+def test_an_interruption_of_a_roll_back_is_raised_and_gives_the_connection_back(ground, kind):
+    at = ground()
+    seen = []
+
+    async def rollback(connection):
+        seen.append(connection)
+        raise kind
+
+    async def work(connection):
+        raise psycopg.errors.SerializationFailure("40001")
+
+    at.world.rollback = rollback
+    with pytest.raises(kind):
+        at.run(work)
+    assert seen[0].closed
+    assert at.given_back == 1
+
+
+def test_an_interruption_while_it_is_asked_for_is_not_hidden(ground):
+    at = ground()
+
+    async def asking(ticket):
+        raise Interruption
+
+    async def work(connection):
+        connection.breaks()
+        raise psycopg.OperationalError("gone")
+
+    at.asking = asking
+    with pytest.raises(CommitOutcomeUnknown) as raised:
+        at.run(work)
+    assert isinstance(raised.value.__cause__, Interruption)
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01"])

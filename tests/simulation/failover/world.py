@@ -215,6 +215,9 @@ class Wire(SimulatedWorld):
     def unique(self):
         return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
 
+    async def complete(self, act, connection):
+        await act(connection)
+
     @contextmanager
     def committing(self, connection, send):
         connection.commit = send
