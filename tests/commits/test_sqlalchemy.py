@@ -213,7 +213,7 @@ def test_a_session_with_a_second_engine_commits_nothing(pair, is_hidden, flushes
 def test_on_asyncio_a_second_engine_is_refused_too(pair):
     async def main():
         engine, other = create_async_engine(url(pair)), create_async_engine(url(pair))
-        maker = async_sessionmaker(engine, binds={Second: other.sync_engine})
+        maker = async_sessionmaker(engine, binds={Second: other})
 
         async def both(session):
             session.add(Row(n=1))
