@@ -125,10 +125,11 @@ class _Dial:
 class _Deadline:
     """When a whole connect has to be over, on the monotonic clock."""
 
-    __slots__ = ("__weakref__", "at")
+    __slots__ = ("__weakref__", "at", "wanted")
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, wanted: Wanted | None) -> None:
         self.at = at
+        self.wanted = wanted
 
 
 _dial: ContextVar[ref[_Dial] | None] = ContextVar("dial", default=None)
@@ -136,17 +137,20 @@ _deadline: ContextVar[ref[_Deadline] | None] = ContextVar("deadline", default=No
 """A pool's deadline, for which ``connect`` has no argument."""
 
 
-def _call_until() -> float | None:
-    """When the connect that begins has to be over, on the monotonic clock; None: its own options say so."""
+def _call_until() -> tuple[float | None, Wanted | None]:
+    """When the connect that begins has to be over, on the monotonic clock, and whether it is wanted until then.
+
+    None: its own options say so.
+    """
     known = _deadline.get()
     deadline = None if known is None else known()
-    return None if deadline is None else deadline.at
+    return (None, None) if deadline is None else (deadline.at, deadline.wanted)
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Let each connect made meanwhile, in this context, end in `seconds` from now at the latest."""
-    deadline = _Deadline(time.monotonic() + seconds)
+def within(seconds: float, wanted: Wanted | None = None) -> Iterator[None]:
+    """Let each connect made meanwhile, in this context, end in `seconds` from now, or when it is not `wanted`."""
+    deadline = _Deadline(time.monotonic() + seconds, wanted)
     token = _deadline.set(ref(deadline))
     try:
         yield
@@ -346,7 +350,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), _call_until())
+            call = bounded(read_call(conninfo, kwargs), *_call_until())
             placed: Placed[Connection[Row]] = place_blocking(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__
@@ -454,7 +458,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), _call_until())
+            call = bounded(read_call(conninfo, kwargs), *_call_until())
             placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__

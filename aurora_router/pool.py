@@ -92,7 +92,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
             each.close()
 
     def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - psycopg_pool's own
-        with within(_left(self, attempt)):
+        with within(_left(self, attempt), lambda: not self.closed):
             super()._add_connection(attempt, growing)
 
     def _connect(self, timeout: float | None = None) -> CT:
@@ -137,7 +137,7 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
         return await super().getconn(timeout)
 
     async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
-        with within(_left(self, attempt)):
+        with within(_left(self, attempt), lambda: not self.closed):
             await super()._add_connection(attempt, growing)
 
     async def _connect(self, timeout: float | None = None) -> ACT:

@@ -82,3 +82,36 @@ async def test_and_an_awaited_one():
         return {"password": "x"}
 
     assert await _with_role(token, "reader")() == {"password": "x", "aurora_role": "reader"}
+
+
+@pytest.fixture(params=["refused", "silent"])
+def outage(request):
+    """The conninfo of a host where nothing listens, or where nothing is answered."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "silent":
+            listener.listen()
+        port = listener.getsockname()[1]
+        yield f"host=127.0.0.1 port={port} user=app dbname=app sslmode=disable gssencmode=disable"
+
+
+@pytest.mark.case
+def test_a_pool_that_is_closed_in_an_outage_ends_its_connects(outage):
+    """Its workers would go on for up to ``aurora_failover_timeout``; closing waits 5 s for each of them."""
+    pool = ConnectionPool(outage, min_size=4, open=True)
+    workers = [each for each in threading.enumerate() if each.name.startswith(pool.name)]
+    began = time.monotonic()
+    with pytest.raises(psycopg_pool.PoolTimeout):
+        pool.wait(0.5)
+    assert time.monotonic() - began < 5.0
+    assert [each.name for each in workers if each.is_alive()] == []
+
+
+@pytest.mark.case
+async def test_the_same_on_asyncio(outage):
+    pool = AsyncConnectionPool(outage, min_size=4, open=False)
+    await pool.open()
+    began = time.monotonic()
+    with pytest.raises(psycopg_pool.PoolTimeout):
+        await pool.wait(0.5)
+    assert time.monotonic() - began < 5.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aurora_router.errors import Attempt, NameNotResolved
 from aurora_router.flow.dialling import Placeless, Unplaced
 from aurora_router.flow.learning import Learning
-from aurora_router.flow.world import ConnT, DialFailed, Placed, World
+from aurora_router.flow.world import GLANCE_SECONDS, ConnT, DialFailed, Placed, World
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
@@ -101,7 +101,8 @@ class Connecting(Learning[ConnT]):
                 outcome = "the monitor asked all instances; none confirmed that it is the writer"
                 self.attempts.append(Attempt(cluster.name, outcome, self.world.now() - started))
                 return
-            await self.world.changed(cluster, news, self.left())
+            is_asked = self.request.wanted is not None  # nothing wakes the one that waits when the answer changes
+            await self.world.changed(cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left())
 
     async def _once(self) -> Placed[ConnT]:
         if self.route.mode is Mode.THROUGH:

@@ -81,7 +81,9 @@ class Dialling(Generic[ConnT]):
         self._is_placeless = False
 
     def left(self) -> float:
-        """Seconds for which it makes sense to go on, at least 0."""
+        """Seconds for which it makes sense to go on, at least 0; 0 where the connection is not wanted any more."""
+        if self.request.wanted is not None and not self.request.wanted():
+            return 0.0
         return max(0.0, self._started + self._patience() - self.world.now())
 
     # ------------------------------------------------------------ dialling
@@ -186,12 +188,15 @@ class Dialling(Generic[ConnT]):
             port: the port there.
 
         Returns:
-            None where it is not known which instance that is.
+            None where it is not known which instance that is, and the request is wanted until its time is over.
         """
         cluster = self.cluster
         id_ = name if name in cluster.view.instances else cluster.by_address.get(f"{address}:{port}", "")
         known = cluster.view.instances.get(id_)
-        return None if known is None else lambda: cluster.view.is_current(known.id, known.generation)
+        needed = self.request.wanted
+        if known is None:
+            return needed
+        return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
 
     def _dial_seconds(self) -> float:
         """How long a dial may take; in the only round (``aurora_failover_timeout=0``) that is all that limits it."""
@@ -213,6 +218,8 @@ class Dialling(Generic[ConnT]):
         now = self.world.now()
         if wanted is not None and not wanted():
             text = "given up: meanwhile it hung, left, or changed its role"
+            if self.request.wanted is not None and not self.request.wanted():
+                text = "given up: the connection is not wanted any more"
             self.attempts.append(Attempt(name, text, now - started))
             return Unplaced(f"{name}: {text}")
         verdict = judge(failed.fault)

@@ -31,6 +31,8 @@ from aurora_router.model.endpoint import (
 from aurora_router.policy.options import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router.model.instance import Instance
     from aurora_router.policy.options import Options
 
@@ -71,6 +73,7 @@ class Request:
         refuses_primary: whether, as by libpq's ``target_session_attrs=standby``, a cluster of primaries alone is
             refused at once, and not waited for.
         database: the database, by which a pooler may route; "" leaves it to libpq.
+        wanted: whether the connection is still wanted; None: it is, until the time is over.
     """
 
     given: tuple[Address, ...]
@@ -78,6 +81,7 @@ class Request:
     verifies_name: bool = False
     refuses_primary: bool = False
     database: str = ""
+    wanted: Callable[[], bool] | None = None
 
     @property
     def first(self) -> Address:

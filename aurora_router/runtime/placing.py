@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from psycopg import pq
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Placed, Target
+    from aurora_router.flow.world import Placed, Target, Wanted
 
 __all__ = ["attend", "bounded", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
 
@@ -68,14 +68,17 @@ def shortened(error: ErrorT) -> ErrorT:
     return error
 
 
-def bounded(call: Call, until: float | None) -> Call:
-    """A call whose connect ends at `until` at the latest, on the monotonic clock; None: by its own options alone."""
+def bounded(call: Call, until: float | None, wanted: Wanted | None = None) -> Call:
+    """A call whose connect ends at `until` at the latest, on the monotonic clock; None: by its own options alone.
+
+    It ends before that when it is not `wanted` any more.
+    """
     if until is None:
         return call
     options, left = call.request.options, max(0.1, until - time.monotonic())
-    if left >= options.failover_timeout:
-        return call
-    return replace(call, request=replace(call.request, options=replace(options, failover_timeout=left)))
+    if left < options.failover_timeout:
+        options = replace(options, failover_timeout=left)
+    return replace(call, request=replace(call.request, options=options, wanted=wanted))
 
 
 def take(params: dict[str, Any]) -> pq.abc.PGconn | None:
