@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from aurora_router.model.observation import Row, Topology
 
 PERMISSION_DENIED = "42501"
+QUERY_CANCELED = "57014"
+UNLIMITED = "SET LOCAL statement_timeout TO 0; "
+TRIES = 4
+"""How often a query is sent that is cut short; the time limit counts for the SET before it, too."""
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
 """The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
@@ -63,7 +67,7 @@ async def ask_topology(
     for source in sources:
         before, asked_at = world.in_hot_standby(connection), world.now()
         try:
-            rows = await world.ask(connection, source.sql, seconds, wanted)
+            rows = await ask(world, connection, source.sql, seconds, wanted)
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
                 if refusals is not None:
@@ -73,6 +77,22 @@ async def ask_topology(
         topology = replace(_dated(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
         return source, topology, _check(world, connection, rows, before=before) if rows else None
     return None
+
+
+async def ask(world: World[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
+    """Ask; without the session's statement_timeout where that cut the answer short: it is meant for the user's own.
+
+    The messages of several statements are one transaction, and the time limit counts for each of them.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return await world.ask(connection, sql, seconds, wanted)
+        except DialFailed as failed:
+            if failed.fault.sqlstate != QUERY_CANCELED:
+                raise
+        if not sql.startswith(UNLIMITED):
+            sql = UNLIMITED + sql
+    return await world.ask(connection, sql, seconds, wanted)
 
 
 def _dated(topology: Topology, asked_at: float) -> Topology:
@@ -135,7 +155,7 @@ async def _checked(
     world: World[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
 ) -> tuple[RoleCheck, Rows]:
     before = world.in_hot_standby(connection)
-    rows = await world.ask(connection, sql, seconds, wanted)
+    rows = await ask(world, connection, sql, seconds, wanted)
     check = _check(world, connection, rows, before=before)
     cluster.role_checked(world.path(connection), check, world.now())
     return check, rows

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 import aurora_router
 from aurora_router import Outcome
+from aurora_router.flow import asking
+from aurora_router.runtime.blocking import BlockingWorld
+from aurora_router.runtime.blocking import run as run_blocking
 
 from .pair import eventually
 from .relay import Cut
@@ -136,3 +140,14 @@ def test_a_witness_table_without_its_index_is_no_proof(pair):
     router.run_transaction(insert, on_ticket=tickets.append)
     pair.run("alter table aurora_router.witness drop constraint witness_pkey")
     assert router.outcome_of(tickets[0]) is Outcome.UNKNOWN
+
+
+def test_a_time_limit_of_the_role_does_not_cut_our_own_queries_short(pair):
+    """Those of a connect are repeated without it; the session keeps it."""
+    sql = "SELECT 1 FROM pg_sleep(0.2)"
+    with pair.admin(options="-c statement_timeout=20") as connection:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute(sql)
+        world = BlockingWorld(None, None)
+        assert run_blocking(asking.ask(world, connection, sql, 5.0)) == [("1",)]
+        assert connection.execute("show statement_timeout").fetchone() == ("20ms",)

@@ -51,7 +51,7 @@ def mistaken() -> None:
     aurora_router.connect("host=h", aurora_max_lag=["1"])  # type: ignore[call-overload]
     aurora_router.Connection.connect("host=h", aurora_rol="reader")  # type: ignore[call-overload]
     aurora_router.Router("host=h", aurora_rol="reader")  # type: ignore[call-arg]
-    aurora_router.Router("host=h", autocommit=True, row_factory=psycopg.rows.dict_row)
+    aurora_router.Router("host=h", autocommit=True, row_factory=dict_row)
     row: str | None = aurora_router.connect("host=h").execute("select 1").fetchone()  # type: ignore[assignment]
     del row
 
