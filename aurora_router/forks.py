@@ -35,11 +35,13 @@ class Steps:
     """What any number of threads may be within, and none while the process forks.
 
     Who is within is known by objects of the dials' own, held weakly: an exception from a signal handler may end a dial
-    between any two instructions, and the object goes with it.
+    between any two instructions, and the object goes with it. The locks are reentrant: a signal handler may fork where
+    its own thread holds them.
     """
 
     def __init__(self) -> None:
-        self._gate, self._lock = native.new_lock(), native.new_lock()
+        self._gate: Any = native.new_rlock()
+        self._lock: Any = native.new_rlock()
         self._within: WeakSet[Step] = WeakSet()
 
     def enter(self, step: Step) -> None:
@@ -71,7 +73,7 @@ class Steps:
 
     def reset(self) -> None:
         """In the child of a fork: no step is under way."""
-        self._gate, self._lock = native.new_lock(), native.new_lock()
+        self._gate, self._lock = native.new_rlock(), native.new_rlock()
         self._within = WeakSet()
 
 

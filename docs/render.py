@@ -117,12 +117,13 @@ INCIDENTS = """\
 
 When a statement fails because its connection was lost, psycopg's error stays what it is: the same class, the same
 object, the same SQLSTATE (none, where libpq alone noticed). It gets an attribute and a note (`add_note`; on Python 3.10
-the note is a part of its text), and so do the errors that SQLAlchemy and Django make of it:
+the note is a part of its text). The errors that SQLAlchemy and Django make of it get the note's first line:
 
 ```text
 psycopg.OperationalError: consuming input failed: server closed the connection unexpectedly
 aurora-router: the connection to demo-1 (cluster demo) was lost
-role when the connection was made: writer; now: writer; writer now: demo-1
+role when the connection was made: writer; as last known: writer
+writer as last known: demo-1, where this connection was lost; no other one is known yet
 aurora-router cut the connection: hung: no answer to a ping within 1 s
 - 1.0 s before: demo-1 is pinged: 3 connections wait for it
 ```

@@ -75,6 +75,7 @@ class Dialling(Generic[ConnT]):
         self._before = cluster.view
         self._answers = False
         self._faults: set[FaultKind] = set()
+        self._sqlstates: set[str | None] = set()
         self._lives = False
         self._last: BaseException | None = None
         self._seat: Reservation | None = None
@@ -226,6 +227,7 @@ class Dialling(Generic[ConnT]):
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause
         self._faults.add(failed.fault.kind)
+        self._sqlstates.add(failed.fault.sqlstate)
         if instance is not None and (verdict.down or verdict.quarantine):
             self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
             known = self.cluster.quarantine.remaining(instance.id, now) > 0.0
@@ -270,16 +272,18 @@ class Dialling(Generic[ConnT]):
         once = early or patience == 0.0
         message = (
             f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
-            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._last}. {self._claims_refused()}"
-            f"Known: {_known(self.cluster)}.{' Tried:' if self.attempts else ''}"
+            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._reason()}. "
+            f"{self._claims_refused()}Known: {_known(self.cluster)}.{' Tried:' if self.attempts else ''}"
         )
         known = self.cluster.view
-        late = self._faults == {FaultKind.TIMEOUT}
-        if self.route.role is WantedRole.WRITER and self._before.known:
+        late, full = self._faults == {FaultKind.TIMEOUT}, self._sqlstates == {TOO_MANY_CONNECTIONS}
+        if self.route.role is WantedRole.WRITER and self._before.known and not full:
             kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
         else:
             kind = InstanceTimeout if late else NoInstanceAvailable
         error = kind(message, attempts=self.attempts, view=known, trail=tuple(self.cluster.trail))
+        if full:
+            error.sqlstate = TOO_MANY_CONNECTIONS
         if isinstance(error, WriterUnavailable):
             error.before = self._before
         return error
@@ -294,6 +298,12 @@ class Dialling(Generic[ConnT]):
             if at >= self._started and isinstance(event, ClaimRefused)
         }
         return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
+
+    def _reason(self) -> str:
+        """Why the last round came to nothing, in words."""
+        if self._sqlstates == {TOO_MANY_CONNECTIONS}:
+            return f"what was dialled is up, and has no connection slot free for this user ({TOO_MANY_CONNECTIONS})"
+        return str(self._last)
 
     def _cause(self) -> BaseException | None:
         """The driver's own error behind the last failure, if there is one."""

@@ -38,3 +38,8 @@ class Incident:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def summary(self) -> str:
+        """The first line of the text: which connection was lost, or which instance refused to write."""
+        return self.text.partition("\n")[0]

@@ -19,9 +19,13 @@ def note(incident: Incident) -> str:
     where = f"{incident.instance or 'an unknown instance'} (cluster {incident.cluster})"
     happened = f"the connection to {where} was lost" if incident.lost else f"{where} refused to write"
     before, now = _named(incident.role_before), _named(incident.role_now)
+    writer = incident.writer_now or "none"
+    if incident.lost and writer == incident.instance:
+        writer += ", where this connection was lost; no other one is known yet"
     lines = [
         f"aurora-router: {happened}",
-        f"role when the connection was made: {before}; now: {now}; writer now: {incident.writer_now or 'none known'}",
+        f"role when the connection was made: {before}; as last known: {now}",
+        f"writer as last known: {writer}",
     ]
     if incident.cut is not None:
         lines.append(f"aurora-router cut the connection: {incident.cut}")

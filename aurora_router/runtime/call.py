@@ -130,6 +130,7 @@ def _read(
     here = dict(keywords)
     every = {**ours, **overridden_by(here), **here}
     options, kept = split(every)
+    _refuse_nul({"the conninfo": rest, **kept})
     params = Parameters(_understood(rest, kept))
     _refuse_urls(params)
     own_attributes = params.get("target_session_attrs")
@@ -226,6 +227,17 @@ def _is_misspelled(error: psycopg.Error) -> bool:
     named = re.search(r'invalid connection option "(\w+)"', str(error))
     known = [each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()]
     return named is not None and bool(get_close_matches(named[1].lower(), known, n=1))
+
+
+def _refuse_nul(params: Mapping[str, object]) -> None:
+    """Refuse a NUL: libpq's text would end there, what comes after it would be lost, the host among it.
+
+    Raises:
+        psycopg.ProgrammingError: there is one.
+    """
+    for name, value in params.items():
+        if "\0" in value if isinstance(value, str) else isinstance(value, bytes) and b"\0" in value:
+            raise psycopg.ProgrammingError(f"{name} has a NUL character in it, which no connection parameter can have")
 
 
 def _refuse_urls(params: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ class _ErrorWrapper(DatabaseErrorWrapper):
             if incident is not None:
                 error.incident = incident  # type: ignore[attr-defined]
                 if sys.version_info >= (3, 11):  # Python 3.10 has it in the text already
-                    error.add_note(str(incident))
+                    error.add_note(incident.summary)  # its cause, which is shown with it, says the rest
             raise
 
 

@@ -5,6 +5,7 @@ Neither costs a round trip (but behind a pooler: see `aurora_router.check`), nor
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,10 @@ def _refuse_stale_async(connection: Any, record: Any, proxy: Any) -> None:  # no
 
 
 def _explain(context: ExceptionContext) -> None:
-    """Give SQLAlchemy's wrapper what psycopg's error says in a note: what happened to the instance."""
-    wrapper, original = context.sqlalchemy_exception, context.original_exception
-    if wrapper is not None:
-        for note in getattr(original, "__notes__", ()):  # Python 3.10 has it in the text already
-            wrapper.add_detail(note)
+    """Note at SQLAlchemy's wrapper what happened to the instance; psycopg's error, its cause, says the rest.
+
+    The wrapper's message stays SQLAlchemy's, so that errors of one kind have one text.
+    """
+    wrapper, incident = context.sqlalchemy_exception, getattr(context.original_exception, "incident", None)
+    if wrapper is not None and incident is not None and sys.version_info >= (3, 11):  # Python 3.10: it is in the text
+        wrapper.add_note(incident.summary)

@@ -7,7 +7,6 @@ import secrets
 from copy import deepcopy
 from pathlib import Path
 
-import psycopg
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto-django.md"
@@ -31,9 +30,6 @@ def cluster():
     from aurora_router_cluster import LocalCluster
 
     with LocalCluster.start(readers=2, auto=False) as cluster:
-        writer = cluster.instance(cluster.writer)
-        with psycopg.connect(host=writer.socket_directory, port=writer.port, user="postgres", autocommit=True) as conn:
-            conn.execute(f"alter role {cluster.user} createdb")  # Django's tests make a database of their own
         yield cluster
 
 

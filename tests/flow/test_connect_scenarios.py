@@ -14,7 +14,7 @@ from tests.flow.grounds import Blocking, OnAsyncio, Simulated
 FILES = sorted((Path(__file__).parent.parent / "scenarios" / "connect").glob("*.yaml"))
 REAL = [path for path in FILES if yaml.safe_load(path.read_text()).get("also") == "real"]
 KEYS = {"about", "cluster", "also", "steps"}
-EXPECTATIONS = {"instance", "dials", "queries", "error", "says", "seconds", "events", "current"}
+EXPECTATIONS = {"instance", "dials", "queries", "error", "sqlstate", "says", "seconds", "events", "current"}
 SEEDS = range(8)
 
 
@@ -40,6 +40,8 @@ def check(outcome, expect, where):
     if "error" in expect:
         classes = [each.__name__ for each in type(outcome.error).__mro__]
         assert expect["error"] in classes, f"{where}: {outcome.error!r}"
+        if "sqlstate" in expect:
+            assert outcome.error.sqlstate == expect["sqlstate"], where
         for part in expect.get("says", []):
             assert part in str(outcome.error), f"{where}: {outcome.error}"
     elif outcome.error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -19,9 +20,10 @@ REFUSED = Incident("apps", None, None, None, None, None, lost=False)
 
 
 def test_a_lost_connection():
-    first, roles, cut, *events = note(LOST).splitlines()
+    first, roles, writer, cut, *events = note(LOST).splitlines()
     assert first == "aurora-router: the connection to apps-1 (cluster apps) was lost"
-    assert roles == "role when the connection was made: writer; now: reader; writer now: apps-2"
+    assert roles == "role when the connection was made: writer; as last known: reader"
+    assert writer == "writer as last known: apps-2"
     assert cut == "aurora-router cut the connection: hung: no answer to a ping within 1 s"
     assert len(events) == 5
     assert events[-1] == "- 2.0 s before: apps-1 is pinged: 7 connections wait for it"
@@ -30,8 +32,18 @@ def test_a_lost_connection():
 def test_a_refused_write_and_nothing_known():
     assert note(REFUSED).splitlines() == [
         "aurora-router: an unknown instance (cluster apps) refused to write",
-        "role when the connection was made: unknown; now: unknown; writer now: none known",
+        "role when the connection was made: unknown; as last known: unknown",
+        "writer as last known: none",
     ]
+
+
+def test_a_writer_that_was_just_lost_is_not_called_the_writer_of_now():
+    text = note(replace(LOST, role_now=Role.WRITER, writer_now="apps-1"))
+    assert "writer as last known: apps-1, where this connection was lost; no other one is known yet" in text
+
+
+def test_the_summary_is_the_first_line():
+    assert replace(LOST, text=note(LOST)).summary == "aurora-router: the connection to apps-1 (cluster apps) was lost"
 
 
 @pytest.mark.parametrize(

@@ -410,3 +410,12 @@ def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
     with pytest.raises(psycopg.ProgrammingError) as caught:
         read_call(conninfo, keywords)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["password", "application_name", "host", "dbname", "options", "sslrootcert"])
+def test_a_nul_is_refused_since_libpqs_text_would_end_there(name):
+    for value in ("a\0b", b"x\0"):
+        with pytest.raises(psycopg.ProgrammingError, match=f"{name} has a NUL character in it"):
+            read_call("host=a port=5432", {name: value})
+    with pytest.raises(psycopg.ProgrammingError, match="the conninfo has a NUL character in it"):
+        read_call(f"host=a {name}='x\0y'", {})

@@ -156,11 +156,24 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     assert len(steps._within) == 1
     steps.resume()
     monkeypatch.setattr(forks, "STEP_SECONDS", 60.0)
-    stopping = threading.Thread(target=steps.stop)
-    stopping.start()
-    done.set()
-    stopping.join(30)
-    assert not stopping.is_alive()
+    threading.Timer(0.05, done.set).start()
+    steps.stop()
     assert len(steps._within) == 0
     steps.resume()
     thread.join()
+
+
+@pytest.mark.parametrize("locks", ["_gate", "_lock"])
+def test_a_signal_handler_may_fork_where_its_own_thread_enters_a_step(locks):
+    """The handler runs between any two instructions of its thread, which may hold a lock of the steps."""
+    steps = forks.Steps()
+    ended = threading.Event()
+
+    def interrupted():
+        with getattr(steps, locks):
+            steps.stop()
+            steps.resume()
+        ended.set()
+
+    threading.Thread(target=interrupted, daemon=True).start()
+    assert ended.wait(10)
