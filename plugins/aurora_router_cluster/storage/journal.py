@@ -137,21 +137,20 @@ class DiskJournal:
             CorruptLog: acknowledged metadata may be among what is damaged, so that it is unknown what was promised.
                 Damaged log is left out instead: it is a hole, and filled by the peers.
         """
-        doubt = _Doubt()
+        doubt, note, unpack, skip, new = _Doubt(), self._positions.append, _VDL.unpack_from, _VDL.size, tuple.__new__
         for entry in self._log.entries():
             if isinstance(entry, Damage):
                 doubt.damage(entry)
                 continue
-            header = entry.header
-            self._positions.append(header.position)
-            if header.kind == METADATA:
-                self._metadata = header.position
+            header, payload = entry
+            position, kind, group, epoch, lsn, prev, *_ = header
+            note(position)
+            if kind == METADATA:
+                self._metadata = position
                 if not doubt.add(header):
                     continue
-            (vdl,) = _VDL.unpack_from(entry.payload)
-            data = entry.payload[_VDL.size :]
-            frame = Frame(header.kind, header.epoch, vdl, header.group, header.prev, header.lsn, data)
-            yield frame, header.position + _BEFORE
+            frame = new(Frame, (kind, epoch, unpack(payload)[0], group, prev, lsn, payload[skip:]))
+            yield frame, position + _BEFORE
         self._number = doubt.number
         damage = doubt.worst()
         if damage is not None:

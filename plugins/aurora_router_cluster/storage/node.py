@@ -15,6 +15,7 @@ from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailabl
 from aurora_router_cluster.storage.core.extents import Extent, Span
 from aurora_router_cluster.storage.core.replica import Metadata, NodeState, Replica
 from aurora_router_cluster.storage.core.scrub import losses
+from aurora_router_cluster.storage.core.segment import Segment
 from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.core.replica import Charter
     from aurora_router_cluster.storage.core.scrub import Loss
-    from aurora_router_cluster.storage.core.segment import Piece, Segment
+    from aurora_router_cluster.storage.core.segment import Piece
     from aurora_router_cluster.storage.ports import AckSink, Journal
 
 _ENDLESS = 1 << 63
@@ -46,8 +47,23 @@ class StorageNode:
         self._trimmed = 0
         self._switched = 0  # place of the metadata that opened the present branch, as far as that is known
         self._early: list[tuple[Frame, int]] = []
-        for frame, place in journal.replay():
-            self._replay(frame, place)
+        self._replay_all()
+
+    def _replay_all(self) -> None:
+        """Read the journal. Nearly all of it is log of one epoch that was admitted: it takes the short way."""
+        replica, admitted, segments = self.replica, 0, dict[int, Segment]()
+        for frame, place in self._journal.replay():
+            kind, epoch, vdl, group, prev, start, data = frame
+            if kind == LOG and epoch == admitted:
+                segment = segments.get(group)
+                if segment is None:
+                    segment = segments[group] = replica.segment(group)
+                segment.insert(prev, start, start + len(data), place)
+                replica.vdl = max(replica.vdl, vdl)
+            else:
+                self._replay(frame, place)
+                admitted = replica.promised if replica.admits(replica.promised) else 0
+                segments.clear()
         self._early.clear()
 
     def _replay(self, frame: Frame, place: int) -> None:
