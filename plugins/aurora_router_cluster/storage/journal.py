@@ -91,7 +91,8 @@ class _Doubt:
     def worst(self) -> Damage | None:
         """The first place that may have held part of newer metadata, if both their copies may be lost."""
         could = [(damage, self._room(damage)) for damage in self._damaged]
-        missing = 2 - self._found if self.number else 0
+        known = sum(d.header is not None and _is_metadata(d.header, self.number) for d in self._damaged)
+        missing = 2 - self._found - known if self.number else 0  # copies of the newest found that are anywhere else
         if sum(room for _, room in could) < 2 + missing:
             return None
         return next(damage for damage, room in could if room)
@@ -260,6 +261,10 @@ class DiskJournal:
 def _draft(frame: Frame) -> Draft:
     """What is written of a frame; the same goes to all nodes of this process, one after the other."""
     return Draft(frame.kind, frame.epoch, frame.start, _VDL.pack(frame.vdl) + frame.data, frame.group, frame.prev)
+
+
+def _is_metadata(header: Header, number: int) -> bool:
+    return header.kind == METADATA and header.prev == number
 
 
 def _metadata(frame: Frame, number: int, copy: int) -> Draft:
