@@ -144,7 +144,7 @@ class DiskJournal:
                 doubt.damage(entry)
                 continue
             header, payload = entry
-            position, kind, group, epoch, lsn, prev, *_ = header
+            position, kind, group, epoch, lsn, prev, _, _, _ = header
             note(position)
             if kind == METADATA:
                 self._metadata = position

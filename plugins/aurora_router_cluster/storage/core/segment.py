@@ -88,6 +88,12 @@ class Segment:
         Raises:
             CorruptLog: the piece contradicts the chain: it leaves out something that the chain holds.
         """
+        if prev == start == self.scl < end and self._first_hole > end:  # nearly always
+            self._starts.append(start)
+            self._ends.append(end)
+            self._places.append(place)
+            self.scl = end
+            return end
         if prev > self.scl:
             known = self._holes.get(prev)
             if known is None or known[1] < end:
