@@ -183,7 +183,12 @@ class DataDirectory:
                 path.chmod(mode)
         except OSError as error:
             raise DirectoryError(f"{path} ({OPTION}) cannot be made: {explained(error)}") from None
-        check_directory(path, account, OPTION)
+        try:
+            check_directory(path, account, OPTION)
+        except DirectoryError:
+            if made:
+                path.rmdir()
+            raise
         found = path.stat()
         if found.st_mode & OTHERS_WRITE:
             raise DirectoryError(

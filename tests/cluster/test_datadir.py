@@ -118,6 +118,16 @@ def test_a_file_is_no_directory(place):
         choose(place, {})
 
 
+def test_a_directory_that_postgresql_cannot_reach_is_not_made(run_directory, account):
+    if not account.switch:
+        pytest.skip("the user runs PostgreSQL itself")
+    closed = run_directory / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(DirectoryError, match=r"data .--data. cannot be reached by the user .*chmod o.x .*/closed"):
+        DataDirectory.claim(closed / "data", "demo", account)
+    assert list(closed.iterdir()) == []
+
+
 def test_a_directory_in_use_names_its_user(made, account):
     first = DataDirectory.claim(made, "shop-1", account)
     with pytest.raises(DirectoryError, match=r"in use by the cluster 'shop-1'.*cluster down --name shop-1"):

@@ -223,8 +223,12 @@ def test_a_reader_that_lost_its_way_is_built_anew(start, eventually):
     eventually(lambda: settled(cluster) and rows_or_none(cluster, "instance:demo-2") == [7])
 
 
-def test_at_the_pace_of_aws_a_failover_takes_time_and_the_readers_along(start, eventually):
-    cluster = start(readers=2, pace="aws", detection=0.5, promotion=0.5, dns_delay=20.0)
+def test_at_the_pace_of_aws_a_failover_takes_time_and_the_readers_along(eventually):
+    with LocalCluster.start(readers=2, pace="aws", detection=0.5, promotion=0.5, dns_delay=20.0) as cluster:
+        paced(cluster, eventually)
+
+
+def paced(cluster, eventually):
     with connect(cluster) as writer:
         writer.execute("create table ledger (i int)")
         writer.execute("insert into ledger values (1)")
