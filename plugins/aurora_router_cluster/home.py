@@ -89,8 +89,16 @@ def default_key() -> str:
     """
     if explicit := os.environ.get(NAME_VARIABLE):
         return explicit
-    place = f"{os.geteuid()}:{os.path.realpath(os.curdir)}"
+    place = f"{os.geteuid()}:{working_directory()}"
     return f"{DEFAULT_LABEL}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+
+def working_directory() -> str:
+    """The working directory, without symbolic links; empty: it was deleted."""
+    try:
+        return os.path.realpath(os.curdir)
+    except OSError:
+        return ""
 
 
 class Home:

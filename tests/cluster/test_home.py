@@ -130,6 +130,8 @@ def test_without_a_name_it_is_one_for_each_directory(monkeypatch, tmp_path):
     here = home.default_key()
     monkeypatch.chdir(tmp_path)
     assert home.default_key() not in {here, "demo"}
+    tmp_path.rmdir()
+    assert home.default_key() not in {here, "demo"}
     monkeypatch.setenv(home.NAME_VARIABLE, "shared")
     assert home.default_key() == "shared"
 

@@ -84,7 +84,7 @@ class LocalCluster(RunningCluster):
             key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
         try:
-            chosen = ClusterOptions(name=label, key=key, owner=owner, started_in=str(Path.cwd()), **options)
+            chosen = ClusterOptions(name=label, key=key, owner=owner, started_in=home.working_directory(), **options)
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
         process = starting.spawn(chosen)
@@ -121,8 +121,8 @@ class LocalCluster(RunningCluster):
             if name is not None or home.NAME_VARIABLE in os.environ:
                 raise ClusterNotFoundError(f"no cluster {key!r} is running; running are: {running}") from None
             raise ClusterNotFoundError(
-                f"no cluster that was started in {Path.cwd()} without a name is running; running are: {running} "
-                "(cluster list shows them, --name chooses one)"
+                f"no cluster that was started in {home.working_directory()} without a name is running; "
+                f"running are: {running} (cluster list shows them, --name chooses one)"
             ) from None
 
     @classmethod
