@@ -181,7 +181,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *_tool_arguments(session))
 
 
-SCHEDULES = {"storage": 100_000, "failover": 40_000}
+SCHEDULES = {"storage": 150_000, "failover": 40_000}
 
 
 @nox.session
@@ -383,7 +383,7 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 def bounded(session: nox.Session) -> None:
     """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers and containers."""
     session.install(".[test,docker]", "pip")
-    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "1000")
+    session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
     if _has_programs(session, *POOLERS):

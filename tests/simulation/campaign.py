@@ -5,7 +5,7 @@ as a table, and written with ``--json FILE`` as ``{figure: {"value", "unit", "bo
 
 A campaign starts at a base seed that is drawn for it and printed, because schedules that were played before prove
 nothing about those that were not. A seed that ever failed becomes a test. A planted bug counts as found when `ENOUGH`
-seeds found it: one seed may be luck.
+seeds found it, or as many as the campaign says: one seed may be luck.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def draw_base() -> int:
 
 
 class Mutant(Protocol):
-    """A planted bug."""
+    """A planted bug; it may have a `play` of its own, where it shows in other schedules than the campaign's."""
 
     @property
     def name(self) -> str:
@@ -74,6 +74,7 @@ class Campaign:
         schedules: how many are played where nothing else is said.
         chunk: how many a process plays at a time.
         tell: further figures, of what was counted.
+        enough: so many seeds have to find each planted bug.
     """
 
     module: str
@@ -83,6 +84,7 @@ class Campaign:
     schedules: int
     chunk: int
     tell: Callable[[Counter[str]], Iterable[Figure]] = lambda _: ()
+    enough: int = ENOUGH
 
     def main(self, description: str, arguments: list[str] | None = None) -> int:
         """Do what the command line asks for; 1: something broke its promise, or a planted bug was not found."""
@@ -117,7 +119,7 @@ class Campaign:
         parser.add_argument("--seed", type=int, default=None, help="the base seed; without it, one is drawn")
         parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
         parser.add_argument("--mutants", action="store_true", help="hunt the planted bugs too")
-        parser.add_argument("--enough", type=int, default=ENOUGH, help="so many seeds have to find each of them")
+        parser.add_argument("--enough", type=int, default=self.enough, help="so many seeds have to find each of them")
         parser.add_argument("--json", type=Path, metavar="FILE")
         return parser.parse_args(arguments)
 
@@ -156,6 +158,11 @@ class Campaign:
         with _limited():
             return self.play(seed)
 
+    def _hunted(self, mutant: Mutant, seed: int) -> None:
+        """Play a seed in the way that a planted bug asks for."""
+        with _limited():
+            (getattr(mutant, "play", None) or self.play)(seed)
+
     def _played(self, seeds: range) -> Found:
         counts: Counter[str] = Counter()
         failures: list[tuple[int, str]] = []
@@ -184,7 +191,7 @@ class Campaign:
         with mutant.plant():
             for seed in range(base, base + (self.hunted if schedules is None else schedules)):
                 try:
-                    self._play(seed)
+                    self._hunted(mutant, seed)
                 except Exception:  # noqa: BLE001 - a bug may show in any way
                     found.append(seed)
                 if len(found) >= enough:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.extents import joined
+from aurora_router_cluster.storage.core.gossip import plan_kept
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.tracker import LAL, Tracker
-from aurora_router_cluster.storage.healing import catch_up
+from aurora_router_cluster.storage.healing import catch_up, catch_up_kept
 from aurora_router_cluster.storage.ring import RING_BYTES, Ring
 
 if TYPE_CHECKING:
@@ -236,10 +237,27 @@ class Driver:
                 peers = await ask(self._others(handle), lambda peer: peer.state(), lambda _answers: False)
                 self._count(await catch_up(handle, state, self._handles, peers.values()))
             self._resend(handle)
+            if self.charter.kept:
+                await self._give_kept(handle)
         except Refused as refusal:
             self.refused(handle.node, refusal.promised)
         except NodeUnavailable:
             return
+
+    async def _give_kept(self, handle: NodeHandle) -> None:
+        """Let a node have what it lacks of the branches that are kept."""
+        peers = await ask(self._others(handle), lambda peer: peer.state(), lambda _answers: False)
+        await catch_up_kept(handle, await handle.state(), self._handles, peers.values())
+
+    async def kept_by(self, node: int) -> tuple[bool, int]:
+        """Whether a node has as much of the branches that are kept as its peers, and a figure that grows until then."""
+        if not self.charter.kept:
+            return True, 0
+        states = await ask(self._members, lambda handle: handle.state(), lambda _answers: False)
+        mine = states.get(node)
+        if mine is None or not mine.current:
+            return False, 0
+        return not plan_kept(mine, states.values()), sum(sum(copy.values()) for copy in mine.kept.values())
 
     def _others(self, handle: NodeHandle) -> list[NodeHandle]:
         return [member for member in self._members if member is not handle]
@@ -257,8 +275,8 @@ class Driver:
         return state
 
     def _count(self, state: NodeState) -> None:
-        for group, scl in state.scls.items():
-            self.acked(state.node, group, scl)
+        for group in {*state.scls, *self.tracker.complete()}:  # of a group that it never saw it has what begins the log
+            self.acked(state.node, group, state.scl(group))
 
     def _resend(self, handle: NodeHandle) -> None:
         for group in self.tracker.behind(handle.node):

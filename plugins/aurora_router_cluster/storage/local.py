@@ -145,17 +145,17 @@ class LocalNode:
         """See `ports.NodeHandle`."""
         return await self._running().adopt(epoch, charter)
 
-    async def pull(self, epoch: int, group: int, after: int, limit: int) -> Sequence[Extent]:
+    async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Sequence[Extent]:
         """See `ports.NodeHandle`."""
-        return self._running().pull(epoch, group, after, limit)
+        return self._running().pull(epoch, group, after, limit, branch)
 
     async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
         """See `ports.NodeHandle`."""
         return self._running().spans(group, after, branch)
 
-    async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
+    async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0) -> NodeState:
         """See `ports.NodeHandle`."""
-        return await self._running().fill(epoch, extents)
+        return await self._running().fill(epoch, extents, branch)
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """See `ports.NodeHandle`."""

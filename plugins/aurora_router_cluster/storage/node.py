@@ -16,7 +16,7 @@ from aurora_router_cluster.storage.core.extents import Extent, Span
 from aurora_router_cluster.storage.core.replica import Metadata, NodeState, Replica
 from aurora_router_cluster.storage.core.scrub import losses
 from aurora_router_cluster.storage.core.segment import Segment
-from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+from aurora_router_cluster.storage.ports import KEPT, LOG, METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,6 +80,9 @@ class StorageNode:
                 self._replay_early()
             else:
                 self._note_switch(before.charter, place)
+        elif frame.kind == KEPT:
+            if replica.metadata is not None:  # else what was kept then is forgotten: garbage waits for that
+                self._landed_kept(frame.epoch, Extent(frame.group, frame.prev, frame.start, frame.data), place)
         elif replica.metadata is None:
             self._early.append((frame, place))
         elif replica.admits(frame.epoch):
@@ -121,6 +124,12 @@ class StorageNode:
             self.fail(str(place))
             return None
         return self.replica.landed(epoch, extent.group, extent.prev, extent.start, extent.end, place)
+
+    def _landed_kept(self, branch: int, extent: Extent, place: int | OSError) -> None:
+        if isinstance(place, OSError):
+            self.fail(str(place))
+        else:
+            self.replica.landed_kept(branch, extent.group, extent.prev, extent.start, extent.end, place)
 
     def fail(self, why: str) -> None:
         """Be absent from now on: the journal takes nothing more."""
@@ -216,8 +225,10 @@ class StorageNode:
         self._check_disk()
         return self.replica.state()
 
-    async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
+    async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0) -> NodeState:
         """Take extents that a peer of the same history holds; durable when this returns.
+
+        `branch`: they are of a kept one, 0: of the present one.
 
         Raises:
             Refused: another epoch is promised, or that one is not adopted.
@@ -232,13 +243,17 @@ class StorageNode:
             nonlocal left
             left -= 1
             try:
-                self._landed(epoch, extent, place)
+                if branch:
+                    self._landed_kept(branch, extent, place)
+                else:
+                    self._landed(epoch, extent, place)
             finally:
                 if not left and not answer.done():
                     answer.set_result(None)
 
         for extent in extents:
-            self._journal.append(Frame(LOG, epoch, self.replica.vdl, *extent), partial(durable, extent))
+            frame = Frame(KEPT, branch, 0, *extent) if branch else Frame(LOG, epoch, self.replica.vdl, *extent)
+            self._journal.append(frame, partial(durable, extent))
         if extents:
             await answer
         self._check_disk()
@@ -298,7 +313,7 @@ class StorageNode:
         if self.replica.metadata is not None:
             await self._install(self.replica.metadata)
 
-    def pull(self, epoch: int, group: int, after: int, limit: int) -> list[Extent]:
+    def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> list[Extent]:
         """Extents of `group` above `after`, in the order of their chain, about `limit` bytes.
 
         Args:
@@ -306,6 +321,7 @@ class StorageNode:
             group: the protection group.
             after: SCL of whoever asks, in bytes.
             limit: stop after this many bytes.
+            branch: a kept one, 0 the present one.
 
         Raises:
             Refused: this node holds another epoch.
@@ -314,7 +330,7 @@ class StorageNode:
             self._check_current(epoch)
         found: list[Extent] = []
         size = 0
-        segments = self.replica.segments
+        segments = self._copy(branch)
         for piece in _pieces(segments, group, after):
             data = self._read(segments, group, piece)
             if data is None:

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
     from aurora_router_cluster.storage.core.scrub import Places
 
-LOG, METADATA = 1, 2
-"""Kinds of frames."""
+LOG, METADATA, KEPT = 1, 2, 3
+"""Kinds of frames: log of the present branch, metadata, log of a branch that is kept."""
 
 
 class Frame(NamedTuple):
     """One entry of a node's journal.
 
     Attributes:
-        kind: `LOG` or `METADATA`.
-        epoch: the epoch under which it was written.
-        vdl: for log, the VDL that its driver knew, in bytes.
+        kind: `LOG`, `METADATA` or `KEPT`.
+        epoch: the epoch under which it was written; for log of a kept branch, the number of that branch.
+        vdl: for log of the present branch, the VDL that its driver knew, in bytes.
         group: for log, the protection group.
         prev: for log, end of the extent before it in the same group.
         start: for log, position of the first byte.
@@ -129,16 +129,19 @@ class NodeHandle(Protocol):
         """Install the charter of `epoch`."""
         ...
 
-    async def pull(self, epoch: int, group: int, after: int, limit: int, /) -> Sequence[Extent]:
-        """Extents of `group` above `after`, chained, about `limit` bytes; `epoch` is the one that must be held."""
+    async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0, /) -> Sequence[Extent]:
+        """Extents of `group` above `after`, chained, about `limit` bytes; `epoch` is the one that must be held.
+
+        `branch`: a kept one, 0 the present one.
+        """
         ...
 
     async def spans(self, group: int, after: int, branch: int = 0, /) -> Sequence[Span]:
         """Where the extents of `group` above `after` (bytes) lie; `branch`: a kept one, 0 the present one."""
         ...
 
-    async def fill(self, epoch: int, extents: Sequence[Extent], /) -> NodeState:
-        """Give the node extents that a peer holds."""
+    async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0, /) -> NodeState:
+        """Give the node extents that a peer holds; `branch`: of a kept one, 0 of the present one."""
         ...
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0, /) -> bytes:

@@ -86,7 +86,10 @@ async def rebuilt(
         engine.start()
         await engine.wait()
         moving = course.kept is None and await nudge()
-        yield Rebuilt(engine, await _paused(engine, course, moving=moving))
+        lsn, paused = await _replayed(engine, course, moving=moving)
+        if not paused:
+            await _forget_target(engine, overrides, lsn)
+        yield Rebuilt(engine, lsn)
     finally:
         volume.past.in_use.remove(base)
         engine.kill()
@@ -104,8 +107,12 @@ def recovery_settings(target: Target, course: Course) -> dict[str, str]:
     return {**stop, "recovery_target_lsn": text, "recovery_target_inclusive": "off"}
 
 
-async def _paused(engine: Engine, course: Course, *, moving: bool) -> int:
-    """Wait until the replay pauses, or has come to the end of a branch that does not go on; where that is, in bytes."""
+async def _replayed(engine: Engine, course: Course, *, moving: bool) -> tuple[int, bool]:
+    """Wait until the replay pauses, or has come to the end of a branch that does not go on.
+
+    Returns:
+        Where that is, in bytes, and whether it pauses.
+    """
     session = Session(EngineAddress(engine.name, engine.home, engine.port, SUPERUSER, engine.data))
     deadline = time.monotonic() + PATIENCE
     query = "SELECT pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn() - '0/0'"
@@ -120,9 +127,34 @@ async def _paused(engine: Engine, course: Course, *, moving: bool) -> int:
                 last, since = lsn, time.monotonic()
             ended = not moving and lsn >= course.end and time.monotonic() - since > (0 if course.kept else QUIET)
             if state == "paused" or ended:
-                return lsn
+                return lsn, state == "paused"
             if time.monotonic() > deadline:
                 raise EngineError(f"the replay is at {lsn:#x} after {PATIENCE:g} s:\n{engine.log_tail()}")
+            await asyncio.sleep(POLL)
+    finally:
+        session.close()
+
+
+async def _forget_target(engine: Engine, overrides: Mapping[str, str], lsn: int) -> None:
+    """Start a server that has replayed all the log there is once more, without a target, and without a source of log.
+
+    PostgreSQL takes it for an error if a server is promoted before it has come to its target: without a writer no
+    record comes that lies behind it.
+
+    Raises:
+        EngineError: it did not start, or does not replay up to `lsn` any more.
+    """
+    await engine.stop()
+    alone = {"primary_conninfo": "", "synchronous_standby_names": "", "hot_standby_feedback": "off"}
+    engine.configure({**overrides, **alone}, standby=True)
+    engine.start()
+    await engine.wait()
+    session = Session(EngineAddress(engine.name, engine.home, engine.port, SUPERUSER, engine.data))
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while int((await session.query("SELECT pg_last_wal_replay_lsn() - '0/0'"))[0][0] or 0) < lsn:
+            if time.monotonic() > deadline:
+                raise EngineError(f"the log up to {lsn:#x} was not replayed again:\n{engine.log_tail()}")
             await asyncio.sleep(POLL)
     finally:
         session.close()

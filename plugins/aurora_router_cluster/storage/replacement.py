@@ -30,7 +30,7 @@ async def replace_node(driver: Driver, old: int, new: int, timeout: float = 60.0
         driver: of the current epoch.
         old: a member, dead or alive.
         new: the newcomer.
-        timeout: seconds for the hydration; then the change is undone.
+        timeout: seconds without progress of the hydration; then the change is undone.
 
     Raises:
         ValueError: another replacement is under way, `old` is not a member in rest, or `new` is one already.
@@ -59,7 +59,9 @@ async def finish(driver: Driver, old: int, new: int, timeout: float = 60.0) -> N
     if new in driver.charter.membership.joining:
         if not await _is_hydrated(driver, new, timeout):
             await undo(driver, old)
-            raise QuorumUnavailable(f"node {new} was not hydrated within {timeout:g} s; node {old} stays")
+            raise QuorumUnavailable(
+                f"node {new} got no more log for {timeout:g} s, and is not hydrated; node {old} stays"
+            )
         await driver.change_membership(lambda membership: membership.hydrated(new))
     await driver.change_membership(lambda membership: membership.settling(new))
 
@@ -75,15 +77,23 @@ async def undo(driver: Driver, old: int) -> None:
 
 
 async def _is_hydrated(driver: Driver, new: int, timeout: float) -> bool:
-    """Wait until the newcomer holds all that was durable when it joined; False: it does not within the time."""
+    """Wait until the newcomer holds all that was durable when it joined, and the branches that are kept.
+
+    False: it made no progress for `timeout` seconds.
+    """
     now = asyncio.get_running_loop().time
-    deadline = now() + timeout
+    deadline, most = now() + timeout, -1
     goal = driver.tracker.complete()
-    while not driver.tracker.holds(new, goal):
+    while True:
+        kept, amount = await driver.kept_by(new)
+        if kept and driver.tracker.holds(new, goal):
+            return True
+        amount += sum(max(0, driver.tracker.scl(new, group)) for group in goal)
+        if amount > most:
+            deadline, most = now() + timeout, amount
         if driver.over or new in driver.tracker.refusals:
             raise Fenced(f"epoch {driver.epoch} is over; node {new} is not hydrated yet")
         if now() > deadline:
             return False
         driver.node_up(new)
         await asyncio.sleep(POLL_SECONDS)
-    return True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aurora_router_cluster.storage.calls import ask
-from aurora_router_cluster.storage.healing import catch_up
+from aurora_router_cluster.storage.healing import catch_up, catch_up_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +68,7 @@ async def scrub(node: Examined, handle: NodeHandle, peers: Mapping[int, NodeHand
     others = [peer for peer in peers.values() if peer.node != handle.node]
     states = await ask(others, lambda peer: peer.state(), lambda _answers: False)
     state = await catch_up(handle, await handle.state(), peers, states.values())
+    state = await catch_up_kept(handle, state, peers, states.values())
     lost = tuple(loss for loss in losses if state.scl(loss.group) < loss.span.end)
     if damaged and not lost:
         await node.retire_damage()

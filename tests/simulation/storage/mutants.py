@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router_cluster.storage import driver, opening, replacement
-from aurora_router_cluster.storage.core import gossip, quorum, recovery, replica, segment, tracker
+from aurora_router_cluster.storage import branching, calls, driver, opening, renewal, replacement
+from aurora_router_cluster.storage.core import errors, gossip, quorum, recovery, replica, segment, tracker
 from aurora_router_cluster.storage.node import StorageNode
 from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+
+from .branches import play as play_branches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: its name, the invariant that it breaks, and how it gets in."""
+    """A bug: its name, the invariant that it breaks, how it gets in, and in which schedules it shows, if not in all."""
 
     name: str
     invariant: int
     plant: Callable[[], AbstractContextManager[Any]]
+    play: Callable[[int], object] | None = None
 
 
 def acknowledge_before_durable() -> Any:
@@ -141,8 +144,8 @@ def count_holes() -> Any:
 def gossip_across_histories() -> Iterator[None]:
     original = StorageNode.pull
 
-    def pull(self: StorageNode, _epoch: int, group: int, after: int, limit: int) -> Any:
-        return original(self, 0, group, after, limit)
+    def pull(self: StorageNode, _epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Any:
+        return original(self, 0, group, after, limit, branch)
 
     with patch.object(gossip, "may_exchange", lambda _one, _other: True), patch.object(StorageNode, "pull", pull):
         yield
@@ -220,6 +223,146 @@ def repair_without_checking_damage() -> Any:
     return patch.object(segment.Segment, "lose", lose)
 
 
+def trust_what_a_donor_promised() -> Any:
+    async def spans(handles: Any, found: Any, group: int) -> Any:
+        donor = found.donors[group]
+        return opening._alive(await handles[donor.node].spans(group, found.floor), found.limit(donor))
+
+    return patch.object(opening, "_spans", spans)
+
+
+def refuse_reads_of_an_epoch_that_is_over() -> Any:
+    def end_of(self: StorageNode, epoch: int) -> int:
+        self._check_current(epoch)
+        return 1 << 63
+
+    return patch.object(StorageNode, "_end_of", end_of)
+
+
+@contextmanager
+def promise_without_a_quorum() -> Iterator[None]:
+    async def reach(handles: Any) -> Any:
+        return await calls.ask(handles.values(), lambda handle: handle.state(), opening._is_write_quorum)
+
+    with patch.object(opening, "reach_write_quorum", reach):
+        yield
+
+
+@contextmanager
+def change_the_members_that_were_seen_before() -> Iterator[None]:
+    async def change(self: Any, step: Any) -> None:
+        membership = step(self.charter.membership)
+        await self.amend(lambda charter: replace(charter, membership=membership))
+
+    @contextmanager
+    def alone(_self: Any, _what: str) -> Iterator[None]:
+        yield
+
+    with (
+        patch.object(driver.Driver, "change_membership", change),
+        patch.object(renewal.Renewal, "alone", alone),
+    ):
+        yield
+
+
+def dismiss_the_old_node_early() -> Any:
+    original = renewal.Renewal._replace
+
+    async def renew(self: Any, old: int) -> int:
+        try:
+            return await original(self, old)
+        finally:
+            if old in self._fleet:
+                await self._fleet.forget(old)
+
+    return patch.object(renewal.Renewal, "_replace", renew)
+
+
+def count_a_failed_write() -> Any:
+    original = StorageNode._landed
+
+    def landed(self: StorageNode, epoch: int, extent: Any, place: Any) -> Any:
+        return original(self, epoch, extent, 0 if isinstance(place, OSError) else place)
+
+    return patch.object(StorageNode, "_landed", landed)
+
+
+def answer_after_a_failed_write() -> Any:
+    return patch.object(StorageNode, "_check_disk", lambda self: None)
+
+
+def take_a_late_promise() -> Any:
+    def promise(self: Any, epoch: int) -> Any:
+        return replace(self._formatted(), promised=epoch)
+
+    return patch.object(replica.Replica, "promise", promise)
+
+
+def take_a_late_charter() -> Any:
+    def adopt(self: Any, epoch: int, charter: Any) -> Any:
+        return replace(self._formatted(), promised=max(epoch, self.promised), charter=charter)
+
+    return patch.object(replica.Replica, "adopt", adopt)
+
+
+def fill_across_a_promise() -> Any:
+    async def fill(self: StorageNode, epoch: int, extents: Any, branch: int = 0) -> Any:
+        for extent in extents:
+            self._journal.append(Frame(LOG, self.replica.promised, 0, *extent), lambda _: None)
+            self.replica.segment(extent.group).insert(extent.prev, extent.start, extent.end, 0)
+        return self.replica.state()
+
+    return patch.object(StorageNode, "fill", fill)
+
+
+def read_what_is_not_durable() -> Any:
+    async def read(self: Any, lsn: int, n: int) -> bytes:
+        for handle in self._members:
+            try:
+                data: bytes = await handle.read(0, lsn, n)
+            except errors.StorageError:
+                continue
+            if data:
+                return data
+        raise errors.QuorumUnavailable("nobody has it")
+
+    return patch.object(driver.Driver, "read", read)
+
+
+def resume_too_far() -> Any:
+    original = replica.Replica._resume
+
+    def resume(self: Any, charter: Any) -> None:
+        original(self, replace(charter, line=charter.line._replace(start=charter.history.start)))
+
+    return patch.object(replica.Replica, "_resume", resume)
+
+
+def keep_nothing() -> Any:
+    return patch.object(replica.Replica, "_keep", lambda _self, _old, _charter: None)
+
+
+def close_one_chain() -> Any:
+    original = branching._tails
+
+    async def tails(handles: Any, _groups: Any, floor: int, point: int, branch: int) -> Any:
+        return await original(handles, [0], floor, point, branch)
+
+    return patch.object(branching, "_tails", tails)
+
+
+@contextmanager
+def newcomers_without_branches() -> Iterator[None]:
+    async def kept_by(_self: Any, _node: int) -> tuple[bool, int]:
+        return True, 0
+
+    async def give_kept(_self: Any, _handle: Any) -> None:
+        """Nothing is given."""
+
+    with patch.object(driver.Driver, "kept_by", kept_by), patch.object(driver.Driver, "_give_kept", give_kept):
+        yield
+
+
 MUTANTS = (
     Mutant("a node acknowledges before its disk has it", 6, acknowledge_before_durable),
     Mutant("a node acknowledges what was under way when it promised another epoch", 3, acknowledge_across_a_promise),
@@ -241,4 +384,21 @@ MUTANTS = (
     Mutant("a newcomer replaces a member before it is hydrated", 5, settle_before_hydration),
     Mutant("a damaged piece still counts as held", 8, repair_without_checking_damage),
     Mutant("recovery looks at two nodes", 4, survey_two_nodes),
+    Mutant("a donor is trusted to have what it promised", 2, trust_what_a_donor_promised),
+    Mutant("nodes refuse the reads of a driver whose epoch is over", 2, refuse_reads_of_an_epoch_that_is_over),
+    Mutant("an epoch is promised though no write quorum answers", 2, promise_without_a_quorum),
+    Mutant(
+        "a change of the members starts from those that were seen before", 5, change_the_members_that_were_seen_before
+    ),
+    Mutant("a node is erased before its replacement is in force", 5, dismiss_the_old_node_early),
+    Mutant("a write that failed counts as durable", 6, count_a_failed_write),
+    Mutant("a node whose disk failed goes on answering", 3, answer_after_a_failed_write),
+    Mutant("a late promise brings an older epoch back", 3, take_a_late_promise),
+    Mutant("a late charter is taken, whatever is promised", 3, take_a_late_charter),
+    Mutant("a node is filled whatever it has promised", 6, fill_across_a_promise),
+    Mutant("readers are shown what is not durable", 1, read_what_is_not_durable),
+    Mutant("a node takes a kept branch up beyond where it was left", 2, resume_too_far, play_branches),
+    Mutant("a node forgets the branch that is left", 2, keep_nothing, play_branches),
+    Mutant("a branch closes the chain of one group only", 4, close_one_chain, play_branches),
+    Mutant("a newcomer lacks the branches that are kept", 2, newcomers_without_branches, play_branches),
 )

@@ -46,6 +46,10 @@ class Weather:
     impatient: bool = False
     calm: bool = False
 
+    def clear_up(self) -> None:
+        """Nothing hinders messages any more."""
+        self.cut, self.loss, self.late, self.delay, self.impatient = set(), 0.0, 0.0, 0.002, False
+
 
 class Host:
     """A machine with a disk on which a node runs, or does not."""
@@ -258,14 +262,14 @@ class Link:
         self._weather.loss = max(self._weather.loss, self._weather.later_loss)
         return await self._ask(lambda node: node.adopt(epoch, charter))
 
-    async def pull(self, epoch: int, group: int, after: int, limit: int) -> Any:
-        return await self._look(lambda node: node.pull(epoch, group, after, limit))
+    async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Any:
+        return await self._look(lambda node: node.pull(epoch, group, after, limit, branch))
 
     async def spans(self, group: int, after: int, branch: int = 0) -> Any:
         return await self._look(lambda node: node.spans(group, after, branch))
 
-    async def fill(self, epoch: int, extents: Any) -> Any:
-        return await self._ask(lambda node: node.fill(epoch, extents))
+    async def fill(self, epoch: int, extents: Any, branch: int = 0) -> Any:
+        return await self._ask(lambda node: node.fill(epoch, extents, branch))
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> Any:
         return await self._look(lambda node: node.read(epoch, lsn, n, branch))

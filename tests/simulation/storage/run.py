@@ -12,7 +12,7 @@ from tests.simulation.campaign import Campaign
 from .mutants import MUTANTS
 from .schedule import play
 
-CAMPAIGN = Campaign("tests.simulation.storage.run", play, MUTANTS, hunted=2000, schedules=2000, chunk=100)
+CAMPAIGN = Campaign("tests.simulation.storage.run", play, MUTANTS, hunted=4000, schedules=2000, chunk=100, enough=10)
 
 if __name__ == "__main__":
     sys.exit(CAMPAIGN.main(__doc__))

@@ -410,7 +410,7 @@ class Schedule:
             if host.node is None:
                 self.started(host)
         for life in self.oracle.lives:
-            life.weather.cut, life.weather.loss = set(), 0.0
+            life.weather.clear_up()
         if self.oracle.lives:
             await self._wait_durable(self.oracle.lives[-1])
         for _attempt in range(8):

@@ -168,9 +168,9 @@ class Forgetful(Link):
         super().__init__(host, weather, rnd)
         self.damaged = damaged
 
-    async def pull(self, epoch, group, after, limit):
+    async def pull(self, epoch, group, after, limit, branch=0):
         if not self.damaged:
             self.damaged.append(self.node)
             segment = self.host.node.replica.segment(group)
             segment.lose(next(segment.after(after)).start)
-        return await super().pull(epoch, group, after, limit)
+        return await super().pull(epoch, group, after, limit, branch)

@@ -45,6 +45,7 @@ class Troubles:
             self._choices += [self.fail_a_disk, self.fail_a_disk, self.mend_a_disk]
         if "scrubs_beside" in drawn:
             self._choices += [self.beside(schedule.rot_and_scrub), self.beside(self.scrub), self.beside(self.read)]
+            self._choices += [self.damage_a_donor]
         if "concurrent_recoveries" in drawn:
             self._choices += [self.beside(schedule.lead), self.beside(schedule.lead)]
             self._choices += [self.beside(schedule.give_up_leading)]
@@ -169,6 +170,19 @@ class Troubles:
 
     # -- scrubs and reads
 
+    async def damage_a_donor(self) -> None:
+        """While a recovery is under way a scrub finds a flipped byte, at a node whose copy goes farthest."""
+        schedule = self._schedule
+        up = [host for host in schedule.hosts if host.node is not None]
+        if not up or len(self._beside) >= MOST_BESIDE or _any_wounded(schedule):
+            return
+        self._begin(schedule.lead)
+        await asyncio.sleep(self._rnd.random() * 0.04)
+        host = max((host for host in up if host.node is not None), key=_reach, default=None)
+        if host is not None and not _any_wounded(schedule):
+            host.rot()
+            await host.scrub(schedule.links(schedule.weather()), schedule.oracle.peak)
+
     async def scrub(self) -> None:
         """One node reads its disk again."""
         host = self._rnd.choice([host for host in self._schedule.hosts if not host.dismissed])
@@ -226,32 +240,38 @@ class Troubles:
     async def lose_three(self) -> None:
         """Three members are lost; a recovery is tried, in vain; what is durable can be read all the same."""
         schedule, life = self._schedule, self._life()
-        if life is None or self._beside or self._starting or schedule.is_superseded(life.driver.epoch):
+        if life is None or not self._is_whole(life):
             return
-        membership = life.driver.charter.membership
-        members = [schedule.hosts[number] for number in membership.members]
-        if not membership.settled or any(host.is_absent() for host in members) or _any_wounded(schedule):
-            return
+        members = [schedule.hosts[number] for number in life.driver.charter.membership.members]
         lost = self._rnd.sample(members, 3)
-        if self._rnd.random() < 0.5:
-            for host in lost:
-                host.crash()
+        down_before = self._rnd.random() < 0.5
+        if down_before:
+            _crash(lost)
         links = schedule.links(Weather())
         recovering = asyncio.ensure_future(schedule.parts.recover(links, schedule.framing))
         await asyncio.sleep(self._rnd.random() * 0.02)
-        for host in lost:
-            if host.node is not None:
-                host.crash()
+        _crash(lost)
         await asyncio.wait({recovering})
         schedule.counts["three left"] += 1
         error = recovering.exception()
         if error is not None and not isinstance(error, (QuorumUnavailable, Refused, NodeUnavailable)):
             raise error
         await self._read_all(life)
+        promised = max(host.highest_promise() for host in members if host not in lost)
+        if down_before and promised > life.driver.epoch:
+            raise AssertionError(f"epoch {promised} is promised, though three nodes were down already")
         for host in lost:
             schedule.start_host(host)
         if error is None:
             await schedule.begin(recovering.result(), Weather(), links)
+
+    def _is_whole(self, life: Life) -> bool:
+        """Whether nothing is under way, and all six members are there and undamaged."""
+        schedule, membership = self._schedule, life.driver.charter.membership
+        if self._beside or self._starting or schedule.is_superseded(life.driver.epoch) or not membership.settled:
+            return False
+        absent = any(schedule.hosts[number].is_absent() for number in membership.members)
+        return not absent and not _any_wounded(schedule)
 
     async def _read_all(self, life: Life) -> None:
         oracle, weather = self._schedule.oracle, life.weather
@@ -267,6 +287,17 @@ class Troubles:
             oracle.learn(at, data)
             at += len(data)
         weather.calm = False
+
+
+def _reach(host: Host) -> tuple[int, int]:
+    """How far a copy goes; of those that go equally far the first is the most likely donor."""
+    return max((end for _, end in host.spans()), default=0), -host.number
+
+
+def _crash(hosts: list[Host]) -> None:
+    for host in hosts:
+        if host.node is not None:
+            host.crash()
 
 
 def _any_wounded(schedule: Schedule) -> bool:

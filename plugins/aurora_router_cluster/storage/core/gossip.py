@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class Pull(NamedTuple):
-    """Let the node get the extents of `group` above `after` (bytes) from `peer`."""
+    """Let the node get the extents of `group` above `after` (bytes) from `peer`; `branch`: a kept one, or 0."""
 
     peer: int
     group: int
     after: int
+    branch: int = 0
 
 
 def may_exchange(one: NodeState, other: NodeState) -> bool:
@@ -43,3 +44,24 @@ def plan(mine: NodeState, peers: Iterable[NodeState]) -> list[Pull]:
             if scl > mine.scl(group) and scl > best.get(group, (0, 0))[0]:
                 best[group] = scl, peer.node
     return [Pull(peer, group, mine.scl(group)) for group, (_scl, peer) in sorted(best.items())]
+
+
+def plan_kept(mine: NodeState, peers: Iterable[NodeState]) -> list[Pull]:
+    """What a node should fetch of the branches that are kept: as `plan`. A kept branch never changes."""
+    best: dict[tuple[int, int], tuple[int, int]] = {}
+    for peer in peers:
+        if peer.node == mine.node or not may_exchange(mine, peer):
+            continue
+        for branch, scls in peer.kept.items():
+            for group, scl in scls.items():
+                if scl > _kept_scl(mine, branch, group) and scl > best.get((branch, group), (0, 0))[0]:
+                    best[branch, group] = scl, peer.node
+    return [
+        Pull(peer, group, _kept_scl(mine, branch, group), branch)
+        for (branch, group), (_scl, peer) in sorted(best.items())
+        if any(kept.line.number == branch for kept in mine.charter.kept)
+    ]
+
+
+def _kept_scl(state: NodeState, branch: int, group: int) -> int:
+    return state.kept.get(branch, {}).get(group, state.base)

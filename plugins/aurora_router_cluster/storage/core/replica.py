@@ -118,6 +118,7 @@ class NodeState:
         vdl: the highest VDL that a driver told it, in bytes.
         base: where the log that it keeps begins, in bytes.
         holes: pieces that wait beyond a hole.
+        kept: branch that was left and is kept -> group -> SCL of this node's copy, in bytes.
     """
 
     node: int
@@ -127,6 +128,7 @@ class NodeState:
     vdl: int
     base: int
     holes: int = 0
+    kept: dict[int, dict[int, int]] = field(default_factory=dict)
 
     @property
     def current(self) -> bool:
@@ -304,6 +306,13 @@ class Replica:
             return None
         return self.segment(group).insert(prev, start, end, place)
 
+    def landed_kept(self, branch: int, group: int, prev: int, start: int, end: int, place: int) -> None:
+        """Take an extent of a kept branch that has become durable, unless that branch was forgotten meanwhile."""
+        charter = self._formatted().charter
+        if any(kept.line.number == branch for kept in charter.kept):
+            base = max(charter.history.base, charter.collected)
+            self.kept.setdefault(branch, {}).setdefault(group, Segment(base)).insert(prev, start, end, place)
+
     def state(self) -> NodeState:
         """What to answer to whoever asks.
 
@@ -320,4 +329,5 @@ class Replica:
             self.vdl,
             base,
             sum(segment.holes for segment in self.segments.values()),
+            {number: {group: copy.scl for group, copy in copies.items()} for number, copies in self.kept.items()},
         )

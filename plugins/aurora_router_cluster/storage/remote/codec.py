@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.core.replica import Charter
 
-_PLAIN = [each.name for each in fields(NodeState) if each.name not in {"charter", "scls"}]
+_PLAIN = [each.name for each in fields(NodeState) if each.name not in {"charter", "scls", "kept"}]
 
 
 def charter_facts(epoch: int, charter: Charter) -> dict[str, Any]:
@@ -30,13 +30,15 @@ def read_charter(facts: dict[str, Any]) -> Charter:
 def state_facts(state: NodeState) -> dict[str, Any]:
     """What a node tells about itself."""
     plain = {name: getattr(state, name) for name in _PLAIN}
-    return {**plain, "scls": list(state.scls.items()), **charter_facts(state.promised, state.charter)}
+    kept = [[branch, list(scls.items())] for branch, scls in state.kept.items()]
+    return {**plain, "scls": list(state.scls.items()), "kept": kept, **charter_facts(state.promised, state.charter)}
 
 
 def read_state(facts: dict[str, Any]) -> NodeState:
     """The inverse of `state_facts`."""
     plain = {name: facts[name] for name in _PLAIN}
-    return NodeState(**plain, scls=dict(facts["scls"]), charter=read_charter(facts))
+    kept = {branch: dict(scls) for branch, scls in facts["kept"]}
+    return NodeState(**plain, scls=dict(facts["scls"]), kept=kept, charter=read_charter(facts))
 
 
 def extents_facts(extents: Sequence[Extent]) -> tuple[dict[str, Any], bytes]:

@@ -201,9 +201,9 @@ class RemoteNode:
         """See `ports.NodeHandle`."""
         return await self._ask_state("adopt", {"epoch": epoch, **codec.charter_facts(epoch, charter)})
 
-    async def pull(self, epoch: int, group: int, after: int, limit: int) -> Sequence[Extent]:
+    async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Sequence[Extent]:
         """See `ports.NodeHandle`."""
-        asked = {"epoch": epoch, "group": group, "after": after, "limit": limit}
+        asked = {"epoch": epoch, "group": group, "after": after, "limit": limit, "branch": branch}
         return codec.read_extents(*await self._ask("pull", asked))
 
     async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
@@ -211,10 +211,10 @@ class RemoteNode:
         facts, _ = await self._ask("spans", {"group": group, "after": after, "branch": branch})
         return codec.read_spans(facts)
 
-    async def fill(self, epoch: int, extents: Sequence[Extent]) -> NodeState:
+    async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0) -> NodeState:
         """See `ports.NodeHandle`."""
         facts, data = codec.extents_facts(extents)
-        return await self._ask_state("fill", {"epoch": epoch, **facts}, data)
+        return await self._ask_state("fill", {"epoch": epoch, "branch": branch, **facts}, data)
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
         """See `ports.NodeHandle`."""

@@ -210,7 +210,8 @@ async def _adopt(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Repl
 
 
 async def _pull(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:
-    return codec.extents_facts(node.pull(facts["epoch"], facts["group"], facts["after"], facts["limit"]))
+    asked = (facts[name] for name in ("epoch", "group", "after", "limit", "branch"))
+    return codec.extents_facts(node.pull(*asked))
 
 
 async def _spans(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:
@@ -218,7 +219,7 @@ async def _spans(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Repl
 
 
 async def _fill(node: StorageNode, facts: dict[str, Any], data: bytes) -> Reply:
-    return await _state(partial(node.fill, facts["epoch"], codec.read_extents(facts, data)))
+    return await _state(partial(node.fill, facts["epoch"], codec.read_extents(facts, data), facts["branch"]))
 
 
 async def _read(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:

@@ -26,7 +26,7 @@ def through_json(facts):
 
 
 def test_a_state_comes_back_as_it_was():
-    state = NodeState(4, 5, CHARTER, {0: 240, 1: 250}, 230, 110, 2)
+    state = NodeState(4, 5, CHARTER, {0: 240, 1: 250}, 230, 110, 2, {3: {0: 120}, 4: {}})
     assert codec.read_state(through_json(codec.state_facts(state))) == state
 
 
