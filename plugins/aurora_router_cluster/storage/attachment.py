@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -147,8 +146,7 @@ class Attachment:
                 "early, or for another epoch; seed it anew and promote again"
             )
         timeline = Timeline(self.driver.epoch, tli, start, content)
-        timelines = (*charter.timelines, timeline)
-        await self.driver.amend(lambda proposed: replace(proposed, timelines=timelines))
+        await self.driver.amend(timelines=(*charter.timelines, timeline))
 
     def feedback(self, feedback: HotStandbyFeedback) -> None:
         """Let the writer keep the rows that readers still need."""

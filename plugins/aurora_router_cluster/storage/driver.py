@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
@@ -285,19 +285,20 @@ class Driver:
 
     # Metadata of the epoch
 
-    async def amend(self, change: Callable[[Charter], Charter]) -> None:
+    async def amend(self, change: Callable[[Charter], Charter] | None = None, /, **fields: Any) -> None:
         """Install a later revision of this epoch's charter at a write quorum of the membership before and after.
 
         Args:
             change: makes the next revision of the charter that was proposed last, which may not have reached a quorum:
                 some nodes may hold it, and a node never goes back. It is called when no other amendment is under way.
+            **fields: what the next revision has whatever the charter before it said.
 
         Raises:
             Fenced: a later epoch has taken over.
             QuorumUnavailable: too few nodes took it so far. It stays proposed, and may come into force later.
         """
         async with self._amending:  # one at a time: nodes refuse a revision older than the one they hold
-            await self._amend(change)
+            await self._amend(lambda charter: replace(change(charter) if change else charter, **fields))
 
     async def _amend(self, change: Callable[[Charter], Charter]) -> None:
         revision = max(self.charter.revision, self._proposed.revision) + 1
@@ -330,7 +331,7 @@ class Driver:
     async def _propose_again(self) -> None:
         """An amendment that did not reach a quorum may be on some nodes, and those never go back: carry it through."""
         try:
-            await self.amend(_unchanged)
+            await self.amend()
         except StorageError:
             return  # the next look tries again
 

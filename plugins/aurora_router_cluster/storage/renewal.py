@@ -128,7 +128,7 @@ class Renewal:
                 if new not in members:
                     await replace_node(driver, old, new, self._patience)
                 elif old in members:
-                    await finish(driver, old, new, self._patience)
+                    await finish(driver, new, self._patience)
             except Fenced:
                 driver = await self._next_driver(driver)
             else:
@@ -163,7 +163,7 @@ class Renewal:
             try:
                 for old, new in [slot for slot in membership.slots if len(slot) > 1]:
                     if new not in membership.joining or (new in fleet and fleet[new].up):
-                        await finish(driver, old, new, self._patience)
+                        await finish(driver, new, self._patience)
                     else:
                         await undo(driver, old)
                 if membership.unproven:

@@ -38,7 +38,7 @@ async def replace_node(driver: Driver, old: int, new: int, timeout: float = 60.0
         QuorumUnavailable: too few nodes, or the newcomer could not be hydrated in time.
     """
     await driver.change_membership(lambda membership: _alone(membership).replacing(old, new))
-    await finish(driver, old, new, timeout)
+    await finish(driver, new, timeout)
 
 
 def _alone(membership: Membership) -> Membership:
@@ -49,15 +49,16 @@ def _alone(membership: Membership) -> Membership:
     return membership
 
 
-async def finish(driver: Driver, old: int, new: int, timeout: float = 60.0) -> None:
+async def finish(driver: Driver, new: int, timeout: float = 60.0) -> None:
     """Go on with a replacement that was begun, perhaps by the driver of an earlier epoch; undo it if it takes too long.
 
     Raises:
-        ValueError: no replacement of `old` by `new` is under way.
+        ValueError: no replacement by `new` is under way.
         Fenced, QuorumUnavailable: as `replace_node`.
     """
     if new in driver.charter.membership.joining:
         if not await _is_hydrated(driver, new, timeout):
+            old = next(slot[0] for slot in driver.charter.membership.slots if new in slot)
             await undo(driver, old)
             raise QuorumUnavailable(
                 f"node {new} got no more log for {timeout:g} s, and is not hydrated; node {old} stays"

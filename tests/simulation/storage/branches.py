@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
@@ -195,7 +195,7 @@ class Play:
         """A branch leaves the retention window."""
         kept = self.driver.charter.kept
         if kept and self.rnd.random() < 0.5:
-            await persist(lambda: self.driver.amend(lambda charter: replace(charter, kept=kept[1:])))
+            await persist(lambda: self.driver.amend(kept=kept[1:]))
 
     async def check(self) -> None:
         model = self.branches[self.line].log

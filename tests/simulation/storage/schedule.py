@@ -358,7 +358,7 @@ class Schedule:
                 await self._begin_replacement(self.oracle.lives[-1], self.rnd.choice(membership.members))
             else:
                 old, new = next(slot for slot in membership.slots if len(slot) > 1)
-                await (finish(driver, old, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
+                await (finish(driver, new, 1.0) if self.rnd.random() < 0.7 else undo(driver, old))
             self.counts["membership changes"] += 1
             self.check_members(driver)
         except (StorageError, ValueError):
