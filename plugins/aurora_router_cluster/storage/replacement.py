@@ -58,7 +58,7 @@ async def finish(driver: Driver, new: int, timeout: float = 60.0) -> None:
     """
     if new in driver.charter.membership.joining:
         if not await _is_hydrated(driver, new, timeout):
-            old = next(slot[0] for slot in driver.charter.membership.slots if new in slot)
+            old = driver.charter.membership.rival(new)
             await undo(driver, old)
             raise QuorumUnavailable(
                 f"node {new} got no more log for {timeout:g} s, and is not hydrated; node {old} stays"

@@ -124,13 +124,25 @@ class Membership:
         Raises:
             ValueError: `keep` has no rival, or is not hydrated.
         """
-        slot = next((slot for slot in self.slots if keep in slot and len(slot) > 1), None)
-        if slot is None:
-            raise ValueError(f"node {keep} is not a candidate of a replacement: {self.slots}")
+        slot = self._contested(keep)
         if keep in self.joining:
             raise ValueError(f"node {keep} is not hydrated yet: it may miss what was written before it joined")
         slots = tuple((keep,) if other == slot else other for other in self.slots)
         return Membership(slots, self.joining - set(slot), self.version + 1)
+
+    def rival(self, candidate: int) -> int:
+        """The other candidate of a slot.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return next(other for other in self._contested(candidate) if other != candidate)
+
+    def _contested(self, candidate: int) -> tuple[int, ...]:
+        slot = next((slot for slot in self.slots if candidate in slot and len(slot) > 1), None)
+        if slot is None:
+            raise ValueError(f"node {candidate} is not a candidate of a replacement: {self.slots}")
+        return slot
 
     def reformed(self, survivors: Collection[int], newcomers: Iterable[int]) -> Membership:
         """The membership when all but a read quorum is gone for good: `newcomers` fill the slots without survivor.
