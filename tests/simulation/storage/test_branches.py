@@ -20,6 +20,10 @@ def test_a_volume_goes_back_and_forth(seed):
     run(main())
 
 
+def test_a_newcomer_of_a_volume_without_log_is_complete():
+    run(Play(0, members_change=True).play(30))  # it was never taken for that
+
+
 def test_branches_are_kept_while_nodes_are_replaced_and_miss_switches():
     base = draw_base()
     print(f"base seed {base}")
