@@ -213,6 +213,9 @@ class StorageNode:
         self.replica.install(metadata)
         await answer
         self._check_disk()
+        if self.replica.promised != metadata.promised:  # meanwhile: what is held now is not what was asked for
+            promised = self.replica.promised
+            raise Refused(f"node {self.node} has promised epoch {promised} since, not {metadata.promised}", promised)
         return self.replica.state()
 
     def state(self) -> NodeState:

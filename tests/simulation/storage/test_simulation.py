@@ -20,6 +20,7 @@ FAILED = [
     (711573, ()),  # the judge: a damaged frame was given back as garbage before its copy was whole again
     (5001044, {"concurrent_recoveries", "scrubs_beside"}),  # the judge: its own reads met the weather
     (5000276, {"concurrent_changes", "concurrent_recoveries", "failing_disks", "reordered_writes"}),  # the same
+    (943610127, {"concurrent_recoveries", "failing_disks", "slow_starts"}),  # a promise was answered after a later one
     (112, {"concurrent_changes"}),  # a node was forgotten while another caught up from it
     (105, {"three_left"}),  # an attempt to recover took away the reads that three nodes could have given
 ]
