@@ -248,7 +248,7 @@ class Router(_Routing):
             connection = pool.getconn()
             try:
                 self._refuse_elsewhere(connection)
-            except InvalidOption:
+            except BaseException:
                 pool.putconn(connection)
                 raise
             return connection
@@ -357,7 +357,7 @@ class AsyncRouter(_Routing):
             connection = await pool.getconn()
             try:
                 self._refuse_elsewhere(connection)
-            except InvalidOption:
+            except BaseException:
                 await pool.putconn(connection)
                 raise
             return connection

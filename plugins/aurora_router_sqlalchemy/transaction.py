@@ -346,6 +346,7 @@ class _Alone:
     def __init__(self, session: Session, connection: Connection) -> None:
         self._session = session
         self._connection = connection
+        self._transaction = session.get_transaction()  # a work that ends it is refused elsewhere
         self._is_violated = False
         event.listen(session, "after_begin", self._refuse)
 
@@ -363,9 +364,10 @@ class _Alone:
             )
 
     def _refuse(self, session: Session, transaction: object, connection: Connection) -> None:
-        del session, transaction
-        self._is_violated = self._is_violated or connection is not self._connection
-        self.check()
+        del transaction  # a savepoint's, too
+        if connection is not self._connection and session.get_transaction() is self._transaction:
+            self._is_violated = True
+            self.check()
 
 
 def _refuse_unfit(session: Session) -> None:
