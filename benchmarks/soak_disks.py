@@ -8,7 +8,8 @@ Watched: that no acknowledged commit is lost or there twice; that ``status`` nev
 its reason, and calls the quorum what it is; that commits go on with one failed node and wait without a write quorum;
 and that all is well again by itself once the disks take something.
 
-Where all disks are full some may have had room for the last extent: those nodes have not failed, and are not said to.
+Where all disks fail some nodes may have taken the last extent before, and are given no other while that waits for its
+quorum: those have not failed, and are not said to.
 """
 
 from __future__ import annotations
@@ -259,7 +260,7 @@ def _round(
     for node in failing:
         disks.fail(kind, node)
     try:
-        least = 3 if _may_have_room(kind, failing) else len(failing)
+        least = min(3, len(failing))
         if not _eventually(lambda: len(_failed(cluster, found)) >= least, NOTICED):
             shown = _failed(cluster, found)
             found.wrong.append(f"{title}: nodes {failing} have no disk, status says {shown} have none")
@@ -317,15 +318,11 @@ def _is_well(cluster: LocalCluster, found: Found) -> bool:
     return set(_states(cluster, found).values()) <= {"complete", "behind"}
 
 
-def _may_have_room(kind: str, failing: list[int]) -> bool:
-    return kind == FULL and len(failing) > 1
-
-
 def _check(cluster: LocalCluster, found: Found, title: str, failing: list[int], kind: str) -> None:
     """Look at the status while disks fail."""
     for node in _volume(cluster, found)["nodes"]:
         number, state = node["node"], node["state"]
         if state == "failed" and WORDS[kind] not in node["failure"]:
             found.wrong.append(f"{title}: node {number} is said to fail since {node['failure']}")
-        elif (state == "failed") != (number in failing) and (state == "failed" or not _may_have_room(kind, failing)):
+        elif (state == "failed") != (number in failing) and (state == "failed" or len(failing) == 1):
             found.wrong.append(f"{title}: node {number} is shown as {state}")
