@@ -40,7 +40,7 @@ from aurora_router_cluster.storage.core.history import EpochStart, History, Time
 from aurora_router_cluster.storage.core.lsn import format_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
-from aurora_router_cluster.storage.disk.consistency import raise_minimum_recovery_point
+from aurora_router_cluster.storage.disk.consistency import raise_minimum_recovery_point, timeline_of
 from aurora_router_cluster.storage.disk.errors import IdentityError
 from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
@@ -403,7 +403,8 @@ class QuorumVolume:
         view, point = self._endpoint.view(), self._log.durable_lsn
         logs = reader.data_directory / "pg_wal"
         try:
-            if raise_minimum_recovery_point(reader.data_directory, point, view.timeline_at(point)):
+            timeline = timeline_of(point, view.current, view.history(view.current))
+            if raise_minimum_recovery_point(reader.data_directory, point, timeline):
                 for timeline in range(2, view.current + 1):
                     content, path = view.history(timeline), logs / f"{timeline:08X}.history"
                     if content is not None and not path.exists():

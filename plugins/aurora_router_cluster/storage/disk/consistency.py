@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.storage.core.lsn import parse_lsn
 from aurora_router_cluster.storage.disk.identity import read_control, write_control
 
 if TYPE_CHECKING:
@@ -31,6 +32,23 @@ def minimum_recovery_point(data: Path) -> tuple[int, int]:
     """
     lsn, timeline = _POINT.unpack_from(read_control(data), _OFFSET)
     return lsn, timeline
+
+
+def timeline_of(position: int, newest: int, history: bytes | None) -> int:
+    """The timeline that the byte before `position` is on, as PostgreSQL understands it.
+
+    The log of a clone begins after the switch to its own timeline, so what the log knows of timelines is not enough.
+
+    Args:
+        position: in bytes.
+        newest: the newest timeline.
+        history: content of its history file; None: it has none, as the first one.
+    """
+    for line in (history or b"").decode().splitlines():
+        fields = line.split("\t")
+        if len(fields) > 1 and fields[0].strip().isdigit() and position <= parse_lsn(fields[1]):
+            return int(fields[0])
+    return newest
 
 
 def raise_minimum_recovery_point(data: Path, lsn: int, timeline: int) -> bool:

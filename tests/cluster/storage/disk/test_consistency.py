@@ -7,7 +7,11 @@ import pytest
 from aurora_router_cluster.postgres import template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.engine import Engine
-from aurora_router_cluster.storage.disk.consistency import minimum_recovery_point, raise_minimum_recovery_point
+from aurora_router_cluster.storage.disk.consistency import (
+    minimum_recovery_point,
+    raise_minimum_recovery_point,
+    timeline_of,
+)
 from tests.cluster.storage.disk.test_identity import programs  # noqa: F401  # a fixture
 
 if TYPE_CHECKING:
@@ -33,3 +37,13 @@ async def test_postgresql_reads_the_point_that_was_set(
     assert "WARNING" not in account.run([programs.program("pg_controldata"), engine.data]).stdout
     assert not raise_minimum_recovery_point(engine.data, 0x1_2345_6700, 8)
     assert minimum_recovery_point(engine.data) == (0x1_2345_6788, 7)
+
+
+@pytest.mark.parametrize(
+    ("position", "timeline"), [(0xC000A0, 1), (0xC000A1, 3), (0xD00000, 3), (0xE00000, 3), (0xE00001, 4)]
+)
+def test_the_timeline_of_a_position_by_the_history_file(position: int, timeline: int) -> None:
+    """The log of a clone begins at 0/D00000, after its writer's switch to timeline 3."""
+    history = b"# a comment\n1\t0/C000A0\tbefore 2026-11-28\n\n3\t0/E00000\tno recovery target specified\n"
+    assert timeline_of(position, 4, history) == timeline
+    assert timeline_of(position, 1, None) == 1
