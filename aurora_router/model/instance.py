@@ -36,6 +36,8 @@ class Instance:
         updated: the newest `observation.Row.updated` of its rows.
         system: the history that its data is of, see `observation.Row.system`; None: not known.
         updated_at: when `updated` last changed, in the world's time: an instance that runs updates its row.
+        offset: the world's time minus the instance's own clock, in seconds, at most: the least difference between when
+            a row came and its `updated`, since a row comes after it was written. None: not known.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Instance:
     updated: float | None = None
     updated_at: float = 0.0
     system: str | None = None
+    offset: float | None = None
 
     def become(self, role: Role) -> Instance:
         """This instance in another role: a new generation, unless nothing was known before."""

@@ -40,7 +40,9 @@ not be compared. So evidence is ordered:
    changed so much is learned through the name that the user gave, which says by itself which cluster it is.
 8. **Clocks are compared with themselves alone.** Whether an instance still updates its row is read off the row's own
    timestamp, unchanged for `STALE_ROW_SECONDS` of this process's clock. The age by the observer's clock is no more than
-   a hint at rows of unknown instances: a leftover is entered once its timestamp is seen to change.
+   a hint at rows of unknown instances: a leftover is entered once its timestamp is seen to change. A lag was measured
+   at that age, or earlier: no later than its row's timestamp says, on the fastest way that a row of the instance took
+   (`Instance.offset`). An observer with a slow clock says of an old view that it is new.
 9. **A reader that has replayed what the writer had written when it was asked lags by no more than the time since**
    (`View.lsn`). That it has replayed all that it received proves nothing: who sends to it may be cut off itself.
 
@@ -517,19 +519,36 @@ def _turn(instance: Instance, role: Role, events: list[Event]) -> Instance:
 def _described(instance: Instance, row: Row, now: float) -> Instance:
     writer = instance.role is Role.WRITER
     changed = row.updated is None or row.updated != instance.updated
+    offset = _offset(instance, row, now)
     return replace(
         instance,
         host=row.host or instance.host,
         port=row.port or instance.port,
         zone=row.zone or instance.zone,
         lag=0.0 if writer else row.lag,
-        lag_at=row.lag_at,
+        lag_at=_lag_at(row, offset),
         cpu=row.cpu,
         system=row.system or instance.system,
         seen_at=now,
         updated=row.updated,
         updated_at=now if changed else instance.updated_at,
+        offset=offset,
     )
+
+
+def _offset(instance: Instance, row: Row, now: float) -> float | None:
+    """The highest offset of the instance's clock that its rows leave possible, this one included."""
+    if row.updated is None:
+        return instance.offset
+    shown = now - row.updated
+    return shown if instance.offset is None else min(instance.offset, shown)
+
+
+def _lag_at(row: Row, offset: float | None) -> float | None:
+    """When a row's lag was that: at its age, or when it was written at the latest, where that is earlier (rule 8)."""
+    if row.lag_at is None or row.age is None or row.updated is None or offset is None:
+        return row.lag_at
+    return min(row.lag_at, row.updated + offset)
 
 
 # ---------------------------------------------------------------- an instance's word about itself

@@ -252,6 +252,29 @@ def test_a_clock_that_is_wrong_by_an_hour_hides_no_instance_that_updates_its_row
     assert list(view.instances) == ["a", "b", "c"]
 
 
+@given(
+    st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.0, 50.0), st.floats(-100.0, 100.0)), min_size=1),
+    st.floats(-1e6, 1e6),
+)
+def test_a_figure_of_an_instance_whose_clock_was_seen_is_no_younger_than_it_is(answers, wrong):
+    """Whatever the clocks of those that tell of it; each answer is (seconds after the last, age of its rows, skew)."""
+    view = lagging(View(), 0.0, 0.0, 0.0, wrong)
+    time = 0.0
+    for pause, age, skew in answers:
+        time += pause
+        view = lagging(view, time, age, skew, wrong)
+        most = view.instances["b"].lag_at_most(time)
+        assert most is not None
+        assert most >= 0.5 + age - 1e-6
+
+
+def lagging(view, time, age, skew, wrong):
+    """The view after an answer of the writer that has known for `age` seconds that b lags by half a second."""
+    b = Row("b", age=max(0.0, age + skew), updated=time - age + wrong, lag=0.5, lag_at=time - max(0.0, age + skew))
+    told = Topology((Row("a", writer=True), b), "a", observer_is_writer=True, asked_at=time)
+    return reduce(view, told, time)[0]
+
+
 def test_a_row_that_is_left_over_counts_for_nothing():
     view = View()
     for time in range(1, 400, 30):

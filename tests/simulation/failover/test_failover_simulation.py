@@ -47,6 +47,7 @@ TWELVE = Dimensions.just(
 ALL = Dimensions.just(*TWELVE.names, "pooler", "odd_rows", "shared_template", "shared_pooler")
 ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
+STALE_LAG = Dimensions.just("stale_lag")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
         *((seed, ALL) for seed in (463488972, 463489143)),
         *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
+        (29429493, STALE_LAG),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
