@@ -135,7 +135,7 @@ class LocalNode:
 
     async def state(self) -> NodeState:
         """See `ports.NodeHandle`."""
-        return self._running().state()
+        return await self._running().state()
 
     async def promise(self, epoch: int) -> NodeState:
         """See `ports.NodeHandle`."""

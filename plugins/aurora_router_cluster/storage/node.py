@@ -1,8 +1,9 @@
 """A storage node: its decisions (`core.replica`) joined to its journal.
 
-The order of the journal is the order of the decisions: metadata counts in memory as soon as its frame is queued, and
-is answered once that frame is durable. Log that was queued under an older epoch and becomes durable after a promise is
-neither counted nor acknowledged.
+The order of the journal is the order of the decisions: metadata counts in memory as soon as its frame is queued. No
+state is told before all metadata that count are durable, and what they say of garbage counts only then: else a state,
+or the acknowledgement of log that was queued before them, could rest on what a crash takes back. Log that was queued
+under an older epoch and becomes durable after a promise is neither counted nor acknowledged.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class StorageNode:
         self._trimmed = 0
         self._switched = 0  # place of the metadata that opened the present branch, as far as that is known
         self._early: list[tuple[Frame, int]] = []
+        self._written: asyncio.Future[None] | None = None  # done once the metadata that were queued last are durable
         self._replay_all()
 
     def _replay_all(self) -> None:
@@ -74,8 +76,9 @@ class StorageNode:
         """
         replica = self.replica
         if frame.kind == METADATA:
-            before = replica.metadata
-            replica.install(Metadata.decode(frame.data))
+            before, metadata = replica.metadata, Metadata.decode(frame.data)
+            replica.install(metadata)
+            replica.settle(metadata)
             if before is None:
                 self._replay_early()
             else:
@@ -155,12 +158,14 @@ class StorageNode:
             raise NodeUnavailable(failure)
 
     async def format(self, charter: Charter) -> NodeState:
-        """Make this empty node a member.
+        """Make this empty node a member; it may have promised a later epoch than the charter's when this returns.
 
         Raises:
             Refused: it is formatted already.
+            NodeUnavailable: the disk failed.
         """
-        return await self._install(self.replica.format(charter))
+        await self._write(self.replica.format(charter))
+        return self.replica.state()
 
     async def promise(self, epoch: int) -> NodeState:
         """Obey `epoch`, and refuse all older ones.
@@ -197,34 +202,47 @@ class StorageNode:
             self._switched = place
 
     async def _install(self, metadata: Metadata) -> NodeState:
-        self._check_disk()
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        before = self.replica.metadata
-
-        def durable(place: int | OSError) -> None:
-            if isinstance(place, OSError):
-                self.fail(str(place))
-            elif before is not None and before.charter.line != metadata.charter.line:
-                self._switched = place
-            if not answer.done():
-                answer.set_result(None)
-
-        self._journal.append(Frame(METADATA, metadata.promised, 0, 0, 0, 0, metadata.encode()), durable)
-        self.replica.install(metadata)
-        await answer
-        self._check_disk()
+        await self._write(metadata)
         if self.replica.promised != metadata.promised:  # meanwhile: what is held now is not what was asked for
             promised = self.replica.promised
             raise Refused(f"node {self.node} has promised epoch {promised} since, not {metadata.promised}", promised)
         return self.replica.state()
 
-    def state(self) -> NodeState:
-        """What this node holds and has promised.
+    async def _write(self, metadata: Metadata) -> None:
+        """Let metadata count, and wait until these and all that follow them meanwhile are durable."""
+        self._check_disk()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = self.replica.metadata
+
+        def durable(place: int | OSError) -> None:
+            written.set_result(None)
+            if isinstance(place, OSError):
+                self.fail(str(place))
+                return
+            self.replica.settle(metadata)
+            if before is not None and before.charter.line != metadata.charter.line:
+                self._switched = place
+
+        self._journal.append(Frame(METADATA, metadata.promised, 0, 0, 0, 0, metadata.encode()), durable)
+        self._written = written
+        self.replica.install(metadata)
+        await self._wait_settled()
+        self._check_disk()
+
+    async def _wait_settled(self) -> None:
+        """Wait until all metadata that count are durable, or the disk has failed."""
+        while self._written is not None and not self._written.done():
+            await asyncio.wait({self._written})  # which leaves it alone if the one that waits is cancelled
+
+    async def state(self) -> NodeState:
+        """What this node holds and has promised, durably.
 
         Raises:
             Refused: it was never formatted.
             NodeUnavailable: the disk failed.
         """
+        self._check_disk()
+        await self._wait_settled()
         self._check_disk()
         return self.replica.state()
 
@@ -259,6 +277,7 @@ class StorageNode:
             self._journal.append(frame, partial(durable, extent))
         if extents:
             await answer
+        await self._wait_settled()
         self._check_disk()
         self._check_current(epoch)
         return self.replica.state()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHARTER = Charter(History((EpochStart(1, 1000),)), Membership.of(range(6)))
+COLLECTED = replace(CHARTER, revision=1, floor=1200, collected=1200)
 
 
 class Sink:
@@ -214,7 +217,7 @@ async def test_running_out_of_descriptors_loses_nothing(tmp_path: Path) -> None:
         assert sink.acks == [16_000]
         assert "Too many open files" in (node.failure or "")
         with pytest.raises(NodeUnavailable, match="Too many open files"):
-            node.state()
+            await node.state()
     finally:
         for descriptor in held:
             os.close(descriptor)
@@ -243,3 +246,35 @@ async def test_files_that_are_open_do_not_grow_with_the_log(tmp_path: Path) -> N
     assert 0 < opened() <= 6
     await node.close()
     assert opened() == 0
+
+
+async def test_log_is_not_acknowledged_by_garbage_that_only_later_metadata_tell_of(tmp_path: Path) -> None:
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+    await node.format(CHARTER)
+    adopting = asyncio.ensure_future(node.adopt(1, COLLECTED))
+    node.append(1, 1000, Extent(0, 1000, 1000, b"x" * 100), sink)  # queued before the charter
+    assert (await adopting).scl(0) == 1200
+    assert sink.acks == [1100]
+    await node.close()
+
+
+async def test_a_state_that_was_told_survives_a_crash(tmp_path: Path) -> None:
+    node = StorageNode(0, DiskJournal(tmp_path / "node", sync=False))
+    await node.format(CHARTER)
+    adopting = asyncio.ensure_future(node.adopt(1, COLLECTED))
+    await asyncio.sleep(0)
+    told = await node.state()
+    crashed = shutil.copytree(tmp_path / "node", tmp_path / "crashed")
+    again = StorageNode(0, DiskJournal(crashed, sync=False))
+    assert again.replica.state() == told == await adopting
+    for each in (node, again):
+        await each.close()
+
+
+async def test_a_node_that_promises_while_it_is_formatted_is_formatted(tmp_path: Path) -> None:
+    node = StorageNode(0, DiskJournal(tmp_path, sync=False))
+    formatting = asyncio.ensure_future(node.format(CHARTER))
+    await asyncio.sleep(0)
+    await node.promise(2)
+    assert (await formatting).promised == 2
+    await node.close()

@@ -81,6 +81,14 @@ def promise_in_memory_only() -> Iterator[None]:
         yield
 
 
+def tell_a_state_that_is_not_durable() -> Any:
+    async def state(self: StorageNode) -> Any:
+        self._check_disk()
+        return self.replica.state()
+
+    return patch.object(StorageNode, "state", state)
+
+
 def longest_copy_wins() -> Any:
     return patch.object(replica.NodeState, "rank", lambda self, group: (0, self.scl(group)))
 
@@ -368,6 +376,7 @@ MUTANTS = (
     Mutant("a node acknowledges what was under way when it promised another epoch", 3, acknowledge_across_a_promise),
     Mutant("a node accepts older epochs", 3, accept_older_epochs),
     Mutant("a promise is kept in memory only", 3, promise_in_memory_only),
+    Mutant("a node tells what it holds before its disk has it", 3, tell_a_state_that_is_not_durable),
     Mutant("the longest copy is the donor, whatever its epoch", 4, longest_copy_wins),
     Mutant("an epoch counts for a copy that does not reach its start", 4, announced_epoch_wins),
     Mutant("three of six are taken for a write quorum by recovery", 4, three_are_a_write_quorum),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.core.replica import Charter, NodeState
     from aurora_router_cluster.storage.ports import Frame
 
 DEADLINE = 0.2
@@ -82,6 +82,10 @@ class Host:
             if replica.admits(epoch):
                 found = replica.segment(group).scl
                 assert found >= scl, f"node {self.number} acknowledged {scl} and has {found} after a restart"
+
+    def remember(self, epoch: int, group: int, scl: int) -> None:
+        """The node has told somebody that it holds so much of a group."""
+        self.acked[epoch, group] = max(scl, self.acked.get((epoch, group), -1))
 
     def rot(self) -> None:
         """A byte flips on the disk."""
@@ -247,8 +251,20 @@ class Link:
         await asyncio.sleep(DEADLINE)
         raise NodeUnavailable(f"node {self.node} does not answer")
 
+    def _told(self, state: NodeState) -> NodeState:
+        """Remember what a node told of itself: a restart may take nothing of it back."""
+        self.host.promised = max(self.host.promised, state.promised)
+        if state.current:
+            for group, scl in state.scls.items():
+                self.host.remember(state.promised, group, scl)
+        return state
+
     async def state(self) -> Any:
-        return await self._look(lambda node: node.state())
+        await self._look(lambda _node: None)
+        call = await self.host.call(lambda node: node.state())
+        if call is None:
+            await self._give_up()
+        return self._told(call.result())
 
     async def promise(self, epoch: int) -> Any:
         async def promise(node: StorageNode) -> Any:
@@ -260,7 +276,7 @@ class Link:
 
     async def adopt(self, epoch: int, charter: Any) -> Any:
         self._weather.loss = max(self._weather.loss, self._weather.later_loss)
-        return await self._ask(lambda node: node.adopt(epoch, charter))
+        return self._told(await self._ask(lambda node: node.adopt(epoch, charter)))
 
     async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Any:
         return await self._look(lambda node: node.pull(epoch, group, after, limit, branch))
@@ -269,7 +285,7 @@ class Link:
         return await self._look(lambda node: node.spans(group, after, branch))
 
     async def fill(self, epoch: int, extents: Any, branch: int = 0) -> Any:
-        return await self._ask(lambda node: node.fill(epoch, extents, branch))
+        return self._told(await self._ask(lambda node: node.fill(epoch, extents, branch)))
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> Any:
         return await self._look(lambda node: node.read(epoch, lsn, n, branch))
@@ -282,8 +298,7 @@ class _Back:
         self._link, self._epoch, self._sink = link, epoch, sink
 
     def acked(self, node: int, group: int, scl: int) -> None:
-        acked = self._link.host.acked
-        acked[self._epoch, group] = max(scl, acked.get((self._epoch, group), -1))
+        self._link.host.remember(self._epoch, group, scl)
         self._send(self._sink.acked, node, group, scl)
 
     def refused(self, node: int, promised: int) -> None:

@@ -22,6 +22,7 @@ FAILED = [
     (5000276, {"concurrent_changes", "concurrent_recoveries", "failing_disks", "reordered_writes"}),  # the same
     (943610127, {"concurrent_recoveries", "failing_disks", "slow_starts"}),  # a promise was answered after a later one
     (112, {"concurrent_changes"}),  # a node was forgotten while another caught up from it
+    (967626089, {"concurrent_changes", "slow_network", "three_left"}),  # an SCL rested on a lost charter
     (105, {"three_left"}),  # an attempt to recover took away the reads that three nodes could have given
 ]
 """(seed, dimensions) of schedules that failed, and why."""

@@ -13,7 +13,7 @@ place is skipped, as it was refused when it was written.
 
 Invariants:
     * a request of any epoch but the promised one is refused, also when it was under way while the promise came;
-    * an answer is given only for what is durable;
+    * an answer is given only for what is durable, and rests on no metadata that are not;
     * the SCLs that an answer tells count nothing that a torn tail could take back.
 """
 
@@ -155,6 +155,7 @@ class Replica:
         segments: group -> index of the segment replica.
         kept: branch that was left and is kept -> group -> index of this node's copy of it.
         vdl: the highest VDL that a driver told, in bytes: a hint, never too high.
+        collected: `Charter.collected` of the metadata that became durable last.
     """
 
     node: int
@@ -162,6 +163,7 @@ class Replica:
     segments: dict[int, Segment] = field(default_factory=dict)
     kept: dict[int, dict[int, Segment]] = field(default_factory=dict)
     vdl: int = 0
+    collected: int = 0
 
     @property
     def promised(self) -> int:
@@ -226,7 +228,11 @@ class Replica:
         return metadata is not None and metadata.promised == epoch == metadata.charter.history.epoch
 
     def install(self, metadata: Metadata) -> None:
-        """Let `metadata` count: cut what the new history does not contain, close the chains for its epoch."""
+        """Let `metadata` count: cut what the new history does not contain, close the chains for its epoch.
+
+        Log of the same epoch may be on its way to the disk before them, and is acknowledged first: so what they say of
+        garbage waits for `settle`. Of another epoch nothing is acknowledged that is not behind them.
+        """
         old = self.metadata.charter if self.metadata else None
         self.metadata = metadata
         charter = metadata.charter
@@ -246,8 +252,20 @@ class Replica:
             self._close(charter)
         wanted = {branch.line.number for branch in charter.kept}
         self.kept = {number: copy for number, copy in self.kept.items() if number in wanted}
+
+    def settle(self, metadata: Metadata) -> None:
+        """`metadata`, which count already, have become durable: forget the garbage that they tell of."""
+        self.collected = metadata.charter.collected
         for segment in self._all_segments():
-            segment.discard(charter.collected)
+            segment.discard(self.collected)
+
+    @property
+    def _base(self) -> int:
+        """Where a copy begins that holds nothing yet, in bytes: whether the present metadata become durable or not."""
+        if self.metadata is None:
+            return 0
+        charter = self.metadata.charter
+        return max(charter.history.base, min(charter.collected, self.collected))
 
     def _all_segments(self) -> list[Segment]:
         return [segment for copy in (self.segments, *self.kept.values()) for segment in copy.values()]
@@ -290,9 +308,7 @@ class Replica:
         """The segment replica of `group`, made when it first appears."""
         found = self.segments.get(group)
         if found is None:
-            charter = self.metadata.charter if self.metadata else None
-            base = max(charter.history.base, charter.collected) if charter else 0
-            found = self.segments[group] = Segment(base)
+            found = self.segments[group] = Segment(self._base)
         return found
 
     def landed(self, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int | None:
@@ -310,8 +326,7 @@ class Replica:
         """Take an extent of a kept branch that has become durable, unless that branch was forgotten meanwhile."""
         charter = self._formatted().charter
         if any(kept.line.number == branch for kept in charter.kept):
-            base = max(charter.history.base, charter.collected)
-            self.kept.setdefault(branch, {}).setdefault(group, Segment(base)).insert(prev, start, end, place)
+            self.kept.setdefault(branch, {}).setdefault(group, Segment(self._base)).insert(prev, start, end, place)
 
     def state(self) -> NodeState:
         """What to answer to whoever asks.
@@ -320,14 +335,13 @@ class Replica:
             Refused: the node is not formatted.
         """
         metadata = self._formatted()
-        base = max(metadata.charter.history.base, metadata.charter.collected)
         return NodeState(
             self.node,
             metadata.promised,
             metadata.charter,
             {group: segment.scl for group, segment in self.segments.items()},
             self.vdl,
-            base,
+            self._base,
             sum(segment.holes for segment in self.segments.values()),
             {number: {group: copy.scl for group, copy in copies.items()} for number, copies in self.kept.items()},
         )

@@ -198,7 +198,7 @@ async def _format(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Rep
 
 
 async def _look(node: StorageNode, _facts: dict[str, Any], _data: bytes) -> Reply:
-    return codec.state_facts(node.state()), b""
+    return await _state(node.state)
 
 
 async def _promise(node: StorageNode, facts: dict[str, Any], _data: bytes) -> Reply:

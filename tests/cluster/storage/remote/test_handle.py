@@ -76,7 +76,7 @@ async def remote(place):
 
 async def test_it_answers_as_the_node_does(place, remote):
     state = await remote.format(CHARTER)
-    assert state == place.node.state()
+    assert state == await place.node.state()
     assert (await remote.promise(2)).promised == 2
     charter = Charter(CHARTER.history.extended(2, BASE), CHARTER.membership)
     await remote.adopt(2, charter)
@@ -85,7 +85,7 @@ async def test_it_answers_as_the_node_does(place, remote):
     assert list(await remote.pull(2, 0, BASE, 1 << 20)) == extents
     assert list(await remote.spans(0, BASE)) == [(e.prev, e.start, e.end) for e in extents]
     assert await remote.read(2, BASE + 8, 4) == b"89ab"
-    assert await remote.state() == place.node.state()
+    assert await remote.state() == await place.node.state()
     assert await remote.find_damage() == (0, [])
     await remote.rewrite_metadata()
 
