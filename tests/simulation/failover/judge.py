@@ -11,6 +11,8 @@ from aurora_router.model.event import Blinded, ConnectionsCut, Doubted, Instance
 from aurora_router.model.instance import Role
 from aurora_router.policy.suspicion import Limits
 
+from .world import RESENT
+
 if TYPE_CHECKING:
     from .control import Control
     from .sessions import Conn
@@ -219,8 +221,14 @@ class Judge:
         late = now - known[-1]
         spans = [*conn.server.harmed, *conn.server.mute, *conn.server.loaded, *conn.server.deafness]
         spans += [*process.mute, *process.starved, *process.stalled]
-        if late > 1.0 and not overlap(spans, known[-1] - 0.5, now) and not self.names_failed(began):
+        bound = 1.0 + self._resending(process, conn.server, known[-1])
+        if late > bound and not overlap(spans, known[-1] - 0.5, now) and not self.names_failed(began):
             raise Violation(f"a writer's connect took {late:.2f} s after {conn.server.id} was known to be the writer")
+
+    def _resending(self, process: Process, server: Any, since: float) -> float:
+        """For how long after some time the monitor's SYN to a server that got lost was not sent again yet."""
+        lost_at = self.control.harbour.lost_at.get((process, server))
+        return 0.0 if lost_at is None else max(0.0, lost_at + RESENT[0] - since)
 
     def refused(self, process: Process, role: str, began: float, error: BaseException) -> None:
         """A connect failed."""

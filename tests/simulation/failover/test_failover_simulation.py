@@ -48,6 +48,7 @@ ALL = Dimensions.just(*TWELVE.names, "pooler", "odd_rows", "shared_template", "s
 ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
 STALE_LAG = Dimensions.just("stale_lag")
+LOST_SYN = Dimensions.just("frozen_dials", "lost_packets")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ STALE_LAG = Dimensions.just("stale_lag")
         *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
         (29429493, STALE_LAG),
+        (29431082, LOST_SYN),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
