@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
@@ -175,6 +175,8 @@ async def play(directory: Path, kinds: list[list[int]]) -> int:
     st.lists(st.lists(st.sampled_from([LOG, METADATA]), min_size=1, max_size=3), min_size=1, max_size=5),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255), st.sampled_from([1, 1, 40, 400])), max_size=4),
 )
+@example(kinds=[[1, 2], [1, 2]], damages=[(196, 1, 1), (2950, 1, 1), (12337, 1, 1)])
+@example(kinds=[[1, 1, 1], [1, 2, 2], [2, 2, 2], [1, 1]], damages=[(184034, 1, 400), (394242, 1, 1)])
 def test_a_node_that_may_have_forgotten_a_promise_does_not_start(
     kinds: list[list[int]], damages: list[tuple[int, int, int]]
 ) -> None:
@@ -193,7 +195,8 @@ def test_a_node_that_may_have_forgotten_a_promise_does_not_start(
                 assert max((int(frame.data.split(b".")[0]) for frame in found), default=0) >= acknowledged
                 assert [frame.prev for frame in found] == sorted({frame.prev for frame in found})
             except CorruptLog:
-                assert len(damages) > 1 or any(length > 100 for *_, length in damages), "one byte is no reason"
+                # A run of damage may reach from the one copy of the metadata into the other.
+                assert len(damages) > 1 or any(length > 1 for *_, length in damages), "one byte is no reason"
             finally:
                 await journal.close()
 
