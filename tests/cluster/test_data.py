@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 
@@ -32,7 +33,9 @@ def instances(cluster):
 
 def test_everything_is_there_again(run_directory):
     data, secret = run_directory / "data", {"password": "secret"}
-    with LocalCluster.start("shop", data=data, readers=1, settings={"work_mem": "7MB"}) as cluster:
+    with LocalCluster.start(
+        "shop", key=f"shop-{secrets.token_hex(4)}", data=data, readers=1, settings={"work_mem": "7MB"}
+    ) as cluster:
         insert(cluster, 1)
         cluster.history.snapshot("tested")
         with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:

@@ -107,7 +107,7 @@ def no_permission(cluster):
 
 
 def no_binaries(cluster):
-    LocalCluster.start("other", postgres="/nowhere")
+    LocalCluster.start(postgres="/nowhere")
 
 
 def closed_directory(cluster, tmp_path, monkeypatch):
@@ -116,20 +116,20 @@ def closed_directory(cluster, tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setenv("AURORA_ROUTER_CACHE", str(closed))
-    LocalCluster.start("other")
+    LocalCluster.start()
 
 
 def address_in_use(cluster):
     with socket.create_server(("127.91.4.5", 0)) as server:
-        LocalCluster.start("other", readers=0, address="127.91.4.5", port=server.getsockname()[1])
+        LocalCluster.start(readers=0, address="127.91.4.5", port=server.getsockname()[1])
 
 
 def address_of_another_kind(cluster):
-    LocalCluster.start("other", address="::1")
+    LocalCluster.start(address="::1")
 
 
 def directory_that_is_missing(cluster):
-    LocalCluster.start("other", directory="/nowhere")
+    LocalCluster.start(directory="/nowhere")
 
 
 def data_in_use(cluster):
@@ -137,19 +137,19 @@ def data_in_use(cluster):
         Path(place).chmod(0o755)
         claimed = DataDirectory.claim(Path(place, "data"), "first", Account.default())
         try:
-            LocalCluster.start("other", data=Path(place, "data"))
+            LocalCluster.start(data=Path(place, "data"))
         finally:
             claimed.close()
 
 
 def data_of_something_else(cluster, tmp_path):
     (tmp_path / "PG_VERSION").touch()
-    LocalCluster.start("other", data=tmp_path)
+    LocalCluster.start(data=tmp_path)
 
 
 def dns_port_in_use(cluster):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        LocalCluster.start("other", readers=0, dns_port=server.getsockname()[1])
+        LocalCluster.start(readers=0, dns_port=server.getsockname()[1])
 
 
 def name_of_a_running_cluster(cluster):

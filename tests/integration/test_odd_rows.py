@@ -22,7 +22,7 @@ OWN = "pg_catalog.aurora_db_instance_identifier()"
 def cluster(request):
     from aurora_router_cluster import LocalCluster
 
-    with LocalCluster.start("odd", readers=1, postgres=request.config.getoption("--aurora-postgres")) as started:
+    with LocalCluster.start(readers=1, postgres=request.config.getoption("--aurora-postgres")) as started:
         with administrator(started) as conn:
             conn.execute("SET allow_system_table_mods = on")
             conn.execute(f"ALTER FUNCTION {ORIGINAL}() RENAME TO true_replica_status")
