@@ -49,6 +49,7 @@ ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
 STALE_LAG = Dimensions.just("stale_lag")
 LOST_SYN = Dimensions.just("frozen_dials", "lost_packets")
+UNMARKED = Dimensions.just("odd_rows", "refused_threads")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,7 @@ LOST_SYN = Dimensions.just("frozen_dials", "lost_packets")
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
         (29429493, STALE_LAG),
         (29431082, LOST_SYN),
+        (29432570, UNMARKED),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
