@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0: done; 1: it failed and said why; 2: the command line was wrong; 130: interrupted.
     """
-    args = _parser([Topology(), Explain(), Watch(), OutcomeCommand(), *others()]).parse_args(argv)
+    args = _parsed(_parser([Topology(), Explain(), Watch(), OutcomeCommand(), *others()]), argv)
     try:
         return int(args.run(args))
     except (AuroraRouterError, psycopg.Error) as error:
@@ -38,6 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; an optional last word may come after options, too.
+
+    argparse takes all words that it finds before the first option, and none after it for an optional one that had none
+    (Python 3.13 does so, too). A command names that one as its default of ``last_word``.
+    """
+    args, rest = parser.parse_known_args(argv)
+    word = getattr(args, "last_word", "")
+    if len(rest) == 1 and word and not rest[0].startswith("-") and not getattr(args, word):
+        setattr(args, word, rest[0])
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
 
 
 def _parser(commands: Sequence[Command]) -> argparse.ArgumentParser:

@@ -23,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("kind", choices=[*KINDS, HEAL, LIST], metavar="KIND", help="a kind of fault, or heal, or list")
     add("target", nargs="?", default="", help="an instance, node:N or zone; for heal a fault's number (default: all)")
+    parser.set_defaults(last_word="target")
     add("--hold", action="store_true", help="kill: leave it down until healed")
     add("--latency", type=float, metavar="MS", help="slow: milliseconds added, each way")
     add("--bandwidth", type=float, metavar="KIB", help="slow: KiB per second, each way and connection")
