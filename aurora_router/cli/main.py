@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; an optional last word may come after options, too.
+    """Returns the arguments; an optional last argument may also stand after options.
 
-    argparse takes all words that it finds before the first option, and none after it for an optional one that had none
-    (Python 3.13 does so, too). A command names that one as its default of ``last_word``.
+    argparse decides at the first option that an optional positional argument is absent, and then refuses it (3.10 to
+    3.13). A command that has one names it as its default of ``last_word``.
     """
     args, rest = parser.parse_known_args(argv)
     word = getattr(args, "last_word", "")

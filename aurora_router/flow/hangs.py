@@ -77,11 +77,6 @@ class Ping:
     left: int
     ended: bool = False
 
-    @property
-    def wanted(self) -> bool:
-        """Whether an answer still matters."""
-        return not self.ended
-
 
 class Judge(Protocol):
     """What sampling needs of the watch."""
@@ -316,23 +311,21 @@ class Hangs(Generic[ConnT]):
                 latest = max(latest, heard)
         return latest if latest > since else None
 
-    def _inquiry_for(self, id_: str, number: int) -> Inquiry[Any]:
-        """What a try is made on: the first one on the session that there is, if it is free, the others on new ones."""
-        shared = self.watch.inquiry_of(id_)
-        return shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
-
     async def _try(self, id_: str, target: Target, ping: Ping, number: int) -> None:
-        """One try of a ping; the one that is answered, or the last one that is not, ends it."""
+        """One try of a ping; the one that is answered, or the last one that is not, ends it.
+
+        The first is made on the session that there is, if it is free, the others on new ones.
+        """
         if number:
             await self.world.sleep(ping.seconds * number / TRIES)
             if ping.ended:
                 return
         left = max(0.0, ping.began + ping.seconds - self.world.now())
         shared = self.watch.inquiry_of(id_)
-        inquiry = self._inquiry_for(id_, number)
+        inquiry = shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
         inquiry.busy = True
         try:
-            fault = await inquiry.ping(replace(target, wanted=lambda: ping.wanted), left)
+            fault = await inquiry.ping(replace(target, wanted=lambda: not ping.ended), left)
         finally:
             inquiry.busy = False
             if inquiry is not shared:

@@ -31,7 +31,7 @@ not be compared. So evidence is ordered:
    (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its successor. Once
    a writer was accepted like this, or was set back, a higher token proves no longer that a former one is back, since
    it may be what that one had when it was fenced: then this rule counts for it, whatever its token (`View.unproven`).
-   So it is where a writer was accepted by its own word, and its row was one of when it was still a reader.
+   The same counts where a writer was accepted by its own word while its row was still that of a reader.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -382,8 +382,8 @@ def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older:
     same = claim.id == view.writer or view.epoch == 0
     volume = claim.token if claim.volume is None else max(claim.token, claim.volume)
     higher = view.token is None or claim.token > view.token or (same and volume >= view.token)
-    before = claim.own and not claim.complete and not same  # its row may be one of when it was a reader
-    proven = monotone or (higher and not before)
+    may_be_a_readers = claim.own and not claim.complete and not same  # the row may be from before the promotion
+    proven = monotone or (higher and not may_be_a_readers)
     return replace(following, token=volume, monotone=monotone, unproven=view.unproven or not proven)
 
 

@@ -51,7 +51,7 @@ class View:
         lsn_at: when that was, in the world's time in seconds.
         accepted_at: when the writer was accepted, in the world's time in seconds.
         unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before,
-            or with one of when it was still a reader.
+            or with one from before its promotion.
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.

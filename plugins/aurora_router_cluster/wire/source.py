@@ -131,11 +131,6 @@ class TimelineView:
             return min(end[1], durable)
         return durable if self._wall is None else min(self._wall, durable)
 
-    def timeline_at(self, position: int) -> int:
-        """The timeline that the byte before `position` is on."""
-        ended = (timeline for timeline, (_, start) in sorted(self._ends.items()) if position <= start)
-        return next(ended, self.current)
-
     def history(self, timeline: int) -> bytes | None:
         """Content of a timeline's history file; None if there is none to show."""
         return self._histories.get(timeline)

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from aurora_router_cluster.control.attention import SLICE, wait_attentively
-from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.postgres import processes
-from aurora_router_cluster.postgres.addresses import Address
 
 
 async def test_what_arrived_while_this_process_stood_still_is_read():
@@ -70,21 +68,15 @@ def test_who_wants_a_processor_is_known_from_who_waits_or_was_stopped(eventually
 
 
 @pytest.fixture
-async def instance(make_engine, template):
-    engine = make_engine()
-    await engine.clone(template)
-    engine.configure({}, standby=False)
-    engine.start()
-    await engine.wait()
-    instance = Instance(engine, "eu-test-1a", 1, Address("127.0.0.1", engine.port))
+async def sampled(instance):
+    """An instance that was looked at once."""
     await instance.sample(timeout=10)
-    yield instance
-    instance.forget()
+    return instance
 
 
 @pytest.mark.cluster
 @pytest.mark.one_python
-async def test_a_supervisor_that_is_starved_misses_no_answer(instance):
+async def test_a_supervisor_that_is_starved_misses_no_answer(sampled):
     async def stall():
         while True:
             time.sleep(0.06)  # noqa: ASYNC251  # each turn of the loop, as with other processes on the processors
@@ -93,8 +85,8 @@ async def test_a_supervisor_that_is_starved_misses_no_answer(instance):
     stalling = asyncio.create_task(stall())
     try:
         for _ in range(10):
-            await instance.sample(timeout=0.1)
-            assert instance.missed == 0
+            await sampled.sample(timeout=0.1)
+            assert sampled.missed == 0
     finally:
         stalling.cancel()
         await asyncio.wait({stalling})
@@ -103,15 +95,15 @@ async def test_a_supervisor_that_is_starved_misses_no_answer(instance):
 @pytest.mark.cluster
 @pytest.mark.one_python
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the state of a process")
-async def test_an_instance_that_the_machine_starves_misses_no_answer(instance):
-    with starved(instance.engine.pid) as is_possible:
-        late, before = 0, instance.newest
+async def test_an_instance_that_the_machine_starves_misses_no_answer(sampled):
+    with starved(sampled.engine.pid) as is_possible:
+        late, before = 0, sampled.newest
         deadline = time.monotonic() + 10
         while late < 5 and time.monotonic() < deadline:
-            await instance.sample(timeout=0.02)
-            late += instance.newest is before
-            before = instance.newest
-            assert instance.missed == 0
+            await sampled.sample(timeout=0.02)
+            late += sampled.newest is before
+            before = sampled.newest
+            assert sampled.missed == 0
     if not is_possible or late < 5:
         pytest.skip("this machine gives it a processor all the same")
 

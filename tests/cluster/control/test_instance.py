@@ -4,22 +4,7 @@ import asyncio
 
 import pytest
 
-from aurora_router_cluster.control.instance import Instance
-from aurora_router_cluster.postgres.addresses import Address
-
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-async def instance(make_engine, template):
-    engine = make_engine()
-    await engine.clone(template)
-    engine.configure({}, standby=False)
-    engine.start()
-    await engine.wait()
-    instance = Instance(engine, "eu-test-1a", 1, Address("127.0.0.1", engine.port))
-    yield instance
-    instance.forget()
 
 
 async def test_an_answer_is_a_sample(instance):

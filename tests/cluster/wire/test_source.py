@@ -14,8 +14,6 @@ def test_a_timeline_shows_only_with_its_history_file() -> None:
     after = TimelineView((Timeline(1, 100), Timeline(2, 500, b"1\t0/1F4\tx\n")))
     assert (after.current, after.shows(1), after.end_of(1), after.limit(1, 900)) == (2, True, (2, 500), 500)
     assert after.limit(2, 900) == 900
-    assert [after.timeline_at(position) for position in (100, 499, 500, 501, 900)] == [1, 1, 1, 2, 2]
-    assert before.timeline_at(900) == 1
 
 
 def test_a_burned_id_gets_a_history_file_and_is_never_streamed() -> None:

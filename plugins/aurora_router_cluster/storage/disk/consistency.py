@@ -60,8 +60,8 @@ def raise_minimum_recovery_point(data: Path, lsn: int, timeline: int) -> bool:
     Raises:
         IdentityError: the control file is damaged or of an unsupported version.
     """
-    control = read_control(data)
-    if _POINT.unpack_from(control, _OFFSET)[0] >= lsn:
+    if minimum_recovery_point(data)[0] >= lsn:
         return False
+    control = read_control(data)
     write_control(data, control[:_OFFSET] + _POINT.pack(lsn, timeline) + control[_OFFSET + _POINT.size :])
     return True

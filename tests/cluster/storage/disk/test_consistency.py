@@ -47,3 +47,4 @@ def test_the_timeline_of_a_position_by_the_history_file(position: int, timeline:
     history = b"# a comment\n1\t0/C000A0\tbefore 2026-11-28\n\n3\t0/E00000\tno recovery target specified\n"
     assert timeline_of(position, 4, history) == timeline
     assert timeline_of(position, 1, None) == 1
+    assert timeline_of(position, 4, b"1\t0/C000A0\tx\n") == (1 if position <= 0xC000A0 else 4)
