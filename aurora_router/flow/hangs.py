@@ -311,24 +311,25 @@ class Hangs(Generic[ConnT]):
                 latest = max(latest, heard)
         return latest if latest > since else None
 
-    async def _try(self, id_: str, target: Target, ping: Ping, number: int) -> None:
-        """One try of a ping; the one that is answered, or the last one that is not, ends it.
+    def _inquiry_for(self, id_: str, number: int) -> Inquiry[Any]:
+        """The session that there is, for the first try of a ping and if it is free; else a new one."""
+        shared = self.watch.inquiry_of(id_)
+        return shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
 
-        The first is made on the session that there is, if it is free, the others on new ones.
-        """
+    async def _try(self, id_: str, target: Target, ping: Ping, number: int) -> None:
+        """One try of a ping; the one that is answered, or the last one that is not, ends it."""
         if number:
             await self.world.sleep(ping.seconds * number / TRIES)
             if ping.ended:
                 return
         left = max(0.0, ping.began + ping.seconds - self.world.now())
-        shared = self.watch.inquiry_of(id_)
-        inquiry = shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
+        inquiry = self._inquiry_for(id_, number)
         inquiry.busy = True
         try:
             fault = await inquiry.ping(replace(target, wanted=lambda: not ping.ended), left)
         finally:
             inquiry.busy = False
-            if inquiry is not shared:
+            if inquiry is not self.watch.inquiry_of(id_):
                 await inquiry.close()
         ping.left -= 1
         silent = fault is not None and fault.kind in SILENCE
