@@ -9,7 +9,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask_topology, check_role, impostor
+from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask, ask_topology, check_role, impostor
 from aurora_router.flow.dialling import resolved
 from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
 from aurora_router.model.event import AnswerRefused
@@ -160,7 +160,7 @@ class Inquiry(Generic[ConnT]):
     async def query(self, target: Target, sql: str, until: float) -> Any:
         """One service query; the connection is made where there is none, and lost with every failure."""
         wanted = target.wanted
-        return await self._on_session(target, until, lambda session, left: self.world.ask(session, sql, left, wanted))
+        return await self._on_session(target, until, lambda session, left: ask(self.world, session, sql, left, wanted))
 
     async def check_role(self, target: Target, until: float) -> RoleCheck:
         """Ask the server for its role, which also shows whether the reports on this path are to be believed."""

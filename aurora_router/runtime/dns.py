@@ -28,6 +28,7 @@ from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile
+from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,7 +219,7 @@ class Names:
 
         _look_up(host, report)
         try:
-            return self._system_answer(host, await asyncio.wait_for(future, SYSTEM_SECONDS), earlier)
+            return self._system_answer(host, await wait_at_most(future, SYSTEM_SECONDS), earlier)
         except asyncio.TimeoutError:
             raise self._unknown(host, f"{earlier}; the system's resolver did not answer") from None
 

@@ -11,6 +11,7 @@ import psycopg
 from aurora_router.flow.world import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
 from aurora_router.runtime.real import HasPgconn, RealWorld
+from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -124,8 +125,7 @@ def _slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
 async def _opened(dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None) -> ConnT:
     """The connection that a dial brings within its time; what it brings after that, or cancelled, is closed.
 
-    `asyncio.wait_for` would do from Python 3.12 on: before, it loses the connection of a dial that succeeds although it
-    was cancelled, as psycopg 3.2's does now and then.
+    psycopg 3.2's dial succeeds now and then although it was cancelled.
 
     Raises:
         TimeoutError: asyncio's; the time is over, or the connection is not wanted any more.
@@ -177,7 +177,7 @@ async def _completed(
     """Await the results of a statement that was sent; whether all of them came in time."""
     for glance in _slices(seconds, wanted):
         try:
-            await asyncio.wait_for(_answered(pgconn, results), glance)
+            await wait_at_most(_answered(pgconn, results), glance)
         except asyncio.TimeoutError:
             if _is_complete(pgconn, results):
                 return True

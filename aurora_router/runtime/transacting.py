@@ -19,6 +19,7 @@ from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingWorld, run
 from aurora_router.runtime.eventloop import EventLoopWorld
 from aurora_router.runtime.exchange import READ, exchange
+from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -211,7 +212,7 @@ class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
         steps = exchange(connection.pgconn, sql)
         with _listening(connection.pgconn) as heard:
             try:
-                reply = await asyncio.wait_for(_awaited(connection.pgconn, steps), seconds)
+                reply = await wait_at_most(_awaited(connection.pgconn, steps), seconds)
             except asyncio.TimeoutError:
                 raise libpq.late("answer", seconds or 0.0) from None
         return replace(reply, notices=tuple(heard))

@@ -1,4 +1,4 @@
-"""A dial that succeeds although it was cancelled, or was too late, is closed."""
+"""What becomes of a wait, and of a dial that succeeds, when it is cancelled or too late."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from aurora_router.flow.world import DialFailed, Target
 from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.waiting import wait_at_most
 
 
 class Opened:
@@ -71,3 +72,33 @@ async def test_a_dial_that_is_not_wanted_any_more_ends_and_leaves_no_connection(
         await EventLoopWorld(stubborn, None).dial(replace(target(), wanted=wanted), 30)
     await stubborn.made.finished.wait()
     assert asked == [0, 1, 2]
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost():
+    answer = asyncio.get_running_loop().create_future()
+
+    async def read():
+        return await answer
+
+    waiting = asyncio.create_task(wait_at_most(read(), 30))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it waits
+    answer.set_result("an answer")
+    await asyncio.sleep(0)  # the answer was read, and who waits for it has not learned that yet
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_wait_ends_after_its_time_with_what_it_waits_for():
+    ended = asyncio.Event()
+
+    async def endless():
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    with pytest.raises(asyncio.TimeoutError):
+        await wait_at_most(endless(), 0.01)
+    assert ended.is_set()
