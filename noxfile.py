@@ -48,7 +48,7 @@ def _works(python: str) -> bool:
 
 
 _offer_pyenv()
-# Hundreds of processes are started here: none of them needs to compile anything anew.
+# Hundreds of processes are started here: none of them needs to compile anything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -94,7 +94,7 @@ def interpreters(session: nox.Session) -> None:
     for python in PYTHONS:
         session.log(f"Python {python}: {'MISSING, NOT TESTED' if python in missing else 'found'}")
     if missing:
-        text = f"!!! not tested for want of an interpreter: {', '.join(missing)} !!!"
+        text = f"!!! not tested because an interpreter is missing: {', '.join(missing)} !!!"
         session.warn(text)
         if "--require-all" in session.posargs and not set(missing) <= NOT_REQUIRED:
             session.error(text)
@@ -102,9 +102,10 @@ def interpreters(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Style and format (ruff), in the environment that nox itself is in."""
+    """Style and format (ruff) and plain words (tests/docs/prose.py), in the environment that nox itself is in."""
     session.run(sys.executable, "-m", "ruff", "check", *PACKAGES)
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PACKAGES)
+    session.run(sys.executable, "-m", "tests.docs.prose")
 
 
 @nox.session(venv_backend="none")
@@ -128,7 +129,7 @@ def tests(session: nox.Session) -> None:
     On nox's own Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
     """
     session.install(".[test]")
-    # A test that needs a second try is a bug to be mended: it is listed (-rR), but does not hide what else is tested.
+    # A test that needs a second try is a bug to be fixed: it is listed (-rR), but does not hide what else is tested.
     manner = ["--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
     marked = "not slow"
     chosen = _tool_arguments(session)
@@ -197,15 +198,15 @@ def simulate(session: nox.Session) -> None:
     arguments = [each for each in arguments if each not in SCHEDULES]
     for each in chosen:
         whole = [] if "--schedules" in arguments else ["--schedules", str(SCHEDULES[each])]
-        told = list(arguments)
-        if "--json" in told and len(chosen) > 1:
-            told[told.index("--json") + 1] += f".{each}"
-        session.run("python", "-m", f"tests.simulation.{each}.run", "--mutants", *whole, *told)
+        passed = list(arguments)
+        if "--json" in passed and len(chosen) > 1:
+            passed[passed.index("--json") + 1] += f".{each}"
+        session.run("python", "-m", f"tests.simulation.{each}.run", "--mutants", *whole, *passed)
 
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """2,000 commits cut off, 1,000 failovers under load: nothing lost, doubled or told wrongly.
+    """2,000 commits cut off, 1,000 failovers under load: nothing lost, doubled or reported wrongly.
 
     Takes `--commits N`, `--failovers N`, `--seed S`, `--json FILE` (the failovers' go to FILE with `-failovers`).
     """
@@ -228,7 +229,7 @@ def _has_programs(session: nox.Session, *packages: str) -> bool:
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     missing = [each for each in packages if shutil.which(each, path=places) is None]
     if missing:
-        session.warn(f"!!! not tested for want of {', '.join(missing)}: apt-get install {' '.join(missing)} !!!")
+        session.warn(f"!!! not tested because {', '.join(missing)} is missing: apt-get install {' '.join(missing)} !!!")
     return not missing
 
 
@@ -237,7 +238,7 @@ POOLERS = ("pgbouncer", "haproxy")
 
 @nox.session
 def poolers(session: nox.Session) -> None:
-    """PgBouncer and HAProxy before two clusters, 50 failovers of each setting: nothing led astray, nothing cut.
+    """PgBouncer and HAProxy before two clusters, 50 failovers of each setting: nothing routed wrongly, nothing cut.
 
     Takes `--failovers N`, `--only SETTING`, `--seed S`, `--json FILE`.
     """

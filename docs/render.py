@@ -180,8 +180,8 @@ def bad_input() -> str:
     for case in cases:
         given = case.get("conninfo") or " ".join(f"{key}={value}" for key, value in case["with"].items())
         legal = f"connects to {case.get('lands') or 'a ' + case.get('role', '')}"
-        told = f"`{case['error']}`: … {case['says']} …" if "error" in case else legal
-        rows.append((case["input"], f"`{given}`" if given else "", told))
+        result = f"`{case['error']}`: … {case['says']} …" if "error" in case else legal
+        rows.append((case["input"], f"`{given}`" if given else "", result))
     return "\n\n".join([
         "# Bad input, and what it gets",
         NOTE,
@@ -297,7 +297,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 BALANCING = """\
 `aurora_balance` says how one instance is chosen of several that suit equally (by role, lag and zone). Each strategy
-orders all of them, because a connect goes on to the next one when the first can not be reached. The promises hold for
+orders all of them, because a connect goes on to the next one when the first cannot be reached. The promises hold for
 the first of that order, within one process; the property tests in `tests/policy/test_choosers.py` hold the strategies
 to these figures. *n* instances suit, *N* connections are opened and kept; the turn counts the connects of a cluster."""
 
@@ -323,13 +323,16 @@ def _capitalized(text: str) -> str:
 
 
 HANGS = """\
-What is thought of an instance is one of three states; what is found out (a signal) leads from one to the next, and may
-call for an action. A signal that a state does not list changes nothing. [](failover.md) has the limits in seconds.
+Hang detection is a state machine. Each instance is in one of three states. A signal (something that the monitor has
+observed) leads to the next state, and may require an action. A signal that a state does not list changes nothing.
+[](failover.md) has the limits in seconds.
 
-A ping is four tries, a quarter of its time apart, and one answer is enough. The first is made on the session that the
-monitor has with the instance, if it has one: a postmaster that stands still answers no new session, while those that
-exist go on. Not told apart: a frozen host, and a postmaster that stood still before the statement began on an instance
-with which the monitor had no session and which serves no other connection of the process. Both are taken for hung."""
+A ping is four tries, a quarter of the ping's time limit apart. One answer is enough. The first try uses the session
+that the monitor already has with the instance, if there is one: a postmaster that has stopped accepts no new session,
+while existing sessions go on.
+
+One case cannot be distinguished from a hung host: a postmaster that stopped before the statement began, on an instance
+with which the monitor had no session and which serves no other connection of the process. Both count as a hang."""
 
 
 def hangs() -> str:
@@ -345,7 +348,7 @@ def hangs() -> str:
                 drawn.append(f"{' ' if corner == '└' else '│'}      ⇒ {action.value}")
         drawn.append("")
     return "\n\n".join([
-        "# How a hang is told from a long wait",
+        "# Hang detection: a hang or a long wait?",
         NOTE,
         HANGS,
         "```text\n" + "\n".join(drawn).rstrip() + "\n```",
