@@ -10,6 +10,8 @@ copyright = author  # noqa: A001 - Sphinx's name for it
 release = version = _version("aurora-router")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["substitution"]
+myst_substitutions = {"version": version}
 html_theme = "furo"
 html_title = "aurora-router"
 autodoc_typehints = "description"
