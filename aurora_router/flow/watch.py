@@ -202,20 +202,20 @@ class Watch(Generic[ConnT]):
         known = self.cluster.view.instances.keys()
         self.lost &= known
         self._prepared &= known
-        for id_ in self._barred.keys() - known:
-            del self._barred[id_]
+        for name in self._barred.keys() - known - self._names.keys():
+            del self._barred[name]
         for name in self._expired.keys() - known - self._names.keys():
             del self._expired[name]
 
     def _see_who_refuses(self) -> None:
-        """Leave a doubt that goes on to the users where an instance refuses to let the watch in.
+        """Leave a doubt that goes on to the users where an instance, or a given name, refuses to let the watch in.
 
         It may be the new writer, and they may have the new password: the watch has it when one of them succeeded.
         """
         doubted_at, now = self.cluster.doubted_at, self.world.now()
         if self._shut_out or doubted_at is None or now - doubted_at <= SEARCH_SECONDS:
             return
-        refusing = [id_ for id_ in self.cluster.view.instances if self.is_barred(id_)]
+        refusing = [name for name in (*self.cluster.view.instances, *self._names) if self.is_barred(name)]
         if refusing:
             self._shut_out = True
             self.cluster.tell(Blinded(f"{', '.join(refusing)} may be the writer, and does not let the monitor in"), now)
@@ -292,19 +292,22 @@ class Watch(Generic[ConnT]):
         if not alone and self.world.now() - cluster.doubted_at <= SEARCH_SECONDS:
             return
         for name, given in self._names.items():
-            if name not in self._searching:
+            if name not in self._searching and not self.is_barred(name):
                 self._searching.add(name)
                 self.world.spawn(self._search(*given, ALONE_SECONDS if alone else SEARCH_SECONDS))
 
     async def _search(self, address: Address, access: Access, pause: float) -> None:
         """Ask through a given name who the instances are; the doubt goes on if that tells nothing."""
-        name = str(address)
+        name, began = str(address), self.world.now()
         try:
             try:
                 await ask_through(self.world, self.cluster, access, address, self._seconds_for(name))
                 self._note_time(name, None)
+                self._barred.pop(name, None)
             except DialFailed as failed:
                 self._note_time(name, failed.fault)
+                if judge(failed.fault).then is Next.RAISE:
+                    self.bar(name, failed.fault, began)
             await self.world.sleep(pace.varied(pause, self.world.random()))
         finally:
             self._searching.discard(name)
@@ -352,11 +355,11 @@ class Watch(Generic[ConnT]):
         self.cluster.failed(id_, now, self.options.quarantine, began)
 
     def is_barred(self, id_: str) -> bool:
-        """Whether an instance refused to let the watch in, so that it is not asked for a while."""
+        """Whether an instance, or a given name, refused to let the watch in, so that it is not asked for a while."""
         return id_ in self._barred and self.world.now() < self._barred[id_].until
 
     def bar(self, id_: str, fault: Fault, began: float) -> None:
-        """Leave out an instance that refused to let the watch in, longer each time.
+        """Leave out an instance, or a given name, that refused to let the watch in, longer each time.
 
         Where no other one has let it in since the doubt began, users have to find out by themselves.
         """

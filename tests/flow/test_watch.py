@@ -28,6 +28,7 @@ from aurora_router.model.observation import MISSING_SECONDS
 from aurora_router.policy import pace
 from aurora_router.policy.options import PROFILES
 from aurora_router.policy.suspicion import UNLIMITED, Limits
+from aurora_router.retry import LONGEST_WAIT
 from aurora_router.simulation import (
     Cancelled,
     Condition,
@@ -194,6 +195,63 @@ def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(sce
 
     scene.run(client())
     assert [event.writer for _, event in scene.of(Settled)] == ["demo-4"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_given_name_that_refuses_the_watch_leaves_the_search_to_the_users(scene, stale):
+    """The new writer joined after the last look, and the watch has an old password: who waits may have the new one."""
+
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        for reader in ("demo-2", "demo-3"):
+            if stale:
+                scene.cluster.freeze_view(reader)
+            else:
+                scene.cluster.crash(reader)
+        added = scene.cluster.add("demo-4")
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-4")
+        added.condition = Condition.REJECTING
+        began = scene.now
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            await scene.process.connect(scene.cluster.conninfo())
+        searched = 2 * SEARCH_SECONDS if stale else 3 * ALONE_SECONDS
+        assert scene.now - began < searched + scene.network.dns.ttl + LONGEST_WAIT
+        added.condition = Condition.WELL
+        second = await scene.process.connect(scene.cluster.conninfo())
+        assert second.instance.id == "demo-4"
+        second.close()
+        first.close()
+
+    scene.run(client())
+    assert len(scene.of(Blinded)) == 1
+
+
+def test_a_path_is_examined_on_the_session_that_there_is():
+    """The watch has one with the new writer, which then accepts no other: a hang is noticed all the same."""
+    scene = Scene(readers=1)
+    scene.cluster.aurora = False
+    hosts = ",".join(each.address for each in scene.cluster.instances.values())
+
+    async def client():
+        conninfo = f"host={hosts} port=5432 dbname=app aurora_role=writer"
+        first = await scene.process.connect(conninfo)
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-2")
+        again = await scene.process.connect(conninfo)
+        assert again.instance.id == "demo-2"
+        again.instance.accept_latency = 3600.0
+        await scene.simulation.sleep(0.5)
+        scene.cluster.hang("demo-2")
+        began = scene.now
+        scene.simulation.at(began + 10.0, again.breaks)  # at last, the operating system gives up
+        with pytest.raises(DialFailed):
+            await scene.process.execute(again)
+        assert scene.now - began < again.limits.noticed + 0.1
+        for each in (first, again):
+            each.close()
+
+    scene.run(client())
 
 
 @pytest.mark.parametrize("profile", ["default", "aggressive", "patient"])
