@@ -243,7 +243,10 @@ class Hangs(Generic[ConnT]):
                 self.world.spawn(self._examined_by(id_, target, path))
 
     async def _examined_by(self, id_: str, target: Target, path: End) -> None:
-        inquiry = Inquiry(self.world, self.cluster, id_)
+        """Find out about a path on the session that there is on it, and else on one that is closed again."""
+        shared = self.watch.inquiry_of(id_)
+        inquiry = shared if shared.is_on(path) and not shared.busy else Inquiry(self.world, self.cluster, id_)
+        inquiry.busy = True
         try:
             direct = await inquiry.is_direct(target, self.watch.options.connect_timeout)
             known = Known(direct, self.world.now() + DIRECT_SECONDS)
@@ -251,6 +254,9 @@ class Hangs(Generic[ConnT]):
             known = unanswered(self.cluster.paths.get(path), self.world.now())
         finally:
             self._examined.discard(path)
+            inquiry.busy = False
+            if inquiry is not shared:
+                await inquiry.close()
         self.cluster.paths = remember(self.cluster.paths, path, known)
 
     # ------------------------------------------------------------ suspicion

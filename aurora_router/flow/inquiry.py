@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.model.instance import Instance
+    from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import RoleCheck
     from aurora_router.policy.route import Address, Request, Route
 
@@ -82,6 +83,10 @@ class Inquiry(Generic[ConnT]):
         """Whether there is a session."""
         return self._connection is not None
 
+    def is_on(self, path: End) -> bool:
+        """Whether there is a session that leads to an address and a port."""
+        return self._connection is not None and self.world.path(self._connection) == path
+
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
         """Meanwhile, `tidy` leaves the session alone."""
@@ -138,17 +143,15 @@ class Inquiry(Generic[ConnT]):
             await self._connected(target, self.world.now() + seconds)
 
     async def is_direct(self, target: Target, seconds: float) -> bool:
-        """Ask a server how it sees a connection, on a session that is closed again; see `policy.paths`.
+        """Ask a server how it sees a connection; see `policy.paths`.
 
         Raises:
             DialFailed: it did not answer.
         """
-        try:
+        with self._using():
             rows = await self.query(target, ENDS, self.world.now() + seconds)
             assert self._connection is not None
             return is_direct(rows[0], *self.world.ends(self._connection))
-        finally:
-            await self.close()
 
     async def _asked(self, target: Target, sql: str, until: float) -> Fault | None:
         try:

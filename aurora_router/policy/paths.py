@@ -17,8 +17,9 @@ A path, an address and a port, is taken for direct in two cases:
    servers changes the server's address. The process id of the backend would not do: a proxy leaves it as it is. The
    client's address is not compared: a gateway on the client's side may change it, and that does no harm.
 
-The second is asked in the background, once, on a session that is closed again. Local sockets show no ends, so they are
-no direct paths: a server that hangs on this very machine is no failover.
+The second is asked in the background, once: on the session that the monitor has on that path, and where it has none on
+one that is closed again. Local sockets show no ends, so they are no direct paths: a server that hangs on this very
+machine is no failover.
 """
 
 from __future__ import annotations
