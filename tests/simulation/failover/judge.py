@@ -11,8 +11,6 @@ from aurora_router.model.event import Blinded, ConnectionsCut, Doubted, Instance
 from aurora_router.model.instance import Role
 from aurora_router.policy.suspicion import Limits
 
-from .world import RESENT
-
 if TYPE_CHECKING:
     from .control import Control
     from .sessions import Conn
@@ -64,6 +62,7 @@ class Judge:
         self.seen: dict[Process, int] = {}
         self._read: dict[Process, int] = {}
         self._waited: dict[tuple[Process, Any, float], bool] = {}
+        self._overtaken: dict[tuple[Process, Any], float] = {}  # when a later writer than that one became known
         self.own_endings: set[int] = set()
         self.lost_endings: set[int] = set()
 
@@ -87,6 +86,8 @@ class Judge:
             if reign < self.seen.get(process, -1):
                 raise Violation(f"at {at:.3f} {event.new} was accepted, though a later writer was known")
             self.seen[process] = reign
+            if event.old is not None:
+                self._overtaken[process, self.control.named(event.old)] = at
         elif isinstance(event, ConnectionsCut) and event.reason.startswith("hung"):
             self._hung(process, at, event)
         if self.calm and isinstance(event, (ConnectionsCut, Doubted, InstanceFailed)):
@@ -168,7 +169,8 @@ class Judge:
 
     def let_go(self, process: Process, conn: Conn) -> None:
         """A pool closes a connection: it is stale, or broken."""
-        if not (conn.broken or conn.closed) and self._sound(process, conn, conn.since):
+        overtaken = conn.since <= self._overtaken.get((process, conn.server), -1.0)
+        if not (conn.broken or conn.closed or overtaken) and self._sound(process, conn, conn.since):
             raise Violation(f"a connection to {conn.server.id} was taken for stale, and nothing was wrong with it")
 
     def cut(self, process: Process, conn: Conn) -> None:
@@ -227,8 +229,7 @@ class Judge:
 
     def _resending(self, process: Process, server: Any, since: float) -> float:
         """For how long after some time the monitor's SYN to a server that got lost was not sent again yet."""
-        lost_at = self.control.harbour.lost_at.get((process, server))
-        return 0.0 if lost_at is None else max(0.0, lost_at + RESENT[0] - since)
+        return max(0.0, self.control.harbour.resent_at.get((process, server), since) - since)
 
     def refused(self, process: Process, role: str, began: float, error: BaseException) -> None:
         """A connect failed."""
@@ -307,8 +308,14 @@ class Judge:
             waited = min(now, b) - since
             starved = overlap([*process.starved, *process.stalled], since - 1.0, now)
             bound = limits.noticed + SLACK + (starved + 4.0 if starved else 0.0)
-            if waited > bound and b >= now:
+            if waited > bound and b >= now and not self._is_unexamined(process, conn, since):
                 raise Violation(f"a statement waited {waited:.2f} s for silent {conn.server.id}: {bound:.2f} s at most")
+
+    def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
+        """Whether the monitor could not find out by then whether a path is direct: its SYN was lost."""
+        known = conn.placed.cluster.paths.get((conn.address, conn.port))
+        direct = conn.direct or (known is not None and known.direct)
+        return not direct and self._resending(process, conn.server, since) > 0.0
 
     # ------------------------------------------------------------ transactions
 

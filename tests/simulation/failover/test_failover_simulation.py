@@ -49,6 +49,9 @@ ODD_ROWS = Dimensions.just("odd_rows")
 PLACES = Dimensions.just("unknown_addresses", "rebuilt_readers")
 STALE_LAG = Dimensions.just("stale_lag")
 LOST_SYN = Dimensions.just("frozen_dials", "lost_packets")
+UNEXAMINED = Dimensions.just("lost_packets", "rebuilt_readers")
+OLD_PASSWORD = Dimensions.just("changed_passwords", "rebuilt_readers")
+OVERTAKEN = Dimensions.just("own_endings", "pooler")
 UNMARKED = Dimensions.just("odd_rows", "refused_threads")
 
 
@@ -62,7 +65,10 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
         (29429493, STALE_LAG),
-        (29431082, LOST_SYN),
+        *((seed, LOST_SYN) for seed in (29431082, 29431870)),
+        (29432608, UNEXAMINED),
+        (29432997, OLD_PASSWORD),
+        (29433996, OVERTAKEN),
         (29432570, UNMARKED),
     ],
 )

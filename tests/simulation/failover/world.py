@@ -36,7 +36,16 @@ RESENT = (1.0, 3.0, 7.0, 15.0)
 
 
 class Harbour(Network):
-    """Where the servers are."""
+    """Where the servers are.
+
+    Attributes:
+        servers: by address.
+        behind: what is behind the address of a pooler, by the name of a database.
+        resets: how likely a dial is reset.
+        losses: how likely a SYN of a monitor's gets lost by accident.
+        lost_at: when the last SYN of a process to a server got lost by accident.
+        resent_at: when the last of those SYNs is sent again, or the dial is given up that it was of.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -46,6 +55,7 @@ class Harbour(Network):
         self.resets = 0.0
         self.losses = 0.0
         self.lost_at: dict[tuple[Any, Server], float] = {}
+        self.resent_at: dict[tuple[Any, Server], float] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
@@ -77,7 +87,11 @@ class Harbour(Network):
         """Whether a SYN gets through in time; `lossy`: one may be lost by accident."""
         began = self.clock.now
         for resent in (*RESENT, 31.0):
-            if not (server.dark or process.dark or (lossy and self._is_lost(process, server))):
+            lost = lossy and not (server.dark or process.dark) and self._is_lost(process, server)
+            if lost:
+                known = self.resent_at.get((process, server), 0.0)
+                self.resent_at[process, server] = max(known, min(until, began + resent))
+            if not (lost or server.dark or process.dark):
                 return True
             if until <= began + resent:
                 break
