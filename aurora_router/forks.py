@@ -34,60 +34,66 @@ STEP_SECONDS = 10.0
 class Steps:
     """What any number of threads may be within, and none while the process forks.
 
-    Who is within is known by objects of the dials' own, held weakly: an exception from a signal handler may end a dial
-    between any two instructions, and the object goes with it. The locks are reentrant: a signal handler may fork where
-    its own thread holds them.
+    Which thread is within is noted by objects of the dials' own, held weakly: an exception from a signal handler may
+    end a dial between any two instructions, and the object goes with it. The locks are reentrant: a signal handler may
+    fork where its own thread holds them.
+
+    Attributes:
+        gate: held for the moment in which a step begins, and while the process forks.
     """
 
     def __init__(self) -> None:
-        self._gate: Any = native.new_rlock()
+        self.gate: Any = native.new_rlock()
         self._lock: Any = native.new_rlock()
-        self._within: WeakSet[Step] = WeakSet()
+        self._dials: WeakSet[Step] = WeakSet()
 
-    def enter(self, step: Step) -> None:
-        """Count a step that begins; waits while the process forks."""
-        with self._gate, self._lock:
-            self._within.add(step)
-
-    def leave(self, step: Step) -> None:
-        """Count a step no more."""
+    def add(self, dial: Step) -> None:
+        """Look at the steps of a dial, for as long as it lives."""
         with self._lock:
-            self._within.discard(step)
+            self._dials.add(dial)
 
     def stop(self) -> None:
         """Let no other step begin, and wait until those of other threads have ended."""
         deadline, pause = time.monotonic() + STEP_SECONDS, native.original("time", "sleep")
-        self._gate.acquire()
-        while self._is_busy() and time.monotonic() < deadline:
+        self.gate.acquire()
+        while self.is_busy() and time.monotonic() < deadline:
             pause(0.0005)
 
-    def _is_busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether another thread is within; a signal handler may fork within a step of its own thread."""
-        own = native.get_ident()
+        allowed = None, native.get_ident()
         with self._lock:
-            return any(step.thread != own for step in self._within)
+            return any(dial.thread not in allowed for dial in self._dials)
 
     def resume(self) -> None:
         """Undo `stop`."""
-        self._gate.release()
+        self.gate.release()
 
     def reset(self) -> None:
         """In the child of a fork: no step is under way."""
-        self._gate, self._lock = native.new_rlock(), native.new_rlock()
-        self._within = WeakSet()
+        self.gate, self._lock = native.new_rlock(), native.new_rlock()
+        self._dials = WeakSet()
 
 
 class Step:
-    """A context: one thread within `STEPS`."""
+    """A context: one step of a dial within `STEPS`, waiting while the process forks. Each dial has one, for all steps.
+
+    Attributes:
+        thread: the thread that is within; None: none is.
+    """
 
     __slots__ = ("__weakref__", "thread")
 
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        STEPS.add(self)
+
     def __enter__(self) -> None:
-        self.thread = native.get_ident()
-        STEPS.enter(self)
+        with STEPS.gate:
+            self.thread = native.get_ident()
 
     def __exit__(self, *_: object) -> None:
-        STEPS.leave(self)
+        self.thread = None
 
 
 STEPS: Final = Steps()

@@ -39,21 +39,14 @@ def is_patched() -> bool:
     return eventlet is not None and bool(eventlet.is_monkey_patched("thread"))
 
 
-def new_lock() -> Any:
-    """Make a lock between threads of the system."""
-    return original("_thread", "allocate_lock")()
+new_lock: Callable[[], Any] = original("_thread", "allocate_lock")
+"""Make a lock between threads of the system. What this module found when it was imported stays the interpreter's own."""
 
+new_rlock: Callable[[], AbstractContextManager[Any]] = original("_thread", "RLock")
+"""Make a reentrant lock between threads of the system."""
 
-def new_rlock() -> AbstractContextManager[Any]:
-    """Make a reentrant lock between threads of the system."""
-    lock: AbstractContextManager[Any] = original("_thread", "RLock")()
-    return lock
-
-
-def get_ident() -> int:
-    """Return the number of the system's thread that this runs in."""
-    ident: int = original("_thread", "get_ident")()
-    return ident
+get_ident: Callable[[], int] = original("_thread", "get_ident")
+"""Return the number of the system's thread that this runs in."""
 
 
 def start_thread(function: Callable[[], object], name: str) -> None:

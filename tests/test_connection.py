@@ -464,7 +464,7 @@ def swept(files, prepare, conninfo, **options):
             assert not state.turns, where
             assert not state.lock.locked(), where
             assert not state.needed, where
-        assert not len(STEPS._within), where
+        assert not len(STEPS._dials), where
         assert _call_until() == (None, None), where
         assert _dial.get() is None or _dial.get()() is None, where
 

@@ -153,17 +153,17 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     entered.wait()
     monkeypatch.setattr(forks, "STEP_SECONDS", 0.05)
     steps.stop()  # in vain: the step goes on
-    assert len(steps._within) == 1
+    assert steps.is_busy()
     steps.resume()
     monkeypatch.setattr(forks, "STEP_SECONDS", 60.0)
     threading.Timer(0.05, done.set).start()
     steps.stop()
-    assert len(steps._within) == 0
+    assert not steps.is_busy()
     steps.resume()
     thread.join()
 
 
-@pytest.mark.parametrize("locks", ["_gate", "_lock"])
+@pytest.mark.parametrize("locks", ["gate", "_lock"])
 def test_a_signal_handler_may_fork_where_its_own_thread_enters_a_step(locks):
     """The handler runs between any two instructions of its thread, which may hold a lock of the steps."""
     steps = forks.Steps()
