@@ -40,7 +40,7 @@ def is_patched() -> bool:
 
 
 new_lock: Callable[[], Any] = original("_thread", "allocate_lock")
-"""Make a lock between threads of the system. What this module found when it was imported stays the interpreter's own."""
+"""Make a lock between threads of the system. Found once: the interpreter's own function stays what it is."""
 
 new_rlock: Callable[[], AbstractContextManager[Any]] = original("_thread", "RLock")
 """Make a reentrant lock between threads of the system."""

@@ -132,6 +132,8 @@ class Turn:
 
     def succeeded(self) -> None:
         """The dial brought a connection."""
+        if self._began is None:
+            return
         attended = self._was_attended()
         self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random(), attended=attended))
 

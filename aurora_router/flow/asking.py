@@ -106,16 +106,13 @@ def _dated(topology: Topology, asked_at: float) -> Topology:
     return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
-async def ask_standby(
-    world: World[ConnT], cluster: Cluster, connection: ConnT, seconds: float, wanted: Wanted | None = None
-) -> bool:
-    """Whether the server is a standby: as reported at start-up where that is to be believed, else by a query."""
+def reported_standby(world: World[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
+    """Whether the server is a standby, as reported at start-up; None where that is not to be believed."""
     reported = world.in_hot_standby(connection)
-    if reported is not None:
-        pid = world.backend_pid(connection)
-        if cluster.role_reports.believes(world.path(connection), pid, world.now()):
-            return reported
-    return (await check_role(world, cluster, connection, seconds, wanted)).standby
+    if reported is None:
+        return None
+    pid = world.backend_pid(connection)
+    return reported if cluster.role_reports.believes(world.path(connection), pid, world.now()) else None
 
 
 async def check_role(

@@ -181,8 +181,8 @@ class Connecting(Learning[ConnT]):
         await self._sure()
         if self.request.options.max_lag is not None:
             self.cluster.note_max_lag(self.request.options.max_lag, self.world.now())
-        if self.route.role is WantedRole.WRITER and not self.cluster.watched:
-            self.doubt = self.doubt or self._is_avoided(self.cluster.view.writer)
+        if self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer):
+            self.doubt = self.doubt or not self.cluster.watched
         spare = await self._know()
         try:
             placed = await self._walk(spare)
@@ -200,7 +200,7 @@ class Connecting(Learning[ConnT]):
         One that answered in another role may be chosen again in that role: a reader that has become the writer is not
         worth less than an instance that is silent.
         """
-        tried: set[tuple[str, Role]] = set()
+        tried: list[tuple[str, Role]] = []
         turn = self.cluster.next_turn()
         self._is_placeless = False
         while True:
@@ -216,7 +216,7 @@ class Connecting(Learning[ConnT]):
                 self._stand_up()
                 spare = None
                 continue
-            tried.add((instance.id, instance.role))
+            tried.append((instance.id, instance.role))
             arrived = await self._try(instance)
             if arrived is not None:
                 return self._placed(*arrived, selection)

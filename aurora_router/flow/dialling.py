@@ -6,7 +6,6 @@ the instance for a while; or it is the driver's own error, raised at once, where
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import (
@@ -157,7 +156,8 @@ class Dialling(Generic[ConnT]):
         wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
             glancing = wanted if turn is None or wanted is None else turn.glancing(wanted)
-            connection = await self._dial_once(replace(target, wanted=glancing))
+            asked = Target(target.name, target.host, target.port, target.addresses, glancing)
+            connection = await self._dial_once(asked)
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
             if turn is not None and (wanted is None or wanted()):

@@ -9,7 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption, NameNotResolved
-from aurora_router.flow.asking import PERMISSION_DENIED, ask_standby, ask_topology, identify, impostor
+from aurora_router.flow.asking import (
+    PERMISSION_DENIED,
+    ask_topology,
+    check_role,
+    identify,
+    impostor,
+    reported_standby,
+)
 from aurora_router.flow.dialling import Dialling, Unplaced
 from aurora_router.flow.world import ConnT, DialFailed, Target, World
 from aurora_router.model.endpoint import WantedRole
@@ -220,7 +227,8 @@ class Learning(Dialling[ConnT]):
 
     def _lacks_reader(self) -> bool:
         """Whether a reader is wanted, and none is known."""
-        wanted = self.route.role in {WantedRole.READER, WantedRole.PREFER_READER}
+        role = self.route.role
+        wanted = role is WantedRole.READER or role is WantedRole.PREFER_READER
         return wanted and not any(True for _ in self.cluster.view.readers())
 
     async def _ask(self, connection: ConnT, asked: str, *, by_id: bool = False) -> Instance:
@@ -308,14 +316,17 @@ class Learning(Dialling[ConnT]):
         return replace(topology, by_id=True) if attached else topology
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
-        """Whether the server is a standby, by its own word; a connection is asked once."""
+        """Whether the server is a standby, by its own word: as it reported, or asked; a connection is asked once."""
         if self._said is not None and self._said[0] is connection:
             return self._said[1]
-        started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
-        try:
-            standby = await ask_standby(self.world, self.cluster, connection, self._dial_seconds(), wanted)
-        except DialFailed as failed:
-            raise self._missed(name, failed, started, instance, wanted) from failed
+        standby = reported_standby(self.world, self.cluster, connection)
+        if standby is None:
+            started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
+            try:
+                check = await check_role(self.world, self.cluster, connection, self._dial_seconds(), wanted)
+            except DialFailed as failed:
+                raise self._missed(name, failed, started, instance, wanted) from failed
+            standby = check.standby
         self._said = connection, standby
         return standby
 

@@ -118,12 +118,15 @@ class Watch(Generic[ConnT]):
 
     @access.setter
     def access(self, access: Access) -> None:
-        same = access.params == self._access.params
-        self._barred = {id_: bar._replace(until=0.0) for id_, bar in self._barred.items()} if same else {}
-        if access.request is not self._access.request:
-            self._note_names(access)
+        before, barred = self._access, self._barred
+        if barred:
+            same = access.params == before.params
+            self._barred = {id_: bar._replace(until=0.0) for id_, bar in barred.items()} if same else {}
         self._access, self._blind, self._shut_out = access, False, False
-        self._askable = self._can_ask()
+        if access.request is not before.request:
+            self._note_names(access)
+        if barred or access.request is not before.request or access.route is not before.route:
+            self._askable = self._can_ask()  # else the last look around found it
         self.hangs.hear_of_user()
 
     @property

@@ -92,6 +92,10 @@ def select(
     for each in candidates.kept:
         tiers.setdefault(rank(each, context), []).append(each)
     choose = CHOOSERS[options.balance]
-    ranked = [(each, number) for number in sorted(tiers) for each in choose(tiers[number], context)]
-    order, ranks = tuple(each for each, _ in ranked), tuple(number for _, number in ranked)
-    return Selection(order, ranks, candidates.left_out, context)
+    order: list[Instance] = []
+    ranks: list[Rank] = []
+    for number in sorted(tiers):
+        tier = tiers[number]
+        order += choose(tier, context) if len(tier) > 1 else tier
+        ranks += [number] * len(tier)
+    return Selection(tuple(order), tuple(ranks), candidates.left_out, context)

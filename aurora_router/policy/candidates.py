@@ -95,9 +95,15 @@ class Candidates(NamedTuple):
 
     def sift(self, verdict: Callable[[Instance], str | None]) -> Candidates:
         """Leave out those for which `verdict` gives a reason."""
-        judged = [(each, verdict(each)) for each in self.kept]
-        kept = tuple(each for each, reason in judged if reason is None)
-        return Candidates(kept, self.left_out + tuple(Exclusion(each, why) for each, why in judged if why is not None))
+        kept: list[Instance] = []
+        left_out = list(self.left_out)
+        for each in self.kept:
+            reason = verdict(each)
+            if reason is None:
+                kept.append(each)
+            else:
+                left_out.append(Exclusion(each, reason))
+        return Candidates(tuple(kept), tuple(left_out))
 
 
 # ---------------------------------------------------------------- filters: (candidates, context) -> candidates
@@ -213,4 +219,4 @@ Rank = tuple[int, ...]
 
 def rank(instance: Instance, context: Context) -> Rank:
     """How much an instance is preferred, by each of `PREFERENCES`; the lowest is best."""
-    return tuple(each(instance, context) for each in PREFERENCES)
+    return tuple([each(instance, context) for each in PREFERENCES])

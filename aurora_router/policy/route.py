@@ -94,9 +94,9 @@ class Request:
         return self.first.hostaddr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """The decision, with its reasons.
+    """The decision, with its reasons. Equal to itself alone, like the `Request` that it is for.
 
     Attributes:
         mode: how the instance is found.
@@ -126,6 +126,7 @@ _PASSED = frozenset({EndpointKind.PROXY, EndpointKind.PROXY_ENDPOINT, EndpointKi
 _OWN = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 
 
+@lru_cache(maxsize=256)
 def leads_elsewhere(request: Request) -> bool:
     """Whether the given name may be an alias, so that it is worth to follow its CNAMEs before routing."""
     if len(request.given) > 1 or request.hostaddr is not None:
@@ -238,7 +239,7 @@ def find(instance: Instance, route: Route, request: Request) -> Address | None:
     A server that tells of itself alone has no id but the host it was reached by, and a name that can be no host leads
     nowhere.
     """
-    if route.mode in {Mode.LIST, Mode.NAME}:
+    if route.mode is Mode.LIST or route.mode is Mode.NAME:
         given = next((each for each in request.given if str(each) == instance.id), None)
         if given is not None:
             return replace(given, host=given_host(request, route, given))
@@ -281,6 +282,7 @@ PINNED = "aurora_cluster"
 """The name that the user gave by that option."""
 
 
+@lru_cache(maxsize=256)
 def identity(request: Request, chosen: Route) -> Identity:
     """What tells this cluster from others, as far as names can.
 

@@ -34,7 +34,8 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Para
         seconds: how long it may take. The worlds keep to it; psycopg is only kept from giving up before.
     """
     params = dict(base)
-    if _gives_up_within(base.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT")), seconds):
+    limit = base.get("connect_timeout")
+    if _gives_up_within(os.environ.get("PGCONNECT_TIMEOUT") if limit is None else limit, seconds):
         params["connect_timeout"] = max(2, int(seconds + 0.999))
     if target.host is not None:
         params["host"] = target.host

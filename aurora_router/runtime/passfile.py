@@ -57,6 +57,8 @@ class Parameters(dict[str, Any]):
 
 def password(base: Mapping[str, Any], target: Target) -> str | None:
     """The password for a target under a name that the user gave; None: there is none, or libpq finds it by itself."""
+    if base.get("password"):
+        return None
     given = base.given if isinstance(base, Parameters) else ()
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]
     if not names or target.host in names or _told_otherwise(base):
@@ -75,8 +77,8 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
 
 
 def _told_otherwise(base: Mapping[str, Any]) -> bool:
-    """Whether the password comes, or may come, from elsewhere."""
-    if base.get("password") or os.environ.get("PGPASSWORD"):
+    """Whether the password comes, or may come, from the environment or a service."""
+    if os.environ.get("PGPASSWORD"):
         return True
     named = base.get("service") or os.environ.get("PGSERVICE")
     return bool(named) and not (isinstance(base, Parameters) and base.reads_service)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from psycopg import pq
 
-    from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.world import Placed, Target, Wanted
 
 __all__ = ["attend", "bounded", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
@@ -88,10 +87,10 @@ def take(params: dict[str, Any]) -> pq.abc.PGconn | None:
 
 def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
     """Count a connection for its instance, and have the monitor look after it unless that was declined."""
-    options = call.request.options
-    connection.sound = soundness(placed.cluster, placed.instance, placed.generation, connection.pgconn)
-    connection.reported = reported_standby(connection.pgconn)
+    options, pgconn = call.request.options, connection.pgconn
+    connection.reported = reported_standby(pgconn)
     connection.process = os.getpid()
+    connection.sound = soundness(connection, placed)
     connection.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
     if placed.instance is None:
         return
@@ -100,20 +99,21 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
         connection.guard = native.new_rlock()
         connection.was_writer = placed.role is Role.WRITER
         connection.direct = placed.route.direct
-        connection.socket_id = sockets.identify(connection.pgconn.socket)
+        connection.socket_id = sockets.identify(pgconn.socket)
         access = Access(call.request, placed.route, call.sources, call.params)
         MONITOR.attend(placed.cluster, access, call.names)
 
 
-def soundness(cluster: Cluster, instance: str | None, generation: int, pgconn: pq.abc.PGconn) -> Callable[[], bool]:
+def soundness(connection: Any, placed: Placed[Any]) -> Callable[[], bool]:
     """A function that tells whether a connection may still be used, by what is known here.
 
     One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not
     ended the connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
     """
-    ended, reported = sockets.end_of(pgconn.socket), reported_standby(pgconn)
-    now, process = time.monotonic, os.getpid
-    looked, owner = now(), process()
+    pgconn, reported, owner = connection.pgconn, connection.reported, connection.process
+    cluster, instance, generation = placed.cluster, placed.instance, placed.generation
+    ended, now, process = sockets.end_of(pgconn.socket), time.monotonic, os.getpid
+    looked = now()
 
     def sound() -> bool:
         nonlocal looked

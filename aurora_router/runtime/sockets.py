@@ -180,6 +180,7 @@ def wait(fd: int, events: int, seconds: float | None) -> bool:
     return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
+_poll = native.original("select", "poll")
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
@@ -189,7 +190,7 @@ def end_of(fd: int) -> Callable[[], bool]:
     The poll object is made once: a pool asks at every checkout. Not for several threads at once, as a connection's
     checkout is not.
     """
-    poll = native.original("select", "poll")()
+    poll = _poll()
     poll.register(fd, _ENDED)
     ask = poll.poll
     return lambda: bool(ask(0))
