@@ -26,8 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 ENFORCED = (
     "README.md",
-    "docs/index.md",
-    "docs/render.py",
+    "docs",
     "noxfile.py",
     "plugins/aurora_router_pytest",
     "tests/docs",
