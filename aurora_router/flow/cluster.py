@@ -403,7 +403,9 @@ class Cluster:
     def held(self) -> dict[str, list[Any]]:
         """The open connections, by instance."""
         with self.lock:
-            return {id_: list(held) for id_, held in self._connections.items() if held}
+            refs = {id_: held.keyrefs() for id_, held in self._connections.items()}
+        living = {id_: [each for ref in those if (each := ref()) is not None] for id_, those in refs.items()}
+        return {id_: those for id_, those in living.items() if those}
 
 
 def _forget_empty(counted: dict[str, Any]) -> None:

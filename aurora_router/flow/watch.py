@@ -231,15 +231,16 @@ class Watch(Generic[ConnT]):
 
     def _can_ask(self) -> frozenset[str]:
         """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
+        return frozenset(id_ for id_ in self.cluster.view.instances if self._may_ask(id_))
+
+    def _may_ask(self, id_: str) -> bool:
+        """Whether an instance is one of those."""
+        known = self.cluster.view.instances.get(id_)
         request, route = self._access.request, self._access.route
+        if known is None or self.is_barred(id_) or find(known, route, request) is None:
+            return False
         through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
-        return frozenset(
-            id_
-            for id_, known in self.cluster.view.instances.items()
-            if find(known, route, request) is not None
-            and not self.is_barred(id_)
-            and not (through and id_ in map(str, request.given) and not self.hangs.is_direct(id_))
-        )
+        return not (through and id_ in map(str, request.given)) or self.hangs.is_direct(id_)
 
     def inquiry_of(self, id_: str) -> Inquiry[ConnT]:
         """The session with an instance."""
@@ -266,7 +267,7 @@ class Watch(Generic[ConnT]):
         """Ask one instance until all is well again."""
         thorough = True
         try:
-            while inquiry.instance in self._can_ask():
+            while self._may_ask(inquiry.instance):
                 thorough = not await self._looked(inquiry, thorough=thorough)
                 doubted_at = self.cluster.doubted_at
                 if doubted_at is not None:

@@ -13,7 +13,6 @@ THROUGH     hands the name to libpq and looks at nothing (proxies do their own r
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -242,10 +241,12 @@ def find(instance: Instance, route: Route, request: Request) -> Address | None:
     if route.mode is Mode.LIST or route.mode is Mode.NAME:
         given = next((each for each in request.given if str(each) == instance.id), None)
         if given is not None:
-            return replace(given, host=given_host(request, route, given))
-    with contextlib.suppress(MalformedHost):
+            host = given_host(request, route, given)
+            return given if host == given.host else replace(given, host=host)
+    try:
         return locate(instance, route, request.options)
-    return None
+    except MalformedHost:
+        return None
 
 
 def given_host(request: Request, chosen: Route, address: Address) -> str | None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import types
 from collections import Counter
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 
     from typing_extensions import Self
 
@@ -34,16 +35,10 @@ class Cancelled(BaseException):
     """Thrown into a task that is cancelled; no ``except Exception`` stops it."""
 
 
-class _Parked:
-    """What a task hands to the scheduler when it suspends: until when, at most."""
-
-    __slots__ = ("until",)
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-
-    def __await__(self) -> Generator[_Parked, None, None]:
-        yield self
+@types.coroutine
+def _parked(until: float) -> Generator[float, None, None]:
+    """Suspend; the scheduler learns until when, at most."""
+    yield until
 
 
 class Task(Generic[T]):
@@ -92,14 +87,14 @@ class Task(Generic[T]):
         self._turn += 1
         cancelled, self._cancelled = self._cancelled, False
         try:
-            parked = self._procedure.throw(Cancelled()) if cancelled else self._procedure.send(None)
+            until: float = self._procedure.throw(Cancelled()) if cancelled else self._procedure.send(None)
         except StopIteration as stop:
             self._finish(stop.value, None)
         except BaseException as raised:  # noqa: BLE001 - kept in the task, and raised by `result`
             self._finish(None, raised)
         else:
-            if parked.until < FOREVER:
-                self.simulation.due(self, parked.until)
+            if until < FOREVER:
+                self.simulation.due(self, until)
 
     @property
     def turn(self) -> int:
@@ -187,17 +182,17 @@ class Simulation:
     def due(self, task: Task[Any], time: float) -> None:
         """Let a task run at `time`, unless it ran before."""
         self._sequence += 1
-        heappush(self._due, (time, self.rng.random(), self._sequence, task, task.turn))
+        heappush(self._due, (time, self.rng.random(), self._sequence, task, task._turn))  # noqa: SLF001 - of this module
 
     # ------------------------------------------------------------ waiting, for tasks
 
-    async def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> Awaitable[None]:
         """Let `seconds` of virtual time pass."""
-        await self.park(self.now + seconds)
+        return _parked(self.now + seconds)
 
-    async def park(self, until: float = FOREVER) -> None:
+    def park(self, until: float = FOREVER) -> Awaitable[None]:
         """Suspend the running task until `until`, or until `waker` of it is called."""
-        await _Parked(until)
+        return _parked(until)
 
     def waker(self) -> Callable[[], None]:
         """A function that lets the running task go on from where it suspends next."""

@@ -41,8 +41,7 @@ class Clock(Simulation):
 
     def spawn_outside(self, procedure, *, after=0.0):
         """Start something that belongs to no process: it happens on a server."""
-        with self.owned(None):
-            return self.spawn(procedure, after=after)
+        return super().spawn(procedure, after=after)
 
     def starve(self, seconds: float, *owners: Any) -> None:
         """Let a process, or a part of it, stand still."""
@@ -50,14 +49,14 @@ class Clock(Simulation):
             self.asleep[owner] = max(self.asleep.get(owner, 0.0), self.now + seconds)
 
     def _step(self) -> bool:
-        while self._due:
-            time, _, _, task, turn = self._due[0]
-            until = self.asleep.get(self.owners.get(task), 0.0)
-            if time >= until or task.done or turn != task.turn:
+        due, before = self._due, None
+        while due:
+            time, _, _, before, turn = due[0]
+            until = self.asleep.get(self.owners.get(before), 0.0) if self.asleep else 0.0
+            if time >= until or before.done or turn != before.turn:
                 break
-            heappop(self._due)
-            self.due(task, until)
-        before = self._due[0][3] if self._due else None
+            heappop(due)
+            self.due(before, until)
         ran = super()._step()
         if before is not None and before.done:
             self.owners.pop(before, None)
