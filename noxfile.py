@@ -22,6 +22,11 @@ from tests.matrix.cells import Cell, covering, everything
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 NOT_REQUIRED = {"3.14"}
 """Tested where they are found; said loudly where not, and no error even with `--require-all`."""
+CLUSTER = "./plugins/cluster[demo,tls]"
+TESTED = [".[test]", CLUSTER]
+"""Both distributions of this repository, with what their tests need."""
+DOCKER = "./plugins/cluster[docker]"
+"""What the tests of containers need, too."""
 PACKAGES = ["aurora_router", "plugins", "tests", "benchmarks", "docs", "noxfile.py"]
 
 nox.options.sessions = ["interpreters", "lint", "types", "imports", "tests", "build"]
@@ -128,7 +133,7 @@ def tests(session: nox.Session) -> None:
 
     On nox's own Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     # A test that needs a second try is a bug to be fixed: it is listed (-rR), but does not hide what else is tested.
     manner = ["--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
     marked = "not slow"
@@ -161,7 +166,7 @@ def _is_own(session: nox.Session) -> bool:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The long and heavy tests, the storage under the system's PostgreSQL too, many examples of each property."""
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("pytest", "-m", "slow", "--timeout=1800", *_tool_arguments(session))
     session.run("pytest", "--hypothesis-profile=many", "-m", "not slow and not cluster", "--timeout=1800", *CORE)
 
@@ -169,7 +174,7 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/, a warning is an error; and run all of its examples."""
-    session.install(".[docs,test]")
+    session.install(".[docs,test]", CLUSTER)
     session.run("python", "docs/render.py")
     session.run("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "site")
     session.run("pytest", "-q", "tests/docs", *_tool_arguments(session))
@@ -178,7 +183,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure: ours beside what it is compared with, interleaved in one run; takes `--json FILE`."""
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("python", "-m", "benchmarks", *_tool_arguments(session))
 
 
@@ -192,7 +197,7 @@ def simulate(session: nox.Session) -> None:
     From a base seed that is new each time, and printed. Takes `storage` or `failover` (that one alone),
     `--schedules N`, `--seed N`, `--json FILE` (`FILE.storage` and `FILE.failover` where both are played).
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     arguments = _tool_arguments(session)
     chosen = [each for each in SCHEDULES if each in arguments] or list(SCHEDULES)
     arguments = [each for each in arguments if each not in SCHEDULES]
@@ -210,7 +215,7 @@ def chaos(session: nox.Session) -> None:
 
     Takes `--commits N`, `--failovers N`, `--seed S`, `--json FILE` (the failovers' go to FILE with `-failovers`).
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     parser = argparse.ArgumentParser()
     parser.add_argument("--commits", default="2000")
     parser.add_argument("--failovers", default="1000")
@@ -242,21 +247,21 @@ def poolers(session: nox.Session) -> None:
 
     Takes `--failovers N`, `--only SETTING`, `--seed S`, `--json FILE`.
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("python", "-m", "benchmarks.poolers", *_tool_arguments(session))
 
 
 @nox.session
 def alarms(session: nox.Session) -> None:
     """False alarms where nothing is wrong but much is odd: 0 in ten minutes; takes `--minutes N`, `--json FILE`."""
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("python", "-m", "benchmarks.alarms", *_tool_arguments(session))
 
 
 @nox.session
 def leaks(session: nox.Session) -> None:
     """What a process holds after 200 failovers: no more than before; takes `--failovers N`, `--json FILE`."""
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("python", "-m", "benchmarks.leaks", *_tool_arguments(session))
 
 
@@ -266,7 +271,7 @@ def soak(session: nox.Session) -> None:
 
     Takes `--only NAME[,NAME]`, `--minutes N` (for each of them), `--json FILE`.
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     session.run("python", "-m", "benchmarks.soak", *_tool_arguments(session))
 
 
@@ -276,7 +281,7 @@ def cases(session: nox.Session) -> None:
 
     Debian's pgbouncer and haproxy are used where they are installed (`.ci/run` installs them).
     """
-    session.install(".[test]")
+    session.install(*TESTED)
     _has_programs(session, *POOLERS)
     session.run("python", "-m", "benchmarks.cases", *_tool_arguments(session))
 
@@ -289,7 +294,7 @@ def compliance(session: nox.Session, sqlalchemy: str) -> None:
     The figures of the two versions go to FILE with `-2.0` and with `-2.1`.
     """
     series = {"2.0": "SQLAlchemy[asyncio]>=2.0.16,<2.1", "2.1": "SQLAlchemy[asyncio]>=2.1,<2.2"}[sqlalchemy]
-    session.install(".[demo,pool]", series, "pytest")
+    session.install(".[pool]", CLUSTER, series, "pytest")
     arguments = _tool_arguments(session)
     if "--json" in arguments:
         at = arguments.index("--json") + 1
@@ -309,10 +314,10 @@ def django(session: nox.Session, django: str) -> None:
         home = Path(session.create_tmp(), f"venv-{new_enough[-1]}-{django}")
         session.run(f"python{new_enough[-1]}", "-m", "venv", str(home), external=True)
         python = str(home / "bin" / "python")
-        session.run(python, "-m", "pip", "install", "-q", ".[test]", f"Django=={django}.*", external=True)
+        session.run(python, "-m", "pip", "install", "-q", *TESTED, f"Django=={django}.*", external=True)
         session.run(python, "-m", "pytest", "tests/django", *_tool_arguments(session), external=True)
         return
-    session.install(".[test]", f"Django=={django}.*")
+    session.install(*TESTED, f"Django=={django}.*")
     session.run("pytest", "tests/django", *_tool_arguments(session))
 
 
@@ -330,7 +335,7 @@ def matrix_full(session: nox.Session) -> None:
 
 def _cells(session: nox.Session, cells: list[Cell]) -> None:
     """Test the cells of a session's Python in one environment, one after the other; a failure ends it at the end."""
-    session.install("-e", ".[test,docker]", "pip")
+    session.install("-e", ".[test]", "-e", "./plugins/cluster[demo,docker,tls]", "pip")
     failed = []
     for cell in [each for each in cells if each.python == session.python]:
         session.install(*cell.requirements)
@@ -348,7 +353,7 @@ def _cells(session: nox.Session, cells: list[Cell]) -> None:
 @nox.session
 def incumbent(session: nox.Session) -> None:
     """A client that we did not write (aws-advanced-python-wrapper) uses the reference cluster; takes `--json FILE`."""
-    session.install(".[cluster]")
+    session.install(".", "./plugins/cluster[demo]")
     theirs = Path(session.create_tmp()).resolve() / "incumbent"
     session.run("python", "-m", "venv", str(theirs))
     python = str(theirs / "bin" / "python")
@@ -364,7 +369,7 @@ def docker(session: nox.Session) -> None:
     if shutil.which("docker") is None:
         how = "apt-get install docker.io docker-compose, and debootstrap where no image can be pulled"
         session.error(f"Docker is not installed; on Debian: {how}")
-    session.install(".[test,docker]", "pip")
+    session.install(*TESTED, DOCKER, "pip")
     arguments = _tool_arguments(session)
     for option, variable in (("--failovers", "AURORA_DOCKER_FAILOVERS"), ("--json", "AURORA_DOCKER_JSON")):
         if option in arguments:
@@ -383,7 +388,7 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 @nox.session
 def bounded(session: nox.Session) -> None:
     """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers and containers."""
-    session.install(".[test,docker]", "pip")
+    session.install(*TESTED, DOCKER, "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
@@ -394,12 +399,29 @@ def bounded(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and the sdist, install the wheel alone and use it."""
+    """Build the wheels and sdists of both distributions; use the driver's wheel alone, then both."""
     session.install("build")
-    target = Path(session.create_tmp()) / "dist"
+    target = (Path(session.create_tmp()) / "dist").resolve()
     shutil.rmtree(target, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(target))
-    (wheel,) = target.glob("*.whl")
-    session.run("python", "-m", "pip", "install", "--quiet", "--force-reinstall", str(wheel) + "[binary]")
+    for source in (".", "plugins/cluster"):
+        session.run("python", "-m", "build", "--quiet", "--outdir", str(target), source)
+    (driver,), (cluster,) = target.glob("aurora_router-*.whl"), target.glob("aurora_router_cluster-*.whl")
+    session.run("python", "tests/distributions/wheels.py", str(driver), str(cluster))
+    session.run("python", "-m", "venv", "--clear", str(target / "venv"))
+    programs = target / "venv" / "bin"
     session.chdir(target)
-    session.run("aurora-router", "explain", "demo.cluster-ro-abc123.eu-west-1.rds.amazonaws.com")
+
+    def run(program: str, *arguments: str) -> None:
+        session.run(str(programs / program), *arguments, external=True)
+
+    run("pip", "install", "--quiet", f"{driver}[binary]")
+    run("python", "-c", "import aurora_router")
+    run("aurora-router", "--help")
+    run("aurora-router", "explain", "demo.cluster-ro-abc123.eu-west-1.rds.amazonaws.com")
+    session.run(str(programs / "aurora-router"), "cluster", "up", external=True, success_codes=[2])
+    run("pip", "install", "--quiet", str(driver), str(cluster))
+    run("pip", "check")
+    run("aurora-router", "cluster", "list")
+    session.run(str(programs / "aurora-router"), "demo", external=True, success_codes=[2])
+    run("pip", "install", "--quiet", str(driver), f"{cluster}[demo]")
+    run("aurora-router", "demo", "--readers", "1", "--connections", "20")

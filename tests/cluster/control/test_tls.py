@@ -78,5 +78,5 @@ def test_a_missing_library_is_named(account, capable, tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "trustme", None)
-    with pytest.raises(errors.RequestError, match=r"pip install 'aurora-router\[tls\]'"):
+    with pytest.raises(errors.RequestError, match=r"pip install 'aurora-router-cluster\[tls\]'"):
         module.Authority(Names("demo", "a.b.c"), account, capable, tmp_path / "ca.pem")

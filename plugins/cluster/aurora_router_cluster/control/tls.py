@@ -65,7 +65,7 @@ def _make_authority(path: Path, key: Path | None) -> trustme.CA:
     try:
         import trustme  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise RequestError("TLS needs the library trustme: pip install 'aurora-router[tls]'") from error
+        raise RequestError("TLS needs the library trustme: pip install 'aurora-router-cluster[tls]'") from error
     if key is not None and key.exists():
         try:
             return trustme.CA.from_pem(path.read_bytes(), key.read_bytes())
