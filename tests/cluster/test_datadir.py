@@ -20,10 +20,14 @@ ROSTER = {"instances": [{"name": "demo-1"}, {"name": "demo-2"}, {"name": "demo-3
 
 
 class Programs:
-    """PostgreSQL's, of which only the version counts here."""
+    """PostgreSQL's, of which only the version and how they were built count here."""
 
-    def __init__(self, version="18.6"):
+    def __init__(self, version="18.6", compression="on"):
         self.version, self.major, self.directory = version, int(version.partition(".")[0]), "/programs"
+        self.compression = compression
+
+    def wal_compression(self):
+        return self.compression
 
 
 @pytest.fixture
@@ -142,6 +146,18 @@ def test_programs_of_another_major_version_are_refused(made, account):
     with pytest.raises(DirectoryError, match=r"made by PostgreSQL 18.6, and /programs has 17.2: name PostgreSQL 18's"):
         directory.check_version(Programs("17.2"))
     directory.close()
+
+
+def test_programs_that_cannot_read_the_log_s_compression_are_refused(made, account):
+    directory = DataDirectory.claim(made, "demo", account)
+    directory.check_version(Programs())
+    directory.begin(ClusterOptions("shop", "demo"), Programs(compression="lz4"), account, "1.0")
+    directory.close()
+    again = DataDirectory.claim(made, "demo", account)
+    again.check_version(Programs(compression="lz4"))
+    with pytest.raises(DirectoryError, match=r"compressed with lz4, and PostgreSQL in /programs was built without it"):
+        again.check_version(Programs())
+    again.close()
 
 
 def test_a_creation_that_was_interrupted_is_begun_again(place, account):

@@ -231,13 +231,20 @@ class DataDirectory:
         """Make sure that these programs can read it.
 
         Raises:
-            DirectoryError: they are of another major version.
+            DirectoryError: they are of another major version, or cannot read the log's compression.
         """
-        if self._record is not None and self._record["major"] != binaries.major:
+        if self._record is None:
+            return
+        if self._record["major"] != binaries.major:
             major, version = self._record["major"], self._record["version"]
             raise DirectoryError(
                 f"{self.path} ({OPTION}) was made by PostgreSQL {version}, and {binaries.directory} has "
                 f"{binaries.version}: name PostgreSQL {major}'s programs (--postgres), or move the data with pg_dump"
+            )
+        if self._record.get("lz4", False) and binaries.wal_compression() != "lz4":
+            raise DirectoryError(
+                f"the log in {self.path} ({OPTION}) is compressed with lz4, and PostgreSQL in {binaries.directory} was "
+                "built without it: name the programs that the cluster ran with before (--postgres)"
             )
 
     def begin(self, options: ClusterOptions, binaries: Binaries, account: Account, version: str) -> None:
@@ -250,6 +257,7 @@ class DataDirectory:
             "made_by": before.get("made_by", version),
             "major": binaries.major,
             "version": binaries.version,
+            "lz4": before.get("lz4", False) or binaries.wal_compression() == "lz4",
             "options": remembered,
         }
         self._write(self._record)

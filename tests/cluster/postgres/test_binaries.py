@@ -11,6 +11,7 @@ from aurora_router_cluster.errors import BinariesError
 from aurora_router_cluster.postgres import binaries as module
 from aurora_router_cluster.postgres import cache
 from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.engine import State
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes to another account")
 
@@ -125,6 +126,26 @@ def test_a_copy_that_does_not_run_either_says_so(account, run_directory, closed_
     (place / "initdb").write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     with pytest.raises(BinariesError, match=f"may not enter {closed_directory}, and cannot run the copy .*broken"):
         module.find(account, place)
+
+
+def test_the_log_is_compressed_by_lz4_where_the_server_was_built_with_it(tmp_path):
+    without, built_with, old = (
+        module.inspect(fake(tmp_path / name, f"postgres (PostgreSQL) {version}"), "explicit")
+        for name, version in (("a", "16.4"), ("b", "16.4"), ("c", "14.9"))
+    )
+    for found in (built_with, old):
+        with found.program("postgres").open("ab") as file:
+            file.write(b"\0LZ4_compress_default\0")
+    assert [found.wal_compression() for found in (without, built_with, old)] == ["on", "lz4", "on"]
+
+
+@pytest.mark.cluster
+async def test_a_server_takes_the_compression_that_it_was_built_with(make_engine, template, binaries):
+    engine = make_engine()
+    await engine.clone(template)
+    engine.configure({"wal_compression": binaries.wal_compression()}, standby=False)
+    engine.start()
+    await engine.wait(State.READY)
 
 
 def test_a_fingerprint_tells_builds_apart(tmp_path):

@@ -36,6 +36,8 @@ class HostedVolume(QuorumVolume):
 
     compress_from = None
     """Never: a base is packed when it is sent to a host."""
+    one_build = False
+    """Each host has programs of its own."""
 
     def __init__(
         self,

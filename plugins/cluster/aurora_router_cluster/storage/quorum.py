@@ -74,8 +74,8 @@ REPLICATION_USER = "aurora_reader"
 RETRY = "10ms"
 """Between two tries of a reader to get log. It waits so long at the end of each timeline: who is built anew after many
 failovers goes through all of them since the last base."""
-LITTLE_LOG = {"wal_keep_size": "32MB", "max_wal_size": "128MB", "wal_compression": "on"}
-"""Server settings of all instances. Six copies of the log are in the storage: it is worth while to make it small."""
+LITTLE_LOG = {"wal_keep_size": "32MB", "max_wal_size": "128MB"}
+"""Server settings of all instances: the log is in the storage. Six copies of it: so it is compressed, too."""
 
 
 class QuorumVolume:
@@ -104,6 +104,8 @@ class QuorumVolume:
     fences = True
     compress_from: int | None = 256 << 20
     """Bytes of data from which a base is a compressed archive; None: it never is."""
+    one_build = True
+    """Whether all instances run the same programs, those of `binaries`."""
 
     def __init__(
         self,
@@ -123,6 +125,7 @@ class QuorumVolume:
         identity: Identity | None = None,
     ) -> None:
         self._binaries = binaries
+        self._compression = binaries.wal_compression() if self.one_build else "on"
         self._group_bytes = group_bytes
         self._account = account
         self._directory = directory
@@ -272,7 +275,7 @@ class QuorumVolume:
 
     def writer_settings(self) -> Mapping[str, str]:
         """Commits wait for the storage; and the storage has the log, so that instances keep little of it."""
-        return {"synchronous_standby_names": STANDBY_NAME, **LITTLE_LOG}
+        return {"synchronous_standby_names": STANDBY_NAME, **LITTLE_LOG, "wal_compression": self._compression}
 
     def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002  # whoever the writer is, readers follow the storage
         """Follow the storage; and be ready to become a writer whose commits wait for it."""

@@ -156,7 +156,7 @@ def test_damaged_block_references_are_an_error_and_no_guess():
 async def test_a_real_log_is_read_as_pg_waldump_reads_it(make_engine, template, account, binaries):
     engine = make_engine()
     await engine.clone(template)
-    engine.configure({"wal_compression": "on", "autovacuum": "off"}, standby=False)
+    engine.configure({"wal_compression": binaries.wal_compression(), "autovacuum": "off"}, standby=False)
     engine.start()
     await engine.wait(State.READY)
     statements = (
