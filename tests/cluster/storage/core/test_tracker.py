@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -110,3 +110,18 @@ class Positions(RuleBasedStateMachine):
 
 Positions.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestPositions = Positions.TestCase
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 5)), max_size=40), st.integers(0, 2))
+def test_an_acknowledgement_that_is_not_counted_out_could_not_have_changed_anything(acks, step):
+    """Beside a membership that is asked each time, also while one is being replaced."""
+    joining = SIX.replacing(5, 6)
+    membership = (SIX, joining, joining.hydrated(6))[step]
+    tracker = Tracker(membership, 0)
+    scls: dict[int, int] = {}
+    for end in range(1, 6):
+        sent(tracker, end, group=0)
+    for node, scl in acks:
+        tracker.acked(node, 0, scl)
+        scls[node] = max(scl, scls.get(node, -1))
+        assert tracker.vdl == tracker.vcl == max(0, membership.durable(scls))

@@ -142,8 +142,9 @@ def test_what_is_missing_from_an_older_file_is_damage_not_a_torn_tail(tmp_path: 
 def test_what_is_staged_is_durable_when_it_is_settled(tmp_path: Path) -> None:
     log = FrameLog.open(tmp_path, file_size=3 * draft(0).size)
     position, pieces = log.reserve(draft(1))
-    assert log.stageable(pieces)
-    os.fdatasync(log.stage(pieces))
+    descriptor = log.stage(pieces)
+    assert descriptor is not None
+    os.fdatasync(descriptor)
     with pytest.raises(DamagedError, match="not durable"):
         log.frame(position)
     assert log.settle(pieces, 0) == log.end
@@ -161,13 +162,13 @@ def test_what_begins_another_file_or_is_much_is_not_staged(tmp_path: Path) -> No
     log.append(draft(0), draft(1))
     _, pieces = log.reserve(draft(2))
     assert [position >> 32 for position, _ in pieces] == [1, 2]
-    assert not log.stageable(pieces)
+    assert log.stage(pieces) is None
     _, alone = log.reserve(draft(3))
-    assert not log.stageable(alone)
+    assert log.stage(alone) is None
     log.write([*pieces, *alone])
     _, much = log.reserve(draft(4, 1 << 20))
     log.write(much)
-    assert not log.stageable(log.reserve(draft(5, 1 << 20))[1])
+    assert log.stage(log.reserve(draft(5, 1 << 20))[1]) is None
     assert lsns(log) == [0, 1000, 2000, 3000, 4000]
     log.close()
 

@@ -66,6 +66,12 @@ class Metadata:
 
     promised: int
     charter: Charter
+    admitted: int = field(init=False, repr=False, compare=False)
+    """The epoch whose log may be written: promised and adopted; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Compute `admitted`: it is asked for with every extent."""
+        object.__setattr__(self, "admitted", self.promised if self.promised == self.charter.history.epoch else 0)
 
     def encode(self) -> bytes:
         """As bytes, for one frame."""
@@ -225,7 +231,7 @@ class Replica:
     def admits(self, epoch: int) -> bool:
         """Whether log of `epoch` may be written: promised and adopted."""
         metadata = self.metadata
-        return metadata is not None and metadata.promised == epoch == metadata.charter.history.epoch
+        return metadata is not None and metadata.admitted == epoch != 0
 
     def install(self, metadata: Metadata) -> None:
         """Let `metadata` count: cut what the new history does not contain, close the chains for its epoch.

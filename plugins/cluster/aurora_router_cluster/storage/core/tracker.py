@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.storage.core.quorum import WRITE_QUORUM
+
 if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.quorum import Membership
 
@@ -85,8 +87,11 @@ class Tracker:
         if scl <= scls.get(node, -1):
             return False
         scls[node] = scl
+        known = self._pgcl.get(group, -1)
+        if scl <= known or sum([each > known for each in scls.values()]) < WRITE_QUORUM:
+            return False  # nearly always: too few have more than what met the quorum, or enough have had it before
         pgcl = self.membership.durable(scls)
-        if pgcl <= self._pgcl.get(group, -1):
+        if pgcl <= known:
             return False
         self._pgcl[group] = pgcl
         return self._advance()

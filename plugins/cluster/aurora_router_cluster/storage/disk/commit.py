@@ -113,8 +113,8 @@ class GroupCommit:
         batch, self._pending = self._pending, []
         if not batch or self._closed:
             self._busy = False
-        elif self._kernel is not None and self.log.stageable(batch):
-            self._stage(self._kernel, batch)
+        elif self._kernel is not None and self._stage(self._kernel, batch):
+            return
         elif self._thread is not None:
             self._work.put(batch)
         else:
@@ -130,17 +130,27 @@ class GroupCommit:
             self.stalled = str(error)
             self._loop.call_later(AGAIN, self._write, batch)
 
-    def _stage(self, kernel: SyncQueue, batch: list[Placed]) -> None:
+    def _stage(self, kernel: SyncQueue, batch: list[Placed]) -> bool:
+        """Write a batch and let the kernel sync it; False: it has to be written beside the loop."""
         try:
             descriptor = self.log.stage(batch)
         except LogFailedError as error:
             self._done(self.log.durable, error)
-        else:
-            kernel.sync(descriptor, partial(self._synced, batch))
+            return True
+        if descriptor is None:
+            return False
+        kernel.sync(descriptor, partial(self._synced, batch))
+        return True
 
     def _synced(self, batch: list[Placed], status: int) -> None:
-        if not self._closed:
-            self._settle(lambda: self.log.settle(batch, -status))
+        if self._closed:
+            return
+        try:
+            durable = self.log.settle(batch, -status)
+        except LogFailedError as error:
+            self._done(self.log.durable, error)
+        else:
+            self._done(durable, None)
 
     def _settle(self, end: Callable[[], int]) -> None:
         try:

@@ -112,7 +112,10 @@ class SyncQueue:
         calls, self._soon = self._soon, []
         self._turning = True
         for call in calls:
-            self._protected(call)
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  as the loop itself does it
+                self._report(call, error)
         self._submit()
 
     def _completed(self) -> None:
@@ -122,15 +125,18 @@ class SyncQueue:
             return
         self._turning = True
         for number, status in self._system.completed():
-            self._protected(self._under_way.pop(number), status)
+            self._end(self._under_way.pop(number), status)
         self._submit()
 
-    def _protected(self, call: Callable[..., None], *arguments: int) -> None:
-        """Make a call; if it fails the loop is told, and the others are made all the same."""
+    def _end(self, done: Callable[[int], None], status: int) -> None:
         try:
-            call(*arguments)
+            done(status)
         except Exception as error:  # noqa: BLE001  as the loop itself does it
-            self._loop.call_exception_handler({"message": f"{call} failed", "exception": error})
+            self._report(done, error)
+
+    def _report(self, call: Callable[..., None], error: Exception) -> None:
+        """Report a call that failed to the loop; the others are made all the same."""
+        self._loop.call_exception_handler({"message": f"{call} failed", "exception": error})
 
     def _submit(self) -> None:
         while self._wanted and self._users:
@@ -138,13 +144,12 @@ class SyncQueue:
             first = self._made
             self._made += len(wanted)
             room = max(0, _DEPTH - len(self._under_way))
-            numbered = [(first + i, descriptor) for i, (descriptor, _) in enumerate(wanted[:room])]
-            taken = self._system.submit(numbered, self._signal)
+            taken = self._system.submit(first, [descriptor for descriptor, _ in wanted[:room]], self._signal)
             for i, (descriptor, done) in enumerate(wanted):
                 if i < taken:
                     self._under_way[first + i] = done
                 else:
-                    self._protected(done, _sync(descriptor))
+                    self._end(done, _sync(descriptor))
         self._turning = False
 
 
@@ -176,28 +181,31 @@ class _System:
         self._requests = ctypes.create_string_buffer(_REQUEST.size * _DEPTH)
         self._events = ctypes.create_string_buffer(_EVENT.size * _DEPTH)
         self._at_once = ctypes.create_string_buffer(_AT_ONCE, len(_AT_ONCE))
+        self._view = memoryview(self._events).cast("B")
         start = ctypes.addressof(self._requests)
         self._addresses = (ctypes.c_void_p * _DEPTH)(*(start + _REQUEST.size * i for i in range(_DEPTH)))
+        self._arguments = [ctypes.addressof(each) for each in (self._addresses, self._events, self._at_once)]
         context = ctypes.c_ulong(0)
         if self._call(setup, _DEPTH, ctypes.addressof(context), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "io_setup")
         self._context = context.value
 
-    def submit(self, numbered: list[tuple[int, int]], signal: int) -> int:
-        """Hand syncs, as (number, descriptor), to the kernel; returns how many it took, from the first one on."""
-        if not numbered:
+    def submit(self, first: int, descriptors: list[int], signal: int) -> int:
+        """Hand syncs, numbered from `first` on, to the kernel; returns how many it took, from the first one on."""
+        if not descriptors:
             return 0
-        for i, (number, descriptor) in enumerate(numbered):
-            fields = (number, 0, 0, _FDSYNC, 0, descriptor, 0, 0, 0, 0, _SIGNAL, signal)
-            _REQUEST.pack_into(self._requests, _REQUEST.size * i, *fields)
-        addresses = ctypes.addressof(self._addresses)
-        return max(0, int(self._call(self._io_submit, self._context, len(numbered), addresses, 0, 0)))
+        pack, requests, at = _REQUEST.pack_into, self._requests, 0
+        for number, descriptor in enumerate(descriptors, first):
+            pack(requests, at, number, 0, 0, _FDSYNC, 0, descriptor, 0, 0, 0, 0, _SIGNAL, signal)
+            at += _REQUEST.size
+        addresses = self._arguments[0]
+        return max(0, int(self._call(self._io_submit, self._context, len(descriptors), addresses, 0, 0)))
 
     def completed(self) -> list[tuple[int, int]]:
         """The number and the status of every sync that ended."""
-        events, at_once = ctypes.addressof(self._events), ctypes.addressof(self._at_once)
+        _, events, at_once = self._arguments
         count = int(self._call(self._getevents, self._context, 0, _DEPTH, events, at_once))
-        found = (_EVENT.unpack_from(self._events, _EVENT.size * i) for i in range(count))
+        found = _EVENT.iter_unpack(self._view[: max(0, count) * _EVENT.size])
         return [(number, status) for number, _, status, _ in found]
 
     def close(self) -> None:

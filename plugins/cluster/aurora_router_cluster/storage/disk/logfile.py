@@ -134,7 +134,7 @@ class FrameLog:
             os.ftruncate(descriptor, kept)
         start = known_durable(found, base) - base
         if self._sync and (self.torn or start < kept):
-            _write_all(descriptor, [data[start:kept]], start)
+            _write_all(descriptor, [data[start:kept]], start, kept - start)
             os.fsync(descriptor)
         self.end = self.durable = self._marked = base + kept
         self._found = self.end, found
@@ -153,7 +153,7 @@ class FrameLog:
             raise self.failed
         if len(draft.payload) > MAX_PAYLOAD:
             raise ValueError(f"a frame holds at most {MAX_PAYLOAD} bytes, not {len(draft.payload)}")
-        placed = list[Placed]()
+        placed: list[Placed] = []
         if (self.end & _OFFSET) + draft.size > self._file_size and self.end & _OFFSET:
             placed.append((self.end, _SEAL))
             self.end = ((self.end >> 32) + 1) << 32
@@ -180,21 +180,21 @@ class FrameLog:
             self.durable = _end(placed)
         return self.durable
 
-    def stageable(self, placed: Sequence[Placed]) -> bool:
-        """Whether reserved frames are few and go to the file that grows: then `stage` will do."""
-        start, end = placed[0][0], _end(placed)
-        return end - start <= _MOST_STAGED and self._growing is not None and start >> 32 == self._growing[0]
+    def stage(self, placed: Sequence[Placed]) -> int | None:
+        """Write reserved frames if they are few and go to the file that grows.
 
-    def stage(self, placed: Sequence[Placed]) -> int:
-        """Write stageable frames; they are durable once the file, whose descriptor is returned, was synced.
+        Returns:
+            The descriptor of the file: they are durable once it was synced. None: nothing was done, `write` has to.
 
         Raises:
             LogFailedError: as `write`.
         """
         if self.failed is not None:
             raise self.failed
-        assert self._growing is not None, "stageable"
-        descriptor = self._growing[1]
+        start, growing = placed[0][0], self._growing
+        if growing is None or start >> 32 != growing[0] or _end(placed) - start > _MOST_STAGED:
+            return None
+        descriptor = growing[1]
         try:
             self._write_frames(descriptor, placed)
         except OSError as error:
@@ -257,10 +257,11 @@ class FrameLog:
         synced = self.durable
         for at in range(0, len(placed), _VECTORS):
             part = placed[at : at + _VECTORS]
-            buffers = [
-                data for position, draft in part for data in (pack_header(draft, position, synced), draft.payload)
-            ]
-            _write_all(descriptor, buffers, part[0][0] & _OFFSET)
+            buffers: list[bytes] = []
+            for position, draft in part:
+                buffers += (pack_header(draft, position, synced), draft.payload)
+            start = part[0][0]
+            _write_all(descriptor, buffers, start & _OFFSET, _end(part) - start)
 
     def _grow(self, number: int) -> int:
         """Make a file the one that grows; the former one is durable."""
@@ -499,8 +500,8 @@ def _block(descriptor: int, length: int, offset: int) -> bytes:
         return b"\xff" * length  # not zeros: those would say that it was never written
 
 
-def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:
-    total = sum(map(len, buffers))
+def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int, total: int) -> None:
+    """Write buffers, `total` bytes in all."""
     written = os.pwritev(descriptor, buffers, offset)
     if written < total:  # a signal or a nearly full disk: the next call tells which
         rest = memoryview(b"".join(buffers))[written:]
