@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.pq import ConnStatus
 
 from aurora_router.connection import AsyncConnection, Connection
 from aurora_router.errors import StaleConnection
@@ -32,6 +33,7 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+_CLOSED = ConnStatus.BAD
 
 DRAIN_SECONDS = 1.0
 """A pool replaces all that lies idle in it at most this often."""
@@ -54,9 +56,9 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     Raises:
         StaleConnection: it was lost, or its instance has another role than it had, failed, or left the cluster.
     """
+    placement: Placement | None = getattr(connection, "placement", None)
     reason = stale(connection)
-    asynchronous = isinstance(connection, psycopg.AsyncConnection)
-    if reason is None and _is_pooled(connection):
+    if reason is None and placement is not None and placement.pooled:
         with IMPORTING:
             from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
 
@@ -64,7 +66,7 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
             return _asked(connection, pooled.find_reason_async(connection))
         reason = pooled.find_reason(connection)
     if reason is None:
-        return _NOTHING if asynchronous else None
+        return _NOTHING if isinstance(connection, psycopg.AsyncConnection) else None
     return _refused(connection, reason)
 
 
@@ -89,11 +91,6 @@ async def _asked(connection: psycopg.AsyncConnection[Any], asking: Awaitable[str
         await _refused(connection, reason)
 
 
-def _is_pooled(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    placement: Placement | None = getattr(connection, "placement", None)
-    return placement is not None and placement.pooled
-
-
 async def _drained(drain: Callable[[], Any], error: StaleConnection) -> None:
     await drain()
     raise error
@@ -114,7 +111,7 @@ def _drain_of(pool: Any) -> Callable[[], Any] | None:
 
 def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str | None:
     """Why a connection is not to be used any more; None: it may be. A connection of psycopg's own class always may."""
-    if connection.closed:
+    if connection.pgconn.status == _CLOSED:  # what `closed` asks for
         return "the connection was lost"
     if not isinstance(connection, (Connection, AsyncConnection)) or connection.sound():
         return None

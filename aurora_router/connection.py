@@ -107,19 +107,31 @@ class Placement:
 
 
 class _Dial:
-    """One dial, as the generator of psycopg that does it has to know it.
+    """One dial, as the generator of psycopg that does it has to know it: a context, in which it is made.
 
     Attributes:
-        until: when a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two
-            seconds), and whether it is still wanted before that.
         session: the session that the monitor had already, in the place of a dial.
+        until: when a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two
+            seconds); None: the event loop sees to that.
+        wanted: whether a blocking dial is still wanted before that; None: it is.
     """
 
-    __slots__ = ("__weakref__", "session", "until")
+    __slots__ = ("__weakref__", "_token", "session", "until", "wanted")
 
-    def __init__(self, until: tuple[float, Wanted | None] | None, session: psycopg.pq.abc.PGconn | None) -> None:
-        self.until = until
+    def __init__(
+        self, session: psycopg.pq.abc.PGconn | None, until: float | None = None, wanted: Wanted | None = None
+    ) -> None:
         self.session = session
+        self.until = until
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        self._token = _dial.set(ref(self))
+
+    def __exit__(self, *_: object) -> None:
+        _dial.reset(self._token)
+        if self.session is not None:
+            self.session.finish()
 
 
 class _Deadline:
@@ -156,21 +168,6 @@ def within(seconds: float, wanted: Wanted | None = None) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
-
-
-@contextmanager
-def _dialling(params: dict[str, Any], seconds: float | None, wanted: Wanted | None = None) -> Iterator[None]:
-    """One dial: with the monitor's session where there is one, else within `seconds`, and while it is `wanted`."""
-    from aurora_router.runtime.placing import take  # noqa: PLC0415 - see the module's docstring
-
-    dial = _Dial(None if seconds is None else (time.monotonic() + seconds, wanted), take(params))
-    token = _dial.set(ref(dial))
-    try:
-        yield
-    finally:
-        _dial.reset(token)
-        if dial.session is not None:
-            dial.session.finish()
 
 
 _BLOCKING: Any = psycopg.Connection
@@ -215,7 +212,7 @@ class _Routed:
             session, dial.session = dial.session, None
             return _at_once(cast("Any", cls)(session))
         dialling = step_by_step(cast("Any", super())._connect_gen(*args, **kwargs))  # noqa: SLF001 - it is its own
-        return dialling if dial is None or dial.until is None else _within(dialling, *dial.until)
+        return dialling if dial is None or dial.until is None else _within(dialling, dial.until, dial.wanted)
 
     @property
     def generation(self) -> int:
@@ -334,11 +331,12 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 place_blocking,
                 read_call,
                 shortened,
+                take,
             )
 
         def open_(target: Target, seconds: float) -> Connection[Row]:
             params = dial_params(call.params, target, seconds)
-            with _dialling(params, seconds, target.wanted):
+            with _Dial(take(params), time.monotonic() + seconds, target.wanted):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -442,11 +440,12 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 place_async,
                 read_call,
                 shortened,
+                take,
             )
 
         async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
             params = dial_params(call.params, target, seconds)
-            with _dialling(params, None):
+            with _Dial(take(params)):
                 return await super(AsyncConnection, cls).connect(
                     "",
                     autocommit=autocommit,

@@ -20,7 +20,7 @@ import pytest
 
 import aurora_router
 from aurora_router import AsyncConnection, Connection, connect
-from aurora_router.connection import _call_until, _dial, _dialling
+from aurora_router.connection import _call_until, _Dial, _dial
 from aurora_router.flow import connect as flow
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.forks import STEPS
@@ -393,7 +393,8 @@ def test_a_blocking_dial_that_is_not_wanted_any_more_ends():
     wanted = iter([True, False])
     with socket.create_server(("127.0.0.1", 0)) as mute:
         params = {"host": "127.0.0.1", "port": mute.getsockname()[1]}
-        with _dialling(params, 30.0, lambda: next(wanted)), pytest.raises(psycopg.errors.ConnectionTimeout):
+        until = time.monotonic() + 30.0
+        with _Dial(None, until, lambda: next(wanted)), pytest.raises(psycopg.errors.ConnectionTimeout):
             psycopg.Connection.connect.__func__(aurora_router.Connection, "", **params)
 
 

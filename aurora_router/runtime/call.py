@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router.flow.source import Source
-    from aurora_router.policy.options import OutcomeWay
+    from aurora_router.policy.options import Options, OutcomeWay
 
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -101,13 +101,19 @@ def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
         MalformedHost: a host name that no resolver could take.
         psycopg.ProgrammingError: libpq does not understand the conninfo.
     """
-    environment = tuple(os.environ.get(variable) for variable in _ENVIRONMENT.values())
     named = "service" in keywords or "service" in conninfo or "PGSERVICE" in os.environ
     files = _service_files(keywords) if named else ()
     try:
-        return _read(conninfo, tuple(sorted(keywords.items())), environment, files)
-    except TypeError:
-        return _read.__wrapped__(conninfo, tuple(keywords.items()), environment, files)
+        said = _understand(conninfo, tuple(sorted(keywords.items())))
+    except TypeError:  # a value that cannot be remembered
+        said = _understand.__wrapped__(conninfo, tuple(keywords.items()))
+        return _read.__wrapped__(said, _environment_of(said), files)
+    return _read(said, _environment_of(said), files)
+
+
+def _environment_of(said: _Said) -> tuple[str | None, ...]:
+    """What the environment gives now for what a call leaves unsaid."""
+    return tuple([os.environ.get(_ENVIRONMENT[name]) for name in said.unsaid])
 
 
 def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
@@ -119,23 +125,42 @@ def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
     return (*variables, *servicefile.stamp(keywords.get("servicefile")))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Said:
+    """What a call says itself. Equal to itself alone, like `Request`.
+
+    Attributes:
+        every: all that was given by name, our options among it.
+        options: ours.
+        params: what is left for libpq.
+        unsaid: parameters that routing has to know, and that the environment may give: a look into it costs a
+            microsecond for each of them.
+    """
+
+    every: Mapping[str, Any]
+    options: Options
+    params: Mapping[str, Any]
+    unsaid: tuple[str, ...]
+
+
 @lru_cache(maxsize=256)
-def _read(
-    conninfo: str,
-    keywords: tuple[tuple[str, Any], ...],
-    environment: tuple[str | None, ...],
-    service_files: tuple[object, ...],
-) -> Call:
+def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     ours, rest = _split(conninfo)
     here = dict(keywords)
     every = {**ours, **overridden_by(here), **here}
     options, kept = split(every)
     _refuse_nul({"the conninfo": rest, **kept})
-    params = Parameters(_understood(rest, kept))
+    params = _understood(rest, kept)
     _refuse_urls(params)
+    return _Said(every, options, params, tuple(name for name in _ENVIRONMENT if params.get(name) is None))
+
+
+@lru_cache(maxsize=256)
+def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> Call:
+    every, options, params = said.every, said.options, Parameters(said.params)
     own_attributes = params.get("target_session_attrs")
     known = not service_files or _take_service(params)
-    for name, value in zip(_ENVIRONMENT, environment, strict=True):
+    for name, value in zip(said.unsaid, environment, strict=True):
         if value is not None and params.get(name) is None and known:
             params[name] = value
     limit = _dial_limit(params.get("connect_timeout"))

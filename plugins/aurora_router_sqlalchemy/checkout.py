@@ -6,7 +6,7 @@ Neither costs a round trip (but behind a pooler: see `aurora_router.check`), nor
 from __future__ import annotations
 
 import sys
-from collections.abc import Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
@@ -41,7 +41,7 @@ def _refuse_stale_async(connection: Any, record: Any, proxy: Any) -> None:  # no
     """The same for SQLAlchemy's wrapper of an asyncio connection."""
     try:
         checking = check(record.driver_connection)
-        if isinstance(checking, Coroutine):  # else it is done
+        if isinstance(checking, CoroutineType):  # else it is done
             await_only(checking)
     except StaleConnection as error:
         raise exc.DisconnectionError(str(error)) from error
