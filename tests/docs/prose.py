@@ -25,7 +25,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 
 ENFORCED = (
+    "CONTRIBUTING.md",
     "README.md",
+    "SECURITY.md",
     "docs",
     "noxfile.py",
     "plugins/cluster/README.md",
@@ -43,7 +45,7 @@ PACKAGES = (
     "benchmarks",
     "tests",
     "docs",
-    "README.md",
+    "*.md",
     "noxfile.py",
 )
 """What `--count` lists, one line each."""
