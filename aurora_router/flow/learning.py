@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 NO_READER_SECONDS = 1.0
 """How old a view without a reader may be when the writer serves in a reader's place."""
+PROVISIONAL_SECONDS = 1.0
+"""How old a view may be in which the token of the writer may be from before its promotion."""
 LEARNER_SECONDS = 1.0
 """How often a connect that waits for the topology looks whether another one is still learning it, in seconds."""
 
@@ -208,13 +210,16 @@ class Learning(Dialling[ConnT]):
         """Ask for the topology on a fresh connection if the view is older than ``aurora_refresh``; None: it is not.
 
         Where the writer is about to serve because no reader is known, `NO_READER_SECONDS` are old enough: one may have
-        joined. One connect does so, however many go on at once. Returns the instance that answered.
+        joined. So are `PROVISIONAL_SECONDS` where the writer's own row has not been seen yet (`View.provisional`). One
+        connect does so, however many go on at once. Returns the instance that answered.
         """
         at = self.cluster.view.refreshed_at
         cluster, limit = self.cluster, self.request.options.refresh
         if instance.role is Role.WRITER and self._lacks_reader():
             cluster.reader_missed_at = self.world.now()
             limit = min(limit, NO_READER_SECONDS)
+        if self.cluster.view.provisional:
+            limit = min(limit, PROVISIONAL_SECONDS)
         overdue = at is not None and (cluster.overdue or self.world.now() - at > limit)
         learner = cluster.begin_learning() if overdue else None
         if learner is None:

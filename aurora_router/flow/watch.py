@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from aurora_router.flow.hangs import Hangs
 from aurora_router.flow.inquiry import Access, Inquiry, ask_through
+from aurora_router.flow.learning import PROVISIONAL_SECONDS
 from aurora_router.flow.world import ConnT, DialFailed, Ground
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import Blinded
@@ -259,6 +260,8 @@ class Watch(Generic[ConnT]):
         cluster, slow = self.cluster, self.options.refresh
         if not self._is_complete and len(self._askable) > 1 and self.world.now() - cluster.surveyed_at > slow:
             slow = min(slow, SURVEY_SECONDS)
+        if cluster.view.provisional:
+            slow = min(slow, PROVISIONAL_SECONDS)
         return self._jitter * pace.refresh(slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
 
     # ------------------------------------------------------------ asking

@@ -27,11 +27,12 @@ not be compared. So evidence is ordered:
    that began; every other instance known has answered since, or failed; none of those that answered names
    another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
    itself: *every* other instance, the accepted writer among them, has to have answered since that it is a reader and
-   that this one is the writer; or the claimant's own token has grown since the outage began, and none names another
-   (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its successor. Once
-   a writer was accepted like this, or was set back, a higher token proves no longer that a former one is back, since
-   it may be what that one had when it was fenced: then this rule counts for it, whatever its token (`View.unproven`).
-   The same counts where a writer was accepted by its own word while its row was still that of a reader.
+   that this one is the writer; or the claimant's own token has grown since the accepted writer was accepted, and none
+   names another (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its
+   successor. Once a writer was accepted like this, or was set back, a higher token proves no longer that a former one
+   is back, since it may be what that one had when it was fenced: then this rule counts for it, whatever its token
+   (`View.unproven`), unless that token is higher and grows. The same counts where a writer was accepted by its own word
+   while its row was still that of a reader, until its own row was seen (`View.provisional`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -296,7 +297,8 @@ def _refusal(view: View, claim: Claim) -> str | None:
     if claim.asked_at < view.accepted_at:
         return f"it was asked before {view.writer} was accepted"
     newer = claim.token is not None and view.token is not None and claim.token > view.token
-    if newer and not (view.unproven and claim.id in view.former):
+    fenced = (view.unproven or view.provisional) and claim.id in view.former and not _has_grown(view, claim)
+    if newer and not fenced:
         return None
     stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
     if not claim.own:
@@ -346,29 +348,43 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str 
         return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
     if view.token is None and claim.token is None:
         return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
-    if claim.token is not None and dict(outage.shown).get(claim.id, claim.token) < claim.token:
+    if _has_grown(view, claim):
         return None
     if others and all(named.get(id_) == claim.id for id_ in others):
         return None
     return f"{stale}, it was the writer before, and not all others name it"
 
 
+def _has_grown(view: View, claim: Claim) -> bool:
+    """Whether a former writer's own token has grown since the present one was accepted: then it is not fenced."""
+    return claim.own and claim.token is not None and dict(view.shown).get(claim.id, claim.token) < claim.token
+
+
 def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
-    """Remember what an instance answered, as long as the accepted writer is in an outage."""
+    """Remember with what a former writer claimed, and what all answered while the accepted writer is in an outage."""
+    view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
     if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
         return view
     named = {**dict(outage.named), observer: None if claim is None else claim.id}
-    shown = dict(outage.shown)
-    if claim is not None and claim.own and claim.token is not None and observer in view.former:
-        shown[observer] = min(claim.token, shown.get(observer, claim.token))
     following = replace(
         outage,
         named=frozenset(named.items()),
         failed=outage.failed - {observer},
-        shown=frozenset(shown.items()),
     )
     return view if following == outage else replace(view, outage=following)
+
+
+def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
+    """The view with the token of a former writer's own claim, where it is the lowest since the accepted writer was."""
+    if claim is None or not claim.own or claim.token is None or claim.id not in view.former:
+        return view
+    if view.outage is None and not (view.unproven or view.provisional):
+        return view
+    shown = dict(view.shown)
+    if asked_at < view.accepted_at or shown.get(claim.id, claim.token + 1) <= claim.token:
+        return view
+    return replace(view, shown=frozenset({**shown, claim.id: claim.token}.items()))
 
 
 def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older: bool) -> View:
@@ -382,9 +398,14 @@ def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older:
     same = claim.id == view.writer or view.epoch == 0
     volume = claim.token if claim.volume is None else max(claim.token, claim.volume)
     higher = view.token is None or claim.token > view.token or (same and volume >= view.token)
-    may_be_a_readers = claim.own and not claim.complete and not same  # the row may be from before the promotion
-    proven = monotone or (higher and not may_be_a_readers)
-    return replace(following, token=volume, monotone=monotone, unproven=view.unproven or not proven)
+    may_be_a_readers = claim.own and not claim.complete  # the row may be from before the promotion
+    return replace(
+        following,
+        token=volume,
+        monotone=monotone,
+        unproven=view.unproven or not (monotone or higher),
+        provisional=may_be_a_readers and not monotone and (view.provisional or not same),
+    )
 
 
 def _positioned(view: View, following: View, claim: Claim) -> View:
@@ -627,6 +648,7 @@ def _outage_after(view: View, failure: Failure, now: float) -> View:
 
 def _accept(view: View, instances: dict[str, Instance], writer: str | None, now: float, events: list[Event]) -> Change:
     former, epoch, outage, accepted_at = view.former, view.epoch, view.outage, view.accepted_at
+    shown = view.shown
     if writer is None and view.writer is not None:
         former |= {view.writer}
     if writer is not None and writer != view.writer:
@@ -634,7 +656,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
             former |= {view.writer}
         former -= {writer}
         epoch, accepted_at = epoch + 1, now
-        outage = None
+        outage, shown = None, frozenset()
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
@@ -645,6 +667,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         writer=writer,
         epoch=epoch,
         accepted_at=accepted_at,
+        shown=shown,
         former=former & (instances.keys() | retired.keys()),
         outage=outage,
         retired=MappingProxyType(retired),

@@ -24,7 +24,6 @@ class Outage:
         reason: for people.
         named: what instances that were asked since answered: (id, the writer that it named; None: it named none).
         failed: ids of instances that did not answer since.
-        shown: the lowest token with which a former writer claimed since: (id, token).
     """
 
     writer: str
@@ -32,7 +31,6 @@ class Outage:
     reason: str
     named: frozenset[tuple[str, str | None]] = frozenset()
     failed: frozenset[str] = frozenset()
-    shown: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,10 @@ class View:
         lsn: how far the accepted writer's log was written when it was asked last; None: not known.
         lsn_at: when that was, in the world's time in seconds.
         accepted_at: when the writer was accepted, in the world's time in seconds.
-        unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before,
-            or with one from before its promotion.
+        unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
+        provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
+            reader's.
+        shown: the lowest token with which each former writer claimed since that one was accepted: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
@@ -69,6 +69,8 @@ class View:
     lsn_at: float = 0.0
     accepted_at: float = 0.0
     unproven: bool = False
+    provisional: bool = False
+    shown: frozenset[tuple[str, int]] = frozenset()
     monotone: bool = False
     former: frozenset[str] = frozenset()
     outage: Outage | None = None

@@ -70,6 +70,10 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (29432997, OLD_PASSWORD),
         (29433996, OVERTAKEN),
         (29432570, UNMARKED),
+        (494558569, Dimensions.just("lost_packets", "shared_pooler")),
+        (494558700, Dimensions.just("pooler")),
+        (494559186, Dimensions.just("stalled_postmasters", "shared_pooler")),
+        (494558889, Dimensions.just("constant_reports", "unknown_addresses")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
