@@ -312,10 +312,14 @@ class Judge:
                 raise Violation(f"a statement waited {waited:.2f} s for silent {conn.server.id}: {bound:.2f} s at most")
 
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
-        """Whether the monitor could not find out by then whether a path is direct: its SYN was lost."""
+        """Whether the monitor could not find out by then whether a path is direct.
+
+        The connection was made after its last sample, or its SYN was lost.
+        """
         known = conn.placed.cluster.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
-        return not direct and self._resending(process, conn.server, since) > 0.0
+        sampled = conn.since + self.limits(process).interval + SLACK
+        return not direct and (since < sampled or self._resending(process, conn.server, since) > 0.0)
 
     # ------------------------------------------------------------ transactions
 

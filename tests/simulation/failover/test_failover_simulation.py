@@ -73,6 +73,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (494558569, Dimensions.just("lost_packets", "shared_pooler")),
         (494558700, Dimensions.just("pooler")),
         (494559186, Dimensions.just("stalled_postmasters", "shared_pooler")),
+        (494559478, NONE),
         (494558889, Dimensions.just("constant_reports", "unknown_addresses")),
     ],
 )
