@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
-from aurora_router.flow.dialling import Placeless, Unplaced
+from aurora_router.flow.dialling import Placeless, Silent, Unplaced
 from aurora_router.flow.learning import Learning
 from aurora_router.flow.world import GLANCE_SECONDS, ConnT, DialFailed, Placed, World
 from aurora_router.forks import IMPORTING
@@ -198,7 +198,7 @@ class Connecting(Learning[ConnT]):
         """Try instances until one serves; chosen again after each failure, so that what a dead one leaves spreads.
 
         One that answered in another role may be chosen again in that role: a reader that has become the writer is not
-        worth less than an instance that is silent.
+        worth less than an instance that is silent. One that was silent is not, whatever its role is by now.
         """
         tried: list[tuple[str, Role]] = []
         turn = self.cluster.next_turn()
@@ -217,7 +217,7 @@ class Connecting(Learning[ConnT]):
                 spare = None
                 continue
             tried.append((instance.id, instance.role))
-            arrived = await self._try(instance)
+            arrived = await self._try(instance, tried)
             if arrived is not None:
                 return self._placed(*arrived, selection)
             self._stand_up()
@@ -229,11 +229,13 @@ class Connecting(Learning[ConnT]):
             self.cluster.reader_missed_at = self.world.now()
         raise Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
 
-    async def _try(self, instance: Instance) -> tuple[ConnT, Instance] | None:
+    async def _try(self, instance: Instance, tried: list[tuple[str, Role]]) -> tuple[ConnT, Instance] | None:
         """Dial an instance at which a seat is taken, and check its role; None: go on to the next."""
         try:
             connection = await self._seated_dial(instance)
         except Unplaced as why:
+            if isinstance(why, Silent):
+                tried += [(instance.id, role) for role in Role]
             self._last = why
             self._is_placeless = self._is_placeless or isinstance(why, Placeless)
             return None

@@ -45,6 +45,10 @@ class Unplaced(Exception):
     """This round came to nothing; another one may not."""
 
 
+class Silent(Unplaced):
+    """An instance did not answer in time, or not before it was given up."""
+
+
 class Placeless(Unplaced):
     """Nothing tells where an instance is."""
 
@@ -222,7 +226,7 @@ class Dialling(Generic[ConnT]):
             if self.request.wanted is not None and not self.request.wanted():
                 text = "given up: the connection is not wanted any more"
             self.attempts.append(Attempt(name, text, now - started))
-            return Unplaced(f"{name}: {text}")
+            return Silent(f"{name}: {text}")
         verdict = judge(failed.fault)
         self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
         self._last = failed.cause
@@ -252,7 +256,7 @@ class Dialling(Generic[ConnT]):
         if verdict.then is Next.RAISE:
             raise failed.cause from None
         self._answers = self._answers or failed.fault.sqlstate is not None
-        return Unplaced(failed.fault.text)
+        return (Silent if failed.fault.kind is FaultKind.TIMEOUT else Unplaced)(failed.fault.text)
 
     def _patience(self) -> float:
         """Seconds to go on from the start.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aurora_router.errors import NoInstanceAvailable
-from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+from aurora_router.simulation import Condition, Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
 
 
 class Scene:
@@ -94,5 +94,26 @@ def test_a_former_writer_that_does_not_know_it_is_no_reader(process, role):
         if role != "any":
             with pytest.raises(NoInstanceAvailable):
                 await connect(name, aurora_role=role, aurora_failover_timeout=1)
+
+    scene.run(client())
+
+
+def test_an_instance_that_was_silent_is_not_dialled_again_as_a_reader():
+    """It stood in for a reader as the writer; while it is dialled, another instance is found to be the writer."""
+    scene = Scene(SimulatedProcess, 1)
+    connect, conninfo = scene.process.connect, scene.cluster.conninfo()
+
+    async def client():
+        await connect(conninfo)
+        scene.cluster.hang("demo-1")
+        scene.cluster.instances["demo-2"].condition = Condition.STARTING
+        began = scene.simulation.now
+        reader = scene.simulation.spawn(connect(conninfo, aurora_role="reader"))
+        await scene.simulation.sleep(1.0)
+        scene.cluster.failover("demo-2", zombie=True)
+        scene.cluster.instances["demo-2"].condition = Condition.WELL
+        await connect(conninfo, aurora_instance="demo-2")
+        assert (await reader.wait()).instance.id == "demo-2"
+        assert scene.simulation.now - began < 1.5
 
     scene.run(client())
