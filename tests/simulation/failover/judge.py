@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
+from aurora_router.flow.hangs import TRIES
 from aurora_router.model.event import Blinded, ConnectionsCut, Doubted, InstanceFailed, WriterChanged
 from aurora_router.model.instance import Role
 from aurora_router.policy.suspicion import Limits
@@ -116,13 +117,23 @@ class Judge:
         if limits.ping < 1.0:
             if not lost and not overlap(server.loaded, at - 1.0, at):
                 raise Violation(f"{event} at {at:.3f}, and nothing was wrong with it")
-        elif not any(a <= at - ping for a, _ in spans) and not self._syn_lost(process, server, at, limits.ping):
+            return
+        began = at - limits.ping
+        long = any(a <= at - ping or self._tries_lost(process, server, began, a) for a, _ in spans)
+        if not (long or self._syn_lost(process, server, at, limits.ping)):
             raise Violation(f"{event} at {at:.3f}, and it was not silent for so long")
 
     def _syn_lost(self, process: Process, server: Any, at: float, ping: float) -> bool:
         """Whether the network was dark when the ping began: a SYN that is lost is sent again after a second."""
         dark = [*process.mute, *server.darkness]
         return any(a <= at - ping + 0.3 and b >= at - ping - 0.3 for a, b in dark)
+
+    def _tries_lost(self, process: Process, server: Any, began: float, until: float) -> bool:
+        """Whether all tries of a ping that began before some time were dials whose SYN got lost."""
+        lost = self.control.harbour.lost_at.get((process, server), ())
+        apart = self.limits(process).ping / TRIES
+        tries = [began + number * apart for number in range(TRIES) if began + number * apart < until]
+        return all(any(abs(each - at) < GAP for at in lost) for each in tries)
 
     @staticmethod
     def limits(process: Process) -> Limits:

@@ -43,7 +43,7 @@ class Harbour(Network):
         behind: what is behind the address of a pooler, by the name of a database.
         resets: how likely a dial is reset.
         losses: how likely a SYN of a monitor's gets lost by accident.
-        lost_at: when the last SYN of a process to a server got lost by accident.
+        lost_at: when SYNs of a process to a server got lost by accident.
         resent_at: when the last of those SYNs is sent again, or the dial is given up that it was of.
     """
 
@@ -54,7 +54,7 @@ class Harbour(Network):
         self.behind: dict[str, Callable[[str], Server | None]] = {}
         self.resets = 0.0
         self.losses = 0.0
-        self.lost_at: dict[tuple[Any, Server], float] = {}
+        self.lost_at: dict[tuple[Any, Server], list[float]] = {}
         self.resent_at: dict[tuple[Any, Server], float] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
@@ -102,10 +102,11 @@ class Harbour(Network):
 
     def _is_lost(self, process: Any, server: Server) -> bool:
         """Whether the network loses a SYN: now and then one, and not the next one."""
-        since = self.clock.now - self.lost_at.get((process, server), -APART)
+        lost = self.lost_at.setdefault((process, server), [])
+        since = self.clock.now - lost[-1] if lost else APART
         if not self.losses or since < APART or self.clock.rng.random() >= self.losses:
             return False
-        self.lost_at[process, server] = self.clock.now
+        lost.append(self.clock.now)
         return True
 
     async def _shaken(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
