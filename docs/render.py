@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,12 +202,13 @@ def options() -> str:
     grouped = {name for names in GROUPS.values() for name in names}
     groups = {**GROUPS, "Other options": tuple(name for name in documented if name not in grouped)}
     groups = {title: [documented[name] for name in names] for title, names in groups.items() if names}
-    rows = [
-        (f"**{title}**" if each is found[0] else "", f"[`{each.name}`](#{each.name})", _default(each), _summary(each))
-        for title, found in groups.items()
-        for each in found
-    ]
-    parts.append(_table(("for", "option", "default", "what it sets"), rows))
+    rows: list[Sequence[str]] = []
+    for title, found in groups.items():
+        rows += [
+            (f"**{title}**", "", ""),
+            *((f"[`{each.name}`](#{each.name})", _default(each), _summary(each)) for each in found),
+        ]
+    parts.append(_table(("option", "default", "what it sets"), rows))
     for title, found in groups.items():
         parts.append(f"## {title}")
         for each in found:
@@ -223,8 +225,8 @@ def _default(option: OptionDoc) -> str:
 
 
 def _summary(option: OptionDoc) -> str:
-    """The first sentence of an option's description, without its colon clause."""
-    return option.description.partition(". ")[0].rstrip(".") + "."
+    """What an option's description begins with, up to the first stop, colon or semicolon."""
+    return re.split(r"[.:;] |\.$", option.description)[0]
 
 
 def verdicts() -> str:
