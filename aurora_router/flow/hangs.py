@@ -17,7 +17,6 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from aurora_router.flow.inquiry import Inquiry
@@ -145,7 +144,11 @@ class Hangs(Generic[ConnT]):
 
     def _strictest(self, held: Mapping[str, Iterable[Any]]) -> Limits:
         """The strictest limits of connections, by value; of none: those of the last user who connected."""
-        strictest = reduce(Limits.at_most, {each.limits for those in held.values() for each in those}, UNLIMITED)
+        strictest = UNLIMITED
+        for those in held.values():
+            for each in those:
+                if each.limits.grace < strictest.grace or each.limits.ping < strictest.ping:
+                    strictest = strictest.at_most(each.limits)
         return self._users() if strictest == UNLIMITED else strictest
 
     def _users(self) -> Limits:
