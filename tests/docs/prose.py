@@ -25,6 +25,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 
 ENFORCED = (
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
     "SECURITY.md",
