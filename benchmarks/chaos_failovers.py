@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router_cluster import LocalCluster
-from aurora_router_cluster.home import Home
+from aurora_router_cluster.registry import ClusterDirectory
 from benchmarks.chaos_clients import ACCOUNTS, RICHES, TABLES, Crowd
 from benchmarks.figures import Figure, table, write_json
 
@@ -282,7 +282,7 @@ def season(kinds: Sequence[str], seed: int, books: Books, **options: Any) -> Non
 
 def log_of(cluster: LocalCluster) -> str:
     """The end of what the supervisor printed."""
-    return Home(cluster.key).log.read_text(encoding="utf-8", errors="replace")[-6000:]
+    return ClusterDirectory(cluster.key).log.read_text(encoding="utf-8", errors="replace")[-6000:]
 
 
 def install(cluster: LocalCluster) -> None:

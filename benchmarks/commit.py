@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres import template as template_module
 from aurora_router_cluster.postgres.account import Account
+from aurora_router_cluster.postgres.endpoints import EngineAddress
 from aurora_router_cluster.postgres.engine import Engine, State
-from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.storage.quorum import QuorumVolume
 from benchmarks.figures import Figure
 

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.home import state_directory, sweep
 from aurora_router_cluster.postgres import processes
+from aurora_router_cluster.registry import state_directory, sweep
 
 if TYPE_CHECKING:
     from types import TracebackType

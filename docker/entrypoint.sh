@@ -5,9 +5,9 @@ set -eu
 part=$1
 shift
 case $part in
-  instance) set -- aurora_router_cluster.remote.agent --listen 0.0.0.0:7432 --directory /var/lib/aurora-router ;;
+  instance) set -- aurora_router_cluster.hosts.agent --listen 0.0.0.0:7432 --directory /var/lib/aurora-router ;;
   node) set -- aurora_router_cluster.storage.nodeserver --listen 0.0.0.0:7433 --directory /var/lib/aurora-router --node "$1" ;;
-  names) set -- aurora_router_cluster.remote.nameserver --listen 0.0.0.0:7434 --dns 0.0.0.0:53 \
+  names) set -- aurora_router_cluster.hosts.nameserver --listen 0.0.0.0:7434 --dns 0.0.0.0:53 \
     --outside 0.0.0.0:5353 --published "$1" ;;
   control) exec python3 -m aurora_router_cluster.supervisor "$1" ;;
   client) exec sleep infinity ;;

@@ -10,7 +10,7 @@ import signal
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster, errors, home
+from aurora_router_cluster import LocalCluster, errors, registry
 from benchmarks import power
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
@@ -46,7 +46,7 @@ def test_everything_is_there_again(run_directory):
         cluster.create_custom_endpoint("reports", ["shop-1"])
         insert(cluster, 2, **secret)
         key, url, known = cluster.key, cluster.url(), instances(cluster)
-    assert key not in home.running()
+    assert key not in registry.running()
     with LocalCluster.start(data=data) as cluster:
         assert (cluster.name, cluster.url()) == ("shop", url)
         assert instances(cluster) == known

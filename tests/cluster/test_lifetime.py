@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster, errors, home
+from aurora_router_cluster import LocalCluster, errors, registry
 from aurora_router_cluster.postgres import processes
 
 pytestmark = pytest.mark.cluster
@@ -27,7 +27,7 @@ def run_of(cluster) -> Path:
 
 
 def gone(run, key) -> bool:
-    return not run.exists() and not leftovers(run) and not (home.state_directory() / key).exists()
+    return not run.exists() and not leftovers(run) and not (registry.state_directory() / key).exists()
 
 
 def test_close_leaves_no_process_and_no_file():
@@ -106,7 +106,7 @@ def test_a_detached_one_outlives_its_starter_and_is_found_by_name(eventually):
     subprocess.run([sys.executable, "-c", program], check=True)
     cluster = LocalCluster.attach(name)
     run = run_of(cluster)
-    assert name in home.running()
+    assert name in registry.running()
     with psycopg.connect(cluster.plain_conninfo("writer")) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
     with pytest.raises(errors.ClusterRunningError, match=f"cluster down --name {name}"):
@@ -147,7 +147,7 @@ def test_a_bad_start_says_why_and_leaves_nothing(options, error, complaint):
     name = f"bad{os.getpid()}"
     with pytest.raises(error, match=complaint):
         LocalCluster.start(name, **options)
-    assert not (home.state_directory() / name).exists()
+    assert not (registry.state_directory() / name).exists()
 
 
 def test_an_address_in_use_is_named():

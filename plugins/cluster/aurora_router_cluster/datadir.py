@@ -28,9 +28,9 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from aurora_router_cluster.errors import DirectoryError, explained
-from aurora_router_cluster.home import NODE_COMMAND, OTHERS_WRITE, check_directory
 from aurora_router_cluster.options import FIXED, REMEMBERED
 from aurora_router_cluster.postgres import files, processes
+from aurora_router_cluster.registry import NODE_COMMAND, OTHERS_WRITE, check_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +221,7 @@ class DataDirectory:
         return self.path / KEY
 
     @property
-    def roster(self) -> dict[str, Any]:
+    def cluster_state(self) -> dict[str, Any]:
         """The instances, as they were written down last."""
         assert self._record is not None
         found: dict[str, Any] = self._record["roster"]
@@ -272,7 +272,7 @@ class DataDirectory:
             for name in (RECORD, CERTIFICATE, KEY):
                 (self.path / name).unlink(missing_ok=True)
 
-    async def keep(self, roster: dict[str, Any]) -> None:
+    async def keep(self, state: dict[str, Any]) -> None:
         """Write down the instances, if they have changed; on the disk when this returns.
 
         Raises:
@@ -280,14 +280,14 @@ class DataDirectory:
         """
         assert self._record is not None
         async with self._writing:
-            record = {**self._record, "state": COMPLETE, "roster": roster}
+            record = {**self._record, "state": COMPLETE, "roster": state}
             if json.dumps(record) != self._written:
                 await asyncio.to_thread(self._write, record)
                 self._record = record
 
-    def keep_soon(self, roster: dict[str, Any]) -> None:
+    def keep_soon(self, state: dict[str, Any]) -> None:
         """Write down the instances, in the background."""
-        task = asyncio.get_running_loop().create_task(self.keep(roster))
+        task = asyncio.get_running_loop().create_task(self.keep(state))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -98,8 +98,9 @@ class ClusterOptions:
             base is taken after 16 promotions, too.
         scrub_interval: seconds between two scrubs of all storage nodes' disks; 0: none.
         retention: seconds that the cluster can be set back, or restored from (``quorum`` only).
-        source: data directory that the cluster begins with, see `client.past.ClusterHistory.clone`; None: an empty one.
-        remote: hosts that the cluster is spread over, see `remote.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
+        source: data directory that the cluster begins with, see `client.history.ClusterHistory.clone`; None: an empty
+            one.
+        remote: hosts that the cluster is spread over, see `hosts.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
         settings: server settings for all instances, name -> value.
         started_in: working directory of who started it, for people.

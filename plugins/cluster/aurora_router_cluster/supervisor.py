@@ -3,7 +3,7 @@
 Run as ``python -m aurora_router_cluster.supervisor OPTIONS`` (JSON of `options.ClusterOptions`). It prints one
 line of JSON when the cluster is ready, ``{"ready": key}``, or when it could not be made, ``{"error": class,
 "message": text}``. A cluster with an owner ends when standard input does or when the owner is gone; any cluster ends
-with SIGTERM, SIGINT or the request ``down``. A killed one is cleaned up by its keeper.
+with SIGTERM, SIGINT or the request ``down``. A killed one is cleaned up by its reaper.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aurora_router_cluster import datadir, keeper
-from aurora_router_cluster.control import past
+from aurora_router_cluster import datadir, reaper
+from aurora_router_cluster.control import history
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.control.roster import DEFAULT_TIER, Roster, together
+from aurora_router_cluster.control.state import DEFAULT_TIER, ClusterState, together
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import AddressInUseError, ClusterError, explained
 from aurora_router_cluster.faults.injector import Injector
-from aurora_router_cluster.faults.wires import BEAT, FOLDER
-from aurora_router_cluster.home import Home, make_run_directory, sweep_leftovers
+from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
+from aurora_router_cluster.registry import ClusterDirectory, make_run_directory, sweep_leftovers
 from aurora_router_cluster.storage.direct import DirectVolume
 from aurora_router_cluster.storage.inventory import Inventory
 
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.upkeep import Upkeep
     from aurora_router_cluster.dns.server import DnsServer
+    from aurora_router_cluster.hosts.nameserver import RemoteDns
+    from aurora_router_cluster.hosts.spread import Spread
     from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.remote.nameserver import RemoteDns
-    from aurora_router_cluster.remote.spread import Spread
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.storage.volume import Volume
 
@@ -70,18 +70,20 @@ class Supervisor:
         data: where its data are kept, claimed; None: they are deleted when it ends.
     """
 
-    def __init__(self, options: ClusterOptions, home: Home, run: Path, data: DataDirectory | None = None) -> None:
+    def __init__(
+        self, options: ClusterOptions, home: ClusterDirectory, run: Path, data: DataDirectory | None = None
+    ) -> None:
         self.options = options
         self.home = home
         self.data = data
         account = Account.default()
         found = binaries.find(account, options.postgres)
-        before = data.roster if data is not None and data.exists else {}
+        before = data.cluster_state if data is not None and data.exists else {}
         if data is not None:
             data.check_version(found)
         self.template = None if before else Path(options.source or template.ensure(found, account))
         self.spread = make_spread(options)
-        self.roster = Roster(
+        self.state = ClusterState(
             names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
             volume=make_volume(options, found, account, run, self.spread, data),
             binaries=found,
@@ -97,12 +99,12 @@ class Supervisor:
         )
         if options.tls:
             certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
-            self.roster.authority = Authority(self.roster.names, account, found, certificate, key)
-        self.directory = Directory(self.roster, ttl=options.dns_ttl, delay=options.failover.dns_delay)
-        self.roster.changed = self._changed
-        self.plane = ControlPlane(self.roster, detect=options.detect, auto=options.auto)
+            self.state.authority = Authority(self.state.names, account, found, certificate, key)
+        self.directory = Directory(self.state, ttl=options.dns_ttl, delay=options.failover.dns_delay)
+        self.state.changed = self._changed
+        self.plane = ControlPlane(self.state, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
-        self.upkeep = make_upkeep(options, self.roster)
+        self.upkeep = make_upkeep(options, self.state)
         self.dns: DnsServer | RemoteDns | None = None
         self.control = ControlServer(home.socket, self.commands())
         self.ended = asyncio.Event()
@@ -113,8 +115,8 @@ class Supervisor:
         """Start the instances, the name server and the control socket."""
         if self.spread is not None:
             await self.spread.hosts.start()
-        if self.faults.wires is not None:
-            await self.faults.wires.start()
+        if self.faults.relay_client is not None:
+            await self.faults.relay_client.start()
         await together([self._make_instances(), self._start_dns()])
         self._kept = True
         await self._keep()
@@ -127,31 +129,31 @@ class Supervisor:
             opened = self._keep if self.data is not None else None
             assert self.template is not None
             if self.data is not None:
-                self.data.begin(self._remembered(), self.roster.binaries, self.roster.account, _version())
+                self.data.begin(self._remembered(), self.state.binaries, self.state.account, _version())
             await self.plane.create(self.options.readers, self.template, opened)
             return
-        self.data.begin(self._remembered(), self.roster.binaries, self.roster.account, _version())
+        self.data.begin(self._remembered(), self.state.binaries, self.state.account, _version())
         self.directory.find_again(self._before)
-        volume, inventory = cast("QuorumVolume", self.roster.volume), Inventory(self.data.storage)
+        volume, inventory = cast("QuorumVolume", self.state.volume), Inventory(self.data.storage)
         phases = await self.plane.resume(
             self._before, self.options.readers, lambda: volume.reopen(inventory, inventory.identity())
         )
         log.info("the cluster in %s was started again: %s", self.data.path, phases.times)
 
     def _remembered(self) -> ClusterOptions:
-        return replace(self.options, domain=self.roster.names.domain)
+        return replace(self.options, domain=self.state.names.domain)
 
     def _changed(self) -> None:
-        """The roster changed: names lead elsewhere, and it is written down."""
+        """The cluster state changed: names lead elsewhere, and it is written down."""
         self.directory.changed()
         if self.data is not None and self._kept:
             self.data.keep_soon(self._written())
 
     def _written(self) -> dict[str, Any]:
         return {
-            **self.roster.written(),
+            **self.state.written(),
             **self.directory.written(),
-            "port": self.roster.allocator.port,
+            "port": self.state.allocator.port,
             "dns_port": self.dns.port if self.dns is not None else None,
         }
 
@@ -185,8 +187,8 @@ class Supervisor:
         if self.upkeep is not None:
             await self.upkeep.close()
         await self.plane.close()
-        if self.faults.wires is not None:
-            await self.faults.wires.close()
+        if self.faults.relay_client is not None:
+            await self.faults.relay_client.close()
         if self.dns is not None:
             await self.dns.close()
         if self.spread is not None:
@@ -214,40 +216,40 @@ class Supervisor:
             "inject": self.faults.inject,
             "heal": self.faults.heal,
             "faults": self.list_faults,
-            **past.commands(self.plane),
+            **history.commands(self.plane),
         }
 
     async def status(self) -> dict[str, Any]:
         """`ClusterStatus` as a dict."""
-        roster = self.roster
-        await roster.volume.look()
-        port = roster.writer.address.port if roster.writer is not None else roster.allocator.port
+        state = self.state
+        await state.volume.look()
+        port = state.writer.address.port if state.writer is not None else state.allocator.port
         return ClusterStatus(
-            name=roster.names.cluster,
+            name=state.names.cluster,
             key=self.home.key,
-            domain=roster.names.domain,
-            flavour=roster.volume.flavour,
-            version=roster.binaries.version,
+            domain=state.names.domain,
+            flavour=state.volume.flavour,
+            version=state.binaries.version,
             port=port,
             dns=f"{self.dns.host}:{self.dns.port}" if self.dns is not None else "",
-            writer_endpoint=roster.names.writer,
-            reader_endpoint=roster.names.reader,
-            writer=roster.writer.name if roster.writer is not None else None,
-            epoch=roster.epoch,
-            instances=tuple(self._instance(instance) for instance in roster.instances.values()),
+            writer_endpoint=state.names.writer,
+            reader_endpoint=state.names.reader,
+            writer=state.writer.name if state.writer is not None else None,
+            epoch=state.epoch,
+            instances=tuple(self._instance(instance) for instance in state.instances.values()),
             custom_endpoints=tuple(self.directory.custom.values()),
             cnames=dict(self.directory.cnames),
-            certificate_authority=str(roster.authority.path) if roster.authority is not None else None,
+            certificate_authority=str(state.authority.path) if state.authority is not None else None,
             supervisor=os.getpid(),
             started_in=self.options.started_in,
-            directory=str(roster.run),
+            directory=str(state.run),
             data=str(self.data.path) if self.data is not None else None,
             faults=tuple(self.faults.registry),
-            volume={**roster.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
+            volume={**state.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
 
     def _instance(self, instance: Instance) -> InstanceStatus:
-        writer = instance is self.roster.writer
+        writer = instance is self.state.writer
         engine, newest = instance.engine, instance.newest
         return InstanceStatus(
             name=instance.name,
@@ -255,7 +257,7 @@ class Supervisor:
             state=instance.state,
             zone=instance.zone,
             tier=instance.tier,
-            endpoint=self.roster.names.instance(instance.name),
+            endpoint=self.state.names.instance(instance.name),
             host=instance.address.host,
             port=instance.address.port,
             pid=instance.pid,
@@ -326,7 +328,7 @@ def make_spread(options: ClusterOptions) -> Spread | None:
     """
     if options.remote is None:
         return None
-    from aurora_router_cluster.remote.spread import Spread  # noqa: PLC0415 - who does not need it
+    from aurora_router_cluster.hosts.spread import Spread  # noqa: PLC0415 - who does not need it
 
     return Spread.over(options.remote, options.port)
 
@@ -359,15 +361,15 @@ def make_volume(
     )
 
 
-def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:
+def make_upkeep(options: ClusterOptions, state: ClusterState) -> Upkeep | None:
     """What looks after the storage; None: the flavour has none."""
     if options.flavour != "quorum":
         return None
     from aurora_router_cluster.control.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
 
     return Upkeep(
-        roster,
-        cast("QuorumVolume", roster.volume),
+        state,
+        cast("QuorumVolume", state.volume),
         base_interval=options.base_interval,
         base_bytes=options.base_bytes,
         scrub_interval=options.scrub_interval,
@@ -375,7 +377,7 @@ def make_upkeep(options: ClusterOptions, roster: Roster) -> Upkeep | None:
     )
 
 
-async def serve(options: ClusterOptions, home: Home, run: Path, data: DataDirectory | None = None) -> None:
+async def serve(options: ClusterOptions, home: ClusterDirectory, run: Path, data: DataDirectory | None = None) -> None:
     """Start a cluster, say so, and serve it until its end."""
     supervisor = Supervisor(options, home, run, data)
     loop = asyncio.get_running_loop()
@@ -446,7 +448,7 @@ def main(arguments: list[str]) -> int:
 def _supervise(options: ClusterOptions) -> None:
     with contextlib.suppress(OSError):
         sweep_leftovers()
-    home = Home(options.key)
+    home = ClusterDirectory(options.key)
     home.claim()
     guard = data = None
     try:
@@ -456,14 +458,14 @@ def _supervise(options: ClusterOptions) -> None:
             datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
         run = _run_directory(options)
         home.record(run, data.storage if data is not None else None)
-        guard = _keeper(run, home.key)
+        guard = _start_reaper(run, home.key)
         asyncio.run(serve(options, home, run, data))
     finally:
         if data is not None:
             data.close()  # first: who sees that the cluster is gone may start it again
         home.release()
         if guard is not None:
-            guard.communicate(keeper.IN_ORDER)
+            guard.communicate(reaper.IN_ORDER)
 
 
 def _version() -> str:
@@ -479,9 +481,9 @@ def _run_directory(options: ClusterOptions) -> Path:
     return make_run_directory(explicit, options.readers + 1, Account.default(), len(os.fsencode(name + socket)))
 
 
-def _keeper(run: Path, key: str) -> subprocess.Popen[bytes]:
+def _start_reaper(run: Path, key: str) -> subprocess.Popen[bytes]:
     packages = Path(__file__).parent.parent
-    command = [sys.executable, "-I", "-S", str(Path(keeper.__file__)), str(run), key, str(packages)]
+    command = [sys.executable, "-I", "-S", str(Path(reaper.__file__)), str(run), key, str(packages)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aurora_router_cluster import LocalCluster, home
+from aurora_router_cluster import LocalCluster, registry
 from aurora_router_cluster.commands import show
 from aurora_router_cluster.commands.cluster import cluster as command
 
@@ -108,7 +108,7 @@ def test_up_stays_in_the_foreground_until_it_is_ended(number, eventually):
         assert connection.execute("show work_mem").fetchone() == ("7MB",)
     process.send_signal(number)
     process.communicate()
-    eventually(lambda: not (home.state_directory() / name).exists())
+    eventually(lambda: not (registry.state_directory() / name).exists())
 
 
 def test_urls_lead_to_the_role_before_and_after_a_failover(running, capsys, eventually):
@@ -144,7 +144,7 @@ def test_urls_lead_to_the_role_before_and_after_a_failover(running, capsys, even
 
 
 def test_without_a_name_a_cluster_is_the_one_of_the_directory(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv(home.NAME_VARIABLE, raising=False)
+    monkeypatch.delenv(registry.NAME_VARIABLE, raising=False)
     mine, other = tmp_path / "mine", tmp_path / "other"
     mine.mkdir()
     other.mkdir()
@@ -152,16 +152,16 @@ def test_without_a_name_a_cluster_is_the_one_of_the_directory(tmp_path, monkeypa
     done = subprocess.run([*UP, "--detach", "--json"], capture_output=True, text=True, check=True)
     key = json.loads(done.stdout)["key"]
     try:
-        assert LocalCluster.attach().key == key == home.default_key()
+        assert LocalCluster.attach().key == key == registry.default_key()
         assert run("list") == 0
         listed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(key))
         assert str(mine) in listed
         monkeypatch.chdir(other)
         assert run("down") == 1
         assert f"no cluster that was started in {other} without a name is running" in capsys.readouterr().err
-        monkeypatch.setenv(home.NAME_VARIABLE, key)
+        monkeypatch.setenv(registry.NAME_VARIABLE, key)
         assert run("status") == 0
-        monkeypatch.delenv(home.NAME_VARIABLE)
+        monkeypatch.delenv(registry.NAME_VARIABLE)
         capsys.readouterr()
     finally:
         monkeypatch.chdir(mine)

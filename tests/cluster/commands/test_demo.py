@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from aurora_router_cluster import home
+from aurora_router_cluster import registry
 
 pytestmark = pytest.mark.cluster
 
@@ -21,8 +21,8 @@ RUN = "import sys; from aurora_router.cli.main import main; sys.exit(main())"
 def running(monkeypatch):
     """The clusters that run, of this test alone; under a short path, since sockets are in it."""
     with tempfile.TemporaryDirectory(prefix="ar-") as state:
-        monkeypatch.setenv(home.VARIABLE, str(Path(state, "state")))
-        yield home.running
+        monkeypatch.setenv(registry.VARIABLE, str(Path(state, "state")))
+        yield registry.running
 
 
 def play(*words) -> subprocess.Popen[str]:

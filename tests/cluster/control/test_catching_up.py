@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.control.roster import Roster
+from aurora_router_cluster.control.state import ClusterState
 from aurora_router_cluster.dns.names import Names
 from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.storage.quorum import QuorumVolume
@@ -21,10 +21,10 @@ NOWHERE = {"primary_conninfo": "host=127.0.0.1 port=1 connect_timeout=1"}
 @pytest.fixture
 async def plane(binaries, account, template, run_directory):
     volume = QuorumVolume(binaries, account, run_directory / "storage")
-    roster = Roster(
+    state = ClusterState(
         Names("demo", "cx.eu-test-1.rds.aurora.test"), volume, binaries, account, run_directory, Allocator()
     )
-    plane = ControlPlane(roster, detect=0.1)
+    plane = ControlPlane(state, detect=0.1)
     try:
         await plane.create(2, template)
         yield plane
@@ -59,16 +59,16 @@ async def ask(instance, sql):
 
 async def test_one_that_was_away_serves_nobody_until_it_has_caught_up(plane):
     """A client that knows its address must not read what was true before it went away."""
-    roster = plane.roster
-    late, other = roster.readers
+    state = plane.state
+    late, other = state.readers
     plane.kill(late.name, hold=True)
-    await ask(roster.writer, "CREATE TABLE missed AS SELECT 1 AS i")
-    await ask(roster.writer, "GRANT SELECT ON missed TO app")
+    await ask(state.writer, "CREATE TABLE missed AS SELECT 1 AS i")
+    await ask(state.writer, "GRANT SELECT ON missed TO app")
     await plane.failover(other.name)  # what it lacks goes over two timelines
-    await ask(roster.writer, "INSERT INTO missed VALUES (2)")
-    roster.overrides.update(NOWHERE)
+    await ask(state.writer, "INSERT INTO missed VALUES (2)")
+    state.overrides.update(NOWHERE)
     starting = asyncio.create_task(plane.start(late.name))
-    await wait_for(lambda: late.owed is not None and late.engine.alive)
+    await wait_for(lambda: late.catch_up_lsn is not None and late.engine.alive)
     await wait_for(lambda: "not yet accepting connections" in late.engine.log_tail(50) or late.newest is not None)
     beats = plane._heartbeat.interval * 8
     for _ in range(8):
@@ -78,27 +78,27 @@ async def test_one_that_was_away_serves_nobody_until_it_has_caught_up(plane):
     assert not late.available
     assert not starting.done()
 
-    del roster.overrides["primary_conninfo"]
-    late.engine.follow(roster.settings(late))
+    del state.overrides["primary_conninfo"]
+    late.engine.follow(state.settings(late))
     await starting
     assert late.available
     assert await asyncio.to_thread(look, late, "SELECT count(*) FROM missed") == 2
 
 
 async def test_one_that_is_built_anew_serves_nobody_until_it_has_caught_up(plane):
-    roster = plane.roster
-    late = roster.readers[0]
-    await ask(roster.writer, "CREATE TABLE missed AS SELECT 1 AS i")
-    await ask(roster.writer, "GRANT SELECT ON missed TO app")
+    state = plane.state
+    late = state.readers[0]
+    await ask(state.writer, "CREATE TABLE missed AS SELECT 1 AS i")
+    await ask(state.writer, "GRANT SELECT ON missed TO app")
     plane.kill(late.name, hold=True)
     late.engine.erase()
-    roster.overrides.update(NOWHERE)
+    state.overrides.update(NOWHERE)
     starting = asyncio.create_task(plane.start(late.name))
-    await wait_for(lambda: late.owed is not None and late.engine.alive)
+    await wait_for(lambda: late.catch_up_lsn is not None and late.engine.alive)
     for _ in range(8):
         await refused(late)
         await asyncio.sleep(0.05)
-    del roster.overrides["primary_conninfo"]
-    late.engine.follow(roster.settings(late))
+    del state.overrides["primary_conninfo"]
+    late.engine.follow(state.settings(late))
     await starting
     assert await asyncio.to_thread(look, late, "SELECT count(*) FROM missed") == 1

@@ -29,8 +29,8 @@ class Watched:
         self.written = 10_000
         self.clock = LogClock()
         monkeypatch.setattr("aurora_router_cluster.control.instance.time.monotonic", lambda: self.now)
-        roster = SimpleNamespace(writer=SimpleNamespace(available=True), clock=self.clock)
-        self.heartbeat = Heartbeat(roster, None, interval=0.2, auto=True)
+        state = SimpleNamespace(writer=SimpleNamespace(available=True), clock=self.clock)
+        self.heartbeat = Heartbeat(state, None, interval=0.2, auto=True)
 
     def look(self, received, applied, *, streaming, after=0.2):
         self.now += after
@@ -38,7 +38,7 @@ class Watched:
         self.clock.observe(self.now, self.written)
         row = ("t", str(received), str(applied), None, "0", "0", "0", "3", "t" if streaming else "f")
         self.reader._answered([row])
-        return self.heartbeat._astray(self.reader)
+        return self.heartbeat._is_diverged(self.reader)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_reader_that_neither_receives_nor_replays_is_astray_after_a_while(watc
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_supervisor_that_stood_still_finds_no_reader_astray(watched, streaming):
+def test_a_supervisor_that_stood_still_finds_no_reader_is_diverged(watched, streaming):
     """It is the supervisor that sends the log: that none came while it stood still is no evidence about the reader."""
     assert not watched.look(9_000, 9_000, streaming=streaming)
     assert not watched.look(9_000, 9_000, streaming=streaming)

@@ -9,7 +9,7 @@ import pytest
 from aurora_router_cluster import errors
 from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.control.roster import Roster
+from aurora_router_cluster.control.state import ClusterState
 from aurora_router_cluster.dns.names import Names
 from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.storage.direct import DirectVolume
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture
 async def plane(binaries, account, template, run_directory):
     names = Names("demo", "cx.eu-test-1.rds.aurora.test")
-    roster = Roster(names, DirectVolume(binaries, account), binaries, account, run_directory, Allocator())
-    plane = ControlPlane(roster, detect=0.1)
+    state = ClusterState(names, DirectVolume(binaries, account), binaries, account, run_directory, Allocator())
+    plane = ControlPlane(state, detect=0.1)
     await plane.create(2, template)
     yield plane
     await plane.close()
@@ -36,17 +36,17 @@ async def wait_for(condition, timeout=30.0):
 
 
 async def test_a_cluster_that_lost_track_of_its_writer_gets_one(plane):
-    roster = plane.roster
-    former = roster.writer
-    roster.writer = None
+    state = plane.state
+    former = state.writer
+    state.writer = None
     former.engine.kill()
-    await wait_for(lambda: roster.writer is not None and all(one.available for one in roster.instances.values()))
-    assert roster.writer is not former
-    assert roster.epoch == 2
+    await wait_for(lambda: state.writer is not None and all(one.available for one in state.instances.values()))
+    assert state.writer is not former
+    assert state.epoch == 2
 
 
 async def test_a_late_heartbeat_does_not_make_a_switchover_a_failover(plane):
-    plane.roster.writer.missed = 3
+    plane.state.writer.missed = 3
     done = await plane.failover()
     assert done.planned
 
@@ -60,7 +60,7 @@ async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed,
     """A frozen zombie must be left alone: that it is not known to have missed an answer is none."""
     heartbeat = plane._heartbeat
     await heartbeat.close()
-    reader = plane.roster.readers[0]
+    reader = plane.state.readers[0]
     reader.state, reader.missed = before, missed
     heartbeat._judge(reader)
     assert reader.state == after
@@ -68,11 +68,11 @@ async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed,
 
 async def test_a_zombie_is_never_shown_as_available(plane):
     """It answers again and takes itself for the writer; it is one of the readers only when it was built anew."""
-    former = plane.roster.writer
+    former = plane.state.writer
     plane.freeze(former.name)
-    await wait_for(lambda: plane.roster.writer is not former and former.state == "unreachable")
+    await wait_for(lambda: plane.state.writer is not former and former.state == "unreachable")
     seen = []
-    plane.roster.changed = lambda: seen.append((former.state, former.newest is None or former.newest.recovering))
+    plane.state.changed = lambda: seen.append((former.state, former.newest is None or former.newest.recovering))
     plane.thaw(former.name)
     await wait_for(lambda: former.available)
     assert all(recovering for state, recovering in seen if state == "available")
@@ -81,32 +81,32 @@ async def test_a_zombie_is_never_shown_as_available(plane):
 
 async def test_nobody_is_sent_to_an_instance_that_still_replays(plane):
     """It was down while something was committed, and lacks it for as long as this test likes."""
-    roster = plane.roster
-    late, other = roster.readers
-    directory = Directory(roster)
-    shown = directory.picture().hosts[roster.names.reader]
+    state = plane.state
+    late, other = state.readers
+    directory = Directory(state)
+    shown = directory.picture().hosts[state.names.reader]
     assert late.address.host in shown
     plane.kill(late.name, hold=True)
-    await roster.writer.session.query("CREATE TABLE new ()")
-    roster.overrides["recovery_min_apply_delay"] = "1h"
+    await state.writer.session.query("CREATE TABLE new ()")
+    state.overrides["recovery_min_apply_delay"] = "1h"
     starting = asyncio.create_task(plane.start(late.name))
-    await wait_for(lambda: late.owed is not None)
+    await wait_for(lambda: late.catch_up_lsn is not None)
     late.tier = 0
     beats = late.newest
     await wait_for(lambda: late.newest is not beats)
     directory.changed()
     assert not late.available
     assert not starting.done()
-    assert late.name not in [row["server_id"] for row in roster.rows()]
-    assert late.address.host not in directory.picture().hosts[roster.names.reader]
-    assert await plane.succession._candidate(None) is other
+    assert late.name not in [row["server_id"] for row in state.rows()]
+    assert late.address.host not in directory.picture().hosts[state.names.reader]
+    assert await plane.procedure._candidate(None) is other
 
-    del roster.overrides["recovery_min_apply_delay"]
-    late.engine.follow(roster.settings(late))
+    del state.overrides["recovery_min_apply_delay"]
+    late.engine.follow(state.settings(late))
     await starting
     assert late.available
     assert await late.session.query("SELECT count(*) FROM new") == [("0",)]
-    assert late.name in [row["server_id"] for row in roster.rows()]
+    assert late.name in [row["server_id"] for row in state.rows()]
 
 
 async def test_requests_at_once_are_done_one_after_the_other(plane):
@@ -115,42 +115,42 @@ async def test_requests_at_once_are_done_one_after_the_other(plane):
         plane.restart("demo-1"), plane.failover("demo-1"), return_exceptions=True,
     )  # fmt: skip
     assert not [one for one in done if isinstance(one, BaseException)]
-    await wait_for(lambda: all(one.available for one in plane.roster.instances.values()))
-    assert list(plane.roster.instances) == ["demo-1", "demo-2", "demo-4", "extra"]
-    assert plane.roster.writer.name == "demo-1"
-    assert plane.roster.epoch == 3
+    await wait_for(lambda: all(one.available for one in plane.state.instances.values()))
+    assert list(plane.state.instances) == ["demo-1", "demo-2", "demo-4", "extra"]
+    assert plane.state.writer.name == "demo-1"
+    assert plane.state.epoch == 3
 
 
 async def test_a_reader_that_cannot_be_built_is_not_there(plane, monkeypatch):
     async def refuse(reader, writer):
         raise errors.EngineError("no room")
 
-    monkeypatch.setattr(plane.roster.volume, "seed", refuse)
+    monkeypatch.setattr(plane.state.volume, "seed", refuse)
     with pytest.raises(errors.EngineError, match="no room"):
         await plane.add_reader("extra")
-    assert "extra" not in plane.roster.instances
-    assert not (plane.roster.run / "extra").exists()
+    assert "extra" not in plane.state.instances
+    assert not (plane.state.run / "extra").exists()
 
 
 async def test_a_promotion_that_fails_leaves_the_writer_in_its_place(plane, monkeypatch):
-    writer = plane.roster.writer
+    writer = plane.state.writer
 
     async def fail(timeout=30.0):
         raise errors.EngineError("it does not want to")
 
-    for reader in plane.roster.readers:
+    for reader in plane.state.readers:
         monkeypatch.setattr(reader.engine, "promote", fail)
     with pytest.raises(errors.EngineError, match="does not want to"):
         await plane.failover()
-    assert plane.roster.writer is writer
+    assert plane.state.writer is writer
     assert writer.available
     assert await writer.session.query("select pg_is_in_recovery()") == [("f",)]
 
 
 async def test_lag_and_processor_use_are_measured(plane):
-    await wait_for(lambda: all(one.cpu is not None for one in plane.roster.instances.values()))
-    await wait_for(lambda: all(one.lag is not None for one in plane.roster.readers))
-    rows = {row["server_id"]: row for row in plane.roster.rows()}
+    await wait_for(lambda: all(one.cpu is not None for one in plane.state.instances.values()))
+    await wait_for(lambda: all(one.lag is not None for one in plane.state.readers))
+    rows = {row["server_id"]: row for row in plane.state.rows()}
     assert set(rows) == {"demo-1", "demo-2", "demo-3"}
     assert rows["demo-1"]["writer"]
     assert all(row["durable_lsn"] > 0 for row in rows.values())

@@ -26,7 +26,7 @@ class Storage:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails = False
-        self.renewal = SimpleNamespace(unsettled=False, settle=self.settle)
+        self.membership_change = SimpleNamespace(unsettled=False, settle=self.settle)
         self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed)
 
     def revive(self):
@@ -36,7 +36,7 @@ class Storage:
         pass
 
     async def settle(self):
-        self.renewal.unsettled = False
+        self.membership_change.unsettled = False
         self.done.append("settle")
 
     async def add_base(self, where):
@@ -58,19 +58,19 @@ class Storage:
 
 
 @pytest.fixture
-def roster():
+def state():
     return SimpleNamespace(lock=asyncio.Lock(), writer=SimpleNamespace(available=True, where="there"))
 
 
 @pytest.fixture
-async def start(roster, monkeypatch):
+async def start(state, monkeypatch):
     monkeypatch.setattr(upkeep, "TICK", 0.005)
     monkeypatch.setattr(upkeep, "AGAIN", 0.01)
     made: list[Upkeep] = []
 
     def begin(storage, **options):
         chosen = {"base_interval": 0.0, "base_bytes": 0, "scrub_interval": 0.0, "auto": False, **options}
-        made.append(Upkeep(roster, storage, **chosen))
+        made.append(Upkeep(state, storage, **chosen))
         made[0].start()
         return made[0]
 
@@ -81,36 +81,36 @@ async def start(roster, monkeypatch):
 
 async def test_a_base_is_taken_by_size_and_then_the_log_is_collected(start):
     storage = Storage()
-    keeper = start(storage, base_bytes=1000)
+    upkeep = start(storage, base_bytes=1000)
     storage.grown = 999
     storage.collectable = True
     await until(lambda: storage.done == ["collect"], "what was superfluous is collected")
     storage.grown = 1000
     await until(lambda: storage.done == ["collect", "base"], "a base is taken")
-    assert keeper.status()["bases"] == 1
+    assert upkeep.status()["bases"] == 1
 
 
 async def test_a_base_by_time_needs_log_that_is_worth_it(start):
     storage = Storage()
-    keeper = start(storage, base_interval=0.001, scrub_interval=0.001)
+    upkeep = start(storage, base_interval=0.001, scrub_interval=0.001)
     storage.grown = LEAST_LOG - 1
     await until(lambda: storage.done.count("scrub") > 3, "some looks")
     assert "base" not in storage.done
     storage.grown = LEAST_LOG
     await until(lambda: "base" in storage.done, "a base is taken")
-    assert keeper.status()["damaged"] == 2
-    assert keeper.status()["refilled"] == 100 * keeper.status()["scrubs"]
+    assert upkeep.status()["damaged"] == 2
+    assert upkeep.status()["refilled"] == 100 * upkeep.status()["scrubs"]
 
 
 async def test_a_base_is_taken_after_many_failovers_however_little_was_written(start):
     storage = Storage()
-    keeper = start(storage, base_interval=3600.0)
+    upkeep = start(storage, base_interval=3600.0)
     storage.timelines_begun = MANY_TIMELINES - 1
     storage.collectable = True
     await until(lambda: storage.done == ["collect"], "a look")
     storage.timelines_begun = MANY_TIMELINES
     await until(lambda: storage.done == ["collect", "base"], "a base is taken")
-    assert keeper.status()["bases"] == 1
+    assert upkeep.status()["bases"] == 1
 
 
 async def test_the_more_data_the_more_log_is_worth_a_base(start):
@@ -123,32 +123,32 @@ async def test_the_more_data_the_more_log_is_worth_a_base(start):
     await until(lambda: storage.done == ["base"], "a base is taken")
 
 
-async def test_a_collection_makes_way_for_a_change_of_the_cluster_and_is_done_again(start, roster):
+async def test_a_collection_makes_way_for_a_change_of_the_cluster_and_is_done_again(start, state):
     storage = Storage()
     storage.gate.clear()
     storage.collectable = True
-    keeper = start(storage)
-    async with roster.lock:
-        await until(lambda: keeper.status()["broken_off"] <= 1, "it is broken off, or not begun")
+    upkeep = start(storage)
+    async with state.lock:
+        await until(lambda: upkeep.status()["broken_off"] <= 1, "it is broken off, or not begun")
         storage.gate.set()
         await asyncio.sleep(0.05)
         assert storage.done == []
     await until(lambda: storage.done == ["collect"], "it is done afterwards")
 
 
-async def test_a_base_goes_on_while_the_cluster_changes(start, roster):
+async def test_a_base_goes_on_while_the_cluster_changes(start, state):
     storage = Storage()
     storage.gate.clear()
-    keeper = start(storage, base_bytes=1000)
+    upkeep = start(storage, base_bytes=1000)
     storage.grown = 1000
     await until(lambda: storage.begun == 1, "a base is under way")
-    async with roster.lock:
+    async with state.lock:
         storage.gate.set()
         await until(lambda: storage.done == ["base"], "it ends")
-    assert (storage.begun, keeper.status()["bases"], keeper.status()["broken_off"]) == (1, 1, 0)
+    assert (storage.begun, upkeep.status()["bases"], upkeep.status()["broken_off"]) == (1, 1, 0)
 
 
-async def test_what_fails_is_tried_again_and_lost_nodes_are_revived(start, roster):
+async def test_what_fails_is_tried_again_and_lost_nodes_are_revived(start, state):
     storage = Storage()
     storage.fails = True
     start(storage, base_bytes=1000, auto=True)
@@ -159,10 +159,10 @@ async def test_what_fails_is_tried_again_and_lost_nodes_are_revived(start, roste
     assert "revive" in storage.done
 
 
-async def test_a_change_of_the_members_that_was_interrupted_is_settled(start, roster):
+async def test_a_change_of_the_members_that_was_interrupted_is_settled(start, state):
     storage = Storage()
-    storage.renewal.unsettled = True
-    async with roster.lock:
+    storage.membership_change.unsettled = True
+    async with state.lock:
         start(storage)
         await asyncio.sleep(0.05)
         assert storage.done == []  # a failover comes first

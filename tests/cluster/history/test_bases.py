@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router_cluster.storage.bases import Copied, Shelf
+from aurora_router_cluster.storage.bases import Bases, Copied
 from aurora_router_cluster.storage.core.gc import COPIES, Base, affordable, needed, spaced
 from aurora_router_cluster.storage.core.history import EpochStart, History
 
@@ -17,8 +17,8 @@ SECOND = History((EpochStart(1, 0), EpochStart(3, 30)))  # parts from the first 
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    made = Shelf(tmp_path)
+def stored_bases(tmp_path):
+    made = Bases(tmp_path)
     for end, taken, history in ((0, 0.0, FIRST), (20, 2.0, FIRST), (60, 6.0, FIRST), (80, 8.0, SECOND)):
         staged = tmp_path / "new"
         staged.mkdir()
@@ -40,15 +40,15 @@ def shelf(tmp_path):
         (FIRST, 100, -1.0, None),
     ],
 )
-def test_the_newest_base_that_serves(shelf, history, lsn, taken, end):
-    found = shelf.newest(history, lsn, taken)
+def test_the_newest_base_that_serves(stored_bases, history, lsn, taken, end):
+    found = stored_bases.newest(history, lsn, taken)
     assert (None if found is None else found.base.end) == end
 
 
-def test_what_is_not_wanted_is_dropped(shelf):
-    everything = list(shelf)
-    assert shelf.keep(everything[1:]) == [everything[0].directory]
-    assert list(shelf) == everything[1:]
+def test_what_is_not_wanted_is_dropped(stored_bases):
+    everything = list(stored_bases)
+    assert stored_bases.keep(everything[1:]) == [everything[0].directory]
+    assert list(stored_bases) == everything[1:]
 
 
 bases = st.lists(st.floats(0, 1000), max_size=20).map(lambda times: [Base(0, 0, taken) for taken in sorted(times)])

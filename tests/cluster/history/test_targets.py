@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router_cluster.client.past import point_text
+from aurora_router_cluster.client.history import point_text
 from aurora_router_cluster.errors import TargetError
 from aurora_router_cluster.storage.targets import Target, lsn_text, parse_target, time_text
 

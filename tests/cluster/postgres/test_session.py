@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from aurora_router_cluster.errors import EngineError
-from aurora_router_cluster.postgres.places import EngineAddress
+from aurora_router_cluster.postgres.endpoints import EngineAddress
 from aurora_router_cluster.postgres.session import Session
 
 pytestmark = pytest.mark.cluster

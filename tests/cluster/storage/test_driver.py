@@ -14,7 +14,7 @@ from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import GATHER_BYTES, Driver
-from aurora_router_cluster.storage.opening import Opened
+from aurora_router_cluster.storage.recovery import RecoveredVolume
 
 START = 1000
 
@@ -51,7 +51,7 @@ class Node:
 def driven() -> tuple[Driver, list[Node]]:
     nodes = [Node(number) for number in range(6)]
     charter = Charter(History((EpochStart(1, START),)), Membership.of(range(6)))
-    return Driver({node.node: node for node in nodes}, Opened(1, charter, ()), Framing()), nodes  # type: ignore[dict-item, arg-type]  # as much of them as is used
+    return Driver({node.node: node for node in nodes}, RecoveredVolume(1, charter, ()), Framing()), nodes  # type: ignore[dict-item, arg-type]  # as much of them as is used
 
 
 def feed(driver: Driver, data: bytes) -> None:

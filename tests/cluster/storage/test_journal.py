@@ -23,7 +23,7 @@ from aurora_router_cluster.storage.disk.frames import Frame as DiskFrame
 from aurora_router_cluster.storage.disk.frames import scan
 from aurora_router_cluster.storage.journal import DiskJournal
 from aurora_router_cluster.storage.node import StorageNode
-from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+from aurora_router_cluster.storage.protocols import LOG, METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import Driver
-from aurora_router_cluster.storage.opening import Opened, recover
-from aurora_router_cluster.storage.replacement import replace_node
+from aurora_router_cluster.storage.membership.replace import replace_node
+from aurora_router_cluster.storage.recovery import RecoveredVolume, recover
 
 from .framing import TinyFraming, TinyScanner, TinyWriter
 from .loop import run
@@ -64,7 +64,7 @@ class Play:
     async def play(self, steps: int) -> None:
         charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
         states = tuple([await host.node.format(charter) for host in self.hosts])
-        self.begin(Opened(1, charter, states))
+        self.begin(RecoveredVolume(1, charter, states))
         choices = [
             self.write, self.write, self.write, self.crash, self.restart, self.restart, self.fail_over,
             self.back, self.back, self.forth, self.collect, self.let_go,
@@ -78,7 +78,7 @@ class Play:
         await self.check()
         await self.driver.close()
 
-    def begin(self, opened: Opened) -> None:
+    def begin(self, opened: RecoveredVolume) -> None:
         self.driver = Driver(self.links, opened, self.framing)
         self.driver.start()
 
@@ -143,7 +143,7 @@ class Play:
         await self.write()
         await self.check()
 
-    async def leave(self) -> Opened:
+    async def leave(self) -> RecoveredVolume:
         """End the present epoch as a control plane does, and recover."""
         await self.driver.close()
         opened = await recover(self.links, self.framing)

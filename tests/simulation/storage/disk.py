@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
 from aurora_router_cluster.storage.core.scrub import Places
-from aurora_router_cluster.storage.ports import LOG, METADATA
+from aurora_router_cluster.storage.protocols import LOG, METADATA
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-    from aurora_router_cluster.storage.ports import Frame
+    from aurora_router_cluster.storage.protocols import Frame
 
 
 class Disk:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router_cluster.storage import branching, calls, driver, opening, renewal, replacement
+from aurora_router_cluster.storage import branching, driver, quorum_call
+from aurora_router_cluster.storage import recovery as volume_recovery
 from aurora_router_cluster.storage.core import errors, gossip, quorum, recovery, replica, segment, tracker
+from aurora_router_cluster.storage.membership import change as change_module
+from aurora_router_cluster.storage.membership import replace as replace_module
 from aurora_router_cluster.storage.node import StorageNode
-from aurora_router_cluster.storage.ports import LOG, METADATA, Frame
+from aurora_router_cluster.storage.protocols import LOG, METADATA, Frame
 
 from .branches import play as play_branches
 
@@ -117,7 +120,7 @@ def no_repair_before_opening() -> Iterator[None]:
     async def repair(_handles: Any, states: Any, _charter: Any) -> Any:
         return list(states.values())
 
-    with patch.object(opening, "repair", repair):
+    with patch.object(volume_recovery, "repair", repair):
         yield
 
 
@@ -137,7 +140,7 @@ def open_at_the_vcl() -> Any:
     async def last_boundary(_handles: Any, _found: Any, _framing: Any, reach: int) -> int:
         return reach
 
-    return patch.object(opening, "_last_boundary", last_boundary)
+    return patch.object(volume_recovery, "_last_boundary", last_boundary)
 
 
 def count_holes() -> Any:
@@ -209,14 +212,14 @@ def survey_two_nodes() -> Any:
         donors = {group: max(few, key=lambda state: state.rank(group)) for group in found.donors}
         return replace(found, donors=donors, floor=min(state.vdl for state in few) or found.floor, newest=few[-1])
 
-    return patch.object(opening, "survey", survey)
+    return patch.object(volume_recovery, "survey", survey)
 
 
 def settle_before_hydration() -> Any:
     async def is_hydrated(_driver: Any, _new: int, _timeout: float) -> bool:
         return True
 
-    return patch.object(replacement, "_is_hydrated", is_hydrated)
+    return patch.object(replace_module, "_is_hydrated", is_hydrated)
 
 
 def repair_without_checking_damage() -> Any:
@@ -234,9 +237,9 @@ def repair_without_checking_damage() -> Any:
 def trust_what_a_donor_promised() -> Any:
     async def spans(handles: Any, found: Any, group: int) -> Any:
         donor = found.donors[group]
-        return opening._alive(await handles[donor.node].spans(group, found.floor), found.limit(donor))
+        return volume_recovery._alive(await handles[donor.node].spans(group, found.floor), found.limit(donor))
 
-    return patch.object(opening, "_spans", spans)
+    return patch.object(volume_recovery, "_spans", spans)
 
 
 def refuse_reads_of_an_epoch_that_is_over() -> Any:
@@ -250,9 +253,9 @@ def refuse_reads_of_an_epoch_that_is_over() -> Any:
 @contextmanager
 def promise_without_a_quorum() -> Iterator[None]:
     async def reach(handles: Any) -> Any:
-        return await calls.ask(handles.values(), lambda handle: handle.state(), opening._is_write_quorum)
+        return await quorum_call.ask(handles.values(), lambda handle: handle.state(), volume_recovery._is_write_quorum)
 
-    with patch.object(opening, "reach_write_quorum", reach):
+    with patch.object(volume_recovery, "reach_write_quorum", reach):
         yield
 
 
@@ -268,22 +271,22 @@ def change_the_members_that_were_seen_before() -> Iterator[None]:
 
     with (
         patch.object(driver.Driver, "change_membership", change),
-        patch.object(renewal.Renewal, "alone", alone),
+        patch.object(change_module.MembershipChange, "alone", alone),
     ):
         yield
 
 
 def dismiss_the_old_node_early() -> Any:
-    original = renewal.Renewal._replace
+    original = change_module.MembershipChange._replace
 
     async def renew(self: Any, old: int) -> int:
         try:
             return await original(self, old)
         finally:
-            if old in self._fleet:
-                await self._fleet.forget(old)
+            if old in self._node_set:
+                await self._node_set.forget(old)
 
-    return patch.object(renewal.Renewal, "_replace", renew)
+    return patch.object(change_module.MembershipChange, "_replace", renew)
 
 
 def count_a_failed_write() -> Any:

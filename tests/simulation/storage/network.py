@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
-    from aurora_router_cluster.storage.ports import Frame
+    from aurora_router_cluster.storage.protocols import Frame
 
 DEADLINE = 0.2
 

@@ -24,9 +24,9 @@ from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import Driver
+from aurora_router_cluster.storage.membership.replace import finish, replace_node, undo
 from aurora_router_cluster.storage.node import StorageNode
-from aurora_router_cluster.storage.opening import recover
-from aurora_router_cluster.storage.replacement import finish, replace_node, undo
+from aurora_router_cluster.storage.recovery import recover
 
 from .dimensions import draw
 from .framing import TinyFraming, TinyScanner, TinyWriter
@@ -37,7 +37,7 @@ from .troubles import Troubles
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from aurora_router_cluster.storage.opening import Opened
+    from aurora_router_cluster.storage.recovery import RecoveredVolume
 
 BASE = 1000
 
@@ -259,7 +259,7 @@ class Schedule:
         self.counts["recoveries"] += 1
         await self.begin(opened, weather, links)
 
-    async def begin(self, opened: Opened, weather: Weather, links: dict[int, Any]) -> None:
+    async def begin(self, opened: RecoveredVolume, weather: Weather, links: dict[int, Any]) -> None:
         """An epoch is open: it has all that was durable before, and everything of it can be read."""
         epoch, point, oracle = opened.epoch, opened.point, self.oracle
         if any(life.driver.epoch > epoch for life in oracle.lives):

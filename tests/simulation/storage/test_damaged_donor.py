@@ -12,7 +12,7 @@ from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import Driver
-from aurora_router_cluster.storage.opening import Opened, recover
+from aurora_router_cluster.storage.recovery import RecoveredVolume, recover
 
 from .framing import TinyFraming, TinyWriter
 from .loop import run
@@ -34,7 +34,7 @@ class Volume:
 
     async def format(self) -> None:
         charter = Charter(History((EpochStart(1, BASE),)), Membership.of(range(6)))
-        self._begin(Opened(1, charter, tuple([await host.node.format(charter) for host in self.hosts])))
+        self._begin(RecoveredVolume(1, charter, tuple([await host.node.format(charter) for host in self.hosts])))
 
     async def recover(self) -> int:
         await self.driver.close()
@@ -42,7 +42,7 @@ class Volume:
         self._begin(opened)
         return opened.point
 
-    def _begin(self, opened: Opened) -> None:
+    def _begin(self, opened: RecoveredVolume) -> None:
         self.driver = Driver(self.links, opened, self.framing)
         self.driver.start()
 

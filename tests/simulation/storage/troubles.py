@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router_cluster.errors import ClusterError
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused, StorageError
-from aurora_router_cluster.storage.renewal import Renewal
+from aurora_router_cluster.storage.membership.change import MembershipChange
 
 from .network import Link, Weather
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from aurora_router_cluster.storage.driver import Driver
-    from aurora_router_cluster.storage.fleet import Fleet
+    from aurora_router_cluster.storage.nodes import NodeSet
 
     from .network import Host
     from .schedule import Life, Schedule
@@ -38,7 +38,7 @@ class Troubles:
         self._beside: set[asyncio.Task[None]] = set()
         self._starting: dict[int, asyncio.Task[None]] = {}
         self._failures: list[BaseException] = []
-        self.renewal = Renewal(cast("Fleet", Nodes(schedule)), self._driver, patience=1.0)
+        self.membership_change = MembershipChange(cast("NodeSet", Nodes(schedule)), self._driver, patience=1.0)
         self._choices: list[Callable[[], Awaitable[None]]] = []
         drawn = schedule.drawn
         if "failing_disks" in drawn:
@@ -208,12 +208,12 @@ class Troubles:
         """`cluster replace-node`, of any node that is a member."""
         if self._schedule.oracle.lives[-1].ready:
             old = self._rnd.choice(self._driver().charter.membership.members)
-            await self._change(lambda: self.renewal.replace(old))
+            await self._change(lambda: self.membership_change.replace(old))
 
     async def settle(self) -> None:
         """What upkeep does."""
-        if self.renewal.unsettled:
-            await self._change(self.renewal.settle)
+        if self.membership_change.unsettled:
+            await self._change(self.membership_change.settle)
 
     async def _change(self, change: Callable[[], Awaitable[Any]]) -> None:
         schedule = self._schedule
@@ -305,7 +305,7 @@ def _any_wounded(schedule: Schedule) -> bool:
 
 
 class Nodes:
-    """The nodes as `storage.fleet.Fleet` has them: as far as `Renewal` needs it."""
+    """The nodes as `storage.node_set.NodeSet` has them: as far as `MembershipChange` needs it."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule

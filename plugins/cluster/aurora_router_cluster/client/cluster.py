@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from aurora_router_cluster import datadir, errors, home
+from aurora_router_cluster import datadir, errors, registry
 from aurora_router_cluster.client import starting
-from aurora_router_cluster.client.past import ClusterHistory
+from aurora_router_cluster.client.history import ClusterHistory
 from aurora_router_cluster.client.running import RunningCluster
 from aurora_router_cluster.control import channel
 from aurora_router_cluster.dns import names
@@ -36,7 +36,7 @@ class LocalCluster(RunningCluster):
     `close`; one that was attached to goes on. Safe to use from several threads.
     """
 
-    def __init__(self, place: home.Home, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, place: registry.ClusterDirectory, process: subprocess.Popen[bytes] | None = None) -> None:
         self._home = place
         self._process = process
         super().__init__()
@@ -79,18 +79,20 @@ class LocalCluster(RunningCluster):
         if "data" in options and options["data"] is not None:
             options = datadir.choose(Path(options["data"]), options if name is None else {**options, "name": name})
             label = options.pop("name", None)
-        label = names.checked_label(label or home.DEFAULT_LABEL, "a cluster")
+        label = names.checked_label(label or registry.DEFAULT_LABEL, "a cluster")
         if key is None:
             key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
         try:
-            chosen = ClusterOptions(name=label, key=key, owner=owner, started_in=home.working_directory(), **options)
+            chosen = ClusterOptions(
+                name=label, key=key, owner=owner, started_in=registry.working_directory(), **options
+            )
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
         process = starting.spawn(chosen)
         try:
             starting.await_ready(process, timeout or (LONG_START if chosen.data is not None else START_TIMEOUT))
-            return cls(home.Home(key), None if detach else process)
+            return cls(registry.ClusterDirectory(key), None if detach else process)
         except BaseException:
             starting.end(process)
             raise
@@ -112,16 +114,16 @@ class LocalCluster(RunningCluster):
         Raises:
             ClusterNotFoundError: there is none; the message lists those that run.
         """
-        key = home.default_key() if name is None else name
-        place = home.Home(key)
+        key = registry.default_key() if name is None else name
+        place = registry.ClusterDirectory(key)
         try:
             return cls(place)
         except ClusterNotFoundError:
-            running = ", ".join(home.running()) or "none"
-            if name is not None or home.NAME_VARIABLE in os.environ:
+            running = ", ".join(registry.running()) or "none"
+            if name is not None or registry.NAME_VARIABLE in os.environ:
                 raise ClusterNotFoundError(f"no cluster {key!r} is running; running are: {running}") from None
             raise ClusterNotFoundError(
-                f"no cluster that was started in {home.working_directory()} without a name is running; "
+                f"no cluster that was started in {registry.working_directory()} without a name is running; "
                 f"running are: {running} (cluster list shows them, --name chooses one)"
             ) from None
 
@@ -129,9 +131,9 @@ class LocalCluster(RunningCluster):
     def running(cls) -> list[LocalCluster]:
         """The clusters of this user that run and answer."""
         found: list[LocalCluster] = []
-        for key in home.running():
+        for key in registry.running():
             with contextlib.suppress(errors.ClusterError):  # it starts, or ends, at this moment
-                found.append(cls(home.Home(key)))
+                found.append(cls(registry.ClusterDirectory(key)))
         return found
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class LocalCluster(RunningCluster):
         with contextlib.suppress(SupervisorError):  # it may be gone before it has answered
             self._ask("down")
         deadline = time.monotonic() + timeout
-        while self._home.socket.exists() or self._home.key in home.running():
+        while self._home.socket.exists() or self._home.key in registry.running():
             if time.monotonic() > deadline:
                 raise SupervisorError(f"the cluster {self.key} has not ended within {timeout:g} s")
             time.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from aurora_router_cluster.faults.kinds import Fault
+from aurora_router_cluster.faults.catalog import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class Faults:
         self._ask = ask
 
     def inject(self, kind: str, target: str = "", **parameters: object) -> Injected:
-        """Do a fault by its name, as the command line has it; see `kinds.KINDS`."""
+        """Do a fault by its name, as the command line has it; see `catalog.KINDS`."""
         return Injected(self, Fault(**self._ask("inject", kind=kind, target=target, **parameters)))
 
     def heal(self, which: int | None = None) -> list[Fault]:

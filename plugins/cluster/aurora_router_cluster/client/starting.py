@@ -54,7 +54,7 @@ def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a supervisor that is ours; its keeper cleans up where it had to be killed."""
+    """End a supervisor that is ours; its reaper cleans up where it had to be killed."""
     if process.stdin is not None:
         process.stdin.close()
     process.terminate()

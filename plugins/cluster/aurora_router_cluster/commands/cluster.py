@@ -9,10 +9,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.client.cluster import LocalCluster
-from aurora_router_cluster.commands import faults, live, nodes, past, show
+from aurora_router_cluster.commands import faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explained
-from aurora_router_cluster.home import NAME_VARIABLE, default_key
 from aurora_router_cluster.options import FLAVOURS, PACED, PACES
+from aurora_router_cluster.registry import NAME_VARIABLE, default_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class ClusterCommand:
         failing = add("failover", _failover, "make a reader the writer")
         failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
         nodes.configure(add)
-        past.configure(add)
+        history.configure(add)
         breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
         breaking.formatter_class = argparse.RawDescriptionHelpFormatter
         faults.configure(breaking)

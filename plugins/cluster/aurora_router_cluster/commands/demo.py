@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from aurora_router_cluster.commands.acts import Act, Count
+    from aurora_router_cluster.commands.demo_failover import Count, FailoverRun
 
 WHO = "SELECT aurora_db_instance_identifier()"
 CONNECTIONS = 300
@@ -166,7 +166,7 @@ def _spread(screen: Console, cluster: LocalCluster, number: int) -> None:
 
 def _fail_over(screen: Console, cluster: LocalCluster, args: argparse.Namespace) -> None:
     """Lose the writer twice under clients that write, and count their commits."""
-    from aurora_router_cluster.commands.acts import WORDS, Clients  # noqa: PLC0415 - not before it is their turn
+    from aurora_router_cluster.commands.demo_failover import WORDS, Clients  # noqa: PLC0415 - not before it is their turn
 
     played = []
     with Clients(cluster) as clients:
@@ -192,7 +192,7 @@ def _fail_over(screen: Console, cluster: LocalCluster, args: argparse.Namespace)
         raise ClusterError("commits were lost or doubled: this is a bug of aurora_router, please report it")
 
 
-def _figures(played: Sequence[Act], count: Count) -> dict[str, dict[str, Any]]:
+def _figures(played: Sequence[FailoverRun], count: Count) -> dict[str, dict[str, Any]]:
     """What the failovers came to: each figure's name, with its value, unit, bound (if it has one) and verdict."""
 
     def figure(value: float, unit: str, bound: float | None = None) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _figures(played: Sequence[Act], count: Count) -> dict[str, dict[str, Any]]:
     }
 
 
-def _resolved(act: Act) -> str:
+def _resolved(act: FailoverRun) -> str:
     return f"; commits whose answer was lost, and found to be there: {act.resolved}" if act.resolved else ""
 
 

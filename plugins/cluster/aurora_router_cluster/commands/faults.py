@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.faults.kinds import KINDS, NODE, NODE_PREFIX
+from aurora_router_cluster.faults.catalog import KINDS, NODE, NODE_PREFIX
 
 if TYPE_CHECKING:
     import argparse

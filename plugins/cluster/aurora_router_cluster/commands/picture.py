@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurora_router_cluster.commands.acts import Act, Count
+    from aurora_router_cluster.commands.demo_failover import Count, FailoverRun
 
 WIDTH, MARGIN = 860, 24
 LABELS, ROW, AXIS, GAP = 92, 15, 30, 26  # heights: labels above the dots, a client's dots, the axis, between two acts
@@ -28,7 +28,7 @@ STYLE = """
 """
 
 
-def draw(acts: Sequence[Act], count: Count) -> str:
+def draw(acts: Sequence[FailoverRun], count: Count) -> str:
     """The picture of some acts, one below the other, as the text of an SVG file."""
     lanes = [_Lane(act) for act in acts]
     parts, top = [], MARGIN + 44.0
@@ -52,7 +52,7 @@ def draw(acts: Sequence[Act], count: Count) -> str:
 class _Lane:
     """The place of one act in the picture."""
 
-    def __init__(self, act: Act) -> None:
+    def __init__(self, act: FailoverRun) -> None:
         self.act = act
         span = act.first_ack - act.began
         self.start, self.end = -BEFORE * span, span * (1 + AFTER)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurora_router_cluster.control.instance import Instance
-    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.control.state import ClusterState
 
 
 class Directory:
-    """Host names of the cluster that `roster` describes.
+    """Host names of the cluster that `state` describes.
 
     Args:
-        roster: the instances.
+        state: the instances.
         ttl: time to live of the records, seconds.
         delay: seconds by which the cluster name lags behind a change of writer (Aurora's may need 40 to 60).
 
@@ -30,8 +30,8 @@ class Directory:
         published: called after every change.
     """
 
-    def __init__(self, roster: Roster, *, ttl: int = 5, delay: float = 0.0) -> None:
-        self._roster = roster
+    def __init__(self, state: ClusterState, *, ttl: int = 5, delay: float = 0.0) -> None:
+        self._state = state
         self._ttl = ttl
         self._delay = delay
         self._writer: Instance | None = None
@@ -43,9 +43,9 @@ class Directory:
         self.cnames: dict[str, str] = {}
 
     def changed(self) -> None:
-        """The roster changed: the cluster name follows at once, or after the delay."""
+        """The cluster state changed: the cluster name follows at once, or after the delay."""
         self._outdated()
-        if self._roster.writer is self._writer or self._roster.writer is None:
+        if self._state.writer is self._writer or self._state.writer is None:
             return
         if self._writer is None or self._delay <= 0:
             self._follow()
@@ -54,7 +54,7 @@ class Directory:
 
     def _follow(self) -> None:
         self._flip = None
-        self._writer = self._roster.writer
+        self._writer = self._state.writer
         self._outdated()
 
     def _outdated(self) -> None:
@@ -66,17 +66,17 @@ class Directory:
         """The zone as of now."""
         if self._zone is None:
             hosts = self._hosts()
-            self._zone = Zone(self._roster.names.zone, hosts, dict(self.cnames), self._ttl, self._serial)
+            self._zone = Zone(self._state.names.zone, hosts, dict(self.cnames), self._ttl, self._serial)
         return self._zone
 
     def _hosts(self) -> dict[str, tuple[str, ...]]:
-        roster, names = self._roster, self._roster.names
+        state, names = self._state, self._state.names
         hosts: dict[str, tuple[str, ...]] = {
-            names.instance(one.name): (one.address.host,) for one in roster.instances.values()
+            names.instance(one.name): (one.address.host,) for one in state.instances.values()
         }
         if self._writer is not None:
             hosts[names.writer] = (self._writer.address.host,)
-        readers = [one.name for one in roster.readers]
+        readers = [one.name for one in state.readers]
         hosts[names.reader] = self._addresses(readers) or hosts.get(names.writer, ())
         for custom in self.custom.values():
             chosen = [name for name in readers if name not in custom.members] if custom.exclude else custom.members
@@ -84,7 +84,7 @@ class Directory:
         return hosts
 
     def _addresses(self, instances: Sequence[str]) -> tuple[str, ...]:
-        found = (self._roster.instances.get(name) for name in instances)
+        found = (self._state.instances.get(name) for name in instances)
         return tuple(one.address.host for one in found if one is not None and one.available)
 
     def written(self) -> dict[str, Any]:
@@ -113,8 +113,8 @@ class Directory:
         if not members and not exclude:
             raise RequestError(f"the custom endpoint {label!r} needs at least one member")
         for member in members:
-            self._roster.get(member)
-        endpoint = self._roster.names.custom(label)
+            self._state.get(member)
+        endpoint = self._state.names.custom(label)
         self.custom[label] = CustomEndpoint(label, endpoint, tuple(members), exclude)
         self._outdated()
         return self.custom[label]

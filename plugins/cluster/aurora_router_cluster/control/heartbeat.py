@@ -12,16 +12,16 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.control.roster import together
+from aurora_router_cluster.control.state import together
 from aurora_router_cluster.errors import ClusterError, FailoverImpossibleError
 from aurora_router_cluster.postgres.usage import ProcessorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from aurora_router_cluster.control.failover import FailoverProcedure
     from aurora_router_cluster.control.instance import Instance
-    from aurora_router_cluster.control.roster import Roster
-    from aurora_router_cluster.control.succession import Succession
+    from aurora_router_cluster.control.state import ClusterState
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +34,18 @@ JUDGED = frozenset({"available", "unreachable", "stopped"})
 
 
 class Heartbeat:
-    """Watches the instances of `roster`.
+    """Watches the instances of `state`.
 
     Args:
-        roster: the instances.
-        succession: what acts.
+        state: the instances.
+        procedure: what acts.
         interval: seconds between two beats.
         auto: act on what is found; else only show it.
     """
 
-    def __init__(self, roster: Roster, succession: Succession, *, interval: float, auto: bool) -> None:
-        self._roster = roster
-        self._succession = succession
+    def __init__(self, state: ClusterState, procedure: FailoverProcedure, *, interval: float, auto: bool) -> None:
+        self._state = state
+        self._procedure = procedure
         self.interval = interval
         self.auto = auto
         self._meter = ProcessorMeter()
@@ -67,8 +67,8 @@ class Heartbeat:
 
     def expect(self, name: str | None) -> None:
         """Bring a former writer back now, whether `auto` or not: its demotion was asked for."""
-        instance = self._roster.instances.get(name or "")
-        if instance is not None and not instance.engine.alive and not instance.held:
+        instance = self._state.instances.get(name or "")
+        if instance is not None and not instance.engine.alive and not instance.stopped_by_request:
             self._begin(name or "", self._bring_back(instance))
 
     async def _beat(self) -> None:
@@ -76,30 +76,30 @@ class Heartbeat:
             began = time.monotonic()
             await self._look()
             self._measure()
-            for instance in list(self._roster.instances.values()):
+            for instance in list(self._state.instances.values()):
                 self._judge(instance)
-            if self._roster.writer is None and self._may_act() and self._detected():
+            if self._state.writer is None and self._may_act() and self._detected():
                 self._begin("(writer)", self._replace_writer(None))
-            self._roster.write_status()
+            self._state.write_status()
             await asyncio.sleep(began + self.interval - time.monotonic())
 
     async def _look(self) -> None:
         """Ask the writer first: what a reader has replayed is compared with what was written before."""
-        writer = self._roster.writer
+        writer = self._state.writer
         if writer is not None:
             await self._sample([writer])
             newest = writer.newest
             if newest is not None and writer.missed == 0 and not newest.recovering:
-                self._roster.clock.observe(newest.at, newest.received)
-        readers = self._roster.readers
+                self._state.clock.observe(newest.at, newest.received)
+        readers = self._state.readers
         await self._sample(readers)
         for reader in readers:
             if reader.newest is not None and reader.missed == 0:
-                reader.lag = self._roster.clock.lag(reader.newest)
+                reader.lag = self._state.clock.lag(reader.newest)
 
     def _measure(self) -> None:
         """Refresh the processor use of all instances, not at every beat."""
-        instances = self._roster.instances.values()
+        instances = self._state.instances.values()
         for one in instances:
             one.cpu = one.cpu if one.engine.here else one.engine.cpu
         by_pid = {one.pid: one for one in instances if one.engine.here and one.pid is not None}
@@ -120,16 +120,16 @@ class Heartbeat:
             instance.state = "stopped"
         elif hung or (before == "unreachable" and self._is_zombie(instance)):
             instance.state = "unreachable"
-        elif not self._roster.settle(instance) and before == "unreachable":
+        elif not self._state.settle(instance) and before == "unreachable":
             instance.state = "restarting"
         if instance.state != before:
             log.info("%s is %s", instance.name, instance.state)
-            self._roster.publish()
+            self._state.publish()
         if self._may_act() and (work := self._remedy(instance)) is not None:
             self._begin(instance.name, work)
 
     def _may_act(self) -> bool:
-        return self.auto and not self._roster.lock.locked()
+        return self.auto and not self._state.lock.locked()
 
     def _begin(self, name: str, work: Coroutine[object, object, None]) -> None:
         """Start a repair, unless one of that name is under way or failed just now."""
@@ -148,80 +148,80 @@ class Heartbeat:
 
     def _detected(self) -> bool:
         """Whether the writer has been lost for as long as its loss takes to be detected, at this cluster's pace."""
-        writer, now = self._roster.writer, time.monotonic()
+        writer, now = self._state.writer, time.monotonic()
         if writer is not None and writer.available:
             self._lost_since = None
             return False
         self._lost_since = self._lost_since or now
-        return now - self._lost_since >= self._roster.pace.detection
+        return now - self._lost_since >= self._state.pace.detection
 
     def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
-        if instance is self._roster.writer:
+        if instance is self._state.writer:
             lost = self._detected()
             if not instance.available:
                 return self._replace_writer(instance) if lost else None
-            return None if self._roster.volume.attached else self._reattach(instance)
-        if not instance.engine.alive and not instance.held:
+            return None if self._state.volume.attached else self._reattach(instance)
+        if not instance.engine.alive and not instance.stopped_by_request:
             return self._bring_back(instance)
-        astray = self._is_zombie(instance) or (instance.follows and self._astray(instance))
-        return self._rebuild(instance) if astray else None
+        diverged = self._is_zombie(instance) or (instance.follows and self._is_diverged(instance))
+        return self._rebuild(instance) if diverged else None
 
     def _is_zombie(self, instance: Instance) -> bool:
         """Whether a former writer that hung answers again, and still takes itself for the writer."""
-        newest, writer = instance.newest, self._roster.writer
+        newest, writer = instance.newest, self._state.writer
         claims = newest is not None and not newest.recovering
         another = writer is not None and writer is not instance
         return claims and another and instance.missed == 0 and instance.engine.alive
 
-    def _astray(self, instance: Instance) -> bool:
+    def _is_diverged(self, instance: Instance) -> bool:
         """Whether a running instance lives in another world: a former writer, or a reader that gets no log.
 
         A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing. One that
         replays what it received needs no stream: PostgreSQL asks for more log when it has replayed what it has, for
         example after its stream broke.
         """
-        writer, newest = self._roster.writer, instance.newest
+        writer, newest = self._state.writer, instance.newest
         if newest is None or writer is None or not writer.available:
             return False
         silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
-        lacking = self._roster.clock.age(newest.received, newest.at)
+        lacking = self._state.clock.age(newest.received, newest.at)
         stalled = newest.at - instance.stalled_since
         seen = instance.stalled_looks >= min(ASTRAY_LOOKS, ASTRAY / self.interval)
         return not newest.recovering or (seen and min(stalled, max(silent, lacking)) > ASTRAY)
 
     async def _replace_writer(self, writer: Instance | None) -> None:
-        async with self._roster.lock:
-            if self._roster.writer is not writer or (writer is not None and writer.available):
+        async with self._state.lock:
+            if self._state.writer is not writer or (writer is not None and writer.available):
                 return
             try:
-                await self._succession.failover(None)
+                await self._procedure.failover(None)
             except FailoverImpossibleError:
-                if writer is None or writer.engine.frozen or writer.held:
+                if writer is None or writer.engine.frozen or writer.stopped_by_request:
                     raise
-                await self._succession.come_back(writer)  # no reader: it is restarted in its place, as on Aurora
+                await self._procedure.restart_instance(writer)  # no reader: it is restarted in its place, as on Aurora
 
     async def _reattach(self, writer: Instance) -> None:
         """Take the writer's log again: the connection that brought it was lost, and its commits wait."""
-        async with self._roster.lock:
-            if self._roster.writer is writer and writer.available and not self._roster.volume.attached:
-                await self._roster.volume.attach(writer.where)
+        async with self._state.lock:
+            if self._state.writer is writer and writer.available and not self._state.volume.attached:
+                await self._state.volume.attach(writer.where)
 
     async def _bring_back(self, instance: Instance) -> None:
-        async with self._roster.lock:
-            if self._roster.instances.get(instance.name) is instance and not instance.engine.alive:
-                await self._succession.come_back(instance)
-        await self._roster.caught_up(instance)
+        async with self._state.lock:
+            if self._state.instances.get(instance.name) is instance and not instance.engine.alive:
+                await self._procedure.restart_instance(instance)
+        await self._state.caught_up(instance)
 
     async def _rebuild(self, instance: Instance) -> None:
-        async with self._roster.lock:
-            if self._roster.instances.get(instance.name) is instance and self._astray(instance):
-                log.info("%s is astray and built anew", instance.name)
+        async with self._state.lock:
+            if self._state.instances.get(instance.name) is instance and self._is_diverged(instance):
+                log.info("%s has diverged and is rebuilt", instance.name)
                 instance.engine.kill()
                 instance.engine.erase()  # nothing to rewind: it lacks log
-                await self._succession.come_back(instance)
-        await self._roster.caught_up(instance)
+                await self._procedure.restart_instance(instance)
+        await self._state.caught_up(instance)
 
 
 def _is_judged(instance: Instance) -> bool:
     """Whether it is the heartbeat's: nobody is just starting or stopping it."""
-    return instance.state in JUDGED or instance.owed is not None
+    return instance.state in JUDGED or instance.catch_up_lsn is not None

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
     from aurora_router_cluster.postgres.engine import State
-    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
 
 
 class AnyEngine(Protocol):
-    """One PostgreSQL instance: `postgres.engine.Engine` here, `remote.engine.RemoteEngine` on a host of its own.
+    """One PostgreSQL instance: `postgres.engine.Engine` here, `hosts.engine.RemoteEngine` on a host of its own.
 
     What returns at once may only have been sent when it returns; requests are carried out in the order in which they
     were made, and what an engine tells of itself already counts them as done.

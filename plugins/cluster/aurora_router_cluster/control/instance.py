@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.control.hosting import AnyEngine
     from aurora_router_cluster.postgres.addresses import Address
-    from aurora_router_cluster.postgres.places import EngineAddress
+    from aurora_router_cluster.postgres.endpoints import EngineAddress
     from aurora_router_cluster.postgres.session import Row
 
 PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
@@ -40,9 +40,9 @@ class Instance:
         address: where clients reach it: where it listens, or the relay for it.
         wire: directory of the relay's Unix socket for it; None: there is no relay.
         state: see `status.InstanceStatus`.
-        held: it was stopped on purpose and is not restarted by itself.
-        owed: the log up to there (bytes) was durable when it was started, and it has not replayed it yet: nobody is
-            sent to it. None: it shows the present.
+        stopped_by_request: it was stopped on purpose and is not restarted by itself.
+        catch_up_lsn: end of the log (bytes) that was durable when it was started; no client is sent to it until it has
+            replayed that much. None: it has.
         session_id: what ``aurora_replica_status()`` shows of it while it is a reader.
         samples: latest answers to the heartbeat, newest last.
         lag: replica lag in seconds at the last sample; None: unknown.
@@ -59,8 +59,8 @@ class Instance:
     address: Address
     wire: Path | None = None
     state: str = "creating"
-    held: bool = False
-    owed: int | None = None
+    stopped_by_request: bool = False
+    catch_up_lsn: int | None = None
     session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=STALE))
     lag: float | None = None
@@ -104,7 +104,7 @@ class Instance:
     @property
     def follows(self) -> bool:
         """Whether it takes part as far as known: it takes connections, or will once it has replayed what it owes."""
-        return self.available or self.owed is not None
+        return self.available or self.catch_up_lsn is not None
 
     @property
     def newest(self) -> Sample | None:
@@ -129,7 +129,7 @@ class Instance:
         try:
             self._answered(asked.result())
         except StartingUpError:
-            self.missed = 0 if self.owed is not None else self.missed + 1  # one that replays says so
+            self.missed = 0 if self.catch_up_lsn is not None else self.missed + 1  # one that replays says so
         except EngineError:
             self.missed += 1
 
@@ -163,7 +163,7 @@ class Instance:
             self._asked = None
         self.session.close()
         self.samples.clear()
-        self.owed = None
+        self.catch_up_lsn = None
         self.lag = self.cpu = None
         self.missed = 0
         self.silent_since = None

@@ -36,7 +36,7 @@ class NodeCommands:
         }
 
     def _volume(self) -> QuorumVolume:
-        volume = self._plane.roster.volume
+        volume = self._plane.state.volume
         if volume.flavour != "quorum":
             raise RequestError(
                 f"this cluster has no storage nodes: its flavour is {volume.flavour!r}; start one with flavour 'quorum'"
@@ -64,6 +64,6 @@ class NodeCommands:
         return [asdict(report) for report in await self._volume().scrub()]
 
     async def repair(self, *, force: bool = False) -> dict[str, Any]:
-        """Form a new membership from three survivors, and fail over; see `storage.reforming`."""
+        """Form a new membership from three survivors, and fail over; see `storage.membership.reform`."""
         volume = self._volume()
         return await self._plane.after_repair(lambda: volume.repair(force=force))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control.failover import FailoverProcedure, Phases
 from aurora_router_cluster.control.heartbeat import Heartbeat
-from aurora_router_cluster.control.roster import DEFAULT_TIER, together
-from aurora_router_cluster.control.succession import Phases, Succession
+from aurora_router_cluster.control.state import DEFAULT_TIER, together
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import (
     FailoverImpossibleError,
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurora_router_cluster.control.instance import Instance
-    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.control.state import ClusterState
     from aurora_router_cluster.control.status import Failover
-    from aurora_router_cluster.postgres.places import RecoveryPoint
+    from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 
 MOST_READERS = 15
 LONG_REPLAY = 600.0
@@ -34,15 +34,15 @@ class ControlPlane:
     """Requests to one cluster, one change at a time.
 
     Args:
-        roster: the instances; empty yet.
+        state: the instances; empty yet.
         detect: seconds between two heartbeats.
         auto: fail over and restart by itself.
     """
 
-    def __init__(self, roster: Roster, *, detect: float = 0.2, auto: bool = True) -> None:
-        self.roster = roster
-        self.succession = Succession(roster)
-        self._heartbeat = Heartbeat(roster, self.succession, interval=detect, auto=auto)
+    def __init__(self, state: ClusterState, *, detect: float = 0.2, auto: bool = True) -> None:
+        self.state = state
+        self.procedure = FailoverProcedure(state)
+        self._heartbeat = Heartbeat(state, self.procedure, interval=detect, auto=auto)
 
     async def create(self, readers: int, template: Path, opened: Callable[[], Awaitable[None]] | None = None) -> None:
         """Make a new cluster of one writer and `readers` readers, copies of `template`; returns when all answer.
@@ -58,24 +58,24 @@ class ControlPlane:
         """
         if not 0 <= readers <= MOST_READERS:
             raise TooManyReadersError(f"{readers} readers asked for; a cluster has 0 to {MOST_READERS}")
-        roster = self.roster
-        async with roster.lock:
-            source = await roster.volume.open(template)
-            writer = roster.make()
-            roster.writer, roster.epoch = writer, 1
+        state = self.state
+        async with state.lock:
+            source = await state.volume.open(template)
+            writer = state.make()
+            state.writer, state.epoch = writer, 1
             for _ in range(readers):
-                roster.make()
+                state.make()
 
             async def first_start(instance: Instance) -> None:
                 await instance.engine.clone(source)
-                await roster.start(instance)
+                await state.start(instance)
 
-            await together(first_start(instance) for instance in roster.instances.values())
+            await together(first_start(instance) for instance in state.instances.values())
             if opened is not None:
                 await opened()
-            await roster.volume.attach(writer.where)
-            await together(roster.caught_up(reader) for reader in roster.readers)
-        roster.publish()
+            await state.volume.attach(writer.where)
+            await together(state.caught_up(reader) for reader in state.readers)
+        state.publish()
         self._heartbeat.start()
 
     async def resume(
@@ -84,7 +84,7 @@ class ControlPlane:
         """Make the instances of a cluster that was kept, from its volume; returns when all answer and show the present.
 
         Args:
-            written: the instances, see `Roster.written`.
+            written: the instances, see `ClusterState.written`.
             readers: how many there shall be.
             reopen: opens the volume, and returns where its log ends.
 
@@ -94,17 +94,17 @@ class ControlPlane:
         """
         if not 0 <= readers <= MOST_READERS:
             raise TooManyReadersError(f"{readers} readers asked for; a cluster has 0 to {MOST_READERS}")
-        roster, phases = self.roster, Phases()
-        async with roster.lock:
-            writer = roster.find_again(written, readers)
+        state, phases = self.state, Phases()
+        async with state.lock:
+            writer = state.find_again(written, readers)
             point = await reopen()
             phases.end("recover")
-            await together(self.succession.seed(instance) for instance in roster.instances.values())
+            await together(self.procedure.rebuild(instance) for instance in state.instances.values())
             phases.end("seed")
-            await self.succession.crown(writer, point, phases, LONG_REPLAY)
-            await together(roster.caught_up(reader) for reader in roster.readers)
+            await self.procedure.promote(writer, point, phases, LONG_REPLAY)
+            await together(state.caught_up(reader) for reader in state.readers)
             phases.end("readers")
-        roster.publish()
+        state.publish()
         self._heartbeat.start()
         return phases
 
@@ -116,28 +116,28 @@ class ControlPlane:
             NameTakenError: the name is in use, or cannot be one.
             RequestError: unknown zone, or a tier outside 0..15.
         """
-        roster = self.roster
+        state = self.state
         if name is not None:
             naming.checked_label(name, "an instance")
-        if zone is not None and zone not in roster.zones:
-            raise RequestError(f"unknown zone {zone!r}; this cluster has {', '.join(roster.zones)}")
+        if zone is not None and zone not in state.zones:
+            raise RequestError(f"unknown zone {zone!r}; this cluster has {', '.join(state.zones)}")
         if not 0 <= tier <= 15:
             raise RequestError(f"promotion tier {tier} does not exist; tiers go from 0 (first) to 15 (last)")
-        async with roster.lock:
-            if len(roster.instances) > MOST_READERS:
+        async with state.lock:
+            if len(state.instances) > MOST_READERS:
                 raise TooManyReadersError(
-                    f"the cluster has {len(roster.readers)} readers; {MOST_READERS} is the most, so remove one first"
+                    f"the cluster has {len(state.readers)} readers; {MOST_READERS} is the most, so remove one first"
                 )
-            if name in roster.instances:
+            if name in state.instances:
                 raise NameTakenError(f"the cluster has an instance {name!r} already; choose another name")
-            instance = roster.make(name, zone, tier)
+            instance = state.make(name, zone, tier)
             try:
-                await self.succession.seed(instance)
+                await self.procedure.rebuild(instance)
             except BaseException:
-                roster.discard(instance)
+                state.discard(instance)
                 raise
-        roster.publish()
-        await roster.caught_up(instance)
+        state.publish()
+        await state.caught_up(instance)
         return instance
 
     async def remove(self, name: str) -> None:
@@ -146,18 +146,18 @@ class ControlPlane:
         Raises:
             WriterRequiredError: it is the writer.
         """
-        roster = self.roster
-        async with roster.lock:
-            instance = roster.get(name)
-            if instance is roster.writer:
+        state = self.state
+        async with state.lock:
+            instance = state.get(name)
+            if instance is state.writer:
                 raise WriterRequiredError(
                     f"{name} is the writer: fail over to a reader first (cluster failover), then remove {name}, "
                     "or end the whole cluster (cluster down)"
                 )
-            del roster.instances[name]
-            roster.publish()
+            del state.instances[name]
+            state.publish()
             await instance.engine.stop()
-            roster.discard(instance)
+            state.discard(instance)
 
     async def restart(self, name: str) -> None:
         """Restart the server of an instance in order; it keeps its role.
@@ -166,15 +166,15 @@ class ControlPlane:
             EngineError: it did not come back.
             FailoverImpossibleError: it is the writer, and its log could not be recovered now; it goes on.
         """
-        async with self.roster.lock:
-            instance = self.roster.get(name)
-            if instance is self.roster.writer:
-                await self.roster.volume.check_quorum()
+        async with self.state.lock:
+            instance = self.state.get(name)
+            if instance is self.state.writer:
+                await self.state.volume.check_quorum()
             instance.state = "restarting"
-            self.roster.publish()
+            self.state.publish()
             await instance.engine.stop()
-            await self.succession.come_back(instance)
-        await self.roster.caught_up(instance)
+            await self.procedure.restart_instance(instance)
+        await self.state.caught_up(instance)
 
     async def start(self, name: str) -> None:
         """Start an instance that is down; a former writer comes back as a reader.
@@ -182,12 +182,12 @@ class ControlPlane:
         Raises:
             RequestError: it runs.
         """
-        async with self.roster.lock:
-            instance = self.roster.get(name)
+        async with self.state.lock:
+            instance = self.state.get(name)
             if instance.engine.alive:
                 raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
-            await self.succession.come_back(instance)
-        await self.roster.caught_up(instance)
+            await self.procedure.restart_instance(instance)
+        await self.state.caught_up(instance)
 
     def kill(self, name: str, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.
@@ -196,8 +196,8 @@ class ControlPlane:
             name: which.
             hold: leave it down until `start`, however long.
         """
-        instance = self.roster.get(name)
-        instance.held = hold
+        instance = self.state.get(name)
+        instance.stopped_by_request = hold
         instance.engine.kill()
 
     def freeze(self, name: str) -> None:
@@ -210,13 +210,13 @@ class ControlPlane:
         A former writer that the volume does not fence is ended instead; the heartbeat brings it back as a reader.
         """
         instance = self._running(name)
-        if instance is not self.roster.writer and instance.engine.was_writer and not self.roster.volume.fences:
+        if instance is not self.state.writer and instance.engine.was_writer and not self.state.volume.fences:
             instance.engine.kill()
         else:
             instance.engine.thaw()
 
     def _running(self, name: str) -> Instance:
-        instance = self.roster.get(name)
+        instance = self.state.get(name)
         if not instance.engine.alive:
             raise RequestError(f"{name} is not running; start it first")
         return instance
@@ -231,10 +231,10 @@ class ControlPlane:
             UnknownInstanceError: there is no `target`.
             FailoverImpossibleError: no reader can be promoted, or `target` cannot.
         """
-        async with self.roster.lock:
+        async with self.state.lock:
             if target is not None:
-                self.roster.get(target)
-            done = await self.succession.failover(target)
+                self.state.get(target)
+            done = await self.procedure.failover(target)
         self._heartbeat.expect(done.former)
         return done
 
@@ -242,24 +242,24 @@ class ControlPlane:
         """Repair the volume, and give it a writer: the former one may hold commits that nobody has acknowledged.
 
         Args:
-            repair: forms a membership anew; see `storage.reforming`.
+            repair: forms a membership anew; see `storage.membership.reform`.
 
         Returns:
             What it returned, and under ``failover`` what the failover did; None: the writer was built anew in its
             place, because there was no reader.
         """
-        roster = self.roster
-        async with roster.lock:
+        state = self.state
+        async with state.lock:
             facts = await repair()
-            former = roster.writer
+            former = state.writer
             if former is not None:
                 former.engine.kill()
             try:
-                done = (await self.succession.failover(None)).as_dict()
+                done = (await self.procedure.failover(None)).as_dict()
             except FailoverImpossibleError:
                 if former is None:
                     raise
-                await self.succession.come_back(former)
+                await self.procedure.restart_instance(former)
                 done = None
         if done is not None:
             self._heartbeat.expect(done["former"])
@@ -268,8 +268,8 @@ class ControlPlane:
     async def close(self) -> None:
         """End all instances and delete their files."""
         await self._heartbeat.close()
-        instances = list(self.roster.instances.values())
+        instances = list(self.state.instances.values())
         await together(instance.engine.stop(immediate=True, timeout=3.0) for instance in instances)
         for instance in instances:
-            self.roster.discard(instance)
-        await self.roster.volume.close()
+            self.state.discard(instance)
+        await self.state.volume.close()

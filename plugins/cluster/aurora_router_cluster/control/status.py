@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aurora_router_cluster.errors import SupervisorError
-from aurora_router_cluster.faults.kinds import Fault
+from aurora_router_cluster.faults.catalog import Fault
 
 
 @dataclass(frozen=True, slots=True)

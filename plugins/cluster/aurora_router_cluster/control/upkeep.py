@@ -6,9 +6,9 @@ reads all disks again and refills from peers what is damaged. A storage node who
 started again over its files, and so is one whose disk has failed, once that takes what is written. A change
 of the members that was interrupted is finished or undone.
 
-Invariant: nothing is collected or scrubbed while the roster's lock is held, that is during a failover or another change
-of the cluster; what is under way when that begins is broken off, and done again later. The copying of a base goes on
-meanwhile: it takes nothing away, and a large one might never come to an end otherwise.
+Invariant: nothing is collected or scrubbed while the lock of the cluster state is held, that is during a failover or
+another change of the cluster; what is under way when that begins is broken off, and done again later. The copying of a
+base goes on meanwhile: it deletes nothing, and a large one might never end otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aurora_router_cluster.storage.core.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aurora_router_cluster.control.roster import Roster
+    from aurora_router_cluster.control.state import ClusterState
     from aurora_router_cluster.storage.quorum import QuorumVolume
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Upkeep:
     """Looks after the storage of one cluster.
 
     Args:
-        roster: the cluster.
+        state: the cluster.
         volume: its volume.
         base_interval: seconds between two bases, if there is new log; 0: none is taken by time.
         base_bytes: bytes of log after which a base is taken at once; 0: none is taken by size.
@@ -57,7 +57,7 @@ class Upkeep:
 
     def __init__(
         self,
-        roster: Roster,
+        state: ClusterState,
         volume: QuorumVolume,
         *,
         base_interval: float,
@@ -65,7 +65,7 @@ class Upkeep:
         scrub_interval: float,
         auto: bool,
     ) -> None:
-        self._roster, self._volume, self._auto = roster, volume, auto
+        self._state, self._volume, self._auto = state, volume, auto
         self._base_interval, self._base_bytes, self._scrub_interval = base_interval, base_bytes, scrub_interval
         self._task: asyncio.Task[None] | None = None
         self._based = self._scrubbed = time.monotonic()
@@ -96,7 +96,7 @@ class Upkeep:
                 self._volume.nodes.revive()
             try:
                 await self._volume.nodes.reopen_failed()
-                if not self._roster.lock.locked() and time.monotonic() >= self._not_before:
+                if not self._state.lock.locked() and time.monotonic() >= self._not_before:
                     await self._work()
             except (EngineError, StorageError) as error:
                 self._not_before = time.monotonic() + AGAIN
@@ -106,8 +106,8 @@ class Upkeep:
                 log.exception("upkeep failed")
 
     async def _work(self) -> None:
-        if self._volume.renewal.unsettled:
-            await self._undisturbed(self._volume.renewal.settle())
+        if self._volume.membership_change.unsettled:
+            await self._undisturbed(self._volume.membership_change.settle())
         if self._basing is not None and self._basing.done():
             ended, self._basing = self._basing, None
             ended.result()
@@ -119,7 +119,7 @@ class Upkeep:
             await self._undisturbed(self._scrub())
 
     def _base_due(self) -> bool:
-        writer, grown = self._roster.writer, self._volume.grown
+        writer, grown = self._state.writer, self._volume.grown
         if writer is None or not writer.available:
             return False
         if self._base_bytes and grown >= max(self._base_bytes, self._volume.data_size // SHARE):
@@ -130,7 +130,7 @@ class Upkeep:
         return bool(self._base_interval) and late and grown >= LEAST_LOG
 
     async def _add_base(self) -> None:
-        writer = self._roster.writer
+        writer = self._state.writer
         if writer is not None:
             await self._volume.add_base(writer.where)
             self._based = time.monotonic()
@@ -150,7 +150,7 @@ class Upkeep:
         """Do it, unless the cluster changes meanwhile: then break it off."""
         task = asyncio.ensure_future(work)
         try:
-            while not task.done() and not self._roster.lock.locked():
+            while not task.done() and not self._state.lock.locked():
                 await asyncio.wait({task}, timeout=YIELD)
         finally:
             if not task.done():

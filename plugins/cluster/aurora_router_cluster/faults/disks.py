@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.storage.disk.frames import Draft, pack_header
-from aurora_router_cluster.storage.ports import LOG
+from aurora_router_cluster.storage.protocols import LOG
 
 if TYPE_CHECKING:
     from pathlib import Path

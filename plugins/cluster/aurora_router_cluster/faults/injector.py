@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.faults.kinds import (
+from aurora_router_cluster.faults.catalog import (
     INSTANCE,
     KINDS,
     NODE,
@@ -22,7 +22,7 @@ from aurora_router_cluster.faults.kinds import (
 )
 from aurora_router_cluster.faults.nodes import NodeFaults
 from aurora_router_cluster.faults.picture import Picture
-from aurora_router_cluster.faults.wires import BEAT, CLIENTS, Shape, Wires
+from aurora_router_cluster.faults.relay_client import BEAT, CLIENTS, RelayClient, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.plane import ControlPlane
     from aurora_router_cluster.dns.zone import Zone
-    from aurora_router_cluster.faults.kinds import Fault
+    from aurora_router_cluster.faults.catalog import Fault
 
 KIB = 1024
 
@@ -46,20 +46,20 @@ class Injector:
 
     Attributes:
         registry: the faults in force.
-        wires: the relay; None: there is none.
+        relay_client: the relay; None: there is none.
     """
 
     def __init__(self, plane: ControlPlane, directory: Directory, *, relayed: bool) -> None:
         self._plane = plane
-        self._roster = plane.roster
+        self._state = plane.state
         self._directory = directory
         self._picture = Picture()
         self._zone: Zone | None = None
         self.registry = Registry()
-        self.wires = Wires(self._shape) if relayed else None
-        self._nodes = NodeFaults(self._roster.volume, self.registry, gated=relayed)
-        self._roster.wires = self.wires
-        self._roster.shown = self._picture.shown
+        self.relay_client = RelayClient(self._shape) if relayed else None
+        self._nodes = NodeFaults(self._state.volume, self.registry, gated=relayed)
+        self._state.relay_client = self.relay_client
+        self._state.shown = self._picture.shown
         self._do: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "kill": self._kill,
             "hang": self._hang,
@@ -98,7 +98,7 @@ class Injector:
         """
         sort = target_of(kind, target)
         chosen = checked_parameters(kind, parameters)
-        if kind == "partition" and sort == INSTANCE and target in self._roster.zones:
+        if kind == "partition" and sort == INSTANCE and target in self._state.zones:
             sort = ZONE
         self._check(kind, sort, target)
         in_force = bool(chosen.get("hold")) if kind == "kill" else kind != "torn-tail"
@@ -112,16 +112,16 @@ class Injector:
 
     def _check(self, kind: str, sort: str, target: str) -> None:
         if sort == INSTANCE:
-            instance = self._roster.get(target)
+            instance = self._state.get(target)
             if kind == "hang" and not instance.engine.alive:
                 raise RequestError(f"{target} is not running; start it first")
         if sort == NODE:
             self._nodes.number(target)
             if KINDS[kind].relayed:
                 self._nodes.check_gated()
-        if sort == ZONE and target not in self._roster.zones:
-            raise RequestError(f"unknown zone {target!r}; this cluster has {', '.join(self._roster.zones)}")
-        if KINDS[kind].relayed and sort != NODE and self.wires is None:
+        if sort == ZONE and target not in self._state.zones:
+            raise RequestError(f"unknown zone {target!r}; this cluster has {', '.join(self._state.zones)}")
+        if KINDS[kind].relayed and sort != NODE and self.relay_client is None:
             raise RequestError(
                 f"the fault {kind} needs the relay in front of the instances: start the cluster with faults=True "
                 "(cluster up --faults, pytest --aurora-faults)"
@@ -158,9 +158,9 @@ class Injector:
 
     async def _reshape(self, _: Fault | None = None) -> None:
         await self._nodes.refresh()
-        if self.wires is not None:
-            for instance in list(self._roster.instances.values()):
-                await self.wires.refresh(instance)
+        if self.relay_client is not None:
+            for instance in list(self._state.instances.values()):
+                await self.relay_client.refresh(instance)
 
     async def _partition(self, fault: Fault) -> None:
         await self._reshape()
@@ -170,12 +170,12 @@ class Injector:
 
     async def _repaint(self, _: Fault | None = None) -> None:
         """Instances that are cut off from the control plane, or stale, keep the rows that they have now."""
-        skews = self.registry.on({"clock-skew"}, *self._roster.instances)
+        skews = self.registry.on({"clock-skew"}, *self._state.instances)
         self._picture.skews = {fault.target: fault.value("seconds") for fault in skews}
-        before, rows = self._picture.kept, self._roster.rows()
-        keeping = [one.name for one in self._roster.instances.values() if self._keeps(one)]
+        before, rows = self._picture.kept, self._state.rows()
+        keeping = [one.name for one in self._state.instances.values() if self._keeps(one)]
         self._picture.kept = {name: before.get(name, rows) for name in keeping}
-        self._roster.write_status()
+        self._state.write_status()
 
     def _keeps(self, instance: Instance) -> bool:
         cuts = self.registry.on({"partition"}, instance.name, instance.zone)
@@ -208,17 +208,17 @@ class Injector:
         self._plane.kill(fault.target, hold=fault.in_force)
 
     async def _revive(self, fault: Fault) -> None:
-        instance = self._roster.instances.get(fault.target)
+        instance = self._state.instances.get(fault.target)
         if instance is not None and not self.registry.on({"zone-down"}, instance.zone):
             await self._start(instance)
 
     async def _start(self, instance: Instance) -> None:
-        instance.held = False
+        instance.stopped_by_request = False
         with contextlib.suppress(RequestError):  # the heartbeat was faster
             await self._plane.start(instance.name)
 
     async def _zone_down(self, fault: Fault) -> None:
-        for instance in self._roster.instances.values():
+        for instance in self._state.instances.values():
             if instance.zone == fault.target:
                 self._plane.kill(instance.name, hold=True)
         for number in self._nodes.in_zone(fault.target):
@@ -228,7 +228,7 @@ class Injector:
         for number in self._nodes.in_zone(fault.target):
             if not self.registry.on({"node-down"}, f"{NODE_PREFIX}{number}"):
                 await self._nodes.up(number)
-        for instance in list(self._roster.instances.values()):
+        for instance in list(self._state.instances.values()):
             if instance.zone == fault.target and not self.registry.on({"kill"}, instance.name):
                 await self._start(instance)
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.faults import disks
-from aurora_router_cluster.faults.gates import Gate
-from aurora_router_cluster.faults.kinds import NODE_PREFIX
+from aurora_router_cluster.faults.catalog import NODE_PREFIX
+from aurora_router_cluster.faults.node_network import NodeLink
 
 if TYPE_CHECKING:
-    from aurora_router_cluster.faults.kinds import Fault, Registry
+    from aurora_router_cluster.faults.catalog import Fault, Registry
     from aurora_router_cluster.storage.members import Member
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.storage.scrubbing import ScrubReport
@@ -31,7 +31,7 @@ class NodeFaults:
     def __init__(self, volume: Volume, registry: Registry, *, gated: bool) -> None:
         self._any = volume
         self._registry = registry
-        self._gates: dict[int, Gate] = {}
+        self._gates: dict[int, NodeLink] = {}
         if volume.flavour == "quorum":
             self._volume.on_scrubbed.append(self._scrubbed)
         if gated and volume.flavour == "quorum":
@@ -50,9 +50,9 @@ class NodeFaults:
         return cast("QuorumVolume", self._any)
 
     def _wrap(self, node: Member) -> Member:
-        self._gates[node.node] = gate = Gate(node)
+        self._gates[node.node] = gate = NodeLink(node)
         self._refresh(node.node, node.zone)
-        return cast("Member", gate)  # it has all that the node has, see `Gate.__getattr__`
+        return cast("Member", gate)  # it has all that the node has, see `NodeLink.__getattr__`
 
     def number(self, target: str) -> int:
         """The node that is meant by ``node:<number>``.

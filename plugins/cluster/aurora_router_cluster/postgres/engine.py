@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import processes, programs, settings, sysv
-from aurora_router_cluster.postgres.places import EngineAddress
+from aurora_router_cluster.postgres.endpoints import EngineAddress
 
 if TYPE_CHECKING:
     import subprocess
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.postgres.places import RecoveryPoint
+    from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 
 POLL = 0.002  # seconds between two looks at postmaster.pid; a promotion takes 4 to 12 ms
 DB_IN_ARCHIVE_RECOVERY = 5  # of enum DBState, pg_control.h

@@ -16,7 +16,7 @@ from aurora_router_cluster.errors import EngineError, StartingUpError
 from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
-    from aurora_router_cluster.postgres.places import EngineAddress
+    from aurora_router_cluster.postgres.endpoints import EngineAddress
     from aurora_router_cluster.wire.scram import ScramClient
 
 Row = tuple["str | None", ...]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.postgres.places import EngineAddress
+    from aurora_router_cluster.postgres.endpoints import EngineAddress
     from aurora_router_cluster.storage.inventory import Inventory
 
 _START = re.compile(r"^START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) ", re.MULTILINE)
@@ -207,7 +207,7 @@ def size_on_disk(directory: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class StoredBase:
     """A base and its files.
 
     Attributes:
@@ -230,7 +230,7 @@ class Shelved:
         return self.base.end <= lsn and (parted is None or self.base.end <= parted)
 
 
-class Shelf:
+class Bases:
     """The bases of one volume, in the order in which they were taken.
 
     Args:
@@ -241,23 +241,23 @@ class Shelf:
     def __init__(self, directory: Path, inventory: Inventory | None = None) -> None:
         self._directory = directory
         self._inventory = inventory
-        self._shelved: list[Shelved] = []
+        self._stored: list[StoredBase] = []
         self._made = 0
 
-    def __iter__(self) -> Iterator[Shelved]:
-        return iter(tuple(self._shelved))
+    def __iter__(self) -> Iterator[StoredBase]:
+        return iter(tuple(self._stored))
 
-    def add(self, staged: Path, base: Base, history: History, *, size: int = 0, data: int = 0) -> Shelved:
+    def add(self, staged: Path, base: Base, history: History, *, size: int = 0, data: int = 0) -> StoredBase:
         """Take over the data directory `staged`, whose files are on the disk if it is written down."""
         self._made += 1
         directory = self._directory / f"base-{self._made}"
         staged.rename(directory)
-        shelved = Shelved(base, directory, history, size, data)
+        stored = StoredBase(base, directory, history, size, data)
         if self._inventory is not None:
             facts = {**asdict(base), "history": history.to_json(), "size": size, "data": data}
             self._inventory.write_base(self._made, facts)
-        self._shelved.append(shelved)
-        return shelved
+        self._stored.append(stored)
+        return stored
 
     def find_again(self, inventory: Inventory) -> None:
         """Take up the bases that were written down; those whose files are missing are left out."""
@@ -267,25 +267,25 @@ class Shelf:
             if directory.is_dir():
                 base = Base(facts["redo"], facts["end"], facts["taken"])
                 history = History.from_json(facts["history"])
-                self._shelved.append(Shelved(base, directory, history, facts["size"], facts["data"]))
+                self._stored.append(StoredBase(base, directory, history, facts["size"], facts["data"]))
 
-    def newest(self, history: History, lsn: int, taken: float | None = None) -> Shelved | None:
+    def newest(self, history: History, lsn: int, taken: float | None = None) -> StoredBase | None:
         """The newest base that serves, taken at or before a time (seconds since 1970) if one is given."""
         serving = [
-            shelved
-            for shelved in self._shelved
-            if shelved.serves(history, lsn) and (taken is None or shelved.base.taken <= taken)
+            stored
+            for stored in self._stored
+            if stored.serves(history, lsn) and (taken is None or stored.base.taken <= taken)
         ]
         return serving[-1] if serving else None
 
-    def keep(self, wanted: Collection[Shelved]) -> list[Path]:
+    def keep(self, wanted: Collection[StoredBase]) -> list[Path]:
         """Forget all others; returns their directories, for the caller to delete."""
-        dropped = [shelved for shelved in self._shelved if shelved not in wanted]
-        self._shelved = [shelved for shelved in self._shelved if shelved in wanted]
+        dropped = [stored for stored in self._stored if stored not in wanted]
+        self._stored = [stored for stored in self._stored if stored in wanted]
         if self._inventory is not None:
-            for shelved in dropped:
-                self._inventory.forget_base(int(shelved.directory.name.partition("-")[2]))
-        return [shelved.directory for shelved in dropped]
+            for stored in dropped:
+                self._inventory.forget_base(int(stored.directory.name.partition("-")[2]))
+        return [stored.directory for stored in dropped]
 
 
 def delete(directories: list[Path]) -> None:

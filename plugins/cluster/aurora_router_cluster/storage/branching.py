@@ -1,6 +1,6 @@
 """Opening a branch: the volume goes back to a position, or forward to one on a branch that is kept.
 
-The steps are those of a recovery (`opening`), but where the new epoch begins was chosen, not found:
+The steps are those of a recovery (`recovery`), but where the new epoch begins was chosen, not found:
 
 1. the present branch has just been recovered: a write quorum holds all of it;
 2. *promise* another epoch; the log up to the point is looked up at the nodes *before* anything is changed;
@@ -13,19 +13,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.branches import Branch, Line
 from aurora_router_cluster.storage.core.errors import QuorumUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.recovery import chain_end, complete
-from aurora_router_cluster.storage.opening import Opened, adopt, fence, repair
+from aurora_router_cluster.storage.quorum_call import ask
+from aurora_router_cluster.storage.recovery import RecoveredVolume, adopt, fence, repair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from aurora_router_cluster.storage.core.extents import Span
     from aurora_router_cluster.storage.core.replica import Charter
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
 
 
 def left_behind(charter: Charter, end: int, closed: float) -> Branch:
@@ -64,8 +64,8 @@ def branch_charter(before: Charter, left: Branch, source: Branch, epoch: int, po
 
 
 async def branch_off(
-    handles: Mapping[int, NodeHandle], before: Opened, point: int, source: Branch | None, closed: float
-) -> Opened:
+    handles: Mapping[int, NodeHandle], before: RecoveredVolume, point: int, source: Branch | None, closed: float
+) -> RecoveredVolume:
     """Leave the present branch and open a new one.
 
     Args:
@@ -88,7 +88,7 @@ async def branch_off(
     tails = await _tails(handles, groups, floor, point, source.line.number if source is not None else 0)
     charter = replace(charter, tails=tuple(sorted(tails.items())))
     states = await adopt(handles, epoch, charter)
-    return Opened(epoch, charter, tuple(await repair(handles, states, charter)))
+    return RecoveredVolume(epoch, charter, tuple(await repair(handles, states, charter)))
 
 
 async def _tails(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aurora_router_cluster.storage.core.branches import Branch
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
     from aurora_router_cluster.wire.replication import HotStandbyFeedback
     from aurora_router_cluster.wire.source import LogSource
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
+    from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
 
 
 class DirectVolume:
@@ -46,7 +46,7 @@ class DirectVolume:
         return {"primary_conninfo": f"{_conninfo(writer)} application_name={reader}" if writer else ""}
 
     async def seed(self, reader: EngineAddress, writer: EngineAddress | None) -> None:
-        """Rewind what is there to the writer's history, else copy the writer's data directory."""
+        """BacktrackResult what is there to the writer's history, else copy the writer's data directory."""
         if writer is None:
             raise EngineError(f"{reader.name} cannot be built: readers are copies of the writer, and there is none")
         if (reader.data_directory / "PG_VERSION").exists() and await self._rewind(reader, writer):
@@ -82,7 +82,7 @@ class DirectVolume:
     def hold_back(self, reader: EngineAddress) -> None:
         """The log's end is the writer's, and may be gone with it."""
 
-    def approach(self, candidate: EngineAddress) -> None:
+    def preconnect(self, candidate: EngineAddress) -> None:
         """Nothing to begin with."""
 
     async def attach(self, writer: EngineAddress) -> None:

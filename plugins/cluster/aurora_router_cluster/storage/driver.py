@@ -15,14 +15,14 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.extents import joined
 from aurora_router_cluster.storage.core.gossip import plan_kept
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.tracker import LAL, Tracker
 from aurora_router_cluster.storage.healing import catch_up, catch_up_kept
-from aurora_router_cluster.storage.ring import RING_BYTES, Ring
+from aurora_router_cluster.storage.log_buffer import RING_BYTES, LogBuffer
+from aurora_router_cluster.storage.quorum_call import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.extents import Extent, Framing
     from aurora_router_cluster.storage.core.quorum import Membership
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
-    from aurora_router_cluster.storage.opening import Opened
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
+    from aurora_router_cluster.storage.recovery import RecoveredVolume
 
 GATHER_BYTES = 64 << 10
 """Of log, at most, wait for the extents under way."""
@@ -62,7 +62,7 @@ class Driver:
     def __init__(
         self,
         handles: Mapping[int, NodeHandle],
-        opened: Opened,
+        opened: RecoveredVolume,
         framing: Framing,
         *,
         limit: int = LAL,
@@ -76,7 +76,7 @@ class Driver:
         self.on_full: list[Callable[[bool], None]] = []
         self._handles = handles
         self._cutter = framing.cutter(opened.charter)
-        self._ring = Ring(opened.point, ring_bytes)
+        self._ring = LogBuffer(opened.point, ring_bytes)
         self._gathered: list[Extent] = []
         self._fenced = self._full = self._closed = False
         self._amending = asyncio.Lock()

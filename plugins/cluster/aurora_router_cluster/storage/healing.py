@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.extents import Extent
     from aurora_router_cluster.storage.core.gossip import Pull
     from aurora_router_cluster.storage.core.replica import NodeState
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
 
 AT_ONCE = 16
 """Groups that a peer is asked for at a time."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
-from aurora_router_cluster.storage.remote.handle import RemoteNode
+from aurora_router_cluster.storage.rpc.handle import RemoteNode
 from aurora_router_cluster.storage.scrubbing import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
     from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 START_SECONDS = 30.0

@@ -27,7 +27,7 @@ from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedErr
 from aurora_router_cluster.storage.disk.frames import HEADER_SIZE, Damage, Draft
 from aurora_router_cluster.storage.disk.kernelsync import SyncQueue
 from aurora_router_cluster.storage.disk.logfile import FILE_SIZE, FrameLog
-from aurora_router_cluster.storage.ports import METADATA, Frame
+from aurora_router_cluster.storage.protocols import METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ class _Waiting:
     Attributes:
         end: position that has to be durable.
         position: of the frame.
-        done: see `ports.Journal.append`.
+        done: see `protocols.Journal.append`.
         copy: what is written once more when `end` is durable; None: nothing is.
     """
 
@@ -105,7 +105,7 @@ class _Doubt:
 
 
 class DiskJournal:
-    """`ports.Journal` on files; made on a running event loop.
+    """`protocols.Journal` on files; made on a running event loop.
 
     Args:
         directory: of the files; made if missing.
@@ -161,7 +161,7 @@ class DiskJournal:
             )
 
     def append(self, frame: Frame, done: Callable[[int | OSError], None]) -> None:
-        """Queue a frame; see `ports.Journal`."""
+        """Queue a frame; see `protocols.Journal`."""
         copy: Draft | None = None
         if frame.kind == METADATA:
             self._number += 1
@@ -236,7 +236,7 @@ class DiskJournal:
         return [Places(damage.position, damage.position + max(damage.length, 1)) for damage in found]
 
     async def retire(self) -> None:
-        """Overwrite what the last scrub found damaged; see `ports.Journal`.
+        """Overwrite what the last scrub found damaged; see `protocols.Journal`.
 
         Raises:
             NodeUnavailable: the disk refused, or the files cannot be opened at this moment.

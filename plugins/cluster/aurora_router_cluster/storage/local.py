@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.extents import Extent, Span
     from aurora_router_cluster.storage.core.replica import Charter, NodeState
     from aurora_router_cluster.storage.node import StorageNode
-    from aurora_router_cluster.storage.ports import AckSink, NodeHandle
+    from aurora_router_cluster.storage.protocols import AckSink, NodeHandle
     from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 
 class LocalNode:
-    """A `ports.NodeHandle` on a node in this process, which can be taken down and brought up again.
+    """A `protocols.NodeHandle` on a node in this process, which can be taken down and brought up again.
 
     Args:
         node: its number.
@@ -125,7 +125,7 @@ class LocalNode:
         return self._node
 
     def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         if self._node is not None:
             self._node.append(epoch, vdl, extent, sink)
 
@@ -134,29 +134,29 @@ class LocalNode:
         return await self._running().format(charter)
 
     async def state(self) -> NodeState:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return await self._running().state()
 
     async def promise(self, epoch: int) -> NodeState:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return await self._running().promise(epoch)
 
     async def adopt(self, epoch: int, charter: Charter) -> NodeState:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return await self._running().adopt(epoch, charter)
 
     async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Sequence[Extent]:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return self._running().pull(epoch, group, after, limit, branch)
 
     async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return self._running().spans(group, after, branch)
 
     async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0) -> NodeState:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return await self._running().fill(epoch, extents, branch)
 
     async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
-        """See `ports.NodeHandle`."""
+        """See `protocols.NodeHandle`."""
         return self._running().read(epoch, lsn, n, branch)

@@ -14,8 +14,8 @@ from aurora_router_cluster.wire.source import Timeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router_cluster.storage.attachment import Attachment
     from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.writer_link import WriterLink
     from aurora_router_cluster.wire.replication import HotStandbyFeedback
 
 log = logging.getLogger(__name__)
@@ -40,35 +40,35 @@ class VolumeLog:
         self.segment_size = segment_size
         self.first_lsn = base
         self._durable = base
-        self._attachment: Attachment | None = None
+        self._link: WriterLink | None = None
         self._charter: Charter | None = None
         self._followed = asyncio.Event()  # set when another epoch is followed
         self._timelines: tuple[Timeline, ...] = (Timeline(1, base),)
         self._wakers: list[Callable[[], None]] = []
         self._feedback: HotStandbyFeedback | None = None
 
-    def follow(self, attachment: Attachment) -> None:
+    def follow(self, link: WriterLink) -> None:
         """Serve the log of this epoch from now on."""
-        self._attachment = attachment
+        self._link = link
         self._followed.set()
         self._followed = asyncio.Event()
-        attachment.driver.on_durable.append(self._advanced)
+        link.driver.on_durable.append(self._advanced)
         self._advanced()
 
-    def set_back(self, attachment: Attachment) -> None:
+    def set_back(self, link: WriterLink) -> None:
         """Serve the log of a branch that begins, perhaps, below the present VDL; nobody may be reading meanwhile."""
-        self._durable = attachment.driver.durable
-        self.follow(attachment)
+        self._durable = link.driver.durable
+        self.follow(link)
 
     def attached(self) -> None:
         """A writer was attached: it learns what the readers need, they learn its timeline."""
-        if self._attachment is not None and self._feedback is not None:
-            self._attachment.feedback(self._feedback)
+        if self._link is not None and self._feedback is not None:
+            self._link.feedback(self._feedback)
         self._wake()
 
     def _advanced(self) -> None:
-        if self._attachment is not None:
-            self._durable = max(self._durable, self._attachment.driver.durable)
+        if self._link is not None:
+            self._durable = max(self._durable, self._link.driver.durable)
         self._wake()
 
     def _wake(self) -> None:
@@ -83,7 +83,7 @@ class VolumeLog:
     @property
     def timelines(self) -> tuple[Timeline, ...]:
         """The timelines that were registered at the quorum; a new tuple whenever they change."""
-        charter = self._attachment.driver.charter if self._attachment is not None else None
+        charter = self._link.driver.charter if self._link is not None else None
         if charter is not None and charter is not self._charter:
             self._charter = charter
             first = Timeline(1, charter.history.base)
@@ -93,7 +93,7 @@ class VolumeLog:
 
     def read_tail(self, lsn: int, length: int) -> bytes | None:
         """Durable bytes from memory; None if they are not there."""
-        return self._attachment.driver.read_memory(lsn, length) if self._attachment is not None else None
+        return self._link.driver.read_memory(lsn, length) if self._link is not None else None
 
     async def read(self, lsn: int, length: int) -> bytes:
         """Durable bytes from the nodes; empty while no node that has them answers.
@@ -103,12 +103,12 @@ class VolumeLog:
         """
         if lsn < self.first_lsn:
             raise LogRemovedError(f"the log below {self.first_lsn:#x} has been removed; build the reader anew")
-        while self._attachment is not None:
-            attachment, followed = self._attachment, self._followed
+        while self._link is not None:
+            link, followed = self._link, self._followed
             try:
-                return await attachment.driver.read(lsn, length)
+                return await link.driver.read(lsn, length)
             except QuorumUnavailable as error:
-                if attachment is self._attachment and not await _within(followed, CHANGE_SECONDS):
+                if link is self._link and not await _within(followed, CHANGE_SECONDS):
                     log.warning("a reader waits: %s", error)
                     return b""
         return b""
@@ -121,8 +121,8 @@ class VolumeLog:
     def on_feedback(self, feedback: HotStandbyFeedback) -> None:
         """Pass the readers' oldest transaction on to the writer."""
         self._feedback = feedback
-        if self._attachment is not None:
-            self._attachment.feedback(feedback)
+        if self._link is not None:
+            self._link.feedback(feedback)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

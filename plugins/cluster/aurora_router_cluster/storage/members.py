@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aurora_router_cluster.storage.ports import NodeHandle
+from aurora_router_cluster.storage.protocols import NodeHandle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

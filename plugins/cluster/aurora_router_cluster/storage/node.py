@@ -17,7 +17,7 @@ from aurora_router_cluster.storage.core.extents import Extent, Span
 from aurora_router_cluster.storage.core.replica import Metadata, NodeState, Replica
 from aurora_router_cluster.storage.core.scrub import losses
 from aurora_router_cluster.storage.core.segment import Segment
-from aurora_router_cluster.storage.ports import KEPT, LOG, METADATA, Frame
+from aurora_router_cluster.storage.protocols import KEPT, LOG, METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.core.replica import Charter
     from aurora_router_cluster.storage.core.scrub import Loss
     from aurora_router_cluster.storage.core.segment import Piece
-    from aurora_router_cluster.storage.ports import AckSink, Journal
+    from aurora_router_cluster.storage.protocols import AckSink, Journal
 
 _ENDLESS = 1 << 63
 MAX_PULL = 1 << 20

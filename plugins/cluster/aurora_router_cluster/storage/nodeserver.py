@@ -2,7 +2,7 @@
 
 Run as ``python -m aurora_router_cluster.storage.nodeserver --node 3 --directory DIR --listen HOST:PORT``; the cluster's
 secret is the first line of standard input, so that no list of processes shows it. It ends with SIGTERM or SIGINT, and
-with ``--parent PID`` when that process ends. It works in its directory, by which a keeper finds it.
+with ``--parent PID`` when that process ends. It works in its directory, by which the reaper finds it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from aurora_router_cluster.postgres.launcher import die_with_parent
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.disk.errors import LogFailedError
-from aurora_router_cluster.storage.remote.server import NodeServer
 from aurora_router_cluster.storage.reopening import open_node, reopen
+from aurora_router_cluster.storage.rpc.server import NodeServer
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import DirectoryError, EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.postgres.files import sync_tree
 from aurora_router_cluster.storage import picture
-from aurora_router_cluster.storage.attachment import STANDBY_NAME, Attachment
 from aurora_router_cluster.storage.bases import (
     Copied,
     back_up,
@@ -44,13 +43,14 @@ from aurora_router_cluster.storage.disk.consistency import raise_minimum_recover
 from aurora_router_cluster.storage.disk.errors import IdentityError
 from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
-from aurora_router_cluster.storage.fleet import Fleet
+from aurora_router_cluster.storage.history import RETENTION, VolumeHistory, recovery_point
 from aurora_router_cluster.storage.inventory import Identity
 from aurora_router_cluster.storage.logsource import VolumeLog
-from aurora_router_cluster.storage.opening import Opened, reach_write_quorum, recover
-from aurora_router_cluster.storage.past import RETENTION, Past, recovery_point
-from aurora_router_cluster.storage.renewal import Renewal, count_for_reads, renew_lost, survivors
+from aurora_router_cluster.storage.membership.change import MembershipChange, count_for_reads, renew_lost, survivors
+from aurora_router_cluster.storage.nodes import NodeSet
+from aurora_router_cluster.storage.recovery import RecoveredVolume, reach_write_quorum, recover
 from aurora_router_cluster.storage.scrubbing import ScrubReport
+from aurora_router_cluster.storage.writer_link import STANDBY_NAME, WriterLink
 from aurora_router_cluster.wire.endpoint import WalEndpoint
 from aurora_router_cluster.wire.errors import WireError
 from aurora_router_cluster.wire.handshake import Login
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
-    from aurora_router_cluster.storage.fleet import Hosted
+    from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
     from aurora_router_cluster.storage.inventory import Inventory
     from aurora_router_cluster.storage.members import Member
+    from aurora_router_cluster.storage.nodes import Hosted
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class QuorumVolume:
         retention: length of the window that can be gone back to, in seconds.
         secret: what nodes and readers know the cluster by; None: a new one.
         listen: address that readers get the log from.
-        hosted: makes the nodes, where they are on other hosts; see `Fleet`.
+        hosted: makes the nodes, where they are on other hosts; see `NodeSet`.
         inventory: where the volume is written down, so that `reopen` can open it again; None: it ends with us.
         identity: of a volume that is going to be opened again; None: it is a new one.
 
@@ -133,7 +133,7 @@ class QuorumVolume:
         self._secret = identity.secret if identity is not None else secret or secrets.token_urlsafe(24)
         self._listen = listen
         self._identifier = identity.identifier if identity is not None else new_system_identifier()
-        self.nodes = Fleet(
+        self.nodes = NodeSet(
             directory,
             zones,
             self._secret,
@@ -144,10 +144,10 @@ class QuorumVolume:
             inventory=inventory,
             known=inventory.nodes() if inventory is not None and identity is not None else None,
         )
-        self.renewal = Renewal(self.nodes, lambda: self.driver)
+        self.membership_change = MembershipChange(self.nodes, lambda: self.driver)
         self.framing = PostgresFraming(0)
-        self._current: Attachment | None = None
-        self._retired: list[Attachment] = []
+        self._current: WriterLink | None = None
+        self._retired: list[WriterLink] = []
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
@@ -155,7 +155,7 @@ class QuorumVolume:
         self._base_lock = asyncio.Lock()  # nothing is deleted while it is copied
         self._taking = asyncio.Lock()
         self._copied: Copied | None = None  # not a base yet
-        self.past = Past(self, directory, retention, inventory)
+        self.history = VolumeHistory(self, directory, retention, inventory)
 
     @property
     def driver(self) -> Driver:
@@ -175,7 +175,7 @@ class QuorumVolume:
     @property
     def base(self) -> Path:
         """The data directory that instances are copied from: the newest base of the present branch."""
-        found = self.past.shelf.newest(self.charter.history, self.log.durable_lsn)
+        found = self.history.bases.newest(self.charter.history, self.log.durable_lsn)
         if found is None:
             raise EngineError("there is no base of this branch: take one (take_base) while a writer runs")
         return found.directory
@@ -198,12 +198,12 @@ class QuorumVolume:
             content = (staged / "pg_wal" / f"{timeline:08X}.history").read_bytes()
             charter = replace(charter, timelines=(Timeline(1, timeline, start, content),))
         await self._sync(staged)
-        self.past.shelf.add(staged, Base(start, start, time.time()), charter.history)
+        self.history.bases.add(staged, Base(start, start, time.time()), charter.history)
         self.nodes.write_down()
         await self.nodes.start()
         states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
         self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
-        self._begin(Opened(1, charter, tuple(states)))
+        self._begin(RecoveredVolume(1, charter, tuple(states)))
         if self._inventory is not None:
             major = self._binaries.major
             identity = Identity(self._identifier, self._secret, major, segment_size, self._group_bytes)
@@ -243,8 +243,8 @@ class QuorumVolume:
                 f"{self._directory}/node-N back, at least 4 of 6 are needed"
             ) from None
         self._log.first_lsn = max(self.charter.history.base, self.charter.collected)
-        self.past.find_again(inventory)
-        if self.past.shelf.newest(self.charter.history, point.lsn) is None:
+        self.history.find_again(inventory)
+        if self.history.bases.newest(self.charter.history, point.lsn) is None:
             raise DirectoryError(
                 f"{self._directory.parent} (--data) is incomplete: of the bases in {self._directory} none is left that "
                 "instances could be built from; put the missing directories base-N back"
@@ -256,21 +256,21 @@ class QuorumVolume:
         """Who may follow the log."""
         return Login(REPLICATION_USER, ScramVerifier.from_password(self._secret))
 
-    def _begin(self, opened: Opened) -> None:
+    def _begin(self, opened: RecoveredVolume) -> None:
         current = self._take_over(opened)
         self.log.follow(current)
 
-    def begin_branch(self, opened: Opened) -> None:
+    def begin_branch(self, opened: RecoveredVolume) -> None:
         """Go on with a branch that was just opened."""
         self.log.set_back(self._take_over(opened))
 
-    def _take_over(self, opened: Opened) -> Attachment:
+    def _take_over(self, opened: RecoveredVolume) -> WriterLink:
         driver = Driver(self.nodes, opened, self.framing)
         driver.start()
         if self._current is not None:
             self._retired.append(self._current)
             self._current.retire()
-        self._current = Attachment(driver, self._identifier)
+        self._current = WriterLink(driver, self._identifier)
         return self._current
 
     def writer_settings(self) -> Mapping[str, str]:
@@ -318,7 +318,7 @@ class QuorumVolume:
             redo = await asyncio.to_thread(read_redo, copied.directory)
             await self._until_durable(copied)  # nothing has changed since, or it still is
             history, base = self.charter.history, Base(redo, max(redo, self.driver.durable), time.time())
-            self.past.shelf.add(copied.directory, base, history, size=size, data=copied.data)
+            self.history.bases.add(copied.directory, base, history, size=size, data=copied.data)
             self._copied = None
 
     async def _copy(self, source: EngineAddress) -> Copied:
@@ -343,7 +343,7 @@ class QuorumVolume:
     @property
     def data_size(self) -> int:
         """Bytes of the databases in the newest base; 0: a few."""
-        return max(self.past.shelf, key=lambda shelved: shelved.base.redo).data
+        return max(self.history.bases, key=lambda stored: stored.base.redo).data
 
     @property
     def grown(self) -> int:
@@ -358,12 +358,12 @@ class QuorumVolume:
 
     @property
     def _newest_redo(self) -> int:
-        return max(shelved.base.redo for shelved in self.past.shelf)
+        return max(stored.base.redo for stored in self.history.bases)
 
     @property
     def collectable(self) -> bool:
         """Whether the nodes still keep log that no base needs."""
-        return segment_start(self.past.lowest(), self.framing.segment_size) > self.log.first_lsn
+        return segment_start(self.history.lowest(), self.framing.segment_size) > self.log.first_lsn
 
     async def collect(self) -> None:
         """Forget bases that nobody needs, and let the nodes forget the log that no base and no reader needs.
@@ -377,8 +377,8 @@ class QuorumVolume:
         lowest = source.first_lsn
         try:
             async with self._base_lock:
-                await asyncio.to_thread(delete, await self.past.forget())
-            bases = [shelved.base for shelved in self.past.shelf]
+                await asyncio.to_thread(delete, await self.history.forget())
+            bases = [stored.base for stored in self.history.bases]
             lowest = floor(current.driver.durable, bases, applied, self.framing.segment_size)
             if lowest <= source.first_lsn:
                 return
@@ -424,9 +424,9 @@ class QuorumVolume:
         async with self._base_lock:
             await asyncio.to_thread(copy_base, self._account, base, data)
 
-    def approach(self, candidate: EngineAddress) -> None:
+    def preconnect(self, candidate: EngineAddress) -> None:
         """Connect to who is being promoted, for `attach`."""
-        self._opened()[0].approach(_address_of(candidate))
+        self._opened()[0].preconnect(_address_of(candidate))
 
     async def attach(self, writer: EngineAddress) -> None:
         """See `Volume.attach`.
@@ -479,7 +479,7 @@ class QuorumVolume:
         log.info("epoch %d begins at %s", opened.epoch, format_lsn(opened.point))
         return recovery_point(opened)
 
-    def _opened(self) -> tuple[Attachment, VolumeLog]:
+    def _opened(self) -> tuple[WriterLink, VolumeLog]:
         if self._current is None or self._log is None:
             raise EngineError("the volume is not open")
         return self._current, self._log
@@ -494,11 +494,11 @@ class QuorumVolume:
             self._current.driver.node_up(number)
 
     async def node_down(self, number: int) -> None:
-        """Take one storage node down, as the loss of its machine; see `Fleet.down`."""
+        """Take one storage node down, as the loss of its machine; see `NodeSet.down`."""
         await self.nodes.down(number)
 
     async def node_up(self, number: int) -> None:
-        """Bring a storage node up again; it is filled by its peers; see `Fleet.up`."""
+        """Bring a storage node up again; it is filled by its peers; see `NodeSet.up`."""
         await self.nodes.up(number)
 
     async def scrub(self) -> list[ScrubReport]:
@@ -518,15 +518,15 @@ class QuorumVolume:
         return report
 
     async def replace_node(self, old: int) -> int:
-        """Put a new node in the place of a member while the log goes on; see `renewal.Renewal`."""
-        return await self.renewal.replace(old)
+        """Put a new node in the place of a member while the log goes on; see `membership_change.MembershipChange`."""
+        return await self.membership_change.replace(old)
 
     async def replace_zone(self, zone: str) -> dict[int, int]:
-        """Put new nodes in the places of a zone's while the log goes on; see `renewal.Renewal`."""
-        return await self.renewal.replace_zone(zone)
+        """Put new nodes in the places of a zone's while the log goes on; see `membership_change.MembershipChange`."""
+        return await self.membership_change.replace_zone(zone)
 
     async def repair(self, *, force: bool) -> dict[str, Any]:
-        """Form a new membership from three survivors, the other nodes being gone for good; see `reforming`.
+        """Form a new membership from three survivors, the other nodes being gone for good; see `membership.reform`.
 
         The epoch that it opens has no writer: a failover follows.
 
@@ -542,7 +542,7 @@ class QuorumVolume:
                 "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
                 "membership without them; if one of them is alive elsewhere, there will be two volumes"
             )
-        with self.renewal.alone(f"a new membership is being formed from storage nodes {left}"):
+        with self.membership_change.alone(f"a new membership is being formed from storage nodes {left}"):
             log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
             opened, pairs = await renew_lost(self.nodes, self.framing, situation)
             self._begin(opened)
@@ -573,8 +573,8 @@ class QuorumVolume:
         """Stop serving; release sockets, threads and files."""
         if self._endpoint is not None:
             await self._endpoint.close()
-        for attachment in [*self._retired, *([self._current] if self._current else [])]:
-            await attachment.close()
+        for link in [*self._retired, *([self._current] if self._current else [])]:
+            await link.close()
         self._retired, self._current = [], None
         await self.nodes.close()
 

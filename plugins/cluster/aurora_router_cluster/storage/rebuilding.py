@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import template
+from aurora_router_cluster.postgres.endpoints import EngineAddress
 from aurora_router_cluster.postgres.engine import Engine, State
-from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.postgres.session import Session
 from aurora_router_cluster.postgres.settings import SUPERUSER
 from aurora_router_cluster.storage.branchlog import BranchLog
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.storage.past import Course
+    from aurora_router_cluster.storage.history import BranchRange
     from aurora_router_cluster.storage.quorum import QuorumVolume
     from aurora_router_cluster.storage.targets import Target
 
@@ -52,7 +52,7 @@ class Rebuilt:
 @contextlib.asynccontextmanager
 async def rebuilt(
     volume: QuorumVolume,
-    course: Course,
+    branch_range: BranchRange,
     target: Target,
     engine: Engine,
     overrides: Mapping[str, str],
@@ -62,7 +62,7 @@ async def rebuilt(
 
     Args:
         volume: whose past.
-        course: the branch.
+        branch_range: the branch.
         target: where to stop.
         engine: a new one.
         overrides: server settings of the user's.
@@ -72,42 +72,43 @@ async def rebuilt(
         TargetError: outside of the window.
         EngineError: the replay failed, or took too long.
     """
-    base = volume.past.base_for(course, target)
+    base = volume.history.base_for(branch_range, target)
     engine.make_home()
     endpoint: WalEndpoint | None = None
-    volume.past.in_use.append(base)
+    volume.history.in_use.append(base)
     try:
         await volume.copy_base(base.directory, engine.data)
         conninfo = volume.conninfo(engine.name)
-        if course.kept is not None:
-            endpoint = WalEndpoint(BranchLog(course.kept, volume.nodes, volume.log))
+        if branch_range.kept is not None:
+            endpoint = WalEndpoint(BranchLog(branch_range.kept, volume.nodes, volume.log))
             conninfo = volume.conninfo(engine.name, await endpoint.listen_tcp(volume.login()))
-        engine.configure({**overrides, "primary_conninfo": conninfo, **recovery_settings(target, course)}, standby=True)
+        settings = recovery_settings(target, branch_range)
+        engine.configure({**overrides, "primary_conninfo": conninfo, **settings}, standby=True)
         engine.start()
         await engine.wait()
-        moving = course.kept is None and await nudge()
-        lsn, paused = await _replayed(engine, course, moving=moving)
+        moving = branch_range.kept is None and await nudge()
+        lsn, paused = await _replayed(engine, branch_range, moving=moving)
         if not paused:
             await _forget_target(engine, overrides, lsn)
         yield Rebuilt(engine, lsn)
     finally:
-        volume.past.in_use.remove(base)
+        volume.history.in_use.remove(base)
         engine.kill()
         if endpoint is not None:
             await endpoint.close()
 
 
-def recovery_settings(target: Target, course: Course) -> dict[str, str]:
+def recovery_settings(target: Target, branch_range: BranchRange) -> dict[str, str]:
     """The server settings that stop a replay at `target`."""
     stop = {"recovery_target_action": "pause", "synchronous_standby_names": "", "hot_standby_feedback": "off"}
     if target.time is not None:
         return {**stop, "recovery_target_time": target.time.isoformat(sep=" ")}
-    lsn = course.end if target.lsn is None else target.lsn
+    lsn = branch_range.end if target.lsn is None else target.lsn
     text = f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
     return {**stop, "recovery_target_lsn": text, "recovery_target_inclusive": "off"}
 
 
-async def _replayed(engine: Engine, course: Course, *, moving: bool) -> tuple[int, bool]:
+async def _replayed(engine: Engine, branch_range: BranchRange, *, moving: bool) -> tuple[int, bool]:
     """Wait until the replay pauses, or has come to the end of a branch that does not go on.
 
     Returns:
@@ -125,7 +126,8 @@ async def _replayed(engine: Engine, course: Course, *, moving: bool) -> tuple[in
             lsn = int(replayed or 0)
             if lsn != last:
                 last, since = lsn, time.monotonic()
-            ended = not moving and lsn >= course.end and time.monotonic() - since > (0 if course.kept else QUIET)
+            quiet = time.monotonic() - since
+            ended = not moving and lsn >= branch_range.end and quiet > (0 if branch_range.kept else QUIET)
             if state == "paused" or ended:
                 return lsn, state == "paused"
             if time.monotonic() > deadline:

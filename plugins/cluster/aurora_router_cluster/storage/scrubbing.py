@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from aurora_router_cluster.storage.calls import ask
 from aurora_router_cluster.storage.healing import catch_up, catch_up_kept
+from aurora_router_cluster.storage.quorum_call import ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router_cluster.storage.core.scrub import Loss
-    from aurora_router_cluster.storage.ports import NodeHandle
+    from aurora_router_cluster.storage.protocols import NodeHandle
 
 
 class Examined(Protocol):

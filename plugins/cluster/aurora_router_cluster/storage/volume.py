@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.postgres.places import EngineAddress, RecoveryPoint
+    from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
 
 
 class Volume(Protocol):
@@ -73,7 +73,7 @@ class Volume(Protocol):
         """
         ...
 
-    def approach(self, candidate: EngineAddress) -> None:
+    def preconnect(self, candidate: EngineAddress) -> None:
         """`candidate` is about to be promoted: begin with what of `attach` can be done before; returns at once."""
         ...
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
+from aurora_router_cluster.postgres.endpoints import EngineAddress
 from aurora_router_cluster.postgres.engine import Engine, State
-from aurora_router_cluster.postgres.places import EngineAddress
 from aurora_router_cluster.storage.quorum import QuorumVolume
 
 

@@ -68,7 +68,7 @@ async def test_a_large_base_is_an_archive_and_an_unfinished_one_is_kept(cluster,
     cluster.writer.kill()  # what was copied does not need it any more
     await cluster.fail_over(cluster.engines["reader-1"])
     await cluster.volume.add_base(writer)
-    made = list(cluster.volume.past.shelf)[-1]
+    made = list(cluster.volume.history.bases)[-1]
     assert (made.directory / ARCHIVE).exists()
     assert 0 < made.size < made.data
     newborn = await cluster.add_reader("newborn")

@@ -1,0 +1,218 @@
+"""The storage nodes of one volume: six to begin with, two in each of three zones, and those that replace them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aurora_router_cluster.errors import EngineError, RequestError
+from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.core.quorum import SLOTS
+from aurora_router_cluster.storage.local import LocalNode
+from aurora_router_cluster.storage.members import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from aurora_router_cluster.storage.inventory import Inventory
+
+    Hosted = Callable[[int, Callable[[int], None]], Member | None]
+
+log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE = 0.1
+"""Seconds after the first failed try to start a lost node until the next one."""
+LONGEST_PAUSE = 10.0
+"""The same after many."""
+
+
+class NodeSet(dict[int, Member]):
+    """Number -> node.
+
+    Args:
+        directory: of the nodes' directories.
+        zones: three availability zones.
+        secret: what the nodes of this cluster know each other by.
+        up_again: called with the number of a node that can be reached again.
+        isolated: give each node a process of its own; else all run in this one.
+        sync: whether the nodes' disks are synced.
+        hosted: makes nodes that are on other hosts, with zones of their own; None: they are here.
+        inventory: where the nodes are written down, to be found again; None: nowhere.
+        known: the nodes of a volume that is opened again, see `Inventory.nodes`; None: it is a new one.
+
+    Attributes:
+        wrap: what is put in front of every node made from now on; nothing, unless there are faults.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        zones: tuple[str, ...],
+        secret: str,
+        up_again: Callable[[int], None],
+        *,
+        isolated: bool = False,
+        sync: bool = True,
+        hosted: Hosted | None = None,
+        inventory: Inventory | None = None,
+        known: tuple[Mapping[int, str], int] | None = None,
+    ) -> None:
+        super().__init__()
+        self._made = 0 if known is None else known[1]
+        self._reviving: dict[int, asyncio.Task[None]] = {}
+        self._inventory = inventory
+        self._hosted = hosted
+        self._directory, self._secret, self._up_again = directory, secret, up_again
+        self.isolated, self._sync = isolated, sync
+        self.wrap: Callable[[Member], Member] = lambda node: node
+        new = {number: zones[number * len(zones) // SLOTS] for number in range(SLOTS)}
+        for number, zone in (new if known is None else known[0]).items():
+            self._make(number, zone)
+
+    def next_number(self) -> int:
+        """A number that no node of this set has or ever had: an old one may be known for what another node held."""
+        self._made += 1
+        return self._made - 1
+
+    def make(self, number: int, zone: str) -> Member:
+        """Enter a node that does not run yet.
+
+        Raises:
+            RequestError: there is no host for it.
+        """
+        made = self._make(number, zone)
+        self.write_down()
+        return made
+
+    def write_down(self) -> None:
+        """Write down which nodes there are, if that is wanted."""
+        if self._inventory is not None:
+            self._inventory.write_nodes({number: node.zone for number, node in self.items()}, self._made)
+
+    def _make(self, number: int, zone: str) -> Member:
+        directory = self._directory / f"node-{number}"
+        self._made = max(self._made, number + 1)
+        if self._hosted is not None:
+            hosted = self._hosted(number, self._up_again)
+            if hosted is None:
+                raise RequestError(f"no host is left for a storage node {number}; start the cluster with more")
+            self[number] = self.wrap(hosted)
+            return self[number]
+        if self.isolated:
+            from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - who does not need it
+
+            node: Member = IsolatedNode(number, zone, directory, self._secret, sync=self._sync, up_again=self._up_again)
+        else:
+            node = LocalNode(number, zone, directory, sync=self._sync)
+        self[number] = self.wrap(node)
+        return self[number]
+
+    def known(self, number: int) -> Member:
+        """The node of a number.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if number not in self:
+            raise RequestError(f"there is no storage node {number}; there are {', '.join(map(str, sorted(self)))}")
+        return self[number]
+
+    async def start(self) -> None:
+        """Bring all up.
+
+        Raises:
+            NodeUnavailable: one cannot run.
+        """
+        results = await asyncio.gather(*(node.start() for node in self.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def start_available(self) -> dict[int, str]:
+        """Bring up those that can run; returns number -> what is in the way, of the others."""
+        results = await asyncio.gather(*(node.start() for node in self.values()), return_exceptions=True)
+        failed: dict[int, str] = {}
+        for number, result in zip(self, results, strict=True):
+            if isinstance(result, NodeUnavailable):
+                log.warning("%s", result)
+                failed[number] = str(result)
+            elif isinstance(result, BaseException):
+                raise result
+        return failed
+
+    async def down(self, number: int) -> None:
+        """Take one down, as the loss of its machine.
+
+        Raises:
+            RequestError: there is none of that number.
+        """
+        await self.known(number).stop()
+
+    async def up(self, number: int) -> None:
+        """Bring one up over the files that it has.
+
+        Raises:
+            RequestError: there is none of that number.
+            EngineError: it cannot run.
+        """
+        try:
+            await self.known(number).start()
+        except NodeUnavailable as error:
+            raise EngineError(f"{error}; replace it by a new one: cluster replace-node {number}") from error
+        self._up_again(number)
+
+    def revive(self) -> None:
+        """Begin to bring those up again whose process ended without being told to; none waits for another."""
+        for number, node in self.items():
+            if node.lost and number not in self._reviving:
+                self._reviving[number] = task = asyncio.get_running_loop().create_task(_revived(node))
+                task.add_done_callback(partial(self._end_revival, number))
+
+    def _end_revival(self, number: int, _task: asyncio.Task[None]) -> None:
+        del self._reviving[number]
+
+    async def reopen_failed(self) -> None:
+        """Open those again whose disk failed and takes what is written now."""
+        for node in [node for node in self.values() if node.failure is not None]:
+            if await node.reopen():
+                log.warning("storage node %d works again: its disk takes what is written", node.node)
+                self._up_again(node.node)
+
+    async def look(self) -> None:
+        """Make what the nodes tell of themselves fresh."""
+        await asyncio.gather(*(node.look() for node in self.values()))
+
+    async def forget(self, number: int) -> None:
+        """Take a node that is no member down for good, and delete its files."""
+        node = self.pop(number)
+        await node.stop()
+        await asyncio.to_thread(shutil.rmtree, node.directory, ignore_errors=True)
+        self.write_down()
+
+    async def close(self) -> None:
+        """Take all down."""
+        reviving = list(self._reviving.values())
+        for task in reviving:
+            task.cancel()
+        await asyncio.gather(*reviving, return_exceptions=True)
+        await asyncio.gather(*(node.stop() for node in self.values()))
+
+
+async def _revived(node: Member) -> None:
+    """Start a node until it runs, or is not wanted any more; with growing pauses."""
+    pause = SHORTEST_PAUSE
+    while node.lost:
+        log.warning("storage node %d was lost; it is started again", node.node)
+        try:
+            await node.start()
+        except (NodeUnavailable, OSError) as error:
+            log.warning("%s; the next try is in %g s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        except Exception:
+            log.exception("storage node %d cannot be started", node.node)
+            await asyncio.sleep(LONGEST_PAUSE)

@@ -1,0 +1,205 @@
+"""A writer attached to the volume: its log goes to the driver, what is durable goes back to its commits.
+
+The storage is the writer's synchronous standby: it reports as flushed what has met the write quorum and ends with a
+whole record (VDL), so PostgreSQL itself acknowledges a commit only then.
+
+A timeline must be registered at a write quorum *before* its log is taken: a promotion that nobody attached burns its
+number, and the next candidate may use the same number with another history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aurora_router_cluster.storage.core.errors import StorageError
+from aurora_router_cluster.storage.core.history import Timeline
+from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
+from aurora_router_cluster.wire.errors import WireError
+from aurora_router_cluster.wire.walreceiver import EndReason, WalReceiver
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.storage.driver import Driver
+    from aurora_router_cluster.wire.replication import HotStandbyFeedback
+    from aurora_router_cluster.wire.walreceiver import StreamEnd, WriterAddress
+
+log = logging.getLogger(__name__)
+
+STANDBY_NAME = "aurora_storage"
+
+
+class WriterLink:
+    """One epoch's driver, and its writer once there is one.
+
+    Args:
+        driver: of the epoch.
+        system_identifier: which writers may be attached.
+    """
+
+    def __init__(self, driver: Driver, system_identifier: int) -> None:
+        self.driver = driver
+        self._identifier = system_identifier
+        self._receiver: WalReceiver | None = None
+        self._approach: tuple[WriterAddress, asyncio.Task[WalReceiver]] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._retired = False
+        driver.on_durable.append(self._report)
+        driver.on_fenced.append(self._fenced)
+        driver.on_full.append(self._hold)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a writer streams."""
+        return self._receiver is not None and not self._receiver.ended.done()
+
+    def preconnect(self, writer: WriterAddress) -> None:
+        """Begin to connect to who is being promoted: a connection takes about as long as all the rest of `attach`."""
+        if self._approach is None:
+            connecting = WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+            task = asyncio.get_running_loop().create_task(connecting)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # `attach` tries again, and tells
+            self._approach = (writer, task)
+
+    async def _reached(self, writer: WriterAddress) -> WalReceiver:
+        """A connection to `writer`: the one that `preconnect` began, if it is any good."""
+        if self._approach is not None and self._approach[0] == writer:
+            with contextlib.suppress(WireError):
+                await asyncio.shield(self._approach[1])
+            receiver = await self._left()
+            if receiver is not None and not receiver.ended.done():
+                return receiver
+        return await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
+
+    async def _left(self) -> WalReceiver | None:
+        """Whom `preconnect` has reached, if anybody; it is the caller's then."""
+        if self._approach is None:
+            return None
+        (_, task), self._approach = self._approach, None
+        task.cancel()
+        await asyncio.wait({task})
+        return None if task.cancelled() or task.exception() is not None else task.result()
+
+    async def attach(self, writer: WriterAddress) -> None:
+        """Take the log of `writer`; returns once its commits can be acknowledged.
+
+        Raises:
+            StorageError: it is not this volume's writer: another system identifier, or a timeline that did not begin
+                where this epoch did.
+            QuorumUnavailable: its timeline could not be registered.
+            WireError: it could not be reached, or refused.
+        """
+        receiver = await self._reached(writer)
+        try:
+            had = await self._begin(receiver)
+        except BaseException:
+            await receiver.close()
+            raise
+        self._receiver = receiver
+        receiver.ended.add_done_callback(self._ended)
+        self._report()
+        await self._caught_up(receiver, had)
+
+    async def _caught_up(self, receiver: WalReceiver, position: int) -> None:
+        """Wait until the write quorum has what the writer had already.
+
+        The copies that readers begin with end there, too: a recovery below it would ask them to forget what they have.
+        """
+        advanced = asyncio.Event()
+        self.driver.on_durable.append(advanced.set)
+        try:
+            while self.driver.tracker.vcl < position:
+                waiting: asyncio.Future[Any] = asyncio.ensure_future(advanced.wait())
+                either: set[asyncio.Future[Any]] = {waiting, receiver.ended}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if receiver.ended.done():
+                    raise StorageError("the writer was lost before the write quorum had its log")
+                advanced.clear()
+        finally:
+            self.driver.on_durable.remove(advanced.set)
+
+    async def _begin(self, receiver: WalReceiver) -> int:
+        """Start to stream; returns the end of what the writer had flushed before, in bytes."""
+        identity = await receiver.identify_system()
+        if identity.system_identifier != self._identifier:
+            raise StorageError(
+                f"the writer has system identifier {identity.system_identifier}, the volume {self._identifier}"
+            )
+        await self._register(receiver, identity.timeline)
+        await receiver.create_slot(STANDBY_NAME)
+        await receiver.start(self.driver.tracker.received, identity.timeline, slot=STANDBY_NAME)
+        return identity.lsn
+
+    async def _register(self, receiver: WalReceiver, tli: int) -> None:
+        charter = self.driver.charter
+        known = charter.timelines[-1] if charter.timelines else None
+        content = await receiver.timeline_history(tli) if tli > 1 else b""
+        start = _switch_position(content) if tli > 1 else charter.history.base
+        if known is not None and known.tli == tli and known.content == content:
+            return
+        if start != self.driver.charter.history.start or (known is not None and tli <= known.tli):
+            raise StorageError(
+                f"the writer's timeline {tli} began at {format_lsn(start)}; epoch {self.driver.epoch} began at "
+                f"{format_lsn(charter.history.start)} after timeline {known.tli if known else 0}: it was promoted too "
+                "early, or for another epoch; seed it anew and promote again"
+            )
+        timeline = Timeline(self.driver.epoch, tli, start, content)
+        await self.driver.amend(timelines=(*charter.timelines, timeline))
+
+    def feedback(self, feedback: HotStandbyFeedback) -> None:
+        """Let the writer keep the rows that readers still need."""
+        if self._receiver is not None:
+            self._receiver.feedback(feedback)
+
+    def _hold(self, hold: bool) -> None:  # noqa: FBT001  # the two calls are each other's inverse
+        if self._receiver is not None:
+            self._receiver.hold(hold)
+
+    def _report(self) -> None:
+        if self._receiver is not None:
+            tracker = self.driver.tracker
+            self._receiver.report(tracker.received, tracker.vdl, tracker.vdl)
+
+    def _fenced(self) -> None:
+        log.info("epoch %d is over: nodes obey %s", self.driver.epoch, self.driver.tracker.refusals)
+        self._end_soon()
+
+    def retire(self) -> None:
+        """Another epoch is current. A writer that still runs is left to find that out from the nodes, which refuse."""
+        self._retired = True
+        if not self.attached:
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self.close())
+
+    def _ended(self, ended: asyncio.Future[StreamEnd]) -> None:
+        end = ended.result()
+        if end.reason is not EndReason.CLOSED:
+            log.info("the log of epoch %d ended: %s %s", self.driver.epoch, end.reason.value, end.error or "")
+        if self._retired:
+            self._end_soon()
+
+    async def close(self) -> None:
+        """Leave the writer and the nodes; the writer's commits wait from now on."""
+        approached = await self._left()
+        if approached is not None:
+            await approached.close()
+        if self._receiver is not None:
+            await self._receiver.close()
+        await self.driver.close()
+
+
+def _switch_position(history: bytes) -> int:
+    """Where a timeline begins, by the last entry of its history file (``tli <tab> position <tab> reason``).
+
+    Raises:
+        StorageError: the file has no entry.
+    """
+    lines = [line.split(b"\t") for line in history.splitlines() if line.strip() and not line.startswith(b"#")]
+    if not lines or len(lines[-1]) < 2:
+        raise StorageError(f"a timeline's history file has no entry: {history!r}")
+    return parse_lsn(lines[-1][1].decode())

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from aurora_router_cluster import registry
+from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explained
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch, run_directory):
+    monkeypatch.setenv(registry.VARIABLE, str(run_directory / "state"))
+    return run_directory / "state"
+
+
+def test_a_claimed_home_is_running_and_closed_to_others():
+    place = registry.ClusterDirectory("demo")
+    place.claim()
+    assert registry.running() == ["demo"]
+    assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
+    place.release()
+    assert registry.running() == []
+    assert not place.path.exists()
+
+
+def test_a_second_claim_is_refused_and_says_what_to_do():
+    place = registry.ClusterDirectory("demo")
+    place.claim()
+    with pytest.raises(ClusterRunningError, match="cluster down --name demo"):
+        registry.ClusterDirectory("demo").claim()
+    place.release()
+
+
+def test_what_a_killed_supervisor_left_is_swept(run_directory, account):
+    run = registry.make_run_directory(run_directory, 1, account)
+    (run / "demo-1").mkdir()
+    dead = registry.ClusterDirectory("dead")
+    dead.claim()
+    dead.record(run)
+    os.close(dead._lock)  # as its death would
+    alive = registry.ClusterDirectory("alive")
+    alive.claim()
+    alive.record(run_directory / "aurora-other")
+    assert registry.sweep_leftovers() == ["dead"]
+    assert not run.exists()
+    assert not dead.path.exists()
+    assert alive.path.exists()
+    alive.release()
+
+
+def test_a_record_that_points_elsewhere_deletes_nothing(run_directory):
+    precious = run_directory / "precious"
+    precious.mkdir()
+    place = registry.ClusterDirectory("demo")
+    place.claim()
+    (place.path / "cluster.json").write_text(json.dumps({"run": str(precious)}))
+    place.release()
+    assert precious.exists()
+
+
+def test_somebody_else_s_state_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(SupervisorError, match="belongs to another user"):
+        registry.state_directory()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_state_directory_that_others_may_write_is_refused(state, mode):
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(SupervisorError, match=f"others may write to the state directory .*mode 0{mode:o}.*chmod go-w"):
+        registry.state_directory()
+    state.chmod(0o755)
+    assert registry.state_directory() == state
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_sentence(state):
+    state.write_text("a file")
+    with pytest.raises(SupervisorError, match=f"state directory {state}.* cannot be made .File exists.; set AURORA"):
+        registry.state_directory()
+
+
+def test_the_runtime_directory_of_another_user_is_not_used(monkeypatch, run_directory):
+    monkeypatch.delenv(registry.VARIABLE)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run_directory))
+    assert registry.state_directory() == run_directory / registry.FOLDER
+    monkeypatch.setattr(registry, "_is_own", lambda _: False)
+    assert registry.state_directory() == Path(f"/tmp/aurora-router-{os.getuid()}")
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("nowhere", "nowhere .--dir. cannot be used: No such file or directory; make it first"),
+        ("file", "file .--dir. is not a directory"),
+        ("x" * 90, "sockets below .* would have paths of .* bytes, and this system allows"),
+        ("closed/inner", "cannot be reached by the user .*chmod o.x .*/closed"),
+    ],
+)
+def test_a_directory_for_the_instances_that_will_not_do_is_a_sentence(run_directory, account, place, complaint):
+    (run_directory / "file").touch()
+    (run_directory / ("x" * 90)).mkdir()
+    (run_directory / "closed" / "inner").mkdir(parents=True)
+    (run_directory / "closed").chmod(0o700)
+    if not account.switch and place.startswith("closed"):
+        pytest.skip("the user runs PostgreSQL itself")
+    with pytest.raises(DirectoryError, match=complaint):
+        registry.make_run_directory(run_directory / place, 1, account)
+
+
+def test_an_error_of_the_operating_system_is_a_sentence():
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    assert explained(full) == "/data/x: No space left on device; free some room, or name another directory (--dir)"
+    assert explained(OSError("a sentence of ours")) == "a sentence of ours"
+
+
+@pytest.mark.parametrize("key", ["", "..", "../other", "/etc"])
+def test_a_name_leads_nowhere_else(key):
+    with pytest.raises(SupervisorError, match="cannot be a cluster's name"):
+        registry.ClusterDirectory(key)
+
+
+def test_without_a_name_it_is_one_for_each_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv(registry.NAME_VARIABLE, raising=False)
+    here = registry.default_key()
+    monkeypatch.chdir(tmp_path)
+    assert registry.default_key() not in {here, "demo"}
+    tmp_path.rmdir()
+    assert registry.default_key() not in {here, "demo"}
+    monkeypatch.setenv(registry.NAME_VARIABLE, "shared")
+    assert registry.default_key() == "shared"
+
+
+def test_a_path_too_long_for_a_socket_is_named(monkeypatch, run_directory):
+    monkeypatch.setenv(registry.VARIABLE, str(run_directory / ("x" * 100)))
+    with pytest.raises(SupervisorError, match="too long for a Unix socket"):
+        registry.ClusterDirectory("demo")
+
+
+def test_the_run_directory_can_be_passed_through_but_not_listed(run_directory, account):
+    run = registry.make_run_directory(run_directory, 3, account)
+    assert stat.S_IMODE(run.stat().st_mode) == 0o711
+    assert run.parent == run_directory
