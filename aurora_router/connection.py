@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Placed, Target, Wanted
+    from aurora_router.flow.runtime import ConnectResult, Target, Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.instance import Role
     from aurora_router.model.view import View
     from aurora_router.params import ConnectParams
     from aurora_router.policy.balance import Selection
+    from aurora_router.policy.hang_detection import Limits
     from aurora_router.policy.route import Route
-    from aurora_router.policy.suspicion import Limits
-    from aurora_router.runtime.call import Call
+    from aurora_router.runtime.connect_args import ConnectArgs
     from aurora_router.runtime.sockets import SocketId
 
 NewRow = TypeVar("NewRow")
@@ -219,7 +219,7 @@ class _Routed:
         """The instance's generation when the connection was made."""
         return self.placement.generation if self.placement is not None else 0
 
-    def _place(self, placed: Placed[Any], call: Call) -> None:
+    def _place(self, placed: ConnectResult[Any], call: ConnectArgs) -> None:
         from aurora_router.runtime.placing import attend  # noqa: PLC0415 - see the module's docstring
 
         self.placement = Placement(
@@ -329,7 +329,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 bounded,
                 dial_params,
                 place_blocking,
-                read_call,
+                read_connect_args,
                 shortened,
                 take,
             )
@@ -348,8 +348,8 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), *_call_until())
-            placed: Placed[Connection[Row]] = place_blocking(open_, call)
+            call = bounded(read_connect_args(conninfo, kwargs), *_call_until())
+            placed: ConnectResult[Connection[Row]] = place_blocking(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
@@ -438,7 +438,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 bounded,
                 dial_params,
                 place_async,
-                read_call,
+                read_connect_args,
                 shortened,
                 take,
             )
@@ -457,8 +457,8 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 )
 
         try:
-            call = bounded(read_call(conninfo, kwargs), *_call_until())
-            placed: Placed[AsyncConnection[Row]] = await place_async(open_, call)
+            call = bounded(read_connect_args(conninfo, kwargs), *_call_until())
+            placed: ConnectResult[AsyncConnection[Row]] = await place_async(open_, call)
         except (psycopg.Error, AuroraRouterError) as error:
             raise shortened(error) from error.__cause__
         placed.connection._place(placed, call)  # noqa: SLF001 - of this very class

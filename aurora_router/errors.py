@@ -7,11 +7,11 @@
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
-        └── RoutingError (OperationalError)     psycopg's: whoever retries on that class goes on to do so
+        └── RoutingError (OperationalError)     psycopg's: code that retries on that class goes on to do so
             ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
             │   └── InstanceTimeout 08001       (also a psycopg.errors.ConnectionTimeout) every dial timed out
             ├── NameNotResolved 08001           a host name has no address
-            ├── CommitOutcomeUnknown 08007      COMMIT got no answer, and what became of it can not be told
+            ├── CommitOutcomeUnknown 08007      COMMIT got no answer, and its outcome is not known
             ├── NameNotVerifiable               sslmode=verify-full would verify a name that only DNS vouches for
             └── FailoverError 08006             what failed because the cluster changed, or is changing
                 ├── WriterUnavailable 08001     (also a NoInstanceAvailable) no writer confirmed itself in time
@@ -37,17 +37,17 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.event import Event
-    from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
 
 
-_TOLD = 12
+_LISTED = 12
 """How many (groups of) attempts a message lists; the attribute has all of them."""
 
 
 def shown(value: object) -> str:
-    """A value that somebody gave, for a message; what may hold a password is not shown.
+    """Return a given value as a message may show it; what may hold a password is not shown.
 
     A URL or a conninfo ends up in the place of a host name, a port or an option when arguments are mixed up, and a
     password with an unescaped ``@`` or ``/`` is read as a part of the host or as the port.
@@ -117,8 +117,8 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
         trail: Sequence[tuple[float, Event]] = (),
     ) -> None:
         told = [f"- {attempt}{times}" for attempt, times in _grouped(attempts)]
-        if len(told) > _TOLD:
-            told = [f"- ({len(told) - _TOLD} earlier ones)", *told[-_TOLD:]]
+        if len(told) > _LISTED:
+            told = [f"- ({len(told) - _LISTED} earlier ones)", *told[-_LISTED:]]
         lines = [message, *told]
         super().__init__("\n".join(lines))
         self.attempts = tuple(attempts)
@@ -178,26 +178,26 @@ class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
 
 
 class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
-    """The answer to COMMIT was lost, and it can not be told (yet) whether the transaction committed.
+    """The answer to COMMIT was lost, and it is not known (yet) whether the transaction committed.
 
     Also what an exception becomes that interrupted ``run_transaction`` while COMMIT was under way or after it, as that
     of a signal handler; it is the cause.
 
     Attributes:
-        ticket: to ask again later, by ``Router.outcome_of``; None where there is no way to ask.
+        token: to ask again later, by ``Router.outcome_of``; None where there is no way to ask.
     """
 
-    def __init__(self, message: str, *, ticket: Ticket | None = None) -> None:
+    def __init__(self, message: str, *, token: CommitToken | None = None) -> None:
         super().__init__(message)
-        self.ticket = ticket
+        self.token = token
 
 
-def annotate(error: BaseException, ticket: Ticket | None, text: str) -> None:
+def annotate(error: BaseException, token: CommitToken | None, text: str) -> None:
     """Say of an exception that stays what it is, as KeyboardInterrupt, that it came while a COMMIT was under way.
 
-    On Python 3.10, which has no notes, the attribute ``ticket`` alone says it.
+    On Python 3.10, which has no notes, the attribute ``token`` alone says it.
     """
-    error.ticket = ticket  # type: ignore[attr-defined]
+    error.token = token  # type: ignore[attr-defined]
     if sys.version_info >= (3, 11):
         error.add_note(text)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
-    from aurora_router.policy.options import Balance, OutcomeWay, ReaderFallback, Source
+    from aurora_router.policy.options import Balance, OutcomeMethod, ReaderFallback, Source
 
 
 class LibpqParams(TypedDict, total=False):
@@ -99,7 +99,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_monitor: bool | str | None
     aurora_hang_grace: float | str | None
     aurora_ping_timeout: float | str | None
-    aurora_outcome: OutcomeWay | str | None
+    aurora_outcome: OutcomeMethod | str | None
     aurora_outcome_terminate: bool | str | None
     aurora_transaction_attempts: int | str | None
     aurora_transaction_timeout: float | str | None

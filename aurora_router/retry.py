@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import World
+    from aurora_router.flow.runtime import Runtime
 
 FIRST_WAIT = 0.05
 """Longest first wait between two rounds of a reconnect, in seconds."""
@@ -29,7 +29,7 @@ FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
 
 
 def reconnecting(
-    world: World[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
+    world: Runtime[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
 ) -> tenacity.AsyncRetrying:
     """Rounds of connecting: exponential waits with full jitter, cut short by news of a writer.
 
@@ -64,7 +64,7 @@ def reconnecting(
 
 
 def transacting(
-    world: World[Any], tried: Callable[[], int], left: Callable[[], float], *, retry_on: type[BaseException]
+    world: Runtime[Any], tried: Callable[[], int], left: Callable[[], float], *, retry_on: type[BaseException]
 ) -> tenacity.AsyncRetrying:
     """Attempts of a transaction: exponential waits with full jitter, so that those in conflict part.
 

@@ -19,9 +19,9 @@ from aurora_router.policy.balance import select
 from aurora_router.policy.explain import lines
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode
-from aurora_router.runtime.blocking import BlockingWorld, run
-from aurora_router.runtime.call import read_call
-from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.blocking import BlockingRuntime, run
+from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from aurora_router.flow.world import Target
+    from aurora_router.flow.runtime import Target
+    from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.endpoint import Endpoint, WantedRole
-    from aurora_router.model.ticket import Ticket
     from aurora_router.model.view import View
     from aurora_router.params import RouterParams
     from aurora_router.policy.outcome import Finding, Outcome
-    from aurora_router.runtime.call import Call
+    from aurora_router.runtime.connect_args import ConnectArgs
 
 T = TypeVar("T")
 
@@ -97,24 +97,24 @@ class _Routing:
             )
         self.conninfo = conninfo
         self.options: dict[str, Any] = {**options}
-        self._call = read_call(conninfo, self.options)
+        self._call = read_connect_args(conninfo, self.options)
 
     def _role(self, modes: Modes) -> str | None:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
         return None if modes.read_only or self._call.request.options.instance is not None else "writer"
 
-    def _resolving(self, world: Any, ticket: Ticket) -> Resolving[Any]:
-        return Resolving(world, REGISTRY.find, self._call.request, self._call.sources, ticket)
+    def _resolving(self, world: Any, token: CommitToken) -> Resolving[Any]:
+        return Resolving(world, REGISTRY.find, self._call.request, self._call.sources, token)
 
-    def _plan(self, take: Any, give: Any, resolving: Callable[[Ticket], Awaitable[Resolving[Any]]]) -> Plan[Any]:
+    def _plan(self, take: Any, give: Any, resolving: Callable[[CommitToken], Awaitable[Resolving[Any]]]) -> Plan[Any]:
         call = self._call
-        return Plan(call.request.options, take, give, resolving, call.ways, call.degraded, call.nameless)
+        return Plan(call.request.options, take, give, resolving, call.methods, call.degraded, call.nameless)
 
     def _refuse_elsewhere(self, connection: Any) -> None:
         """Refuse a pool's connection to another database: a COMMIT that it loses would be looked for in ours.
 
         Only where the names can be compared: a pooler in between may have names of its own. Where it goes unnoticed
-        here, the ticket tells.
+        here, the commit token says it.
         """
         mine, placement = self._call.params.get("dbname"), getattr(connection, "placement", None)
         if mine is None or placement is None or placement.pooled or connection.closed:
@@ -136,7 +136,7 @@ class _Routing:
         Raises:
             NameNotResolved: the host is an alias to be followed, and has no address.
         """
-        world: BlockingWorld[Any] = BlockingWorld(_dial_nothing, self._call.names)
+        world: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._call.names)
         chosen = run(routed(world, self._call.request))
         cluster = REGISTRY.find(self._call.request, chosen)
         view = cluster.view
@@ -192,7 +192,7 @@ class Router(_Routing):
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
         call = self._call
-        world: BlockingWorld[Any] = BlockingWorld(_opening(call), call.names)
+        world: BlockingRuntime[Any] = BlockingRuntime(_opening(call), call.names)
         return run(look(world, REGISTRY.find, call.request, call.sources)).view
 
     def run_transaction(
@@ -204,7 +204,7 @@ class Router(_Routing):
         deferrable: bool | None = None,
         pool: Pool | None = None,
         commit: Callable[[], None] | None = None,
-        on_ticket: Callable[[Ticket], None] | None = None,
+        on_token: Callable[[CommitToken], None] | None = None,
         resolver: Callable[[], Router] | None = None,
     ) -> T:
         """Run ``work(connection)`` in a transaction that commits once; again only where it is proven not to have.
@@ -221,7 +221,7 @@ class Router(_Routing):
             deferrable: whether it waits for a safe snapshot; None: as the connection says.
             pool: gives and takes the connections (``getconn``, ``putconn``); None: each attempt makes one.
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
-            on_ticket: is given the ticket of each attempt before the work; with it, `outcome_of` can be asked later,
+            on_token: is given the token of each attempt before the work; with it, `outcome_of` can be asked later,
                 also by another process.
             resolver: gives the router whose parameters the resolver connects with, when it is needed: for passwords and
                 tokens that change. None: this one, with the user and password that `pool` would connect with now where
@@ -231,13 +231,13 @@ class Router(_Routing):
             What the `work` returned that was committed.
 
         Raises:
-            CommitOutcomeUnknown: it can not be told whether it committed.
+            CommitOutcomeUnknown: it is not known whether it committed.
             InvalidOption: the connections of `pool` lead to another database than this router.
             TransactionEnded: the work ended its transaction, or swallowed the error that made it fail.
             Exception: what the work or psycopg raised; it did not commit. An exception of a signal handler, when COMMIT
                 had been sent, becomes the cause of a `CommitOutcomeUnknown`.
             BaseException: an interruption, such as KeyboardInterrupt; it may have committed where this has an attribute
-                ``ticket``, for `outcome_of`.
+                ``token``, for `outcome_of`.
         """
         world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
@@ -263,13 +263,13 @@ class Router(_Routing):
             assert commit is not None
             commit()
 
-        async def resolving(ticket: Ticket) -> Resolving[Any]:
+        async def resolving(token: CommitToken) -> Resolving[Any]:
             router = self._renewed(pool) if resolver is None else resolver()
-            return router._asking(ticket)  # noqa: SLF001 - of this very class
+            return router._asking(token)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
         finish = None if commit is None else committed
-        return run(Transaction(world, plan, worked, modes, finish, on_ticket).run())
+        return run(Transaction(world, plan, worked, modes, finish, on_token).run())
 
     def _renewed(self, pool: Pool | None) -> Router:
         """This router, with the user and password of the moment where a pool has a callable for them."""
@@ -279,24 +279,24 @@ class Router(_Routing):
         conninfo, kwargs = (each() if callable(each) else each for each in given)
         return Router(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
-    def _asking(self, ticket: Ticket) -> Resolving[Any]:
+    def _asking(self, token: CommitToken) -> Resolving[Any]:
         world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
-        return self._resolving(world, ticket)
+        return self._resolving(world, token)
 
-    def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
-        """What became of a transaction of `run_transaction`; waits up to ``aurora_failover_timeout`` for a verdict.
+    def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
+        """Return a transaction's outcome; waits up to ``aurora_failover_timeout`` for a verdict.
 
         Returns:
-            Committed or not; in progress or unknown where it can not be told, or not yet.
+            Committed or not; in progress or unknown where it is not known, or not yet.
 
         Raises:
-            ValueError: there is no ticket in the error.
+            ValueError: there is no token in the error.
         """
-        return self.finding_of(ticket).outcome
+        return self.finding_of(token).outcome
 
-    def finding_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Finding:
-        """What became of a transaction, as `outcome_of` says, and why that is certain or not."""
-        return run(self._asking(_ticket(ticket)).run())
+    def finding_of(self, token: CommitToken | CommitOutcomeUnknown) -> Finding:
+        """Return a transaction's outcome, as `outcome_of` does, and why that is certain or not."""
+        return run(self._asking(_token(token)).run())
 
     @classmethod
     def of(cls, connection: Connection[Any]) -> Router:
@@ -328,7 +328,7 @@ class AsyncRouter(_Routing):
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""
         call = self._call
-        world: EventLoopWorld[Any] = EventLoopWorld(_opening_async(call), call.names)
+        world: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(call), call.names)
         return (await look(world, REGISTRY.find, call.request, call.sources)).view
 
     async def run_transaction(
@@ -340,13 +340,13 @@ class AsyncRouter(_Routing):
         deferrable: bool | None = None,
         pool: AsyncPool | None = None,
         commit: Callable[[], Awaitable[None]] | None = None,
-        on_ticket: Callable[[Ticket], None] | None = None,
+        on_token: Callable[[CommitToken], None] | None = None,
         resolver: Callable[[], Awaitable[AsyncRouter]] | None = None,
     ) -> T:
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
 
         Cancelled while COMMIT is under way, it closes the connection; the `asyncio.CancelledError` has the attribute
-        ``ticket``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
+        ``token``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
         """
         world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
@@ -365,12 +365,12 @@ class AsyncRouter(_Routing):
         async def give(connection: Any) -> None:
             await (connection.close() if pool is None else pool.putconn(connection))
 
-        async def resolving(ticket: Ticket) -> Resolving[Any]:
+        async def resolving(token: CommitToken) -> Resolving[Any]:
             router = await (self._renewed(pool) if resolver is None else resolver())
-            return router._asking(ticket)  # noqa: SLF001 - of this very class
+            return router._asking(token)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
-        return await Transaction(world, plan, work, modes, commit, on_ticket).run()
+        return await Transaction(world, plan, work, modes, commit, on_token).run()
 
     async def _renewed(self, pool: AsyncPool | None) -> AsyncRouter:
         """This router, with the user and password of the moment; see `Router`."""
@@ -381,17 +381,17 @@ class AsyncRouter(_Routing):
         conninfo, kwargs = [await each if inspect.isawaitable(each) else each for each in called]
         return AsyncRouter(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
-    def _asking(self, ticket: Ticket) -> Resolving[Any]:
+    def _asking(self, token: CommitToken) -> Resolving[Any]:
         world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
-        return self._resolving(world, ticket)
+        return self._resolving(world, token)
 
-    async def outcome_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Outcome:
-        """What became of a transaction of `run_transaction`; see `Router.outcome_of`."""
-        return (await self.finding_of(ticket)).outcome
+    async def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
+        """Return a transaction's outcome; see `Router.outcome_of`."""
+        return (await self.finding_of(token)).outcome
 
-    async def finding_of(self, ticket: Ticket | CommitOutcomeUnknown) -> Finding:
-        """What became of a transaction, with the reason; see `Router.finding_of`."""
-        return await self._asking(_ticket(ticket)).run()
+    async def finding_of(self, token: CommitToken | CommitOutcomeUnknown) -> Finding:
+        """Return a transaction's outcome, with the reason; see `Router.finding_of`."""
+        return await self._asking(_token(token)).run()
 
     @classmethod
     def of(cls, connection: AsyncConnection[Any]) -> AsyncRouter:
@@ -400,7 +400,7 @@ class AsyncRouter(_Routing):
         return cls(conninfo, **options)
 
 
-def _opening(call: Call) -> Callable[[Target, float], Any]:
+def _opening(call: ConnectArgs) -> Callable[[Target, float], Any]:
     """Makes connections of the library's own."""
 
     def open_(target: Target, seconds: float) -> Any:
@@ -411,7 +411,7 @@ def _opening(call: Call) -> Callable[[Target, float], Any]:
     return open_
 
 
-def _opening_async(call: Call) -> Callable[[Target, float], Awaitable[Any]]:
+def _opening_async(call: ConnectArgs) -> Callable[[Target, float], Awaitable[Any]]:
     async def open_(target: Target, seconds: float) -> Any:
         return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds))
 
@@ -428,7 +428,7 @@ def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, di
 def _credentials(conninfo: Any, kwargs: Any) -> dict[str, Any]:
     """User and password, as far as a pool's connect would be given them."""
     names = ("user", "password")
-    call = read_call(conninfo or "", {name: kwargs[name] for name in names if name in kwargs} if kwargs else {})
+    call = read_connect_args(conninfo or "", {name: kwargs[name] for name in names if name in kwargs} if kwargs else {})
     return {name: call.params[name] for name in names if name in call.params}
 
 
@@ -447,10 +447,10 @@ def _level(isolation: str | psycopg.IsolationLevel | None) -> str | None:
         raise ValueError(f"isolation={isolation!r}: the levels are {known}") from None
 
 
-def _ticket(ticket: Ticket | CommitOutcomeUnknown) -> Ticket:
-    found = ticket.ticket if isinstance(ticket, CommitOutcomeUnknown) else ticket
+def _token(token: CommitToken | CommitOutcomeUnknown) -> CommitToken:
+    found = token.token if isinstance(token, CommitOutcomeUnknown) else token
     if found is None:
-        raise ValueError("the transaction left no ticket, so its outcome can not be asked for")
+        raise ValueError("the transaction left no commit token, so its outcome cannot be asked for")
     return found
 
 

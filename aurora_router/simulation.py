@@ -24,11 +24,11 @@ there is no database in it, so what talks to one is tested against a real cluste
 
 from aurora_router.runtime.simulated.cluster import Condition, SimulatedCluster, SimulatedInstance
 from aurora_router.runtime.simulated.connection import SimulatedConnection
-from aurora_router.runtime.simulated.ground import SimulatedGround, WatchedProcess
+from aurora_router.runtime.simulated.monitor_runtime import SimulatedMonitorRuntime, WatchedProcess
 from aurora_router.runtime.simulated.names import NameServer, SimulatedDns
 from aurora_router.runtime.simulated.network import Network, Relay
+from aurora_router.runtime.simulated.runtime import SimulatedProcess, SimulatedRuntime
 from aurora_router.runtime.simulated.scheduler import Cancelled, Deadlock, Simulation, Task
-from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWorld
 
 __all__ = [
     "Cancelled",
@@ -40,10 +40,10 @@ __all__ = [
     "SimulatedCluster",
     "SimulatedConnection",
     "SimulatedDns",
-    "SimulatedGround",
     "SimulatedInstance",
+    "SimulatedMonitorRuntime",
     "SimulatedProcess",
-    "SimulatedWorld",
+    "SimulatedRuntime",
     "Simulation",
     "Task",
     "WatchedProcess",

@@ -110,7 +110,7 @@ def _figure(kind: str, told: dict[str, Any], seconds: float) -> Figure:
     alarms = told.get("InstanceFailed", 0) + told.get("ConnectionsCut", 0) + len(told["errors"])
     about = (
         f"{told.get('statements', 0)} statements, {told.get('HangSuspected', 0)} suspicions, "
-        f"{told.get('HangRefuted', 0)} refuted, found itself starved {told.get('Starved', 0)} times"
+        f"{told.get('HangRefuted', 0)} refuted, found itself starved {told.get('ProcessStalled', 0)} times"
     )
     return Figure.at_most(f"false alarms in {seconds / 60:g} min, {KINDS[kind]}", alarms, "", 0, about)
 

@@ -26,8 +26,8 @@ EVENTS = (
     aurora_router.HangRefuted,
     aurora_router.ConnectionsCut,
     aurora_router.InstanceFailed,
-    aurora_router.Starved,
-    aurora_router.Doubted,
+    aurora_router.ProcessStalled,
+    aurora_router.WriterSuspected,
 )
 
 

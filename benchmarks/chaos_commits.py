@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 
 import aurora_router
-from aurora_router import CommitOutcomeUnknown, Outcome, Ticket
+from aurora_router import CommitOutcomeUnknown, CommitToken, Outcome
 from aurora_router.flow import marks
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres.account import Account
@@ -43,7 +43,7 @@ class Attempt:
 
     call: int
     number: int
-    ticket: Ticket | None = None
+    token: CommitToken | None = None
 
 
 @dataclass
@@ -80,14 +80,14 @@ class Client:
     def _transact(self, call: int) -> None:
         mine: list[Attempt] = []
 
-        def begun(ticket: Ticket) -> None:
-            mine.append(Attempt(call, len(mine), ticket))
+        def begun(token: CommitToken) -> None:
+            mine.append(Attempt(call, len(mine), token))
 
         def work(connection: psycopg.Connection[object]) -> None:
             connection.execute("insert into public.ledger values (%s, %s)", (call, len(mine) - 1))
 
         try:
-            self.router.run_transaction(work, on_ticket=begun)
+            self.router.run_transaction(work, on_token=begun)
             self.told[call] = "committed"
         except CommitOutcomeUnknown:
             self.told[call] = "unknown"
@@ -157,7 +157,7 @@ def waiting(pair):
 
 def newest(clients):
     """The highest xid that any client was given."""
-    return max((each.ticket.xid for client in clients for each in list(client.attempts) if each.ticket), default=0) + 10
+    return max((each.token.xid for client in clients for each in list(client.attempts) if each.token), default=0) + 10
 
 
 def check(pair, writer, clients, tally):
@@ -180,12 +180,12 @@ def check(pair, writer, clients, tally):
 
 def check_attempt(admin, router, attempt, committed, tally):
     tally.attempts += 1
-    said = router.outcome_of(attempt.ticket)
+    said = router.outcome_of(attempt.token)
     tally.unknown_attempts += said in {Outcome.UNKNOWN, Outcome.IN_PROGRESS}
     if said is (Outcome.NOT_COMMITTED if committed else Outcome.COMMITTED):
         tally.wrong.append(f"attempt {attempt} is said to be {said.value}")
     try:
-        naive = admin.execute("select pg_xact_status(%s::text::xid8)", [attempt.ticket.xid]).fetchone()[0]
+        naive = admin.execute("select pg_xact_status(%s::text::xid8)", [attempt.token.xid]).fetchone()[0]
     except psycopg.errors.InvalidParameterValue:
         naive = "future"
     tally.naive_wrong += (naive == "committed") is not committed

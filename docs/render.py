@@ -14,8 +14,8 @@ import yaml
 import aurora_router.errors as errors_module
 import aurora_router.model.event as event_module
 from aurora_router.policy.choosers import CHOOSERS
+from aurora_router.policy.hang_detection import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.options import OptionDoc, Options, describe
-from aurora_router.policy.suspicion import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.verdict import BY_KIND, BY_SQLSTATE, Verdict
 
 if TYPE_CHECKING:

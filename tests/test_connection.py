@@ -24,7 +24,7 @@ from aurora_router.connection import _call_until, _Dial, _dial
 from aurora_router.flow import connect as flow
 from aurora_router.flow.dialling import Unplaced
 from aurora_router.forks import STEPS
-from aurora_router.policy.ramp import Ramp
+from aurora_router.policy.slow_start import SlowStart
 from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 
@@ -220,11 +220,11 @@ def test_a_connection_made_otherwise_has_no_placement(cluster):
 @pytest.mark.parametrize("step", ["routed", "learned", "asked", "dialled"])
 async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
     """Cancelled right after each of the awaits of a connect that learns, discards and dials anew."""
-    from aurora_router.runtime.eventloop import EventLoopWorld
+    from aurora_router.runtime.eventloop import EventLoopRuntime
 
     wanted = {"routed": ("resolve", 1), "learned": ("dial", 1), "asked": ("ask", 1), "dialled": ("dial", 2)}
     kind, number = wanted[step]
-    original, seen = getattr(EventLoopWorld, kind), []
+    original, seen = getattr(EventLoopRuntime, kind), []
 
     async def cancelling(world, *args, **kwargs):
         result = await original(world, *args, **kwargs)
@@ -239,7 +239,7 @@ async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
                 raise
         return result
 
-    monkeypatch.setattr(EventLoopWorld, kind, cancelling)
+    monkeypatch.setattr(EventLoopRuntime, kind, cancelling)
     before = sockets()
     running = [asyncio.ensure_future(AsyncConnection.connect(cluster.conninfo(), aurora_role="reader"))]
     with pytest.raises(asyncio.CancelledError):
@@ -273,14 +273,14 @@ def interrupted(monkeypatch, kind, conninfo, **options):
     """A blocking connect into which Ctrl-C falls at the beginning of a step."""
     from aurora_router.runtime import blocking
 
-    original = getattr(blocking.BlockingWorld, kind)
+    original = getattr(blocking.BlockingRuntime, kind)
 
     async def interrupting(world, *args, **kwargs):
-        monkeypatch.setattr(blocking.BlockingWorld, kind, original)
+        monkeypatch.setattr(blocking.BlockingRuntime, kind, original)
         os.kill(os.getpid(), signal.SIGINT)
         return await original(world, *args, **kwargs)
 
-    monkeypatch.setattr(blocking.BlockingWorld, kind, interrupting)
+    monkeypatch.setattr(blocking.BlockingRuntime, kind, interrupting)
     with pytest.raises(KeyboardInterrupt):
         connect(conninfo, **options)
 
@@ -484,7 +484,7 @@ def test_a_connect_interrupted_at_any_line_leaks_nothing(cluster, path):
         if cold:
             REGISTRY.reset()
         else:
-            known.ramp, known.ramp_epoch = Ramp.begun(time.monotonic(), 0.0), known.view.epoch
+            known.slow_start, known.slow_start_epoch = SlowStart.begin(time.monotonic(), 0.0), known.view.epoch
 
     gc.freeze()
     try:
@@ -493,4 +493,6 @@ def test_a_connect_interrupted_at_any_line_leaks_nothing(cluster, path):
     finally:
         gc.unfreeze()
     assert len(lines) > (300 if cold else 40)
-    assert cold or known.ramp.width == 2, "the dial that was not interrupted was admitted, and reported its success"
+    assert cold or known.slow_start.width == 2, (
+        "the dial that was not interrupted was admitted, and reported its success"
+    )

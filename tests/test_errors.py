@@ -29,9 +29,9 @@ from aurora_router.errors import (
     WriterTimeout,
     WriterUnavailable,
 )
+from aurora_router.model.commit_token import CommitToken, ServerIncarnation
 from aurora_router.model.event import Event
 from aurora_router.model.instance import Instance, Role
-from aurora_router.model.ticket import Life, Ticket
 from aurora_router.model.view import Outage, View
 
 OURS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AuroraRouterError)]
@@ -96,13 +96,13 @@ VIEW = View(
     retired=MappingProxyType({"demo-3": 4}),
     refreshed_at=1.5,
 )
-TICKET = Ticket(1, 2, 3, 4, Life("s", 1, 2, None), 5, held=True, witness="w")
+TOKEN = CommitToken(1, 2, 3, 4, ServerIncarnation("s", 1, 2, None), 5, flush_proven=True, witness="w")
 
 
 def made(kind):
     """An error of a class with all that it can hold."""
     if kind is CommitOutcomeUnknown:
-        return kind("not known", ticket=TICKET)
+        return kind("not known", token=TOKEN)
     if not issubclass(kind, RoutingError):
         return kind("wrong")
     trail = tuple((float(number), event) for number, event in enumerate(EVENTS))

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from aurora_router import observe, subscribe
-from aurora_router.model.event import Advice, InstanceAdded, InstanceFailed, WriterChanged, WriterLost
+from aurora_router.model.event import ConfigurationAdvice, InstanceAdded, InstanceFailed, WriterChanged, WriterLost
 from aurora_router.model.instance import Role
 from aurora_router.observe import publish
 
@@ -59,7 +59,7 @@ def test_a_subscriber_that_fails_breaks_nothing(heard, caplog):
         (CHANGED, logging.WARNING),
         (WriterLost("demo-1"), logging.WARNING),
         (InstanceFailed("demo-1", 1, gone=True, reason="refused"), logging.WARNING),
-        (Advice("set aurora_instance_host"), logging.WARNING),
+        (ConfigurationAdvice("set aurora_instance_host"), logging.WARNING),
         (WriterChanged(None, "demo-1", 1), logging.DEBUG),
         (InstanceAdded("demo-1", Role.READER), logging.DEBUG),
     ],
@@ -74,7 +74,7 @@ def test_what_went_wrong_is_a_warning(event, level, caplog):
 
 
 def test_an_advice_is_told_in_its_own_words(caplog):
-    publish("demo", Advice("set aurora_instance_host"))
+    publish("demo", ConfigurationAdvice("set aurora_instance_host"))
     assert caplog.messages == ["demo: set aurora_instance_host"]
 
 

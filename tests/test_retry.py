@@ -11,7 +11,7 @@ import pytest
 from aurora_router.flow.cluster import Cluster
 from aurora_router.retry import FIRST_WAIT, LONGEST_WAIT, reconnecting
 from aurora_router.runtime.registry import Registry
-from aurora_router.simulation import Network, SimulatedWorld, Simulation
+from aurora_router.simulation import Network, SimulatedRuntime, Simulation
 
 
 class Again(Exception):
@@ -21,7 +21,7 @@ class Again(Exception):
 def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=(), writers_at=()):
     """The times at which rounds began, and how it ended; there is news, or a new writer, at some of them."""
     with Simulation(seed) as simulation:
-        world = SimulatedWorld(Network(simulation))
+        world = SimulatedRuntime(Network(simulation))
         cluster = Cluster(("here", ""), Registry(), threading.Lock())
         times = []
         for time in news_at:
@@ -73,7 +73,7 @@ def test_success_ends_it():
 
 def test_other_errors_end_it_at_once():
     with Simulation() as simulation:
-        world = SimulatedWorld(Network(simulation))
+        world = SimulatedRuntime(Network(simulation))
         cluster = Cluster(("here", ""), Registry(), threading.Lock())
 
         async def go():

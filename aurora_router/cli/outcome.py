@@ -1,4 +1,4 @@
-"""``outcome install|uninstall|prune|ask URL``: the witness table, and what became of a transaction."""
+"""``outcome install|uninstall|prune|ask URL``: the witness table, and the outcome of a transaction."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from aurora_router.cli import output
 from aurora_router.cli.inspect import read_target
 from aurora_router.errors import AuroraRouterError
 from aurora_router.flow import marks
-from aurora_router.model.ticket import Ticket
+from aurora_router.model.commit_token import CommitToken
 from aurora_router.policy.outcome import KEPT_SECONDS, Outcome
 from aurora_router.router import Router
 
 if TYPE_CHECKING:
     import argparse
 
-UNTOLD = 3
+NO_VERDICT = 3
 """Exit status of ``ask`` where there is no verdict (yet)."""
 _KEPT_HOURS = KEPT_SECONDS / 3600
 
@@ -25,10 +25,10 @@ class TooYoung(AuroraRouterError, ValueError):
 
 
 class OutcomeCommand:
-    """Prepare a database for the witness way, and ask what became of a transaction."""
+    """Prepare a database for witness rows, and ask for the outcome of a transaction."""
 
     name = "outcome"
-    help = "install, prune or remove the witness table of run_transaction; ask what became of a transaction"
+    help = "install, prune or remove the witness table of run_transaction; ask for the outcome of a transaction"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -37,7 +37,7 @@ class OutcomeCommand:
             ("install", f"create {marks.TABLE} (idempotent), which every user of the database may use"),
             ("uninstall", f"drop {marks.TABLE}"),
             ("prune", f"delete its rows that are older than {_KEPT_HOURS:g} h; run it daily"),
-            ("ask", "say what became of the transaction of a ticket"),
+            ("ask", "print the outcome of the transaction of a commit token"),
         ):
             child = actions.add_parser(action, help=about, description=about)
             child.add_argument("target", metavar="URL", help="a URL or conninfo of the cluster, with the database")
@@ -46,7 +46,7 @@ class OutcomeCommand:
                 hours = f"keep younger rows; at least {_KEPT_HOURS:g}, which is the default"
                 child.add_argument("--hours", type=float, default=_KEPT_HOURS, help=hours)
             if action == "ask":
-                child.add_argument("ticket", metavar="TICKET", help="as run_transaction's on_ticket gave it")
+                child.add_argument("token", metavar="TOKEN", help="as run_transaction's on_token gave it")
 
     def run(self, args: argparse.Namespace) -> int:
         """Do it."""
@@ -71,17 +71,17 @@ class OutcomeCommand:
     @staticmethod
     def _ask(router: Router, args: argparse.Namespace) -> int:
         try:
-            ticket = Ticket.parse(args.ticket)
+            token = CommitToken.parse(args.token)
         except ValueError as error:
             output.complain(f"aurora-router: {error}")
             return 2
-        finding = router.finding_of(ticket)
+        finding = router.finding_of(token)
         outcome = finding.outcome
         if outcome in {Outcome.COMMITTED, Outcome.NOT_COMMITTED}:
             _say(args, outcome.value, outcome=outcome.value)
             return 0
         _say(args, f"{outcome.value}: {finding.reason}", outcome=outcome.value, reason=finding.reason)
-        return UNTOLD
+        return NO_VERDICT
 
 
 def _say(args: argparse.Namespace, text: str, **facts: object) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aurora_router.model.view import View
 
 LOOK_SECONDS = 0.25
-"""How often the screen is drawn anew, and the connection looked at."""
+"""How often the screen is redrawn, and the connection looked at."""
 EVENTS = 12
 """How many of the last events the screen shows."""
 
@@ -76,7 +76,7 @@ def _new(told: queue.SimpleQueue[tuple[float, Event]]) -> list[tuple[float, Even
 
 
 class _Line:
-    """One connection to any instance, made anew when it is lost: its cluster is looked after while it is there."""
+    """One connection to any instance, made again when it is lost: its cluster is looked after while it is there."""
 
     def __init__(self, target: str, refresh: float) -> None:
         self._target = target
@@ -135,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Screen:
-    """A table that is drawn anew, and the last events below it (needs rich)."""
+    """A table that is redrawn, and the last events below it (needs rich)."""
 
     def __init__(self) -> None:
         from rich.live import Live  # noqa: PLC0415 - an extra

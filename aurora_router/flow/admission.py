@@ -1,4 +1,4 @@
-"""Letting a process's dials to a new writer begin in turn, after a failover; see `policy.ramp` for why.
+"""Letting a process's dials to a new writer begin in turn, after a failover; see `policy.slow_start` for why.
 
 Nobody is held back while the cluster has the writer that it had when this process met it. What this process caused
 itself is no sign of trouble: that a dial was slow, or timed out, counts only if this process attended to it. Two things
@@ -12,14 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from aurora_router.policy.ramp import Ramp
+from aurora_router.policy.slow_start import SlowStart
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Wanted, World
+    from aurora_router.flow.runtime import Runtime, Wanted
     from aurora_router.policy.verdict import Fault
 
 TOO_MANY_CONNECTIONS = "53300"
@@ -34,14 +34,14 @@ UNATTENDED_SECONDS = 0.5
 
 
 class Turn:
-    """One dial's place in the ramp of its cluster.
+    """One dial's place in the slow start of its cluster.
 
     Args:
         world: the ground.
         cluster: whose writer is dialled.
     """
 
-    def __init__(self, world: World[Any], cluster: Cluster) -> None:
+    def __init__(self, world: Runtime[Any], cluster: Cluster) -> None:
         self.world = world
         self.cluster = cluster
         self._began: float | None = None
@@ -74,39 +74,39 @@ class Turn:
         return True
 
     def _pause(self) -> float:
-        """Seconds until the dial may begin, as far as is known; begins the ramp of a new epoch."""
+        """Seconds until the dial may begin, as far as is known; begins the slow start of a new epoch."""
         cluster, now = self.cluster, self.world.now()
-        if cluster.view.epoch <= cluster.ramp_epoch:
-            pause = self._pause_of(cluster.ramp, now)
+        if cluster.view.epoch <= cluster.slow_start_epoch:
+            pause = self._pause_of(cluster.slow_start, now)
             return UNKNOWN_PAUSE if pause is None else pause
         with cluster.lock:
-            if cluster.ramp_epoch < cluster.view.epoch:
-                cluster.ramp_epoch = cluster.view.epoch
+            if cluster.slow_start_epoch < cluster.view.epoch:
+                cluster.slow_start_epoch = cluster.view.epoch
                 cluster.turns = WeakSet()
-                cluster.ramp = Ramp.begun(now, self.world.random(), cluster.usual_latency)
+                cluster.slow_start = SlowStart.begin(now, self.world.random(), cluster.usual_latency)
         return self._pause()
 
-    def _pause_of(self, ramp: Ramp | None, now: float) -> float | None:
-        """What the present ramp says; one of a failover that is long past is let go of.
+    def _pause_of(self, slow_start: SlowStart | None, now: float) -> float | None:
+        """What the present slow_start says; one of a failover that is long past is let go of.
 
         A dial that an exception from a signal handler ended may have reported no end: only turns that live count.
         """
-        if ramp is None:
+        if slow_start is None:
             return 0.0
-        live = replace(ramp, under_way=min(ramp.under_way, len(self.cluster.turns)))
-        if not live.expired(now):
+        live = replace(slow_start, under_way=min(slow_start.under_way, len(self.cluster.turns)))
+        if not live.is_expired(now):
             return live.wait(now, alone=not self.cluster.has_writer_connection)
         with self.cluster.lock:
-            if self.cluster.ramp is ramp:
-                self.cluster.ramp = None
+            if self.cluster.slow_start is slow_start:
+                self.cluster.slow_start = None
         return 0.0
 
     def _begin(self) -> None:
         with self.cluster.lock:
-            if self.cluster.ramp is not None:
-                self._began, self._epoch = self.world.now(), self.cluster.ramp_epoch
+            if self.cluster.slow_start is not None:
+                self._began, self._epoch = self.world.now(), self.cluster.slow_start_epoch
                 self.cluster.turns.add(self)
-                self.cluster.ramp = self.cluster.ramp.dialled()
+                self.cluster.slow_start = self.cluster.slow_start.add_dial()
 
     def glancing(self, wanted: Wanted) -> Wanted:
         """The same question, which a dial asks again and again; when it does shows whether it is attended to."""
@@ -130,33 +130,37 @@ class Turn:
         starved = self._began is not None and self.cluster.is_unattended(self._began, self.world.now())
         return not (self._is_late or starved)
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """The dial brought a connection."""
         if self._began is None:
             return
         attended = self._was_attended()
-        self._ended(lambda ramp, seconds, now: ramp.succeeded(seconds, now, self.world.random(), attended=attended))
+        self._ended(
+            lambda slow_start, seconds, now: slow_start.record_success(
+                seconds, now, self.world.random(), attended=attended
+            )
+        )
 
-    def failed(self, fault: Fault) -> None:
+    def record_failure(self, fault: Fault) -> None:
         """The dial failed; one that timed out at a host that hung meanwhile tells nothing of the room that it has."""
         timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
         if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
-            self._ended(lambda ramp, seconds, now: ramp.failed(seconds, now, self.world.random()))
+            self._ended(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.world.random()))
 
     def over(self) -> None:
         """The dial is over, whatever became of it."""
-        self._ended(lambda ramp, _, __: ramp.ended())
+        self._ended(lambda slow_start, _, __: slow_start.remove_dial())
 
-    def _ended(self, follow: Callable[[Ramp, float, float], Ramp]) -> None:
+    def _ended(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
         began, self._began = self._began, None
         if began is None:
             return
         now = self.world.now()
         with self.cluster.lock:
             self.cluster.turns.discard(self)
-            if self.cluster.ramp_epoch != self._epoch:
+            if self.cluster.slow_start_epoch != self._epoch:
                 return  # the dial was one of a former writer, and says nothing of this one
-            ramp = self.cluster.ramp
-            following = None if ramp is None else follow(ramp, now - began, now)
-            self.cluster.ramp = None if following is None or following.over else following
+            slow_start = self.cluster.slow_start
+            following = None if slow_start is None else follow(slow_start, now - began, now)
+            self.cluster.slow_start = None if following is None or following.over else following
         self.cluster.wake()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurora_router.flow.world import ConnT, DialFailed, World
+from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
 from aurora_router.policy.role_reports import RoleCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.runtime import Rows, Wanted
     from aurora_router.flow.source import Source
-    from aurora_router.flow.world import Rows, Wanted
     from aurora_router.model.observation import Row, Topology
 
 PERMISSION_DENIED = "42501"
@@ -32,7 +32,7 @@ ENDS = (
 
 
 async def ask_topology(
-    world: World[ConnT],
+    world: Runtime[ConnT],
     connection: ConnT,
     asked: str,
     sources: Sequence[Source],
@@ -79,7 +79,7 @@ async def ask_topology(
     return None
 
 
-async def ask(world: World[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
+async def ask(world: Runtime[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
     """Ask; without the session's statement_timeout where that cut the answer short: it is meant for the user's own.
 
     The messages of several statements are one transaction, and the time limit counts for each of them.
@@ -106,7 +106,7 @@ def _dated(topology: Topology, asked_at: float) -> Topology:
     return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
-def reported_standby(world: World[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
+def reported_standby(world: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
     """Whether the server is a standby, as reported at start-up; None where that is not to be believed."""
     reported = world.in_hot_standby(connection)
     if reported is None:
@@ -116,7 +116,7 @@ def reported_standby(world: World[ConnT], cluster: Cluster, connection: ConnT) -
 
 
 async def check_role(
-    world: World[ConnT],
+    world: Runtime[ConnT],
     cluster: Cluster,
     connection: ConnT,
     seconds: float,
@@ -131,7 +131,7 @@ async def check_role(
 
 
 async def identify(
-    world: World[ConnT],
+    world: Runtime[ConnT],
     cluster: Cluster,
     connection: ConnT,
     source: Source,
@@ -149,7 +149,7 @@ async def identify(
 
 
 async def _checked(
-    world: World[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
+    world: Runtime[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
 ) -> tuple[RoleCheck, Rows]:
     before = world.in_hot_standby(connection)
     rows = await ask(world, connection, sql, seconds, wanted)
@@ -158,7 +158,7 @@ async def _checked(
     return check, rows
 
 
-def _check(world: World[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
+def _check(world: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
     standby, pid, port = rows[0][:3]
     return RoleCheck(
         standby=standby == "t",

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aurora_router.model.bounds import MAX_NAMES, forget_oldest
 from aurora_router.model.event import (
-    Advice,
-    Doubted,
+    ConfigurationAdvice,
     InstanceFailed,
     InstanceRecovered,
     InstanceRemoved,
-    Settled,
+    WriterConfirmed,
     WriteRefused,
+    WriterSuspected,
 )
 from aurora_router.model.observation import Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
-from aurora_router.policy import pace
+from aurora_router.policy import poll_interval
 from aurora_router.policy.balance import Load
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.role_reports import RoleReports
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
     from aurora_router.policy.paths import End, Known
-    from aurora_router.policy.ramp import Ramp
     from aurora_router.policy.role_reports import Path, RoleCheck
     from aurora_router.policy.route import Identity
+    from aurora_router.policy.slow_start import SlowStart
 
 
 REFUSAL_SECONDS = 1.0
@@ -121,8 +121,8 @@ class Cluster:
         self.news = 0
         self.watcher: Watcher | None = None
         self.doubted_at: float | None = None
-        self.ramp: Ramp | None = None
-        self.ramp_epoch = 1
+        self.slow_start: SlowStart | None = None
+        self.slow_start_epoch = 1
         self.turns: weakref.WeakSet[Turn] = weakref.WeakSet()
         self.hung_at = -1.0
         self.used_at = math.inf
@@ -157,7 +157,7 @@ class Cluster:
             self.wake()
         if isinstance(observation, Topology) and observation.malformed and "rows" not in self.warned:
             self.warned.add("rows")
-            events += (Advice(_unreadable(observation)),)
+            events += (ConfigurationAdvice(_unreadable(observation)),)
         for event in events:
             self.tell(event, now)
         return events
@@ -165,7 +165,7 @@ class Cluster:
     def note_max_lag(self, bound: float, now: float) -> None:
         """Note that a connect bounds the lag of readers: the lowest bound in use sets the watch's pace."""
         known = self.max_lag
-        if known is None or bound <= known[0] or now - known[1] > pace.IN_USE_SECONDS:
+        if known is None or bound <= known[0] or now - known[1] > poll_interval.IN_USE_SECONDS:
             self.max_lag = bound, now
 
     def role_checked(self, path: Path, check: RoleCheck, now: float) -> None:
@@ -219,7 +219,7 @@ class Cluster:
             if self.doubted_at is not None or not self.watched:
                 return
             self.doubted_at = now
-        self.tell(Doubted(reason), now)
+        self.tell(WriterSuspected(reason), now)
         self.wake()
 
     def write_refused(self, instance: str, generation: int, now: float) -> None:
@@ -245,7 +245,7 @@ class Cluster:
             if since is None or asked_at < since or writer is None:
                 return
             self.doubted_at = None
-        self.tell(Settled(writer, now - since), now)
+        self.tell(WriterConfirmed(writer, now - since), now)
         self.wake()
 
     def make_room(self) -> bool:
@@ -290,10 +290,10 @@ class Cluster:
         return watcher is not None and watcher.is_unattended(since, now)
 
     def probed(self, seconds: float, now: float) -> None:
-        """The monitor dialled the accepted writer, which took `seconds`; see `Ramp.probed`."""
+        """The monitor dialled the accepted writer, which took `seconds`; see `SlowStart.record_probe`."""
         with self.lock:
-            if self.ramp is not None and self.ramp_epoch == self.view.epoch:
-                self.ramp = self.ramp.probed(seconds, now)
+            if self.slow_start is not None and self.slow_start_epoch == self.view.epoch:
+                self.slow_start = self.slow_start.record_probe(seconds, now)
 
     # ------------------------------------------------------------ learning
 
@@ -320,18 +320,18 @@ class Cluster:
 
     # ------------------------------------------------------------ success and failure
 
-    def failed(self, instance: str, now: float, base: float, began: float) -> None:
-        """Keep away from an instance for a while; see `Quarantine.failed`."""
+    def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
+        """Keep away from an instance for a while; see `Quarantine.record_failure`."""
         with self.lock:
-            self.quarantine = self.quarantine.failed(instance, now, base, began)
+            self.quarantine = self.quarantine.record_failure(instance, now, base, began)
 
-    def succeeded(self, instance: str, latency: float, now: float) -> None:
+    def record_success(self, instance: str, latency: float, now: float) -> None:
         """An instance answered a dial within `latency` seconds."""
         failed_at = self._failed_at.pop(instance, None) if self._failed_at else None
         if failed_at is not None:
             self.tell(InstanceRecovered(instance, now - failed_at), now)
         with self.lock:
-            self.quarantine = self.quarantine.succeeded(instance)
+            self.quarantine = self.quarantine.record_success(instance)
             known = self._latency.get(instance)
             self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
             if len(self._latency) > MAX_NAMES:

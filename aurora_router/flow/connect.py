@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aurora_router.errors import Attempt, NameNotResolved
 from aurora_router.flow.dialling import Placeless, Silent, Unplaced
 from aurora_router.flow.learning import Learning
-from aurora_router.flow.world import GLANCE_SECONDS, ConnT, DialFailed, Placed, World
+from aurora_router.flow.runtime import GLANCE_SECONDS, ConnectResult, ConnT, DialFailed, Runtime
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Connecting(Learning[ConnT]):
     """One connect: a `Learning` that chooses an instance and checks its role."""
 
-    async def run(self) -> Placed[ConnT]:
+    async def run(self) -> ConnectResult[ConnT]:
         """Connect, and go on trying for as long as it makes sense.
 
         Raises:
@@ -48,7 +48,7 @@ class Connecting(Learning[ConnT]):
         finally:
             self._stand_up()
 
-    async def _persevere(self) -> Placed[ConnT]:
+    async def _persevere(self) -> ConnectResult[ConnT]:
         try:
             return await self._once()
         except Unplaced as why:
@@ -72,7 +72,7 @@ class Connecting(Learning[ConnT]):
 
     # ------------------------------------------------------------ one round
 
-    async def _once_more(self) -> Placed[ConnT]:
+    async def _once_more(self) -> ConnectResult[ConnT]:
         try:
             return await self._once()
         except Unplaced as why:
@@ -104,7 +104,7 @@ class Connecting(Learning[ConnT]):
             is_asked = self.request.wanted is not None  # nothing wakes the one that waits when the answer changes
             await self.world.changed(cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left())
 
-    async def _once(self) -> Placed[ConnT]:
+    async def _once(self) -> ConnectResult[ConnT]:
         if self.route.mode is Mode.THROUGH:
             return await self._pass()
         if self._by_name():
@@ -121,11 +121,11 @@ class Connecting(Learning[ConnT]):
         told = self.cluster.view.known and (source is None or not source.complete)
         return told and self.route.mode is Mode.INSTANCES
 
-    async def _pass(self) -> Placed[ConnT]:
+    async def _pass(self) -> ConnectResult[ConnT]:
         connection = await self._dial(await self._given(self.request.given[0]), None)
-        return Placed(connection, self.cluster, None, 0, self.route)
+        return ConnectResult(connection, self.cluster, None, 0, self.route)
 
-    async def _through_name(self) -> Placed[ConnT]:
+    async def _through_name(self) -> ConnectResult[ConnT]:
         """Dial the given name and check the role alone."""
         target = await self._given(self.request.given[0])
         connection = await self._dial(target, None)
@@ -145,7 +145,7 @@ class Connecting(Learning[ConnT]):
     def _lags(self) -> str:
         return f"which is not known to lag by {self.request.options.max_lag:g} s at most (aurora_max_lag)"
 
-    async def _pinned(self) -> Placed[ConnT]:
+    async def _pinned(self) -> ConnectResult[ConnT]:
         """Dial the one instance that the name, or the option, means."""
         wanted = self.request.options.instance
         if wanted is None and not self.cluster.view.known:
@@ -164,7 +164,7 @@ class Connecting(Learning[ConnT]):
         connection = await self._seated_dial(known)
         return await self._kept((connection, known))
 
-    async def _kept(self, arrived: tuple[ConnT, Instance]) -> Placed[ConnT]:
+    async def _kept(self, arrived: tuple[ConnT, Instance]) -> ConnectResult[ConnT]:
         """Hand a connection to the one instance out."""
         connection, known = arrived
         try:
@@ -176,7 +176,7 @@ class Connecting(Learning[ConnT]):
             await self.world.discard(connection)
             raise
 
-    async def _chosen(self) -> Placed[ConnT]:
+    async def _chosen(self) -> ConnectResult[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
         await self._sure()
         if self.request.options.max_lag is not None:
@@ -194,7 +194,7 @@ class Connecting(Learning[ConnT]):
             await self.world.discard(spare[0])
         return placed
 
-    async def _walk(self, spare: tuple[ConnT, Instance] | None) -> Placed[ConnT]:
+    async def _walk(self, spare: tuple[ConnT, Instance] | None) -> ConnectResult[ConnT]:
         """Try instances until one serves; chosen again after each failure, so that what a dead one leaves spreads.
 
         One that answered in another role may be chosen again in that role: a reader that has become the writer is not
@@ -351,20 +351,20 @@ class Connecting(Learning[ConnT]):
         alone = not any(True for _ in self.cluster.view.readers())
         return alone and self.request.options.reader_fallback is ReaderFallback.WRITER
 
-    def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> Placed[ConnT]:
+    def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> ConnectResult[ConnT]:
         seat, self._seat = self._seat, None
         reports = self.cluster.role_reports
         pooled = bool(reports.indirect) and reports.is_pooled(self.world.path(connection))
         generation, role = instance.generation, instance.role
-        return Placed(connection, self.cluster, instance.id, generation, why, role, self.route, pooled, seat)
+        return ConnectResult(connection, self.cluster, instance.id, generation, why, role, self.route, pooled, seat)
 
 
 async def connect(
-    world: World[ConnT],
+    world: Runtime[ConnT],
     find: Callable[[Request, Route], Cluster],
     request: Request,
     sources: Sequence[Source],
-) -> Placed[ConnT]:
+) -> ConnectResult[ConnT]:
     """Put one connection on the right instance.
 
     Args:
@@ -382,7 +382,7 @@ async def connect(
     return await Connecting(world, find(request, chosen), request, chosen, sources).run()
 
 
-async def routed(world: World[ConnT], request: Request) -> Route:
+async def routed(world: Runtime[ConnT], request: Request) -> Route:
     """Decide how a request is routed, following an alias where that may tell more.
 
     While no name server answers, it is followed to where it led the last time: what is known of that cluster may do.
@@ -401,7 +401,7 @@ async def routed(world: World[ConnT], request: Request) -> Route:
 
 
 async def look(
-    world: World[ConnT],
+    world: Runtime[ConnT],
     find: Callable[[Request, Route], Cluster],
     request: Request,
     sources: Sequence[Source],

@@ -19,7 +19,7 @@ from aurora_router.errors import (
 )
 from aurora_router.flow.admission import TOO_MANY_CONNECTIONS, Turn
 from aurora_router.flow.cluster import Reservation
-from aurora_router.flow.world import ConnT, DialFailed, Target, Wanted, World
+from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.event import ClaimRefused
 from aurora_router.model.instance import Role
@@ -53,7 +53,7 @@ class Placeless(Unplaced):
     """Nothing tells where an instance is."""
 
 
-async def resolved(world: World[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
+async def resolved(world: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
     """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
 
     Raises:
@@ -67,7 +67,7 @@ async def resolved(world: World[ConnT], name: str, host: str | None, port: int |
 class Dialling(Generic[ConnT]):
     """One connect as far as it dials: what it was asked for, what it has tried."""
 
-    def __init__(self, world: World[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
+    def __init__(self, world: Runtime[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
         self.world = world
         self.cluster = cluster
         self.request = request
@@ -140,8 +140,8 @@ class Dialling(Generic[ConnT]):
                 self._hold_to(instance, began=await turn.wait(self.left, stands_in=stands_in))
             started = self.world.now()
             connection = await self._dial(target, instance, turn)
-            cluster.succeeded(instance.id, self.world.now() - started, self.world.now())
-            turn.succeeded()
+            cluster.record_success(instance.id, self.world.now() - started, self.world.now())
+            turn.record_success()
             return connection
         finally:
             turn.over()
@@ -165,7 +165,7 @@ class Dialling(Generic[ConnT]):
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
             if turn is not None and (wanted is None or wanted()):
-                turn.failed(failed.fault)
+                turn.record_failure(failed.fault)
             self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))
             raise self._missed(target.name, failed, started, instance, wanted) from failed
         self._answers = True
@@ -240,7 +240,7 @@ class Dialling(Generic[ConnT]):
                     Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=self._lives), now
                 )
             if verdict.quarantine:
-                self.cluster.failed(instance.id, now, self.request.options.quarantine, started)
+                self.cluster.record_failure(instance.id, now, self.request.options.quarantine, started)
             if not self._lives:
                 self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
         alone = len(self.request.given) == 1

@@ -1,6 +1,6 @@
 """Sampling users' connections, pinging whom they wait for, cutting those of an instance that is hung or lost its role.
 
-The decisions are those of `policy.suspicion` and `policy.paths`; here they meet the world.
+The decisions are those of `policy.hang_detection` and `policy.paths`; here they meet the world.
 
 A ping is several tries (`TRIES`), begun one after the other and all given until the ping's deadline; any answer ends
 it. The first is asked on the session that the monitor has with the instance, where it has one: such a session answers
@@ -20,30 +20,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from aurora_router.flow.inquiry import Inquiry
-from aurora_router.flow.world import Activity, ConnT, DialFailed, Ground
-from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, Starved
+from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRuntime
+from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
-from aurora_router.policy.paths import DIRECT_SECONDS, Known, remember, unanswered
-from aurora_router.policy.suspicion import (
+from aurora_router.policy.hang_detection import (
     UNLIMITED,
     Action,
     Limits,
     Signal,
     State,
     Suspicion,
+    is_suspicious,
     read_silence,
     rest_for,
-    suspicious,
     waiting_since,
 )
+from aurora_router.policy.paths import DIRECT_SECONDS, Known, remember, unanswered
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Target
+    from aurora_router.flow.runtime import Target
     from aurora_router.policy.options import Options
     from aurora_router.policy.paths import End
     from aurora_router.policy.verdict import Fault
@@ -109,7 +109,7 @@ class Hangs(Generic[ConnT]):
             last sample, by value. Where there are none, those of the last user who connected.
     """
 
-    def __init__(self, world: Ground[ConnT], cluster: Cluster, watch: Judge) -> None:
+    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, watch: Judge) -> None:
         self.world = world
         self.cluster = cluster
         self.watch = watch
@@ -129,7 +129,7 @@ class Hangs(Generic[ConnT]):
         self._sampled_at = now
         if starved:
             self.starved_at = now
-            self.cluster.tell(Starved(late), now)
+            self.cluster.tell(ProcessStalled(late), now)
         self._hung &= self.watch.lost  # until it answers
         held = self.cluster.held()
         self.limits = self._strictest(held)
@@ -164,7 +164,7 @@ class Hangs(Generic[ConnT]):
         """Forget the instances that users have no connection to; not those that are being pinged."""
         now = self.world.now()
         for id_ in (self._suspicions.keys() | self._served_at.keys()) - held.keys():
-            if self._suspicions[id_].rested(now).state is State.QUIET:
+            if self._suspicions[id_].end_rest(now).state is State.QUIET:
                 del self._suspicions[id_]
                 self._served_at.pop(id_, None)
 
@@ -182,7 +182,7 @@ class Hangs(Generic[ConnT]):
             held.waiting_since = waiting_since(held.waiting_since, now, waits=waits, starved=starved)
             if self._must_go(id_, held, activity):
                 stale.append(held)
-            elif suspicious(held.waiting_since, now, held.limits):
+            elif is_suspicious(held.waiting_since, now, held.limits):
                 if self.world.has_unread(held):  # it waits for its user
                     held.waiting_since = now
                 else:
@@ -265,7 +265,7 @@ class Hangs(Generic[ConnT]):
     # ------------------------------------------------------------ suspicion
 
     def _suspect(self, id_: str, waiting: list[Any], now: float) -> None:
-        thought = self._suspicions[id_].rested(now)
+        thought = self._suspicions[id_].end_rest(now)
         self._suspicions[id_] = thought
         target = next((found for held in waiting if (found := self._path(held, id_)) is not None), None)
         if target is None or thought.state is not State.QUIET:
@@ -380,7 +380,7 @@ class Hangs(Generic[ConnT]):
         self.cluster.hung_at = now
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
-        self.cluster.failed(id_, now, self.watch.options.quarantine, now)
+        self.cluster.record_failure(id_, now, self.watch.options.quarantine, now)
         self.cluster.doubt(f"{id_} is {reason}", now)
         direct = [held for held in self.cluster.held().get(id_, ()) if self._path(held, id_) is not None]
         self._cut(id_, direct, reason)

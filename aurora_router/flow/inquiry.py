@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask, ask_topology, check_role, impostor
 from aurora_router.flow.dialling import resolved
-from aurora_router.flow.world import ConnT, DialFailed, Ground, Target
+from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.paths import is_direct
@@ -64,7 +64,7 @@ class Inquiry(Generic[ConnT]):
         instance: id of the instance.
     """
 
-    def __init__(self, world: Ground[ConnT], cluster: Cluster, instance: str) -> None:
+    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, instance: str) -> None:
         self.world = world
         self.cluster = cluster
         self.instance = instance
@@ -314,7 +314,9 @@ class Inquiry(Generic[ConnT]):
             await self.close()
 
 
-async def ask_through(world: Ground[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float) -> None:
+async def ask_through(
+    world: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
+) -> None:
     """Ask whatever a given name leads to now for the topology; its answer changes the view, and may end a doubt.
 
     Where the sources tell of the one that answers alone, or a list names all instances, there is nobody to be found.

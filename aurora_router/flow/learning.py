@@ -18,9 +18,9 @@ from aurora_router.flow.asking import (
     reported_standby,
 )
 from aurora_router.flow.dialling import Dialling, Unplaced
-from aurora_router.flow.world import ConnT, DialFailed, Target, World
+from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target
 from aurora_router.model.endpoint import WantedRole
-from aurora_router.model.event import Advice, AnswerRefused, ClaimRefused
+from aurora_router.model.event import AnswerRefused, ClaimRefused, ConfigurationAdvice
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.candidates import is_lag_unproven
@@ -47,7 +47,7 @@ class Learning(Dialling[ConnT]):
     """One connect as far as it learns: a `Dialling` that can ask for the topology."""
 
     def __init__(
-        self, world: World[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
+        self, world: Runtime[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
     ) -> None:
         super().__init__(world, cluster, request, route)
         # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
@@ -162,7 +162,7 @@ class Learning(Dialling[ConnT]):
                 instance = await self._recognise(connection, target)
             else:
                 instance = await self._ask(connection, seed.id, by_id=True)
-            self.cluster.succeeded(instance.id, latency, self.world.now())
+            self.cluster.record_success(instance.id, latency, self.world.now())
         except BaseException:
             await self.world.discard(connection)
             raise
@@ -381,7 +381,7 @@ class Learning(Dialling[ConnT]):
         """Tell a person something once per cluster."""
         if key not in self.cluster.warned:
             self.cluster.warned.add(key)
-            self.cluster.tell(Advice(text), self.world.now())
+            self.cluster.tell(ConfigurationAdvice(text), self.world.now())
 
 
 def _seed_name(seed: Address | Instance) -> str:

@@ -23,11 +23,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from aurora_router.model.ticket import Life, Place, Ticket
+from aurora_router.model.commit_token import CommitToken, ServerIncarnation, WitnessTable
 from aurora_router.policy.outcome import LogEvidence, WitnessEvidence, XactStatus
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
 
 SCHEMA = "aurora_router"
 TABLE = f"{SCHEMA}.witness"
@@ -114,7 +114,7 @@ def begin(modes: str) -> str:
 
 
 def log_mark(server_version: int) -> str:
-    """Put the xid into the log, and say where, in which life.
+    """Put the xid into the log, and say where, in which incarnation.
 
     Each record carries the xid that is assigned by then, also that of a message which is not transactional; only such
     a one is flushed at once (PostgreSQL documentation, "Replication Management Functions").
@@ -126,12 +126,18 @@ def log_mark(server_version: int) -> str:
   {_LIFE}"""
 
 
-def log_ticket(rows: Rows, server_version: int) -> Ticket:
-    """The ticket out of the answer to `log_mark`."""
-    xid, pid, began, started, lsn, restarts, *life = map(_given, rows[0][:8])
-    held = server_version >= FLUSHING_EMIT or restarts == "off"
-    return Ticket(
-        int(xid), int(pid), int(began), int(started), _life(life, started, rows[0][8]), lsn=int(lsn), held=held
+def log_token(rows: Rows, server_version: int) -> CommitToken:
+    """The token out of the answer to `log_mark`."""
+    xid, pid, began, started, lsn, restarts, *incarnation = map(_given, rows[0][:8])
+    flush_proven = server_version >= FLUSHING_EMIT or restarts == "off"
+    return CommitToken(
+        int(xid),
+        int(pid),
+        int(began),
+        int(started),
+        _incarnation(incarnation, started, rows[0][8]),
+        lsn=int(lsn),
+        flush_proven=flush_proven,
     )
 
 
@@ -141,24 +147,24 @@ def witness_mark(id_: str, *, system: bool) -> str:
     return f"INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}'); SELECT {marks}"  # noqa: S608 - checked
 
 
-def witness_ticket(rows: Rows, id_: str, database: str) -> Ticket:
-    """The ticket out of the answer to `witness_mark`, in a database of that name."""
+def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:
+    """The token out of the answer to `witness_mark`, in a database of that name."""
     xid, pid, began, started = map(_given, rows[0][:4])
-    place = _place(rows[0][4:], database)
-    return Ticket(int(xid), int(pid), int(began), int(started), witness=id_, place=place)
+    witness_table = _witness_table(rows[0][4:], database)
+    return CommitToken(int(xid), int(pid), int(began), int(started), witness=id_, witness_table=witness_table)
 
 
 # ---------------------------------------------------------------- its last message
 
 
-def commit(ticket: Ticket | None) -> str:
-    """Commit, if the transaction is still the one of the ticket: else the division fails, and COMMIT is not run.
+def commit(token: CommitToken | None) -> str:
+    """Commit, if the transaction is still the one of the token: else the division fails, and COMMIT is not run.
 
     A server that stops waiting for the replicas says so in a warning alone, and the work may have hidden warnings.
     """
-    if ticket is None:
+    if token is None:
         return _FINAL
-    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {_own(ticket)} THEN 1 ELSE 0 END; {_FINAL}"
+    return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {_own(token)} THEN 1 ELSE 0 END; {_FINAL}"
 
 
 def commit_read_only() -> str:
@@ -173,25 +179,25 @@ def commit_read_only() -> str:
 # ---------------------------------------------------------------- on its own connection, after the work failed
 
 
-def is_own(ticket: Ticket) -> str:
-    """Ask whether the transaction that is open is the one of the ticket."""
-    return f"SELECT {_own(ticket)}"
+def is_own(token: CommitToken) -> str:
+    """Ask whether the transaction that is open is the one of the token."""
+    return f"SELECT {_own(token)}"
 
 
-def roll_back(ticket: Ticket) -> str:
-    """Leave a transaction that failed, and ask what became of the ticket's xid.
+def roll_back(token: CommitToken) -> str:
+    """Leave a transaction that failed, and ask what became of the token's xid.
 
     In one message, so that a pooler has one server answer both.
     """
-    return f"ROLLBACK; SELECT pg_catalog.pg_xact_status('{ticket.xid:d}'::pg_catalog.xid8)"
+    return f"ROLLBACK; SELECT pg_catalog.pg_xact_status('{token.xid:d}'::pg_catalog.xid8)"
 
 
 # ---------------------------------------------------------------- asking for the outcome
 
 
-def ask_log(ticket: Ticket, server_version: int) -> str:
+def ask_log(token: CommitToken, server_version: int) -> str:
     """Ask by the log position; the emitted message is the barrier, and its xid is above all that were assigned."""
-    xid = f"'{ticket.xid:d}'::pg_catalog.xid8"
+    xid = f"'{token.xid:d}'::pg_catalog.xid8"
     return f"""{_resolve(server_version)};
 SELECT CASE WHEN {xid} OPERATOR(pg_catalog.<) pg_catalog.pg_current_xact_id()
     THEN coalesce(pg_catalog.pg_xact_status({xid}), 'forgotten') ELSE 'future' END,
@@ -204,22 +210,22 @@ COMMIT"""
 
 def log_evidence(rows: Rows) -> LogEvidence:
     """The evidence out of the answer to `ask_log`."""
-    status, promoted, started, _, *life = map(_given, rows[0][:6])
-    return LogEvidence(_life(life, started, rows[0][6]), promoted == "t", XactStatus(status))
+    status, promoted, started, _, *incarnation = map(_given, rows[0][:6])
+    return LogEvidence(_incarnation(incarnation, started, rows[0][6]), promoted == "t", XactStatus(status))
 
 
-def ask_witness(ticket: Ticket, server_version: int, id_: str, lock_timeout: float) -> str:
+def ask_witness(token: CommitToken, server_version: int, id_: str, lock_timeout: float) -> str:
     """Insert the witness once more, void. The second row is the barrier: a conflict alone would write nothing.
 
     Args:
-        ticket: of the transaction.
+        token: of the transaction.
         server_version: of the server that is asked.
         id_: of the barrier's row.
         lock_timeout: how long to wait for a living transaction, in seconds.
     """
-    witness = _checked(ticket.witness or "")
-    began = f"pg_catalog.to_timestamp({ticket.began:d} OPERATOR(pg_catalog./) 1000000.0)"
-    system = "NULL" if ticket.place is None or ticket.place.system is None else _SYSTEM
+    witness = _checked(token.witness or "")
+    began = f"pg_catalog.to_timestamp({token.began:d} OPERATOR(pg_catalog./) 1000000.0)"
+    system = "NULL" if token.witness_table is None or token.witness_table.system is None else _SYSTEM
     return f"""{_resolve(server_version)}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
 INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT (id) DO NOTHING;
 INSERT INTO {TABLE} (id, void) VALUES ('{_checked(id_)}', true);
@@ -233,10 +239,10 @@ COMMIT"""  # noqa: S608 - checked ids and numbers
 def witness_evidence(rows: Rows, database: str) -> WitnessEvidence:
     """The evidence out of the answer to `ask_witness`, in a database of that name."""
     void, age = map(_given, rows[0][:2])
-    return WitnessEvidence(void=void == "t", age=float(age), place=_place(rows[0][2:], database))
+    return WitnessEvidence(void=void == "t", age=float(age), witness_table=_witness_table(rows[0][2:], database))
 
 
-def terminate(ticket: Ticket) -> str:
+def terminate(token: CommitToken) -> str:
     """End our own backend where it waits for a statement that will never come.
 
     It is ours for certain: the xid, the backend and the server's start all agree. One that is committing is left
@@ -244,14 +250,14 @@ def terminate(ticket: Ticket) -> str:
     """
     start = "pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"
     return f"""SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
-WHERE a.pid OPERATOR(pg_catalog.=) {ticket.pid:d}
-  AND a.backend_xid OPERATOR(pg_catalog.=) '{ticket.xid % 2**32:d}'::pg_catalog.xid
+WHERE a.pid OPERATOR(pg_catalog.=) {token.pid:d}
+  AND a.backend_xid OPERATOR(pg_catalog.=) '{token.xid % 2**32:d}'::pg_catalog.xid
   AND a.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle in transaction', 'idle in transaction (aborted)'])
-  AND ({start} OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) {ticket.started:d}"""  # noqa: S608 - numbers
+  AND ({start} OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) {token.started:d}"""  # noqa: S608 - numbers
 
 
-def _own(ticket: Ticket) -> str:
-    own = f"OPERATOR(pg_catalog.=) '{ticket.xid:d}'::pg_catalog.xid8"
+def _own(token: CommitToken) -> str:
+    own = f"OPERATOR(pg_catalog.=) '{token.xid:d}'::pg_catalog.xid8"
     return f"coalesce(pg_catalog.pg_current_xact_id_if_assigned() {own}, false)"
 
 
@@ -267,14 +273,14 @@ def _resolve(server_version: int) -> str:
     )
 
 
-def _place(parts: tuple[str | None, ...], name: str) -> Place:
+def _witness_table(parts: tuple[str | None, ...], name: str) -> WitnessTable:
     database, table, system = parts
-    return Place(system, int(_given(database)), int(_given(table)), name)
+    return WitnessTable(system, int(_given(database)), int(_given(table)), name)
 
 
-def _life(parts: list[str], started: str, recovered: str | None) -> Life:
+def _incarnation(parts: list[str], started: str, recovered: str | None) -> ServerIncarnation:
     system, timeline = parts
-    return Life(system, int(timeline, 16), int(started), None if recovered is None else _lsn(recovered))
+    return ServerIncarnation(system, int(timeline, 16), int(started), None if recovered is None else _lsn(recovered))
 
 
 def _lsn(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic
 from aurora_router.errors import RoutingError
 from aurora_router.flow import marks
 from aurora_router.flow.connect import connect
-from aurora_router.flow.world import ConnT, DialFailed, Placed
+from aurora_router.flow.runtime import ConnectResult, ConnT, DialFailed
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.backoff import full_jitter
 from aurora_router.policy.options import ReaderFallback
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.session import SessionWorld
+    from aurora_router.flow.session import SessionRuntime
     from aurora_router.flow.source import Source
-    from aurora_router.model.ticket import Ticket
+    from aurora_router.model.commit_token import CommitToken
     from aurora_router.policy.route import Request, Route
 
 LOCK_TIMEOUT = 0.5
@@ -49,21 +49,21 @@ class Resolving(Generic[ConnT]):
         find: gives the state of the cluster that a routed request is for.
         request: how the transaction's connection was asked for; the writer is asked, whatever role that was.
         sources: how to ask for the topology.
-        ticket: of the transaction.
+        token: of the transaction.
     """
 
     def __init__(
         self,
-        world: SessionWorld[ConnT],
+        world: SessionRuntime[ConnT],
         find: Callable[[Request, Route], Cluster],
         request: Request,
         sources: Sequence[Source],
-        ticket: Ticket,
+        token: CommitToken,
     ) -> None:
         self.world = world
         self.find = find
         self.sources = sources
-        self.ticket = ticket
+        self.token = token
         self.cause: BaseException | None = None
         options = request.options
         self._patience = options.failover_timeout
@@ -122,7 +122,7 @@ class Resolving(Generic[ConnT]):
             placed.waive()
             await self.world.discard(connection)
 
-    async def _connected(self) -> Placed[ConnT]:
+    async def _connected(self) -> ConnectResult[ConnT]:
         """The writer; the connection's seat is kept meanwhile, so that the cluster is looked after."""
         options = replace(self._request.options, failover_timeout=self._left())
         request = replace(self._request, options=options)
@@ -134,13 +134,13 @@ class Resolving(Generic[ConnT]):
 
     async def _asked(self, connection: ConnT) -> Finding:
         """One message; the verdict counts if the barrier in it was acknowledged."""
-        ticket, world = self.ticket, self.world
-        by_witness = ticket.witness is not None
+        token, world = self.token, self.world
+        by_witness = token.witness is not None
         version = world.server_version(connection)
         if by_witness:
-            sql = marks.ask_witness(ticket, version, world.unique(), LOCK_TIMEOUT)
+            sql = marks.ask_witness(token, version, world.unique(), LOCK_TIMEOUT)
         else:
-            sql = marks.ask_log(ticket, version)
+            sql = marks.ask_log(token, version)
         try:
             reply = await world.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
         except DialFailed as failed:
@@ -152,8 +152,8 @@ class Resolving(Generic[ConnT]):
         if not reply.rows:
             raise _Again("the witness can not be read")
         if by_witness:
-            return judge_witness(ticket, marks.witness_evidence(reply.rows, world.database(connection)))
-        return judge_log(ticket, marks.log_evidence(reply.rows))
+            return judge_witness(token, marks.witness_evidence(reply.rows, world.database(connection)))
+        return judge_log(token, marks.log_evidence(reply.rows))
 
     async def _still_held(self, connection: ConnT) -> Finding:
         """The insert waited too long: leave its transaction."""
@@ -176,6 +176,6 @@ class Resolving(Generic[ConnT]):
             return
         self._seen_alive = now
         try:
-            await self.world.execute(connection, marks.terminate(self.ticket), self._query_seconds)
+            await self.world.execute(connection, marks.terminate(self.token), self._query_seconds)
         except DialFailed as failed:
             raise self._again(failed) from failed

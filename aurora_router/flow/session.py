@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from aurora_router.flow.world import ConnT, Rows, World
+from aurora_router.flow.runtime import ConnT, Rows, Runtime
 from aurora_router.policy.outcome import unreplicated
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Watched:
             self.ended, self.rolled_back = True, rollback
 
 
-class SessionWorld(World[ConnT], Protocol[ConnT]):
+class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
     """A world whose connections run transactions."""
 
     async def execute(self, connection: ConnT, sql: str, seconds: float | None) -> Reply:

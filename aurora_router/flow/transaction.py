@@ -4,14 +4,14 @@ Theory. There are three places at which something of an attempt can have committ
 
 1. *Our COMMIT.* Never sent: not by it. Answered: settled by the answer, acknowledged, or refused with an error on a
    connection that lives on. What is left is a COMMIT that was sent and not answered (the connection broke), or
-   acknowledged although its wait for the replicas was cut short: then the ticket, taken by the transaction's first
+   acknowledged although its wait for the replicas was cut short: then the token, taken by the transaction's first
    message, lets `flow.outcome` find out. COMMIT is sent in one message with a check that the transaction is still the
-   ticket's.
+   token's.
 2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
    whether a transaction is open (`flow.session.Watched`). Before the work is run again, the server is asked what became
-   of the ticket's xid: on the same connection where it lives, by the resolver where it is lost, since the operation
+   of the token's xid: on the same connection where it lives, by the resolver where it is lost, since the operation
    that was under way may have been a COMMIT.
-3. *A transaction that the work began after it ended ours.* There is no ticket for it, so the work is never run again
+3. *A transaction that the work began after it ended ours.* There is no token for it, so the work is never run again
    where it went on after the end of its transaction.
 
 Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
@@ -19,12 +19,12 @@ committed, and starts another attempt only when nothing of the one before is com
 `CommitOutcomeUnknown` and `TransactionEnded` means: not committed. A signal handler may raise between any two
 instructions, so this is judged last, when everything else is done (`_unsettled`): an `Exception` that came when COMMIT
 had been sent becomes a `CommitOutcomeUnknown`; what is none (``KeyboardInterrupt``, a cancellation) stays itself, with
-the ticket as an attribute.
+the token as an attribute.
 
-A transaction that is read-only has no ticket, since it has nothing to double: COMMIT travels with a check that no
+A transaction that is read-only has no token, since it has nothing to double: COMMIT travels with a check that no
 transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
 
-Without a ticket (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
+Without a token (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
 ``COMMIT AND CHAIN``, and several statements in one string. The check in 1 and the xid in 2 find them all the same,
 except for a ``ROLLBACK AND CHAIN`` with a ``COMMIT AND CHAIN`` after it.
 """
@@ -37,17 +37,17 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded, annotate
 from aurora_router.flow import marks
-from aurora_router.flow.world import ConnT, DialFailed
+from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.forks import IMPORTING
-from aurora_router.policy.options import OutcomeWay
+from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aurora_router.flow.outcome import Resolving
-    from aurora_router.flow.session import Modes, Reply, SessionWorld, Watched
-    from aurora_router.model.ticket import Ticket
+    from aurora_router.flow.session import Modes, Reply, SessionRuntime, Watched
+    from aurora_router.model.commit_token import CommitToken
     from aurora_router.policy.options import Options
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ READ_ONLY = "25006"
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATEs that ask for another try: serialization failure, deadlock."""
 DEGRADED_SECONDS = 300.0
-"""How long a way that a database does not offer is not tried again."""
+"""How long a method that a database does not offer is not tried again."""
 
 
 @dataclass
@@ -72,19 +72,19 @@ class Plan(Generic[ConnT]):
         options: ours.
         take: gives a connection.
         give: takes it back, usable or not.
-        resolving: makes the question for a ticket, with the credentials of the moment.
-        ways: which way works in which database.
-        degraded: by database, which way is a makeshift for one that was not to be had, and until when, by the clock of
-            the world.
-        nameless: databases whose server does not give its system identifier, so that tickets are without it.
+        resolving: makes the question for a token, with the credentials of the moment.
+        methods: which method works in which database.
+        degraded: by database, which method is a makeshift for one that was not to be had, and until when, by the clock
+            of the world.
+        nameless: databases whose server does not give its system identifier, so that tokens are without it.
     """
 
     options: Options
     take: Callable[[], Awaitable[ConnT]]
     give: Callable[[ConnT], Awaitable[None]]
-    resolving: Callable[[Ticket], Awaitable[Resolving[ConnT]]]
-    ways: dict[str, OutcomeWay] = field(default_factory=dict)
-    degraded: dict[str, tuple[OutcomeWay, float]] = field(default_factory=dict)
+    resolving: Callable[[CommitToken], Awaitable[Resolving[ConnT]]]
+    methods: dict[str, OutcomeMethod] = field(default_factory=dict)
+    degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict)
     nameless: set[str] = field(default_factory=set)
 
 
@@ -118,9 +118,9 @@ class Commit(Generic[ConnT]):
 
     def __init__(
         self,
-        world: SessionWorld[ConnT],
+        world: SessionRuntime[ConnT],
         connection: ConnT,
-        ticket: Ticket | None,
+        token: CommitToken | None,
         watched: Watched,
         resolve: Callable[[BaseException | None], Awaitable[None]],
         *,
@@ -128,7 +128,7 @@ class Commit(Generic[ConnT]):
     ) -> None:
         self.world = world
         self.connection = connection
-        self.ticket = ticket
+        self.token = token
         self.watched = watched
         self.resolve = resolve
         self.read_only = read_only
@@ -151,7 +151,7 @@ class Commit(Generic[ConnT]):
             raise self._refused(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
         try:
-            message = marks.commit_read_only() if self.read_only else marks.commit(self.ticket)
+            message = marks.commit_read_only() if self.read_only else marks.commit(self.token)
             reply = await world.execute(connection, message, None)
         except DialFailed as failed:
             if world.broken(connection):
@@ -160,7 +160,7 @@ class Commit(Generic[ConnT]):
                 return
             self.state = _State.REFUSED
             if not failed.done and failed.fault.sqlstate == marks.DIVISION_BY_ZERO:
-                if self.ticket is not None:
+                if self.token is not None:
                     raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
                 if self.read_only:
                     raise self._refused(InvalidOption(_WROTE)) from failed.cause
@@ -195,18 +195,18 @@ class Transaction(Generic[ConnT, T]):
         plan: see `Plan`.
         work: done in each attempt.
         modes: of the transaction; win over the connection's own.
-        finish: commits by way of a layer above, which calls the connection's ``commit``; None: we do.
-        tell: is told the ticket of each attempt, before the work.
+        finish: commits through a layer above, which calls the connection's ``commit``; None: we do.
+        tell: is told the token of each attempt, before the work.
     """
 
     def __init__(
         self,
-        world: SessionWorld[ConnT],
+        world: SessionRuntime[ConnT],
         plan: Plan[ConnT],
         work: Callable[[ConnT], Awaitable[T]],
         modes: Modes,
         finish: Callable[[], Awaitable[None]] | None = None,
-        tell: Callable[[Ticket], None] | None = None,
+        tell: Callable[[CommitToken], None] | None = None,
     ) -> None:
         self.world = world
         self.plan = plan
@@ -226,7 +226,7 @@ class Transaction(Generic[ConnT, T]):
             CommitOutcomeUnknown: it can not be told whether it committed, or an exception came after it did.
             TransactionEnded: the work ended its transaction itself, or went on after it had failed.
             Exception: what the work or the driver raised; the transaction did not commit.
-            BaseException: an interruption; it has the attribute ``ticket`` where COMMIT had been sent.
+            BaseException: an interruption; it has the attribute ``token`` where COMMIT had been sent.
         """
         pending: Replay | None
         try:
@@ -269,44 +269,44 @@ class Transaction(Generic[ConnT, T]):
         except BaseException as error:
             if (doubt := self._unsettled()) is None:
                 raise
-            ticket, why = doubt
+            token, why = doubt
             if isinstance(error, Exception):
-                raise CommitOutcomeUnknown(f"{why}: {type(error).__name__}: {error}", ticket=ticket) from error
-            annotate(error, ticket, f"{why}; Router.outcome_of(error.ticket) has the truth")
+                raise CommitOutcomeUnknown(f"{why}: {type(error).__name__}: {error}", token=token) from error
+            annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
             raise
 
-    def _unsettled(self) -> tuple[Ticket | None, str] | None:
-        """The ticket of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""
+    def _unsettled(self) -> tuple[CommitToken | None, str] | None:
+        """The token of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""
         commit = self._commit
         if commit is None or self._read_only:
             return None
         if commit.state is _State.COMMITTED:
-            return commit.ticket, "the transaction is committed, and what came after its COMMIT was interrupted"
+            return commit.token, "the transaction is committed, and what came after its COMMIT was interrupted"
         if commit.state is _State.SENT:
-            return commit.ticket, "it was interrupted while its COMMIT was under way"
+            return commit.token, "it was interrupted while its COMMIT was under way"
         return None
 
     async def _attempted(self, connection: ConnT) -> T:
         watched: Watched | None = None
         try:
-            ticket = await self._begin(connection)
+            token = await self._begin(connection)
             self._counted += 1
-            if ticket is not None and self.tell is not None:
-                self.tell(ticket)
+            if token is not None and self.tell is not None:
+                self.tell(token)
             with self.world.watching(connection) as watched:
-                return await self._run_once(connection, ticket, watched)
+                return await self._run_once(connection, token, watched)
         except BaseException:
             if watched is None or not watched.ended:
                 await self._roll_back(connection)
             raise
 
-    async def _run_once(self, connection: ConnT, ticket: Ticket | None, watched: Watched) -> T:
+    async def _run_once(self, connection: ConnT, token: CommitToken | None, watched: Watched) -> T:
         """Do the work, and commit; returns what the work returned."""
 
         async def resolve(doubt: BaseException | None) -> None:
-            await self._resolve(ticket, doubt)
+            await self._resolve(token, doubt)
 
-        commit = Commit(self.world, connection, ticket, watched, resolve, read_only=self._read_only)
+        commit = Commit(self.world, connection, token, watched, resolve, read_only=self._read_only)
         self._commit = commit
         try:
             result = await self.work(connection)
@@ -382,73 +382,73 @@ class Transaction(Generic[ConnT, T]):
             raise TransactionEnded("the work ended its transaction itself, went on, and then failed") from error
         if not replay and (watched.rolled_back or not watched.ended):
             return
-        if watched.ended and not watched.rolled_back and (replay or commit.ticket is None):
-            # It may have been the COMMIT of another transaction than the ticket's, after a ROLLBACK AND CHAIN.
+        if watched.ended and not watched.rolled_back and (replay or commit.token is None):
+            # It may have been the COMMIT of another transaction than the token's, after a ROLLBACK AND CHAIN.
             raise TransactionEnded("the work ended its transaction itself, and then failed") from error
-        if commit.ticket is not None:
-            finding = await self._find_out(commit, commit.ticket)
+        if commit.token is not None:
+            finding = await self._find_out(commit, commit.token)
             if finding.outcome is Outcome.COMMITTED:
                 raise TransactionEnded("the work ended its transaction itself, and then failed") from error
             if finding.outcome is not Outcome.NOT_COMMITTED:
                 why = f"the work failed, and it can not be told whether it committed before that: {finding.reason}"
-                raise CommitOutcomeUnknown(why, ticket=commit.ticket) from error
+                raise CommitOutcomeUnknown(why, token=commit.token) from error
         if replay:
             raise Replay(error) from error
 
-    async def _find_out(self, commit: Commit[ConnT], ticket: Ticket) -> Finding:
+    async def _find_out(self, commit: Commit[ConnT], token: CommitToken) -> Finding:
         """What became of a transaction whose COMMIT we did not send: asked on its own connection while that has it."""
         world, connection = self.world, commit.connection
         if not (commit.watched.ended or world.broken(connection) or world.busy(connection)):
             try:
-                return await self._ask_here(connection, ticket)
+                return await self._ask_here(connection, token)
             except DialFailed:
                 await world.discard(connection)
         try:
-            resolving = await self.plan.resolving(ticket)
+            resolving = await self.plan.resolving(token)
             return await resolving.run()
         except Exception as error:
             if not self._is_drivers(error):  # an interruption, or a failure of what gives the credentials
                 why = f"the work failed, and asking whether it committed before that failed, too: {error}"
-                raise CommitOutcomeUnknown(why, ticket=ticket) from error
+                raise CommitOutcomeUnknown(why, token=token) from error
             return Finding(Outcome.UNKNOWN, f"nobody can be asked for it: {error}")
 
-    async def _ask_here(self, connection: ConnT, ticket: Ticket) -> Finding:
+    async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
         """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
         if not self.world.aborted(connection):
-            reply = await self._said(connection, marks.is_own(ticket))
+            reply = await self._said(connection, marks.is_own(token))
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
-        reply = await self._said(connection, marks.roll_back(ticket))
+        reply = await self._said(connection, marks.roll_back(token))
         if reply.rows[0][0] == XactStatus.ABORTED.value:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
 
     # ------------------------------------------------------------ a COMMIT in doubt
 
-    async def _resolve(self, ticket: Ticket | None, doubt: BaseException | None) -> None:
+    async def _resolve(self, token: CommitToken | None, doubt: BaseException | None) -> None:
         """Find out what became of a COMMIT; returns when it committed."""
-        if ticket is None:
+        if token is None:
             if self._read_only:
                 raise Replay(doubt or FailoverError("a read-only transaction has nothing to replicate"))
             raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from doubt
         resolving: Resolving[ConnT] | None = None
         try:
-            resolving = await self.plan.resolving(ticket)
+            resolving = await self.plan.resolving(token)
             finding = await resolving.run()
         except Exception as error:
             why = f"the answer to COMMIT was lost, and nobody can be asked for it: {error}"
-            raise CommitOutcomeUnknown(why, ticket=ticket) from error
+            raise CommitOutcomeUnknown(why, token=token) from error
         if finding.outcome is Outcome.NOT_COMMITTED:
             raise Replay(doubt or FailoverError("COMMIT succeeded without its replicas, and then was lost"))
         if finding.outcome is not Outcome.COMMITTED:
             why = f"the answer to COMMIT was lost: {finding.reason}"
-            raise CommitOutcomeUnknown(why, ticket=ticket) from (doubt or resolving.cause)
+            raise CommitOutcomeUnknown(why, token=token) from (doubt or resolving.cause)
 
     # ------------------------------------------------------------ the first message
 
-    async def _begin(self, connection: ConnT) -> Ticket | None:
-        """Begin, with the marks of the way that works here; a connection that can't is tried no further."""
+    async def _begin(self, connection: ConnT) -> CommitToken | None:
+        """Begin, with the marks of the method that works here; a connection that can't is tried no further."""
         modes = self.modes.over(self.world.modes(connection))
         self._read_only = bool(modes.read_only)
         begin = marks.begin(modes.sql) if self.world.idle(connection) else ""
@@ -466,57 +466,57 @@ class Transaction(Generic[ConnT, T]):
                 raise Replay(failed.cause) from failed
             raise failed.cause from None
 
-    async def _marked(self, connection: ConnT, begin: str) -> Ticket | None:
+    async def _marked(self, connection: ConnT, begin: str) -> CommitToken | None:
         database = self.world.database(connection)
         chosen = self.plan.options.outcome
-        way = known = chosen if chosen is not OutcomeWay.AUTO else self._known(database)
-        if way is None:
-            way = self.plan.ways[database] = await self._probed(connection)
+        method = known = chosen if chosen is not OutcomeMethod.AUTO else self._known(database)
+        if method is None:
+            method = self.plan.methods[database] = await self._probed(connection)
         try:
-            ticket = await self._mark(connection, begin, way)
+            token = await self._mark(connection, begin, method)
         except DialFailed as failed:
             if self.world.broken(connection) or failed.fault.sqlstate not in marks.LACKING:
                 raise
-            if way is OutcomeWay.WITNESS:
+            if method is OutcomeMethod.WITNESS:
                 if database not in self.plan.nameless and failed.fault.sqlstate not in marks.NO_TABLE:
                     self.plan.nameless.add(database)
                     return await self._marked_again(connection, begin, failed)
                 self.plan.nameless.discard(database)
-            if chosen is OutcomeWay.WITNESS:
+            if chosen is OutcomeMethod.WITNESS:
                 raise InvalidOption(
                     f"aurora_outcome=witness: {failed.fault.text} "
                     "(install it by: aurora-router outcome install URL, or set aurora_outcome=auto)"
                 ) from failed.cause
-            if chosen is OutcomeWay.LOG:
+            if chosen is OutcomeMethod.LOG:
                 raise InvalidOption(f"aurora_outcome=log: the server does not offer it: {failed.fault.text}") from None
-            self._degrade(connection, way, failed.fault.text)
+            self._degrade(connection, method, failed.fault.text)
             return await self._marked_again(connection, begin, failed)
         if known is None:
             self.plan.degraded.pop(database, None)
-        return ticket
+        return token
 
-    async def _marked_again(self, connection: ConnT, begin: str, failed: DialFailed) -> Ticket | None:
+    async def _marked_again(self, connection: ConnT, begin: str, failed: DialFailed) -> CommitToken | None:
         """Begin again after a mark was refused; where a layer above has begun, that is by another attempt."""
         if not begin:
             raise Replay(failed.cause) from failed
         await self.world.rollback(connection)
         return await self._marked(connection, begin)
 
-    def _known(self, database: str) -> OutcomeWay | None:
-        """The way of a database; None where it has to be found out, for the first time or again after a while."""
+    def _known(self, database: str) -> OutcomeMethod | None:
+        """The method of a database; None where it has to be found out, for the first time or again after a while."""
         makeshift = self.plan.degraded.get(database)
-        return self.plan.ways.get(database) if makeshift is None or self.world.now() < makeshift[1] else None
+        return self.plan.methods.get(database) if makeshift is None or self.world.now() < makeshift[1] else None
 
-    def _degrade(self, connection: ConnT, lacking: OutcomeWay, text: str) -> None:
-        """Take the next way for a while where one is not to be had, and say so when it is news."""
+    def _degrade(self, connection: ConnT, lacking: OutcomeMethod, text: str) -> None:
+        """Take the next method for a while where one is not to be had, and say so when it is news."""
         database = self.world.database(connection)
-        way = OutcomeWay.LOG if lacking is OutcomeWay.WITNESS else OutcomeWay.OFF
+        method = OutcomeMethod.LOG if lacking is OutcomeMethod.WITNESS else OutcomeMethod.OFF
         before = self.plan.degraded.get(database)
-        self.plan.ways[database] = way
-        self.plan.degraded[database] = (way, self.world.now() + DEGRADED_SECONDS)
-        if before is not None and before[0] is way:
+        self.plan.methods[database] = method
+        self.plan.degraded[database] = (method, self.world.now() + DEGRADED_SECONDS)
+        if before is not None and before[0] is method:
             return
-        if way is OutcomeWay.OFF:
+        if method is OutcomeMethod.OFF:
             text = (
                 f"database {database}: a COMMIT whose answer is lost can not be resolved. There is no witness table, "
                 f"and the log position is not available: {text}. "
@@ -529,23 +529,23 @@ class Transaction(Generic[ConnT, T]):
             )
         self.world.advise(connection, text)
 
-    async def _probed(self, connection: ConnT) -> OutcomeWay:
-        """The better way that this database offers: once per database, one question."""
+    async def _probed(self, connection: ConnT) -> OutcomeMethod:
+        """The better method that this database offers: once per database, one question."""
         reply = await self._said(connection, marks.PROBE)
-        return OutcomeWay.WITNESS if reply.rows[0][0] == "t" else OutcomeWay.LOG
+        return OutcomeMethod.WITNESS if reply.rows[0][0] == "t" else OutcomeMethod.LOG
 
-    async def _mark(self, connection: ConnT, begin: str, way: OutcomeWay) -> Ticket | None:
+    async def _mark(self, connection: ConnT, begin: str, method: OutcomeMethod) -> CommitToken | None:
         prefix = f"{begin}; " if begin else ""
-        if way is OutcomeWay.WITNESS:
+        if method is OutcomeMethod.WITNESS:
             id_ = self.world.unique()
             database = self.world.database(connection)
             system = database not in self.plan.nameless
             reply = await self._said(connection, prefix + marks.witness_mark(id_, system=system))
-            return marks.witness_ticket(reply.rows, id_, database)
-        if way is OutcomeWay.LOG:
+            return marks.witness_token(reply.rows, id_, database)
+        if method is OutcomeMethod.LOG:
             version = self.world.server_version(connection)
             reply = await self._said(connection, prefix + marks.log_mark(version))
-            return marks.log_ticket(reply.rows, version)
+            return marks.log_token(reply.rows, version)
         await self._said(connection, begin)
         return None
 

@@ -2,11 +2,11 @@
 
 Theory. While all is well the topology is asked for every ``aurora_refresh`` seconds. When anything is wrong (a dial
 that failed, a connection that broke, an instance that is silent) the cluster is *in doubt*: every instance is asked by
-a coroutine of its own whether it is the writer, so that one that hangs delays nobody, at the pace of `policy.pace`.
-The doubt ends when the accepted writer, asked after it began, says that it is one; who waits is woken at that moment.
-An instance that did not answer is looked at further, so that it is used again as soon as it is back. What has no answer
-in time is given more of it with the next look: the server, or this process, may be slow, and a look that is given up
-has to begin from the dial (`pace.patience`).
+a coroutine of its own whether it is the writer, so that one that hangs delays nobody, at the pace of
+`policy.poll_interval`. The doubt ends when the accepted writer, asked after it began, says that it is one; who waits is
+woken at that moment. An instance that did not answer is looked at further, so that it is used again as soon as it is
+back. What has no answer in time is given more of it with the next look: the server, or this process, may be slow, and a
+look that is given up has to begin from the dial (`poll_interval.time_limit`).
 
 All that is known may be wrong: a reader that is just being built is in nobody's rows, and when the writer is lost
 then, the next one may be an instance of which nothing was ever heard. So a doubt that goes on has the given names asked
@@ -16,7 +16,7 @@ Not every instance can be asked: nothing may tell where one is, or it may refuse
 changed). Such an instance is left out, for as long as that lasts, and the others are asked. Where none can be asked, or
 none that answers lets the watch in, it is *blind*: users find out by themselves.
 
-Users' connections are *sampled*; see `policy.suspicion`. Nothing is added to the path of a statement.
+Users' connections are *sampled*; see `policy.hang_detection`. Nothing is added to the path of a statement.
 
 Invariants: a doubt ends only by a writer's own word, or with the watch; no connection is cut but those of an instance
 that was silent to its ping, that lost the role, or that left; when the watch ends it leaves nothing open.
@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 from aurora_router.flow.hangs import Hangs
 from aurora_router.flow.inquiry import Access, Inquiry, ask_through
 from aurora_router.flow.learning import PROVISIONAL_SECONDS
-from aurora_router.flow.world import ConnT, DialFailed, Ground
+from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.bounds import forget_oldest
-from aurora_router.model.event import Blinded
+from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.observation import Failure
-from aurora_router.policy import pace
+from aurora_router.policy import poll_interval
 from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
@@ -78,7 +78,7 @@ class Watch(Generic[ConnT]):
         access: how to connect; replaced whenever a user succeeded.
     """
 
-    def __init__(self, world: Ground[ConnT], cluster: Cluster, access: Access) -> None:
+    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, access: Access) -> None:
         self.world = world
         self.cluster = cluster
         self.lost: set[str] = set()
@@ -223,7 +223,9 @@ class Watch(Generic[ConnT]):
         refusing = [name for name in (*self.cluster.view.instances, *self._names) if self.is_barred(name)]
         if refusing:
             self._shut_out = True
-            self.cluster.tell(Blinded(f"{', '.join(refusing)} may be the writer, and does not let the monitor in"), now)
+            self.cluster.tell(
+                MonitorLockedOut(f"{', '.join(refusing)} may be the writer, and does not let the monitor in"), now
+            )
 
     def _prepare(self, ids: frozenset[str]) -> None:
         """Learn where instances are before anything goes wrong with the writer."""
@@ -256,7 +258,7 @@ class Watch(Generic[ConnT]):
 
     def _plan_refresh(self) -> None:
         self._refreshed_at = self.world.now()
-        self._jitter = pace.varied(1.0, self.world.random())
+        self._jitter = poll_interval.add_jitter(1.0, self.world.random())
 
     @property
     def _is_complete(self) -> bool:
@@ -269,7 +271,9 @@ class Watch(Generic[ConnT]):
             slow = min(slow, SURVEY_SECONDS)
         if cluster.view.provisional:
             slow = min(slow, PROVISIONAL_SECONDS)
-        return self._jitter * pace.refresh(slow, cluster.max_lag, cluster.reader_missed_at, self.world.now())
+        return self._jitter * poll_interval.refresh_pause(
+            slow, cluster.max_lag, cluster.reader_missed_at, self.world.now()
+        )
 
     # ------------------------------------------------------------ asking
 
@@ -281,10 +285,10 @@ class Watch(Generic[ConnT]):
                 thorough = not await self._looked(inquiry, thorough=thorough)
                 doubted_at = self.cluster.doubted_at
                 if doubted_at is not None:
-                    pause = pace.fast(self.world.now() - doubted_at, self.world.random())
+                    pause = poll_interval.fast_pause(self.world.now() - doubted_at, self.world.random())
                     await self.world.sleep(pause)
                 elif inquiry.instance in self.lost:
-                    await self.world.sleep(pace.varied(RETURN_SECONDS, self.world.random()))
+                    await self.world.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.world.random()))
                 else:
                     return
         finally:
@@ -322,7 +326,7 @@ class Watch(Generic[ConnT]):
                 self._note_time(name, failed.fault)
                 if judge(failed.fault).then is Next.RAISE:
                     self.bar(name, failed.fault, began)
-            await self.world.sleep(pace.varied(pause, self.world.random()))
+            await self.world.sleep(poll_interval.add_jitter(pause, self.world.random()))
         finally:
             self._searching.discard(name)
 
@@ -342,12 +346,14 @@ class Watch(Generic[ConnT]):
         self._admitted_at, self._blind = self.world.now(), False
         if id_ in self.lost:
             self.lost.discard(id_)
-            self.cluster.succeeded(id_, self.world.now() - began, self.world.now())
+            self.cluster.record_success(id_, self.world.now() - began, self.world.now())
         return True
 
     def _seconds_for(self, name: str) -> float:
         """How long a look at an instance, or through a given name, may take."""
-        return pace.patience(self.hangs.limits.ping, self.options.connect_timeout, self._expired.get(name, 0))
+        return poll_interval.time_limit(
+            self.hangs.limits.ping, self.options.connect_timeout, self._expired.get(name, 0)
+        )
 
     def _note_time(self, name: str, fault: Fault | None) -> None:
         """Remember whether a look ran out of time; None: it was answered."""
@@ -366,7 +372,7 @@ class Watch(Generic[ConnT]):
         self.lost.add(id_)
         if (verdict.down and not known) or (verdict.quarantine and self.cluster.view.lacks_failure(id_)):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
-        self.cluster.failed(id_, now, self.options.quarantine, began)
+        self.cluster.record_failure(id_, now, self.options.quarantine, began)
 
     def is_barred(self, id_: str) -> bool:
         """Whether an instance, or a given name, refused to let the watch in, so that it is not asked for a while."""
@@ -385,7 +391,7 @@ class Watch(Generic[ConnT]):
         if not self._blind and self._admitted_at < (began if doubted_at is None else doubted_at):
             self._blind = True
             if before is None:  # else it is known
-                self.cluster.tell(Blinded(fault.text), now)
+                self.cluster.tell(MonitorLockedOut(fault.text), now)
             self.cluster.unattended()
 
     async def _check_reports(self) -> None:

@@ -10,7 +10,7 @@ for Aurora global databases", "Working with RDS Proxy endpoints")::
     rds    = "rds" | "rds-fips"
 
 so a name is read from its right end: suffix, order of region and service, then what is left. Whatever does not fit is
-legal all the same (a name of one's own, an address, a socket) and only tells less.
+legal all the same (a name of one's own, an address, a socket) and only says less.
 
 Invariants (property tests): parsing is total but for hosts that no resolver could take; `Endpoint.render` of what was
 parsed is the canonical host; parsing a canonical host gives the same endpoint.
@@ -75,8 +75,8 @@ class Endpoint:
         kind: what the name is for.
         label: the cluster's, instance's, custom endpoint's or proxy's own name; None when the name has none.
         domain: what follows ``{id}.`` in the name of an instance (``c9akciq32.us-east-1.rds.amazonaws.com``); None
-            where the name does not tell.
-        region: ``us-east-1``; None where the name does not tell (a global endpoint has none).
+            where the name does not say it.
+        region: ``us-east-1``; None where the name does not say it (a global endpoint has none).
         partition: ``aws``, ``aws-cn`` …, ``test`` for ``aurora.test``; None outside of them.
         xyz: the part that the account and the region share in all of their names.
         blue_green: ``green`` for the new side of a blue/green deployment, ``old`` for the retired one.
@@ -138,7 +138,7 @@ def default_role(kind: EndpointKind) -> WantedRole:
     """The role that a kind of endpoint gives when ``aurora_role`` is not set.
 
     An instance endpoint and a custom endpoint pin the instances, not the role; the name of a further proxy endpoint
-    does not tell whether it is a read-only one. All of these give `WantedRole.ANY`.
+    does not say whether it is a read-only one. All of these give `WantedRole.ANY`.
     """
     return _ROLE_OF.get(kind, WantedRole.WRITER)
 
@@ -153,7 +153,7 @@ def instance_host(domain: str, instance: str) -> str:
         instance: the instance's id, in any case (an id equals its name in DNS but for the case).
 
     Raises:
-        MalformedHost: the id is not one DNS label. A server tells ids, so this keeps every name that is made of one
+        MalformedHost: the id is not one DNS label. A server reports ids, so this keeps every name that is made of one
             within `domain`.
     """
     label = instance.translate(_ASCII_LOWER)

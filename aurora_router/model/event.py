@@ -1,4 +1,4 @@
-"""What happened to a cluster: told by `reduce` and by the watch, published to hooks, kept as the trail in errors."""
+"""Events: what happened to a cluster, by `reduce` and by the monitor; published to hooks, and the trail of errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WriterChanged:
 
 @dataclass(frozen=True, slots=True)
 class WriterLost:
-    """The accepted writer said that it is none any more, and no other is known yet."""
+    """The accepted writer reported that it is not the writer any more, and no other is known yet."""
 
     id: str
 
@@ -95,15 +95,15 @@ class AnswerRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubted:
-    """Something is wrong: all instances are asked, often, until a writer says that it is one. The refresh is fast."""
+class WriterSuspected:
+    """Something is wrong: all instances are asked, often, until a writer confirms itself. The refresh is fast."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """The accepted writer confirmed itself `seconds` after the doubt began. The refresh is slow again."""
+class WriterConfirmed:
+    """The accepted writer confirmed itself `seconds` after it was suspected. The refresh is slow again."""
 
     writer: str
     seconds: float
@@ -126,15 +126,15 @@ class HangRefuted:
 
 
 @dataclass(frozen=True, slots=True)
-class Blinded:
-    """No instance that answers lets the background watch in: each connect looks by itself."""
+class MonitorLockedOut:
+    """The monitor cannot log in to any instance that answers: each connect asks by itself."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Starved:
-    """This very process did not run for `seconds` longer than it wanted to, so no silence of others counts."""
+class ProcessStalled:
+    """This process did not run for `seconds` longer than it wanted to, so the silence of servers proves nothing."""
 
     seconds: float
 
@@ -149,8 +149,8 @@ class ConnectionsCut:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    """Something that a person should know, told once per cluster: what could be better, and how."""
+class ConfigurationAdvice:
+    """What could be configured better, and how; published once per cluster."""
 
     text: str
 
@@ -159,7 +159,7 @@ class Advice:
 
 
 Event = (
-    Advice
+    ConfigurationAdvice
     | WriterChanged
     | WriterLost
     | InstanceAdded
@@ -170,11 +170,11 @@ Event = (
     | ClaimRefused
     | WriteRefused
     | AnswerRefused
-    | Doubted
-    | Settled
+    | WriterSuspected
+    | WriterConfirmed
     | HangSuspected
     | HangRefuted
-    | Blinded
-    | Starved
+    | MonitorLockedOut
+    | ProcessStalled
     | ConnectionsCut
 )

@@ -28,16 +28,16 @@ class Instance:
         port: TCP port to dial, or None for the cluster's own.
         zone: availability zone, when known.
         lag: replica lag in seconds; None when unknown, 0.0 for the writer.
-        lag_at: when the lag was that, in the world's time in seconds; None: not known.
+        lag_at: when the lag was that, by the runtime's clock in seconds; None: not known.
         cpu: CPU use in percent, 0..100; None when unknown.
-        seen_at: the world's time, in seconds, of the last evidence that it exists.
-        heard_at: when it was asked, in the world's time, the last time that it answered about itself; None: never.
-        missing_since: when a complete answer first did not list it, in the world's time; None: the last one did.
+        seen_at: the time by the runtime's clock, in seconds, of the last evidence that it exists.
+        heard_at: when it was asked, by the runtime's clock, the last time that it answered about itself; None: never.
+        missing_since: when a complete answer first did not list it, by the runtime's clock; None: the last one did.
         updated: the newest `observation.Row.updated` of its rows.
         system: the history that its data is of, see `observation.Row.system`; None: not known.
-        updated_at: when `updated` last changed, in the world's time: an instance that runs updates its row.
-        offset: the world's time minus the instance's own clock, in seconds, at most: the least difference between when
-            a row came and its `updated`, since a row comes after it was written. None: not known.
+        updated_at: when `updated` last changed, by the runtime's clock: an instance that runs updates its row.
+        offset: the runtime's clock minus the instance's own clock, in seconds, at most: the least difference between
+            when a row came and its `updated`, since a row comes after it was written. None: not known.
     """
 
     id: str

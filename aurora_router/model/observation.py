@@ -1,4 +1,4 @@
-"""What somebody saw of a cluster: the only input that changes a view."""
+"""What was observed of a cluster: the only input that changes a view."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
 MISSING_SECONDS = 5.0
-"""An instance that complete answers do not list is gone after so long: a reader that restarts is in nobody's rows."""
+"""An instance that complete answers do not list is gone after this time: while a reader restarts, none lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,15 @@ class Row:
         id: the instance that the row is about.
         writer: whether the row marks it as the writer.
         age: seconds since the row was updated, by the clock of the server that answered, which need not agree with
-            the clock that wrote it: only a hint (see `reduce`). None: not known, or the row is about the very instance
-            that answered.
+            the clock that wrote it: only a hint (see `reduce`). None: not known, or the row is about the instance
+            itself that answered.
         updated: when the row was updated, in seconds, by the clock of the instance that it is about. Compared with
             other values of the same instance alone; None: not known.
-        lag: replica lag in seconds, None when not told.
-        lag_at: when the lag was that, in the world's time in seconds; None: not known.
-        cpu: CPU use in percent, None when not told.
-        host: host name to dial, where the source tells one.
-        port: TCP port to dial, where the source tells one.
+        lag: replica lag in seconds, None when not reported.
+        lag_at: when the lag was that, by the runtime's clock in seconds; None: not known.
+        cpu: CPU use in percent, None when not reported.
+        host: host name to dial, where the source reports one.
+        port: TCP port to dial, where the source reports one.
         zone: availability zone, where known.
         token: monotone evidence for the claim that it is the writer: the timeline (plain PostgreSQL) or the durable
             LSN (Aurora); None when the source has none.
@@ -55,15 +55,15 @@ class Topology:
     """The answer of one instance to a topology query.
 
     Attributes:
-        rows: what it told of the instances, itself included.
-        observer: its own id; None when it could not tell (a source without such a function).
+        rows: what it reported of the instances, itself included.
+        observer: its own id; None when it could not say (a source without such a function).
         observer_is_writer: its own word about itself (``not pg_is_in_recovery()``); None when not asked.
         complete: whether the rows are meant to be the whole cluster (False: only the observer, as with plain
             PostgreSQL, or some rows could not be read). What they lack may still make the answer an incomplete one.
         malformed: the ids of the rows that could not be read, as they came.
         monotone: whether the token of a writer never decreases (the timeline of plain PostgreSQL); False: it may (the
             durable LSN of a volume that was set back, or of a writer promoted a moment ago).
-        asked_at: the world's time, in seconds, when the question was sent; None: as new as the answer.
+        asked_at: when the question was sent, in seconds by the runtime's clock; None: as new as the answer.
         by_id: whether the observer was dialled as a certain instance. False: through a name that the user gave, which
             says by itself which cluster it is.
     """

@@ -1,8 +1,8 @@
 """The only place where a view changes: ``(view, observation, now) -> (view, events)``.
 
 Theory. Clients see a failover in fragments: a query on one instance, a refused dial on another, rows that an
-isolated instance keeps telling. None of them carries an epoch of the server's, and clocks of two instances can
-not be compared. So evidence is ordered:
+isolated instance keeps reporting. None of them carries an epoch of the server's, and clocks of two instances cannot
+be compared. So evidence is ordered:
 
 1. **An instance's word about itself beats rows about others.** Answers are ordered by when they were asked for
    (`Topology.asked_at`, this process's clock): one that was overtaken by a later one of the same instance is ignored,
@@ -11,7 +11,7 @@ not be compared. So evidence is ordered:
    among them, one instance is marked as the writer, and that row is not older than the accepted evidence. Anything less
    adds instances and facts, and removes none, names no new writer, and withdraws none: a role changes by a complete
    answer or by the instance's own word. An instance is removed when complete answers over `MISSING_SECONDS` do not list
-   it: one that restarts is in nobody's rows for a moment.
+   it: one that restarts is in no instance's rows for a moment.
 3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
    the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
    legal, a zombie A is not; only A itself can show a token that it had not when it was fenced). What an instance
@@ -31,8 +31,8 @@ not be compared. So evidence is ordered:
    names another (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its
    successor. Once a writer was accepted like this, or was set back, a higher token proves no longer that a former one
    is back, since it may be what that one had when it was fenced: then this rule counts for it, whatever its token
-   (`View.unproven`), unless that token is higher and grows. The same counts where a writer was accepted by its own word
-   while its row was still that of a reader, until its own row was seen (`View.provisional`).
+   (`View.unproven`), unless that token is higher and grows. The same counts where a writer was accepted by its own
+   report while its row was still that of a reader, until its own row was seen (`View.provisional`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -46,7 +46,7 @@ not be compared. So evidence is ordered:
    at that age, or earlier: no later than its row's timestamp says, on the fastest way that a row of the instance took
    (`Instance.offset`). An observer with a slow clock says of an old view that it is new.
 9. **A reader that has replayed what the writer had written when it was asked lags by no more than the time since**
-   (`View.lsn`). That it has replayed all that it received proves nothing: who sends to it may be cut off itself.
+   (`View.lsn`). That it has replayed all that it received proves nothing: its sender may be cut off itself.
 
 Limits. A zombie from before this process began is known as a reader here; on a lower token it is accepted where the
 accepted writer and all other instances are silent. It can commit nothing: the storage fences it.
@@ -104,7 +104,7 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
     Args:
         view: what was known.
         observation: what was seen.
-        now: the world's time, in seconds.
+        now: the time by the runtime's clock, in seconds.
 
     Returns:
         The next view (the same object when nothing changed) and what happened, in order.
@@ -291,7 +291,7 @@ def _refusal(view: View, claim: Claim) -> str | None:
     if claim.id == view.writer or view.epoch == 0:
         return None
     if not claim.own and claim.id in view.former:
-        return "a former writer is accepted again only on its own word"
+        return "a former writer is accepted again only by its own report"
     if not claim.own and not claim.complete:
         return "the answer is incomplete"
     if claim.asked_at < view.accepted_at:
@@ -427,7 +427,7 @@ def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change
 def _introduced(view: View, row: Row | None, now: float) -> Change:
     """Add a refused claimant as a reader, so that it can be asked itself: only its own word may count.
 
-    A former writer is in nobody's rows while it is built again; it may be promoted straight after.
+    A former writer is in no instance's rows while it is built again; it may be promoted straight after.
     """
     if row is None or row.id in view.instances or not view.known:
         return view, ()

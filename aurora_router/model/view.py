@@ -20,7 +20,7 @@ class Outage:
 
     Attributes:
         writer: the accepted writer that it is about.
-        since: when it began, in the world's time in seconds.
+        since: when it began, by the runtime's clock in seconds.
         reason: for people.
         named: what instances that were asked since answered: (id, the writer that it named; None: it named none).
         failed: ids of instances that did not answer since.
@@ -46,8 +46,8 @@ class View:
             none. Kept while there is no writer, so that an older claim stays refused.
         system: the history that `token` is of, see `observation.Row.system`; None: not known.
         lsn: how far the accepted writer's log was written when it was asked last; None: not known.
-        lsn_at: when that was, in the world's time in seconds.
-        accepted_at: when the writer was accepted, in the world's time in seconds.
+        lsn_at: when that was, by the runtime's clock in seconds.
+        accepted_at: when the writer was accepted, by the runtime's clock in seconds.
         unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.
@@ -57,7 +57,7 @@ class View:
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
-        refreshed_at: the world's time, in seconds, of the last accepted topology; None before the first.
+        refreshed_at: the time by the runtime's clock, in seconds, of the last accepted topology; None before the first.
     """
 
     instances: Mapping[str, Instance] = field(default_factory=lambda: MappingProxyType({}))
@@ -93,7 +93,7 @@ class View:
         return (each for each in self.instances.values() if each.role is Role.READER)
 
     def lacks_failure(self, instance: str) -> bool:
-        """Whether a failure of an instance would be news for the question who the writer is."""
+        """Whether a failure of an instance would be news for the question which instance the writer is."""
         if self.outage is None:
             return instance == self.writer
         return instance not in self.outage.failed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 AFTER_REFUSAL = 1.0
 """How long each further address may take once one has refused, in seconds."""
 
-_TOLD_FIRST = (
+_REPORTED_FIRST = (
     FaultKind.REJECTED,
     FaultKind.IDENTITY,
     FaultKind.CLIENT,
@@ -57,4 +57,4 @@ def share(left: float, following: int, faults: Sequence[Fault]) -> float:
 
 def decisive(faults: Sequence[Fault]) -> int:
     """Which fault speaks for the whole dial: the one that says most about the instance."""
-    return min(range(len(faults)), key=lambda index: _TOLD_FIRST.index(faults[index].kind))
+    return min(range(len(faults)), key=lambda index: _REPORTED_FIRST.index(faults[index].kind))

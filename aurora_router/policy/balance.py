@@ -25,13 +25,13 @@ __all__ = ["Load", "Random", "Selection", "select"]
 
 
 class Selection(NamedTuple):
-    """Whom to try, in this order.
+    """Which instances to try, in this order.
 
     Attributes:
-        order: the first choice, then the alternatives; empty when nobody suits. An instance in it whose role is
+        order: the first choice, then the alternatives; empty when none suits. An instance in it whose role is
             `Role.UNKNOWN` has to be asked for its role before it is used.
         ranks: how much each of `order` is preferred; equal ranks are equally good.
-        left_out: who does not suit, and why.
+        left_out: the instances that do not suit, and why.
         context: what the selection was made from.
     """
 
@@ -42,7 +42,7 @@ class Selection(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why the first choice, or why nobody, in one sentence."""
+        """Say in one sentence why the first choice was chosen, or why there is none."""
         with IMPORTING:
             from aurora_router.policy.explain import reason  # noqa: PLC0415 - explain reads selections
 
@@ -80,7 +80,7 @@ def select(
         options: balance, weights, lag, zones, fall-back.
         role: which instances may serve, by `Options.role` or the kind of endpoint.
         loads: what this process puts on each instance, by id; one that is missing counts as unused.
-        quarantine: who just failed.
+        quarantine: which instances failed recently.
         now: the world's time, in seconds.
         rng: for ties and for the strategies that draw.
         turn: a number that the caller increases by one with each selection; best started at a random one, so that many

@@ -1,9 +1,9 @@
-"""Who may serve a request, and who rather than whom: filters and preferences.
+"""Which instances may serve a request, and which are preferred: filters and preferences.
 
-Theory. A *filter* enforces what was promised (the role, the lag): whoever fails it is out, and why is kept for people.
-A *preference* only orders: 0 is best, the higher the later. Preferences are compared in the order of `PREFERENCES`, so
-a suitable instance that just failed comes after every one that did not, the fall-back after every reader, and zones
-decide among equals. Choosing within equals is the business of `choosers`.
+Theory. A *filter* enforces what was promised (the role, the lag): an instance that fails it is out, and the reason is
+kept for messages. A *preference* only orders: 0 is best, the higher the later. Preferences are compared in the order of
+`PREFERENCES`, so a suitable instance that just failed comes after every one that did not, the fall-back after every
+reader, and zones decide among equals. Choosing within equals is the business of `choosers`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Exclusion(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Who still suits, in the order of the view, and who does not."""
+    """The instances that still suit, in the order of the view, and those that do not."""
 
     kept: tuple[Instance, ...]
     left_out: tuple[Exclusion, ...] = ()
@@ -112,7 +112,7 @@ class Candidates(NamedTuple):
 def by_role(candidates: Candidates, context: Context) -> Candidates:
     """Those with the wanted role, and those that may stand in for it.
 
-    An instance whose role is unknown stays: whoever connects asks it, and it is asked after those that are known.
+    An instance whose role is unknown stays: the connect asks it, and it is asked after those that are known.
     """
     fallback = context.options.reader_fallback is ReaderFallback.WRITER
 
@@ -131,7 +131,7 @@ def by_role(candidates: Candidates, context: Context) -> Candidates:
 def by_lag(candidates: Candidates, context: Context) -> Candidates:
     """Those within ``aurora_max_lag``, and those that may be: a figure says nothing of the lag at a later time.
 
-    It is a promise, so whoever connects asks a reader for its lag unless the last figure and its age are within the
+    It is a promise, so a connect asks a reader for its lag unless the last figure and its age are within the
     bound. One whose lag was above it, or unknown, is left out until that is `LAG_SECONDS` ago. The writer does not lag.
     """
     limit = context.options.max_lag

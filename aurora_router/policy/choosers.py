@@ -1,6 +1,6 @@
 """Choosing among instances that suit equally: one small function per strategy, each with its promise.
 
-A chooser orders *all* candidates, because a connect goes on to the next one when the first can not be reached. What is
+A chooser orders *all* candidates, because a connect goes on to the next one when the first cannot be reached. What is
 promised holds for the first of the order, over many selections of which each is counted in `Load.connections` (or in
 `Context.turn`) before the next one is made; tests state it as figures.
 """
@@ -42,7 +42,7 @@ def round_robin(candidates: Sequence[Instance], context: Context) -> list[Instan
     """One after the other, by `Context.turn`.
 
     Promise: of N selections with consecutive turns each gets N/n exactly, rounded down or up. What would have gone to
-    one that can not be reached is spread evenly over the others: the digits of the turn, in a mixed base, choose them.
+    one that cannot be reached is spread evenly over the others: the digits of the turn, in a mixed base, choose them.
     """
     order, left, turn = [], list(candidates), context.turn
     while left:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def reason(selection: Selection) -> str:
-    """Why the first choice, or why nobody, in one sentence."""
+    """Say in one sentence why the first choice was chosen, or why there is none."""
     context = selection.context
     out = "; ".join(f"{each.id} left out: {why}" for each, why in selection.left_out)
     if not selection.order:

@@ -1,13 +1,14 @@
 """Where an instance is dialled: a template or a map turns its id into a host and a port.
 
-Aurora tells ids, not addresses. Within Aurora's own domain the host follows from the id; behind an IP, a tunnel,
+Aurora reports ids, not addresses. Within Aurora's own domain the host follows from the id; behind an IP, a tunnel,
 private DNS or a load balancer it does not, and the option ``aurora_instance_host`` says what it is:
 
 - a template: ``{id}.db.internal``, ``db-{id}.internal:6432``;
 - a map: ``demo-1=127.0.0.1:15432,demo-2=127.0.0.1:15433,demo-3=[::1]:15434``.
 
-Invariant: two `InstanceHosts` have the same `identity` exactly when they locate every id alike, so it can tell clusters
-apart that use the same ids.
+Invariant: two `InstanceHosts` have the same `identity` exactly when they locate every id alike, so it can distinguish
+    clusters
+that use the same ids.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class InstanceHosts:
 
     @property
     def identity(self) -> str:
-        """The canonical spelling: what tells a cluster from another one with the same ids."""
+        """The canonical spelling: what distinguishes a cluster from another one with the same ids."""
         if self.template is not None:
             return str(self.template)
         return ",".join(f"{id_}={place}" for id_, place in sorted(self.table.items()))
@@ -64,7 +65,7 @@ class InstanceHosts:
         """Host and port of an instance.
 
         Returns:
-            None when the map does not have the instance, or when its id can not be put into the template (the result
+            None when the map does not have the instance, or when its id cannot be put into the template (the result
             would be no host name, or one in another domain).
         """
         if self.template is None:
@@ -101,7 +102,7 @@ def parse_host_port(text: str) -> HostPort:
     if found := re.fullmatch(r"(\[[^\]]*\])(?::(.*))?", text):
         host, port = found[1], found[2]
     elif text.count(":") > 1 and not text.startswith("/"):
-        raise ValueError(f"{text!r}: an IPv6 address belongs into brackets, like [::1]:5432")
+        raise ValueError(f"{text!r}: an IPv6 address belongs in brackets, like [::1]:5432")
     else:
         host, colon, after = text.rpartition(":")
         host, port = (host, after) if colon else (after, None)

@@ -2,7 +2,7 @@
 
 An option is a key with the prefix ``aurora_`` in a conninfo, a URL's query or the keywords of ``connect``. Such keys
 never reach libpq; one that is unknown is refused by name. Tables in the documentation and ``--help`` come from
-`describe`, so they can not differ from what is parsed.
+`describe`, so they cannot differ from what is parsed.
 
 Precedence: an explicit option wins over ``aurora_profile``, which wins over the default.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aurora_router.errors import InvalidOption, shown
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
-from aurora_router.policy import values
+from aurora_router.policy import option_parsers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,8 +55,8 @@ class Source(str, enum.Enum):
     POSTGRESQL = "postgresql"
 
 
-class OutcomeWay(str, enum.Enum):
-    """How ``run_transaction`` finds out what became of a COMMIT without an answer; `policy.outcome` has the theory."""
+class OutcomeMethod(str, enum.Enum):
+    """How ``run_transaction`` determines the outcome of a COMMIT without an answer; `policy.outcome` has the theory."""
 
     AUTO = "auto"
     LOG = "log"
@@ -115,7 +115,7 @@ _MAX_LAG = (
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."
 )
-_ZONE_MAP = "The instances' zones, which no SQL source tells."
+_ZONE_MAP = "The instances' zones, which no SQL source reports."
 _FALLBACK = (
     "What the role `reader` does while no reader suits: take the writer, as Aurora's own reader endpoint does in a "
     "cluster without readers, or raise an error."
@@ -127,7 +127,7 @@ _INSTANCE_HOST = (
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
     "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
-    "because whoever answers DNS could then name a server of his own."
+    "because a name server, or an attacker that answers in its place, could then name another server."
 )
 _SOURCE = "How the topology is asked for; `auto` recognises Aurora on the first connection."
 _CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
@@ -163,7 +163,7 @@ _PING_TIMEOUT = (
     "a second, or one under full load, is not cut off."
 )
 _OUTCOME = (
-    "How `run_transaction` finds out what became of a COMMIT that got no answer: by the position in the log, by a "
+    "How `run_transaction` determines the outcome of a COMMIT that got no answer: by the position in the log, by a "
     "witness row (`aurora-router outcome install URL`), or not at all. `auto` takes the witness where it is "
     "installed, else the log position where the server offers it."
 )
@@ -194,60 +194,73 @@ class Options:
 
     role: WantedRole | None = field(
         default=None,
-        metadata=_about(values.choice(WantedRole), "writer, reader, prefer-reader, any", "reader", _DEFAULT_ROLE),
+        metadata=_about(
+            option_parsers.choice(WantedRole), "writer, reader, prefer-reader, any", "reader", _DEFAULT_ROLE
+        ),
     )
-    instance: str | None = field(default=None, metadata=_about(values.text, "an instance's id", "demo-2", _INSTANCE))
+    instance: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "an instance's id", "demo-2", _INSTANCE)
+    )
     balance: Balance = field(
         default=Balance.LEAST_CONNECTIONS,
-        metadata=_about(values.choice(Balance), ", ".join(each.value for each in Balance), "random", _BALANCE),
+        metadata=_about(option_parsers.choice(Balance), ", ".join(each.value for each in Balance), "random", _BALANCE),
     )
     weights: tuple[tuple[str, int], ...] = field(
-        default=(), metadata=_about(values.weights, "id=whole number,…", "demo-2=3,demo-3=1", _WEIGHTS)
+        default=(), metadata=_about(option_parsers.weights, "id=whole number,…", "demo-2=3,demo-3=1", _WEIGHTS)
     )
-    max_lag: float | None = field(default=None, metadata=_about(values.seconds, _SECONDS, "0.1", _MAX_LAG))
+    max_lag: float | None = field(default=None, metadata=_about(option_parsers.seconds, _SECONDS, "0.1", _MAX_LAG))
     zones: tuple[frozenset[str], ...] = field(
         default=(),
-        metadata=_about(values.zone_tiers, "zone+zone,zone,…", "eu-west-1a,eu-west-1b+eu-west-1c", _ZONES),
+        metadata=_about(option_parsers.zone_tiers, "zone+zone,zone,…", "eu-west-1a,eu-west-1b+eu-west-1c", _ZONES),
     )
     zone_map: tuple[tuple[str, str], ...] = field(
-        default=(), metadata=_about(values.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP)
+        default=(),
+        metadata=_about(option_parsers.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP),
     )
     reader_fallback: ReaderFallback = field(
         default=ReaderFallback.WRITER,
-        metadata=_about(values.choice(ReaderFallback), "writer, error", "error", _FALLBACK),
+        metadata=_about(option_parsers.choice(ReaderFallback), "writer, error", "error", _FALLBACK),
     )
     instance_host: InstanceHosts | None = field(
-        default=None, metadata=_about(values.instance_hosts, _HOSTS, "{id}.db.internal", _INSTANCE_HOST)
+        default=None, metadata=_about(option_parsers.instance_hosts, _HOSTS, "{id}.db.internal", _INSTANCE_HOST)
     )
     dns: HostPort | None = field(
-        default=None, metadata=_about(values.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
+        default=None, metadata=_about(option_parsers.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
     )
-    trust_cname: bool = field(default=False, metadata=_about(values.truth, "on, off", "on", _TRUST))
+    trust_cname: bool = field(default=False, metadata=_about(option_parsers.truth, "on, off", "on", _TRUST))
     source: Source = field(
         default=Source.AUTO,
-        metadata=_about(values.choice(Source), "auto, aurora, postgresql", "postgresql", _SOURCE),
+        metadata=_about(option_parsers.choice(Source), "auto, aurora, postgresql", "postgresql", _SOURCE),
     )
-    cluster: str | None = field(default=None, metadata=_about(values.text, "any text", "orders", _CLUSTER))
+    cluster: str | None = field(default=None, metadata=_about(option_parsers.text, "any text", "orders", _CLUSTER))
     connect_timeout: float = field(
-        default=5.0, metadata=_about(values.positive_seconds, _POSITIVE, "2", _CONNECT_TIMEOUT)
+        default=5.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "2", _CONNECT_TIMEOUT)
     )
-    failover_timeout: float = field(default=60.0, metadata=_about(values.seconds, _SECONDS, "30", _FAILOVER_TIMEOUT))
-    dns_timeout: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "0.5", _DNS_TIMEOUT))
-    quarantine: float = field(default=1.0, metadata=_about(values.seconds, _SECONDS, "5", _QUARANTINE))
-    refresh: float = field(default=30.0, metadata=_about(values.positive_seconds, _POSITIVE, "10", _REFRESH))
-    monitor: bool = field(default=True, metadata=_about(values.truth, "on, off", "off", _MONITOR))
-    hang_grace: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "0.5", _HANG_GRACE))
-    ping_timeout: float = field(default=1.0, metadata=_about(values.positive_seconds, _POSITIVE, "2", _PING_TIMEOUT))
-    outcome: OutcomeWay = field(
-        default=OutcomeWay.AUTO,
-        metadata=_about(values.choice(OutcomeWay), "auto, log, witness, off", "witness", _OUTCOME),
+    failover_timeout: float = field(
+        default=60.0, metadata=_about(option_parsers.seconds, _SECONDS, "30", _FAILOVER_TIMEOUT)
     )
-    outcome_terminate: bool = field(default=True, metadata=_about(values.truth, "on, off", "off", _TERMINATE))
+    dns_timeout: float = field(
+        default=1.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "0.5", _DNS_TIMEOUT)
+    )
+    quarantine: float = field(default=1.0, metadata=_about(option_parsers.seconds, _SECONDS, "5", _QUARANTINE))
+    refresh: float = field(default=30.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "10", _REFRESH))
+    monitor: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _MONITOR))
+    hang_grace: float = field(
+        default=1.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "0.5", _HANG_GRACE)
+    )
+    ping_timeout: float = field(
+        default=1.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "2", _PING_TIMEOUT)
+    )
+    outcome: OutcomeMethod = field(
+        default=OutcomeMethod.AUTO,
+        metadata=_about(option_parsers.choice(OutcomeMethod), "auto, log, witness, off", "witness", _OUTCOME),
+    )
+    outcome_terminate: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _TERMINATE))
     transaction_attempts: int = field(
-        default=5, metadata=_about(values.count, "a whole number, 1 or more", "3", _ATTEMPTS)
+        default=5, metadata=_about(option_parsers.count, "a whole number, 1 or more", "3", _ATTEMPTS)
     )
     transaction_timeout: float = field(
-        default=120.0, metadata=_about(values.seconds, _SECONDS, "30", _TRANSACTION_TIMEOUT)
+        default=120.0, metadata=_about(option_parsers.seconds, _SECONDS, "30", _TRANSACTION_TIMEOUT)
     )
 
     def __post_init__(self) -> None:
@@ -356,7 +369,7 @@ def read_value(key: str, value: object) -> Any:
     """
     metadata = _known(key).metadata
     if isinstance(value, str) and re.search(_PASTED, value) and (key != PREFIX + "instance_host" or "://" in value):
-        raise InvalidOption(f"{key}={shown(value)}: this belongs into the conninfo, the first argument")
+        raise InvalidOption(f"{key}={shown(value)}: this belongs in the conninfo, the first argument")
     try:
         return metadata["read"](value)
     except ValueError as error:

@@ -1,44 +1,45 @@
-"""What became of a transaction whose COMMIT got no answer: from evidence to a verdict, as tables.
+"""The outcome of a transaction whose COMMIT got no answer: from evidence to a verdict, as tables.
 
 Two ways lead to evidence. Both leave a mark in the transaction's first message, and are asked on an instance that has
-just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer can not, and
+just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer cannot, and
 with synchronous replication everything before the barrier is then as durable as any acknowledged commit. A server that
 stops waiting for its replicas acknowledges all the same, with a warning (`unreplicated`): so the messages of
-`flow.marks` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and ends no doubt.
+`flow.marks` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and proves nothing.
 
-**The log position.** The mark is a record in the log that holds our xid and ends at `lsn`, and the *life* of the
-server that wrote it (`model.ticket.Life`: one run between two recoveries). Asked on a server R:
+**The log position.** The mark is a record in the log that holds our xid and ends at `lsn`, and the *incarnation* of the
+server that wrote it (`model.commit_token.ServerIncarnation`: one run between two recoveries). Asked on a server R:
 
-1. R is in the same life. Its log lost nothing since, the xid is ours, and ``pg_xact_status`` is about us.
-2. R is in another life, whose recovery ended at L. What R's history holds up to L was replayed; everything beyond, R
-   wrote itself in its own life. Our record was written in another life.
+1. R is in the same incarnation. Its log lost nothing since, the xid is ours, and ``pg_xact_status`` is about us.
+2. R is in another incarnation, whose recovery ended at L. What R's history holds up to L was replayed; everything
+   beyond, R wrote itself in its own incarnation. Our record was written in another incarnation.
    a. L < lsn: our record is neither before L nor beyond it. Not committed.
    b. ``aborted``, or the xid was never assigned: either the record is ours and we aborted, or it is not there at all.
       Not committed, whichever it is.
-   c. ``committed``, R was promoted in this life to our timeline + 1, and L >= lsn. R replayed our timeline beyond
-      `lsn`, so what stood there is in its history. It is our record unless our server lost it in a crash, recovered in
-      place, and wrote the same stretch of the timeline anew, with the same xid given to somebody else. `held` says
-      that this can not be: the record was flushed before the transaction went on (PostgreSQL 17 and later do it in
-      the same message), or the server does not restart in place (``restart_after_crash=off``). Committed.
-   d. ``committed`` otherwise: whose xid it is can not be told. Unknown.
+   c. ``committed``, R was promoted in this incarnation to our timeline + 1, and L >= lsn. R replayed our timeline
+      beyond `lsn`, so what stood there is in its history. It is our record unless our server lost it in a crash,
+      recovered in place, and wrote the same stretch of the timeline again, with the same xid given to another
+      transaction. `flush_proven` says that this is impossible: the record was flushed before the transaction went on
+      (PostgreSQL 17 and later do it in the same message), or the server does not restart in place
+      (``restart_after_crash=off``). Committed.
+   d. ``committed`` otherwise: the xid may be another transaction's. Unknown.
 
-"Promoted in this life" is shown by ``pg_last_xact_replay_timestamp()``: only an archive recovery sets it, a crash
-recovery does not, and every new life begins without it. It rules out that R was restarted after its promotion, where L
-is a position on R's own timeline and says nothing of ours.
+"Promoted in this incarnation" is shown by ``pg_last_xact_replay_timestamp()``: only an archive recovery sets it, a
+crash recovery does not, and every new incarnation begins without it. It rules out that R was restarted after its
+promotion, where L is a position on R's own timeline and says nothing of ours.
 
 **The witness row.** The mark is a row with a random primary key, the first write of the transaction. The resolver
 inserts the same key, marked void (``ON CONFLICT DO NOTHING``), commits, and looks at the row that is there:
 
-1. not void: the transaction wrote it, so it committed; nobody else knew the key before.
+1. not void: the transaction wrote it, so it committed; no other transaction knew the key before.
 2. void: this resolver wrote it, or one before it (a verdict must not change by being asked for twice). PostgreSQL
    makes an insert wait for every living transaction that wrote the same key, so ours lived no more when the void row
    came, without having committed; and if its COMMIT is still on the wire, no transaction is left that it could commit.
-   On a server in another life the old transaction is not in the history at all. Not committed.
+   On a server in another incarnation the old transaction is not in the history at all. Not committed.
 3. the insert still waits when its lock_timeout is over: in progress.
 
-A row can be missing only where it was written: the ticket names the table by its object id, and that of its database,
-and the system identifier (`model.ticket.Place`). Asked elsewhere (another database, another cluster, a table that was
-installed again), there is no verdict.
+A row can be missing only where it was written: the token names the table by its object id, and that of its database,
+and the system identifier (`model.commit_token.WitnessTable`). Asked elsewhere (another database, another cluster, a
+table that was installed again), there is no verdict.
 
 This needs a unique index on the key (``ON CONFLICT (id)`` is an error without), a table that survives a crash, and no
 policy that hides rows (with ``row_security`` off it is an error where one would). A row that is not shown proves
@@ -55,7 +56,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aurora_router.model.ticket import Life, Place, Ticket
+    from aurora_router.model.commit_token import CommitToken, ServerIncarnation, WitnessTable
 
 KEPT_SECONDS = 24 * 3600.0
 """How long a witness row is kept at least."""
@@ -64,7 +65,7 @@ OLDEST_SECONDS = KEPT_SECONDS / 2
 
 
 class Outcome(str, enum.Enum):
-    """What became of a transaction."""
+    """The outcome of a transaction."""
 
     COMMITTED = "committed"
     NOT_COMMITTED = "not committed"
@@ -92,35 +93,35 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LogEvidence:
-    """What an instance that has proven to be the writer says of a ticket.
+    """What an instance that has proven to be the writer says of a token.
 
     Attributes:
-        life: the run that it is in.
-        promoted: whether it was promoted in this life.
-        status: of the ticket's xid.
+        incarnation: the run that it is in.
+        promoted: whether it was promoted in this incarnation.
+        status: of the token's xid.
     """
 
-    life: Life
+    incarnation: ServerIncarnation
     promoted: bool
     status: XactStatus
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessEvidence:
-    """What came of inserting the ticket's witness row once more, where the insert did not have to wait too long.
+    """What came of inserting the token's witness row once more, where the insert did not have to wait too long.
 
     Attributes:
         void: whether the row that is there is a resolver's, not the transaction's.
         age: seconds since the transaction began, by the clock of the server that answered.
-        place: the table that was asked.
+        witness_table: the table that was asked.
     """
 
     void: bool
     age: float
-    place: Place
+    witness_table: WitnessTable
 
 
-_SAME_LIFE = {
+_SAME_INCARNATION = {
     XactStatus.COMMITTED: Finding(Outcome.COMMITTED, "the server that ran it says so, and lost nothing since"),
     XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "the server that ran it says so, and lost nothing since"),
     XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its backend has not ended yet"),
@@ -128,8 +129,8 @@ _SAME_LIFE = {
     XactStatus.FORGOTTEN: Finding(Outcome.UNKNOWN, "it is older than the server's commit log"),
 }
 _OTHER_LIFE = {
-    XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "its xid aborted, whoever had it"),
-    XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its xid is running, whoever has it"),
+    XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "its xid aborted, whichever transaction had it"),
+    XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its xid is running, whichever transaction has it"),
     XactStatus.FUTURE: Finding(Outcome.NOT_COMMITTED, "its xid was never assigned in the log that survived"),
     XactStatus.FORGOTTEN: Finding(Outcome.UNKNOWN, "it is older than the server's commit log"),
 }
@@ -137,63 +138,63 @@ _LOST = Finding(Outcome.NOT_COMMITTED, "the log that survived ends before it")
 _SURVIVED = Finding(Outcome.COMMITTED, "the log that survived holds it, and it committed there")
 
 
-def judge_log(ticket: Ticket, evidence: LogEvidence) -> Finding:
+def judge_log(token: CommitToken, evidence: LogEvidence) -> Finding:
     """The verdict by the log position; see the module's docstring for why it is sound."""
-    life, lsn = ticket.life, ticket.lsn
-    if life is None or lsn is None:
+    incarnation, lsn = token.incarnation, token.lsn
+    if incarnation is None or lsn is None:
         return Finding(Outcome.UNKNOWN, "the transaction left no log position")
-    if evidence.life.system != life.system:
+    if evidence.incarnation.system != incarnation.system:
         return Finding(Outcome.UNKNOWN, "the server that answered is of another system")
-    if evidence.life == life:
-        return _SAME_LIFE[evidence.status]
-    end = evidence.life.recovered
+    if evidence.incarnation == incarnation:
+        return _SAME_INCARNATION[evidence.status]
+    end = evidence.incarnation.recovered
     if end is not None and end < lsn:
         return _LOST
     if evidence.status is not XactStatus.COMMITTED:
         return _OTHER_LIFE[evidence.status]
-    return _SURVIVED if (doubt := _doubt(ticket, life, evidence)) is None else Finding(Outcome.UNKNOWN, doubt)
+    return _SURVIVED if (doubt := _doubt(token, incarnation, evidence)) is None else Finding(Outcome.UNKNOWN, doubt)
 
 
-def _doubt(ticket: Ticket, life: Life, evidence: LogEvidence) -> str | None:
-    """Why an xid that committed in another life may be somebody else's; None: it is ours."""
-    if evidence.life.recovered is None or not evidence.promoted:
-        return "the server was restarted since: its xid may have been given to somebody else"
-    if evidence.life.timeline != life.timeline + 1:
-        return f"not one promotion away: timeline {life.timeline} then, {evidence.life.timeline} now"
-    if not ticket.held:
+def _doubt(token: CommitToken, incarnation: ServerIncarnation, evidence: LogEvidence) -> str | None:
+    """Why an xid that committed in another incarnation may be another transaction's; None: it is ours."""
+    if evidence.incarnation.recovered is None or not evidence.promoted:
+        return "the server was restarted since: its xid may have been given to another transaction"
+    if evidence.incarnation.timeline != incarnation.timeline + 1:
+        return f"not one promotion away: timeline {incarnation.timeline} then, {evidence.incarnation.timeline} now"
+    if not token.flush_proven:
         return "a restart in place may have given its xid to somebody else (restart_after_crash is on)"
     return None
 
 
-def judge_witness(ticket: Ticket, evidence: WitnessEvidence) -> Finding:
+def judge_witness(token: CommitToken, evidence: WitnessEvidence) -> Finding:
     """The verdict by the witness row; see the module's docstring for why it is sound."""
-    if (elsewhere := _elsewhere(ticket.place, evidence)) is not None:
+    if (elsewhere := _elsewhere(token.witness_table, evidence)) is not None:
         return Finding(Outcome.UNKNOWN, elsewhere)
     if abs(evidence.age) > OLDEST_SECONDS:
         return Finding(Outcome.UNKNOWN, f"it is older than {OLDEST_SECONDS / 3600:g} h: its witness may be gone")
     if evidence.void:
-        return Finding(Outcome.NOT_COMMITTED, "its witness was not there, and now it can not come any more")
+        return Finding(Outcome.NOT_COMMITTED, "its witness was not there, and now it cannot come any more")
     return Finding(Outcome.COMMITTED, "its witness is there")
 
 
-def _elsewhere(place: Place | None, evidence: WitnessEvidence) -> str | None:
+def _elsewhere(witness_table: WitnessTable | None, evidence: WitnessEvidence) -> str | None:
     """Why the table that was asked is not the one that holds the witness; None: it is."""
-    asked = evidence.place
-    if place is None:
+    asked = evidence.witness_table
+    if witness_table is None:
         if not evidence.void:
             return None
-        return "its ticket does not record in which database its witness is, and it is not in this one"
-    if place.system != asked.system and place.system is not None:
+        return "its token does not record in which database its witness is, and it is not in this one"
+    if witness_table.system != asked.system and witness_table.system is not None:
         return (
-            f"it ran in another cluster than the one that was asked (system identifier {place.system}, not "
+            f"it ran in another cluster than the one that was asked (system identifier {witness_table.system}, not "
             f"{asked.system or 'known'}): ask by a router of that cluster"
         )
-    if place.database != asked.database:
+    if witness_table.database != asked.database:
         return (
-            f"it ran in the database {place.name or place.database}, and another one was asked "
+            f"it ran in the database {witness_table.name or witness_table.database}, and another one was asked "
             f"({asked.name or asked.database}): ask by a router with that dbname"
         )
-    if place.table != asked.table:
+    if witness_table.table != asked.table:
         return "the table that held its witness was dropped since, and installed again"
     return None
 

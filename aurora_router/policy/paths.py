@@ -18,7 +18,7 @@ A path, an address and a port, is taken for direct in two cases:
    client's address is not compared: a gateway on the client's side may change it, and that does no harm.
 
 The second is asked in the background, once: on the session that the monitor has on that path, and where it has none on
-one that is closed again. Local sockets show no ends, so they are no direct paths: a server that hangs on this very
+one that is closed again. Local sockets show no ends, so they are no direct paths: a server that hangs on this
 machine is no failover.
 """
 
@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     Attributes:
         direct: whether it is direct.
-        until: when it is to be asked about again, by the world's time.
+        until: when it is to be asked about again, by the runtime's clock.
         unanswered: how often in a row there was no answer.
     """
 

@@ -4,7 +4,7 @@ Theory. A dead reader that stays in the rotation costs every connect a time-out;
 comes back. So a failure takes an instance out for a base time, each further *incident* doubles it up to `MAX_SECONDS`,
 a success clears it. Many connections that fail with the same instance at the same moment are one incident: a failure
 during the quarantine does not prolong it, unless it is of a try that began within it (a last resort that failed too).
-Whoever behaved for `MAX_SECONDS` after its quarantine starts anew.
+An instance that did not fail for `MAX_SECONDS` after its quarantine starts from the beginning.
 
 Invariant: no quarantine reaches further than `MAX_SECONDS` beyond the failure that caused it.
 """
@@ -24,7 +24,7 @@ MAX_SECONDS = 30.0
 
 
 class _Term(NamedTuple):
-    """One instance's quarantine: when it began and ends (the world's time), how long it is; all in seconds."""
+    """One instance's quarantine: when it began and ends (by the runtime's clock), how long it is; all in seconds."""
 
     since: float
     until: float
@@ -35,7 +35,7 @@ _NO_TERMS: Mapping[str, _Term] = MappingProxyType({})
 
 
 class Quarantine:
-    """Who is kept away from, until when; immutable: `failed` and `succeeded` give the next one."""
+    """Which instances are avoided, and until when; `record_failure` and `record_success` return the next value."""
 
     __slots__ = ("_terms",)
 
@@ -57,12 +57,12 @@ class Quarantine:
         term = self._terms.get(instance)
         return max(0.0, term.until - now) if term is not None else 0.0
 
-    def failed(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
+    def record_failure(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
         """After a failure.
 
         Args:
-            instance: who failed.
-            now: the world's time, in seconds.
+            instance: which instance failed.
+            now: the time by the runtime's clock, in seconds.
             base: length of a first quarantine, in seconds; 0 or less: none.
             began: when the try that failed began; None: unknown, which counts as before the quarantine.
         """
@@ -79,7 +79,7 @@ class Quarantine:
         forget_oldest(following)
         return Quarantine(MappingProxyType(following))
 
-    def succeeded(self, instance: str) -> Quarantine:
+    def record_success(self, instance: str) -> Quarantine:
         """After a success."""
         if instance not in self._terms:
             return self

@@ -7,7 +7,7 @@ only where two things are proven.
 
 1. *The path is direct*: nothing ended the connection between this process and the server. A query shows it: the backend
    that answers is the one that was reported at start-up (``PQbackendPID`` equals ``pg_backend_pid()``; another one
-   proves a pooler), and the server sees the connection come from the very port that it leaves from here
+   proves a pooler), and the server sees the connection come from the same port that it leaves from here
    (``inet_client_port()``; another one proves a relay, a tunnel or a pooler, whatever process id that reports). A path
    is an address and a port, not an instance: addresses are used again by others. So the proof ends with a dial that
    fails there, with every change of the writer, and after `PROOF_SECONDS`. A path that was once seen not to be direct
@@ -76,7 +76,7 @@ class RoleReports:
     Attributes:
         honest: whether reports on direct paths are what the servers are: None until a standby has reported, False once
             a report was wrong.
-        direct: paths that are proven to be direct, and until when (the world's time, in seconds).
+        direct: paths that are proven to be direct, and until when (by the runtime's clock, in seconds).
         indirect: paths that are not, and whether a pooler was seen there: the server behind may change at any moment.
     """
 

@@ -89,7 +89,7 @@ class Request:
 
     @property
     def hostaddr(self) -> str | None:
-        """The address that the user named himself, of a single host."""
+        """The address that the user gave, of a single host."""
         return self.first.hostaddr
 
 
@@ -180,7 +180,7 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
         reasons.append("its members are known to DNS alone")
         return Mode.NAME, endpoint.domain
     if request.options.instance_host is not None:
-        reasons.append("aurora_instance_host tells where the instances are")
+        reasons.append("aurora_instance_host says where the instances are")
         return Mode.INSTANCES, None
     if request.hostaddr is not None:
         reasons.append("hostaddr is given: that address, and no other, is dialled")
@@ -191,12 +191,12 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
     if endpoint.domain is not None:
         reasons.append(f"instances are named {{id}}.{endpoint.domain}")
         return Mode.INSTANCES, endpoint.domain
-    reasons.append("nothing tells how its instances are named (aurora_instance_host would)")
+    reasons.append("it is not known how its instances are named (aurora_instance_host would say it)")
     return Mode.NAME, None
 
 
 def _refuse_aurora(request: Request) -> None:
-    """A list is asked host by host: ids that a server tells of the whole cluster would not match it."""
+    """A list is asked host by host: ids that a server reports for the whole cluster would not match it."""
     if request.options.source is Source.AURORA:
         raise InvalidOption(
             f"aurora_source=aurora has no effect with several hosts ({', '.join(map(str, request.given))}), each of "
@@ -205,22 +205,22 @@ def _refuse_aurora(request: Request) -> None:
 
 
 def _domain_of_instances(request: Request, endpoint: Endpoint) -> str | None:
-    """Where the one instance that is asked for will be looked for; None: `Options.instance_host` tells."""
+    """Where the one instance that is asked for will be looked for; None: `Options.instance_host` says it."""
     if request.options.instance_host is not None:
         return None
     if len(request.given) > 1 or request.hostaddr is not None or endpoint.domain is None or endpoint.kind in _PASSED:
         raise InvalidOption(
-            f"aurora_instance={request.options.instance!r}: nothing tells where the instances of {endpoint.host!r} "
+            f"aurora_instance={request.options.instance!r}: it is not known where the instances of {endpoint.host!r} "
             "are; give the cluster's own endpoint as the only host, or aurora_instance_host"
         )
     return endpoint.domain
 
 
 def locate(instance: Instance, route: Route, options: Options) -> Address | None:
-    """Where an instance is dialled; None when nothing tells.
+    """Where an instance is dialled; None when it is not known.
 
     Raises:
-        MalformedHost: the id that the server told can not be a name within the domain.
+        MalformedHost: the id that the server reported cannot be a name within the domain.
     """
     if options.instance_host is not None:
         found = options.instance_host.locate(instance.id)
@@ -233,9 +233,9 @@ def locate(instance: Instance, route: Route, options: Options) -> Address | None
 
 
 def find(instance: Instance, route: Route, request: Request) -> Address | None:
-    """Where an instance is dialled, also where it is known by the very host that was given; None: nothing tells.
+    """Where an instance is dialled, also where it is known by the host that was given; None: it is not known.
 
-    A server that tells of itself alone has no id but the host it was reached by, and a name that can be no host leads
+    A server that reports itself alone has no id but the host it was reached by, and a name that can be no host leads
     nowhere.
     """
     if route.mode is Mode.LIST or route.mode is Mode.NAME:
@@ -256,7 +256,7 @@ def given_host(request: Request, chosen: Route, address: Address) -> str | None:
 
 
 class Identity(NamedTuple):
-    """What tells a cluster from others, as far as names can.
+    """What distinguishes a cluster from others, as far as names can.
 
     Attributes:
         scope: within which instance ids are unique: the domain or the template of the instances, with the port; or one
@@ -285,7 +285,7 @@ PINNED = "aurora_cluster"
 
 @lru_cache(maxsize=256)
 def identity(request: Request, chosen: Route) -> Identity:
-    """What tells this cluster from others, as far as names can.
+    """What distinguishes this cluster from others, as far as names can.
 
     The system identifier is no part of it (clones share it), and instance ids never are (two clusters may use the same
     ones behind tunnels). Where the name is none of Aurora's it may be a pooler's, which routes by the database, so that

@@ -15,12 +15,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurora_router.model.event import (
-    Advice,
     AnswerRefused,
-    Blinded,
     ClaimRefused,
+    ConfigurationAdvice,
     ConnectionsCut,
-    Doubted,
     Event,
     HangRefuted,
     HangSuspected,
@@ -28,12 +26,14 @@ from aurora_router.model.event import (
     InstanceFailed,
     InstanceRecovered,
     InstanceRemoved,
+    MonitorLockedOut,
+    ProcessStalled,
     RoleChanged,
-    Settled,
-    Starved,
     WriterChanged,
+    WriterConfirmed,
     WriteRefused,
     WriterLost,
+    WriterSuspected,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Journal(NamedTuple):
 
     Attributes:
         said: when each subject was last loud, in seconds of the monotonic clock.
-        since: when the cluster fell into doubt; None: it is not in doubt.
+        since: since when the writer has been suspected; None: it is not.
     """
 
     said: Mapping[str, float] = MappingProxyType({})
@@ -87,9 +87,9 @@ class Journal(NamedTuple):
 def report(journal: Journal, event: Event, now: float) -> tuple[Journal, Level, str]:
     """Decide what the log says of an event, and how loud; returns the next journal too."""
     level, sentence, subject = describe(event, None if journal.since is None else now - journal.since)
-    if isinstance(event, Doubted):
+    if isinstance(event, WriterSuspected):
         journal = journal._replace(since=now)
-    elif isinstance(event, Settled):
+    elif isinstance(event, WriterConfirmed):
         journal = journal._replace(since=None)
     if subject is None or level is Level.DEBUG:
         return journal, level, sentence
@@ -110,7 +110,7 @@ def describe(event: Event, doubted_for: float | None = None) -> Line:
 
     Args:
         event: what happened.
-        doubted_for: for how long the cluster has been in doubt, in seconds; None: it is not.
+        doubted_for: for how long the writer has been suspected, in seconds; None: it is not.
     """
     line = _SENTENCES[type(event)](event)
     if isinstance(event, WriterChanged) and event.old is not None and doubted_for is not None:
@@ -144,11 +144,11 @@ def _failed(event: InstanceFailed) -> Line:
 
 
 _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
-    Advice: lambda event: Line(Level.WARNING, event.text, f"advice {event.text}"),
-    Blinded: lambda event: Line(
+    ConfigurationAdvice: lambda event: Line(Level.WARNING, event.text, f"advice {event.text}"),
+    MonitorLockedOut: lambda event: Line(
         Level.WARNING,
         f"the monitor cannot ask the instances, so each connect looks by itself: {event.reason}",
-        "blinded",
+        "locked out",
     ),
     AnswerRefused: lambda event: Line(
         Level.WARNING,
@@ -157,7 +157,7 @@ _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
     ),
     ClaimRefused: _claim_refused,
     ConnectionsCut: _cut,
-    Doubted: lambda event: Line(Level.INFO, f"looking for the writer: {event.reason}", "doubted"),
+    WriterSuspected: lambda event: Line(Level.INFO, f"looking for the writer: {event.reason}", "suspected"),
     HangRefuted: lambda event: Line(
         Level.DEBUG, f"{event.id} answered a ping after {duration(event.seconds)}: it is busy, not hung"
     ),
@@ -169,10 +169,10 @@ _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
     ),
     InstanceRemoved: lambda event: Line(Level.DEBUG, f"{event.id} left the cluster"),
     RoleChanged: lambda event: Line(Level.DEBUG, f"{event.id} is now a {event.new.value} (was {event.old.value})"),
-    Settled: lambda event: Line(
+    WriterConfirmed: lambda event: Line(
         Level.INFO, f"{event.writer} confirmed that it is the writer, after {duration(event.seconds)}", "settled"
     ),
-    Starved: lambda event: Line(
+    ProcessStalled: lambda event: Line(
         Level.DEBUG, f"this process did not run for {duration(event.seconds)}: silence meanwhile counts for nothing"
     ),
     WriteRefused: lambda event: Line(Level.DEBUG, f"{event.id} refused a write of a connection to the writer"),

@@ -89,7 +89,7 @@ _FULL = Verdict(
 )  # fmt: skip
 _STARTING = Verdict(
     "starting_up", down=True, quarantine=True, then=Next.ELSEWHERE,
-    meaning="The instance restarts, and serves nobody yet.",
+    meaning="The instance restarts, and accepts no connections yet.",
 )  # fmt: skip
 _STOPPING = Verdict(
     "shutting_down", down=True, quarantine=True, then=Next.ELSEWHERE, meaning="The instance was shut down or crashed."

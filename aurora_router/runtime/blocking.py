@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import psycopg
 
 from aurora_router import native
-from aurora_router.flow.world import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
+from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.real import HasPgconn, RealWorld
+from aurora_router.runtime.real import HasPgconn, RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg import pq
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Wanted
+    from aurora_router.flow.runtime import Wanted
     from aurora_router.runtime.dns import Names
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def run(procedure: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a procedure suspended in the blocking world: this is a bug of aurora_router")
 
 
-class BlockingWorld(RealWorld[ConnT]):
+class BlockingRuntime(RealRuntime[ConnT]):
     """Threads, the real clock, blocking sockets.
 
     Args:
@@ -142,7 +142,7 @@ class _Bell:
 
 
 def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-    """One service query by the simple protocol; see `World.ask`."""
+    """One service query by the simple protocol; see `Runtime.ask`."""
     return libpq.rows_of(_query(pgconn, sql.encode(), seconds, wanted))
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router import native
-from aurora_router.flow.world import DialFailed, Resolution
+from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.forks import IMPORTING
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
-from aurora_router.flow.world import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
+from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
-from aurora_router.runtime.real import HasPgconn, RealWorld
+from aurora_router.runtime.real import HasPgconn, RealRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from psycopg import pq
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Wanted
+    from aurora_router.flow.runtime import Wanted
     from aurora_router.runtime.dns import Names
 
 
@@ -34,7 +34,7 @@ class Closes(HasPgconn, Protocol):
 ConnT = TypeVar("ConnT", bound=Closes)
 
 
-class EventLoopWorld(RealWorld[ConnT]):
+class EventLoopRuntime(RealRuntime[ConnT]):
     """An event loop, the real clock, sockets that are awaited.
 
     Args:
@@ -159,7 +159,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-    """One service query by the simple protocol; see `World.ask`."""
+    """One service query by the simple protocol; see `Runtime.ask`."""
     results: list[pq.abc.PGresult] = []
     try:
         pgconn.send_query(sql.encode())

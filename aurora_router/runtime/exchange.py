@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import pq
 
+from aurora_router.flow.runtime import DialFailed, Rows
 from aurora_router.flow.session import Reply
-from aurora_router.flow.world import DialFailed, Rows
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
 

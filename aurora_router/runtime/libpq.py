@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 
-from aurora_router.flow.world import DialFailed, Rows, Target
+from aurora_router.flow.runtime import DialFailed, Rows, Target
 from aurora_router.policy.addresses import decisive, ordered, share
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import passfile

@@ -27,20 +27,20 @@ import psycopg
 from psycopg import pq
 
 from aurora_router import native, observe
+from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.flow.watch import Watch
-from aurora_router.flow.world import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
-from aurora_router.model.event import Advice
-from aurora_router.runtime import handover, libpq, sockets
+from aurora_router.model.event import ConfigurationAdvice
+from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.courier import COURIER
-from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.eventloop import EventLoopRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.inquiry import Access
-    from aurora_router.flow.world import Rows, Wanted
+    from aurora_router.flow.runtime import Rows, Wanted
     from aurora_router.policy.paths import End
     from aurora_router.runtime.dns import Names
 
@@ -71,7 +71,7 @@ _ACTIVITY = {
 class _Own(psycopg.AsyncConnection[Any]):
     """A connection of the monitor's own."""
 
-    key: handover.Key = frozenset()
+    key: session_cache.Key = frozenset()
     is_named = False
 
     @classmethod
@@ -86,14 +86,14 @@ def _naming(pgconn: pq.abc.PGconn) -> str:
     return f"SET application_name TO {pq.Escaping(pgconn).escape_literal(name.encode()).decode()}"
 
 
-class MonitorWorld(EventLoopWorld["_Own"]):
+class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
     """The monitor's ground for one cluster: raw psycopg connections with the credentials of the last user."""
 
     def __init__(self, cluster: Cluster, names: Names) -> None:
         super().__init__(self._open_one, names)
         self._cluster = cluster
         self._tasks: set[asyncio.Task[None]] = set()
-        self._offered: dict[handover.Key, pq.abc.PGconn] = {}
+        self._offered: dict[session_cache.Key, pq.abc.PGconn] = {}
 
     def take(self, names: Names) -> None:
         """Resolve host names as the last user who connected does."""
@@ -105,7 +105,7 @@ class MonitorWorld(EventLoopWorld["_Own"]):
             raise psycopg.OperationalError("nobody watches this cluster any more")
         params = libpq.dial_params(watch.access.params, target, seconds)
         connection = await _Own.connect("", autocommit=True, **params)
-        connection.key = handover.key_of(params)
+        connection.key = session_cache.key_of(params)
         return connection
 
     async def ask(self, connection: _Own, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
@@ -129,7 +129,7 @@ class MonitorWorld(EventLoopWorld["_Own"]):
         return name
 
     async def offer(self, connection: _Own) -> bool:
-        """Lay the session under a connection of ours down for a user; see `runtime.handover`."""
+        """Lay the session under a connection of ours down for a user; see `runtime.session_cache`."""
         try:
             await super().ask(connection, "RESET application_name; SELECT 1", OFFER_SECONDS)
         except DialFailed:
@@ -137,15 +137,15 @@ class MonitorWorld(EventLoopWorld["_Own"]):
             return True
         key, pgconn = connection.key, connection.pgconn
         del connection.pgconn  # so that the connection neither closes it nor complains that nobody did
-        handover.SHELF.lay(key, pgconn)
+        session_cache.SESSIONS.lay(key, pgconn)
         self._offered[key] = pgconn
-        asyncio.get_running_loop().call_later(handover.SECONDS, self._withdraw, key)
+        asyncio.get_running_loop().call_later(session_cache.SECONDS, self._withdraw, key)
         return True
 
-    def _withdraw(self, key: handover.Key) -> None:
+    def _withdraw(self, key: session_cache.Key) -> None:
         pgconn = self._offered.pop(key, None)
         if pgconn is not None:
-            handover.SHELF.clear(key, pgconn)
+            session_cache.SESSIONS.clear(key, pgconn)
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
         """Let a procedure go on by itself."""
@@ -225,7 +225,7 @@ class Monitor:
         watch = cluster.watcher
         if watch is not None:
             cast("Watch[Any]", watch).access = access
-            cast("MonitorWorld", cast("Watch[Any]", watch).world).take(names)
+            cast("ThreadMonitorRuntime", cast("Watch[Any]", watch).world).take(names)
             return
         with self._lock:
             if self._ended or cluster.watcher is not None:
@@ -237,14 +237,14 @@ class Monitor:
             else:
                 # In this order: a signal handler's exception may end it at any point, and a watch that has begun
                 # takes its place by itself, while one that was never begun would keep it for good.
-                begun: Watch[Any] = Watch(MonitorWorld(cluster, names), cluster, access)
+                begun: Watch[Any] = Watch(ThreadMonitorRuntime(cluster, names), cluster, access)
                 loop.call_soon_threadsafe(self._begin, begun)
                 self._watches.setdefault(begun, None)
                 cluster.watcher = begun
                 return
         if "thread" not in cluster.warned and "shutdown" not in refused:
             cluster.warned.add("thread")
-            cluster.tell(Advice(NO_THREAD.format(refused)), time.monotonic())
+            cluster.tell(ConfigurationAdvice(NO_THREAD.format(refused)), time.monotonic())
 
     @property
     def running(self) -> bool:
@@ -305,7 +305,7 @@ class Monitor:
                 task.cancel()
 
     async def _look_after(self, watch: Watch[Any]) -> None:
-        world = cast("MonitorWorld", watch.world)
+        world = cast("ThreadMonitorRuntime", watch.world)
         preparing = asyncio.get_running_loop().call_later(SETTLED_SECONDS, _prepare)
         try:
             while not self._leave(watch):

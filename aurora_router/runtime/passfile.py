@@ -21,7 +21,7 @@ from aurora_router.forks import IMPORTING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from aurora_router.flow.world import Target
+    from aurora_router.flow.runtime import Target
     from aurora_router.policy.route import Address
 
 DEFAULT_PORT = "5432"

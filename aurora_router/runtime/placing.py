@@ -12,22 +12,31 @@ from aurora_router.flow.connect import connect
 from aurora_router.flow.inquiry import Access
 from aurora_router.model.instance import Role
 from aurora_router.observe import logger
-from aurora_router.policy.suspicion import UNLIMITED, Limits
+from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.runtime import blocking, eventloop, sockets
-from aurora_router.runtime.call import Call, read_call
-from aurora_router.runtime.handover import SHELF
+from aurora_router.runtime.connect_args import ConnectArgs, read_connect_args
 from aurora_router.runtime.libpq import dial_params, reported_standby
 from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
+from aurora_router.runtime.session_cache import SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from psycopg import pq
 
-    from aurora_router.flow.world import Placed, Target, Wanted
+    from aurora_router.flow.runtime import ConnectResult, Target, Wanted
 
-__all__ = ["attend", "bounded", "dial_params", "place_async", "place_blocking", "read_call", "shortened", "take"]
+__all__ = [
+    "attend",
+    "bounded",
+    "dial_params",
+    "place_async",
+    "place_blocking",
+    "read_connect_args",
+    "shortened",
+    "take",
+]
 
 LOOK_SECONDS = 0.02
 """A connection's socket is looked at once in so many seconds at most: a busy pool checks out far more often."""
@@ -37,15 +46,17 @@ AwaitedT = TypeVar("AwaitedT", bound=eventloop.Closes)
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
-def place_blocking(open_: Callable[[Target, float], BlockingT], call: Call) -> Placed[BlockingT]:
+def place_blocking(open_: Callable[[Target, float], BlockingT], call: ConnectArgs) -> ConnectResult[BlockingT]:
     """Put a connection on the right instance, blocking; see `flow.connect.connect`."""
-    world = blocking.BlockingWorld(open_, call.names)
+    world = blocking.BlockingRuntime(open_, call.names)
     return blocking.run(connect(world, REGISTRY.find, call.request, call.sources))
 
 
-async def place_async(open_: Callable[[Target, float], Awaitable[AwaitedT]], call: Call) -> Placed[AwaitedT]:
+async def place_async(
+    open_: Callable[[Target, float], Awaitable[AwaitedT]], call: ConnectArgs
+) -> ConnectResult[AwaitedT]:
     """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
-    world = eventloop.EventLoopWorld(open_, call.names)
+    world = eventloop.EventLoopRuntime(open_, call.names)
     return await connect(world, REGISTRY.find, call.request, call.sources)
 
 
@@ -67,7 +78,7 @@ def shortened(error: ErrorT) -> ErrorT:
     return error
 
 
-def bounded(call: Call, until: float | None, wanted: Wanted | None = None) -> Call:
+def bounded(call: ConnectArgs, until: float | None, wanted: Wanted | None = None) -> ConnectArgs:
     """A call whose connect ends at `until` at the latest, on the monotonic clock; None: by its own options alone.
 
     It ends before that when it is not `wanted` any more.
@@ -81,11 +92,11 @@ def bounded(call: Call, until: float | None, wanted: Wanted | None = None) -> Ca
 
 
 def take(params: dict[str, Any]) -> pq.abc.PGconn | None:
-    """The monitor's session for these parameters, if it has one to give; see `runtime.handover`."""
-    return SHELF.take(params)
+    """The monitor's session for these parameters, if it has one to give; see `runtime.session_cache`."""
+    return SESSIONS.take(params)
 
 
-def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
+def attend(connection: Any, placed: ConnectResult[Any], call: ConnectArgs) -> None:
     """Count a connection for its instance, and have the monitor look after it unless that was declined."""
     options, pgconn = call.request.options, connection.pgconn
     connection.reported = reported_standby(pgconn)
@@ -104,7 +115,7 @@ def attend(connection: Any, placed: Placed[Any], call: Call) -> None:
         MONITOR.attend(placed.cluster, access, call.names)
 
 
-def soundness(connection: Any, placed: Placed[Any]) -> Callable[[], bool]:
+def soundness(connection: Any, placed: ConnectResult[Any]) -> Callable[[], bool]:
     """A function that tells whether a connection may still be used, by what is known here.
 
     One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from psycopg import pq
 
 from aurora_router.flow.asking import IN_RECOVERY
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.model.instance import Role
 from aurora_router.runtime import blocking, eventloop
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
 
 ANSWER_SECONDS = 5.0
 """How long the answer may take: as long as a dial by default, since a pooler may have to dial."""

@@ -29,8 +29,8 @@ class HasPgconn(Protocol):
 ConnT = TypeVar("ConnT", bound=HasPgconn)
 
 
-class RealWorld(Generic[ConnT]):
-    """The part of a `World` that asks nobody and waits for nothing."""
+class RealRuntime(Generic[ConnT]):
+    """The part of a `Runtime` that asks nobody and waits for nothing."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The worlds in which transactions run: what `flow.session.SessionWorld` asks for, blocking and on asyncio."""
+"""The worlds in which transactions run: what `flow.session.SessionRuntime` asks for, blocking and on asyncio."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from psycopg import pq
 
 from aurora_router import observe
 from aurora_router.flow.session import Modes, Notice, Reply, Trouble, Watched
-from aurora_router.model.event import Advice
+from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.blocking import BlockingWorld, run
-from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.blocking import BlockingRuntime, run
+from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.exchange import READ, exchange
 from aurora_router.runtime.waiting import wait_at_most
 
@@ -92,9 +92,9 @@ class _Session:
         """Publish an advice; a connection that was not made by ``connect`` is of no known cluster."""
         placement = getattr(connection, "placement", None)
         if placement is not None:
-            placement.publish(Advice(text))
+            placement.publish(ConfigurationAdvice(text))
         else:
-            observe.publish(connection.info.host, Advice(text))
+            observe.publish(connection.info.host, ConfigurationAdvice(text))
 
     def unique(self) -> str:
         """A random UUID as text."""
@@ -143,7 +143,7 @@ def _note(connection: Any, watched: Watched, *, rollback: bool) -> None:
     watched.note(idle=connection.pgconn.transaction_status == pq.TransactionStatus.IDLE, rollback=rollback)
 
 
-class BlockingSessions(_Session, BlockingWorld[SyncT]):
+class BlockingSessions(_Session, BlockingRuntime[SyncT]):
     """Transactions of blocking connections."""
 
     __slots__ = ()
@@ -202,7 +202,7 @@ class BlockingSessions(_Session, BlockingWorld[SyncT]):
             yield watched
 
 
-class EventLoopSessions(_Session, EventLoopWorld[AsyncT]):
+class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
     """Transactions of asyncio connections."""
 
     __slots__ = ()

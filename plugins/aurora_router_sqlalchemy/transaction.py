@@ -39,7 +39,7 @@ def run_transaction(
     isolation: str | psycopg.IsolationLevel | None = None,
     read_only: bool | None = None,
     deferrable: bool | None = None,
-    on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
+    on_token: Callable[[aurora_router.CommitToken], None] | None = None,
 ) -> T:
     """Run ``work(connection)`` or ``work(session)`` in a transaction that commits once.
 
@@ -53,7 +53,7 @@ def run_transaction(
         isolation: as for `aurora_router.Router.run_transaction`, like the rest; None: as SQLAlchemy has set it.
         read_only: whether it only reads.
         deferrable: whether it waits for a safe snapshot.
-        on_ticket: is given the ticket of each attempt.
+        on_token: is given the token of each attempt.
 
     Returns:
         What the `work` returned that was committed.
@@ -78,7 +78,7 @@ def run_transaction(
         deferrable=deferrable,
         pool=_First(place, driver),
         commit=place.commit,
-        on_ticket=on_ticket,
+        on_token=on_token,
         resolver=lambda: aurora_router.Router(**_parameters(place.connection, place.driver)),
     )
 
@@ -90,7 +90,7 @@ async def run_transaction_async(
     isolation: str | psycopg.IsolationLevel | None = None,
     read_only: bool | None = None,
     deferrable: bool | None = None,
-    on_ticket: Callable[[aurora_router.Ticket], None] | None = None,
+    on_token: Callable[[aurora_router.CommitToken], None] | None = None,
 ) -> T:
     """Run ``await work(connection)`` or ``await work(session)`` in a transaction that commits once.
 
@@ -117,7 +117,7 @@ async def run_transaction_async(
         deferrable=deferrable,
         pool=_AsyncFirst(place, driver),
         commit=place.commit,
-        on_ticket=on_ticket,
+        on_token=on_token,
         resolver=resolver,
     )
 

@@ -17,7 +17,14 @@ def test_failed_statements_and_declared_failures_count():
 
 
 def test_suspicions_that_were_refuted_do_not():
-    told = {"statements": 9, "errors": [], "HangSuspected": 2, "HangRefuted": 2, "Starved": 3, "Doubted": 1}
+    told = {
+        "statements": 9,
+        "errors": [],
+        "HangSuspected": 2,
+        "HangRefuted": 2,
+        "ProcessStalled": 3,
+        "WriterSuspected": 1,
+    }
     assert alarms._figure("gc", told, 60.0).ok
 
 

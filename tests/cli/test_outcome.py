@@ -28,10 +28,10 @@ def test_install_use_ask_prune_uninstall(url, capsys):
     try:
         assert main(["outcome", "install", url]) == 0, "again"
         assert "aurora_router.witness is in the database app" in capsys.readouterr().out
-        tickets = []
+        tokens = []
         router = aurora_router.Router(url, aurora_outcome="witness")
-        assert router.run_transaction(lambda c: c.execute("select 7").fetchone(), on_ticket=tickets.append) == (7,)
-        assert main(["outcome", "ask", url, str(tickets[0])]) == 0
+        assert router.run_transaction(lambda c: c.execute("select 7").fetchone(), on_token=tokens.append) == (7,)
+        assert main(["outcome", "ask", url, str(tokens[0])]) == 0
         assert capsys.readouterr().out == "committed\n"
         assert main(["outcome", "prune", url]) == 0
         assert capsys.readouterr().out == "0 rows pruned\n"
@@ -54,10 +54,10 @@ def test_json(url, capsys):
     where = {"table": "aurora_router.witness", "database": "app"}
     assert facts("install", url) == {**where, "installed": True}
     try:
-        tickets = []
+        tokens = []
         router = aurora_router.Router(url, aurora_outcome="witness")
-        router.run_transaction(lambda c: None, on_ticket=tickets.append)
-        assert facts("ask", url, str(tickets[0])) == {"outcome": "committed"}
+        router.run_transaction(lambda c: None, on_token=tokens.append)
+        assert facts("ask", url, str(tokens[0])) == {"outcome": "committed"}
         assert facts("prune", url) == {**where, "pruned": 0}
     finally:
         assert facts("uninstall", url) == {**where, "installed": False}
@@ -81,9 +81,9 @@ def test_young_rows_are_not_pruned(url, capsys):
     assert "kept for 24 h" in capsys.readouterr().err
 
 
-def test_what_is_no_ticket(url, capsys):
+def test_what_is_no_token(url, capsys):
     assert main(["outcome", "ask", url, "nonsense"]) == 2
-    assert "not a ticket" in capsys.readouterr().err
+    assert "not a commit token" in capsys.readouterr().err
 
 
 def test_the_witness_way_without_the_table_says_what_to_do(url):

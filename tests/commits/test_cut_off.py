@@ -36,10 +36,10 @@ def prepare(pair, way):
 
 
 def run(pair, way, **options):
-    """The transaction; returns what it returned and the tickets of its attempts."""
-    tickets = []
+    """The transaction; returns what it returned and the tokens of its attempts."""
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome=way, **options))
-    return router.run_transaction(insert, on_ticket=tickets.append), tickets, router
+    return router.run_transaction(insert, on_token=tokens.append), tokens, router
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -47,16 +47,16 @@ def run(pair, way, **options):
 def test_a_commit_cut_off_counts_once(pair, way, cut):
     prepare(pair, way)
     pair.relays[pair.one].arm(cut)
-    result, tickets, router = run(pair, way)
+    result, tokens, router = run(pair, way)
     assert result == "done"
     assert pair.relays[pair.one].done.is_set()
     assert rows(pair) == 1
-    assert router.outcome_of(tickets[-1]) is Outcome.COMMITTED
+    assert router.outcome_of(tokens[-1]) is Outcome.COMMITTED
     if cut is Cut.BEFORE_SEND:
-        assert len(tickets) == 2
-        assert router.outcome_of(tickets[0]) is Outcome.NOT_COMMITTED
+        assert len(tokens) == 2
+        assert router.outcome_of(tokens[0]) is Outcome.NOT_COMMITTED
     if cut is Cut.AFTER_ACK:
-        assert len(tickets) == 1
+        assert len(tokens) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -65,16 +65,16 @@ async def test_on_asyncio(pair, way, cut):
     prepare(pair, way)
     pair.relays[pair.one].arm(cut)
     router = aurora_router.AsyncRouter(pair.conninfo(aurora_outcome=way))
-    tickets = []
+    tokens = []
 
     async def work(connection):
         await connection.execute("insert into public.ledger values (1)")
         return "done"
 
-    assert await router.run_transaction(work, on_ticket=tickets.append) == "done"
+    assert await router.run_transaction(work, on_token=tokens.append) == "done"
     assert pair.relays[pair.one].done.is_set()
     assert rows(pair) == 1
-    assert await router.outcome_of(tickets[-1]) is Outcome.COMMITTED
+    assert await router.outcome_of(tokens[-1]) is Outcome.COMMITTED
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,12 +92,12 @@ def test_across_a_promotion(make_pair, way, cut, replicated):
     eventually(lambda: idle_again(pair))
     if replicated:
         pair.caught_up()
-    xid = outcome.tickets[0].xid
+    xid = outcome.tokens[0].xid
     pair.fail_over_with(burn=xid)
     assert outcome.join() == "done"
     assert rows(pair, pair.two) == 1
     survived = replicated and cut is not Cut.BEFORE_SEND
-    assert len(outcome.tickets) == (1 if survived else 2)
+    assert len(outcome.tokens) == (1 if survived else 2)
 
 
 def test_while_the_replica_is_awaited(make_pair):
@@ -112,7 +112,7 @@ def test_while_the_replica_is_awaited(make_pair):
     pair.resume()
     assert outcome.join() == "done"
     assert rows(pair) == 1
-    assert len(outcome.tickets) == 1
+    assert len(outcome.tokens) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -124,10 +124,10 @@ def test_while_the_replica_is_awaited_and_the_writer_dies(make_pair, way):
     outcome = in_background(pair, way, Cut.AFTER_SEND)
     assert pair.relays[pair.one].done.wait(10)
     eventually(lambda: waiting(pair) >= 1)
-    pair.fail_over_with(burn=outcome.tickets[0].xid)
+    pair.fail_over_with(burn=outcome.tokens[0].xid)
     assert outcome.join() == "done"
     assert rows(pair, pair.two) == 1
-    assert len(outcome.tickets) == 2
+    assert len(outcome.tokens) == 2
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -142,20 +142,20 @@ def test_a_success_without_replicas_is_none_yet(make_pair, way):
     pair.run("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
     eventually(lambda: outcome.asking(pair))
     assert outcome.running
-    pair.fail_over_with(burn=outcome.tickets[0].xid)
+    pair.fail_over_with(burn=outcome.tokens[0].xid)
     assert outcome.join() == "done"
     assert rows(pair, pair.two) == 1
-    assert len(outcome.tickets) == 2
+    assert len(outcome.tokens) == 2
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_backend_that_nobody_will_ever_talk_to_is_ended(pair, way):
     prepare(pair, way)
     pair.relays[pair.one].arm(Cut.SILENT)
-    result, tickets, _ = run(pair, way)
+    result, tokens, _ = run(pair, way)
     assert result == "done"
     assert rows(pair) == 1
-    assert len(tickets) == 2
+    assert len(tokens) == 2
 
 
 def test_and_left_alone_where_that_is_asked_for(pair):
@@ -173,25 +173,25 @@ def test_without_a_way_to_ask_it_is_unknown(pair):
     pair.relays[pair.one].arm(Cut.AFTER_ACK)
     with pytest.raises(aurora_router.CommitOutcomeUnknown) as raised:
         run(pair, "off")
-    assert raised.value.ticket is None
+    assert raised.value.token is None
     assert isinstance(raised.value, psycopg.OperationalError)
     assert rows(pair) == 1
 
 
 def test_cancelled_while_committing_it_can_be_asked_for(make_pair):
-    """A task that is cancelled, as by Ctrl-C: the connection is closed, the ticket is left."""
+    """A task that is cancelled, as by Ctrl-C: the connection is closed, the token is left."""
     pair = make_pair(sync=True)
     pair.caught_up()
     pair.hold()
     router = aurora_router.AsyncRouter(pair.conninfo(aurora_outcome="log"))
-    tickets, held = [], []
+    tokens, held = [], []
 
     async def work(connection):
         held.append(connection)
         await connection.execute("insert into public.ledger values (1)")
 
     async def cancelled():
-        task = asyncio.create_task(router.run_transaction(work, on_ticket=tickets.append))
+        task = asyncio.create_task(router.run_transaction(work, on_token=tokens.append))
         await asyncio.to_thread(eventually, lambda: waiting(pair))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -200,7 +200,7 @@ def test_cancelled_while_committing_it_can_be_asked_for(make_pair):
     asyncio.run(cancelled())
     assert held[0].closed
     pair.resume()
-    assert asyncio.run(router.outcome_of(tickets[0])) is Outcome.COMMITTED
+    assert asyncio.run(router.outcome_of(tokens[0])) is Outcome.COMMITTED
     assert rows(pair) == 1
 
 
@@ -218,7 +218,7 @@ def idle_again(pair):
 
 class InBackground:
     def __init__(self, pair, way, work=insert):
-        self.tickets = []
+        self.tokens = []
         self.work = work
         self._result = None
         self.router = aurora_router.Router(pair.conninfo(aurora_outcome=way))
@@ -227,7 +227,7 @@ class InBackground:
 
     def _run(self):
         try:
-            self._result = self.router.run_transaction(self.work, on_ticket=self.tickets.append)
+            self._result = self.router.run_transaction(self.work, on_token=self.tokens.append)
         except Exception as error:  # noqa: BLE001 - raised again by `join`
             self._result = error
 

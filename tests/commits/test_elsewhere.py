@@ -10,7 +10,7 @@ import psycopg_pool
 import pytest
 
 import aurora_router
-from aurora_router import CommitOutcomeUnknown, InvalidOption, Outcome, Ticket
+from aurora_router import CommitOutcomeUnknown, CommitToken, InvalidOption, Outcome
 from aurora_router.flow import marks
 from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 
@@ -104,50 +104,50 @@ async def test_on_asyncio(pair):
 
 
 def committed(pair):
-    """The ticket of a transaction that committed in `other`."""
-    tickets = []
+    """The token of a transaction that committed in `other`."""
+    tokens = []
     router = aurora_router.Router(pair.conninfo(dbname="other", aurora_outcome="witness"))
-    router.run_transaction(lambda connection: connection.execute(INSERT), on_ticket=tickets.append)
-    return tickets[0]
+    router.run_transaction(lambda connection: connection.execute(INSERT), on_token=tokens.append)
+    return tokens[0]
 
 
 def test_outcome_of_in_another_database(pair):
-    ticket = Ticket.parse(str(committed(pair)))
-    asked = aurora_router.Router(pair.conninfo(aurora_failover_timeout=5)).finding_of(ticket)
+    token = CommitToken.parse(str(committed(pair)))
+    asked = aurora_router.Router(pair.conninfo(aurora_failover_timeout=5)).finding_of(token)
     assert asked.outcome is Outcome.UNKNOWN
     assert "dbname" in asked.reason
     right = aurora_router.Router(pair.conninfo(dbname="other"))
-    assert right.outcome_of(ticket) is Outcome.COMMITTED
-    assert right.outcome_of(replace(ticket, place=replace(ticket.place, system="1"))) is Outcome.UNKNOWN
+    assert right.outcome_of(token) is Outcome.COMMITTED
+    assert right.outcome_of(replace(token, witness_table=replace(token.witness_table, system="1"))) is Outcome.UNKNOWN
 
 
 def test_the_log_way_needs_no_database(pair):
     """Transaction ids are the cluster's: any of its databases can be asked."""
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(dbname="other", aurora_outcome="log"))
-    router.run_transaction(lambda connection: connection.execute(INSERT), on_ticket=tickets.append)
-    assert aurora_router.Router(pair.conninfo()).outcome_of(tickets[0]) is Outcome.COMMITTED
+    router.run_transaction(lambda connection: connection.execute(INSERT), on_token=tokens.append)
+    assert aurora_router.Router(pair.conninfo()).outcome_of(tokens[0]) is Outcome.COMMITTED
 
 
 def test_a_table_that_was_installed_again(pair):
-    ticket = committed(pair)
+    token = committed(pair)
     with other(pair) as connection:
         connection.pgconn.exec_(marks.UNINSTALL.encode())
         connection.pgconn.exec_(marks.INSTALL.encode())
-    found = aurora_router.Router(pair.conninfo(dbname="other")).finding_of(ticket)
+    found = aurora_router.Router(pair.conninfo(dbname="other")).finding_of(token)
     assert found.outcome is Outcome.UNKNOWN
     assert "installed again" in found.reason
 
 
 def test_a_server_that_does_not_give_its_system_identifier(pair):
-    """The permission may be revoked; Aurora is free not to offer the function: the rest of the ticket has to do."""
+    """The permission may be revoked; Aurora is free not to offer the function: the rest of the token has to do."""
     with other(pair) as connection:
         connection.execute("revoke execute on function pg_control_system() from public")
     try:
-        ticket = committed(pair)
-        assert ticket.place.system is None
-        assert aurora_router.Router(pair.conninfo(dbname="other")).outcome_of(ticket) is Outcome.COMMITTED
-        assert aurora_router.Router(pair.conninfo()).outcome_of(ticket) is Outcome.UNKNOWN
+        token = committed(pair)
+        assert token.witness_table.system is None
+        assert aurora_router.Router(pair.conninfo(dbname="other")).outcome_of(token) is Outcome.COMMITTED
+        assert aurora_router.Router(pair.conninfo()).outcome_of(token) is Outcome.UNKNOWN
     finally:
         with other(pair) as connection:
             connection.execute("grant execute on function pg_control_system() to public")

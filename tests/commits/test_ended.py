@@ -82,16 +82,16 @@ def by_a_second_transaction(connection):
     ],
 )
 def test_committed_by_the_work(pair, work, way):
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome=way))
     with pytest.raises(TransactionEnded) as raised:
-        router.run_transaction(work, on_ticket=tickets.append)
+        router.run_transaction(work, on_token=tokens.append)
     assert raised.value.__cause__.sqlstate == "40001"
-    assert (rows(pair), len(tickets)) == (1, 1)
+    assert (rows(pair), len(tokens)) == (1, 1)
 
 
 @pytest.mark.parametrize("work", [by_method, by_statement, by_a_second_transaction])
-def test_without_a_ticket(pair, work):
+def test_without_a_token(pair, work):
     with pytest.raises(TransactionEnded):
         aurora_router.Router(pair.conninfo(aurora_outcome="off")).run_transaction(work)
     assert rows(pair) == 1
@@ -114,26 +114,26 @@ def test_and_then_the_connection_is_lost(pair, way):
 @pytest.mark.parametrize("cut", [Cut.BEFORE_SEND, Cut.AFTER_ACK], ids=lambda cut: cut.name)
 def test_a_commit_of_the_work_is_cut_off(pair, way, cut):
     """What was under way when the connection was lost is not known to be a COMMIT: the server is asked."""
-    tickets = []
+    tokens = []
 
     def work(connection):
         connection.execute(INSERT)
-        if len(tickets) == 1:
+        if len(tokens) == 1:
             connection.execute("COMMIT")
         return "done"
 
     pair.relays[pair.one].arm(cut)
     router = aurora_router.Router(pair.conninfo(aurora_outcome=way))
     if cut is Cut.BEFORE_SEND:
-        assert router.run_transaction(work, on_ticket=tickets.append) == "done"
+        assert router.run_transaction(work, on_token=tokens.append) == "done"
     else:
         with pytest.raises(TransactionEnded):
-            router.run_transaction(work, on_ticket=tickets.append)
+            router.run_transaction(work, on_token=tokens.append)
     assert rows(pair) == 1
 
 
 def test_on_asyncio(pair):
-    tickets = []
+    tokens = []
 
     async def work(connection):
         await connection.execute(INSERT)
@@ -142,23 +142,23 @@ def test_on_asyncio(pair):
 
     router = aurora_router.AsyncRouter(pair.conninfo())
     with pytest.raises(TransactionEnded):
-        asyncio.run(router.run_transaction(work, on_ticket=tickets.append))
-    assert (rows(pair), len(tickets)) == (1, 1)
+        asyncio.run(router.run_transaction(work, on_token=tokens.append))
+    assert (rows(pair), len(tokens)) == (1, 1)
 
 
 def test_a_lost_connection_that_committed_nothing_is_replaced(pair):
-    tickets = []
+    tokens = []
 
     def work(connection):
         connection.execute(INSERT)
-        if len(tickets) == 1:
+        if len(tokens) == 1:
             pair.run(f"select pg_terminate_backend({connection.info.backend_pid})")
             connection.execute("select 1")
         return "done"
 
     router = aurora_router.Router(pair.conninfo())
-    assert router.run_transaction(work, on_ticket=tickets.append) == "done"
-    assert (rows(pair), len(tickets)) == (1, 2)
+    assert router.run_transaction(work, on_token=tokens.append) == "done"
+    assert (rows(pair), len(tokens)) == (1, 2)
 
 
 def test_an_error_after_a_rollback_stays_what_it_is(pair):
@@ -219,7 +219,7 @@ def test_a_deferred_trigger_that_divides_by_zero_is_the_works_error(pair):
 
 
 def test_a_forged_warning_costs_a_question_and_nothing_else(pair):
-    tickets = []
+    tokens = []
     pair.run(
         """create table if not exists forged (n int); grant all on forged to app;
         create or replace function forge() returns trigger language plpgsql as
@@ -233,6 +233,6 @@ def test_a_forged_warning_costs_a_question_and_nothing_else(pair):
         return "done"
 
     router = aurora_router.Router(pair.conninfo())
-    assert router.run_transaction(work, on_ticket=tickets.append) == "done"
-    assert len(tickets) == 1
+    assert router.run_transaction(work, on_token=tokens.append) == "done"
+    assert len(tokens) == 1
     assert pair.value("select count(*) from forged") == 1

@@ -101,7 +101,7 @@ async def test_cancelled_in_a_roll_back_an_engine_loses_nothing(pair, of_session
     assert rows(pair) == 0
 
 
-async def test_a_cancellation_of_commit_carries_the_ticket(pair):
+async def test_a_cancellation_of_commit_carries_the_token(pair):
     router = aurora_router.AsyncRouter(pair.conninfo())
 
     async def work(connection):
@@ -113,7 +113,7 @@ async def test_a_cancellation_of_commit_carries_the_ticket(pair):
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as raised:
         await task
-    assert await router.outcome_of(raised.value.ticket) is Outcome.COMMITTED
+    assert await router.outcome_of(raised.value.token) is Outcome.COMMITTED
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def alarm():
 @pytest.mark.parametrize("kind", [TooLong, KeyboardInterrupt])
 @pytest.mark.parametrize("pooled", [False, True])
 def test_interrupted_while_committing(pair, alarm, kind, pooled):
-    """A time limit becomes an unknown outcome; Ctrl-C stays what it is, with the ticket."""
+    """A time limit becomes an unknown outcome; Ctrl-C stays what it is, with the token."""
     router = aurora_router.Router(pair.conninfo())
 
     def work(connection):
@@ -149,7 +149,7 @@ def test_interrupted_while_committing(pair, alarm, kind, pooled):
         with pool.connection():
             """It is to be had."""
     assert kind is KeyboardInterrupt or isinstance(raised.value.__cause__, TooLong)
-    assert router.outcome_of(raised.value.ticket) is Outcome.COMMITTED
+    assert router.outcome_of(raised.value.token) is Outcome.COMMITTED
     assert pair.value("select count(*) from slow") == 1
 
 

@@ -22,10 +22,10 @@ def naive(pair, engine, xid):
 
 
 def left_open(pair, way="log", **options):
-    """A transaction with its mark taken, its COMMIT kept back; returns it and its ticket."""
+    """A transaction with its mark taken, its COMMIT kept back; returns it and its token."""
     outcome = in_background(pair, way, Cut.STAY, **options)
     assert pair.relays[pair.one].done.wait(10)
-    return outcome, outcome.tickets[0]
+    return outcome, outcome.tokens[0]
 
 
 @pytest.mark.parametrize("way", ["log", "witness"])
@@ -36,14 +36,14 @@ def test_an_xid_reused_after_a_promotion(pair, way):
     outcome = in_background(pair, way, Cut.AFTER_ACK, closing=True)
     assert pair.relays[pair.one].done.wait(10)
     eventually(lambda: idle_again(pair))
-    ticket = outcome.tickets[0]
-    assert naive(pair, pair.one, ticket.xid) == "committed"
-    pair.fail_over_with(burn=ticket.xid)
-    assert naive(pair, pair.two, ticket.xid) == "committed", "the naive way is fooled"
+    token = outcome.tokens[0]
+    assert naive(pair, pair.one, token.xid) == "committed"
+    pair.fail_over_with(burn=token.xid)
+    assert naive(pair, pair.two, token.xid) == "committed", "the naive way is fooled"
     assert outcome.join() == "done"
     assert rows(pair, pair.two) == 1
-    assert outcome.router.outcome_of(ticket) is Outcome.NOT_COMMITTED
-    assert outcome.router.outcome_of(outcome.tickets[1]) is Outcome.COMMITTED
+    assert outcome.router.outcome_of(token) is Outcome.NOT_COMMITTED
+    assert outcome.router.outcome_of(outcome.tokens[1]) is Outcome.COMMITTED
 
 
 def test_before_the_xid_is_reused_it_is_in_the_future(pair):
@@ -55,7 +55,7 @@ def test_before_the_xid_is_reused_it_is_in_the_future(pair):
     pair.relays[pair.two].pause()
     pair.fail_over()
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="in the future"):
-        naive(pair, pair.two, outcome.tickets[0].xid)
+        naive(pair, pair.two, outcome.tokens[0].xid)
     for relay in pair.relays.values():
         relay.resume()
     assert outcome.join() == "done"
@@ -67,72 +67,72 @@ def test_an_xid_reused_after_a_crash_under_the_same_postmaster(make_pair):
     pair = make_pair(restart_after_crash="on")
     router = aurora_router.Router(pair.conninfo(aurora_outcome="log"))
     router.run_transaction(insert)
-    _, ticket = left_open(pair)
+    _, token = left_open(pair)
     started = pair.value("select pg_postmaster_start_time()")
     pair.crash_in_place()
     assert pair.value("select pg_postmaster_start_time()") == started
     flushed = pair.one.binaries.major >= 17
     if not flushed:
         with pytest.raises(psycopg.errors.InvalidParameterValue, match="in the future"):
-            naive(pair, pair.one, ticket.xid)
-    pair.burn(ticket.xid, pair.one)
-    assert naive(pair, pair.one, ticket.xid) == ("aborted" if flushed else "committed"), "the naive way is fooled"
-    assert router.outcome_of(ticket) is Outcome.NOT_COMMITTED
+            naive(pair, pair.one, token.xid)
+    pair.burn(token.xid, pair.one)
+    assert naive(pair, pair.one, token.xid) == ("aborted" if flushed else "committed"), "the naive way is fooled"
+    assert router.outcome_of(token) is Outcome.NOT_COMMITTED
 
 
 def test_an_xid_reused_after_a_crash_in_place_and_then_a_promotion(make_pair):
     """The log of the promoted standby is long enough, but holds another transaction at our place: never a guess."""
     pair = make_pair(restart_after_crash="on")
     pair.caught_up()
-    _, ticket = left_open(pair)
+    _, token = left_open(pair)
     pair.crash_in_place()
-    pair.burn(ticket.xid + 20, pair.one)
+    pair.burn(token.xid + 20, pair.one)
     eventually(pair.streaming)
     pair.caught_up()
     pair.relays[pair.one].let_go()
     pair.fail_over()
     flushed = pair.one.binaries.major >= 17
-    assert naive(pair, pair.two, ticket.xid) == ("aborted" if flushed else "committed")
+    assert naive(pair, pair.two, token.xid) == ("aborted" if flushed else "committed")
     router = aurora_router.Router(pair.conninfo(aurora_outcome="log", aurora_failover_timeout=3))
-    assert router.outcome_of(ticket) is (Outcome.NOT_COMMITTED if flushed else Outcome.UNKNOWN)
+    assert router.outcome_of(token) is (Outcome.NOT_COMMITTED if flushed else Outcome.UNKNOWN)
 
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_restart_in_place_is_not_taken_for_a_promotion(pair, committed):
     """With our record in the log: an xid that committed may be anybody's, one that aborted is nobody's."""
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome="log", aurora_failover_timeout=3))
     if committed:
-        router.run_transaction(insert, on_ticket=tickets.append)
+        router.run_transaction(insert, on_token=tokens.append)
     else:
         with pytest.raises(psycopg.errors.DivisionByZero):
-            router.run_transaction(lambda connection: connection.execute("select 1/0"), on_ticket=tickets.append)
+            router.run_transaction(lambda connection: connection.execute("select 1/0"), on_token=tokens.append)
     pair.run("select pg_switch_wal()")
     pair.restart_in_place()
-    assert router.outcome_of(tickets[0]) is (Outcome.UNKNOWN if committed else Outcome.NOT_COMMITTED)
+    assert router.outcome_of(tokens[0]) is (Outcome.UNKNOWN if committed else Outcome.NOT_COMMITTED)
 
 
 def test_a_promoted_server_that_was_restarted_proves_nothing(pair):
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome="log", aurora_failover_timeout=3))
-    router.run_transaction(insert, on_ticket=tickets.append)
+    router.run_transaction(insert, on_token=tokens.append)
     pair.caught_up()
     pair.fail_over()
-    assert router.outcome_of(tickets[0]) is Outcome.COMMITTED
+    assert router.outcome_of(tokens[0]) is Outcome.COMMITTED
     pair.two.kill()
     pair.two.start()
     eventually(lambda: pair.two.state().value == "ready")
-    assert router.outcome_of(tickets[0]) is Outcome.UNKNOWN
+    assert router.outcome_of(tokens[0]) is Outcome.UNKNOWN
 
 
 def test_asking_twice_does_not_change_the_verdict_of_a_witness(pair):
     prepare(pair, "witness")
-    outcome, ticket = left_open(pair, "witness")
+    outcome, token = left_open(pair, "witness")
     router = aurora_router.Router(pair.conninfo(aurora_outcome="witness", aurora_failover_timeout=0))
-    assert router.outcome_of(ticket) is Outcome.IN_PROGRESS
-    pair.run(f"select pg_terminate_backend({ticket.pid})")
+    assert router.outcome_of(token) is Outcome.IN_PROGRESS
+    pair.run(f"select pg_terminate_backend({token.pid})")
     eventually(lambda: idle_again(pair))
-    assert [router.outcome_of(ticket) for _ in range(3)] == [Outcome.NOT_COMMITTED] * 3
+    assert [router.outcome_of(token) for _ in range(3)] == [Outcome.NOT_COMMITTED] * 3
     pair.relays[pair.one].let_go()
     assert outcome.join() == "done"
     assert rows(pair) == 1
@@ -140,11 +140,11 @@ def test_asking_twice_does_not_change_the_verdict_of_a_witness(pair):
 
 def test_a_witness_that_may_be_pruned_is_not_asked_for(pair):
     prepare(pair, "witness")
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_failover_timeout=1))
-    router.run_transaction(insert, on_ticket=tickets.append)
-    old = aurora_router.Ticket.parse(
-        str(tickets[0]).replace(str(tickets[0].began), str(tickets[0].began - 13 * 3600 * 10**6))
+    router.run_transaction(insert, on_token=tokens.append)
+    old = aurora_router.CommitToken.parse(
+        str(tokens[0]).replace(str(tokens[0].began), str(tokens[0].began - 13 * 3600 * 10**6))
     )
     assert router.outcome_of(old) is Outcome.UNKNOWN
     pair.run(marks.prune(0))

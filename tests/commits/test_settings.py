@@ -8,7 +8,7 @@ import pytest
 import aurora_router
 from aurora_router import Outcome
 from aurora_router.flow import asking
-from aurora_router.runtime.blocking import BlockingWorld
+from aurora_router.runtime.blocking import BlockingRuntime
 from aurora_router.runtime.blocking import run as run_blocking
 
 from .pair import eventually
@@ -64,12 +64,12 @@ def test_hostile_settings_of_the_role(pair, way):
         pair.run(f"alter role app set {name} = {value}")
     for expected, (cut, attempts) in enumerate([(Cut.BEFORE_SEND, 2), (Cut.AFTER_ACK, 1)], start=1):
         pair.relays[pair.one].arm(cut)
-        result, tickets, router = run(pair, way)
+        result, tokens, router = run(pair, way)
         assert result == "done"
         assert rows(pair) == expected
-        assert len(tickets) == attempts
-        assert router.outcome_of(tickets[-1]) is Outcome.COMMITTED
-    assert router.outcome_of(tickets[0]) is Outcome.COMMITTED
+        assert len(tokens) == attempts
+        assert router.outcome_of(tokens[-1]) is Outcome.COMMITTED
+    assert router.outcome_of(tokens[0]) is Outcome.COMMITTED
 
 
 def hidden_by_the_role(pair):
@@ -113,33 +113,33 @@ def test_a_success_without_replicas_can_not_be_hidden(make_pair, hide):
     pair.run("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
     eventually(lambda: not outcome.running or outcome.asking(pair))
     assert outcome.running, "a commit was acknowledged that no replica has"
-    pair.fail_over_with(burn=outcome.tickets[0].xid)
+    pair.fail_over_with(burn=outcome.tokens[0].xid)
     assert outcome.join() == "done"
     assert rows(pair, pair.two) == 1
-    assert len(outcome.tickets) == 2
+    assert len(outcome.tokens) == 2
 
 
 def test_a_policy_that_hides_the_witness_is_no_proof(pair):
     """Row security on the table: no verdict is read from rows that are not shown."""
     prepare(pair, "witness")
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome="witness", aurora_failover_timeout=1))
-    router.run_transaction(insert, on_ticket=tickets.append)
+    router.run_transaction(insert, on_token=tokens.append)
     pair.run("alter table aurora_router.witness enable row level security")
     pair.run("create policy add on aurora_router.witness for insert to public with check (true)")
-    assert router.outcome_of(tickets[0]) is Outcome.UNKNOWN
+    assert router.outcome_of(tokens[0]) is Outcome.UNKNOWN
     auto = aurora_router.Router(pair.conninfo())
-    auto.run_transaction(insert, on_ticket=tickets.append)
-    assert tickets[-1].lsn is not None, "such a table is not used"
+    auto.run_transaction(insert, on_token=tokens.append)
+    assert tokens[-1].lsn is not None, "such a table is not used"
 
 
 def test_a_witness_table_without_its_index_is_no_proof(pair):
     prepare(pair, "witness")
-    tickets = []
+    tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome="witness", aurora_failover_timeout=1))
-    router.run_transaction(insert, on_ticket=tickets.append)
+    router.run_transaction(insert, on_token=tokens.append)
     pair.run("alter table aurora_router.witness drop constraint witness_pkey")
-    assert router.outcome_of(tickets[0]) is Outcome.UNKNOWN
+    assert router.outcome_of(tokens[0]) is Outcome.UNKNOWN
 
 
 def test_a_time_limit_of_the_role_does_not_cut_our_own_queries_short(pair):
@@ -148,6 +148,6 @@ def test_a_time_limit_of_the_role_does_not_cut_our_own_queries_short(pair):
     with pair.admin(options="-c statement_timeout=20") as connection:
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute(sql)
-        world = BlockingWorld(None, None)
+        world = BlockingRuntime(None, None)
         assert run_blocking(asking.ask(world, connection, sql, 5.0)) == [("1",)]
         assert connection.execute("show statement_timeout").fetchone() == ("20ms",)

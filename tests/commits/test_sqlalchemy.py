@@ -71,16 +71,16 @@ async def work_async(subject):
 def test_sync(pair, cut, source):
     engine = sa.create_engine(url(pair))
     chosen = {"engine": engine, "session": Session(engine), "sessionmaker": sessionmaker(engine)}[source]
-    tickets = []
+    tokens = []
     try:
         for expected in (1, 2, 3):
             if cut is not None and expected == 2:
                 pair.relays[pair.one].arm(cut)
-            name = run_transaction(chosen, work, on_ticket=tickets.append)
+            name = run_transaction(chosen, work, on_token=tokens.append)
             assert name == ("Connection" if source == "engine" else "Session")
             assert rows(pair) == expected
         assert cut is None or pair.relays[pair.one].done.is_set()
-        assert len(tickets) == 3 + (cut is Cut.BEFORE_SEND) or cut is Cut.AFTER_SEND
+        assert len(tokens) == 3 + (cut is Cut.BEFORE_SEND) or cut is Cut.AFTER_SEND
     finally:
         if isinstance(chosen, Session):
             chosen.close()

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import psycopg
 
 from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Modes, Notice, Reply, Watched
 from aurora_router.flow.transaction import Plan, Transaction
-from aurora_router.flow.world import DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
-from aurora_router.runtime.call import read_call
-from aurora_router.runtime.simulated.world import SimulatedWorld
+from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.simulated.runtime import SimulatedRuntime
 from aurora_router.runtime.transacting import BlockingSessions
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
 
@@ -62,12 +62,12 @@ class Database:
         self.ledger, self.witnesses = [], {}
         self.status = dict.fromkeys(self.status, "aborted")
 
-    def place(self):
+    def witness_table(self):
         return (str(self.oid), "16400", self.system)
 
 
-class Sessions(SimulatedWorld):
-    """A `SessionWorld` over a simulated cluster; `fates` is what becomes of the messages, in turn."""
+class Sessions(SimulatedRuntime):
+    """A `SessionRuntime` over a simulated cluster; `fates` is what becomes of the messages, in turn."""
 
     def __init__(self, network, database, fates=()):
         super().__init__(network)
@@ -151,7 +151,7 @@ class Sessions(SimulatedWorld):
             if database.system is None and "pg_control_system" in sql:
                 connection.state = "error"
                 raise refused("0A000")
-            return Reply([(*common, *database.place())], ("BEGIN", "INSERT 0 1", "SELECT 1"))
+            return Reply([(*common, *database.witness_table())], ("BEGIN", "INSERT 0 1", "SELECT 1"))
         if "emit" in sql:
             return Reply([(*common, str(database.xid * 10), "off", "sys", "00000001", None)], ("BEGIN", "SELECT 1"))
         return Reply([], ("BEGIN",))
@@ -179,7 +179,7 @@ class Sessions(SimulatedWorld):
         database.xid += 1
         if found := re.search(r"VALUES \('(.*?)', true\) ON CONFLICT", sql):
             void = database.witnesses.setdefault(found[1], True)
-            return Reply([("t" if void else "f", "1.0", *database.place())], ("BEGIN", "SELECT 1", "COMMIT"))
+            return Reply([("t" if void else "f", "1.0", *database.witness_table())], ("BEGIN", "SELECT 1", "COMMIT"))
         xid = int(re.search(r"CASE WHEN '(\d+)'", sql)[1])
         status = database.status.get(xid, "in progress")
         return Reply([(status, "f", "0", "0/1", "sys", "00000001", None)], ("BEGIN", "SELECT 1", "COMMIT"))
@@ -267,21 +267,21 @@ class Ground:
         self.database = Database(witness=witness, log=log)
         self.world = Sessions(network, self.database, fates)
         given = {f"aurora_{key}": value for key, value in options.items()}
-        self.call = read_call(self.cluster.conninfo("writer", aurora_monitor="off"), given)
-        self.tickets = []
+        self.call = read_connect_args(self.cluster.conninfo("writer", aurora_monitor="off"), given)
+        self.tokens = []
         self.calls = 0
         self.given_back = 0
-        self.ways = {}
+        self.methods = {}
         self.degraded = {}
         self.nameless = set()
         self.asked_world = self.world
         """Where the resolver asks."""
 
-    async def asking(self, ticket):
-        return self.resolving(ticket)
+    async def asking(self, token):
+        return self.resolving(token)
 
-    def resolving(self, ticket):
-        return Resolving(self.asked_world, self.process.home.find, self.call.request, self.call.sources, ticket)
+    def resolving(self, token):
+        return Resolving(self.asked_world, self.process.home.find, self.call.request, self.call.sources, token)
 
     async def take(self):
         return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))
@@ -297,7 +297,7 @@ class Ground:
 
     def run(self, work=None, modes=None, finish=None):
         plan = Plan(
-            self.call.request.options, self.take, self.give, self.asking, self.ways, self.degraded, self.nameless
+            self.call.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
         )
-        transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tickets.append)
+        transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
         return self.simulation.run(transaction.run())

@@ -33,8 +33,8 @@ class Outcome:
 def told(event):
     """An event in one line, without what differs from run to run."""
     words = [type(event).__name__]
-    if words == ["Advice"]:
-        return f"Advice {'aurora_instance_host' if 'aurora_instance_host' in event.text else 'EXECUTE'}"
+    if words == ["ConfigurationAdvice"]:
+        return f"ConfigurationAdvice {'aurora_instance_host' if 'aurora_instance_host' in event.text else 'EXECUTE'}"
     for name in ("claimed", "id", "new", "role", "reason"):
         value = getattr(event, name, None)
         if value is not None and not (name == "reason" and words[0] == "ClaimRefused"):
@@ -160,7 +160,7 @@ class Simulated:
 class Blocking:
     """A real cluster, in this thread."""
 
-    world = blocking.BlockingWorld
+    world = blocking.BlockingRuntime
 
     def __init__(self, cluster, monkeypatch):
         self.cluster = cluster
@@ -250,7 +250,7 @@ class Blocking:
 class OnAsyncio(Blocking):
     """A real cluster, on an event loop."""
 
-    world = eventloop.EventLoopWorld
+    world = eventloop.EventLoopRuntime
 
     def __init__(self, cluster, monkeypatch):
         super().__init__(cluster, monkeypatch)

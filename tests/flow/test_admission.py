@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from aurora_router.flow.admission import STAND_IN_PAUSE, UNWATCHED_PAUSE, Turn
-from aurora_router.policy.ramp import CALM, FIRST_JITTER
+from aurora_router.policy.slow_start import CALM, FIRST_JITTER
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
     Condition,
@@ -47,7 +47,7 @@ def test_nobody_waits_before_a_failover(scene):
         began = simulation.now
         arrived = await many(simulation, process, cluster, 20)
         assert max(arrived) - began < 2 * cluster.instances["demo-1"].accept_latency
-        assert known.ramp is None
+        assert known.slow_start is None
 
     simulation.run(main())
 
@@ -61,12 +61,12 @@ def test_after_one_they_double(scene):
         again = await process.connect(cluster.conninfo())
         assert again.instance.id == "demo-2"
         known = conn.placed.cluster
-        assert known.ramp_epoch == 2
+        assert known.slow_start_epoch == 2
         arrived = await many(simulation, process, cluster, 100)
         waves = Counter(round(at, 6) for at in arrived)
         assert [waves[at] for at in sorted(waves)][:2] == [2, 8], "twice as many with each success"
         assert max(arrived) - min(arrived) < 0.1, "quick ones"
-        assert known.ramp is None, "it is over"
+        assert known.slow_start is None, "it is over"
 
     simulation.run(main())
 
@@ -78,7 +78,7 @@ def test_a_full_server_is_left_in_peace(scene):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        assert conn.placed.cluster.ramp.width == 2
+        assert conn.placed.cluster.slow_start.width == 2
         cluster.instances["demo-2"].condition = Condition.FULL
         simulation.at(simulation.now + 2.0, lambda: cluster.heal("demo-2"))
         simulation.counts.clear()
@@ -97,7 +97,7 @@ def test_who_gives_up_leaves_his_place(scene):
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
         known = conn.placed.cluster
-        turns = [Turn(process.world, known) for _ in range(known.ramp.width)]
+        turns = [Turn(process.world, known) for _ in range(known.slow_start.width)]
         for turn in turns:
             await turn.wait(lambda: 5.0)
         late = Turn(process.world, known)
@@ -109,7 +109,7 @@ def test_who_gives_up_leaves_his_place(scene):
         for turn in (*turns, late):
             turn.over()
             turn.over()
-        assert known.ramp.under_way == 0
+        assert known.slow_start.under_way == 0
 
     simulation.run(main())
 
@@ -126,9 +126,9 @@ def test_a_late_dial_of_the_former_writer_says_nothing_of_the_new_one(scene):
         await turn.wait(lambda: 60.0)
         cluster.failover("demo-3")
         (await process.connect(cluster.conninfo())).close()
-        width = known.ramp.width
-        turn.failed(Fault(FaultKind.TIMEOUT))
-        assert (known.ramp.width, known.ramp.under_way) == (width, 0)
+        width = known.slow_start.width
+        turn.record_failure(Fault(FaultKind.TIMEOUT))
+        assert (known.slow_start.width, known.slow_start.under_way) == (width, 0)
 
     simulation.run(main())
 
@@ -141,8 +141,8 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
         known = (await process.connect(cluster.conninfo())).placed.cluster
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())  # a process without any connection pauses for less
-        known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
-        assert known.ramp.until - simulation.now > 6 * UNWATCHED_PAUSE
+        known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
+        assert known.slow_start.until - simulation.now > 6 * UNWATCHED_PAUSE
         cluster.hang("demo-2")
         cluster.failover("demo-3", zombie=True)
         began = simulation.now
@@ -161,10 +161,10 @@ def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
         known = (await process.connect(cluster.conninfo())).placed.cluster
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
-        known.ramp = known.ramp.troubled(5.0, simulation.now, 1.0)
-        assert known.ramp.until - simulation.now > 20.0
+        known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
+        assert known.slow_start.until - simulation.now > 20.0
         for id_ in ("demo-1", "demo-3"):
-            known.failed(id_, simulation.now, 60.0, simulation.now)
+            known.record_failure(id_, simulation.now, 60.0, simulation.now)
         began = simulation.now
         conn = await process.connect(cluster.conninfo("reader"))
         assert conn.instance.id in {"demo-1", "demo-3"}
@@ -174,7 +174,7 @@ def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
 
 
 def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
-    """A pool of a few connections never dials often enough to end the ramp by success."""
+    """A pool of a few connections never dials often enough to end the slow start by success."""
     simulation, cluster, process = scene
 
     async def main():
@@ -182,13 +182,13 @@ def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
         known = conn.placed.cluster
-        assert known.ramp is not None
+        assert known.slow_start is not None
         await simulation.sleep(CALM + 1.0)
         cluster.instances["demo-2"].accept_latency = 1.0
         began = simulation.now
         arrived = await many(simulation, process, cluster, 5)
         assert max(arrived) - began < 3.0
-        assert known.ramp is None
+        assert known.slow_start is None
 
     simulation.run(main())
 
@@ -203,7 +203,7 @@ def test_a_hiccup_costs_a_small_process_little(scene, seconds, count):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        assert conn.placed.cluster.ramp is not None
+        assert conn.placed.cluster.slow_start is not None
         writer, began = cluster.instances["demo-2"], simulation.now
         usual, writer.accept_latency = writer.accept_latency, seconds
         simulation.at(began + 0.5, lambda: setattr(writer, "accept_latency", usual))
@@ -236,7 +236,9 @@ def test_a_dial_that_is_slow_for_want_of_cpu_is_no_trouble_of_the_server(scene, 
         if starved:
             known.watcher.hangs.sample(late=1.0)
         await task.wait()
-        assert (known.ramp.row, known.ramp.wait(simulation.now) > 0.0) == ((0, False) if starved else (1, True))
+        assert (known.slow_start.row, known.slow_start.wait(simulation.now) > 0.0) == (
+            (0, False) if starved else (1, True)
+        )
 
     simulation.run(main())
 
@@ -255,11 +257,11 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
             await simulation.sleep(pause)
             assert wanted()
         if ending == "success":
-            turn.succeeded()
+            turn.record_success()
         else:
-            turn.failed(Fault(FaultKind.TIMEOUT))
+            turn.record_failure(Fault(FaultKind.TIMEOUT))
         turn.over()
-        assert (known.ramp.row, known.ramp.under_way) == (0 if blocked else 1, 0)
+        assert (known.slow_start.row, known.slow_start.under_way) == (0 if blocked else 1, 0)
 
     simulation.run(main())
 
@@ -273,7 +275,7 @@ def test_a_process_without_a_connection_does_not_wait_long_after_one_slow_dial(s
         usual, slow.accept_latency = slow.accept_latency, 4.0
         (await process.connect(cluster.conninfo())).close()
         slow.accept_latency = usual
-        assert known.ramp.wait(simulation.now) > 6.0, "one that has a connection leaves the room to others"
+        assert known.slow_start.wait(simulation.now) > 6.0, "one that has a connection leaves the room to others"
         kept.close()
         began = simulation.now
         (await process.connect(cluster.conninfo())).close()
@@ -288,9 +290,9 @@ def test_a_quick_handshake_of_the_monitor_ends_the_wait_of_a_process_without_a_c
     async def main():
         conn = await after_a_failover(simulation, cluster, process)
         known = conn.placed.cluster
-        known.ramp = known.ramp.dialled().failed(5.0, simulation.now, 1.0)
-        known.ramp = known.ramp.dialled().failed(5.0, simulation.now + 6.0, 1.0)
-        assert known.ramp.wait(simulation.now, alone=True) > 15.0
+        known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now, 1.0)
+        known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now + 6.0, 1.0)
+        assert known.slow_start.wait(simulation.now, alone=True) > 15.0
         await known.watcher.inquiry_of("demo-2").close()
         known.doubt("a dial failed", simulation.now)
         conn.close()

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from aurora_router.flow.cluster import Reservation
-from aurora_router.flow.world import DialFailed, Resolution
+from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.model.bounds import MAX_NAMES
 from aurora_router.model.observation import Failure, Row, Topology
 from aurora_router.model.reduce import reduce
@@ -16,7 +16,7 @@ from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.route import route
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import dns
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import MAX_CLUSTERS, Registry
 from aurora_router.simulation import Network, SimulatedCluster, Simulation, WatchedProcess
 
@@ -38,12 +38,12 @@ def test_a_cluster_forgets_instances_and_addresses():
         id_, now = f"demo-{number}", float(number)
         cluster.observe(Topology((Row("w", writer=True), Row(id_, writer=False)), "w", observer_is_writer=True), now)
         cluster.observe(Failure(id_, 0, gone=False, reason="refused"), now)
-        cluster.failed(id_, 1.0, 5.0, 1.0)
+        cluster.record_failure(id_, 1.0, 5.0, 1.0)
         cluster.note_address(f"10.0.0.{number}:5432", id_)
         connection, reservation = Conn(), Reservation(cluster, id_)
         with cluster.lock:
             cluster.reserve(reservation)
-        cluster.succeeded(id_, 0.1, now)
+        cluster.record_success(id_, 0.1, now)
         cluster.hold(id_, connection, seat=reservation)
         if number % 2:
             cluster.drop(id_, connection)
@@ -78,7 +78,7 @@ def test_a_view_forgets_former_writers_and_instances_that_left():
 def test_a_quarantine_is_bounded_within_a_moment():
     quarantine = Quarantine()
     for number in range(MANY):
-        quarantine = quarantine.failed(f"demo-{number}", 1.0, 5.0)
+        quarantine = quarantine.record_failure(f"demo-{number}", 1.0, 5.0)
     assert len(quarantine._terms) == MAX_NAMES
     assert quarantine.remaining(f"demo-{MANY - 1}", 1.0) > 0.0
 
@@ -110,7 +110,9 @@ def test_a_watch_forgets_what_left():
 
 
 def find(registry, number, port=5432):
-    request = read_call(f"host=demo-{number}.cluster-abc123.eu-west-1.rds.amazonaws.com port={port}", {}).request
+    request = read_connect_args(
+        f"host=demo-{number}.cluster-abc123.eu-west-1.rds.amazonaws.com port={port}", {}
+    ).request
     return registry.find(request, route(request))
 
 

@@ -14,7 +14,7 @@ from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, Transactio
 from aurora_router.flow import marks
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import DEGRADED_SECONDS
-from aurora_router.policy.options import OutcomeWay
+from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Outcome
 from tests.flow.commit_ground import FATES, LATER, Database, Ground, Sessions
 
@@ -23,8 +23,8 @@ TRANSIENT = ["57014", "55P03", "53200", "40001", "XX000"]
 
 
 @given(st.lists(st.sampled_from(FATES), max_size=12), st.sampled_from(["log", "witness"]), st.integers(0, 9))
-def test_whatever_is_lost_it_commits_once_or_says_so(fates, way, seed):
-    ground = Ground(fates, seed=seed, outcome=way, failover_timeout=30)
+def test_whatever_is_lost_it_commits_once_or_says_so(fates, method, seed):
+    ground = Ground(fates, seed=seed, outcome=method, failover_timeout=30)
     try:
         assert ground.run() == "done"
         assert ground.database.ledger == [1]
@@ -56,18 +56,18 @@ def test_the_way_in_takes_one_message_and_the_way_out_another(ground):
     assert begin.startswith("BEGIN ISOLATION LEVEL SERIALIZABLE DEFERRABLE; INSERT INTO aurora_router.witness")
     assert commit.endswith("COMMIT")
     at.run()
-    assert len(at.world.sent) == 5, "the way is asked for once"
+    assert len(at.world.sent) == 5, "the method is asked for once"
 
 
 def test_auto_takes_the_log_where_there_is_no_witness_and_nothing_where_there_is_no_log(ground):
     at = ground(witness=False)
     at.run()
-    assert at.tickets[0].lsn == at.tickets[0].xid * 10
+    assert at.tokens[0].lsn == at.tokens[0].xid * 10
     for sqlstate in ("0A000", "42883", "42501", "55000"):
         at = ground(witness=False, log=False)
         at.database.lacks_log_by = sqlstate
         assert at.run() == "done"
-        assert at.tickets == []
+        assert at.tokens == []
 
 
 def test_a_witness_table_that_vanishes_is_noticed(ground):
@@ -75,7 +75,7 @@ def test_a_witness_table_that_vanishes_is_noticed(ground):
     at.run()
     at.database.witness_installed = False
     assert at.run() == "done"
-    assert at.tickets[-1].witness is None
+    assert at.tokens[-1].witness is None
 
 
 @pytest.mark.parametrize("elsewhere", [{"oid": 16385}, {"system": "8"}])
@@ -88,7 +88,7 @@ def test_a_resolver_that_asks_elsewhere_has_no_verdict(ground, elsewhere, fate):
     at.asked_world = Sessions(at.world.network, other)
     with pytest.raises(CommitOutcomeUnknown, match="ask by a router") as raised:
         at.run()
-    assert raised.value.ticket == at.tickets[-1]
+    assert raised.value.token == at.tokens[-1]
     assert at.calls == 1
 
 
@@ -96,7 +96,7 @@ def test_a_server_that_does_not_give_its_system_identifier(ground):
     at = ground(["fine", "fine", "fine", "lost after"])
     at.database.system = None
     assert at.run() == "done"
-    assert at.tickets[0].place.system is None
+    assert at.tokens[0].witness_table.system is None
     begun = [sql for sql in at.world.sent if sql.startswith("BEGIN")]
     assert len(begun) == 3, "refused, without, and the resolver's"
     sent = len(at.world.sent)
@@ -104,16 +104,16 @@ def test_a_server_that_does_not_give_its_system_identifier(ground):
     assert len(at.world.sent) == sent + 2, "it is remembered"
 
 
-@pytest.mark.parametrize("way", ["log", "witness"])
-def test_a_way_that_is_insisted_on_and_not_there(ground, way):
-    with pytest.raises(InvalidOption, match=f"aurora_outcome={way}"):
-        ground(witness=False, log=False, outcome=way).run()
+@pytest.mark.parametrize("method", ["log", "witness"])
+def test_a_way_that_is_insisted_on_and_not_there(ground, method):
+    with pytest.raises(InvalidOption, match=f"aurora_outcome={method}"):
+        ground(witness=False, log=False, outcome=method).run()
 
 
 def test_without_a_way_a_lost_answer_is_unknown(ground):
     with pytest.raises(CommitOutcomeUnknown) as raised:
         ground(["fine", "lost after"], outcome="off").run()
-    assert raised.value.ticket is None
+    assert raised.value.token is None
 
 
 def test_a_read_only_transaction_leaves_no_mark_and_is_run_again(ground):
@@ -146,10 +146,10 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("kind", [Interruption, Stop])
-@pytest.mark.parametrize("way", ["log", "witness", "off"])
+@pytest.mark.parametrize("method", ["log", "witness", "off"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interruption_of_commit_is_no_failure(ground, kind, way, when):
-    at = ground(outcome=way)
+def test_an_interruption_of_commit_is_no_failure(ground, kind, method, when):
+    at = ground(outcome=method)
     execute = at.world.execute
 
     async def interrupted(connection, sql, seconds):
@@ -163,7 +163,7 @@ def test_an_interruption_of_commit_is_no_failure(ground, kind, way, when):
     at.world.execute = interrupted
     with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
         at.run()
-    assert raised.value.ticket == (at.tickets[-1] if at.tickets else None)
+    assert raised.value.token == (at.tokens[-1] if at.tokens else None)
     assert kind is Stop or isinstance(raised.value.__cause__, Interruption)
     assert (at.calls, at.given_back) == (1, 1)
 
@@ -179,7 +179,7 @@ def test_an_interruption_after_commit_is_no_failure(ground, kind):
     at.give = give
     with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
         at.run()
-    assert raised.value.ticket == at.tickets[-1]
+    assert raised.value.token == at.tokens[-1]
     assert at.database.ledger == [1]
 
 
@@ -205,7 +205,7 @@ def test_an_interruption_of_a_roll_back_is_raised_and_gives_the_connection_back(
 def test_an_interruption_while_it_is_asked_for_is_not_hidden(ground):
     at = ground()
 
-    async def asking(ticket):
+    async def asking(token):
         raise Interruption
 
     async def work(connection):
@@ -350,7 +350,7 @@ def test_a_transaction_that_lives_is_in_progress_until_the_time_is_up(ground):
     at = ground(outcome="log", failover_timeout=10)
     at.run()
     at.database.status.clear()
-    finding = at.simulation.run(at.resolving(at.tickets[0]).run())
+    finding = at.simulation.run(at.resolving(at.tokens[0]).run())
     assert finding.outcome is Outcome.IN_PROGRESS
     assert any("pg_terminate_backend" in sql for sql in at.world.sent)
     assert 10 <= at.world.now() < 20
@@ -360,14 +360,14 @@ def test_nobody_who_proves_to_be_the_writer(ground):
     at = ground(failover_timeout=5)
     at.run()
     at.world.fates = ["unreplicated"] * 10_000
-    finding = at.simulation.run(at.resolving(at.tickets[0]).run())
+    finding = at.simulation.run(at.resolving(at.tokens[0]).run())
     assert finding.outcome is Outcome.UNKNOWN
     assert "not acknowledged" in finding.reason
 
 
-@pytest.mark.parametrize("way", ["log", "witness"])
-def test_what_can_not_be_told_is_said_to_be_unknown(ground, way):
-    at = ground(outcome=way, failover_timeout=5)
+@pytest.mark.parametrize("method", ["log", "witness"])
+def test_what_can_not_be_told_is_said_to_be_unknown(ground, method):
+    at = ground(outcome=method, failover_timeout=5)
 
     async def work(connection):
         result = await at.work(connection)
@@ -376,7 +376,7 @@ def test_what_can_not_be_told_is_said_to_be_unknown(ground, way):
 
     with pytest.raises(CommitOutcomeUnknown) as raised:
         at.run(work)
-    assert raised.value.ticket == at.tickets[-1]
+    assert raised.value.token == at.tokens[-1]
     assert raised.value.sqlstate == "08007"
     assert at.calls == 1
 
@@ -414,9 +414,9 @@ SETTINGS = st.fixed_dictionaries(
 @example({}, {}, {"client_min_messages": "error"}, [LATER], "log")
 @example({"client_min_messages": "error"}, {}, {}, ["lost after", LATER], "log")
 @example({"statement_timeout": 1, "lock_timeout": 1}, {}, {}, ["lost after"], "log")
-def test_no_setting_of_a_session_changes_a_verdict(of_role, of_work, of_trigger, fates, way):
+def test_no_setting_of_a_session_changes_a_verdict(of_role, of_work, of_trigger, fates, method):
     """Settings of the role, of the work by SET LOCAL, and of a deferred trigger that runs within COMMIT."""
-    ground = Ground(["fine", *fates], outcome=way, failover_timeout=30)
+    ground = Ground(["fine", *fates], outcome=method, failover_timeout=30)
     ground.database.settings = of_role
 
     async def work(connection):
@@ -435,9 +435,9 @@ def test_no_setting_of_a_session_changes_a_verdict(of_role, of_work, of_trigger,
 
 
 @pytest.mark.parametrize("version", [150000, 170000])
-@pytest.mark.parametrize("way", ["log", "witness"])
-def test_time_limits_of_the_role_do_not_stop_the_resolver(ground, way, version):
-    at = ground(["fine", "lost after"], outcome=way)
+@pytest.mark.parametrize("method", ["log", "witness"])
+def test_time_limits_of_the_role_do_not_stop_the_resolver(ground, method, version):
+    at = ground(["fine", "lost after"], outcome=method)
     at.database.settings = dict.fromkeys(["statement_timeout", "lock_timeout"], 1)
     if version >= 170000:
         at.database.settings["transaction_timeout"] = 1
@@ -468,13 +468,13 @@ async def fail_later(at, connection, how):
     st.booleans(),
 )
 @example(["rollback and chain", "insert", "commit"], "conflict", "log", False)
-def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, way, fails_once):
+def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, method, fails_once):
     """What it did is there once at most: either it is raised that it ended its transaction, or it is run again."""
-    if way == "off" and any(each.endswith("chain") for each in actions):
-        return  # without a ticket nothing tells
+    if method == "off" and any(each.endswith("chain") for each in actions):
+        return  # without a token nothing tells
     if "rollback and chain" in actions and "commit and chain" in actions:
         return  # documented
-    ground = Ground(outcome=way, failover_timeout=30, transaction_attempts=3)
+    ground = Ground(outcome=method, failover_timeout=30, transaction_attempts=3)
     committed = []
 
     async def work(connection):
@@ -495,10 +495,10 @@ def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, way, 
         ground.simulation.close()
 
 
-@pytest.mark.parametrize("way", ["log", "witness", "off"])
+@pytest.mark.parametrize("method", ["log", "witness", "off"])
 @pytest.mark.parametrize("how", ["conflict", "lost"])
-def test_a_work_that_commits_and_then_fails(ground, how, way):
-    at = ground(outcome=way)
+def test_a_work_that_commits_and_then_fails(ground, how, method):
+    at = ground(outcome=method)
 
     async def work(connection):
         at.world.acts(connection, "insert")
@@ -549,7 +549,7 @@ def test_a_connection_lost_in_the_work_when_nobody_can_be_asked(ground):
 
     with pytest.raises(CommitOutcomeUnknown, match="before that") as raised:
         at.run(work)
-    assert raised.value.ticket == at.tickets[0]
+    assert raised.value.token == at.tokens[0]
     assert at.calls == 1
 
 
@@ -596,7 +596,7 @@ def test_a_work_that_fails_costs_one_question_before_it_is_run_again(ground):
 
 
 def test_a_committed_work_is_not_committed_again(ground):
-    """It ended its transaction and began another one that looks like it: COMMIT is not sent, ticket or no ticket."""
+    """It ended its transaction and began another one that looks like it: COMMIT is not sent, token or no token."""
     at = ground(outcome="off")
 
     async def work(connection):
@@ -609,7 +609,7 @@ def test_a_committed_work_is_not_committed_again(ground):
     assert at.database.ledger == [1]
 
 
-# ---------------------------------------------------------------- a way that is not to be had
+# ---------------------------------------------------------------- a method that is not to be had
 
 
 @pytest.mark.case
@@ -618,13 +618,13 @@ def test_a_committed_work_is_not_committed_again(ground):
 def test_an_error_that_passes_does_not_turn_a_way_off(ground, sqlstate, witness):
     at = ground(witness=witness, log=False)
     at.database.lacks_log_by = at.database.lacks_witness_by = sqlstate
-    at.ways["app"] = OutcomeWay.WITNESS if witness else OutcomeWay.LOG
+    at.methods["app"] = OutcomeMethod.WITNESS if witness else OutcomeMethod.LOG
     at.database.witness_installed = False
     with pytest.raises(psycopg.errors.lookup(sqlstate)):
         at.run()
     at.database.witness_installed, at.database.log_offered = witness, True
     assert at.run() == "done"
-    assert len(at.tickets) == 1
+    assert len(at.tokens) == 1
     assert at.degraded == {}
     assert at.world.advice == []
 
@@ -634,18 +634,18 @@ def test_a_way_that_is_not_to_be_had_is_reported_once_and_tried_again(ground):
     at = ground(witness=False, log=False)
     for _ in range(3):
         assert at.run() == "done"
-    assert (at.tickets, at.ways) == ([], {"app": OutcomeWay.OFF})
+    assert (at.tokens, at.methods) == ([], {"app": OutcomeMethod.OFF})
     assert len(at.world.advice) == 1
     assert "can not be resolved" in at.world.advice[0]
     at.database.log_offered = True
     at.run()
-    assert at.tickets == [], "it is not tried at each transaction"
+    assert at.tokens == [], "it is not tried at each transaction"
     at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
     at.run()
-    assert len(at.tickets) == 1
+    assert len(at.tokens) == 1
     sent = len(at.world.sent)
     at.run()
-    assert len(at.world.sent) == sent + 2, "the way is known again: no more questions"
+    assert len(at.world.sent) == sent + 2, "the method is known again: no more questions"
     assert len(at.world.advice) == 1
 
 
@@ -663,7 +663,7 @@ def test_a_witness_installed_later_is_noticed(ground):
     at.database.witness_installed = True
     at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
     at.run()
-    assert at.tickets[-1].witness is not None
+    assert at.tokens[-1].witness is not None
 
 
 def test_a_transaction_that_had_begun_is_begun_again_without_the_way_that_is_lacking(ground):

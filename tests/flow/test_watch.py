@@ -11,23 +11,23 @@ import pytest
 
 from aurora_router.errors import WriterUnavailable
 from aurora_router.flow.hangs import STALE
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.watch import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
-from aurora_router.flow.world import DialFailed
 from aurora_router.model.event import (
-    Blinded,
     ConnectionsCut,
-    Doubted,
     HangRefuted,
     HangSuspected,
     InstanceAdded,
-    Settled,
-    Starved,
+    MonitorLockedOut,
+    ProcessStalled,
+    WriterConfirmed,
     WriteRefused,
+    WriterSuspected,
 )
 from aurora_router.model.observation import MISSING_SECONDS
-from aurora_router.policy import pace
+from aurora_router.policy import poll_interval
+from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.policy.options import PROFILES
-from aurora_router.policy.suspicion import UNLIMITED, Limits
 from aurora_router.retry import LONGEST_WAIT
 from aurora_router.simulation import (
     Cancelled,
@@ -80,14 +80,14 @@ def test_a_killed_writer_is_replaced_as_soon_as_the_new_one_says_so(scene):
         second = await scene.process.connect(scene.cluster.conninfo())
         late = scene.now - crashed - 3.0
         assert (first.instance.id, second.instance.id) == ("demo-1", "demo-2")
-        assert 0 < late <= pace.SHARE * 3.0 * (1 + pace.JITTER) + 0.02
+        assert 0 < late <= poll_interval.SHARE * 3.0 * (1 + poll_interval.JITTER) + 0.02
         second.close()
         first.close()
 
     scene.run(client())
-    (_, doubted), *_ = scene.of(Doubted)
+    (_, doubted), *_ = scene.of(WriterSuspected)
     assert "demo-1" in doubted.reason
-    assert [event.writer for _, event in scene.of(Settled)] == ["demo-2"]
+    assert [event.writer for _, event in scene.of(WriterConfirmed)] == ["demo-2"]
 
 
 @pytest.mark.parametrize("slow", ["the new writer", "all"])
@@ -110,7 +110,7 @@ def test_a_slow_instance_is_heard_though_it_answers_later_than_a_ping_may_take(s
         second.close()
 
     scene.run(client())
-    ((_, settled),) = scene.of(Settled)
+    ((_, settled),) = scene.of(WriterConfirmed)
     assert settled.writer == "demo-2"
 
 
@@ -131,7 +131,7 @@ def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
 
     scene.run(client())
     assert [event.id for _, event in scene.of(WriteRefused)] == ["demo-1"] * 2
-    assert len(scene.of(Doubted)) == len(scene.of(Settled)) == 2
+    assert len(scene.of(WriterSuspected)) == len(scene.of(WriterConfirmed)) == 2
 
 
 def test_a_write_that_a_demoted_writer_refuses_finds_the_new_one(scene):
@@ -194,7 +194,7 @@ def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(sce
         first.close()
 
     scene.run(client())
-    assert [event.writer for _, event in scene.of(Settled)] == ["demo-4"]
+    assert [event.writer for _, event in scene.of(WriterConfirmed)] == ["demo-4"]
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -224,7 +224,7 @@ def test_a_given_name_that_refuses_the_watch_leaves_the_search_to_the_users(scen
         first.close()
 
     scene.run(client())
-    assert len(scene.of(Blinded)) == 1
+    assert len(scene.of(MonitorLockedOut)) == 1
 
 
 def test_a_path_is_examined_on_the_session_that_there_is():
@@ -492,7 +492,7 @@ def test_a_new_writer_of_unknown_place_is_reached_by_the_clusters_name(scene, la
             each.close()
 
     scene.run(client())
-    assert [event.writer for _, event in scene.of(Settled)] == ["demo-3"]
+    assert [event.writer for _, event in scene.of(WriterConfirmed)] == ["demo-3"]
 
 
 @pytest.mark.case
@@ -676,7 +676,7 @@ def test_a_starved_process_blames_itself(scene):
         conn.close()
 
     scene.run(client())
-    assert len(scene.of(Starved)) == 2
+    assert len(scene.of(ProcessStalled)) == 2
 
 
 def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scene):
@@ -774,11 +774,11 @@ def test_the_topology_is_looked_at_while_all_is_well(scene):
         began = scene.now
         await scene.simulation.sleep(14.0)
         added = [at for at, event in scene.of(InstanceAdded) if event.id == "demo-9"]
-        assert 10.0 * (1 - pace.JITTER) <= added[0] - began <= 10.0 * (1 + pace.JITTER) + 0.5
+        assert 10.0 * (1 - poll_interval.JITTER) <= added[0] - began <= 10.0 * (1 + poll_interval.JITTER) + 0.5
         conn.close()
 
     scene.run(client())
-    assert not scene.of(Doubted)
+    assert not scene.of(WriterSuspected)
 
 
 def test_a_refresh_without_an_answer_is_a_doubt(scene):
@@ -791,7 +791,7 @@ def test_a_refresh_without_an_answer_is_a_doubt(scene):
         conn.close()
 
     scene.run(client())
-    assert scene.of(Settled)
+    assert scene.of(WriterConfirmed)
 
 
 def test_a_lost_reader_comes_back_into_use(scene):
@@ -810,7 +810,7 @@ def test_a_lost_reader_comes_back_into_use(scene):
         assert last.instance.id == "demo-2"
 
     scene.run(client())
-    assert len(scene.of(Settled)) >= 1, "the writer confirmed itself while the reader was down"
+    assert len(scene.of(WriterConfirmed)) >= 1, "the writer confirmed itself while the reader was down"
 
 
 def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene):
@@ -870,7 +870,7 @@ def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
         conn.close()
 
     scene.run(client())
-    assert len(scene.of(Blinded)) == 1
+    assert len(scene.of(MonitorLockedOut)) == 1
 
 
 @pytest.mark.case
@@ -894,7 +894,7 @@ def test_only_an_instance_whose_place_is_unknown_is_left_out(scene):
             each.close()
 
     scene.run(client())
-    assert not scene.of(Blinded)
+    assert not scene.of(MonitorLockedOut)
 
 
 @pytest.mark.case
@@ -917,7 +917,7 @@ def test_plain_postgresql_is_not_doubted_whatever_it_is_called(host, readers):
         held.close()
 
     scene.run(client())
-    for kind in (Doubted, Blinded, ConnectionsCut):
+    for kind in (WriterSuspected, MonitorLockedOut, ConnectionsCut):
         assert not scene.of(kind)
 
 
@@ -948,7 +948,7 @@ def test_a_watch_whose_password_was_changed_holds_up_no_user(scene):
         scene.cluster.instances[id_].condition = condition
 
     scene.run(client())
-    assert len(scene.of(Blinded)) == 1
+    assert len(scene.of(MonitorLockedOut)) == 1
 
 
 def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
@@ -1007,7 +1007,7 @@ def test_a_failover_that_lasts_too_long_is_told(scene):
         assert 5.0 <= scene.now - began < 6.0
         assert caught.value.sqlstate == "08001"
         assert caught.value.before.writer == "demo-1"
-        assert any(isinstance(event, Doubted) for _, event in caught.value.trail)
+        assert any(isinstance(event, WriterSuspected) for _, event in caught.value.trail)
         conn.close()
 
     scene.run(client())
@@ -1117,7 +1117,7 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             await scene.process.connect(scene.cluster.conninfo())  # by the user's own word, not after the whole time
         assert scene.simulation.now - began < SEARCH_SECONDS + 6.0
-        assert scene.of(Blinded)
+        assert scene.of(MonitorLockedOut)
         scene.cluster.instances["demo-2"].condition = Condition.WELL
         again = await scene.process.connect(scene.cluster.conninfo())
         assert again.instance.id == "demo-2"

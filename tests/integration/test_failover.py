@@ -72,7 +72,7 @@ def test_a_lost_writer_is_replaced_and_never_handed_out_again(cluster, fault, ev
             if reader.placement.instance != new:
                 assert reader.execute("SELECT 1").fetchone() == (1,), "a reader that stayed up raises nothing"
     assert bool(of(events, aurora_router.HangSuspected)) is (fault == "freeze")
-    assert of(events, aurora_router.Settled)
+    assert of(events, aurora_router.WriterConfirmed)
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze", "failover"])
@@ -177,7 +177,7 @@ def test_a_failover_that_lasts_too_long_is_told_with_its_trail(aurora_cluster_fa
         assert error.sqlstate == "08001"
         assert error.before is not None
         assert error.before.writer == conn.placement.instance
-        assert any(isinstance(event, aurora_router.Doubted) for _, event in error.trail)
+        assert any(isinstance(event, aurora_router.WriterSuspected) for _, event in error.trail)
         assert error.attempts
         with contextlib.suppress(psycopg.Error):
             conn.rollback()

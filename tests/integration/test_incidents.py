@@ -154,7 +154,10 @@ def test_a_refused_write_has_the_writer_asked(cluster, events):
         incident = caught.value.incident
         assert (incident.instance, incident.lost, incident.cut) == (cluster.writer, False, None)
         assert "refused to write" in text_of(caught.value)
-        until(lambda: any(isinstance(each, aurora_router.Settled) for each in events), "the writer confirmed itself")
+        until(
+            lambda: any(isinstance(each, aurora_router.WriterConfirmed) for each in events),
+            "the writer confirmed itself",
+        )
         assert [type(each) for each in events].count(aurora_router.WriteRefused) == 1
         assert conn.placement.current
         assert conn.execute("SELECT 1").fetchone() == (1,)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.model.event import Advice, ConnectionsCut, InstanceRemoved, RoleChanged, WriterLost
+from aurora_router.model.event import ConfigurationAdvice, ConnectionsCut, InstanceRemoved, RoleChanged, WriterLost
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
 
@@ -100,7 +100,7 @@ def test_a_healthy_transaction_goes_on(cluster, body, events):
             with pytest.raises(psycopg.OperationalError):
                 broken.execute("SELECT 1")
             deadline = time.monotonic() + 20.0
-            while not any(type(event).__name__ == "Settled" for event in events):
+            while not any(type(event).__name__ == "WriterConfirmed" for event in events):
                 assert time.monotonic() < deadline, events
                 conn.execute("INSERT INTO t VALUES (1)")
                 time.sleep(0.02)
@@ -114,7 +114,7 @@ def test_a_healthy_transaction_goes_on(cluster, body, events):
         reader.execute("SELECT 1")
         harm = (ConnectionsCut, InstanceRemoved, RoleChanged, WriterLost)
         assert not [event for event in events if isinstance(event, harm)]
-        assert len([event for event in events if isinstance(event, Advice)]) <= 1
+        assert len([event for event in events if isinstance(event, ConfigurationAdvice)]) <= 1
 
 
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)

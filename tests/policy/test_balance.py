@@ -120,7 +120,7 @@ def test_reasons_of_nobody(role, text):
 
 def test_lines_tell_of_every_instance():
     view = view_of(WRITER, NEAR, dataclasses.replace(FAR, lag=None), Instance("demo-4"))
-    quarantine = Quarantine().failed("demo-2", 0.0, 1.5)
+    quarantine = Quarantine().record_failure("demo-2", 0.0, 1.5)
     assert lines(choose(view, max_lag=0.1, quarantine=quarantine)) == [
         "1. demo-4: its role has to be asked, 0 connections from here",
         "2. demo-1: the writer, zone a, 0 connections from here",
@@ -176,7 +176,7 @@ def requests(draw):
 def test_every_instance_is_in_the_order_once_or_left_out_with_a_reason(view, options, role, load, failed, turn):
     quarantine = Quarantine()
     for each in failed:
-        quarantine = quarantine.failed(each, 0.0, 1.0)
+        quarantine = quarantine.record_failure(each, 0.0, 1.0)
     rng = random.Random(turn)
     selection = select(view, options, role, loads=load, quarantine=quarantine, now=0.5, rng=rng, turn=turn)
     left_out = [each.id for each, reason in selection.left_out if reason]

@@ -125,7 +125,7 @@ def test_what_was_left_out_stays_left_out():
 
 
 def test_not_failed():
-    quarantine = Quarantine().failed("late", 0.0, 1.0)
+    quarantine = Quarantine().record_failure("late", 0.0, 1.0)
     assert [not_failed(each, context(quarantine=quarantine)) for each in (FRESH, LATE)] == [0, 1]
 
 
@@ -150,7 +150,7 @@ def test_in_zone():
 
 def test_a_failure_outweighs_the_role_and_the_role_the_zone():
     tiers = (frozenset("a"),)
-    quarantine = Quarantine().failed("fresh", 0.0, 1.0)
+    quarantine = Quarantine().record_failure("fresh", 0.0, 1.0)
     given = context(zones=tiers, quarantine=quarantine)
     assert [each.id for each in sorted(ALL.kept, key=lambda each: rank(each, given))] == [
         "late",

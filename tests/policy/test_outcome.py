@@ -15,7 +15,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from aurora_router.model.ticket import Life, Place, Ticket
+from aurora_router.model.commit_token import CommitToken, ServerIncarnation, WitnessTable
 from aurora_router.policy import outcome as module
 from aurora_router.policy.outcome import (
     OLDEST_SECONDS,
@@ -28,8 +28,8 @@ from aurora_router.policy.outcome import (
     unreplicated,
 )
 
-PLACE = Place("7", 1, 3, "app")
-WITNESSED = Ticket(1, 2, 3, 4, witness="an id", place=PLACE)
+WITNESS_TABLE = WitnessTable("7", 1, 3, "app")
+WITNESSED = CommitToken(1, 2, 3, 4, witness="an id", witness_table=WITNESS_TABLE)
 EVENTS = [
     "other commits", "other aborts", "we commit", "we abort", "flush", "replicate", "crash", "cold restart",
     "clean restart", "promote",
@@ -39,27 +39,27 @@ MARKS = ["flushed", "no restart in place", "neither"]
 
 @dataclass
 class Server:
-    """One server: its log of (xid, kind, whose), how much of it is flushed, and its life."""
+    """One server: its log of (xid, kind, whose), how much of it is flushed, and its incarnation."""
 
     log: list[tuple[int, str, str]]
     flushed: int
-    life: Life
+    incarnation: ServerIncarnation
     promoted: bool = False
 
 
 @dataclass
 class Model:
-    """A writer and a standby's log; `ours_on` is the life in which our transaction still runs."""
+    """A writer and a standby's log; `ours_on` is the incarnation in which our transaction still runs."""
 
     mark: str
     clock: int = 1
     writer: Server = field(init=False)
     standby: list[tuple[int, str, str]] = field(default_factory=list)
-    ticket: Ticket | None = None
+    token: CommitToken | None = None
     alive: bool = False
 
     def __post_init__(self):
-        self.writer = Server([(1, "commit", "other")], 1, Life("s", 1, 0, None))
+        self.writer = Server([(1, "commit", "other")], 1, ServerIncarnation("s", 1, 0, None))
         self.standby = list(self.writer.log)
 
     def next_xid(self):
@@ -72,8 +72,8 @@ class Model:
         if self.mark == "flushed":
             self.writer.flushed = lsn
         self.alive = True
-        held = self.mark != "neither"
-        self.ticket = Ticket(xid, 1, 0, 0, life=self.writer.life, lsn=lsn, held=held)
+        flush_proven = self.mark != "neither"
+        self.token = CommitToken(xid, 1, 0, 0, incarnation=self.writer.incarnation, lsn=lsn, flush_proven=flush_proven)
 
     def happen(self, event):
         getattr(self, "_" + event.replace(" ", "_"))()
@@ -94,7 +94,7 @@ class Model:
 
     def _we_end(self, kind):
         if self.alive:
-            self.writer.log.append((self.ticket.xid, kind, "ours"))
+            self.writer.log.append((self.token.xid, kind, "ours"))
             self.alive = False
 
     def _flush(self):
@@ -108,25 +108,25 @@ class Model:
             return
         self.alive = False
         end = self.writer.flushed
-        started = self._tick() if cold else self.writer.life.started
-        life = replace(self.writer.life, started=started, recovered=end)
-        self._begin_life([*self.writer.log[:end], (0, "checkpoint", "")], life)
+        started = self._tick() if cold else self.writer.incarnation.started
+        incarnation = replace(self.writer.incarnation, started=started, recovered=end)
+        self._begin_incarnation([*self.writer.log[:end], (0, "checkpoint", "")], incarnation)
 
     def _cold_restart(self):
         self._crash(cold=True)
 
     def _clean_restart(self):
         self._we_abort()
-        life = replace(self.writer.life, started=self._tick(), recovered=None)
-        self._begin_life([*self.writer.log, (0, "checkpoint", "")], life)
+        incarnation = replace(self.writer.incarnation, started=self._tick(), recovered=None)
+        self._begin_incarnation([*self.writer.log, (0, "checkpoint", "")], incarnation)
 
     def _promote(self):
         self.alive = False
-        life = Life("s", self.writer.life.timeline + 1, self._tick(), len(self.standby))
-        self._begin_life([*self.standby, (0, "end of recovery", "")], life, promoted=True)
+        incarnation = ServerIncarnation("s", self.writer.incarnation.timeline + 1, self._tick(), len(self.standby))
+        self._begin_incarnation([*self.standby, (0, "end of recovery", "")], incarnation, promoted=True)
 
-    def _begin_life(self, log, life, *, promoted=False):
-        self.writer = Server(log, len(log), life, promoted)
+    def _begin_incarnation(self, log, incarnation, *, promoted=False):
+        self.writer = Server(log, len(log), incarnation, promoted)
         self.standby = self.standby if not promoted else list(log)
 
     def _tick(self):
@@ -137,13 +137,13 @@ class Model:
 
     @property
     def committed(self):
-        return (self.ticket.xid, "commit", "ours") in self.writer.log
+        return (self.token.xid, "commit", "ours") in self.writer.log
 
     def evidence(self):
-        return LogEvidence(self.writer.life, self.writer.promoted, self._status())
+        return LogEvidence(self.writer.incarnation, self.writer.promoted, self._status())
 
     def _status(self):
-        xid = self.ticket.xid
+        xid = self.token.xid
         if xid >= self.next_xid():
             return XactStatus.FUTURE
         if any(record[:2] == (xid, "commit") for record in self.writer.log):
@@ -177,44 +177,47 @@ def wrong(model, said):
 @given(histories)
 def test_no_verdict_is_wrong(history):
     model = played(history)
-    assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome), history
+    assert not wrong(model, judge_log(model.token, model.evidence()).outcome), history
 
 
 @settings(max_examples=200)
 @given(histories)
 def test_in_the_life_that_ran_it_there_is_always_a_verdict(history):
     model = played(history)
-    if model.writer.life == model.ticket.life:
+    if model.writer.incarnation == model.token.incarnation:
         expected = Outcome.IN_PROGRESS if model.alive else Outcome.COMMITTED if model.committed else None
-        said = judge_log(model.ticket, model.evidence()).outcome
+        said = judge_log(model.token, model.evidence()).outcome
         assert said is (expected or Outcome.NOT_COMMITTED)
 
 
-def naive(ticket, evidence):
+def naive(token, evidence):
     """``pg_xact_status`` alone."""
     known = {XactStatus.COMMITTED: Outcome.COMMITTED, XactStatus.ABORTED: Outcome.NOT_COMMITTED}
     return known.get(evidence.status, Outcome.UNKNOWN)
 
 
-def by_postmaster_start(ticket, evidence):
-    """Takes the same start of the postmaster for the same life."""
-    if evidence.life.started == ticket.life.started and evidence.life.timeline == ticket.life.timeline:
-        return naive(ticket, evidence)
-    return judge_log(ticket, evidence).outcome
+def by_postmaster_start(token, evidence):
+    """Takes the same start of the postmaster for the same incarnation."""
+    if (
+        evidence.incarnation.started == token.incarnation.started
+        and evidence.incarnation.timeline == token.incarnation.timeline
+    ):
+        return naive(token, evidence)
+    return judge_log(token, evidence).outcome
 
 
-def without_held(ticket, evidence):
-    return judge_log(replace(ticket, held=True), evidence).outcome
+def without_held(token, evidence):
+    return judge_log(replace(token, flush_proven=True), evidence).outcome
 
 
-def without_promoted(ticket, evidence):
-    return judge_log(ticket, replace(evidence, promoted=True)).outcome
+def without_promoted(token, evidence):
+    return judge_log(token, replace(evidence, promoted=True)).outcome
 
 
-def any_timeline(ticket, evidence):
+def any_timeline(token, evidence):
     """Takes any number of promotions for one."""
-    timeline = ticket.life.timeline + (evidence.life.timeline > ticket.life.timeline)
-    return judge_log(ticket, replace(evidence, life=replace(evidence.life, timeline=timeline))).outcome
+    timeline = token.incarnation.timeline + (evidence.incarnation.timeline > token.incarnation.timeline)
+    return judge_log(token, replace(evidence, incarnation=replace(evidence.incarnation, timeline=timeline))).outcome
 
 
 WRONG = [
@@ -231,8 +234,8 @@ WRONG = [
 def test_each_condition_is_needed(judge, history):
     """With one of them left out there is a wrong verdict: the tests above can fail."""
     model = played(history)
-    assert wrong(model, judge(model.ticket, model.evidence()))
-    assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome)
+    assert wrong(model, judge(model.token, model.evidence()))
+    assert not wrong(model, judge_log(model.token, model.evidence()).outcome)
 
 
 @pytest.mark.slow
@@ -242,7 +245,7 @@ def test_the_search_finds_what_each_condition_is_needed_for(judge):
     try:
         find(
             histories,
-            lambda each: wrong(model := played(each), judge(model.ticket, model.evidence())),
+            lambda each: wrong(model := played(each), judge(model.token, model.evidence())),
             settings=settings(max_examples=60000, deadline=None, database=None, phases=[Phase.generate]),
         )
     except NoSuchExample:
@@ -251,66 +254,68 @@ def test_the_search_finds_what_each_condition_is_needed_for(judge):
 
 # ---------------------------------------------------------------- single cases
 
-LIFE = Life("s", 1, 10, None)
-TICKET = Ticket(700, 1, 0, 10, life=LIFE, lsn=500, held=True)
+INCARNATION = ServerIncarnation("s", 1, 10, None)
+TOKEN = CommitToken(700, 1, 0, 10, incarnation=INCARNATION, lsn=500, flush_proven=True)
 
 
 def test_another_system_is_unknown():
-    evidence = LogEvidence(replace(LIFE, system="t"), promoted=False, status=XactStatus.COMMITTED)
-    assert judge_log(TICKET, evidence).outcome is Outcome.UNKNOWN
+    evidence = LogEvidence(replace(INCARNATION, system="t"), promoted=False, status=XactStatus.COMMITTED)
+    assert judge_log(TOKEN, evidence).outcome is Outcome.UNKNOWN
 
 
-def test_a_ticket_of_the_witness_has_no_log_position():
-    evidence = LogEvidence(LIFE, promoted=False, status=XactStatus.COMMITTED)
-    assert judge_log(Ticket(700, 1, 0, 10, witness="x"), evidence).outcome is Outcome.UNKNOWN
+def test_a_token_of_the_witness_has_no_log_position():
+    evidence = LogEvidence(INCARNATION, promoted=False, status=XactStatus.COMMITTED)
+    assert judge_log(CommitToken(700, 1, 0, 10, witness="x"), evidence).outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("status", list(XactStatus))
 def test_a_log_that_ends_before_the_mark_lost_it_whatever_the_xid_says(status):
-    evidence = LogEvidence(Life("s", 2, 20, 499), promoted=True, status=status)
-    assert judge_log(TICKET, evidence).outcome is Outcome.NOT_COMMITTED
+    evidence = LogEvidence(ServerIncarnation("s", 2, 20, 499), promoted=True, status=status)
+    assert judge_log(TOKEN, evidence).outcome is Outcome.NOT_COMMITTED
 
 
 def test_a_log_that_ends_with_the_mark_holds_it():
-    evidence = LogEvidence(Life("s", 2, 20, 500), promoted=True, status=XactStatus.COMMITTED)
-    assert judge_log(TICKET, evidence).outcome is Outcome.COMMITTED
+    evidence = LogEvidence(ServerIncarnation("s", 2, 20, 500), promoted=True, status=XactStatus.COMMITTED)
+    assert judge_log(TOKEN, evidence).outcome is Outcome.COMMITTED
 
 
 @pytest.mark.parametrize(
-    ("life", "promoted", "held", "reason"),
+    ("incarnation", "promoted", "flush_proven", "reason"),
     [
-        (Life("s", 2, 20, None), False, True, "restarted since"),
-        (Life("s", 2, 20, 600), False, True, "restarted since"),
-        (Life("s", 3, 20, 600), True, True, "not one promotion away: timeline 1 then, 3 now"),
-        (Life("s", 1, 20, 600), True, True, "not one promotion away"),
-        (Life("s", 2, 20, 600), True, False, "restart in place"),
+        (ServerIncarnation("s", 2, 20, None), False, True, "restarted since"),
+        (ServerIncarnation("s", 2, 20, 600), False, True, "restarted since"),
+        (ServerIncarnation("s", 3, 20, 600), True, True, "not one promotion away: timeline 1 then, 3 now"),
+        (ServerIncarnation("s", 1, 20, 600), True, True, "not one promotion away"),
+        (ServerIncarnation("s", 2, 20, 600), True, False, "restart in place"),
     ],
 )
-def test_doubts_are_named(life, promoted, held, reason):
-    finding = judge_log(replace(TICKET, held=held), LogEvidence(life, promoted, XactStatus.COMMITTED))
+def test_doubts_are_named(incarnation, promoted, flush_proven, reason):
+    finding = judge_log(
+        replace(TOKEN, flush_proven=flush_proven), LogEvidence(incarnation, promoted, XactStatus.COMMITTED)
+    )
     assert finding.outcome is Outcome.UNKNOWN
     assert reason in finding.reason
 
 
 @pytest.mark.parametrize("status", [XactStatus.FORGOTTEN, XactStatus.FUTURE])
 def test_what_the_server_that_ran_it_does_not_know(status):
-    assert judge_log(TICKET, LogEvidence(LIFE, promoted=False, status=status)).outcome is Outcome.UNKNOWN
+    assert judge_log(TOKEN, LogEvidence(INCARNATION, promoted=False, status=status)).outcome is Outcome.UNKNOWN
 
 
 @given(st.booleans(), st.floats(-OLDEST_SECONDS, OLDEST_SECONDS))
 def test_a_witness_says_it(void, age):
-    said = judge_witness(WITNESSED, WitnessEvidence(void, age, PLACE)).outcome
+    said = judge_witness(WITNESSED, WitnessEvidence(void, age, WITNESS_TABLE)).outcome
     assert said is (Outcome.NOT_COMMITTED if void else Outcome.COMMITTED)
 
 
 places = st.builds(
-    Place, st.sampled_from([None, "7", "8"]), st.sampled_from([1, 2]), st.sampled_from([3, 4]), st.text()
+    WitnessTable, st.sampled_from([None, "7", "8"]), st.sampled_from([1, 2]), st.sampled_from([3, 4]), st.text()
 )
 
 
 @given(st.none() | places, places, st.booleans())
-def test_a_table_that_is_not_the_one_of_the_ticket_proves_nothing(written, asked, void):
-    finding = judge_witness(replace(WITNESSED, place=written), WitnessEvidence(void, 1.0, asked))
+def test_a_table_that_is_not_the_one_of_the_token_proves_nothing(written, asked, void):
+    finding = judge_witness(replace(WITNESSED, witness_table=written), WitnessEvidence(void, 1.0, asked))
     if (
         written is not None
         and (written.system is None or written.system == asked.system)
@@ -326,9 +331,9 @@ def test_a_table_that_is_not_the_one_of_the_ticket_proves_nothing(written, asked
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (Place("8", 1, 3), "another cluster"),
-        (Place("7", 2, 3, "app2"), r"in the database app, .*\(app2\)"),
-        (Place("7", 1, 4), "installed again"),
+        (WitnessTable("8", 1, 3), "another cluster"),
+        (WitnessTable("7", 2, 3, "app2"), r"in the database app, .*\(app2\)"),
+        (WitnessTable("7", 1, 4), "installed again"),
     ],
 )
 def test_where_it_was_asked_instead_is_named(asked, reason):
@@ -337,7 +342,7 @@ def test_where_it_was_asked_instead_is_named(asked, reason):
 
 @given(st.booleans(), st.floats(OLDEST_SECONDS, 1e9, exclude_min=True), st.sampled_from([1, -1]))
 def test_an_old_witness_says_nothing(void, age, sign):
-    assert judge_witness(WITNESSED, WitnessEvidence(void, sign * age, PLACE)).outcome is Outcome.UNKNOWN
+    assert judge_witness(WITNESSED, WitnessEvidence(void, sign * age, WITNESS_TABLE)).outcome is Outcome.UNKNOWN
 
 
 def test_rows_are_kept_twice_as_long_as_they_are_asked_for():

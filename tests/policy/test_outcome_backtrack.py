@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurora_router.model.ticket import Life
+from aurora_router.model.commit_token import ServerIncarnation
 from aurora_router.policy.outcome import Outcome, judge_log
 from tests.policy.test_outcome import Model, wrong
 
@@ -52,7 +52,9 @@ class Rewound(Model):
     def _open(self, log, timeline):
         self.alive = False
         self.used = timeline
-        self._begin_life([*log, (0, "end of recovery", "")], Life("s", timeline, self._tick(), len(log)), promoted=True)
+        self._begin_incarnation(
+            [*log, (0, "end of recovery", "")], ServerIncarnation("s", timeline, self._tick(), len(log)), promoted=True
+        )
 
 
 STEPS = st.one_of(
@@ -77,21 +79,21 @@ def played(history, left_out=1):
 @given(HISTORIES)
 def test_no_verdict_is_wrong_about_the_branch(history):
     model = played(history)
-    assert not wrong(model, judge_log(model.ticket, model.evidence()).outcome), history
+    assert not wrong(model, judge_log(model.token, model.evidence()).outcome), history
 
 
 def test_a_commit_that_was_set_back_is_not_there_and_is_there_again():
     model = played(([], ["we commit", "other commits", ("back", 0.2, 0)]))
-    assert judge_log(model.ticket, model.evidence()).outcome is Outcome.NOT_COMMITTED
+    assert judge_log(model.token, model.evidence()).outcome is Outcome.NOT_COMMITTED
     model.happen(("forth", 1, 0))
     assert model.committed
-    assert judge_log(model.ticket, model.evidence()).outcome in {Outcome.COMMITTED, Outcome.UNKNOWN}
+    assert judge_log(model.token, model.evidence()).outcome in {Outcome.COMMITTED, Outcome.UNKNOWN}
 
 
 def test_a_commit_below_the_point_is_committed():
     model = played(([], ["we commit", "other commits", ("back", 0.8, 0)]))
     assert model.committed
-    assert judge_log(model.ticket, model.evidence()).outcome is Outcome.COMMITTED
+    assert judge_log(model.token, model.evidence()).outcome is Outcome.COMMITTED
 
 
 OTHERS = ["other commits"] * 4
@@ -100,7 +102,7 @@ WHY = ([*OTHERS, ("back", 0.1, 0)], ["we abort", ("forth", 1, 0)])
 
 @pytest.mark.parametrize("left_out", [0, 1])
 def test_why_a_way_forward_leaves_a_timeline_out(left_out):
-    """Otherwise the branch gone forward to would look like the ticket's own, and a stranger's xid like ours."""
+    """Otherwise the branch gone forward to would look like the token's own, and a stranger's xid like ours."""
     model = played(WHY, left_out)
-    said = judge_log(model.ticket, model.evidence()).outcome
+    said = judge_log(model.token, model.evidence()).outcome
     assert wrong(model, said) == (left_out == 0)

@@ -13,7 +13,7 @@ def test_nobody_is_in_quarantine_at_first():
 
 
 def test_a_failure_takes_out_for_the_base_time():
-    quarantine = Quarantine().failed("demo-1", now=10.0, base=1.0)
+    quarantine = Quarantine().record_failure("demo-1", now=10.0, base=1.0)
     assert quarantine.remaining("demo-1", now=10.0) == 1.0
     assert quarantine.remaining("demo-1", now=10.75) == 0.25
     assert quarantine.remaining("demo-1", now=11.0) == 0.0
@@ -23,43 +23,50 @@ def test_a_failure_takes_out_for_the_base_time():
 def test_each_further_incident_doubles_it_up_to_the_limit():
     quarantine, now, lengths = Quarantine(), 0.0, []
     for _ in range(7):
-        quarantine = quarantine.failed("demo-1", now, base=1.0)
+        quarantine = quarantine.record_failure("demo-1", now, base=1.0)
         lengths.append(quarantine.remaining("demo-1", now))
         now += lengths[-1]
     assert lengths == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_many_failures_at_once_are_one_incident():
-    once = Quarantine().failed("demo-1", now=10.0, base=1.0)
-    assert once.failed("demo-1", now=10.5, base=1.0) is once
-    assert once.failed("demo-1", now=10.5, base=1.0, began=9.9) is once
+    once = Quarantine().record_failure("demo-1", now=10.0, base=1.0)
+    assert once.record_failure("demo-1", now=10.5, base=1.0) is once
+    assert once.record_failure("demo-1", now=10.5, base=1.0, began=9.9) is once
 
 
 def test_a_last_resort_that_fails_too_doubles_it():
-    quarantine = Quarantine().failed("demo-1", now=10.0, base=1.0).failed("demo-1", now=10.5, base=1.0, began=10.2)
+    quarantine = (
+        Quarantine()
+        .record_failure("demo-1", now=10.0, base=1.0)
+        .record_failure("demo-1", now=10.5, base=1.0, began=10.2)
+    )
     assert quarantine.remaining("demo-1", now=10.5) == 2.0
 
 
 def test_a_success_clears():
-    quarantine = Quarantine().failed("demo-1", now=0.0, base=1.0).failed("demo-2", now=0.0, base=1.0)
-    assert quarantine.succeeded("demo-1") == Quarantine().failed("demo-2", now=0.0, base=1.0)
-    assert quarantine.succeeded("demo-9") is quarantine
+    quarantine = Quarantine().record_failure("demo-1", now=0.0, base=1.0).record_failure("demo-2", now=0.0, base=1.0)
+    assert quarantine.record_success("demo-1") == Quarantine().record_failure("demo-2", now=0.0, base=1.0)
+    assert quarantine.record_success("demo-9") is quarantine
 
 
 def test_good_conduct_starts_anew_and_is_forgotten():
-    quarantine = Quarantine().failed("demo-1", now=0.0, base=4.0)
-    assert quarantine.failed("demo-1", now=4.0 + MAX_SECONDS, base=4.0).remaining("demo-1", 4.0 + MAX_SECONDS) == 8.0
+    quarantine = Quarantine().record_failure("demo-1", now=0.0, base=4.0)
+    assert (
+        quarantine.record_failure("demo-1", now=4.0 + MAX_SECONDS, base=4.0).remaining("demo-1", 4.0 + MAX_SECONDS)
+        == 8.0
+    )
     late = 4.5 + MAX_SECONDS
-    assert quarantine.failed("demo-1", late, base=4.0).remaining("demo-1", late) == 4.0
-    assert quarantine.failed("demo-2", late, base=4.0) == Quarantine().failed("demo-2", late, base=4.0)
+    assert quarantine.record_failure("demo-1", late, base=4.0).remaining("demo-1", late) == 4.0
+    assert quarantine.record_failure("demo-2", late, base=4.0) == Quarantine().record_failure("demo-2", late, base=4.0)
 
 
 def test_a_base_of_zero_means_never():
-    assert Quarantine().failed("demo-1", now=0.0, base=0.0) == Quarantine()
+    assert Quarantine().record_failure("demo-1", now=0.0, base=0.0) == Quarantine()
 
 
 def test_it_is_a_value():
-    one, other = (Quarantine().failed("demo-1", now=1.0, base=1.0) for _ in range(2))
+    one, other = (Quarantine().record_failure("demo-1", now=1.0, base=1.0) for _ in range(2))
     assert one == other
     assert hash(one) == hash(other)
     assert one != "demo-1"
@@ -77,9 +84,9 @@ def test_no_quarantine_reaches_beyond_the_limit(history):
         now += pause
         before = quarantine.remaining(instance, now)
         if good:
-            quarantine = quarantine.succeeded(instance)
+            quarantine = quarantine.record_success(instance)
             assert quarantine.remaining(instance, now) == 0.0
         else:
-            quarantine = quarantine.failed(instance, now, base, began=now if fresh else None)
+            quarantine = quarantine.record_failure(instance, now, base, began=now if fresh else None)
             assert before - 1e-9 <= quarantine.remaining(instance, now) <= MAX_SECONDS + 1e-9
             assert quarantine.remaining(instance, now) > 0 or base < 1e-9

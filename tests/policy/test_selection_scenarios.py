@@ -34,7 +34,7 @@ def selections(scenario):
     by_host = default_role(parse_endpoint(scenario["host"]).kind) if "host" in scenario else WantedRole.WRITER
     quarantine = Quarantine()
     for failure in scenario.get("failures", []):
-        quarantine = quarantine.failed(failure["id"], failure["at"], options.quarantine)
+        quarantine = quarantine.record_failure(failure["id"], failure["at"], options.quarantine)
     for seed in range(SEEDS):
         yield select(
             view_of(scenario["instances"], scenario.get("now", 0.0)),

@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 
 from aurora_router.model import event as events
 from aurora_router.model.event import (
-    Advice,
     AnswerRefused,
-    Blinded,
     ClaimRefused,
+    ConfigurationAdvice,
     ConnectionsCut,
-    Doubted,
     HangRefuted,
     HangSuspected,
     InstanceAdded,
     InstanceFailed,
     InstanceRecovered,
     InstanceRemoved,
+    MonitorLockedOut,
+    ProcessStalled,
     RoleChanged,
-    Settled,
-    Starved,
     WriterChanged,
+    WriterConfirmed,
     WriteRefused,
     WriterLost,
+    WriterSuspected,
 )
 from aurora_router.model.instance import Role
 from aurora_router.policy.sentences import MOST, QUIET_SECONDS, Journal, Level, describe, report
@@ -61,19 +61,19 @@ TABLE = [
         "apps-2 seems to be of another cluster, and is not believed: it lists none of the known instances",
     ),
     (WriteRefused("apps-1"), "DEBUG", "apps-1 refused a write of a connection to the writer"),
-    (Doubted("a dial failed"), "INFO", "looking for the writer: a dial failed"),
-    (Settled("apps-3", 0.5), "INFO", "apps-3 confirmed that it is the writer, after 500 ms"),
+    (WriterSuspected("a dial failed"), "INFO", "looking for the writer: a dial failed"),
+    (WriterConfirmed("apps-3", 0.5), "INFO", "apps-3 confirmed that it is the writer, after 500 ms"),
     (HangSuspected("apps-1", 3), "DEBUG", "apps-1 is pinged: 3 connections wait for it"),
     (HangRefuted("apps-1", 0.002), "DEBUG", "apps-1 answered a ping after 2 ms: it is busy, not hung"),
     (
-        Blinded("a wrong password"),
+        MonitorLockedOut("a wrong password"),
         "WARNING",
         "the monitor cannot ask the instances, so each connect looks by itself: a wrong password",
     ),
-    (Starved(2.0), "DEBUG", "this process did not run for 2.0 s: silence meanwhile counts for nothing"),
+    (ProcessStalled(2.0), "DEBUG", "this process did not run for 2.0 s: silence meanwhile counts for nothing"),
     (ConnectionsCut("apps-1", 1, "hung"), "WARNING", "1 connection to apps-1 cut: hung"),
     (ConnectionsCut("apps-1", 5, "hung"), "WARNING", "5 connections to apps-1 cut: hung"),
-    (Advice("set aurora_instance_host"), "WARNING", "set aurora_instance_host"),
+    (ConfigurationAdvice("set aurora_instance_host"), "WARNING", "set aurora_instance_host"),
 ]
 
 
@@ -114,9 +114,9 @@ def test_one_instance_does_not_silence_another():
 
 
 def test_the_time_since_the_doubt_is_in_the_sentence():
-    journal, _, _ = report(Journal(), Doubted("a dial failed"), 1.0)
+    journal, _, _ = report(Journal(), WriterSuspected("a dial failed"), 1.0)
     assert report(journal, TABLE[0][0], 1.036)[2].endswith("after 36 ms")
-    journal, _, _ = report(journal, Settled("apps-3", 0.04), 1.04)
+    journal, _, _ = report(journal, WriterConfirmed("apps-3", 0.04), 1.04)
     assert report(journal, TABLE[0][0], 9.0)[2].endswith("(was apps-1)")
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.policy.verdict import FaultKind
-from aurora_router.runtime.blocking import BlockingWorld, run
+from aurora_router.runtime.blocking import BlockingRuntime, run
 from aurora_router.runtime.dns import Names
-from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.registry import Registry
 
 
@@ -57,11 +57,11 @@ def cluster():
 
 
 def world():
-    return BlockingWorld(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
+    return BlockingRuntime(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
 
 
 def on_asyncio():
-    return EventLoopWorld(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
+    return EventLoopRuntime(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
 
 
 def test_news_end_a_wait(cluster):

@@ -15,7 +15,7 @@ import pytest
 
 from aurora_router import connect
 from aurora_router.errors import NameNotResolved
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.policy.verdict import FaultKind
 from aurora_router.runtime import dns as ours
 from aurora_router.runtime.dns import Names, names_for

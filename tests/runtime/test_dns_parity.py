@@ -44,7 +44,7 @@ CASES = {
 }
 PROGRAM = """
 import asyncio, json, socket, sys
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.runtime.dns import Names
 def libpq(host):
     try:

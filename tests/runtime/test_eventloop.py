@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from aurora_router.flow.world import DialFailed, Target
-from aurora_router.runtime.eventloop import EventLoopWorld
+from aurora_router.flow.runtime import DialFailed, Target
+from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
 
@@ -45,7 +45,7 @@ def target():
 
 async def test_a_cancelled_dial_leaves_no_connection():
     stubborn = Stubborn()
-    dialling = asyncio.create_task(EventLoopWorld(stubborn, None).dial(target(), 30))
+    dialling = asyncio.create_task(EventLoopRuntime(stubborn, None).dial(target(), 30))
     await stubborn.begun.wait()
     dialling.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -57,7 +57,7 @@ async def test_a_cancelled_dial_leaves_no_connection():
 async def test_a_dial_that_is_too_late_leaves_no_connection():
     stubborn = Stubborn()
     with pytest.raises(DialFailed):
-        await EventLoopWorld(stubborn, None).dial(target(), 0.01)
+        await EventLoopRuntime(stubborn, None).dial(target(), 0.01)
     await stubborn.made.finished.wait()
 
 
@@ -69,7 +69,7 @@ async def test_a_dial_that_is_not_wanted_any_more_ends_and_leaves_no_connection(
         return len(asked) < 3
 
     with pytest.raises(DialFailed):
-        await EventLoopWorld(stubborn, None).dial(replace(target(), wanted=wanted), 30)
+        await EventLoopRuntime(stubborn, None).dial(replace(target(), wanted=wanted), 30)
     await stubborn.made.finished.wait()
     assert asked == [0, 1, 2]
 

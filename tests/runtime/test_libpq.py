@@ -10,7 +10,7 @@ import threading
 import psycopg
 import pytest
 
-from aurora_router.flow.world import DialFailed, Target
+from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.policy.verdict import FaultKind, judge
 from aurora_router.runtime import libpq
 

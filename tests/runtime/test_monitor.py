@@ -15,7 +15,7 @@ import pytest
 
 import aurora_router
 from aurora_router import native
-from aurora_router.model.event import Advice
+from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
@@ -154,7 +154,7 @@ def test_a_refused_thread_is_tried_again_with_the_next_connect(still, events, mo
             with aurora_router.connect(still.conninfo()) as conn:
                 assert conn.execute("SELECT 1").fetchone() == (1,)
                 assert not MONITOR.running
-    advice = [event.text for event in of(events, Advice)]
+    advice = [event.text for event in of(events, ConfigurationAdvice)]
     assert len(advice) == 1
     assert "can't start new thread" in advice[0]
     with aurora_router.connect(still.conninfo()) as conn:
@@ -251,7 +251,7 @@ def test_a_starved_client_blames_itself(still, events):
         ctypes.PyDLL(None).usleep(3_000_000)  # holds the interpreter: no other thread runs
         thread.join(PATIENCE)
         assert conn.execute("SELECT 1").fetchone() == (1,)
-    assert of(events, aurora_router.Starved)
+    assert of(events, aurora_router.ProcessStalled)
     assert not of(events, aurora_router.ConnectionsCut)
 
 
@@ -290,8 +290,8 @@ def test_a_broken_connection_is_noticed_without_a_hook(still, events):
         other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):
             conn.execute("SELECT 1")
-        until(lambda: of(events, aurora_router.Settled), "the writer confirmed itself")
-    assert "broke" in of(events, aurora_router.Doubted)[0].reason
+        until(lambda: of(events, aurora_router.WriterConfirmed), "the writer confirmed itself")
+    assert "broke" in of(events, aurora_router.WriterSuspected)[0].reason
 
 
 def test_nothing_is_left_open(still):

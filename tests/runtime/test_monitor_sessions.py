@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.runtime.monitor import SESSION_NAME, MonitorWorld
+from aurora_router.runtime.monitor import SESSION_NAME, ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
@@ -36,13 +36,13 @@ def admin(still):
 @pytest.fixture
 def dialled(monkeypatch):
     """The targets of the monitor's dials."""
-    targets, original = [], MonitorWorld._open_one
+    targets, original = [], ThreadMonitorRuntime._open_one
 
     async def counted(world, target, *rest, **named):
         targets.append(target.name)
         return await original(world, target, *rest, **named)
 
-    monkeypatch.setattr(MonitorWorld, "_open_one", counted)
+    monkeypatch.setattr(ThreadMonitorRuntime, "_open_one", counted)
     return targets
 
 

@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from aurora_router import connect
-from aurora_router.flow.world import Target
+from aurora_router.flow.runtime import Target
 from aurora_router.runtime import dns
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.passfile import Entry, find, parse, read
 from aurora_router.runtime.registry import REGISTRY
@@ -32,7 +32,7 @@ def passfile(tmp_path, monkeypatch):
 
 
 def password(conninfo, target=INSTANCE, **keywords):
-    return dial_params(read_call(conninfo, keywords).params, target, 5.0).get("password")
+    return dial_params(read_connect_args(conninfo, keywords).params, target, 5.0).get("password")
 
 
 def filed(path, **more):

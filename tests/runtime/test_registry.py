@@ -11,14 +11,14 @@ import pytest
 
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.route import identity, route
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import Registry
 
 DOMAIN = "abc123.eu-west-1.rds.amazonaws.com"
 
 
 def routed(conninfo):
-    request = read_call(conninfo, {}).request
+    request = read_connect_args(conninfo, {}).request
     return request, route(request)
 
 
@@ -184,9 +184,9 @@ def test_the_child_of_a_fork_knows_nothing():
         "import os\n"
         "from aurora_router.runtime.registry import REGISTRY\n"
         "from aurora_router.runtime import dns\n"
-        "from aurora_router.runtime.call import read_call\n"
+        "from aurora_router.runtime.connect_args import read_connect_args\n"
         "from aurora_router.policy.route import route\n"
-        "request = read_call('host=10.0.0.1', {}).request\n"
+        "request = read_connect_args('host=10.0.0.1', {}).request\n"
         "REGISTRY.find(request, route(request))\n"
         "dns.names_for(None, 1.0)\n"
         "REGISTRY._lock.acquire()\n"

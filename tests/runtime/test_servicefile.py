@@ -7,7 +7,7 @@ import pytest
 
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.route import identity, route
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.servicefile import find_service, parse
 
 DOMAIN = "abc123.eu-west-1.rds.amazonaws.com"
@@ -61,42 +61,42 @@ def test_a_host_in_a_service_is_routed_like_a_given_one(way, monkeypatch):
     if way == "environment":
         monkeypatch.setenv("PGSERVICE", "one")
     conninfo = {"conninfo": "service=one", "url": "postgresql://?service=one"}.get(way, "")
-    call = read_call(conninfo, {"service": "one"} if way == "keyword" else {})
-    given = read_call(f"host=one.cluster-{DOMAIN} port=6543 dbname=app", {})
+    call = read_connect_args(conninfo, {"service": "one"} if way == "keyword" else {})
+    given = read_connect_args(f"host=one.cluster-{DOMAIN} port=6543 dbname=app", {})
     assert where(call) == where(given)
     one, other = call.request, given.request
     assert identity(one, route(one)) == identity(other, route(other))
-    assert route(read_call("service=two", {}).request).role is WantedRole.READER
+    assert route(read_connect_args("service=two", {}).request).role is WantedRole.READER
 
 
 @pytest.mark.case
 def test_two_services_are_two_clusters():
-    one, two = (read_call(f"service={name}", {}).request for name in ("one", "two"))
+    one, two = (read_connect_args(f"service={name}", {}).request for name in ("one", "two"))
     assert identity(one, route(one)) != identity(two, route(two))
 
 
 def test_what_is_given_counts_more_and_the_environment_less(monkeypatch):
     monkeypatch.setenv("PGPORT", "1111")
     monkeypatch.setenv("PGHOST", "elsewhere")
-    assert where(read_call("service=one port=2222", {})) == (f"one.cluster-{DOMAIN}", 2222, None)
-    assert where(read_call("service=two", {})) == (f"two.cluster-ro-{DOMAIN}", 1111, None)
+    assert where(read_connect_args("service=one port=2222", {})) == (f"one.cluster-{DOMAIN}", 2222, None)
+    assert where(read_connect_args("service=two", {})) == (f"two.cluster-ro-{DOMAIN}", 1111, None)
 
 
 def test_a_role_in_a_service_is_routings_affair_alone():
-    call = read_call("service=three", {})
+    call = read_connect_args("service=three", {})
     assert call.request.options.role is WantedRole.READER
     assert call.params["target_session_attrs"] == "any"
 
 
 def test_a_file_that_changes_is_read_again(files):
-    before = where(read_call("service=one", {}))
+    before = where(read_connect_args("service=one", {}))
     files.write_text(TEXT.replace("one.cluster-", "moved.cluster-"))
-    assert where(read_call("service=one", {})) != before
+    assert where(read_connect_args("service=one", {})) != before
 
 
 def test_what_only_libpq_can_read_is_left_to_it():
     assert parse(TEXT, "ldap") == (True, None)
-    call = read_call("service=ldap", {})
+    call = read_connect_args("service=ldap", {})
     assert where(call) == (None, None, None)
     assert call.params["service"] == "ldap"
-    assert where(read_call("service=none", {})) == (None, None, None)
+    assert where(read_connect_args("service=none", {})) == (None, None, None)

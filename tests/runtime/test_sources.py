@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router.flow.cluster import Cluster
-from aurora_router.model.event import Advice
+from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.policy.route import Identity
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
@@ -83,7 +83,7 @@ def test_rows_that_can_not_be_read_are_told_of_once():
     cluster = Cluster(Identity("in x", "demo", "cluster"), home, threading.Lock())
     for _ in range(3):
         cluster.observe(read(row("demo-1", "t"), row("a.b")), 1.0)
-    assert [event for event in home.heard if isinstance(event, Advice)] == [home.heard[-1]]
+    assert [event for event in home.heard if isinstance(event, ConfigurationAdvice)] == [home.heard[-1]]
     assert "'a.b'" in home.heard[-1].text
 
 

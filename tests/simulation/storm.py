@@ -1,8 +1,8 @@
 """A storm of reconnects: thousands of processes want all of their connections back from one new writer.
 
-The clients follow `aurora_router.policy.ramp`, the very policy that `connect` follows. The server takes one connection
-after the other: a handshake costs it ``1 / rate`` seconds, one whose client has given up a quarter of that. Its listen
-queue is bounded; a dial beyond it is sent again by the client's kernel after 1 s and 3 s, as TCP does. Run
+The clients follow `aurora_router.policy.slow_start`, the very policy that `connect` follows. The server takes one
+connection after the other: a handshake costs it ``1 / rate`` seconds, one whose client has given up a quarter of that.
+Its listen queue is bounded; a dial beyond it is sent again by the client's kernel after 1 s and 3 s, as TCP does. Run
 ``python -m tests.simulation.storm --json FILE`` for the figures, with and without the spreading.
 """
 
@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from aurora_router.policy.backoff import full_jitter
-from aurora_router.policy.ramp import Ramp
+from aurora_router.policy.slow_start import SlowStart
 
 TIMEOUT = 5.0
 """``aurora_connect_timeout`` of the default profile, in seconds."""
@@ -60,7 +60,7 @@ class Server:
 class Process:
     """One client process."""
 
-    ramp: Ramp
+    slow_start: SlowStart
     have: int = 0
     under_way: int = 0
     attempts: int = 0
@@ -75,7 +75,7 @@ class Storm:
         processes: how many.
         connections: how many each of them wants.
         rate: connections per second that the server can take.
-        spread: whether they follow the ramp; else each dials all at once, and again with full jitter up to 1 s.
+        spread: whether they follow the slow start; else each dials all at once, and again with full jitter up to 1 s.
         seed: of the randomness.
     """
 
@@ -87,14 +87,14 @@ class Storm:
         self.server = Server(rate)
         self.dials: Counter[int] = Counter()
         self.back_at = 0.0
-        self.processes = [Process(Ramp.begun(0.0, self.rng.random(), USUAL)) for _ in range(processes)]
+        self.processes = [Process(SlowStart.begin(0.0, self.rng.random(), USUAL)) for _ in range(processes)]
         self._events: list[tuple[float, int, str, Process, float, int]] = []
         self._sequence = 0
 
     def run(self, limit: float = LIMIT) -> dict[str, float]:
         """Until everybody has all, or `limit` seconds of virtual time; returns the figures."""
         for process in self.processes:
-            self._at(process.ramp.until, "try", process)
+            self._at(process.slow_start.until, "try", process)
         while self._events:
             now, _, kind, process, begun, resent = heappop(self._events)
             if now > limit:
@@ -127,15 +127,15 @@ class Storm:
         """Begin what may begin."""
         while process.have + process.under_way < self.wanted:
             if self.spread:
-                wait = process.ramp.wait(now)
+                wait = process.slow_start.wait(now)
                 if wait is None:
                     return
                 if wait > 0.0:
-                    if process.timer < process.ramp.until:
-                        process.timer = process.ramp.until
+                    if process.timer < process.slow_start.until:
+                        process.timer = process.slow_start.until
                         self._at(process.timer, "try", process)
                     return
-                process.ramp = process.ramp.dialled()
+                process.slow_start = process.slow_start.add_dial()
             process.under_way += 1
             self.dials[int(now)] += 1
             self._syn(now, process, now, 0)
@@ -153,14 +153,14 @@ class Storm:
         process.under_way -= 1
         process.have += 1
         process.first_at = process.first_at if process.first_at is not None else now
-        process.ramp = process.ramp.succeeded(now - begun, now, self.rng.random())
+        process.slow_start = process.slow_start.record_success(now - begun, now, self.rng.random())
         self.back_at = now
         self._try(now, process, 0.0, 0)
 
     def _timeout(self, now: float, process: Process, begun: float, _: int) -> None:
         process.under_way -= 1
         process.attempts += 1
-        process.ramp = process.ramp.failed(now - begun, now, self.rng.random())
+        process.slow_start = process.slow_start.record_failure(now - begun, now, self.rng.random())
         pause = 0.0 if self.spread else full_jitter(process.attempts, self.rng.random(), base=0.05, cap=1.0)
         self._at(now + pause, "try", process)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from aurora_router.flow.asking import ENDS, IN_RECOVERY, ROLE
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
@@ -16,7 +16,7 @@ from aurora_router.runtime.sources.postgresql import POSTGRESQL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
     from aurora_router.runtime.simulated.cluster import SimulatedInstance
     from aurora_router.runtime.simulated.connection import SimulatedConnection
 

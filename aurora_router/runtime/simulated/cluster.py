@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
 

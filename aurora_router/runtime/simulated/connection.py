@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Placed
+    from aurora_router.flow.runtime import ConnectResult
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
     from aurora_router.runtime.simulated.network import Relay
 
@@ -31,7 +31,7 @@ class SimulatedConnection:
         heard: its process has found out that it broke.
         unread: its statement was answered, and its process has not read that.
         heard_at: when it last received something, by the virtual clock; None: its system does not say.
-        waiting_since, limits, was_writer, direct, cut_because: see `aurora_router.flow.world.Held`.
+        waiting_since, limits, was_writer, direct, cut_because: see `aurora_router.flow.runtime.Held`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SimulatedConnection:
         if relay is not None and relay.own_port:
             self.client_port = 61_000
         self.in_hot_standby: bool | None = None
-        self.placed: Placed[SimulatedConnection] | None = None
+        self.placed: ConnectResult[SimulatedConnection] | None = None
         self.closed = False
         self.broken = False
         self.waiting = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from aurora_router.flow.world import DialFailed, Resolution
+from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.world import GLANCE_SECONDS, DialFailed
+from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.cluster import Condition
@@ -15,7 +15,7 @@ from aurora_router.runtime.simulated.connection import SimulatedConnection
 from aurora_router.runtime.simulated.names import SimulatedDns
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Wanted
+    from aurora_router.flow.runtime import Wanted
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
     from aurora_router.runtime.simulated.scheduler import Simulation
 

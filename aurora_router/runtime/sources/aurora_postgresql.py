@@ -18,7 +18,7 @@ from aurora_router.flow.source import Source
 from aurora_router.model.observation import Row, Topology
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
 
 _SQL = """
 SELECT o.standby, o.pid, o.port, o.id, s.server_id,

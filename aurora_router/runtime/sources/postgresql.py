@@ -19,7 +19,7 @@ from aurora_router.flow.source import Source
 from aurora_router.model.observation import Row, Topology
 
 if TYPE_CHECKING:
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
 
 _SQL = """
 SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),

@@ -125,21 +125,21 @@ def test_no_timeline_is_used_twice_and_a_way_forward_leaves_one_out(told):
 
 def test_the_outcome_of_a_commit_is_that_of_the_branch(told):
     point = told.write(1)
-    tickets = []
+    tokens = []
     router = aurora_router.Router(told.cluster.conninfo(aurora_outcome="log"))
     router.run_transaction(
-        lambda connection: connection.execute("insert into t values (2)") and None, on_ticket=tickets.append
+        lambda connection: connection.execute("insert into t values (2)") and None, on_token=tokens.append
     )
     told.write(3)
-    assert router.outcome_of(tickets[-1]).value == "committed"
+    assert router.outcome_of(tokens[-1]).value == "committed"
     done = told.history.backtrack(point)
     assert told.rows() == [1]
     for number in range(10, 14):  # the xid may be given to somebody else
         told.write(number)
-    assert router.outcome_of(tickets[-1]).value == "not committed"
+    assert router.outcome_of(tokens[-1]).value == "not committed"
     told.history.forward(branch=done.left)
     assert told.rows() == [1, 2, 3]
-    assert router.outcome_of(tickets[-1]).value in {"committed", "unknown"}
+    assert router.outcome_of(tokens[-1]).value in {"committed", "unknown"}
 
 
 @pytest.mark.parametrize(

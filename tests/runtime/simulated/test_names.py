@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aurora_router.flow.world import DialFailed
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.policy.verdict import FaultKind
-from aurora_router.simulation import NameServer, Network, SimulatedCluster, SimulatedWorld, Simulation
+from aurora_router.simulation import NameServer, Network, SimulatedCluster, SimulatedRuntime, Simulation
 
 
 class Ground:
@@ -14,7 +14,7 @@ class Ground:
         self.simulation = Simulation()
         self.network = Network(self.simulation)
         self.cluster = SimulatedCluster(self.network, **made)
-        self.world = SimulatedWorld(self.network)
+        self.world = SimulatedRuntime(self.network)
 
     def resolve(self, host, **how):
         return self.simulation.run(self.world.resolve(host, **how))

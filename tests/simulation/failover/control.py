@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from aurora_router.flow.world import Rows
+    from aurora_router.flow.runtime import Rows
     from aurora_router.simulation import SimulatedCluster
 
     from .clock import Clock

@@ -8,9 +8,9 @@ import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
 from aurora_router.flow.hangs import TRIES
-from aurora_router.model.event import Blinded, ConnectionsCut, Doubted, InstanceFailed, WriterChanged
+from aurora_router.model.event import ConnectionsCut, InstanceFailed, MonitorLockedOut, WriterChanged, WriterSuspected
 from aurora_router.model.instance import Role
-from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
     from .control import Control
@@ -78,7 +78,7 @@ class Judge:
 
     def _heard(self, process: Process, at: float, event: Any) -> None:
         lacking = "aurora_instance_host" in process.options
-        if isinstance(event, Blinded) and lacking and self.control.store.password == "first":
+        if isinstance(event, MonitorLockedOut) and lacking and self.control.store.password == "first":
             raise Violation(f"at {at:.3f} the monitor gave up: {event}")
         if not self._concerns(event):
             return
@@ -91,7 +91,7 @@ class Judge:
                 self._overtaken[process, self.control.named(event.old)] = at
         elif isinstance(event, ConnectionsCut) and event.reason.startswith("hung"):
             self._hung(process, at, event)
-        if self.calm and isinstance(event, (ConnectionsCut, Doubted, InstanceFailed)):
+        if self.calm and isinstance(event, (ConnectionsCut, WriterSuspected, InstanceFailed)):
             raise Violation(f"a false alarm at {at:.3f}: {event}")
 
     def _concerns(self, event: Any) -> bool:
@@ -223,10 +223,10 @@ class Judge:
     def writer_came(self, process: Process, conn: Conn, began: float) -> None:
         """A writer's connect ended: it does not wait for a dial that hangs when the new writer is known."""
         now, placed, events = self.clock.now, conn.placed, process.events
-        ramp, view = placed.cluster.ramp, placed.cluster.view
+        slow_start, view = placed.cluster.slow_start, placed.cluster.view
         if not (process.monitored and self.control.is_placed(conn.server)):
             return
-        if conn.relay is not None or (ramp is not None and ramp.row):
+        if conn.relay is not None or (slow_start is not None and slow_start.row):
             return
         known = [at for at, _, each in events if isinstance(each, WriterChanged) and each.new == placed.instance]
         if not known or known[-1] <= began or view.writer != placed.instance:

@@ -22,9 +22,9 @@ from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
 from aurora_router.policy import candidates, verdict
 from aurora_router.policy import route as routing
+from aurora_router.policy.hang_detection import Limits
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
 from aurora_router.policy.role_reports import RoleCheck, RoleReports
-from aurora_router.policy.suspicion import Limits
 from aurora_router.policy.verdict import Next
 from aurora_router.runtime import registry
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from aurora_router.model.ticket import Ticket
+    from aurora_router.model.commit_token import CommitToken
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def full_is_final() -> Any:
 def trust_the_status_alone() -> Any:
     """The naive way: ``pg_xact_status`` on whoever is the writer now."""
 
-    def judge(ticket: Any, evidence: Any) -> Finding:
+    def judge(token: Any, evidence: Any) -> Finding:
         known = {"committed": Outcome.COMMITTED, "in progress": Outcome.IN_PROGRESS}
         return Finding(known.get(evidence.status.value, Outcome.NOT_COMMITTED), "naive")
 
@@ -133,8 +133,8 @@ def absence_is_proof() -> Any:
     """The witness is looked for, not inserted."""
     original = marks.ask_witness
 
-    def ask(ticket: Any, id_: str, lock_timeout: float) -> str:
-        return original(ticket, id_, lock_timeout).replace(f"VALUES ('{ticket.witness}', true)", "VALUES (null)")
+    def ask(token: Any, id_: str, lock_timeout: float) -> str:
+        return original(token, id_, lock_timeout).replace(f"VALUES ('{token.witness}', true)", "VALUES (null)")
 
     return patch.object(marks, "ask_witness", ask)
 
@@ -142,9 +142,9 @@ def absence_is_proof() -> Any:
 def replay_the_unknown() -> Any:
     original = transaction.Transaction._resolve
 
-    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+    async def resolved(self: Any, token: Any, doubt: Any) -> None:
         try:
-            await original(self, ticket, doubt)
+            await original(self, token, doubt)
         except transaction.CommitOutcomeUnknown as error:
             raise transaction.Replay(error) from error
 
@@ -152,14 +152,14 @@ def replay_the_unknown() -> Any:
 
 
 def a_lost_answer_is_a_rollback() -> Any:
-    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+    async def resolved(self: Any, token: Any, doubt: Any) -> None:
         raise transaction.Replay(doubt or RuntimeError("lost"))
 
     return patch.object(transaction.Transaction, "_resolve", resolved)
 
 
 def a_lost_answer_is_a_commit() -> Any:
-    async def resolved(self: Any, ticket: Any, doubt: Any) -> None:
+    async def resolved(self: Any, token: Any, doubt: Any) -> None:
         """Nobody is asked."""
 
     return patch.object(transaction.Transaction, "_resolve", resolved)
@@ -171,7 +171,7 @@ def ignore_the_warning() -> Any:
 
 
 def void_is_not_looked_at() -> Any:
-    def judge(ticket: Ticket, evidence: WitnessEvidence) -> Finding:
+    def judge(token: CommitToken, evidence: WitnessEvidence) -> Finding:
         return Finding(Outcome.COMMITTED, "there is a row")
 
     return patch.object(outcome, "judge_witness", judge)

@@ -23,7 +23,7 @@ from aurora_router.errors import NameNotResolved, RoutingError
 from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
 from .clock import Clock
@@ -199,7 +199,7 @@ class Schedule:
                 self.judge.ended(process, conn, began, error)
 
     def plan(self, process: Process, pool: list[Any]) -> Plan[Any]:
-        call = read_call(process.conninfo["writer"], process.options)
+        call = read_connect_args(process.conninfo["writer"], process.options)
 
         async def take() -> Any:
             while pool:
@@ -217,8 +217,8 @@ class Schedule:
             else:
                 pool.append(conn)
 
-        async def resolving(ticket: Any) -> Resolving[Any]:
-            return Resolving(process.world, process.home.find, call.request, call.sources, ticket)
+        async def resolving(token: Any) -> Resolving[Any]:
+            return Resolving(process.world, process.home.find, call.request, call.sources, token)
 
         return Plan(call.request.options, take, give, resolving)
 
@@ -386,16 +386,17 @@ class Schedule:
         conn.close()
 
     def _patience(self, process: Process) -> float:
-        """What is documented: the pace of the watch, a dial that is under way, a pause of the ramp where one goes on.
+        """What is documented: the pace of the monitor, a dial that is under way, a pause of the slow start where one
+        goes on.
 
-        A dial that began before the end of the last incident may be one more trouble for that ramp.
+        A dial that began before the end of the last incident may be one more trouble for that slow_start.
         """
         now, pause = self.clock.now, 0.0
         dial = DIAL.get(process.options["aurora_profile"], 5.0)
-        for ramp in (each.ramp for each in process.clusters if each.ramp is not None):
-            pause = max(pause, ramp.until - now)
-            if ramp.under_way:  # one that succeeds late is trouble, too, and for a process that has a connection
-                pause = max(pause, replace(ramp, first=False).troubled(dial, now, 1.0).until - now)
+        for slow_start in (each.slow_start for each in process.clusters if each.slow_start is not None):
+            pause = max(pause, slow_start.until - now)
+            if slow_start.under_way:  # one that succeeds late is trouble, too, and for a process that has a connection
+                pause = max(pause, replace(slow_start, first=False).record_trouble(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         known = any(each.view.known for each in process.clusters) and not self.pooled
         known = known and self.control.is_placed(self.control.writer)

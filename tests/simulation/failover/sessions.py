@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router.flow import marks
+from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Notice, Reply
-from aurora_router.flow.world import DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.simulated import answers
 from aurora_router.simulation import SimulatedConnection

@@ -6,18 +6,18 @@ import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.flow.runtime import GLANCE_SECONDS, Activity, DialFailed
 from aurora_router.flow.session import Modes, Reply, Watched
-from aurora_router.flow.world import GLANCE_SECONDS, Activity, DialFailed
-from aurora_router.model.event import Advice
+from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.network import _failed
 from aurora_router.runtime.transacting import BlockingSessions
 from aurora_router.simulation import (
     Condition,
     Network,
-    SimulatedGround,
+    SimulatedMonitorRuntime,
     SimulatedProcess,
-    SimulatedWorld,
+    SimulatedRuntime,
     WatchedProcess,
 )
 
@@ -130,8 +130,8 @@ class Harbour(Network):
         return self.clock.now > until and self.clock.rng.random() < 0.5
 
 
-class Wire(SimulatedWorld):
-    """What a process does over the network; a `SessionWorld`.
+class Wire(SimulatedRuntime):
+    """What a process does over the network; a `SessionRuntime`.
 
     Attributes:
         name: the name of the database.
@@ -207,7 +207,7 @@ class Wire(SimulatedWorld):
         return False
 
     def advise(self, connection, text):
-        connection.placed.cluster.tell(Advice(text), self.now())
+        connection.placed.cluster.tell(ConfigurationAdvice(text), self.now())
 
     @contextmanager
     def watching(self, connection):
@@ -240,7 +240,7 @@ class Wire(SimulatedWorld):
         del connection.commit
 
 
-class Lookout(Wire, SimulatedGround):
+class Lookout(Wire, SimulatedMonitorRuntime):
     """The ground of the process's monitor."""
 
     def __init__(self, harbour: Harbour, process: Any, name: str = "app") -> None:

@@ -270,7 +270,7 @@ class _SuspicionProbe:
         self._end()
 
     def _told(self, _cluster: str, event: object) -> None:
-        if isinstance(event, aurora_router.Doubted):
+        if isinstance(event, aurora_router.WriterSuspected):
             self._times.append(time.monotonic())
 
     def since(self, began: float) -> float:

@@ -164,9 +164,11 @@ def instance_hosts(value: object) -> InstanceHosts:
 def name_server(value: object) -> HostPort:
     """The address of a name server; its port is 53 when not given.
 
-    A name in place of an address is refused: it would have to be resolved by the very resolver that is replaced.
+    A name in place of an address is refused: it would have to be resolved by the resolver that it replaces.
     """
     place = value if isinstance(value, HostPort) else parse_host_port(text(value))
     if parse_endpoint(place.host).kind is not EndpointKind.IP:
-        raise ValueError("names the server by a name, which nobody could resolve: give its IP address")
+        raise ValueError(
+            "names the server by a host name, which cannot be resolved without a name server: give its IP address"
+        )
     return HostPort(place.host, place.port or DNS_PORT)

@@ -16,7 +16,7 @@ from aurora_router.errors import AuroraRouterError, InvalidOption, MalformedHost
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.options import Options, ReaderFallback
 from aurora_router.policy.route import Address, route
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
@@ -36,7 +36,7 @@ def no_environment(monkeypatch):
 
 
 def given(conninfo, **keywords):
-    return read_call(conninfo, keywords).request.given
+    return read_connect_args(conninfo, keywords).request.given
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def given(conninfo, **keywords):
     ],
 )
 def test_every_way_of_saying_it(conninfo):
-    call = read_call(conninfo, {})
+    call = read_connect_args(conninfo, {})
     assert call.request.given == (Address("h", 6000),)
     assert call.request.options.role is WantedRole.READER
     assert dict(call.params) == {"user": "app"}
 
 
 def test_keywords_win_over_the_conninfo():
-    call = read_call("host=h aurora_role=reader user=app", {"host": "i", "aurora_role": "any", "user": "other"})
+    call = read_connect_args("host=h aurora_role=reader user=app", {"host": "i", "aurora_role": "any", "user": "other"})
     assert call.request.given[0].host == "i"
     assert call.request.options.role is WantedRole.ANY
     assert call.params["user"] == "other"
@@ -89,7 +89,7 @@ def test_lists_as_libpq_reads_them(conninfo, expected):
 )
 def test_lists_that_do_not_fit(conninfo, text):
     with pytest.raises(psycopg.OperationalError, match=text):
-        read_call(conninfo, {})
+        read_connect_args(conninfo, {})
 
 
 def test_the_environment_is_asked_where_nothing_is_given(monkeypatch):
@@ -98,7 +98,7 @@ def test_the_environment_is_asked_where_nothing_is_given(monkeypatch):
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     assert given("") == (Address("e", 7000),)
     assert given("host=h") == (Address("h", 7000),)
-    assert read_call("", {}).request.verifies_name
+    assert read_connect_args("", {}).request.verifies_name
     monkeypatch.setenv("PGHOST", "f")
     assert given("") == (Address("f", 7000),)
     assert given("service=mine") == (Address(None, None),)
@@ -116,10 +116,10 @@ def test_the_environment_is_asked_where_nothing_is_given(monkeypatch):
     ],
 )
 def test_target_session_attrs_asks_for_a_role(attributes, role):
-    call = read_call(f"host=h target_session_attrs={attributes}", {})
+    call = read_connect_args(f"host=h target_session_attrs={attributes}", {})
     assert call.request.options.role is role
     assert "target_session_attrs" not in call.params
-    assert read_call(f"host=h target_session_attrs={attributes} aurora_role=any", {}).request.options.role is (
+    assert read_connect_args(f"host=h target_session_attrs={attributes} aurora_role=any", {}).request.options.role is (
         WantedRole.ANY
     )
 
@@ -136,21 +136,21 @@ def test_target_session_attrs_asks_for_a_role(attributes, role):
 )
 def test_what_is_refused(conninfo, keywords, error, text):
     with pytest.raises(error, match=text):
-        read_call(conninfo, keywords)
+        read_connect_args(conninfo, keywords)
 
 
 def test_a_malformed_host_is_refused_before_anything_is_dialled():
     with pytest.raises(MalformedHost):
-        route(read_call("host=a..b", {}).request)
+        route(read_connect_args("host=a..b", {}).request)
 
 
 def test_values_that_can_not_be_hashed_are_read_all_the_same():
-    call = read_call("host=h", {"aurora_instance_host": {"demo-1": "h:1"}})
+    call = read_connect_args("host=h", {"aurora_instance_host": {"demo-1": "h:1"}})
     assert call.request.options.instance_host is not None
 
 
 def test_a_call_is_read_once():
-    assert read_call("host=h", {"user": "a"}) is read_call("host=h", {"user": "a"})
+    assert read_connect_args("host=h", {"user": "a"}) is read_connect_args("host=h", {"user": "a"})
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_a_call_is_read_once():
     ],
 )
 def test_sources(choice, sources):
-    assert read_call(f"host=h aurora_source={choice}", {}).sources == sources
+    assert read_connect_args(f"host=h aurora_source={choice}", {}).sources == sources
 
 
 def test_name_servers():
-    assert read_call("host=h aurora_dns=127.0.0.1", {}).names._server == ("127.0.0.1", 53)
-    assert read_call("host=h aurora_dns=127.0.0.1:5300", {}).names._server == ("127.0.0.1", 5300)
-    assert read_call("host=h", {}).names._server is None
+    assert read_connect_args("host=h aurora_dns=127.0.0.1", {}).names._server == ("127.0.0.1", 53)
+    assert read_connect_args("host=h aurora_dns=127.0.0.1:5300", {}).names._server == ("127.0.0.1", 5300)
+    assert read_connect_args("host=h", {}).names._server is None
 
 
 # ---------------------------------------------------------------- time-outs
@@ -195,14 +195,14 @@ def test_name_servers():
 def test_connect_timeout_is_the_limit_of_a_dial_by_the_rules_of_psycopg(conninfo, environment, seconds, monkeypatch):
     if environment is not None:
         monkeypatch.setenv("PGCONNECT_TIMEOUT", environment)
-    assert read_call(conninfo, {}).request.options.connect_timeout == seconds
+    assert read_connect_args(conninfo, {}).request.options.connect_timeout == seconds
 
 
 @pytest.mark.parametrize("value", ["abc", "", "nan", "inf", "2s"])
 @pytest.mark.parametrize("more", ["", " aurora_connect_timeout=3"])
 def test_a_connect_timeout_that_is_no_number_is_an_error_as_in_psycopg(value, more):
     with pytest.raises(psycopg.ProgrammingError, match="bad value for connect_timeout"):
-        read_call(f"host=h connect_timeout='{value}'{more}", {})
+        read_connect_args(f"host=h connect_timeout='{value}'{more}", {})
 
 
 # ---------------------------------------------------------------- roles by libpq's words, and options of several layers
@@ -211,17 +211,17 @@ def test_a_connect_timeout_that_is_no_number_is_an_error_as_in_psycopg(value, mo
 @pytest.mark.parametrize("attributes", ["standby", "read-only"])
 @pytest.mark.case
 def test_a_standby_as_libpq_wants_it_is_never_a_primary(attributes):
-    request = read_call(f"host=h target_session_attrs={attributes}", {}).request
+    request = read_connect_args(f"host=h target_session_attrs={attributes}", {}).request
     assert (request.options.role, request.options.reader_fallback) == (WantedRole.READER, ReaderFallback.ERROR)
     assert request.refuses_primary
-    own = read_call(f"host=h target_session_attrs={attributes} aurora_reader_fallback=writer", {}).request
+    own = read_connect_args(f"host=h target_session_attrs={attributes} aurora_reader_fallback=writer", {}).request
     assert own.options.reader_fallback is ReaderFallback.WRITER
     assert not own.refuses_primary
 
 
 @pytest.mark.parametrize("attributes", ["primary", "read-write", "prefer-standby", "any"])
 def test_other_words_of_libpq_keep_the_fallback(attributes):
-    request = read_call(f"host=h target_session_attrs={attributes}", {}).request
+    request = read_connect_args(f"host=h target_session_attrs={attributes}", {}).request
     assert request.options.reader_fallback is ReaderFallback.WRITER
     assert not request.refuses_primary
 
@@ -237,7 +237,7 @@ def test_other_words_of_libpq_keep_the_fallback(attributes):
 )
 @pytest.mark.case
 def test_what_is_given_closer_to_the_connect_overrides_and_does_not_contradict(conninfo, keywords, role):
-    assert read_call(conninfo, keywords).request.options.role is role
+    assert read_connect_args(conninfo, keywords).request.options.role is role
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_what_is_given_closer_to_the_connect_overrides_and_does_not_contradict(c
 )
 def test_what_contradicts_in_one_place_is_refused(conninfo, keywords):
     with pytest.raises(InvalidOption):
-        read_call(conninfo, keywords)
+        read_connect_args(conninfo, keywords)
 
 
 # ---------------------------------------------------------------- no message repeats a password
@@ -291,7 +291,7 @@ def everything_said(conninfo, keywords):
     """All texts that come of a call: the error with what it came from, or what was read."""
     said = []
     try:
-        call = read_call(conninfo, keywords)
+        call = read_connect_args(conninfo, keywords)
         chosen = route(call.request)
         said += [repr(call), repr(call.request), repr(chosen), *map(str, call.request.given)]
     except (psycopg.Error, AuroraRouterError) as error:
@@ -352,7 +352,7 @@ def test_every_url_that_sqlalchemy_renders_is_read_as_sqlalchemy_means_it(scheme
     url = sqlalchemy.URL.create(
         scheme, user, password, host, 6000, name, {"options": options, "aurora_role": "reader", "sslmode": "require"}
     )
-    call = read_call(url.render_as_string(hide_password=False), {})
+    call = read_connect_args(url.render_as_string(hide_password=False), {})
     assert call.request.given == (Address(host, 6000),)
     assert call.request.options.role is WantedRole.READER
     assert dict(call.params) == {
@@ -366,8 +366,8 @@ def test_every_url_that_sqlalchemy_renders_is_read_as_sqlalchemy_means_it(scheme
 
 def test_a_hidden_password_counts_as_not_given():
     url = sqlalchemy.make_url("postgresql+aurora://app:secret@h/app")
-    assert "password" not in read_call(str(url), {}).params
-    assert read_call(str(url), {"password": "given"}).params["password"] == "given"
+    assert "password" not in read_connect_args(str(url), {}).params
+    assert read_connect_args(str(url), {"password": "given"}).params["password"] == "given"
 
 
 @pytest.mark.parametrize("scheme", ["postgresql+aurora", "postgresql+psycopg", "postgresql"])
@@ -386,16 +386,16 @@ def test_a_hidden_password_counts_as_not_given():
 def test_lists_of_hosts_as_sqlalchemy_writes_them(scheme, query):
     url = sqlalchemy.make_url(f"{scheme}://app:x@/app?{query}")
     _, expected = PGDialect_psycopg().create_connect_args(url)
-    stock = read_call("", {name: str(value) for name, value in expected.items()})
+    stock = read_connect_args("", {name: str(value) for name, value in expected.items()})
     for rendered in (url.render_as_string(hide_password=False), f"{scheme}://app:x@/app?{query}"):
-        call = read_call(rendered, {})
+        call = read_connect_args(rendered, {})
         assert call.request.given == stock.request.given
         assert dict(call.params) == dict(stock.params)
 
 
 def test_both_ways_of_writing_a_list_at_once_are_refused():
     with pytest.raises(psycopg.ProgrammingError, match="not a mixture"):
-        read_call("postgresql+aurora://app@/app?host=a:1&host=b:2&port=3", {})
+        read_connect_args("postgresql+aurora://app@/app?host=a:1&host=b:2&port=3", {})
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_both_ways_of_writing_a_list_at_once_are_refused():
 )
 def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
     with pytest.raises(psycopg.ProgrammingError) as caught:
-        read_call(conninfo, keywords)
+        read_connect_args(conninfo, keywords)
     assert text in str(caught.value)
 
 
@@ -416,6 +416,6 @@ def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
 def test_a_nul_is_refused_since_libpqs_text_would_end_there(name):
     for value in ("a\0b", b"x\0"):
         with pytest.raises(psycopg.ProgrammingError, match=f"{name} has a NUL character in it"):
-            read_call("host=a port=5432", {name: value})
+            read_connect_args("host=a port=5432", {name: value})
     with pytest.raises(psycopg.ProgrammingError, match="the conninfo has a NUL character in it"):
-        read_call(f"host=a {name}='x\0y'", {})
+        read_connect_args(f"host=a {name}='x\0y'", {})

@@ -1,4 +1,4 @@
-"""What a transaction leaves with its client, so that its fate can be found out later."""
+"""Commit tokens: what identifies a transaction, so that its outcome can be asked for later."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ServerIncarnation:
     """One uninterrupted run of a server, from a recovery (or a clean start) to the next one.
 
     The start of the postmaster is not enough: after a crash of one backend it goes on, with its start time, through a
-    recovery of its own. Each recovery moves the end of the replayed log, so both together tell two runs apart.
+    recovery of its own. Each recovery moves the end of the replayed log, so both together distinguish two runs.
 
     Attributes:
         system: the system identifier.
@@ -28,7 +28,7 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WitnessTable:
     """The witness table that holds a transaction's row: that a row is missing in another one means nothing.
 
     Attributes:
@@ -45,49 +45,49 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """The marks of one transaction. ``str(ticket)`` and `parse` carry it to another process.
+class CommitToken:
+    """What identifies one transaction. ``str(token)`` and `parse` carry it to another process.
 
     Attributes:
         xid: its full transaction id (xid8).
         pid: its backend.
         began: its ``now()``, microseconds since 1970 by the server's clock.
         started: start of the postmaster that ran it, likewise.
-        life: the server's run, with the way of the log position; None otherwise.
-        lsn: end of the record that holds the xid, with the way of the log position.
-        held: whether no restart in place can have lost that record (see `policy.outcome`).
-        witness: the id of its witness row, with the way of the witness.
-        place: where that row is; None in tickets of versions that did not record it.
+        incarnation: the server's run, with the method of the log position; None otherwise.
+        lsn: end of the record that holds the xid, with the method of the log position.
+        flush_proven: whether no restart in place can have lost that record (see `policy.outcome`).
+        witness: the id of its witness row, with the method of the witness.
+        witness_table: where that row is; None in tokens of versions that did not record it.
     """
 
     xid: int
     pid: int
     began: int
     started: int
-    life: Life | None = None
+    incarnation: ServerIncarnation | None = None
     lsn: int | None = None
-    held: bool = False
+    flush_proven: bool = False
     witness: str | None = None
-    place: Place | None = None
+    witness_table: WitnessTable | None = None
 
     def __str__(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def parse(cls, text: str) -> Ticket:
-        """Read what ``str(ticket)`` wrote.
+    def parse(cls, text: str) -> CommitToken:
+        """Read what ``str(token)`` wrote.
 
         Raises:
-            ValueError: it is no ticket.
+            ValueError: it is no commit token.
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            life, place = values.pop("life"), values.pop("place", None)
-            ticket = cls(
+            incarnation, witness_table = values.pop("incarnation"), values.pop("witness_table", None)
+            token = cls(
                 **values,
-                life=None if life is None else Life(**life),
-                place=None if place is None else Place(**place),
+                incarnation=None if incarnation is None else ServerIncarnation(**incarnation),
+                witness_table=None if witness_table is None else WitnessTable(**witness_table),
             )
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(f"not a ticket of a transaction: {text[:80]!r}") from error
-        return ticket
+            raise ValueError(f"not a commit token: {text[:80]!r}") from error
+        return token

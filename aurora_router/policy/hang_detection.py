@@ -3,7 +3,7 @@
 Theory. A host that hangs or is cut off sends nothing, so nothing ever ends the wait of a client. What can be seen
 without touching a statement is that a connection waits for the server in every sample. That alone proves nothing (a
 long query, an idle COPY, many short queries), so it only raises a *suspicion*; one *ping* on a connection of its own
-asks the instance. Any answer, also a refusal to let us in, clears it for `Limits.rest`.
+asks the instance. Any answer, also a refused login, clears it for `Limits.rest`.
 
 Silence of the ping is not enough either. A new connection depends on more than the server's health: the postmaster may
 stand still (a fork storm, a full accept queue) while the sessions that exist go on. So an instance lives if it *sent*
@@ -24,7 +24,7 @@ A server that sent something is cleared until a grace after that: then a new pin
 as without this rule: from the last byte on, grace and ping pass one after the other.
 
 A client may be the one that stood still: starved of CPU, in a pause of the garbage collector, suspended. It sees its
-own clock leap between two samples. Then it blames itself: all suspicions start anew, and a ping whose wait was not
+own clock leap between two samples. Then it blames itself: all suspicions start again, and a ping whose wait was not
 attended to does not count. Or only the user's part of it stands still (an event loop that is blocked, a cursor that is
 not read): then the answer is there and waits to be read, and the connection does not wait for the server.
 
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 REST_SECONDS = 1.0
-"""Between two pings of an instance that answers, at most; whoever suspects sooner asks again sooner."""
+"""Between two pings of an instance that answers, at most; with a shorter grace period it is asked again sooner."""
 LEAST_LATENESS = 0.1
 """A sample that is late by less, in seconds, is everyday scheduling and no sign of starvation."""
 
 
 class State(enum.Enum):
-    """What is thought of one instance."""
+    """What the monitor suspects of one instance."""
 
     QUIET = "nothing suspicious"
     PINGING = "a ping is under way"
@@ -63,7 +63,7 @@ class Signal(enum.Enum):
     """What was found out."""
 
     SUSPECTED = "a connection waited in every sample of the grace period"
-    ANSWERED = "the ping was answered, be it by a refusal"
+    ANSWERED = "the ping was answered, perhaps by a refusal"
     HEARD = "the instance sent something on another connection"
     SILENT = "nothing came until the ping's deadline, on any connection"
     STARVED = "this process itself was not attending"
@@ -140,17 +140,17 @@ UNLIMITED = Limits(math.inf, math.inf)
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What is thought of one instance, as a value.
+    """What the monitor suspects of one instance, as a value.
 
     Attributes:
         state: see `State`.
-        until: the world's time at which RESTING ends.
+        until: when RESTING ends, by the runtime's clock.
     """
 
     state: State = State.QUIET
     until: float = 0.0
 
-    def rested(self, now: float) -> Suspicion:
+    def end_rest(self, now: float) -> Suspicion:
         """The same, with a rest that is over ended."""
         if self.state is State.RESTING and now >= self.until:
             return Suspicion(step(self.state, Signal.RESTED)[0])
@@ -169,7 +169,7 @@ def read_silence(began: float, now: float, heard: float | None, *, starved: bool
 
     Args:
         began: when the ping began.
-        now: the world's time.
+        now: the time by the runtime's clock.
         heard: when the instance last sent anything to this process, on any connection; None: not known.
         starved: whether this process was not attending in the meantime.
     """
@@ -190,7 +190,7 @@ def waiting_since(before: float | None, now: float, *, waits: bool, starved: boo
 
     Args:
         before: the answer at the last sample.
-        now: the world's time.
+        now: the time by the runtime's clock.
         waits: whether it waits in this sample.
         starved: whether this process was not attending since the last sample.
     """
@@ -199,6 +199,6 @@ def waiting_since(before: float | None, now: float, *, waits: bool, starved: boo
     return now if before is None or starved else before
 
 
-def suspicious(since: float | None, now: float, limits: Limits) -> bool:
+def is_suspicious(since: float | None, now: float, limits: Limits) -> bool:
     """Whether a connection has been waiting for the whole grace period."""
     return since is not None and now - since >= limits.grace

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect, look
-from aurora_router.flow.world import DialFailed, Placed, Resolution, Rows, Target
+from aurora_router.flow.runtime import ConnectResult, DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
 from aurora_router.runtime import libpq
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import Registry
 from aurora_router.runtime.simulated import answers
 from aurora_router.runtime.simulated.names import Memory
@@ -16,7 +16,7 @@ from aurora_router.runtime.simulated.network import broke
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Wanted
+    from aurora_router.flow.runtime import Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.view import View
     from aurora_router.policy.role_reports import Path
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from aurora_router.runtime.simulated.network import Network
 
 
-class SimulatedWorld:
-    """A `World` on the virtual clock of a simulation; one per process, which remembers names of its own."""
+class SimulatedRuntime:
+    """A `Runtime` on the virtual clock of a simulation; one per process, which remembers names of its own."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -137,19 +137,21 @@ class SimulatedProcess:
     """
 
     def __init__(self, network: Network) -> None:
-        self.world = SimulatedWorld(network)
+        self.world = SimulatedRuntime(network)
         self.events: list[tuple[float, str, Event]] = []
         self.home = _Home(self)
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
         """What `aurora_router.connect` does, in this world; takes and raises the same."""
-        call = read_call(conninfo, options)
-        placed: Placed[SimulatedConnection] = await connect(self.world, self.home.find, call.request, call.sources)
+        call = read_connect_args(conninfo, options)
+        placed: ConnectResult[SimulatedConnection] = await connect(
+            self.world, self.home.find, call.request, call.sources
+        )
         placed.connection.placed = placed
         placed.hold()
         return placed.connection
 
     async def topology(self, conninfo: str, **options: Any) -> View:
         """What `aurora_router.Router.topology` does, in this world; takes and raises the same."""
-        call = read_call(conninfo, options)
+        call = read_connect_args(conninfo, options)
         return (await look(self.world, self.home.find, call.request, call.sources)).view

@@ -1,11 +1,11 @@
 """How often to look while something is wrong, and while all is well. Times are in seconds.
 
-Theory. A failover may end after 0.1 s or after 60 s, and who waits for it wants to know soon *in proportion*: looking
-after every `SHARE` of the time that has passed finds the end late by at most that share, and costs a number of looks
-that grows with the logarithm of the outage: about 50 for one of 0.3 s, about 240 for one of a minute. A thousand
+Theory. A failover may end after 0.1 s or after 60 s, and a client that waits for it wants to know soon *in proportion*:
+looking after every `SHARE` of the time that has passed finds the end late by at most that share, and costs a number of
+looks that grows with the logarithm of the outage: about 50 for one of 0.3 s, about 240 for one of a minute. A thousand
 clients that look drift apart by the jitter.
 
-How long one look may take is another matter. A network, a server or this very process may be slow, and a limit that is
+How long one look may take is another matter. A network, a server or this process may be slow, and a limit that is
 never met finds nothing, however often it is tried: each look begins with a dial. So each look that runs out of time
 allows the next one `GROWTH` times as long, up to the limit of a dial. An instance that answers within n seconds, up to
 that limit, is heard after about three times n.
@@ -14,7 +14,7 @@ that limit, is heard after about three times n.
 from __future__ import annotations
 
 SHARE = 0.04
-"""The next look comes after this part of the time that has passed since the doubt began."""
+"""The next look comes after this part of the time that has passed since the writer was suspected."""
 SHORTEST = 0.005
 """A few times what a look takes on a local network."""
 LONGEST = 0.5
@@ -31,7 +31,7 @@ GROWTH = 2.0
 """How many times as long a look may take as the one before it, which ran out of time."""
 
 
-def patience(shortest: float, longest: float, expired: int) -> float:
+def time_limit(shortest: float, longest: float, expired: int) -> float:
     """How long a look at an instance may take, in seconds.
 
     Args:
@@ -47,12 +47,14 @@ def patience(shortest: float, longest: float, expired: int) -> float:
     return max(shortest, min(limit, longest))
 
 
-def fast(elapsed: float, random: float) -> float:
+def fast_pause(elapsed: float, random: float) -> float:
     """The pause before the next look, `elapsed` seconds after something went wrong; `random` of [0, 1)."""
-    return varied(min(LONGEST, max(SHORTEST, SHARE * elapsed)), random)
+    return add_jitter(min(LONGEST, max(SHORTEST, SHARE * elapsed)), random)
 
 
-def refresh(slow: float, max_lag: tuple[float, float] | None, reader_missed_at: float | None, now: float) -> float:
+def refresh_pause(
+    slow: float, max_lag: tuple[float, float] | None, reader_missed_at: float | None, now: float
+) -> float:
     """The pause between two looks while all is well, in seconds.
 
     Args:
@@ -70,6 +72,6 @@ def refresh(slow: float, max_lag: tuple[float, float] | None, reader_missed_at: 
     return pause
 
 
-def varied(pause: float, random: float) -> float:
+def add_jitter(pause: float, random: float) -> float:
     """A pause with its jitter; `random` of [0, 1)."""
     return pause * (1.0 + JITTER * (2.0 * random - 1.0))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aurora_router.flow.source import Source
-    from aurora_router.policy.options import Options, OutcomeWay
+    from aurora_router.policy.options import Options, OutcomeMethod
 
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -63,21 +63,21 @@ LEAST_LIMIT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ConnectArgs:
     """A call of ``connect``, read.
 
     Attributes:
         request: what routing has to know.
         params: what is left for libpq: no host, no port, none of our options.
-        ways: how commits can be asked for, by database; learned once for all who connect like this.
+        methods: how commits can be asked for, by database; learned once for all who connect like this.
         degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
         nameless: databases whose server does not give its system identifier.
     """
 
     request: Request
     params: Mapping[str, Any] = field(repr=False)
-    ways: dict[str, OutcomeWay] = field(default_factory=dict, compare=False)
-    degraded: dict[str, tuple[OutcomeWay, float]] = field(default_factory=dict, compare=False)
+    methods: dict[str, OutcomeMethod] = field(default_factory=dict, compare=False)
+    degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
     nameless: set[str] = field(default_factory=set, compare=False)
 
     @property
@@ -93,7 +93,7 @@ class Call:
         return names_for(server, options.dns_timeout)
 
 
-def read_call(conninfo: str, keywords: Mapping[str, Any]) -> Call:
+def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs:
     """Read a call of ``connect``.
 
     Raises:
@@ -156,7 +156,7 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
 
 
 @lru_cache(maxsize=256)
-def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> Call:
+def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> ConnectArgs:
     every, options, params = said.every, said.options, Parameters(said.params)
     own_attributes = params.get("target_session_attrs")
     known = not service_files or _take_service(params)
@@ -178,7 +178,7 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     verifies = params.get("sslmode") == "verify-full"
     database = str(params.get("dbname") or params.get("user") or "")
     request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
-    return Call(request, params)
+    return ConnectArgs(request, params)
 
 
 def _take_service(params: Parameters) -> bool:

@@ -1,4 +1,4 @@
-"""What a ramp costs a small process, alone at a server that is quick but for a moment."""
+"""What a slow start costs a small process, alone at a server that is quick but for a moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 import pytest
 
-from aurora_router.policy.ramp import Ramp
+from aurora_router.policy.slow_start import SlowStart
 
 QUICK = 0.005
 
@@ -58,20 +58,20 @@ SCENARIOS = (
 
 def arrivals(scenario: Scenario, random: float) -> tuple[float, list[float]]:
     """Dial in turn; return when the last slow handshake ended, and when the connections were there."""
-    ramp, now, begun, slow = Ramp.begun(0.0, random, QUICK), 0.0, 0, 0.0
+    slow_start, now, begun, slow = SlowStart.begin(0.0, random, QUICK), 0.0, 0, 0.0
     under_way: list[tuple[float, float]] = []
     arrived: list[float] = []
     while len(arrived) < scenario.wanted:
-        wait = ramp.wait(now) if begun < scenario.wanted else None
+        wait = slow_start.wait(now) if begun < scenario.wanted else None
         if wait is not None and (not under_way or now + wait <= under_way[0][0]):
             now += wait
-            ramp = ramp.dialled()
+            slow_start = slow_start.add_dial()
             heappush(under_way, (scenario.end(now, begun), now))
             begun += 1
             continue
         now, began = heappop(under_way)
         slow = now if now - began > 0.25 else slow
-        ramp = ramp.succeeded(now - began, now, random)
+        slow_start = slow_start.record_success(now - began, now, random)
         arrived.append(now)
     return slow, arrived
 

@@ -8,7 +8,7 @@ a dial that timed out, or a handshake slower than `SLOW` times a usual one. Afte
 time, with jitter, that grows with how long the server took (a second and more of it; the square of less) and with how
 many troubles there were in a row: `SHARES`. One slow handshake may be a hiccup, which is over when it is answered: the
 pause is as long as the handshake, and the next dial a probe. Where the others are the reason, the probe is slow as well
-and the pauses become long; a quick one ends the row. What takes longer than `HICCUP` gets no such benefit of the doubt.
+and the pauses become long; a quick one ends the row. What takes longer than `HICCUP` is not excused like that.
 
 The more processes there are, the longer a handshake takes, the longer they pause: the queue of N processes at a server
 of rate r settles where the pause that it calls for is ``1.6 N / r`` seconds, which keeps the server busy and lets no
@@ -19,12 +19,12 @@ single trouble may have been a hiccup however long it took, so it waits for as l
 after a quick handshake of the monitor's, which shows that there is room. A dial that is slow because this process did
 not attend to it (it had no CPU, its event loop was blocked) says nothing of the server.
 
-After `CALM` seconds without trouble, when no dial is under way, a ramp is over: what comes later is not of the
+After `CALM` seconds without trouble, when no dial is under way, a slow start is over: what comes later is not of the
 failover. The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
-Invariants (property tests): 1 <= width <= WIDEST; nobody is held back while nothing is under way and the pause is over,
-so a ramp never deadlocks; a pause is at most `LONGEST`, and after a single slow handshake of up to `HICCUP` seconds at
-most as long as that (`LEAST` where it is less); one without a connection never waits longer than one with.
+Invariants (property tests): 1 <= width <= WIDEST; no dial is held back while none is under way and the pause is over,
+so a slow start never deadlocks; a pause is at most `LONGEST`, and after a single slow handshake of up to `HICCUP`
+seconds at most as long as that (`LEAST` where it is less); one without a connection never waits longer than one with.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import math
 from dataclasses import dataclass, replace
 
 FIRST_JITTER = 0.005
-"""The first dial of a process is spread over so many seconds: nobody notices, and listen queues do."""
+"""The first dial of a process is spread over so many seconds: no user notices, and listen queues do."""
 WIDEST = 64
-"""As wide as this a ramp holds nobody back in practice: it is over."""
+"""As wide as this a slow start holds no dial back in practice: it is over."""
 SLOW = 4.0
 """A handshake that takes longer than this many times a usual one is trouble."""
 LEAST_SLOW = 0.25
@@ -56,22 +56,22 @@ LONGEST = 90.0
 LEAST_PART = 0.25
 """What the jitter leaves of a pause, at least: with half of it the processes' pauses go in waves."""
 CALM = 30.0
-"""So many seconds after the last trouble, or the failover, a ramp under which nobody dials is over."""
+"""So many seconds after the last trouble, or the failover, a slow start without a dial is over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ramp:
+class SlowStart:
     """How much of a process's reconnecting may go on at the moment; a value.
 
     Attributes:
         width: how many dials may be under way.
         under_way: how many are.
-        until: the world's time, in seconds, before which none may begin.
+        until: the time by the runtime's clock, in seconds, before which none may begin.
         alone_until: the same for a process that has no connection.
         usual: how long a handshake takes when all is well, in seconds; None: nothing is known.
         first: whether the process has no connection yet.
         row: how many troubles there were one after the other, with no quick handshake between.
-        told: the world's time, in seconds, at which the last of them became known.
+        known_at: when the last of them became known, in seconds by the runtime's clock.
     """
 
     width: int = 1
@@ -81,20 +81,20 @@ class Ramp:
     usual: float | None = None
     first: bool = True
     row: int = 0
-    told: float = -math.inf
+    known_at: float = -math.inf
 
     @classmethod
-    def begun(cls, now: float, random: float, usual: float | None = None) -> Ramp:
+    def begin(cls, now: float, random: float, usual: float | None = None) -> SlowStart:
         """A failover ended at `now`; `random` of [0, 1) spreads the first dials of many processes."""
         until = now + FIRST_JITTER * random
         return cls(until=until, alone_until=until, usual=usual)
 
     @property
     def over(self) -> bool:
-        """Whether nobody needs to be held back any more."""
+        """Whether no dial needs to be held back any more."""
         return self.width >= WIDEST
 
-    def expired(self, now: float) -> bool:
+    def is_expired(self, now: float) -> bool:
         """Whether the failover is long past: a small pool may have all of its connections before it is `over`."""
         return self.under_way == 0 and now >= self.until + CALM
 
@@ -102,26 +102,26 @@ class Ramp:
         """Seconds until a dial may begin; None: not before another one has ended.
 
         Args:
-            now: the world's time, in seconds.
+            now: the time by the runtime's clock, in seconds.
             alone: whether the process has no connection.
         """
         if self.under_way >= self.width:
             return None
         return max(0.0, (self.alone_until if alone else self.until) - now)
 
-    def dialled(self) -> Ramp:
+    def add_dial(self) -> SlowStart:
         """A dial began."""
         return replace(self, under_way=self.under_way + 1)
 
-    def succeeded(self, seconds: float, now: float, random: float, *, attended: bool = True) -> Ramp:
+    def record_success(self, seconds: float, now: float, random: float, *, attended: bool = True) -> SlowStart:
         """A dial that took `seconds` brought a connection; one that was slow is trouble, if it was `attended` to."""
         usual = seconds if self.usual is None else min(seconds, self.usual)
-        settled = replace(self.ended(), usual=usual, first=False)
+        settled = replace(self.remove_dial(), usual=usual, first=False)
         if settled.is_slow(seconds):
-            return settled.troubled(seconds, now, random) if attended else settled
+            return settled.record_trouble(seconds, now, random) if attended else settled
         return replace(settled, width=min(WIDEST, self.width * 2), row=0)
 
-    def probed(self, seconds: float, now: float) -> Ramp:
+    def record_probe(self, seconds: float, now: float) -> SlowStart:
         """A dial of the monitor's took `seconds`; a quick one shows that there is room for a process without any."""
         return self if self.is_slow(seconds) else replace(self, row=0, alone_until=min(self.alone_until, now))
 
@@ -129,18 +129,18 @@ class Ramp:
         """Whether a dial of `seconds` is trouble."""
         return seconds > max(LEAST_SLOW, SLOW * (self.usual or 0.0))
 
-    def failed(self, seconds: float, now: float, random: float) -> Ramp:
+    def record_failure(self, seconds: float, now: float, random: float) -> SlowStart:
         """A dial was refused a slot, or timed out, after `seconds`."""
-        return self.ended().troubled(seconds, now, random)
+        return self.remove_dial().record_trouble(seconds, now, random)
 
-    def ended(self) -> Ramp:
+    def remove_dial(self) -> SlowStart:
         """A dial ended in a way that says nothing about room (refused, a wrong password, cancelled)."""
         return replace(self, under_way=max(0, self.under_way - 1))
 
-    def troubled(self, seconds: float, now: float, random: float) -> Ramp:
+    def record_trouble(self, seconds: float, now: float, random: float) -> SlowStart:
         """Half as wide, and nothing before a pause is over; what went on beside the last trouble is the same one."""
-        row = max(1, self.row if now - seconds < self.told else self.row + 1)
-        after = replace(self, width=max(1, self.width // 2), row=row, told=now)
+        row = max(1, self.row if now - seconds < self.known_at else self.row + 1)
+        after = replace(self, width=max(1, self.width // 2), row=row, known_at=now)
         part = random if self.first else LEAST_PART + (1.0 - LEAST_PART) * random
         pause = after.pause(seconds) * part
         alone = max(LEAST, seconds) if row == 1 else after.first_pause(seconds) * random

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.runtime import handover, sockets
-from aurora_router.runtime.handover import Shelf, key_of
+from aurora_router.runtime import session_cache, sockets
+from aurora_router.runtime.session_cache import SessionCache, key_of
 
 pytestmark = pytest.mark.cluster
 
@@ -28,7 +28,7 @@ def session(aurora_cluster):
 
 
 def test_who_dials_with_the_same_parameters_takes_it_once(session):
-    shelf, params = Shelf(), {"host": "a", "port": 5432, "password": "x"}
+    shelf, params = SessionCache(), {"host": "a", "port": 5432, "password": "x"}
     shelf.lay(key_of(params), session)
     assert shelf.take({**params, "password": "y"}) is None
     assert shelf.take({**params, "connect_timeout": 3}) is session
@@ -38,7 +38,7 @@ def test_who_dials_with_the_same_parameters_takes_it_once(session):
 
 
 def test_what_nobody_takes_is_closed(session):
-    shelf = Shelf()
+    shelf = SessionCache()
     shelf.lay(key_of({}), session)
     shelf.clear(key_of({}), session)
     assert session.status == psycopg.pq.ConnStatus.BAD
@@ -46,7 +46,7 @@ def test_what_nobody_takes_is_closed(session):
 
 
 def test_a_session_that_the_server_has_ended_is_not_given(session, aurora_cluster):
-    shelf = Shelf()
+    shelf = SessionCache()
     shelf.lay(key_of({}), session)
     with psycopg.connect(aurora_cluster.plain_conninfo(), autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", (session.backend_pid,))
@@ -58,14 +58,14 @@ def test_a_session_that_the_server_has_ended_is_not_given(session, aurora_cluste
 
 
 def test_a_session_in_the_middle_of_something_is_not_given(session):
-    shelf = Shelf()
+    shelf = SessionCache()
     session.exec_(b"BEGIN")
     shelf.lay(key_of({}), session)
     assert shelf.take({}) is None
 
 
 def test_the_child_of_a_fork_takes_nothing_and_closes_nothing(session):
-    shelf = Shelf()
+    shelf = SessionCache()
     shelf.lay(key_of({}), session)
     shelf.reset()
     assert shelf.take({}) is None
@@ -76,7 +76,7 @@ def test_the_child_of_a_fork_takes_nothing_and_closes_nothing(session):
 def taken(monkeypatch):
     """Process ids of the servers behind the sessions that users took."""
     pids = []
-    take = handover.SHELF.take
+    take = session_cache.SESSIONS.take
 
     def watched(params):
         session = take(params)
@@ -84,7 +84,7 @@ def taken(monkeypatch):
             pids.append(session.backend_pid)
         return session
 
-    monkeypatch.setattr(handover.SHELF, "take", watched)
+    monkeypatch.setattr(session_cache.SESSIONS, "take", watched)
     return pids
 
 

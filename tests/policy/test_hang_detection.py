@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.options import PROFILES
-from aurora_router.policy.suspicion import (
+from aurora_router.policy.hang_detection import (
     REST_SECONDS,
     TRANSITIONS,
     Action,
@@ -18,12 +17,13 @@ from aurora_router.policy.suspicion import (
     Signal,
     State,
     Suspicion,
+    is_suspicious,
     read_silence,
     rest_for,
     step,
-    suspicious,
     waiting_since,
 )
+from aurora_router.policy.options import PROFILES
 
 seconds = st.floats(0, 100)
 
@@ -45,7 +45,7 @@ def test_a_ping_precedes_every_cut_and_pings_are_far_apart(history):
     suspicion, now, pinged_at, answered_at = Suspicion(), 0.0, None, -100.0
     for signal, pause in history:
         now += pause
-        suspicion = suspicion.rested(now) if signal is not Signal.RESTED else suspicion
+        suspicion = suspicion.end_rest(now) if signal is not Signal.RESTED else suspicion
         before = suspicion.state
         suspicion, action = suspicion.after(signal, now)
         if action is Action.PING:
@@ -74,15 +74,15 @@ def test_waiting_counts_only_unbroken_and_while_awake(samples):
 
 @given(seconds, seconds, st.floats(0.01, 10))
 def test_suspicious_after_the_grace(since, later, grace):
-    assert suspicious(since, since + later, Limits(grace, 1.0)) is ((since + later) - since >= grace)
-    assert not suspicious(None, since, Limits(grace, 1.0))
+    assert is_suspicious(since, since + later, Limits(grace, 1.0)) is ((since + later) - since >= grace)
+    assert not is_suspicious(None, since, Limits(grace, 1.0))
 
 
 def test_a_rest_ends_by_time():
     resting, _ = Suspicion(State.PINGING).after(Signal.ANSWERED, 10.0)
-    assert resting.rested(10.0 + REST_SECONDS / 2).state is State.RESTING
+    assert resting.end_rest(10.0 + REST_SECONDS / 2).state is State.RESTING
     assert resting.after(Signal.SUSPECTED, 10.5)[1] is Action.NOTHING
-    assert resting.rested(10.0 + REST_SECONDS).after(Signal.SUSPECTED, 11.0)[1] is Action.PING
+    assert resting.end_rest(10.0 + REST_SECONDS).after(Signal.SUSPECTED, 11.0)[1] is Action.PING
 
 
 def test_starvation_clears_without_a_cut():
@@ -120,8 +120,8 @@ def test_a_hang_is_noticed_in_time_whatever_was_heard_before(profile, phase, gap
             if action is Action.CUT:
                 break
         since = hang if now >= hang else since
-        suspicion = suspicion.rested(now)
-        if pinged_at is None and suspicion.state is State.QUIET and suspicious(since, now, limits):
+        suspicion = suspicion.end_rest(now)
+        if pinged_at is None and suspicion.state is State.QUIET and is_suspicious(since, now, limits):
             fresh = heard is not None and now - heard < limits.grace
             signal = Signal.HEARD if fresh else Signal.SUSPECTED
             suspicion, action = suspicion.after(signal, now, rest_for(signal, heard, now, limits))
@@ -148,5 +148,5 @@ def test_a_process_that_suspects_soon_asks_again_soon():
     limits = Limits(0.15, 0.25)
     assert limits.rest == limits.grace
     resting, _ = Suspicion(State.PINGING).after(Signal.ANSWERED, 10.0, limits.rest)
-    assert resting.rested(10.16).after(Signal.SUSPECTED, 10.16)[1] is Action.PING
+    assert resting.end_rest(10.16).after(Signal.SUSPECTED, 10.16)[1] is Action.PING
     assert Limits(5.0, 10.0).rest == REST_SECONDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aurora_router.flow.asking import IN_RECOVERY
-from aurora_router.flow.world import DialFailed, Target
+from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.policy.verdict import judge
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
@@ -16,7 +16,7 @@ from aurora_router.simulation import (
     Relay,
     SimulatedCluster,
     SimulatedProcess,
-    SimulatedWorld,
+    SimulatedRuntime,
     Simulation,
 )
 
@@ -49,7 +49,7 @@ def target(instance):
 
 
 def dial(cluster, id_="demo-1", seconds=2.0):
-    world = SimulatedWorld(cluster.network)
+    world = SimulatedRuntime(cluster.network)
     return world, cluster.network.simulation.run(world.dial(target(cluster.instances[id_]), seconds))
 
 
@@ -83,7 +83,7 @@ def test_an_instance_that_is_removed_during_a_dial(cluster, simulation):
 
 
 def test_the_next_address_is_tried(cluster, simulation):
-    world = SimulatedWorld(cluster.network)
+    world = SimulatedRuntime(cluster.network)
     both = Target("x", "x", 5432, ("10.9.9.9", cluster.instances["demo-2"].address))
     connection = simulation.run(world.dial(both, 1.0))
     assert connection.instance.id == "demo-2"
@@ -92,7 +92,7 @@ def test_the_next_address_is_tried(cluster, simulation):
 
 def test_a_target_without_an_address(cluster, simulation):
     with pytest.raises(DialFailed, match="has no address"):
-        simulation.run(SimulatedWorld(cluster.network).dial(Target("x", "/tmp", 5432), 1.0))
+        simulation.run(SimulatedRuntime(cluster.network).dial(Target("x", "/tmp", 5432), 1.0))
 
 
 def test_aurora_rows_are_read_by_the_librarys_parser(cluster, simulation):
@@ -215,7 +215,7 @@ def test_a_relay_reports_what_it_likes(cluster, simulation):
     network, reader = cluster.network, cluster.instances["demo-2"]
     network.listen("10.9.9.9", 6432, cluster, reader)
     network.relays["10.9.9.9", 6432] = Relay(reports=False, own_pid=True)
-    world = SimulatedWorld(network)
+    world = SimulatedRuntime(network)
     through = simulation.run(world.dial(Target("pooler", "pooler", 6432, ("10.9.9.9",)), 1.0))
     assert through.instance is reader
     assert (world.in_hot_standby(through), through.standby) == (False, True)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster, Reservation
     from aurora_router.policy.balance import Selection
+    from aurora_router.policy.hang_detection import Limits
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
     from aurora_router.policy.route import Route
-    from aurora_router.policy.suspicion import Limits
     from aurora_router.policy.verdict import Fault
 
 ConnT = TypeVar("ConnT")
@@ -88,7 +88,7 @@ class DialFailed(Exception):
         self.done = done
 
 
-class World(Protocol[ConnT]):
+class Runtime(Protocol[ConnT]):
     """The ground that a procedure stands on. One per kind of connection that is to be made."""
 
     def now(self) -> float:
@@ -198,7 +198,7 @@ class Held(Protocol):
         ...
 
 
-class Ground(World[ConnT], Protocol[ConnT]):
+class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
     """A world in which several procedures go on at once, and which can look at users' connections."""
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
@@ -242,7 +242,7 @@ class Ground(World[ConnT], Protocol[ConnT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed(Generic[ConnT]):
+class ConnectResult(Generic[ConnT]):
     """A connection on the right instance.
 
     Attributes:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect
 from aurora_router.flow.inquiry import Access
+from aurora_router.flow.runtime import Activity, Target
 from aurora_router.flow.watch import Watch
-from aurora_router.flow.world import Activity, Target
 from aurora_router.model.instance import Role
-from aurora_router.policy.suspicion import Limits
+from aurora_router.policy.hang_detection import Limits
 from aurora_router.runtime import libpq
-from aurora_router.runtime.call import read_call
+from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.simulated.runtime import SimulatedProcess, SimulatedRuntime
 from aurora_router.runtime.simulated.scheduler import Cancelled
-from aurora_router.runtime.simulated.world import SimulatedProcess, SimulatedWorld
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.world import Placed
+    from aurora_router.flow.runtime import ConnectResult
     from aurora_router.policy.paths import End
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
@@ -33,7 +33,7 @@ _LOOK = 0.005
 """How often a statement looks whether its connection broke, in virtual seconds."""
 
 
-class SimulatedGround(SimulatedWorld):
+class SimulatedMonitorRuntime(SimulatedRuntime):
     """The ground of a simulated monitor.
 
     Attributes:
@@ -89,11 +89,11 @@ class SimulatedGround(SimulatedWorld):
         """Both ends of a connection of the monitor's own."""
         return ("10.255.0.1", connection.local_port), (connection.address, connection.port)
 
-    def database(self, connection: SimulatedConnection) -> str:  # noqa: ARG002 - see `Ground`
+    def database(self, connection: SimulatedConnection) -> str:  # noqa: ARG002 - see `MonitorRuntime`
         """There is one."""
         return "app"
 
-    async def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `Ground`
+    async def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `MonitorRuntime`
         """Nobody takes it: a simulated dial costs nothing that would have to be saved."""
         return False
 
@@ -113,12 +113,14 @@ class WatchedProcess(SimulatedProcess):
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
-        self.ground = SimulatedGround(network)
+        self.ground = SimulatedMonitorRuntime(network)
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
         """What `aurora_router.connect` does, with a monitor, in this world; takes and raises the same."""
-        call = read_call(conninfo, options)
-        placed: Placed[SimulatedConnection] = await connect(self.world, self.home.find, call.request, call.sources)
+        call = read_connect_args(conninfo, options)
+        placed: ConnectResult[SimulatedConnection] = await connect(
+            self.world, self.home.find, call.request, call.sources
+        )
         made = placed.connection
         made.placed = placed
         if placed.instance is not None and placed.route is not None:
@@ -159,7 +161,7 @@ class WatchedProcess(SimulatedProcess):
         cluster.watcher = begun
         ground.spawn(self._look_after(begun, ground))
 
-    async def _look_after(self, watch: Watch[SimulatedConnection], ground: SimulatedGround) -> None:
+    async def _look_after(self, watch: Watch[SimulatedConnection], ground: SimulatedMonitorRuntime) -> None:
         await watch.run()
         watch.cluster.watcher = None
         watch.cluster.unattended()

@@ -34,7 +34,7 @@ def key_of(params: Mapping[str, Any]) -> Key:
     return frozenset((name, str(value)) for name, value in params.items() if name != "connect_timeout")
 
 
-class Shelf:
+class SessionCache:
     """Where sessions are laid down. Safe for threads."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def _is_fresh(pgconn: pq.abc.PGconn) -> bool:
     return idle and not sockets.end_of(pgconn.socket)()
 
 
-SHELF = Shelf()
+SESSIONS = SessionCache()
 """The sessions of this process."""
 
-os.register_at_fork(after_in_child=SHELF.reset)
+os.register_at_fork(after_in_child=SESSIONS.reset)
