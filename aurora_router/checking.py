@@ -1,7 +1,7 @@
 """Whether a connection that a pool kept may still be used: known without a round trip, but for poolers.
 
 Each instance has a generation, which grows when its role changes or it is declared failed. A connection remembers the
-one that it was made in, so a look at the view tells whether it is stale; a look at the socket tells whether the other
+one that it was made in, so a look at the view shows whether it is stale; a look at the socket shows whether the other
 end hung up.
 """
 
@@ -49,7 +49,7 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
 
     Costs no round trip where the connection leads to one server for good: what is known is compared. Behind a pooler
     the server is asked for its role, which costs one round trip (a connection within a pipeline, or whose transaction
-    has failed, is not asked). A stale connection is closed, and its ``psycopg_pool`` told to replace those that lie
+    has failed, is not asked). A stale connection is closed, and its ``psycopg_pool`` is made to replace those that lie
     idle as well (it would otherwise try them one by one, with growing pauses). The result of an `AsyncConnection` is to
     be awaited, as its pool does.
 

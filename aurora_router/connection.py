@@ -52,7 +52,7 @@ class Placement:
     """Where a connection is, and why.
 
     Attributes:
-        instance: id of its instance; None behind a proxy, which does not tell.
+        instance: id of its instance; None behind a proxy, which does not say it.
         generation: the instance's generation when the connection was made.
         role: the instance's role when the connection was made.
         pooled: a pooler is in between: it may serve each transaction on another connection to the server, or from
@@ -198,11 +198,11 @@ class _Routed:
     sound: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
     guard: AbstractContextManager[Any] = nullcontext()
-    """Held by whoever closes the connection, or cuts it from another thread."""
+    """Held while the connection is closed, or cut from another thread."""
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
-        """Take the monitor's session, or dial within the world's own limit, to psycopg's tenth of a second.
+        """Take the monitor's session, or dial within the runtime's own limit, to psycopg's tenth of a second.
 
         A fork waits for the end of a step.
         """

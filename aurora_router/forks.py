@@ -1,4 +1,4 @@
-"""What a fork waits for, so that the child of it does not wait for ever.
+"""What a fork waits for, so that the child of it does not wait forever.
 
 Theory. The child has the locks of its parent, and of the threads that hold them only the one that forked. Two kinds of
 lock are none of this library's, and are held while it works: that of a module that is being imported, and those of

@@ -5,7 +5,8 @@ lock knows greenlets alone. The monitor needs a thread of the system: an event l
 running loop of every other greenlet too, so that Django and `asyncio.run` refuse to work. What that thread and the
 greenlets share is therefore guarded by the interpreter's own locks.
 
-Invariant: who holds one of these locks does not wait for anything else, so no greenlet can be switched out with it.
+Invariant: a thread that holds one of these locks does not wait for anything else, so no greenlet can be switched out
+    with it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def publish(cluster: str, event: Event, identity: Hashable = None) -> None:
     Args:
         cluster: the cluster's name.
         event: what happened.
-        identity: what tells it from another one of the same name.
+        identity: what distinguishes it from another one of the same name.
     """
     with _lock:
         journal = _journals.pop(identity or cluster, Journal())

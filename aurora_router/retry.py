@@ -1,7 +1,7 @@
-"""Retry policies, built on tenacity and driven by a world.
+"""Retry policies, built on tenacity and driven by a runtime.
 
 tenacity's own time- and random-based classes read the real clock and the real randomness; these take both from the
-world, so that a simulation drives them on its virtual clock. A lint rule bans the others.
+runtime, so that a simulation drives them on its virtual clock. A lint rule bans the others.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
 
 
 def reconnecting(
-    world: Runtime[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
+    runtime: Runtime[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
 ) -> tenacity.AsyncRetrying:
     """Rounds of connecting: exponential waits with full jitter, cut short by news of a writer.
 
     Args:
-        world: gives clock, randomness and sleep.
+        runtime: gives clock, randomness and sleep.
         cluster: whose change ends a wait early.
         left: seconds for which it makes sense to go on.
         retry_on: the exception that asks for another round; all others end it.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
-        pause = full_jitter(state.attempt_number - 1, world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+        pause = full_jitter(state.attempt_number - 1, runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
         return min(pause, left())
 
     async def sleep(seconds: float) -> None:
-        """Not all news help: failures of others, who wait as well, would keep everybody dialling."""
-        view, doubted, began = cluster.view, cluster.doubted_at, world.now()
-        while (pause := began + seconds - world.now()) > 0.0 and cluster.view.epoch == view.epoch:
+        """Not all news help: failures of other connects, which wait as well, would keep all of them dialling."""
+        view, doubted, began = cluster.view, cluster.doubted_at, runtime.now()
+        while (pause := began + seconds - runtime.now()) > 0.0 and cluster.view.epoch == view.epoch:
             if cluster.doubted_at != doubted or cluster.view.instances.keys() != view.instances.keys():
-                pause = min(pause, began + LEAST_WAIT - world.now())
+                pause = min(pause, began + LEAST_WAIT - runtime.now())
                 if pause <= 0.0:
                     return
-            await world.changed(cluster, cluster.news, pause)
+            await runtime.changed(cluster, cluster.news, pause)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(retry_on),
@@ -64,12 +64,12 @@ def reconnecting(
 
 
 def transacting(
-    world: Runtime[Any], tried: Callable[[], int], left: Callable[[], float], *, retry_on: type[BaseException]
+    runtime: Runtime[Any], tried: Callable[[], int], left: Callable[[], float], *, retry_on: type[BaseException]
 ) -> tenacity.AsyncRetrying:
     """Attempts of a transaction: exponential waits with full jitter, so that those in conflict part.
 
     Args:
-        world: gives clock, randomness and sleep.
+        runtime: gives clock, randomness and sleep.
         tried: how many attempts counted; one that found a dead connection in a pool does not, and is not waited for.
         left: seconds for which it makes sense to go on; 0 ends it.
         retry_on: the exception that asks for another attempt; all others end it.
@@ -78,12 +78,12 @@ def transacting(
     def wait(state: tenacity.RetryCallState) -> float:
         del state
         longest = min(LONGEST_REPLAY, left())
-        return full_jitter(tried() - 1, world.random(), base=FIRST_REPLAY, cap=longest) if tried() else 0.0
+        return full_jitter(tried() - 1, runtime.random(), base=FIRST_REPLAY, cap=longest) if tried() else 0.0
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(retry_on),
         stop=lambda _: left() <= 0.0,
         wait=wait,
-        sleep=world.sleep,
+        sleep=runtime.sleep,
         reraise=True,
     )

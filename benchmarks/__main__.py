@@ -1,6 +1,6 @@
 """``python -m benchmarks [--only FAMILY] [--rounds N] [--quick] [--json FILE]``: measure and print a table.
 
-The exit status tells whether every figure keeps its bound.
+The exit status says whether every figure keeps its bound.
 """
 
 from __future__ import annotations

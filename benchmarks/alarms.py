@@ -65,7 +65,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
-    """One figure for each oddity: the alarms, with what the watch made of it."""
+    """One figure for each oddity: the alarms, with what the monitor made of it."""
     yield from played(setting.cluster, 60.0 if setting.quick else 60.0 * MINUTES)
 
 
@@ -103,14 +103,14 @@ def played(cluster: LocalCluster, seconds: float) -> Iterator[Figure]:
                 each.kill()
                 each.communicate()
             cluster.remove(stalled)
-    yield Figure.told("stops of the server", stops, "", f"{too_long} more took longer than {LONGEST:g} s")
+    yield Figure.unbounded("stops of the server", stops, "", f"{too_long} more took longer than {LONGEST:g} s")
 
 
-def _figure(kind: str, told: dict[str, Any], seconds: float) -> Figure:
-    alarms = told.get("InstanceFailed", 0) + told.get("ConnectionsCut", 0) + len(told["errors"])
+def _figure(kind: str, reported: dict[str, Any], seconds: float) -> Figure:
+    alarms = reported.get("InstanceFailed", 0) + reported.get("ConnectionsCut", 0) + len(reported["errors"])
     about = (
-        f"{told.get('statements', 0)} statements, {told.get('HangSuspected', 0)} suspicions, "
-        f"{told.get('HangRefuted', 0)} refuted, found itself starved {told.get('ProcessStalled', 0)} times"
+        f"{reported.get('statements', 0)} statements, {reported.get('HangSuspected', 0)} suspicions, "
+        f"{reported.get('HangRefuted', 0)} refuted, found itself starved {reported.get('ProcessStalled', 0)} times"
     )
     return Figure.at_most(f"false alarms in {seconds / 60:g} min, {KINDS[kind]}", alarms, "", 0, about)
 

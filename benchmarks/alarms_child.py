@@ -1,4 +1,4 @@
-"""A client that works while something is odd, and tells what its watch made of it; see `benchmarks.alarms`.
+"""A client that works while something is odd, and reports what its monitor made of it; see `benchmarks.alarms`.
 
 ``python -m benchmarks.alarms_child KIND CONNINFO SECONDS``
 """
@@ -64,23 +64,23 @@ def litter(until: float) -> None:
 
 def main(kind: str, conninfo: str, seconds: float) -> None:
     """Work for so long; print what happened."""
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     errors: list[str] = []
 
     def heard(_: str, event: Any) -> None:
         if isinstance(event, aurora_router.InstanceFailed) and not event.gone:
             return  # a dial failed, and no more is concluded from that
         if isinstance(event, EVENTS):
-            told[type(event).__name__] += 1
+            reported[type(event).__name__] += 1
 
     aurora_router.subscribe(heard)
     until = time.monotonic() + seconds
     work = {"postmaster": serve_many, "pooler": serve_many, "reset": reconnect, "loop": block_the_loop}.get(kind, one)
-    work(kind, conninfo, until, told, errors)
-    print(json.dumps({**told, "errors": errors}), flush=True)
+    work(kind, conninfo, until, reported, errors)
+    print(json.dumps({**reported, "errors": errors}), flush=True)
 
 
-def one(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+def one(kind: str, conninfo: str, until: float, reported: Counter[str], errors: list[str]) -> None:
     """One connection that works, with trouble beside it."""
     connection = aurora_router.connect(conninfo, autocommit=True)
     trouble = {"gil": hold_the_gil, "gil3": lambda until: hold_the_gil(until, 3.0), "gc": litter}.get(kind)
@@ -92,7 +92,7 @@ def one(kind: str, conninfo: str, until: float, told: Counter[str], errors: list
         turn += 1
         try:
             connection.execute(statement(kind, turn))
-            told["statements"] += 1
+            reported["statements"] += 1
         except psycopg.Error as error:
             errors.append(str(error))
             connection.close()
@@ -101,7 +101,7 @@ def one(kind: str, conninfo: str, until: float, told: Counter[str], errors: list
     connection.close()
 
 
-def serve_many(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+def serve_many(kind: str, conninfo: str, until: float, reported: Counter[str], errors: list[str]) -> None:
     """Several connections at once, each with statements of another length: all slots of a pooler, with kind pooler."""
     lengths = (4.0, 4.0) if kind == "pooler" else (0.01, 0.3, 1.5)
     connections = [aurora_router.connect(conninfo, autocommit=True, prepare_threshold=None) for _ in lengths]
@@ -111,7 +111,7 @@ def serve_many(kind: str, conninfo: str, until: float, told: Counter[str], error
         try:
             while time.monotonic() < until:
                 connection.execute(f"SELECT pg_sleep({length})")
-                told["statements"] += 1
+                reported["statements"] += 1
         except psycopg.Error as error:
             errors.append(str(error))
 
@@ -124,7 +124,7 @@ def serve_many(kind: str, conninfo: str, until: float, told: Counter[str], error
         connection.close()
 
 
-def reconnect(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+def reconnect(kind: str, conninfo: str, until: float, reported: Counter[str], errors: list[str]) -> None:
     """Connections that stay, and others that are made again and again, whose handshakes may be reset."""
     del kind
     pool = [aurora_router.connect(conninfo, autocommit=True) for _ in range(5)]
@@ -134,7 +134,7 @@ def reconnect(kind: str, conninfo: str, until: float, told: Counter[str], errors
             aurora_router.connect(conninfo).close()
             for each in pool:
                 each.execute("SELECT 1")
-            told["statements"] += len(pool)
+            reported["statements"] += len(pool)
         except psycopg.Error as error:
             errors.append(str(error))
         errors += ["a connection is stale" for each in pool if each.placement is None or not each.placement.current]
@@ -143,7 +143,7 @@ def reconnect(kind: str, conninfo: str, until: float, told: Counter[str], errors
         each.close()
 
 
-def block_the_loop(kind: str, conninfo: str, until: float, told: Counter[str], errors: list[str]) -> None:
+def block_the_loop(kind: str, conninfo: str, until: float, reported: Counter[str], errors: list[str]) -> None:
     """Statements of one event loop that stands still for seconds while they are under way."""
     del kind
 
@@ -152,7 +152,7 @@ def block_the_loop(kind: str, conninfo: str, until: float, told: Counter[str], e
         try:
             while time.monotonic() < until:
                 await connection.execute("SELECT pg_sleep(0.2)")
-                told["statements"] += 1
+                reported["statements"] += 1
         except psycopg.Error as error:
             errors.append(str(error))
         await connection.close()

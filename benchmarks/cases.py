@@ -75,14 +75,14 @@ def judge(runs: Sequence[dict[str, tuple[str, str]]]) -> list[Figure]:
         if counts[PASSED] < len(runs):
             failed += 1
             notes[test] = f"{brackets}{parameters} {message}".strip()
-    told = [
+    reported = [
         Figure.at_least(each, passes[each], "", wanted[each], notes.get(each, ""))
         for each in sorted({name.partition("[")[0] for name in names})
     ]
     return [
-        *told,
+        *reported,
         Figure.at_least("tests that ran", len(names) - skipped, "", 1),
-        Figure.told("tests that could not run here", skipped, ""),
+        Figure.unbounded("tests that could not run here", skipped, ""),
         Figure.at_most("tests that did not pass in every run", failed, "", 0, f"of {len(runs)} runs"),
     ]
 

@@ -1,8 +1,8 @@
 """The clients of the failover chaos: each writes rows of its own and moves money, in every way that the library offers.
 
 An operation is one transaction: a row in a ledger (client, number, attempt) and a transfer between two accounts. Four
-clients use `run_transaction`, whose word is taken for what became of it: their ledger has no key, so what is done
-twice shows. Four others do without: they repeat until it is done, and a unique key tells what was done already.
+clients use `run_transaction`, whose report is taken for the outcome: their ledger has no key, so what is done
+twice shows. Four others do without: they repeat until it is done, and a unique key shows what was done already.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ MOVE = "UPDATE accounts SET balance = balance + %s WHERE id = %s"
 
 @dataclass
 class Operation:
-    """One operation, as its client was told.
+    """One operation, as it was reported to its client.
 
     Attributes:
         number: of the client's own counting.
-        told: ``committed``, ``unknown`` or ``not committed: <why>``.
+        reported: what was reported, ``committed``, ``unknown`` or ``not committed: <why>``.
         began: monotonic time at which its last attempt began.
-        acked: monotonic time at which the client was told.
+        acked: monotonic time of that report.
         instance: which one took the last attempt.
         tli: the timeline that it wrote to.
         attempts: how often it was tried.
     """
 
     number: int
-    told: str = ""
+    reported: str = ""
     began: float = 0.0
     acked: float = 0.0
     instance: str = ""
@@ -73,7 +73,7 @@ class Client:
         way: what it is, for the report.
         table: where it writes.
         done: its operations, in order.
-        failure: what ended it before it was told to stop; None: nothing.
+        failure: what ended it before it was stopped; None: nothing.
     """
 
     number: int
@@ -108,13 +108,13 @@ class Client:
         """Where it was written."""
         operation.instance, operation.tli = found
 
-    def told(self, operation: Operation, what: str) -> None:
+    def record_report(self, operation: Operation, what: str) -> None:
         """The end of an operation."""
-        operation.acked, operation.told = time.monotonic(), what
+        operation.acked, operation.reported = time.monotonic(), what
 
 
 def moves(values: tuple[Any, ...]) -> list[tuple[int, int]]:
-    """The two updates of a transfer, in the order of the accounts: nobody waits for each other in a circle."""
+    """The two updates of a transfer, in the order of the accounts: no two wait for each other."""
     source, target, amount = values
     return sorted([(-amount, source), (amount, target)], key=lambda move: move[1])
 
@@ -138,25 +138,25 @@ def transact(client: Client, conninfo: str, **options: Any) -> None:
             operation, values = client.next()
             try:
                 router.run_transaction(partial(write, client, operation, values), pool=pool)
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except CommitOutcomeUnknown:
-                client.told(operation, "unknown")
+                client.record_report(operation, "unknown")
             except (psycopg.Error, PoolTimeout) as error:
-                client.told(operation, f"not committed: {type(error).__name__}: {error}")
+                client.record_report(operation, f"not committed: {type(error).__name__}: {error}")
             time.sleep(client.pause())
 
 
 def repeat(client: Client, once: Callable[[Operation, tuple[Any, ...]], None]) -> None:
-    """Repeat each operation until it is done; the key tells when it had been done before."""
+    """Repeat each operation until it is done; the key shows when it had been done before."""
     while not client.stop.is_set():
         operation, values = client.next()
-        while operation.told != "committed":
+        while operation.reported != "committed":
             try:
                 once(operation, values)
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except psycopg.errors.UniqueViolation:
                 operation.began, operation.tli = 0.0, 0  # an earlier attempt did it, whenever that was
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction, OSError):
                 time.sleep(0.002)
         time.sleep(client.pause())
@@ -217,11 +217,11 @@ async def atransact(client: Client, conninfo: str, **options: Any) -> None:
             operation, values = client.next()
             try:
                 await router.run_transaction(partial(awrite, client, operation, values), pool=pool)
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except CommitOutcomeUnknown:
-                client.told(operation, "unknown")
+                client.record_report(operation, "unknown")
             except (psycopg.Error, PoolTimeout) as error:
-                client.told(operation, f"not committed: {type(error).__name__}: {error}")
+                client.record_report(operation, f"not committed: {type(error).__name__}: {error}")
             await asyncio.sleep(client.pause())
 
 
@@ -229,13 +229,13 @@ async def arepeat(client: Client, once: Callable[[Operation, tuple[Any, ...]], A
     """`repeat`, awaited."""
     while not client.stop.is_set():
         operation, values = client.next()
-        while operation.told != "committed":
+        while operation.reported != "committed":
             try:
                 await once(operation, values)
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except psycopg.errors.UniqueViolation:
                 operation.began, operation.tli = 0.0, 0
-                client.told(operation, "committed")
+                client.record_report(operation, "committed")
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction, OSError):
                 await asyncio.sleep(0.002)
         await asyncio.sleep(client.pause())
@@ -289,7 +289,7 @@ class Reader:
         self._stop = stop
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Until it is stopped."""
         while not self._stop.is_set():
             passing = contextlib.suppress(psycopg.OperationalError)
             with passing, aurora_router.connect(self._conninfo) as conn:
@@ -334,7 +334,7 @@ class Crowd:
                 asyncio.run(work(client, conninfo, **options))
             else:
                 work(client, conninfo, **options)
-        except BaseException as error:  # noqa: BLE001 - told by whoever looks at the crowd
+        except BaseException as error:  # noqa: BLE001 - reported by whoever looks at the crowd
             client.failure = error
 
     def _read(self) -> None:
@@ -360,6 +360,6 @@ class Crowd:
     def newest(self) -> list[int]:
         """The timeline of each client's newest operation that was acknowledged."""
         return [
-            next((each.tli for each in reversed(client.done[-4:]) if each.told == "committed" and each.tli), 0)
+            next((each.tli for each in reversed(client.done[-4:]) if each.reported == "committed" and each.tli), 0)
             for client in self.clients
         ]

@@ -3,7 +3,7 @@
 A round is a writer with a synchronous standby, eight clients that run transactions through a relay which cuts COMMITs
 off at random points, and an accident in the middle: the standby is kept from the log, the writer dies or goes through
 a recovery in place, the standby is promoted, and other clients use up the xids that were lost. Each attempt writes a
-row of its own, so what became of it is known. In the end every attempt is asked for once more, by us and by the naive
+row of its own, so its outcome is known. In the end every attempt is asked for once more, by us and by the naive
 way (``pg_xact_status`` alone).
 """
 
@@ -61,11 +61,11 @@ class Tally:
 
 
 class Client:
-    """Runs transactions until it is told to stop, and remembers what it was told."""
+    """Runs transactions until it is stopped, and remembers what was reported."""
 
     def __init__(self, number: int, pair: Pair, way: str, stop: threading.Event) -> None:
         self.attempts: list[Attempt] = []
-        self.told: dict[int, str] = {}
+        self.reported: dict[int, str] = {}
         self._calls = range(number * 1_000_000, (number + 1) * 1_000_000)
         self._stop = stop
         self.router = aurora_router.Router(pair.conninfo(aurora_outcome=way, aurora_transaction_attempts=30))
@@ -88,11 +88,11 @@ class Client:
 
         try:
             self.router.run_transaction(work, on_token=begun)
-            self.told[call] = "committed"
+            self.reported[call] = "committed"
         except CommitOutcomeUnknown:
-            self.told[call] = "unknown"
+            self.reported[call] = "unknown"
         except psycopg.Error as error:
-            self.told[call] = f"not committed: {error}"
+            self.reported[call] = f"not committed: {error}"
         self.attempts += mine
 
 
@@ -161,19 +161,19 @@ def newest(clients):
 
 
 def check(pair, writer, clients, tally):
-    """Hold what was told, and what is told when asked once more, against the rows."""
+    """Compare what was reported, then and when asked once more, with the rows."""
     with pair.admin(writer) as admin:
         there = Counter(admin.execute("select call, attempt from public.ledger").fetchall())
         per_call = Counter({})
         for (call, _), count in there.items():
             per_call[call] += count
         for client in clients:
-            for call, told in client.told.items():
+            for call, reported in client.reported.items():
                 tally.calls += 1
-                tally.unknown_calls += told == "unknown"
-                expected = {"committed": {1}, "unknown": {0, 1}}.get(told, {0})
+                tally.unknown_calls += reported == "unknown"
+                expected = {"committed": {1}, "unknown": {0, 1}}.get(reported, {0})
                 if per_call[call] not in expected:
-                    tally.wrong.append(f"call {call} was told {told!r} and has {per_call[call]} rows")
+                    tally.wrong.append(f"call {call} was reported {reported!r} and has {per_call[call]} rows")
             for attempt in client.attempts:
                 check_attempt(admin, client.router, attempt, there[attempt.call, attempt.number] == 1, tally)
 
@@ -227,22 +227,22 @@ def figures(tallies: dict[str, Tally]) -> list[Figure]:
     for tally in tallies.values():
         for wrong in tally.wrong:
             print(f"WRONG: {wrong}")
-    told = [Figure.told("commits cut off", sum(tally.cut for tally in tallies.values()), "")]
+    reported = [Figure.unbounded("commits cut off", sum(tally.cut for tally in tallies.values()), "")]
     for way, tally in tallies.items():
         share = 100.0 * tally.unknown_calls / max(1, tally.cut)
         asked = 100.0 * tally.unknown_attempts / max(1, tally.attempts)
-        told += [
-            Figure.told(f"{way}: commits cut off", tally.cut, ""),
+        reported += [
+            Figure.unbounded(f"{way}: commits cut off", tally.cut, ""),
             Figure.at_most(f"{way}: wrong verdicts", len(tally.wrong), "", 0),
-            Figure.told(f"{way}: attempts about which the naive way is wrong", tally.naive_wrong, ""),
+            Figure.unbounded(f"{way}: attempts about which the naive way is wrong", tally.naive_wrong, ""),
         ]
         if way == "witness":
-            told.append(Figure.at_most(f"{way}: left unknown, of the commits cut off", share, "%", 0))
-            told.append(Figure.at_most(f"{way}: unknown when asked again", asked, "%", 0))
+            reported.append(Figure.at_most(f"{way}: left unknown, of the commits cut off", share, "%", 0))
+            reported.append(Figure.at_most(f"{way}: unknown when asked again", asked, "%", 0))
         else:
-            told.append(Figure.told(f"{way}: left unknown, of the commits cut off", share, "%"))
-            told.append(Figure.told(f"{way}: unknown when asked again after the round", asked, "%"))
-    return told
+            reported.append(Figure.unbounded(f"{way}: left unknown, of the commits cut off", share, "%"))
+            reported.append(Figure.unbounded(f"{way}: unknown when asked again after the round", asked, "%"))
+    return reported
 
 
 def main() -> int:
@@ -255,11 +255,11 @@ def main() -> int:
     logging.getLogger("aurora_router").addHandler(logging.NullHandler())
     seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
-    told = chaos(args.commits, seed)
-    print(table(told))
+    reported = chaos(args.commits, seed)
+    print(table(reported))
     if args.json is not None:
-        write_json(told, args.json)
-    return 0 if all(each.ok for each in told) else 1
+        write_json(reported, args.json)
+    return 0 if all(each.ok for each in reported) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Failovers in a row under the load of eight clients, and a ledger and a bank that tell whether anything went wrong.
+"""Failovers in a row under the load of eight clients, and a ledger and a bank that show whether anything went wrong.
 
 ``python -m benchmarks.chaos_failovers [--failovers N] [--seed S] [--json FILE]``
 
@@ -49,7 +49,7 @@ PER_CLUSTER = 100
 DETECT = 0.05  # seconds between two heartbeats
 PATIENCE = 120.0
 ENOUGH = 6  # clients; the others may still be in their pauses when the next writer is lost
-DWELL = 0.5  # seconds that a zombie has clients who commit to it, and wait
+DWELL = 0.5  # seconds that a zombie has clients that commit to it, and wait
 CONNINFO: dict[str, Any] = {
     "aurora_profile": "aggressive",
     "aurora_transaction_attempts": 50,
@@ -165,18 +165,18 @@ def play(cluster: LocalCluster, crowd: Crowd, kind: str, rng: random.Random) -> 
     before = cluster.status()
     assert before.writer is not None
     timeline = max(crowd.newest())
-    told = Round(kind, before.writer, time.monotonic())
+    reported = Round(kind, before.writer, time.monotonic())
     with contextlib.ExitStack() as healing:
         healing.enter_context(fault(cluster, kind, rng))
         eventually(lambda: cluster.status().epoch > before.epoch, f"another writer after {kind} of {before.writer}")
-        told.promoted = time.monotonic() - told.began
+        reported.promoted = time.monotonic() - reported.began
         if kind == "zombie":
             time.sleep(DWELL)
             healing.close()
         eventually(lambda: _moved(crowd, timeline), f"{ENOUGH} clients are on the new writer after {kind}")
-        told.all = time.monotonic() - told.began
-    told.acked = first_ack(crowd.clients, timeline) - told.began
-    return told
+        reported.all = time.monotonic() - reported.began
+    reported.acked = first_ack(crowd.clients, timeline) - reported.began
+    return reported
 
 
 def _moved(crowd: Crowd, timeline: int) -> bool:
@@ -188,12 +188,12 @@ def _moved(crowd: Crowd, timeline: int) -> bool:
 
 def first_ack(clients: Sequence[Client], timeline: int) -> float:
     """Monotonic time of the first acknowledgement above a timeline."""
-    recent = [each for client in clients for each in client.done[-400:] if each.told and each.tli > timeline]
+    recent = [each for client in clients for each in client.done[-400:] if each.reported and each.tli > timeline]
     return min(each.acked for each in recent)
 
 
 def check(cluster: LocalCluster, crowd: Crowd, books: Books) -> None:
-    """Hold what clients were told against what is there."""
+    """Compare what was reported to clients with what is there."""
     with psycopg.connect(cluster.plain_conninfo()) as conn:
         rows = conn.execute(
             "SELECT client, number, source, target, amount FROM ledger UNION ALL "
@@ -220,21 +220,21 @@ def judge(client: Client, operation: Operation, rows: int, books: Books) -> None
     """One operation."""
     books.operations += 1
     books.attempts += operation.attempts
-    books.repeated += operation.attempts > 1 or operation.told != "committed"
+    books.repeated += operation.attempts > 1 or operation.reported != "committed"
     about = f"operation {operation.number} of client {client.number} ({client.way}): {operation}, {rows} rows"
     if rows > 1:
         books.blame(TWICE, about)
-    if operation.told == "committed" and rows == 0:
+    if operation.reported == "committed" and rows == 0:
         books.blame(LOST, about)
-    elif operation.told == "unknown":
+    elif operation.reported == "unknown":
         books.unknown[client.way] += 1
-    elif operation.told != "committed" and rows:
+    elif operation.reported != "committed" and rows:
         books.blame(ROLLED_BACK, about)
 
 
 def check_demoted(clients: Sequence[Client], books: Books) -> None:
     """No attempt that began after an acknowledgement of a newer timeline was acknowledged on an older one."""
-    acked = [(each, client) for client in clients for each in client.done if each.told == "committed" and each.tli]
+    acked = [(each, client) for client in clients for each in client.done if each.reported == "committed" and each.tli]
     first: dict[int, float] = {}
     for each, _ in acked:
         first[each.tli] = min(first.get(each.tli, each.acked), each.acked)
@@ -354,29 +354,31 @@ def tell(books: Books, kinds: Sequence[str], seed: int) -> None:
 
 def figures(books: Books) -> list[Figure]:
     """What is reported."""
-    told = [
-        Figure.told("failovers", len(books.rounds), ""),
-        Figure.told("operations", books.operations, "", f"{books.attempts} attempts"),
-        Figure.told("operations that a failover disturbed", books.repeated, ""),
-        Figure.told("sums looked at through readers", books.looks, ""),
+    reported = [
+        Figure.unbounded("failovers", len(books.rounds), ""),
+        Figure.unbounded("operations", books.operations, "", f"{books.attempts} attempts"),
+        Figure.unbounded("operations that a failover disturbed", books.repeated, ""),
+        Figure.unbounded("sums looked at through readers", books.looks, ""),
     ]
-    told += [
+    reported += [
         Figure.at_most(kind, len(books.wrong.get(kind, [])), "", 0)
         for kind in (LOST, TWICE, FENCED, ROLLED_BACK, BANK, CLIENT)
     ]
     share = 100.0 * books.unknown.total() / max(1, books.repeated)
-    told.append(
-        Figure.told("left unknown, of the disturbed operations", share, "%", f"{books.unknown.total()} of them")
+    reported.append(
+        Figure.unbounded("left unknown, of the disturbed operations", share, "%", f"{books.unknown.total()} of them")
     )
     witness = sum(count for way, count in books.unknown.items() if "witness" in way)
-    told.append(Figure.told("left unknown with the witness", witness, ""))
+    reported.append(Figure.unbounded("left unknown with the witness", witness, ""))
     for kind in KINDS:
         rounds = [each for each in books.rounds if each.kind == kind]
         if rounds:
             seconds = sorted(each.acked for each in rounds)
             note = f"longest {seconds[-1]:.2f} s; promoted {statistics.median(r.promoted for r in rounds):.2f} s"
-            told.append(Figure.told(f"{kind}: fault to first ack, median", statistics.median(seconds), "s", note))
-    return told
+            reported.append(
+                Figure.unbounded(f"{kind}: fault to first ack, median", statistics.median(seconds), "s", note)
+            )
+    return reported
 
 
 def _quiet() -> None:
@@ -392,7 +394,7 @@ def main() -> int:
     parser.add_argument("--clusters", type=int, default=1, metavar="N", help="spread them over N clusters at a time")
     parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cluster after so many")
-    parser.add_argument("--verbose", action="store_true", help="tell each failover on standard error")
+    parser.add_argument("--verbose", action="store_true", help="report each failover on standard error")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     _quiet()
@@ -404,11 +406,11 @@ def main() -> int:
         books = chaos_on_several(args.failovers, seed, args.clusters)
     else:
         books = chaos(args.failovers, seed, args.per_cluster, seconds=args.minutes * 60, chatty=True)
-    told = figures(books)
-    sys.stdout.write(table(told) + "\n")
+    reported = figures(books)
+    sys.stdout.write(table(reported) + "\n")
     if args.json is not None:
-        write_json(told, args.json)
-    return 0 if all(each.ok for each in told) else 1
+        write_json(reported, args.json)
+    return 0 if all(each.ok for each in reported) else 1
 
 
 if __name__ == "__main__":

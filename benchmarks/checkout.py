@@ -39,7 +39,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
 
 
 def _urls(setting: Setting) -> list[tuple[str, str]]:
-    """Each contestant's URL, in an order drawn anew: which connection was made first can be seen in its speed."""
+    """Each contestant's URL, in a new random order: which connection was made first can be seen in its speed."""
     stock = setting.cluster.url(driver="postgresql+psycopg")
     ours = setting.cluster.url()
     urls = [(OURS, ours), (AGAIN, ours), (STOCK, stock), (CONTROL, stock)]

@@ -2,7 +2,7 @@
 
 The heartbeat is off and the failover is asked for at the moment of death, so that only the cluster's own work counts:
 fence, find the end of the log, let the chosen reader replay to it, promote, attach. A probe with a connection to each
-reader writes tightly. How long the heartbeat takes to notice is told apart, from a cluster in which it is on.
+reader writes tightly. How long the heartbeat takes to notice is measured apart, from a cluster in which it is on.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def measure(setting: Setting) -> Iterator[Figure]:
     yield Figure.at_most("cluster failover, death to first ack, p99", p99(took), "ms", P99_MS)
     for phase in phases[0]:
         found = statistics.median(each.get(phase, 0.0) for each in phases)
-        yield Figure.told(f"cluster failover, of it: {phase}, median", found * 1e3, "ms")
+        yield Figure.unbounded(f"cluster failover, of it: {phase}, median", found * 1e3, "ms")
     noticed = sorted(_noticed(setting.cluster) for _ in range(setting.rounds(NOTICED)))
     text = "cluster failover, death to first ack with the heartbeat that notices it (every 0.2 s), median"
-    yield Figure.told(
+    yield Figure.unbounded(
         text, statistics.median(noticed) * 1e3, "ms", f"of {len(noticed)}, at most {noticed[-1] * 1e3:.0f}"
     )
 
 
 def _asked_for(cluster: LocalCluster) -> tuple[float, dict[str, float]]:
-    """One failover that nobody has to notice; seconds to the first ack, and what they were spent on."""
+    """One failover that no client has to notice; seconds to the first ack, and what they were spent on."""
     phases: dict[str, float] = {}
     return _without_writer(cluster, lambda: phases.update(cluster.failover().phases)), phases
 
@@ -69,11 +69,11 @@ def _without_writer(cluster: LocalCluster, then: Callable[[], None]) -> float:
         cluster.kill(old)
         died = time.monotonic()
         then()
-        told = probe.line(PATIENCE)
+        reported = probe.line(PATIENCE)
     finally:
         probe.end()
-    assert told is not None, "no write was acknowledged"
-    return float(told["acked"]) - died
+    assert reported is not None, "no write was acknowledged"
+    return float(reported["acked"]) - died
 
 
 def _probe(cluster: LocalCluster):

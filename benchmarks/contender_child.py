@@ -1,6 +1,6 @@
 """One contender of `failover`, in a process of its own: ``python -m benchmarks.contender_child KIND PLACE [PLACE …]``.
 
-It imports what it needs, says so, and connects when it is told to (a line on standard input), so that nobody's imports
+It imports what it needs, says so, and connects at a signal (a line on standard input), so that no imports
 are measured. Each line of its output is one JSON object. All clocks are the machine's monotonic one, so that the
 figures of different processes can be compared.
 
@@ -54,7 +54,7 @@ class Client(Protocol):
 
 
 class Session:
-    """A connection that is closed and made anew after an error: psycopg's way, and ours."""
+    """A connection that is closed and made again after an error: psycopg's way, and ours."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
@@ -152,7 +152,7 @@ class Engine:
 async def loop(client: Client) -> dict[str, Any]:
     """Write until a write is acknowledged by another instance; what happened when, in seconds of the clock."""
     first = await client.where()
-    told(ready=first)
+    report(ready=first)
     noticed: float | None = None
     last = 0.0
     while True:
@@ -252,14 +252,14 @@ def probe(places: Sequence[str]) -> dict[str, Any]:
 
     for place in places:
         threading.Thread(target=ask, args=(place,), daemon=True).start()
-    told(ready=None)
+    report(ready=None)
     while not found:
         time.sleep(0.001)
     return {"acked": found[0]}
 
 
 def readers(places: Sequence[str]) -> dict[str, Any]:
-    """Read on a connection of ours to each place, until told to end; reads and errors, by instance."""
+    """Read on a connection of ours to each place, until a signal to end; reads and errors, by instance."""
     import aurora_router
 
     ended = threading.Event()
@@ -282,7 +282,7 @@ def readers(places: Sequence[str]) -> dict[str, Any]:
     threads = [threading.Thread(target=read, args=(place,)) for place in places]
     for thread in threads:
         thread.start()
-    told(ready=None)
+    report(ready=None)
     sys.stdin.readline()
     ended.set()
     for thread in threads:
@@ -291,7 +291,7 @@ def readers(places: Sequence[str]) -> dict[str, Any]:
 
 
 def pool(kind: str, place: str) -> dict[str, Any]:
-    """Fill a pool, write through it all the time, and check all of it out when told to; who was handed out."""
+    """Fill a pool, write through it all the time, and check all of it out at a signal; returns what was handed out."""
     engine = {"ours-engine": our_engine, "pre-ping": pre_ping_engine}[kind](place, pool_size=POOL + 1, max_overflow=0)
     connections = [engine.engine.connect() for _ in range(POOL + 1)]
     for connection in connections:
@@ -305,7 +305,7 @@ def pool(kind: str, place: str) -> dict[str, Any]:
             time.sleep(PAUSE)
 
     threading.Thread(target=write, daemon=True).start()
-    told(ready=first)
+    report(ready=first)
     sys.stdin.readline()
     handed: list[str] = []
     for _ in range(POOL):
@@ -329,7 +329,7 @@ def run(procedure: Any) -> Any:
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent is gone: a loop that nobody listens to would go on for ever."""
+    """End this process when its parent is gone: a loop without a reader would go on forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -339,7 +339,7 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def told(**facts: Any) -> None:
+def report(**facts: Any) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
@@ -347,7 +347,7 @@ def told(**facts: Any) -> None:
 def main(kind: str, places: Sequence[str]) -> dict[str, Any]:
     for module in IMPORTS.get(kind, IMPORTS["ours-engine"]):
         import_module(module)
-    told(imported=True)
+    report(imported=True)
     sys.stdin.readline()
     if kind == "probe":
         return probe(places)
@@ -363,5 +363,5 @@ def main(kind: str, places: Sequence[str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     end_with(os.getppid())
-    told(**main(sys.argv[1], sys.argv[2:]))
+    report(**main(sys.argv[1], sys.argv[2:]))
     os._exit(0)  # what is left is threads and sockets; the incumbent's would take seconds to end in order

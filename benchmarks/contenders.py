@@ -1,4 +1,4 @@
-"""Who runs in `failover`, and the processes in which they do."""
+"""The contenders of `failover`, and the processes in which they run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TUNED = {  # the incumbent's own settings for noticing soon
 
 @dataclass(frozen=True)
 class Contender:
-    """One who runs the loop.
+    """One contender, which runs the loop.
 
     Attributes:
         name: as figures call it.
@@ -88,13 +88,13 @@ class Process:
         self.go()
 
     def go(self) -> None:
-        """Tell it to go on."""
+        """Let it go on."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
 
     def line(self, seconds: float) -> dict[str, Any] | None:
-        """What it tells next; None: nothing within so many seconds, or it has ended."""
+        """What it reports next; None: nothing within so many seconds, or it has ended."""
         until = time.monotonic() + seconds
         while b"\n" not in self._text:
             if not self._selector.select(max(0.0, until - time.monotonic())):
@@ -116,7 +116,7 @@ class Process:
 
 
 class Field:
-    """Everybody who can run against a cluster.
+    """All contenders that can run against a cluster.
 
     Args:
         cluster: which one.
@@ -130,12 +130,12 @@ class Field:
 
     @property
     def alone(self) -> list[Contender]:
-        """Who is timed with nobody beside him but the probe."""
+        """The contenders that are timed alone but for the probe."""
         return [*OURS, LISTED, PRE_PING, *([INCUMBENT] if self._names else [])]
 
     @property
     def all(self) -> list[Contender]:
-        """Everybody."""
+        """All contenders."""
         return [*OURS, AGGRESSIVE, LISTED, PRE_PING, *([INCUMBENT, INCUMBENT_TUNED] if self._names else [])]
 
     def start(self, contender: Contender) -> Process:

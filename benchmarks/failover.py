@@ -2,11 +2,11 @@
 
 Every contender runs the same loop (`contender_child`) in a process of its own. *The earliest possible* is the ack of
 an independent probe that has a connection to every reader beforehand and asks each for a write about every
-millisecond: it pays neither for noticing nor for a dial. What one dial and one write cost at that moment is told
+millisecond: it pays neither for noticing nor for a dial. What one dial and one write cost at that moment is printed
 beside it, since every contender has to pay for them.
 
 * *kill*: every process of the writer gets SIGKILL. One contender at a time, in an order drawn for each round, with
-  nobody beside it but the probe. Figure: first ack on the new writer minus the probe's.
+  no other one beside it but the probe. Figure: first ack on the new writer minus the probe's.
 * *freeze*: every process of the writer is stopped, and *black hole*: its packets are dropped, none is reset. All
   contenders at once, since each of them waits most of the time. Figure: the error that the loop sees (*noticed*) and
   the first ack, both from the fault on.
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 KILLS, HANGS, READERS, POOLS = 50, 10, 10, 5  # rounds
 LATE_MEDIAN_MS, LATE_P99_MS = 20.0, 150.0
 PATIENCE = 15.0  # seconds after which a contender counts as one that did not notice
-LONG_PATIENCE = 200.0  # the same, once, for those who do not notice by then
+LONG_PATIENCE = 200.0  # the same, once, for those that do not notice by then
 
 
 @dataclass(frozen=True)
 class Told:
-    """What a contender told of one fault, in seconds.
+    """What a contender reported of one fault, in seconds.
 
     Attributes:
         noticed: from the fault to its first error.
@@ -57,7 +57,7 @@ class Told:
 
 
 Rounds = dict[str, list["Told | None"]]
-"""Contender -> what it told in each round; None: nothing."""
+"""Contender -> what it reported in each round; None: nothing."""
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
@@ -101,7 +101,7 @@ def make_ledger(cluster: LocalCluster) -> None:
 
 
 def _a_dial(cluster: LocalCluster) -> Figure:
-    """What everybody but the probe has to pay for."""
+    """What every contender but the probe has to pay for."""
     import psycopg
 
     took = []
@@ -110,7 +110,7 @@ def _a_dial(cluster: LocalCluster) -> Figure:
         with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as connection:
             connection.execute("INSERT INTO failover_ledger VALUES (3)")
             took.append(time.monotonic() - start)
-    return Figure.told(
+    return Figure.unbounded(
         "failover: psycopg's dial and one write, nothing wrong, median", statistics.median(took) * 1e3, "ms"
     )
 
@@ -147,7 +147,7 @@ def _kills(field: Field, setting: Setting) -> Rounds:
 def _fault(
     field: Field, processes: dict[str, Process], fault: Callable[[str], object], patience: float
 ) -> dict[str, Told | None]:
-    """Let all processes connect, do it to the writer, and hear what they tell."""
+    """Let all processes connect, do it to the writer, and read what they report."""
     settled(field.cluster)
     probe = field.probe()
     try:
@@ -167,11 +167,11 @@ def _fault(
         found = {name: each.line(began + patience - time.monotonic()) for name, each in processes.items()}
     finally:
         probe.end()
-    return {name: told and _from(began, told, earliest["acked"]) for name, told in found.items()}  # type: ignore[misc]
+    return {name: reported and _from(began, reported, earliest["acked"]) for name, reported in found.items()}  # type: ignore[misc]
 
 
-def _from(began: float, told: dict[str, Any], earliest: float) -> Told:
-    return Told(told["noticed"] - began, told["acked"] - began, told["acked"] - earliest)
+def _from(began: float, reported: dict[str, Any], earliest: float) -> Told:
+    return Told(reported["noticed"] - began, reported["acked"] - began, reported["acked"] - earliest)
 
 
 def _end(processes: Iterable[Process]) -> None:
@@ -194,12 +194,12 @@ def _told_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) 
             if contender.bounded:
                 yield Figure.at_most(text, value, "ms", bound, f"of {len(late)}")
             else:
-                yield Figure.told(text, value, "ms", f"of {len(late)}")
+                yield Figure.unbounded(text, value, "ms", f"of {len(late)}")
 
 
 def _ended(name: str, rounds: list[Told | None]) -> Figure:
     ended = sum(each is not None for each in rounds)
-    return Figure.told(f"{name}: rounds that ended within {PATIENCE:g} s", ended, "", f"of {len(rounds)}")
+    return Figure.unbounded(f"{name}: rounds that ended within {PATIENCE:g} s", ended, "", f"of {len(rounds)}")
 
 
 def p99(ordered: list[float]) -> float:
@@ -223,8 +223,8 @@ def _hangs(field: Field, count: int, begin: Callable[[str], object], heal: Calla
     """A writer that says nothing any more, all contenders at once."""
     rounds: Rounds = defaultdict(list)
     for _ in range(count):
-        for name, told in _hung(field, field.all, begin, heal, PATIENCE).items():
-            rounds[name].append(told)
+        for name, reported in _hung(field, field.all, begin, heal, PATIENCE).items():
+            rounds[name].append(reported)
     return rounds
 
 
@@ -261,19 +261,23 @@ def _told_hangs(field: Field, fault: str, rounds: Rounds, cells: dict[str, dict[
         if contender.noticed is not None:
             yield Figure.at_most(text, noticed, "s", contender.noticed, f"of {len(there)}")
         else:
-            yield Figure.told(text, noticed, "s", f"of {len(there)}")
-        yield Figure.told(f"{name}: first ack, from the {fault}, longest", acked, "s", f"of {len(there)}")
+            yield Figure.unbounded(text, noticed, "s", f"of {len(there)}")
+        yield Figure.unbounded(f"{name}: first ack, from the {fault}, longest", acked, "s", f"of {len(there)}")
 
 
 def _told_patiently(field: Field, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
-    """Once, those who take minutes."""
+    """Once, those that take minutes."""
     cluster, who = field.cluster, [LISTED, PRE_PING, *([INCUMBENT] if INCUMBENT in field.all else [])]
-    for name, told in _hung(field, who, cluster.freeze, cluster.thaw, LONG_PATIENCE).items():
-        noticed = told.noticed if told is not None else None
+    for name, reported in _hung(field, who, cluster.freeze, cluster.thaw, LONG_PATIENCE).items():
+        noticed = reported.noticed if reported is not None else None
         text = f"failover, freeze for {LONG_PATIENCE:g} s, {name}"
-        yield Figure.told(f"{text}: noticed", noticed or LONG_PATIENCE, "s", "" if noticed else "or never: it did not")
+        yield Figure.unbounded(
+            f"{text}: noticed", noticed or LONG_PATIENCE, "s", "" if noticed else "or never: it did not"
+        )
         cells[name]["freeze: noticed / first ack"] = (
-            f"{told.noticed:.0f} / {told.acked:.0f} s" if told is not None else f"not in {LONG_PATIENCE:g} s"
+            f"{reported.noticed:.0f} / {reported.acked:.0f} s"
+            if reported is not None
+            else f"not in {LONG_PATIENCE:g} s"
         )
 
 
@@ -296,12 +300,12 @@ def _told_readers(field: Field, count: int) -> Iterator[Figure]:
                 time.sleep(0.01)
             settled(field.cluster)
             process.go()
-            told = process.line(30.0)
+            reported = process.line(30.0)
         finally:
             process.end()
-        assert told is not None, "the readers' process told nothing"
-        reads += sum(told["reads"].values())
-        errors += [f"{instance}: {each}" for instance, found in told["errors"].items() for each in found]
+        assert reported is not None, "the readers' process reported nothing"
+        reads += sum(reported["reads"].values())
+        errors += [f"{instance}: {each}" for instance, found in reported["errors"].items() for each in found]
     note = errors[0] if errors else f"in {reads} reads during {count} failovers, the promoted reader's among them"
     yield Figure.at_most(
         "failover, kill, ours: errors of connections to readers that stayed up", len(errors), "", 0, note
@@ -318,7 +322,7 @@ def _told_pools(field: Field, count: int, cells: dict[str, dict[str, str]]) -> I
         text = f"pool of 20, {contender.name}: connections to the demoted instance handed out"
         most, note = max(stale[contender.name]), f"the most of {count} failovers, a zombie each"
         cells[contender.name]["stale of a pool of 20"] = str(most)
-        yield Figure.at_most(text, most, "", 0, note) if contender.bounded else Figure.told(text, most, "", note)
+        yield Figure.at_most(text, most, "", 0, note) if contender.bounded else Figure.unbounded(text, most, "", note)
 
 
 def _zombie(field: Field) -> dict[str, int]:

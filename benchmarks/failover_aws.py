@@ -101,7 +101,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
         if name in bounds:
             yield Figure.at_most(text, statistics.median(values), "s", bounds[name], note)
         else:
-            yield Figure.told(text, statistics.median(values), "s", note)
+            yield Figure.unbounded(text, statistics.median(values), "s", note)
 
 
 def _round(cluster: LocalCluster) -> dict[str, float]:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number; made by `at_most`, `at_least` or `told`.
+    """One measured number; made by `at_most`, `at_least` or `reported`.
 
     Attributes:
         name: unique within a report; it says what was measured, of what and how.
         value: the number.
         unit: of the value and of the bound; ``x`` for a ratio.
-        bound: what the value is held against; None: it is only told.
+        bound: what the value is held against; None: it is only printed.
         ok: whether it keeps its bound.
         note: for the table alone: how noisy it is, what it was compared with.
     """
@@ -47,7 +47,7 @@ class Figure:
         return cls(name, value, unit, bound, value >= bound, note)
 
     @classmethod
-    def told(cls, name: str, value: float, unit: str, note: str = "") -> Figure:
+    def unbounded(cls, name: str, value: float, unit: str, note: str = "") -> Figure:
         """A figure without a bound."""
         return cls(name, value, unit, None, True, note)  # noqa: FBT003 - the field `ok`
 
@@ -64,12 +64,12 @@ def as_json(figures: Iterable[Figure]) -> str:
     Raises:
         ValueError: two figures have one name, or a value is no number.
     """
-    told: dict[str, dict[str, object]] = {}
+    reported: dict[str, dict[str, object]] = {}
     for each in figures:
-        if each.name in told:
+        if each.name in reported:
             raise ValueError(f"two figures are named {each.name!r}: one would hide the other")
-        told[each.name] = {"value": each.value, "unit": each.unit, "bound": each.bound, "ok": each.ok}
-    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        reported[each.name] = {"value": each.value, "unit": each.unit, "bound": each.bound, "ok": each.ok}
+    return json.dumps(reported, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(figures: Iterable[Figure], path: Path) -> None:
@@ -84,6 +84,6 @@ def write_json(figures: Iterable[Figure], path: Path) -> None:
 
 def table(figures: Iterable[Figure]) -> str:
     """All figures, one line each."""
-    told = list(figures)
-    width = max((len(each.name) for each in told), default=0)
-    return "\n".join(each.line(width) for each in told)
+    reported = list(figures)
+    width = max((len(each.name) for each in reported), default=0)
+    return "\n".join(each.line(width) for each in reported)

@@ -75,7 +75,7 @@ for connection in connections:
 time.sleep(0.3)
 print(json.dumps({"left": time.monotonic()}), flush=True)
 """
-"""It leaves with connections open, so that the watch is at work."""
+"""It leaves with connections open, so that the monitor is at work."""
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
@@ -132,5 +132,5 @@ def _run(bytecode: str, script: str, *arguments: str) -> Told:
         text=True,
         env={**environment, "PYTHONPYCACHEPREFIX": bytecode},
     )
-    told: Told = json.loads(done.stdout)
-    return told
+    reported: Told = json.loads(done.stdout)
+    return reported

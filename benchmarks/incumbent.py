@@ -39,15 +39,15 @@ def measure(setting: Setting) -> Iterator[Figure]:
     try:
         with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as directory:
             python = environment()
-            told = _run(setting, python, Path(directory))
+            reported = _run(setting, python, Path(directory))
     except Impossible as why:
         not_measured(why)
         return
-    for name, (value, note) in told.items():
+    for name, (value, note) in reported.items():
         if value is None:
             print(f"!!! {PACKAGE} can't do {name!r}: {note} !!!", file=sys.stderr, flush=True)
         else:
-            yield Figure.told(f"{name}, incumbent / stock", value, "x", note)
+            yield Figure.unbounded(f"{name}, incumbent / stock", value, "x", note)
 
 
 def not_measured(why: Impossible) -> None:
@@ -92,8 +92,8 @@ def _run(setting: Setting, python: Path, directory: Path) -> dict[str, tuple[flo
     )
     if done.returncode:
         raise Impossible(f"it failed: {_last(done.stderr)}")
-    told: dict[str, tuple[float | None, str]] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    reported: dict[str, tuple[float | None, str]] = json.loads(done.stdout.splitlines()[-1])
+    return reported
 
 
 def write_hosts(cluster: LocalCluster, path: Path) -> None:

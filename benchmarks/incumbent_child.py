@@ -52,17 +52,17 @@ class Comparison:
         self.rng = random.Random()
 
     def run(self) -> dict[str, list[Any]]:
-        """All ratios; what can not be done is told instead."""
-        told: dict[str, list[Any]] = {}
+        """All ratios; what cannot be done is reported instead."""
+        reported: dict[str, list[Any]] = {}
         for name, batch in self._batches():
             try:
                 samples = paired.converge(batch, (THEIRS, STOCK), width=0.03, seconds=self.seconds)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-                told[name] = [None, f"{type(error).__name__}: {error}".splitlines()[0]]
+                reported[name] = [None, f"{type(error).__name__}: {error}".splitlines()[0]]
             else:
                 found = paired.ratio(samples, THEIRS, STOCK)
-                told[name] = [found.value, f"95 % {found.low:.3f}..{found.high:.3f}, {len(samples[STOCK])} rounds"]
-        return told
+                reported[name] = [found.value, f"95 % {found.low:.3f}..{found.high:.3f}, {len(samples[STOCK])} rounds"]
+        return reported
 
     def _batches(self) -> Iterator[tuple[str, Callable[[], Samples]]]:
         yield "warm connect to the writer", self._connects

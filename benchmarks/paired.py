@@ -1,12 +1,12 @@
 """Comparing what differs by less than the machine's noise.
 
 Theory. Noise on a shared machine is mostly slow (another job runs for seconds, the clock frequency drifts) and its
-outliers are one-sided. So contestants run in short blocks, all of them once per round, in an order drawn anew for each
+outliers are one-sided. So contestants run in short blocks, all of them once per round, in a new random order for each
 round: what is slow hits the blocks of one round alike and cancels in their ratio, and what depends on the position
 (a server process that still ends) cancels over rounds. The median over rounds is deaf to outliers.
 
 Blocks are about a millisecond: few of them are interrupted at all. Batches of rounds go on until the interval is as
-narrow as asked for or the time is up; that looks at the width alone, never at the value, so it favours nobody.
+narrow as asked for or the time is up; that looks at the width alone, never at the value, so it favours none.
 
 The interval is that of the median by order statistics (binomial, 95 %), which supposes nothing about the distribution.
 A *control* contestant, the stock one a second time, shows what is left of the noise.
@@ -60,7 +60,7 @@ def alternate(contestants: Mapping[str, Block], rounds: int, rng: random.Random)
     names = list(contestants)
     samples: Samples = {name: [] for name in names}
     gc.collect()
-    gc.freeze()  # what exists by now is not looked at again by a collection in the middle of somebody's block
+    gc.freeze()  # what exists by now is not looked at again by a collection in the middle of a block
     try:
         for _ in range(rounds):
             rng.shuffle(names)
@@ -84,8 +84,8 @@ def converge(batch: Callable[[], Samples], pair: tuple[str, str], *, width: floa
     parts = [batch() for _ in range(3)]
     while True:
         samples = merged(parts)
-        told = ratio(samples, *pair)
-        if told.high - told.low <= width or time.monotonic() > deadline:
+        reported = ratio(samples, *pair)
+        if reported.high - reported.low <= width or time.monotonic() > deadline:
             return samples
         parts.append(batch())
 

@@ -1,8 +1,8 @@
 """A disk whose machine can lose its power: a file system in a file, of which a copy is what a crash would leave.
 
 What a program has written and not synced is in the page cache of the mounted file system, and not in the file below it.
-So a copy of that file, mounted anew, holds exactly what was on the disk at that moment: its journal is played, and what
-was not synced is gone. Linux only, for root: it needs loop devices.
+So a copy of that file, mounted again, holds exactly what was on the disk at that moment: its journal is played, and
+what was not synced is gone. Linux only, for root: it needs loop devices.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _run(*command: str) -> None:
 
 
 def crash(cluster: LocalCluster) -> None:
-    """End every process of a cluster at once, its keeper too, and lose what a restart of the machine loses.
+    """End every process of a cluster at once, its supervisor too, and lose what a restart of the machine loses.
 
     The directories of the instances go, which are on tmpfs, and the cluster's entry among those that run.
     """

@@ -47,7 +47,7 @@ READY = 10.0  # seconds until a cluster with a young base is ready again, at mos
 
 @dataclass
 class Ledger:
-    """What clients were told of their rows; a row is (client, number).
+    """What was reported to clients of their rows; a row is (client, number).
 
     Attributes:
         acked: committed.
@@ -64,7 +64,7 @@ class Ledger:
     wrong: set[tuple[int, int]] = field(default_factory=set)
 
     def check(self, rows: Counter[tuple[int, int]]) -> None:
-        """Hold what there is against what clients were told."""
+        """Compare what there is with what was reported to clients."""
         self.lost |= self.acked - rows.keys()
         self.doubled |= {row for row, times in rows.items() if times > 1}
         self.wrong |= self.refused & rows.keys()
@@ -128,8 +128,10 @@ def measure(minutes: float) -> Iterator[Figure]:
         for kind in ("acked", "refused", "unknown", "lost", "doubled", "wrong"):
             getattr(ledger, kind).update((isolated, *row) for row in getattr(one, kind))
     note = ", ".join(f"{times} {way}" for way, times in sorted(ways.items()))
-    yield Figure.told("restarts", ways.total(), "", note if power.possible() else f"{note}; no loss of power: not root")
-    yield Figure.told("commits acknowledged", len(ledger.acked), "", f"{len(ledger.unknown)} unknown at the end")
+    yield Figure.unbounded(
+        "restarts", ways.total(), "", note if power.possible() else f"{note}; no loss of power: not root"
+    )
+    yield Figure.unbounded("commits acknowledged", len(ledger.acked), "", f"{len(ledger.unknown)} unknown at the end")
     yield Figure.at_most("acknowledged commits that were lost", len(ledger.lost), "", 0, _some(ledger.lost))
     yield Figure.at_most("rows that were doubled", len(ledger.doubled), "", 0, _some(ledger.doubled))
     yield Figure.at_most("rows that were refused, and are there", len(ledger.wrong), "", 0, _some(ledger.wrong))

@@ -1,6 +1,6 @@
 """How long until a local cluster of one writer and two readers is ready, with its template cached and without.
 
-Its processes may keep compiled bytecode, as they do by default: where that is switched off, compiling all modules anew
+Its processes may keep compiled bytecode, as they do by default: where that is switched off, compiling all modules again
 is half of a start.
 """
 

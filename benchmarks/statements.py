@@ -1,6 +1,7 @@
-"""Statements on a connection of ours and on the driver's own, by the four loops that tell a proxy from the real thing.
+"""Statements on a connection of ours and on the driver's own, by the four loops that distinguish a proxy from the real
+thing.
 
-Each batch opens its connections anew, so that what is peculiar to one server process counts once.
+Each batch opens new connections, so that what is peculiar to one server process counts once.
 """
 
 from __future__ import annotations

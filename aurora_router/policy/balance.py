@@ -81,7 +81,7 @@ def select(
         role: which instances may serve, by `Options.role` or the kind of endpoint.
         loads: what this process puts on each instance, by id; one that is missing counts as unused.
         quarantine: which instances failed recently.
-        now: the world's time, in seconds.
+        now: the time by the runtime's clock, in seconds.
         rng: for ties and for the strategies that draw.
         turn: a number that the caller increases by one with each selection; best started at a random one, so that many
             processes do not start with the same instance.

@@ -162,7 +162,7 @@ def _doubt(token: CommitToken, incarnation: ServerIncarnation, evidence: LogEvid
     if evidence.incarnation.timeline != incarnation.timeline + 1:
         return f"not one promotion away: timeline {incarnation.timeline} then, {evidence.incarnation.timeline} now"
     if not token.flush_proven:
-        return "a restart in place may have given its xid to somebody else (restart_after_crash is on)"
+        return "a restart in place may have given its xid to another transaction (restart_after_crash is on)"
     return None
 
 

@@ -1,1 +1,1 @@
-"""Worlds: the adapters that do the input and output for the procedures in `flow`."""
+"""Runtimes: the adapters that do the input and output for the procedures in `flow`."""

@@ -1,4 +1,4 @@
-"""The blocking world: every step is done at once, so its coroutines never suspend."""
+"""The blocking runtime: every step is done at once, so its coroutines never suspend."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ ConnT = TypeVar("ConnT", bound=Closes)
 
 
 def run(procedure: Coroutine[Any, Any, T]) -> T:
-    """Drive a procedure over a blocking world to its end."""
+    """Drive a procedure over a blocking runtime to its end."""
     try:
         procedure.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     procedure.close()
-    raise RuntimeError("a procedure suspended in the blocking world: this is a bug of aurora_router")
+    raise RuntimeError("a procedure suspended in the blocking runtime: this is a bug of aurora_router")
 
 
 class BlockingRuntime(RealRuntime[ConnT]):
@@ -66,7 +66,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
-        time.sleep(seconds)  # noqa: ASYNC251 - this world's coroutines are driven without an event loop
+        time.sleep(seconds)  # noqa: ASYNC251 - this runtime's coroutines are driven without an event loop
 
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """What a host name stands for."""

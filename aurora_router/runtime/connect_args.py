@@ -69,7 +69,7 @@ class ConnectArgs:
     Attributes:
         request: what routing has to know.
         params: what is left for libpq: no host, no port, none of our options.
-        methods: how commits can be asked for, by database; learned once for all who connect like this.
+        methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
         degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
         nameless: databases whose server does not give its system identifier.
     """

@@ -2,7 +2,7 @@
 
 Theory. Log handlers and subscribers to events are users' code. In a process that gevent or eventlet has patched, their
 locks, queues and sockets are those of greenlets, and a thread of the system that touches one of these at the wrong
-moment stands still for ever. So there the monitor's thread leaves such work to a greenlet, which waits for a byte from
+moment stands still forever. So there the monitor's thread leaves such work to a greenlet, which waits for a byte from
 a socket (one that is not patched itself). Everywhere else the work is done where it comes up.
 """
 

@@ -179,7 +179,7 @@ class Names:
         return gathered.read(host)
 
     def _resolver(self, class_: Callable[..., Any]) -> Any:
-        """A resolver of `class_`, made anew when resolv.conf was changed."""
+        """A resolver of `class_`, made again when resolv.conf was changed."""
         changed = 0.0 if self._server is not None else _changed_at("/etc/resolv.conf")
         kept = self._resolvers.get(class_)  # type: ignore[call-overload]  # a class is a callable, not the reverse
         if kept is not None and kept[0] == changed:

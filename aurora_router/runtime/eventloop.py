@@ -1,4 +1,4 @@
-"""The asyncio world: the same steps as in `runtime.blocking`, awaited for real."""
+"""The asyncio runtime: the same steps as in `runtime.blocking`, awaited for real."""
 
 from __future__ import annotations
 

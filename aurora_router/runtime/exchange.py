@@ -1,4 +1,4 @@
-"""One message of the simple protocol on a libpq connection, without I/O: both worlds drive the same steps."""
+"""One message of the simple protocol on a libpq connection, without I/O: both runtimes drive the same steps."""
 
 from __future__ import annotations
 

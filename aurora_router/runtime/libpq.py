@@ -1,4 +1,4 @@
-"""What both worlds need of libpq and psycopg: parameters of a dial, service queries, faults out of exceptions."""
+"""What both runtimes need of libpq and psycopg: parameters of a dial, service queries, faults out of exceptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Para
     Args:
         base: what the user gave, without hosts and without our own options.
         target: where to dial: one address, see `one_by_one`.
-        seconds: how long it may take. The worlds keep to it; psycopg is only kept from giving up before.
+        seconds: how long it may take. The runtimes keep to it; psycopg is only kept from giving up before.
     """
     params = dict(base)
     limit = base.get("connect_timeout")

@@ -1,10 +1,10 @@
 """The background thread: one per process, for all clusters, with an event loop of its own.
 
-It starts with the first connection that wants it and ends when nobody has, makes or waits for one. It is a daemon and
-is woken and joined at exit, so that it never delays it. Where no thread is to be had (a container's limit, an
-interpreter that shuts down) connections are made without it, and the next one tries again. The child of a fork starts
-with none: the parent's loop and sockets are left alone (closing the loop would take the parent's epoll descriptor
-apart), and kept from the garbage collector, which would close them.
+It starts with the first connection that wants it and ends when no connection exists, is made or is waited for. It is a
+daemon and is woken and joined at exit, so that it never delays it. Where no thread is to be had (a container's limit,
+an interpreter that shuts down) connections are made without it, and the next one tries again. The child of a fork
+starts with none: the parent's loop and sockets are left alone (closing the loop would take the parent's epoll
+descriptor apart), and kept from the garbage collector, which would close them.
 
 In a process that gevent or eventlet has patched it is a thread of the system all the same; see `native`. Its loop
 stands on what is not patched, and what it publishes is published by a greenlet; see `runtime.courier`.
@@ -52,10 +52,10 @@ SESSION_NAME = "aurora-router monitor"
 OFFER_SECONDS = 0.5
 """How long the server may take to give a session its user's name back."""
 SETTLED_SECONDS = 1.0
-"""When a watch has gone on for so long, it is worth having ready what a failover needs."""
+"""When a cluster has been monitored for so long, it is worth having ready what a failover needs."""
 
 NO_THREAD = (
-    "no background thread could be started ({}): until one can, nobody looks for hung instances and failovers; raise "
+    "no background thread could be started ({}): until one can, hung instances and failovers are not looked for; raise "
     "the limit of threads, or set aurora_monitor=off"
 )
 
@@ -102,7 +102,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
     async def _open_one(self, target: Target, seconds: float) -> _Own:
         watch = cast("Watch[Any] | None", self._cluster.watcher)
         if watch is None:
-            raise psycopg.OperationalError("nobody watches this cluster any more")
+            raise psycopg.OperationalError("this cluster is not monitored any more")
         params = libpq.dial_params(watch.access.params, target, seconds)
         connection = await _Own.connect("", autocommit=True, **params)
         connection.key = session_cache.key_of(params)
@@ -111,7 +111,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
     async def ask(self, connection: _Own, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query; the first one names the session too, without a round trip of its own.
 
-        Not named in the parameters of the dial: a user to whom the session is handed over has the name that was asked
+        Not named in the parameters of the dial: a user that gets this session has the name that was asked
         for, also after RESET.
         """
         if connection.is_named:
@@ -136,7 +136,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
             connection.pgconn.finish()
             return True
         key, pgconn = connection.key, connection.pgconn
-        del connection.pgconn  # so that the connection neither closes it nor complains that nobody did
+        del connection.pgconn  # so that the connection neither closes it nor complains that it was not closed
         session_cache.SESSIONS.lay(key, pgconn)
         self._offered[key] = pgconn
         asyncio.get_running_loop().call_later(session_cache.SECONDS, self._withdraw, key)
@@ -235,7 +235,7 @@ class Monitor:
             except RuntimeError as error:
                 refused = str(error)
             else:
-                # In this order: a signal handler's exception may end it at any point, and a watch that has begun
+                # In this order: a signal handler's exception may end it at any point, and one that has begun
                 # takes its place by itself, while one that was never begun would keep it for good.
                 begun: Watch[Any] = Watch(ThreadMonitorRuntime(cluster, names), cluster, access)
                 loop.call_soon_threadsafe(self._begin, begun)
@@ -321,7 +321,7 @@ class Monitor:
             self._retire(watch)
 
     def _leave(self, watch: Watch[Any]) -> bool:
-        """Whether nobody needs a watch. A user who comes at this very moment finds it here, or starts another one."""
+        """Whether no connection needs the monitor. A connect at this moment finds it here, or starts another one."""
         with self._lock:
             watch.cluster.watcher = None
             if watch.wanted:
@@ -329,7 +329,7 @@ class Monitor:
             return watch.cluster.watcher is None
 
     def _retire(self, watch: Watch[Any]) -> None:
-        """A watch has ended; the last one ends the thread."""
+        """The monitor of a cluster has ended; the last one ends the thread."""
         with self._lock:
             self._watches.pop(watch, None)
             if not self._watches and self._loop is not None:

@@ -2,7 +2,7 @@
 
 libpq looks a password up by the host that is dialled (documentation: "The Password File"). An instance is dialled by
 its own name, but what people put into the file is the endpoint that they know. So where the file has nothing for an
-instance, the entry of a host that was given counts: the server is one of that very cluster.
+instance, the entry of a host that was given counts: the server is one of that cluster.
 
 A password given in any other way is not looked up, nor is one where a service file may give it. A file that others may
 read is ignored, as by libpq, which says so itself.

@@ -1,4 +1,4 @@
-"""What `connection.py` needs once somebody connects; imported then, so that importing the library costs little."""
+"""What `connection.py` needs at the first connect; imported then, so that importing the library costs little."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def attend(connection: Any, placed: ConnectResult[Any], call: ConnectArgs) -> No
 
 
 def soundness(connection: Any, placed: ConnectResult[Any]) -> Callable[[], bool]:
-    """A function that tells whether a connection may still be used, by what is known here.
+    """Return a function that says whether a connection may still be used, by what is known here.
 
     One function, that looks where it has to and no further: a pool asks at every checkout. That the server has not
     ended the connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.

@@ -21,7 +21,7 @@ _BETWEEN_STATEMENTS = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus
 
 
 def find_reason(connection: Any) -> str | None:
-    """Why a connection may not be used any more, by one query; None: it may be, or can not be asked now."""
+    """Why a connection may not be used any more, by one query; None: it may be, or cannot be asked now."""
     if not _is_between_statements(connection.pgconn):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the worlds of threads and of event loops have in common: the real clock, libpq, nothing that waits."""
+"""What the runtimes of threads and of event loops have in common: the real clock, libpq, nothing that waits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ConnT = TypeVar("ConnT", bound=HasPgconn)
 
 
 class RealRuntime(Generic[ConnT]):
-    """The part of a `Runtime` that asks nobody and waits for nothing."""
+    """The part of a `Runtime` that asks no server and waits for nothing."""
 
     __slots__ = ()
 

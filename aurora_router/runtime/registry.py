@@ -36,7 +36,7 @@ class Registry:
 
     Invariant: a cluster has one certain name at most. Connections stay counted where they were opened; so of two
     clusters that turn out to be one, one without connections gives way, and where both have some, both stay. More than
-    `MAX_CLUSTERS` names are known only as long as all of their clusters have connections, waiters or a watch.
+    `MAX_CLUSTERS` names are known only as long as all of their clusters have connections, waiters or a monitor.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Registry:
         self._clusters: dict[Identity, Cluster] = {}
 
     def find(self, request: Request, route: Route) -> Cluster:
-        """The cluster that a request is for, as far as names tell."""
+        """The cluster that a request is for, as far as names say."""
         key = identity(request, route)
         found = self._clusters.get(key)
         if found is not None:

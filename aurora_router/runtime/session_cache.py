@@ -1,13 +1,13 @@
-"""A session that the monitor has, handed over to the user who is about to open the very same one.
+"""A session of the monitor's, handed over to a connect that is about to open the same one.
 
-Theory. At the end of a failover the monitor has a session with the new writer before anybody else: it asked on it. Who
-waits in ``connect`` would now dial that server with the same parameters: a handshake, and a process started by a server
-that has much to do at that moment. So the monitor lays its session down here, and the first dial whose parameters are
-the same takes it; all others dial.
+Theory. At the end of a failover the monitor has a session with the new writer before any client: it asked on it. A
+client that waits in ``connect`` would now dial that server with the same parameters: a handshake, and a process started
+by a server that has much to do at that moment. So the monitor lays its session down here, and the first dial whose
+parameters are the same takes it; all others dial.
 
 Invariants: what lies here was used for service queries alone (it is idle, nothing is prepared, no setting changed) and
-is nobody else's any more; it is taken once at most; what nobody took within `SECONDS` is closed; the child of a fork
-takes nothing, since the sockets are its parent's.
+has no other owner any more; it is taken once at most; what was not taken within `SECONDS` is closed; the child of a
+fork takes nothing, since the sockets are its parent's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Key = frozenset[tuple[str, str]]
 
 SECONDS = 1.0
-"""How long a session lies here at most: who waits takes it within milliseconds."""
+"""How long a session lies here at most: a client that waits takes it within milliseconds."""
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
@@ -62,7 +62,7 @@ class SessionCache:
         return None
 
     def clear(self, key: Key, pgconn: pq.abc.PGconn) -> None:
-        """Close a session that was laid down, if nobody took it."""
+        """Close a session that was laid down, if it was not taken."""
         with self._lock:
             if self._laid.get(key) is not pgconn:
                 return

@@ -1,7 +1,7 @@
-"""Shutting a socket down from another thread, without ever touching somebody else's.
+"""Shutting a socket down from another thread, without ever touching another one.
 
-A descriptor is a number that the system gives anew as soon as it is free, and libpq may close its own at any moment.
-So the socket is identified when the connection is made, and only a duplicate that is proven to be that very socket is
+A descriptor is a number that the system gives again as soon as it is free, and libpq may close its own at any moment.
+So the socket is identified when the connection is made, and only a duplicate that is proven to be that socket is
 shut down: ``shutdown`` acts on the socket behind all duplicates, closing the duplicate on nothing else. Before the
 duplicate is made the number is checked too, since closing the duplicate of a file would drop the file's locks.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SocketId(NamedTuple):
-    """What tells one socket from all others that live.
+    """What distinguishes one socket from all others that live.
 
     Attributes:
         inode: the socket's number within the kernel.
@@ -52,7 +52,7 @@ def identify(fd: int) -> SocketId | None:
 
 
 def shut_down(fd: int, known: SocketId) -> bool:
-    """Shut a socket down, if `fd` is still the one that `known` was; who waits on it wakes up with its end.
+    """Shut a socket down, if `fd` is still the one that `known` was; a thread that waits on it wakes up with its end.
 
     Returns:
         Whether it was that socket, and connected.
@@ -141,7 +141,7 @@ def ends_of(fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
 
 
 def sever(fd: int) -> None:
-    """Let a descriptor lead to nothing: what is written to it reaches nobody, and the socket stays its other owners'.
+    """Let a descriptor lead to nothing: what is written to it is lost, and the socket stays its other owners'.
 
     For the child of a fork, where closing a connection would send its farewell on the parent's socket.
     """
@@ -185,7 +185,7 @@ _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "PO
 
 
 def end_of(fd: int) -> Callable[[], bool]:
-    """A function that tells whether the other end has closed a connection, as far as is known here; it asks nobody.
+    """Return a function that says whether the other end has closed a connection, as far as is known here.
 
     The poll object is made once: a pool asks at every checkout. Not for several threads at once, as a connection's
     checkout is not.

@@ -1,4 +1,4 @@
-"""The worlds in which transactions run: what `flow.session.SessionRuntime` asks for, blocking and on asyncio."""
+"""The runtimes in which transactions run: what `flow.session.SessionRuntime` asks for, blocking and on asyncio."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHAIN = 16
 
 
 class _Session:
-    """What both worlds know of a psycopg connection without asking anybody."""
+    """What both runtimes know of a psycopg connection without asking the server."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
 """Django's PostgreSQL backend, whose connections are `aurora_router.Connection`.
 
-It is Django's in everything but this: who makes a connection, when a kept one is dropped (its instance is not what it
+It is Django's in everything but this: what makes a connection, when a kept one is dropped (its instance is not what it
 was, which is known without a round trip), what a pool hands out, and where ``dbshell`` goes. What is made is psycopg's
 own class and raises psycopg's own errors: SQL, adaptation and `django.db`'s errors are Django's by inheritance.
 
@@ -95,7 +95,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     wrap_database_errors = cached_property(_ErrorWrapper)
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Drop a stale connection at the request's boundary, without asking anybody; then what Django drops."""
+        """Drop a stale connection at the request's boundary, without a round trip; then what Django drops."""
         if self.connection is not None and not _current(self.connection):
             self.close()
         super().close_if_unusable_or_obsolete()
@@ -136,7 +136,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 "pip install 'aurora-router[django,pool]'"
             ) from error
         params = {**self.get_connection_params(), "autocommit": True}
-        # A pool connects in threads of its own and would only tell that it took too long.
+        # A pool connects in threads of its own and would only report that it took too long.
         aurora_router.Router(**{name: params[name] for name in params if name.startswith(("aurora_", "host", "port"))})
 
         def check(connection: aurora_router.Connection[Any]) -> None:

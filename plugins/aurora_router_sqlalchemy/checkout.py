@@ -26,7 +26,7 @@ def guard(engine: Engine) -> None:
 
 
 def _refuse_stale(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
-    """Tell the pool to replace a connection whose instance is not what it was.
+    """Make the pool replace a connection whose instance is not what it was.
 
     Raises:
         DisconnectionError: it is stale.

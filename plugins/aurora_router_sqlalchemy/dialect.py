@@ -4,8 +4,8 @@ They are SQLAlchemy's psycopg dialects in everything but the driver's ``connect`
 driver is psycopg with a ``connect`` of ours, so whatever SQLAlchemy offers to replace it (``create_engine(module=…)``,
 ``creator``, ``dialect.loaded_dbapi.connect``, the event ``do_connect``) works as with the stock dialect. What is made
 is psycopg's own class, so isolation levels, server-side cursors, type adaptation and exceptions are the stock
-dialect's by inheritance, and ``dialect.driver`` goes on saying ``psycopg`` to whoever decides by it: it names the
-driver, not who placed it.
+dialect's by inheritance, and ``dialect.driver`` goes on saying ``psycopg`` to code that decides by it: it names the
+driver, not what chose the instance.
 
 The query of the URL, like ``connect_args``, takes what libpq takes and every ``aurora_…`` option. Options are read at
 the first connect, where `aurora_router.InvalidOption` comes out as it is.
@@ -45,7 +45,7 @@ class _Driver:
 
 
 def _connect_async(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What SQLAlchemy's wrapper of psycopg does to connect, with a connection of ours unless told otherwise."""
+    """What SQLAlchemy's wrapper of psycopg does to connect, with a connection of ours by default."""
     return stock(*args, **{"async_creator_fn": aurora_router.AsyncConnection.connect, **kwargs})
 
 
@@ -95,7 +95,7 @@ class AuroraAsyncDialect(_Resolved, PGDialectAsync_psycopg):
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
-        """This very dialect."""
+        """This dialect."""
         return cls
 
     @classmethod

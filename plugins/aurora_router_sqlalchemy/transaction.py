@@ -59,7 +59,7 @@ def run_transaction(
         What the `work` returned that was committed.
 
     Raises:
-        CommitOutcomeUnknown: it can not be told whether it committed.
+        CommitOutcomeUnknown: it is not known whether it committed.
         TypeError: the engine is not one of ``postgresql+aurora``.
         sqlalchemy.exc.InvalidRequestError: the session has begun a transaction already, or uses a second engine.
         Exception: what the work, SQLAlchemy or psycopg raised; it did not commit.

@@ -10,14 +10,14 @@ from benchmarks.setting import Setting
 
 
 def test_failed_statements_and_declared_failures_count():
-    told = {"statements": 9, "errors": ["gone"], "ConnectionsCut": 1, "InstanceFailed": 1, "HangSuspected": 2}
-    figure = alarms._figure("loaded", told, 60.0)
+    reported = {"statements": 9, "errors": ["gone"], "ConnectionsCut": 1, "InstanceFailed": 1, "HangSuspected": 2}
+    figure = alarms._figure("loaded", reported, 60.0)
     assert (figure.value, figure.bound, figure.ok) == (3, 0, False)
     assert "2 suspicions" in figure.note
 
 
 def test_suspicions_that_were_refuted_do_not():
-    told = {
+    reported = {
         "statements": 9,
         "errors": [],
         "HangSuspected": 2,
@@ -25,7 +25,7 @@ def test_suspicions_that_were_refuted_do_not():
         "ProcessStalled": 3,
         "WriterSuspected": 1,
     }
-    assert alarms._figure("gc", told, 60.0).ok
+    assert alarms._figure("gc", reported, 60.0).ok
 
 
 @pytest.mark.slow

@@ -37,9 +37,9 @@ class Recorded:
 
 def test_the_loop_ends_with_the_first_ack_elsewhere(capsys):
     client = Recorded()
-    told = child.run(child.loop(client))
-    assert told["instance"] == "demo-2"
-    assert told["last"] <= told["noticed"] <= told["acked"]
+    reported = child.run(child.loop(client))
+    assert reported["instance"] == "demo-2"
+    assert reported["last"] <= reported["noticed"] <= reported["acked"]
     assert (client.writes, client.renewed) == (3, ["gone"])
     assert '"ready": "demo-1"' in capsys.readouterr().out
 
@@ -115,8 +115,8 @@ def test_a_contender_tells_what_a_kill_was_to_it(aurora_cluster_factory):
     field = Field(cluster, None)
     process = field.start(OURS[0])
     try:
-        told = failover._fault(field, {"ours": process}, cluster.kill, 60.0)["ours"]
+        reported = failover._fault(field, {"ours": process}, cluster.kill, 60.0)["ours"]
     finally:
         process.end()
-    assert 0 < told.noticed < told.acked
+    assert 0 < reported.noticed < reported.acked
     assert isinstance(process, Process)

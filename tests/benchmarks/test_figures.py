@@ -17,7 +17,7 @@ from benchmarks.figures import Figure, as_json, table, write_json
         (Figure.at_least("a", 0.8, "x", 0.8), True),
         (Figure.at_least("a", 0.79, "x", 0.8), False),
         (Figure.at_least("a", math.nan, "x", 0.8), False),
-        (Figure.told("a", 7, "s"), True),
+        (Figure.unbounded("a", 7, "s"), True),
     ],
 )
 def test_a_figure_keeps_its_bound_or_not(figure, ok):
@@ -26,8 +26,10 @@ def test_a_figure_keeps_its_bound_or_not(figure, ok):
 
 
 def test_the_json_form():
-    told = json.loads(as_json([Figure.at_most("connect", 1.5, "x", 1.05, "noisy"), Figure.told("lag", 3, "ms")]))
-    assert told == {
+    reported = json.loads(
+        as_json([Figure.at_most("connect", 1.5, "x", 1.05, "noisy"), Figure.unbounded("lag", 3, "ms")])
+    )
+    assert reported == {
         "connect": {"value": 1.5, "unit": "x", "bound": 1.05, "ok": False},
         "lag": {"value": 3, "unit": "ms", "bound": None, "ok": True},
     }
@@ -35,19 +37,19 @@ def test_the_json_form():
 
 def test_two_figures_of_one_name_are_refused():
     with pytest.raises(ValueError, match="'a'"):
-        as_json([Figure.told("a", 1, "s"), Figure.told("a", 2, "s")])
+        as_json([Figure.unbounded("a", 1, "s"), Figure.unbounded("a", 2, "s")])
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures.json"
-    write_json([Figure.told("a", 1, "s")], path)
+    write_json([Figure.unbounded("a", 1, "s")], path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json([Figure.told("a", math.nan, "s")], path)
+        write_json([Figure.unbounded("a", math.nan, "s")], path)
     assert json.loads(path.read_text())["a"]["value"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["figures.json"]
 
 
 def test_the_table_aligns_names():
-    lines = table([Figure.told("short", 1, "s"), Figure.told("much longer", 2, "s")]).splitlines()
+    lines = table([Figure.unbounded("short", 1, "s"), Figure.unbounded("much longer", 2, "s")]).splitlines()
     assert lines[0].index("1 s") == lines[1].index("2 s")
     assert table([]) == ""

@@ -49,9 +49,9 @@ def test_outliers_do_not_move_the_ratio():
     mine = [each * 1.04 for each in its]
     for at in range(0, 400, 10):
         mine[at] *= 30
-    told = paired.ratio({"a": mine, "b": its}, "a", "b")
-    assert told.value == pytest.approx(1.04)
-    assert told.high < 1.05
+    reported = paired.ratio({"a": mine, "b": its}, "a", "b")
+    assert reported.value == pytest.approx(1.04)
+    assert reported.high < 1.05
 
 
 def test_the_interval_covers_the_median_as_often_as_promised():
@@ -59,8 +59,8 @@ def test_the_interval_covers_the_median_as_often_as_promised():
     covered = 0
     for _ in range(400):
         samples = {"a": [rng.lognormvariate(0, 0.3) for _ in range(60)], "b": [1.0] * 60}
-        told = paired.ratio(samples, "a", "b")
-        covered += told.low <= 1.0 <= told.high
+        reported = paired.ratio(samples, "a", "b")
+        covered += reported.low <= 1.0 <= reported.high
     assert covered >= 0.92 * 400
 
 
@@ -81,9 +81,9 @@ def test_batches_go_on_until_the_interval_is_narrow():
     calm = paired.converge(noisy(0.001, random.Random(5)), ("a", "b"), width=0.01, seconds=60)
     assert len(calm["a"]) == 60
     rough = paired.converge(noisy(0.1, random.Random(5)), ("a", "b"), width=0.01, seconds=60)
-    told = paired.ratio(rough, "a", "b")
+    reported = paired.ratio(rough, "a", "b")
     assert len(rough["a"]) > 60
-    assert told.high - told.low <= 0.01
+    assert reported.high - reported.low <= 0.01
 
 
 def test_batches_end_when_the_time_is_up():

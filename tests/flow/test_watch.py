@@ -52,7 +52,7 @@ class Scene:
     def run(self, procedure):
         try:
             result = self.simulation.run(procedure)
-            for task in self.process.ground.tasks:
+            for task in self.process.monitor_runtime.tasks:
                 assert task.error is None or isinstance(task.error, Cancelled), task.error
             return result
         finally:

@@ -46,7 +46,7 @@ def test_a_procedure_that_suspends_is_ended_and_told():
         finally:
             ended.append(True)
 
-    with pytest.raises(RuntimeError, match="suspended in the blocking world"):
+    with pytest.raises(RuntimeError, match="suspended in the blocking runtime"):
         run(suspends())
     assert ended == [True]
 

@@ -1,1 +1,1 @@
-"""The simulated world: a virtual clock, a seed, a cluster that answers service queries; public as `simulation`."""
+"""The simulated runtime: a virtual clock, a seed, a cluster that answers service queries; public as `simulation`."""

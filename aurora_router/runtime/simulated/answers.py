@@ -98,7 +98,7 @@ def _permit(instance: SimulatedInstance, function: str) -> None:
 
 
 def refused(sqlstate: str, text: str) -> DialFailed:
-    """A query that the server refuses, as psycopg tells it."""
+    """A query that the server refuses, as psycopg reports it."""
     error = psycopg.errors.lookup(sqlstate)(text)
     return DialFailed(libpq.fault_of(error), error)
 

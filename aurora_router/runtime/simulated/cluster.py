@@ -44,7 +44,7 @@ class SimulatedInstance:
         id: its name.
         address: numeric address that it listens on.
         writer: whether it believes that it is the writer (``not pg_is_in_recovery()``).
-        zone: availability zone (told by no SQL source).
+        zone: availability zone (no SQL source reports it).
         lag: replica lag in seconds.
         cpu: CPU use in percent.
         condition: how it answers a dial.
@@ -175,7 +175,7 @@ class SimulatedCluster:
     # ------------------------------------------------------------ what happens to it
 
     def add(self, id_: str | None = None, *, writer: bool = False) -> SimulatedInstance:
-        """Add an instance; a reader, unless told otherwise."""
+        """Add an instance; a reader by default."""
         self._number += 1
         zone = self.zones[(self._number - 1) % len(self.zones)] if self.zones else None
         instance = SimulatedInstance(
@@ -247,7 +247,7 @@ class SimulatedCluster:
         self._lsn = self.network.simulation.now, lsn
 
     def freeze_view(self, id_: str) -> None:
-        """Let an instance go on telling what it knows of the cluster now."""
+        """Let an instance go on reporting what it knows of the cluster now."""
         instance = self.instances[id_]
         instance._view = (self.network.simulation.now, self.rows())  # noqa: SLF001 - of this module
 
@@ -258,12 +258,12 @@ class SimulatedCluster:
     def _promoted(self, instance: SimulatedInstance) -> None:
         self._told.append((self.network.simulation.now, instance.id))
 
-    # ------------------------------------------------------------ what it tells
+    # ------------------------------------------------------------ what it reports
 
     def rows(self) -> Rows:
         """What every instance knows of all: (server_id, is writer, lag in ms, cpu, durable_lsn), as text.
 
-        A reader that starts up is in nobody's rows.
+        A reader that starts up is in no instance's rows.
         """
         told: Rows = []
         for each in self.instances.values():

@@ -1,4 +1,4 @@
-"""A simulated process with a monitor: its clusters are looked after by the very procedures that real ones are."""
+"""A simulated process with a monitor: its clusters are looked after by the same procedures as real ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOOK = 0.005
 
 
 class SimulatedMonitorRuntime(SimulatedRuntime):
-    """The ground of a simulated monitor.
+    """The runtime of a simulated monitor.
 
     Attributes:
         tasks: what was started, for any cluster, and may still go on; a simulation looks at their errors.
@@ -46,10 +46,10 @@ class SimulatedMonitorRuntime(SimulatedRuntime):
         self._own: list[Task[None]] = []
 
     def for_a_cluster(self) -> Self:
-        """The same ground, for what looks after one cluster: `end` ends that alone."""
-        ground = copy.copy(self)
-        ground._own = []  # noqa: SLF001 - of this class
-        return ground
+        """The same runtime, for what looks after one cluster: `end` ends that alone."""
+        own = copy.copy(self)
+        own._own = []  # noqa: SLF001 - of this class
+        return own
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
         """Let a procedure go on by itself."""
@@ -94,7 +94,7 @@ class SimulatedMonitorRuntime(SimulatedRuntime):
         return "app"
 
     async def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `MonitorRuntime`
-        """Nobody takes it: a simulated dial costs nothing that would have to be saved."""
+        """It is not taken: a simulated dial costs nothing that would have to be saved."""
         return False
 
     def cut(self, held: SimulatedConnection) -> bool:
@@ -108,15 +108,15 @@ class WatchedProcess(SimulatedProcess):
     """A simulated process with a monitor.
 
     Attributes:
-        ground: what the monitor stands on.
+        monitor_runtime: does the I/O of the monitor.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__(network)
-        self.ground = SimulatedMonitorRuntime(network)
+        self.monitor_runtime = SimulatedMonitorRuntime(network)
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
-        """What `aurora_router.connect` does, with a monitor, in this world; takes and raises the same."""
+        """What `aurora_router.connect` does, with a monitor, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
         placed: ConnectResult[SimulatedConnection] = await connect(
             self.world, self.home.find, call.request, call.sources
@@ -156,14 +156,14 @@ class WatchedProcess(SimulatedProcess):
             watch: Any = cluster.watcher
             watch.access = access
             return
-        ground = self.ground.for_a_cluster()
-        begun: Watch[SimulatedConnection] = Watch(ground, cluster, access)
+        own = self.monitor_runtime.for_a_cluster()
+        begun: Watch[SimulatedConnection] = Watch(own, cluster, access)
         cluster.watcher = begun
-        ground.spawn(self._look_after(begun, ground))
+        own.spawn(self._look_after(begun, own))
 
-    async def _look_after(self, watch: Watch[SimulatedConnection], ground: SimulatedMonitorRuntime) -> None:
+    async def _look_after(self, watch: Watch[SimulatedConnection], own: SimulatedMonitorRuntime) -> None:
         await watch.run()
         watch.cluster.watcher = None
         watch.cluster.unattended()
-        await ground.end()
+        await own.end()
         await watch.close()

@@ -28,7 +28,7 @@ class NameServer(enum.Enum):
 
 
 class Zone(Protocol):
-    """Whoever knows names."""
+    """A cluster, or what else knows names."""
 
     def addresses(self, name: str, turn: int) -> tuple[str, ...] | None:
         """The addresses of a canonical name at its `turn`-th question; None: no such name."""

@@ -73,7 +73,7 @@ class Network:
         self._pids = 0
 
     def free_address(self) -> str:
-        """An address that nobody has had."""
+        """An address that was not used before."""
         self._addresses += 1
         return f"10.{self._addresses >> 16 & 255}.{self._addresses >> 8 & 255}.{self._addresses & 255}"
 
@@ -87,7 +87,7 @@ class Network:
         self._listening[address, port] = cluster, instance
 
     def leave(self, address: str, port: int) -> None:
-        """Nobody listens there any more."""
+        """No server listens there any more."""
         self._listening.pop((address, port), None)
 
     async def wait(self, seconds: float, wanted: Wanted | None) -> bool:
@@ -104,7 +104,7 @@ class Network:
         """Open a connection.
 
         Raises:
-            DialFailed: as libpq would tell it.
+            DialFailed: as libpq would report it.
         """
         self.simulation.counts["dial"] += 1
         cluster, instance = self._listening.get((address, port), (None, None))

@@ -1,4 +1,4 @@
-"""The simulated world, and the processes that live in it."""
+"""The simulated runtime, and the processes that use it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class SimulatedProcess:
     """A process that connects: with a state of its own, as real processes have.
 
     Attributes:
-        world: its ground.
+        runtime: does its I/O.
         home: what it knows of clusters.
         events: what it learned: (virtual time, cluster, event).
     """
@@ -142,7 +142,7 @@ class SimulatedProcess:
         self.home = _Home(self)
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
-        """What `aurora_router.connect` does, in this world; takes and raises the same."""
+        """What `aurora_router.connect` does, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
         placed: ConnectResult[SimulatedConnection] = await connect(
             self.world, self.home.find, call.request, call.sources
@@ -152,6 +152,6 @@ class SimulatedProcess:
         return placed.connection
 
     async def topology(self, conninfo: str, **options: Any) -> View:
-        """What `aurora_router.Router.topology` does, in this world; takes and raises the same."""
+        """What `aurora_router.Router.topology` does, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
         return (await look(self.world, self.home.find, call.request, call.sources)).view

@@ -5,7 +5,7 @@ are due at the same moment a number drawn from the seed decides, so a seed is on
 another one. The clock jumps from one due time to the next.
 
 Invariants: the same seed and the same calls give the same run, event by event; time never goes back; a task that is
-cancelled runs its clean-up; a run in which everybody waits for ever raises `Deadlock`.
+cancelled runs its clean-up; a run in which all tasks wait forever raises `Deadlock`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOREVER = float("inf")
 
 
 class Deadlock(RuntimeError):
-    """Somebody is waited for, and nobody is left who could ever run."""
+    """A task is waited for, and none is left that could ever run."""
 
 
 class Cancelled(BaseException):
@@ -81,7 +81,7 @@ class Task(Generic[T]):
         return self.result()
 
     def step(self, turn: int) -> None:
-        """Run until the next suspension; `turn` tells a wake-up that was overtaken by another one."""
+        """Run until the next suspension; `turn` distinguishes a wake-up that was overtaken by another one."""
         if self.done or turn != self._turn:
             return
         self._turn += 1

@@ -1,10 +1,10 @@
-"""Aurora PostgreSQL: every instance tells of all of them by ``aurora_replica_status()``.
+"""Aurora PostgreSQL: every instance reports all of them by ``aurora_replica_status()``.
 
 Sources: Amazon Aurora User Guide, "aurora_replica_status" and "aurora_db_instance_identifier".
 
 What the function returns is judged row by row: a row that names no instance is left out and listed in
-`Topology.malformed`; a number that can not be right counts as unknown. Ids are lower case, as their names in DNS. The
-outer join keeps the instance's word about itself where the function returns no row at all.
+`Topology.malformed`; a number that cannot be right counts as unknown. Ids are lower case, as their names in DNS. The
+outer join keeps the instance's report about itself where the function returns no row at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plain PostgreSQL: an instance tells of itself alone. Its timeline is the evidence for a writer's claim.
+"""Plain PostgreSQL: an instance reports itself alone. Its timeline is the evidence for a writer's claim.
 
 ``pg_control_checkpoint()`` lags a promotion until the next checkpoint, so the timeline is read from the name of the
 WAL file that the writer is at (PostgreSQL documentation, "Backup Control Functions").
@@ -6,7 +6,7 @@ WAL file that the writer is at (PostgreSQL documentation, "Backup Control Functi
 A standby lags by the age of the last transaction that it replayed at most. With an idle primary that is more than it
 lags; then its position in the log, compared with the writer's, shows that it lacks nothing (`model.reduce`, rule 9).
 That it has replayed all that it received would not: a cascaded standby receives all that its upstream has, and that may
-have lost the primary long ago. Who the upstream is, and how fresh, only privileged users may read.
+have lost the primary long ago. Which server the upstream is, and how fresh, only privileged users may read.
 
 Timelines and positions are of one history, which the system identifier names.
 """

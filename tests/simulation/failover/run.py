@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def told(counts: Counter[str]) -> Iterator[Figure]:
     """What became of the transactions."""
-    yield Figure.told("transactions", counts["acked"] + counts["failed"] + counts["unknown"], "")
-    yield Figure.told("left unknown", counts["unknown"], "")
+    yield Figure.unbounded("transactions", counts["acked"] + counts["failed"] + counts["unknown"], "")
+    yield Figure.unbounded("left unknown", counts["unknown"], "")
 
 
 CAMPAIGN = Campaign("tests.simulation.failover.run", play, MUTANTS, hunted=1500, schedules=1000, chunk=25, tell=told)

@@ -389,7 +389,7 @@ class Schedule:
         """What is documented: the pace of the monitor, a dial that is under way, a pause of the slow start where one
         goes on.
 
-        A dial that began before the end of the last incident may be one more trouble for that slow_start.
+        A dial that began before the end of the last incident may be one more trouble for that slow start.
         """
         now, pause = self.clock.now, 0.0
         dial = DIAL.get(process.options["aurora_profile"], 5.0)
@@ -408,7 +408,7 @@ class Schedule:
         """Nothing stays open, and nothing has failed in the background."""
         await self.clock.sleep(90.0)
         for process in self.processes:
-            for task in process.ground.tasks:
+            for task in process.monitor_runtime.tasks:
                 if task.error is not None and not isinstance(task.error, Cancelled):
                     raise task.error
             if any(each.watcher is not None for each in process.clusters):

@@ -295,7 +295,7 @@ class Process(WatchedProcess):
         self.password = self.known_password = "first"
         self.on_cut: Callable[[Conn], object] = lambda _: None
         self.world = Wire(harbour, self)
-        self.ground = Lookout(harbour, self)
+        self.monitor_runtime = Lookout(harbour, self)
         self.conninfo = {"writer": conninfo, "reader": reader}
         self.monitored = options.get("aurora_monitor") != "off"
         self.options = options
@@ -309,11 +309,11 @@ class Process(WatchedProcess):
     def beside(self, database: str) -> Process:
         """The same process, as far as it connects to another database."""
         other = copy.copy(self)
-        other.world, other.ground = (
+        other.world, other.monitor_runtime = (
             Wire(self.world.harbour, self, database),
             Lookout(self.world.harbour, self, database),
         )
-        other.ground.tasks = self.ground.tasks
+        other.monitor_runtime.tasks = self.monitor_runtime.tasks
         return other
 
     async def visit(self, conninfo: str) -> Conn:
