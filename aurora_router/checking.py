@@ -63,14 +63,14 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
             from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
 
         if isinstance(connection, psycopg.AsyncConnection):
-            return _asked(connection, pooled.find_reason_async(connection))
+            return _is_alive(connection, pooled.find_reason_async(connection))
         reason = pooled.find_reason(connection)
     if reason is None:
         return _NOTHING if isinstance(connection, psycopg.AsyncConnection) else None
-    return _refused(connection, reason)
+    return _refuse(connection, reason)
 
 
-def _refused(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
+def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
     """Close a stale connection, and have its pool replace those that lie idle."""
     placement = getattr(connection, "placement", None)
     error = StaleConnection(reason)
@@ -79,19 +79,19 @@ def _refused(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
         cast("Connection[Any]", connection).discard()
     drain = _drain_of(getattr(connection, "_pool", None))
     if isinstance(connection, psycopg.AsyncConnection) and drain is not None:
-        return _drained(drain, error)
+        return _drain(drain, error)
     if drain is not None:
         drain()
     raise error
 
 
-async def _asked(connection: psycopg.AsyncConnection[Any], asking: Awaitable[str | None]) -> None:
+async def _is_alive(connection: psycopg.AsyncConnection[Any], asking: Awaitable[str | None]) -> None:
     reason = await asking
     if reason is not None:
-        await _refused(connection, reason)
+        await _refuse(connection, reason)
 
 
-async def _drained(drain: Callable[[], Any], error: StaleConnection) -> None:
+async def _drain(drain: Callable[[], Any], error: StaleConnection) -> None:
     await drain()
     raise error
 

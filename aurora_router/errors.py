@@ -92,7 +92,7 @@ class Attempt:
         return f"{self.target}: {self.outcome} ({self.seconds:.3f} s)"
 
 
-def _grouped(attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, str]]:
+def _group(attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, str]]:
     """Attempts that came to the same one after the other, as one with a count."""
     for _, same in groupby(attempts, key=lambda attempt: (attempt.target, attempt.outcome)):
         group = list(same)
@@ -116,7 +116,7 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
         view: View | None = None,
         trail: Sequence[tuple[float, Event]] = (),
     ) -> None:
-        told = [f"- {attempt}{times}" for attempt, times in _grouped(attempts)]
+        told = [f"- {attempt}{times}" for attempt, times in _group(attempts)]
         if len(told) > _LISTED:
             told = [f"- ({len(told) - _LISTED} earlier ones)", *told[-_LISTED:]]
         lines = [message, *told]

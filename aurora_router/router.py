@@ -103,8 +103,8 @@ class _Routing:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
         return None if modes.read_only or self._call.request.options.instance is not None else "writer"
 
-    def _resolving(self, world: Any, token: CommitToken) -> Resolving[Any]:
-        return Resolving(world, REGISTRY.find, self._call.request, self._call.sources, token)
+    def _resolving(self, runtime: Any, token: CommitToken) -> Resolving[Any]:
+        return Resolving(runtime, REGISTRY.find, self._call.request, self._call.sources, token)
 
     def _plan(self, take: Any, give: Any, resolving: Callable[[CommitToken], Awaitable[Resolving[Any]]]) -> Plan[Any]:
         call = self._call
@@ -136,8 +136,8 @@ class _Routing:
         Raises:
             NameNotResolved: the host is an alias to be followed, and has no address.
         """
-        world: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._call.names)
-        chosen = run(routed(world, self._call.request))
+        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._call.names)
+        chosen = run(routed(runtime, self._call.request))
         cluster = REGISTRY.find(self._call.request, chosen)
         view = cluster.view
         candidates: tuple[str, ...] = ()
@@ -148,8 +148,8 @@ class _Routing:
                 chosen.role,
                 loads=cluster.loads(view.instances),
                 quarantine=cluster.quarantine,
-                now=world.now(),
-                rng=world,
+                now=runtime.now(),
+                rng=runtime,
                 turn=cluster.turn,
             )
             candidates = tuple(lines(told))
@@ -192,8 +192,8 @@ class Router(_Routing):
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
         call = self._call
-        world: BlockingRuntime[Any] = BlockingRuntime(_opening(call), call.names)
-        return run(look(world, REGISTRY.find, call.request, call.sources)).view
+        runtime: BlockingRuntime[Any] = BlockingRuntime(_opening(call), call.names)
+        return run(look(runtime, REGISTRY.find, call.request, call.sources)).view
 
     def run_transaction(
         self,
@@ -239,7 +239,7 @@ class Router(_Routing):
             BaseException: an interruption, such as KeyboardInterrupt; it may have committed where this has an attribute
                 ``token``, for `outcome_of`.
         """
-        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
@@ -264,14 +264,14 @@ class Router(_Routing):
             commit()
 
         async def resolving(token: CommitToken) -> Resolving[Any]:
-            router = self._renewed(pool) if resolver is None else resolver()
+            router = self._renew(pool) if resolver is None else resolver()
             return router._asking(token)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
         finish = None if commit is None else committed
-        return run(Transaction(world, plan, worked, modes, finish, on_token).run())
+        return run(Transaction(runtime, plan, worked, modes, finish, on_token).run())
 
-    def _renewed(self, pool: Pool | None) -> Router:
+    def _renew(self, pool: Pool | None) -> Router:
         """This router, with the user and password of the moment where a pool has a callable for them."""
         given: list[Any] = [getattr(pool, name, None) for name in ("conninfo", "kwargs")]
         if not any(map(callable, given)):
@@ -280,8 +280,8 @@ class Router(_Routing):
         return Router(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, token: CommitToken) -> Resolving[Any]:
-        world: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
-        return self._resolving(world, token)
+        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        return self._resolving(runtime, token)
 
     def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
         """Return a transaction's outcome; waits up to ``aurora_failover_timeout`` for a verdict.
@@ -328,8 +328,8 @@ class AsyncRouter(_Routing):
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""
         call = self._call
-        world: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(call), call.names)
-        return (await look(world, REGISTRY.find, call.request, call.sources)).view
+        runtime: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(call), call.names)
+        return (await look(runtime, REGISTRY.find, call.request, call.sources)).view
 
     async def run_transaction(
         self,
@@ -348,7 +348,7 @@ class AsyncRouter(_Routing):
         Cancelled while COMMIT is under way, it closes the connection; the `asyncio.CancelledError` has the attribute
         ``token``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
         """
-        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
@@ -366,13 +366,13 @@ class AsyncRouter(_Routing):
             await (connection.close() if pool is None else pool.putconn(connection))
 
         async def resolving(token: CommitToken) -> Resolving[Any]:
-            router = await (self._renewed(pool) if resolver is None else resolver())
+            router = await (self._renew(pool) if resolver is None else resolver())
             return router._asking(token)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, resolving)
-        return await Transaction(world, plan, work, modes, commit, on_token).run()
+        return await Transaction(runtime, plan, work, modes, commit, on_token).run()
 
-    async def _renewed(self, pool: AsyncPool | None) -> AsyncRouter:
+    async def _renew(self, pool: AsyncPool | None) -> AsyncRouter:
         """This router, with the user and password of the moment; see `Router`."""
         given: list[Any] = [getattr(pool, name, None) for name in ("conninfo", "kwargs")]
         if not any(map(callable, given)):
@@ -382,8 +382,8 @@ class AsyncRouter(_Routing):
         return AsyncRouter(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, token: CommitToken) -> Resolving[Any]:
-        world: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
-        return self._resolving(world, token)
+        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        return self._resolving(runtime, token)
 
     async def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
         """Return a transaction's outcome; see `Router.outcome_of`."""

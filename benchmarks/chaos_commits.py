@@ -24,7 +24,7 @@ import psycopg
 
 import aurora_router
 from aurora_router import CommitOutcomeUnknown, CommitToken, Outcome
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres.account import Account
 from benchmarks.figures import Figure, table, write_json
@@ -101,7 +101,7 @@ def play(pair: Pair, way: str, accident: str, seed: int, wanted: int, tally: Tal
     rng = random.Random(seed)
     pair.run("create table public.ledger (call int, attempt int); grant all on public.ledger to app")
     if way == "witness":
-        pair.run(marks.INSTALL)
+        pair.run(commit_sql.INSTALL)
     pair.caught_up()
     stop = threading.Event()
     clients = [Client(number, pair, way, stop) for number in range(CLIENTS)]

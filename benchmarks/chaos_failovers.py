@@ -287,10 +287,10 @@ def log_of(cluster: LocalCluster) -> str:
 
 def install(cluster: LocalCluster) -> None:
     """The witness table."""
-    from aurora_router.flow import marks
+    from aurora_router.flow import commit_sql
 
     with psycopg.connect(cluster.plain_conninfo()) as conn:
-        conn.execute(marks.INSTALL)
+        conn.execute(commit_sql.INSTALL)
 
 
 def chaos(

@@ -22,7 +22,7 @@ import aurora_router
 from aurora_router import AsyncConnection, Connection, connect
 from aurora_router.connection import _call_until, _Dial, _dial
 from aurora_router.flow import connect as flow
-from aurora_router.flow.dialling import Unplaced
+from aurora_router.flow.attempt import AttemptFailed
 from aurora_router.forks import STEPS
 from aurora_router.policy.slow_start import SlowStart
 from aurora_router.runtime import dns
@@ -226,8 +226,8 @@ async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
     kind, number = wanted[step]
     original, seen = getattr(EventLoopRuntime, kind), []
 
-    async def cancelling(world, *args, **kwargs):
-        result = await original(world, *args, **kwargs)
+    async def cancelling(runtime, *args, **kwargs):
+        result = await original(runtime, *args, **kwargs)
         seen.append(result)
         if len(seen) == number:
             running[0].cancel()
@@ -275,10 +275,10 @@ def interrupted(monkeypatch, kind, conninfo, **options):
 
     original = getattr(blocking.BlockingRuntime, kind)
 
-    async def interrupting(world, *args, **kwargs):
+    async def interrupting(runtime, *args, **kwargs):
         monkeypatch.setattr(blocking.BlockingRuntime, kind, original)
         os.kill(os.getpid(), signal.SIGINT)
-        return await original(world, *args, **kwargs)
+        return await original(runtime, *args, **kwargs)
 
     monkeypatch.setattr(blocking.BlockingRuntime, kind, interrupting)
     with pytest.raises(KeyboardInterrupt):
@@ -308,7 +308,7 @@ def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
 
     async def fails(connecting):
         started.set()
-        raise Unplaced("no writer")
+        raise AttemptFailed("no writer")
 
     monkeypatch.setattr(flow.Connecting, "_once", fails)
 
@@ -436,7 +436,7 @@ class _Interrupts:
 
 _FLOW = tuple(f"flow/{each.name}" for each in Path(flow.__file__).parent.glob("*.py"))
 _CONNECTING = (*_FLOW, "runtime/blocking.py", "aurora_router/connection.py", "aurora_router/forks.py")
-_ADMITTING = ("flow/admission.py", "flow/dialling.py")
+_ADMITTING = ("flow/dial_limiter.py", "flow/attempt.py")
 
 
 def swept(files, prepare, conninfo, **options):

@@ -21,7 +21,7 @@ class Again(Exception):
 def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=(), writers_at=()):
     """The times at which rounds began, and how it ended; there is news, or a new writer, at some of them."""
     with Simulation(seed) as simulation:
-        world = SimulatedRuntime(Network(simulation))
+        runtime = SimulatedRuntime(Network(simulation))
         cluster = Cluster(("here", ""), Registry(), threading.Lock())
         times = []
         for time in news_at:
@@ -36,7 +36,7 @@ def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=(), writers_at=()):
 
         async def go():
             left = lambda: max(0.0, lasting - simulation.now)  # noqa: E731 - one line
-            async for attempt in reconnecting(world, cluster, left, retry_on=Again):
+            async for attempt in reconnecting(runtime, cluster, left, retry_on=Again):
                 with attempt:
                     times.append(simulation.now)
                     if succeed_after is None or len(times) <= succeed_after:
@@ -73,11 +73,11 @@ def test_success_ends_it():
 
 def test_other_errors_end_it_at_once():
     with Simulation() as simulation:
-        world = SimulatedRuntime(Network(simulation))
+        runtime = SimulatedRuntime(Network(simulation))
         cluster = Cluster(("here", ""), Registry(), threading.Lock())
 
         async def go():
-            async for attempt in reconnecting(world, cluster, lambda: 60.0, retry_on=Again):
+            async for attempt in reconnecting(runtime, cluster, lambda: 60.0, retry_on=Again):
                 with attempt:
                     raise ValueError("mine")
 

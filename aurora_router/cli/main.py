@@ -13,7 +13,7 @@ from aurora_router.cli import output
 from aurora_router.cli.command import Command, CommandUnavailableError, plugin_commands
 from aurora_router.cli.inspect import Explain, Topology
 from aurora_router.cli.outcome import OutcomeCommand
-from aurora_router.cli.watch import Watch
+from aurora_router.cli.watch import ClusterMonitor
 from aurora_router.errors import AuroraRouterError
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0: done; 1: it failed and said why; 2: the command line was wrong; 130: interrupted.
     """
     words = sys.argv[1:] if argv is None else argv
-    commands: list[Command] = [Topology(), Explain(), Watch(), OutcomeCommand(), *plugin_commands()]
+    commands: list[Command] = [Topology(), Explain(), ClusterMonitor(), OutcomeCommand(), *plugin_commands()]
     try:
-        args = _parsed(_parser(commands, next((word for word in words if not word.startswith("-")), "")), words)
+        args = _parse(_parser(commands, next((word for word in words if not word.startswith("-")), "")), words)
         return int(args.run(args))
     except CommandUnavailableError as error:
         output.complain(f"aurora-router {error}")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """Returns the arguments; an optional last argument may also stand after options.
 
     argparse decides at the first option that an optional positional argument is absent, and then refuses it (3.10 to

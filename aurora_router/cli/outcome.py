@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aurora_router.cli import output
 from aurora_router.cli.inspect import read_target
 from aurora_router.errors import AuroraRouterError
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.model.commit_token import CommitToken
 from aurora_router.policy.outcome import KEPT_SECONDS, Outcome
 from aurora_router.router import Router
@@ -34,8 +34,8 @@ class OutcomeCommand:
         """Add the arguments."""
         actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
         for action, about in (
-            ("install", f"create {marks.TABLE} (idempotent), which every user of the database may use"),
-            ("uninstall", f"drop {marks.TABLE}"),
+            ("install", f"create {commit_sql.TABLE} (idempotent), which every user of the database may use"),
+            ("uninstall", f"drop {commit_sql.TABLE}"),
             ("prune", f"delete its rows that are older than {_KEPT_HOURS:g} h; run it daily"),
             ("ask", "print the outcome of the transaction of a commit token"),
         ):
@@ -54,18 +54,18 @@ class OutcomeCommand:
         if args.action == "ask":
             return self._ask(router, args)
         if args.action == "install":
-            database, _ = _done(router, marks.INSTALL)
-            text = f"{marks.TABLE} is in the database {database}"
-            _say(args, text, table=marks.TABLE, database=database, installed=True)
+            database, _ = _run_on_writer(router, commit_sql.INSTALL)
+            text = f"{commit_sql.TABLE} is in the database {database}"
+            _say(args, text, table=commit_sql.TABLE, database=database, installed=True)
         elif args.action == "uninstall":
-            database, _ = _done(router, marks.UNINSTALL)
-            text = f"{marks.TABLE} is not in the database {database} (any more)"
-            _say(args, text, table=marks.TABLE, database=database, installed=False)
+            database, _ = _run_on_writer(router, commit_sql.UNINSTALL)
+            text = f"{commit_sql.TABLE} is not in the database {database} (any more)"
+            _say(args, text, table=commit_sql.TABLE, database=database, installed=False)
         else:
             if not args.hours >= _KEPT_HOURS:
                 raise TooYoung(f"--hours {args.hours:g}: rows are kept for {_KEPT_HOURS:g} h at least")
-            database, count = _done(router, marks.prune(args.hours * 3600.0))
-            _say(args, f"{count} rows pruned", table=marks.TABLE, database=database, pruned=count)
+            database, count = _run_on_writer(router, commit_sql.prune(args.hours * 3600.0))
+            _say(args, f"{count} rows pruned", table=commit_sql.TABLE, database=database, pruned=count)
         return 0
 
     @staticmethod
@@ -92,7 +92,7 @@ def _say(args: argparse.Namespace, text: str, **facts: object) -> None:
         output.say(text)
 
 
-def _done(router: Router, sql: str) -> tuple[str, int]:
+def _run_on_writer(router: Router, sql: str) -> tuple[str, int]:
     """Run statements on the writer; returns the database's name, and how many rows the last one changed."""
     with router.connect(role="writer", autocommit=True) as connection:
         return connection.info.dbname, connection.execute(sql.encode()).rowcount

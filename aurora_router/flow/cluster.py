@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from contextlib import AbstractContextManager
 
-    from aurora_router.flow.admission import Turn
+    from aurora_router.flow.dial_limiter import DialPermit
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
@@ -123,7 +123,7 @@ class Cluster:
         self.doubted_at: float | None = None
         self.slow_start: SlowStart | None = None
         self.slow_start_epoch = 1
-        self.turns: weakref.WeakSet[Turn] = weakref.WeakSet()
+        self.turns: weakref.WeakSet[DialPermit] = weakref.WeakSet()
         self.hung_at = -1.0
         self.used_at = math.inf
         self.overdue = False

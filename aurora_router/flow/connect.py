@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
-from aurora_router.flow.dialling import Placeless, Silent, Unplaced
-from aurora_router.flow.learning import Learning
+from aurora_router.flow.attempt import AttemptFailed, Placeless, Silent
 from aurora_router.flow.runtime import GLANCE_SECONDS, ConnectResult, ConnT, DialFailed, Runtime
+from aurora_router.flow.topology import TopologyAttempt
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
 
 
-class Connecting(Learning[ConnT]):
-    """One connect: a `Learning` that chooses an instance and checks its role."""
+class Connecting(TopologyAttempt[ConnT]):
+    """One connect: a `TopologyAttempt` that chooses an instance and checks its role."""
 
     async def run(self) -> ConnectResult[ConnT]:
         """Connect, and go on trying for as long as it makes sense.
@@ -46,37 +46,37 @@ class Connecting(Learning[ConnT]):
         try:
             return await self._persevere()
         finally:
-            self._stand_up()
+            self._release()
 
     async def _persevere(self) -> ConnectResult[ConnT]:
         try:
             return await self._once()
-        except Unplaced as why:
-            self._doubted(why)
+        except AttemptFailed as why:
+            self._suspect_writer(why)
         if self.left() <= 0.0:
-            raise self._given_up() from self._cause()
+            raise self._new_error() from self._cause()
         if self._is_refused_for_good():
-            raise self._given_up(early=True) from self._cause()
+            raise self._new_error(early=True) from self._cause()
         self._advise_on_wait()
         with IMPORTING:
             from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
 
         self.doubt = True
         try:
-            async for attempt in reconnecting(self.world, self.cluster, self.left, retry_on=Unplaced):
+            async for attempt in reconnecting(self.runtime, self.cluster, self.left, retry_on=AttemptFailed):
                 with attempt:
                     return await self._once_more()
-        except Unplaced as why:
+        except AttemptFailed as why:
             self._last = why
-        raise self._given_up() from self._cause()
+        raise self._new_error() from self._cause()
 
     # ------------------------------------------------------------ one round
 
     async def _once_more(self) -> ConnectResult[ConnT]:
         try:
             return await self._once()
-        except Unplaced as why:
-            self._doubted(why)
+        except AttemptFailed as why:
+            self._suspect_writer(why)
             raise
 
     def _is_refused_for_good(self) -> bool:
@@ -84,34 +84,34 @@ class Connecting(Learning[ConnT]):
         no_reader = not any(True for _ in self.cluster.view.readers())
         return self.request.refuses_primary and no_reader and not self.attempts
 
-    def _doubted(self, why: Unplaced) -> None:
+    def _suspect_writer(self, why: AttemptFailed) -> None:
         """A round came to nothing: whoever watches is to find the writer."""
         self._last = why
         if self.route.role is WantedRole.WRITER and not self._lives:
-            self.cluster.doubt(f"a connect to the writer failed: {why}", self.world.now())
+            self.cluster.doubt(f"a connect to the writer failed: {why}", self.runtime.now())
 
-    async def _sure(self) -> None:
+    async def _wait_until_writer_confirmed(self) -> None:
         """While the writer is in doubt, wait for whoever asks all instances at once, rather than dial a dead one."""
-        cluster, started = self.cluster, self.world.now()
+        cluster, started = self.cluster, self.runtime.now()
         while self.route.role is WantedRole.WRITER:
             news = cluster.news
             if cluster.doubted_at is None:
                 return
             if self.left() <= 0.0:
                 outcome = "the monitor asked all instances; none confirmed that it is the writer"
-                self.attempts.append(Attempt(cluster.name, outcome, self.world.now() - started))
+                self.attempts.append(Attempt(cluster.name, outcome, self.runtime.now() - started))
                 return
             is_asked = self.request.wanted is not None  # nothing wakes the one that waits when the answer changes
-            await self.world.changed(cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left())
+            await self.runtime.changed(cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left())
 
     async def _once(self) -> ConnectResult[ConnT]:
         if self.route.mode is Mode.THROUGH:
-            return await self._pass()
+            return await self._connect_unrouted()
         if self._by_name():
             return await self._through_name()
         if self.route.mode is Mode.PINNED:
-            return await self._pinned()
-        return await self._chosen()
+            return await self._connect_to_named_instance()
+        return await self._connect_to_candidate()
 
     def _by_name(self) -> bool:
         """Whether instances can't be dialled, so that the given name has to do."""
@@ -121,7 +121,7 @@ class Connecting(Learning[ConnT]):
         told = self.cluster.view.known and (source is None or not source.complete)
         return told and self.route.mode is Mode.INSTANCES
 
-    async def _pass(self) -> ConnectResult[ConnT]:
+    async def _connect_unrouted(self) -> ConnectResult[ConnT]:
         connection = await self._dial(await self._given(self.request.given[0]), None)
         return ConnectResult(connection, self.cluster, None, 0, self.route)
 
@@ -134,67 +134,67 @@ class Connecting(Learning[ConnT]):
             unfit = f"led to a {instance.role.value} ({instance.id})"
             if await self._serves(connection, instance):
                 if not await self._is_lag_unproven(connection, instance):
-                    return self._placed(connection, instance, self.route)
+                    return self._new_result(connection, instance, self.route)
                 unfit = f"led to {instance.id}, {self._lags()}"
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
-        await self.world.discard(connection)
-        raise Unplaced(f"{target.name} {unfit}")
+        await self.runtime.discard(connection)
+        raise AttemptFailed(f"{target.name} {unfit}")
 
     def _lags(self) -> str:
         return f"which is not known to lag by {self.request.options.max_lag:g} s at most (aurora_max_lag)"
 
-    async def _pinned(self) -> ConnectResult[ConnT]:
+    async def _connect_to_named_instance(self) -> ConnectResult[ConnT]:
         """Dial the one instance that the name, or the option, means."""
         wanted = self.request.options.instance
         if wanted is None and not self.cluster.view.known:
-            return await self._kept(await self._learn_through(self.request.given[0]))
+            return await self._hand_out(await self._learn_through(self.request.given[0]))
         spare = await self._know()
         name = (wanted or self.route.endpoint.label or "").lower()
         known = next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
         if spare is not None:
             if known is not None and spare[1].id == known.id:
-                return await self._kept(spare)
-            await self.world.discard(spare[0])
+                return await self._hand_out(spare)
+            await self.runtime.discard(spare[0])
         if known is None:
-            raise Unplaced(f"the cluster has no instance {wanted or name!r}")
+            raise AttemptFailed(f"the cluster has no instance {wanted or name!r}")
         with self.cluster.lock:
-            self._take_seat(known.id)
-        connection = await self._seated_dial(known)
-        return await self._kept((connection, known))
+            self._reserve(known.id)
+        connection = await self._dial_reserved(known)
+        return await self._hand_out((connection, known))
 
-    async def _kept(self, arrived: tuple[ConnT, Instance]) -> ConnectResult[ConnT]:
+    async def _hand_out(self, arrived: tuple[ConnT, Instance]) -> ConnectResult[ConnT]:
         """Hand a connection to the one instance out."""
         connection, known = arrived
         try:
-            instance = await self._described(connection, known)
+            instance = await self._describe_server(connection, known)
             if await self._is_lag_unproven(connection, instance):
-                raise Unplaced(f"{instance.id} is the instance, {self._lags()}")  # noqa: TRY301 - it is discarded below
-            return self._placed(connection, instance, self.route)
+                raise AttemptFailed(f"{instance.id} is the instance, {self._lags()}")  # noqa: TRY301 - it is discarded below
+            return self._new_result(connection, instance, self.route)
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
 
-    async def _chosen(self) -> ConnectResult[ConnT]:
+    async def _connect_to_candidate(self) -> ConnectResult[ConnT]:
         """Dial the instance that the policy chooses, by the topology."""
-        await self._sure()
+        await self._wait_until_writer_confirmed()
         if self.request.options.max_lag is not None:
-            self.cluster.note_max_lag(self.request.options.max_lag, self.world.now())
+            self.cluster.note_max_lag(self.request.options.max_lag, self.runtime.now())
         if self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer):
             self.doubt = self.doubt or not self.cluster.watched
         spare = await self._know()
         try:
-            placed = await self._walk(spare)
+            placed = await self._try_candidates(spare)
         except BaseException:
             if spare is not None:
-                await self.world.discard(spare[0])
+                await self.runtime.discard(spare[0])
             raise
         if spare is not None and placed.connection is not spare[0]:
-            await self.world.discard(spare[0])
+            await self.runtime.discard(spare[0])
         return placed
 
-    async def _walk(self, spare: tuple[ConnT, Instance] | None) -> ConnectResult[ConnT]:
+    async def _try_candidates(self, spare: tuple[ConnT, Instance] | None) -> ConnectResult[ConnT]:
         """Try instances until one serves; chosen again after each failure, so that what a dead one leaves spreads.
 
         One that answered in another role may be chosen again in that role: a reader that has become the writer is not
@@ -212,41 +212,41 @@ class Connecting(Learning[ConnT]):
                 break
             if spare is not None and spare[1].id == instance.id:
                 if not await self._is_lag_unproven(spare[0], instance):
-                    return self._placed(spare[0], instance, selection)
-                self._stand_up()
+                    return self._new_result(spare[0], instance, selection)
+                self._release()
                 spare = None
                 continue
             tried.append((instance.id, instance.role))
             arrived = await self._try(instance, tried)
             if arrived is not None:
-                return self._placed(*arrived, selection)
-            self._stand_up()
+                return self._new_result(*arrived, selection)
+            self._release()
         if self._is_placeless:
             arrived = await self._by_given_name()
             if arrived is not None:
-                return self._placed(*arrived, self.route)
+                return self._new_result(*arrived, self.route)
         if self._lacks_reader():
-            self.cluster.reader_missed_at = self.world.now()
-        raise Unplaced(selection.reason if not selection.order else "no instance that fits could be reached")
+            self.cluster.reader_missed_at = self.runtime.now()
+        raise AttemptFailed(selection.reason if not selection.order else "no instance that fits could be reached")
 
     async def _try(self, instance: Instance, tried: list[tuple[str, Role]]) -> tuple[ConnT, Instance] | None:
         """Dial an instance at which a seat is taken, and check its role; None: go on to the next."""
         try:
-            connection = await self._seated_dial(instance)
-        except Unplaced as why:
+            connection = await self._dial_reserved(instance)
+        except AttemptFailed as why:
             if isinstance(why, Silent):
                 tried += [(instance.id, role) for role in Role]
             self._last = why
             self._is_placeless = self._is_placeless or isinstance(why, Placeless)
             return None
         try:
-            found = await self._confirmed(connection, instance)
+            found = await self._confirm_role(connection, instance)
             if found is not None:
                 return connection, found
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
-        await self.world.discard(connection)
+        await self.runtime.discard(connection)
         return None
 
     async def _by_given_name(self) -> tuple[ConnT, Instance] | None:
@@ -256,7 +256,7 @@ class Connecting(Learning[ConnT]):
         """
         try:
             connection, found = await self._learn_through(self.request.given[0])
-        except Unplaced as why:
+        except AttemptFailed as why:
             self._last = why
             return None
         try:
@@ -264,11 +264,11 @@ class Connecting(Learning[ConnT]):
             fits = fits and not await self._is_lag_unproven(connection, found)
             if fits and self.cluster.view.is_current(found.id, found.generation):
                 return connection, found
-            self._last = Unplaced(f"{self.request.given[0]} led to a {found.role.value} ({found.id})")
+            self._last = AttemptFailed(f"{self.request.given[0]} led to a {found.role.value} ({found.id})")
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
-        await self.world.discard(connection)
+        await self.runtime.discard(connection)
         return None
 
     # ------------------------------------------------------------ choosing
@@ -288,8 +288,8 @@ class Connecting(Learning[ConnT]):
                 self.route.role,
                 loads=cluster.loads(cluster.view.instances),
                 quarantine=cluster.quarantine,
-                now=self.world.now(),
-                rng=self.world,
+                now=self.runtime.now(),
+                rng=self.runtime,
                 turn=turn,
             )
             if spare is not None:
@@ -297,12 +297,12 @@ class Connecting(Learning[ConnT]):
             if tried is not None:
                 first = next((each.id for each in selection.order if (each.id, each.role) not in tried), None)
                 if first is not None:
-                    self._take_seat(first)
+                    self._reserve(first)
         return selection
 
     # ------------------------------------------------------------ checking roles
 
-    async def _confirmed(self, connection: ConnT, instance: Instance) -> Instance | None:
+    async def _confirm_role(self, connection: ConnT, instance: Instance) -> Instance | None:
         """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
 
         The generation that counts is the one from before the dial. If it is a past one by now (a dial of an instance
@@ -313,20 +313,20 @@ class Connecting(Learning[ConnT]):
             if found is None and self.cluster.view.is_current(instance.id, instance.generation):
                 standby = await self._standby(connection, instance.id, instance)
                 agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
-                agrees = agrees and not is_lag_unproven(instance, self.request.options, self.world.now())
+                agrees = agrees and not is_lag_unproven(instance, self.request.options, self.runtime.now())
                 if agrees and self.cluster.view.is_current(instance.id, instance.generation):  # still, after the answer
                     return instance
             if found is None:
                 found = await self._ask(connection, instance.id)
             if await self._is_lag_unproven(connection, found):
                 return None
-        except Unplaced as why:
+        except AttemptFailed as why:
             self._last = why
             return None
         best = self._select((connection, found), 0).order[:1]
         return found if [found.id] == [each.id for each in best] == [instance.id] else None
 
-    async def _described(self, connection: ConnT, instance: Instance) -> Instance:
+    async def _describe_server(self, connection: ConnT, instance: Instance) -> Instance:
         """The instance by its own word, whatever its role."""
         found = await self._refreshed(connection, instance)
         if found is not None:
@@ -351,16 +351,16 @@ class Connecting(Learning[ConnT]):
         alone = not any(True for _ in self.cluster.view.readers())
         return alone and self.request.options.reader_fallback is ReaderFallback.WRITER
 
-    def _placed(self, connection: ConnT, instance: Instance, why: Selection | Route) -> ConnectResult[ConnT]:
+    def _new_result(self, connection: ConnT, instance: Instance, why: Selection | Route) -> ConnectResult[ConnT]:
         seat, self._seat = self._seat, None
         reports = self.cluster.role_reports
-        pooled = bool(reports.indirect) and reports.is_pooled(self.world.path(connection))
+        pooled = bool(reports.indirect) and reports.is_pooled(self.runtime.path(connection))
         generation, role = instance.generation, instance.role
         return ConnectResult(connection, self.cluster, instance.id, generation, why, role, self.route, pooled, seat)
 
 
 async def connect(
-    world: Runtime[ConnT],
+    runtime: Runtime[ConnT],
     find: Callable[[Request, Route], Cluster],
     request: Request,
     sources: Sequence[Source],
@@ -368,7 +368,7 @@ async def connect(
     """Put one connection on the right instance.
 
     Args:
-        world: the ground; its connections are what is made.
+        runtime: the ground; its connections are what is made.
         find: gives the state of the cluster that a routed request is for.
         request: what is asked for.
         sources: how to ask for the topology, in the order in which to try.
@@ -378,11 +378,11 @@ async def connect(
         NameNotResolved: the given name has no address.
         Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
     """
-    chosen = await routed(world, request)
-    return await Connecting(world, find(request, chosen), request, chosen, sources).run()
+    chosen = await routed(runtime, request)
+    return await Connecting(runtime, find(request, chosen), request, chosen, sources).run()
 
 
-async def routed(world: Runtime[ConnT], request: Request) -> Route:
+async def routed(runtime: Runtime[ConnT], request: Request) -> Route:
     """Decide how a request is routed, following an alias where that may tell more.
 
     While no name server answers, it is followed to where it led the last time: what is known of that cluster may do.
@@ -391,9 +391,9 @@ async def routed(world: Runtime[ConnT], request: Request) -> Route:
         return route(request)
     host = request.given[0].host or ""
     try:
-        resolution = await world.resolve(host)
+        resolution = await runtime.resolve(host)
     except DialFailed as failed:
-        last = world.last_resolved(host)
+        last = runtime.last_resolved(host)
         if last is None:
             raise NameNotResolved(failed.fault.text) from failed.cause
         resolution = last
@@ -401,14 +401,14 @@ async def routed(world: Runtime[ConnT], request: Request) -> Route:
 
 
 async def look(
-    world: Runtime[ConnT],
+    runtime: Runtime[ConnT],
     find: Callable[[Request, Route], Cluster],
     request: Request,
     sources: Sequence[Source],
 ) -> Cluster:
     """Ask for the topology anew; returns the cluster's state, up to date. Raises as `connect` does."""
-    chosen = await routed(world, request)
-    connecting = Connecting(world, find(request, chosen), request, chosen, sources)
+    chosen = await routed(runtime, request)
+    connecting = Connecting(runtime, find(request, chosen), request, chosen, sources)
     connection = await connecting.learned()
-    await world.discard(connection)
+    await runtime.discard(connection)
     return connecting.cluster

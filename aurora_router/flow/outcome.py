@@ -2,7 +2,7 @@
 
 Invariant: a verdict is returned only from an answer that came together with the acknowledgement of a commit of our
 own on the same connection, whose wait for its replicas was not cut short. Everything else is asked again. The message
-sets what this rests on itself (`flow.marks`), whatever the session was set to.
+sets what this rests on itself (`flow.commit_sql`), whatever the session was set to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import RoutingError
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.flow.connect import connect
 from aurora_router.flow.runtime import ConnectResult, ConnT, DialFailed
 from aurora_router.model.endpoint import WantedRole
@@ -45,7 +45,7 @@ class Resolving(Generic[ConnT]):
     """One question of what became of a transaction.
 
     Args:
-        world: the ground; its connections are made for the question alone.
+        runtime: the ground; its connections are made for the question alone.
         find: gives the state of the cluster that a routed request is for.
         request: how the transaction's connection was asked for; the writer is asked, whatever role that was.
         sources: how to ask for the topology.
@@ -54,13 +54,13 @@ class Resolving(Generic[ConnT]):
 
     def __init__(
         self,
-        world: SessionRuntime[ConnT],
+        runtime: SessionRuntime[ConnT],
         find: Callable[[Request, Route], Cluster],
         request: Request,
         sources: Sequence[Source],
         token: CommitToken,
     ) -> None:
-        self.world = world
+        self.runtime = runtime
         self.find = find
         self.sources = sources
         self.token = token
@@ -75,7 +75,7 @@ class Resolving(Generic[ConnT]):
                 options, role=WantedRole.WRITER, instance=None, max_lag=None, reader_fallback=ReaderFallback.WRITER
             ),
         )
-        self._started = world.now()
+        self._started = runtime.now()
         self._seen_alive: float | None = None
 
     async def run(self) -> Finding:
@@ -91,7 +91,7 @@ class Resolving(Generic[ConnT]):
         asked = 0
         while True:
             try:
-                last = await self._asked_on_the_writer()
+                last = await self._ask_writer()
             except _Again as why:
                 last = Finding(Outcome.UNKNOWN, str(why))
             else:
@@ -99,50 +99,50 @@ class Resolving(Generic[ConnT]):
                     return last
             if self._left() <= 0.0:
                 return last
-            pause = full_jitter(asked, self.world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
-            await self.world.sleep(min(pause, self._left()))
+            pause = full_jitter(asked, self.runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+            await self.runtime.sleep(min(pause, self._left()))
             asked += 1
 
     def _left(self) -> float:
-        return max(0.0, self._started + self._patience - self.world.now())
+        return max(0.0, self._started + self._patience - self.runtime.now())
 
-    async def _asked_on_the_writer(self) -> Finding:
+    async def _ask_writer(self) -> Finding:
         """Connect to the writer and ask, again and again while it says that the transaction lives."""
-        placed = await self._connected()
+        placed = await self._connect_to_writer()
         connection = placed.connection
         try:
             finding, asked = await self._asked(connection), 0
             while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
                 await self._end_orphan(connection)
-                pause = full_jitter(asked, self.world.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
-                await self.world.sleep(min(pause, self._left()))
+                pause = full_jitter(asked, self.runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
+                await self.runtime.sleep(min(pause, self._left()))
                 finding, asked = await self._asked(connection), asked + 1
             return finding
         finally:
             placed.waive()
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
 
-    async def _connected(self) -> ConnectResult[ConnT]:
+    async def _connect_to_writer(self) -> ConnectResult[ConnT]:
         """The writer; the connection's seat is kept meanwhile, so that the cluster is looked after."""
         options = replace(self._request.options, failover_timeout=self._left())
         request = replace(self._request, options=options)
         try:
-            return await connect(self.world, self.find, request, self.sources)
+            return await connect(self.runtime, self.find, request, self.sources)
         except RoutingError as error:
             self.cause = error
             raise _Again(f"the writer could not be connected: {error}") from error
 
     async def _asked(self, connection: ConnT) -> Finding:
         """One message; the verdict counts if the barrier in it was acknowledged."""
-        token, world = self.token, self.world
+        token, runtime = self.token, self.runtime
         by_witness = token.witness is not None
-        version = world.server_version(connection)
+        version = runtime.server_version(connection)
         if by_witness:
-            sql = marks.ask_witness(token, version, world.unique(), LOCK_TIMEOUT)
+            sql = commit_sql.ask_witness(token, version, runtime.unique(), LOCK_TIMEOUT)
         else:
-            sql = marks.ask_log(token, version)
+            sql = commit_sql.ask_log(token, version)
         try:
-            reply = await world.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
+            reply = await runtime.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
         except DialFailed as failed:
             if not by_witness or failed.fault.sqlstate != _LOCK_NOT_AVAILABLE:
                 raise self._again(failed) from failed
@@ -152,13 +152,13 @@ class Resolving(Generic[ConnT]):
         if not reply.rows:
             raise _Again("the witness can not be read")
         if by_witness:
-            return judge_witness(token, marks.witness_evidence(reply.rows, world.database(connection)))
-        return judge_log(token, marks.log_evidence(reply.rows))
+            return judge_witness(token, commit_sql.witness_evidence(reply.rows, runtime.database(connection)))
+        return judge_log(token, commit_sql.log_evidence(reply.rows))
 
     async def _still_held(self, connection: ConnT) -> Finding:
         """The insert waited too long: leave its transaction."""
         try:
-            await self.world.execute(connection, "ROLLBACK", self._query_seconds)
+            await self.runtime.execute(connection, "ROLLBACK", self._query_seconds)
         except DialFailed as failed:
             raise self._again(failed) from failed
         return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
@@ -169,13 +169,13 @@ class Resolving(Generic[ConnT]):
 
     async def _end_orphan(self, connection: ConnT) -> None:
         """End the transaction's backend if it still waits for a statement after a while: nobody will send one."""
-        now = self.world.now()
+        now = self.runtime.now()
         if self._seen_alive is None:
             self._seen_alive = now
         if not self._terminates or now - self._seen_alive < ORPHAN_SECONDS:
             return
         self._seen_alive = now
         try:
-            await self.world.execute(connection, marks.terminate(self.token), self._query_seconds)
+            await self.runtime.execute(connection, commit_sql.terminate(self.token), self._query_seconds)
         except DialFailed as failed:
             raise self._again(failed) from failed

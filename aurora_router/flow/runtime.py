@@ -1,8 +1,8 @@
-"""What a procedure may ask of the world around it.
+"""What a procedure may ask of the runtime around it.
 
-A world is an adapter: `runtime.blocking` does each of these things at once and never suspends, `runtime.eventloop`
+A runtime is an adapter: `runtime.blocking` does each of these things at once and never suspends, `runtime.eventloop`
 awaits them for real, `runtime.simulated` does them on a virtual clock with a seed. All times are in seconds on the
-world's own monotonic clock.
+runtime's own monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.verdict import Fault
 
 ConnT = TypeVar("ConnT")
-"""A connection, whatever the world's are: the procedures only hand them around."""
+"""A connection, whatever the runtime's are: the procedures only hand them around."""
 
 Rows = list[tuple[str | None, ...]]
 """The answer to a service query: text format, None for NULL."""
@@ -92,7 +92,7 @@ class Runtime(Protocol[ConnT]):
     """The ground that a procedure stands on. One per kind of connection that is to be made."""
 
     def now(self) -> float:
-        """The world's monotonic clock, in seconds."""
+        """The runtime's monotonic clock, in seconds."""
         ...
 
     def random(self) -> float:
@@ -199,10 +199,10 @@ class Held(Protocol):
 
 
 class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
-    """A world in which several procedures go on at once, and which can look at users' connections."""
+    """A runtime in which several procedures go on at once, and which can look at users' connections."""
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
-        """Let a procedure go on by itself, until it ends or the world does."""
+        """Let a procedure go on by itself, until it ends or the runtime does."""
         ...
 
     def activity(self, held: Any) -> Activity:
@@ -214,7 +214,7 @@ class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
         ...
 
     def heard_at(self, held: Any) -> float | None:
-        """When the last data arrived here on a user's connection, by the world's clock; None: that is not known."""
+        """When the last data arrived here on a user's connection, by the runtime's clock; None: that is not known."""
         ...
 
     def has_unread(self, held: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a transaction's procedures ask of the world, beyond what connecting does."""
+"""What a transaction's procedures ask of the runtime, beyond what connecting does."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Watched:
 
 
 class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
-    """A world whose connections run transactions."""
+    """A runtime whose connections run transactions."""
 
     async def execute(self, connection: ConnT, sql: str, seconds: float | None) -> Reply:
         """Send one message of the simple protocol and wait for the whole answer; None: as long as it takes.

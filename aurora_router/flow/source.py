@@ -19,7 +19,7 @@ class Source:
     Attributes:
         name: as the option ``aurora_source`` spells it.
         sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
-            are those of `flow.asking.ROLE`.
+            are those of `flow.topology_query.ROLE`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
             can not tell their own.
         absent: SQLSTATEs by which a server says that it is not of this kind.

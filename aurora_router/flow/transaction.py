@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded, annotate
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.forks import IMPORTING
 from aurora_router.policy.options import OutcomeMethod
@@ -75,7 +75,7 @@ class Plan(Generic[ConnT]):
         resolving: makes the question for a token, with the credentials of the moment.
         methods: which method works in which database.
         degraded: by database, which method is a makeshift for one that was not to be had, and until when, by the clock
-            of the world.
+            of the runtime.
         nameless: databases whose server does not give its system identifier, so that tokens are without it.
     """
 
@@ -118,7 +118,7 @@ class Commit(Generic[ConnT]):
 
     def __init__(
         self,
-        world: SessionRuntime[ConnT],
+        runtime: SessionRuntime[ConnT],
         connection: ConnT,
         token: CommitToken | None,
         watched: Watched,
@@ -126,7 +126,7 @@ class Commit(Generic[ConnT]):
         *,
         read_only: bool,
     ) -> None:
-        self.world = world
+        self.runtime = runtime
         self.connection = connection
         self.token = token
         self.watched = watched
@@ -144,22 +144,22 @@ class Commit(Generic[ConnT]):
             InvalidOption: it was to be read-only, and wrote.
             CommitOutcomeUnknown: it can not be found out what became of it.
         """
-        world, connection = self.world, self.connection
-        if self.watched.ended or world.idle(connection) or world.aborted(connection):
-            failed = world.aborted(connection) and not self.watched.ended
+        runtime, connection = self.runtime, self.connection
+        if self.watched.ended or runtime.idle(connection) or runtime.aborted(connection):
+            failed = runtime.aborted(connection) and not self.watched.ended
             how = "failed, and that was not told by an exception" if failed else "is over already"
             raise self._refused(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
         try:
-            message = marks.commit_read_only() if self.read_only else marks.commit(self.token)
-            reply = await world.execute(connection, message, None)
+            message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
+            reply = await runtime.execute(connection, message, None)
         except DialFailed as failed:
-            if world.broken(connection):
+            if runtime.broken(connection):
                 await self._settle(failed.cause)
                 self.state = _State.COMMITTED
                 return
             self.state = _State.REFUSED
-            if not failed.done and failed.fault.sqlstate == marks.DIVISION_BY_ZERO:
+            if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
                 if self.token is not None:
                     raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
                 if self.read_only:
@@ -191,7 +191,7 @@ class Transaction(Generic[ConnT, T]):
     """One call of ``run_transaction``.
 
     Args:
-        world: the ground.
+        runtime: the ground.
         plan: see `Plan`.
         work: done in each attempt.
         modes: of the transaction; win over the connection's own.
@@ -201,20 +201,20 @@ class Transaction(Generic[ConnT, T]):
 
     def __init__(
         self,
-        world: SessionRuntime[ConnT],
+        runtime: SessionRuntime[ConnT],
         plan: Plan[ConnT],
         work: Callable[[ConnT], Awaitable[T]],
         modes: Modes,
         finish: Callable[[], Awaitable[None]] | None = None,
         tell: Callable[[CommitToken], None] | None = None,
     ) -> None:
-        self.world = world
+        self.runtime = runtime
         self.plan = plan
         self.work = work
         self.modes = modes
         self.finish = finish
         self.tell = tell
-        self._until = world.now() + plan.options.transaction_timeout
+        self._until = runtime.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
         self._commit: Commit[ConnT] | None = None
@@ -237,7 +237,7 @@ class Transaction(Generic[ConnT, T]):
             from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
 
         try:
-            async for attempt in transacting(self.world, self._tried, self._left, retry_on=Replay):
+            async for attempt in transacting(self.runtime, self._count_attempts, self._left, retry_on=Replay):
                 with attempt:
                     if pending is not None:
                         pending = None
@@ -247,14 +247,14 @@ class Transaction(Generic[ConnT, T]):
             last = replay
         raise last.cause
 
-    def _tried(self) -> int:
+    def _count_attempts(self) -> int:
         """How many attempts counted."""
         return self._counted
 
     def _left(self) -> float:
         """Seconds for another attempt; 0 when it would be one too many."""
         enough = self._counted >= self.plan.options.transaction_attempts
-        return 0.0 if enough else max(0.0, self._until - self.world.now())
+        return 0.0 if enough else max(0.0, self._until - self.runtime.now())
 
     async def _attempt(self) -> T:
         connection = await self.plan.take()
@@ -263,11 +263,11 @@ class Transaction(Generic[ConnT, T]):
             try:
                 return await self._attempted(connection)
             finally:
-                await self.world.complete(self.plan.give, connection)
+                await self.runtime.complete(self.plan.give, connection)
         except (Replay, CommitOutcomeUnknown, TransactionEnded):
             raise
         except BaseException as error:
-            if (doubt := self._unsettled()) is None:
+            if (doubt := self._pending_commit()) is None:
                 raise
             token, why = doubt
             if isinstance(error, Exception):
@@ -275,7 +275,7 @@ class Transaction(Generic[ConnT, T]):
             annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
             raise
 
-    def _unsettled(self) -> tuple[CommitToken | None, str] | None:
+    def _pending_commit(self) -> tuple[CommitToken | None, str] | None:
         """The token of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""
         commit = self._commit
         if commit is None or self._read_only:
@@ -293,7 +293,7 @@ class Transaction(Generic[ConnT, T]):
             self._counted += 1
             if token is not None and self.tell is not None:
                 self.tell(token)
-            with self.world.watching(connection) as watched:
+            with self.runtime.watching(connection) as watched:
                 return await self._run_once(connection, token, watched)
         except BaseException:
             if watched is None or not watched.ended:
@@ -306,7 +306,7 @@ class Transaction(Generic[ConnT, T]):
         async def resolve(doubt: BaseException | None) -> None:
             await self._resolve(token, doubt)
 
-        commit = Commit(self.world, connection, token, watched, resolve, read_only=self._read_only)
+        commit = Commit(self.runtime, connection, token, watched, resolve, read_only=self._read_only)
         self._commit = commit
         try:
             result = await self.work(connection)
@@ -319,12 +319,12 @@ class Transaction(Generic[ConnT, T]):
             if commit.verdict is not None:
                 raise commit.verdict from error
             if commit.state is _State.NOT_SENT:
-                await self._undone(commit, error)
+                await self._judge_failed_work(commit, error)
             elif self._asks_for_replay(connection, error):
                 raise Replay(error) from error
             raise
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
         if commit.state is _State.NOT_SENT:
             raise TransactionEnded("the work's layer did not commit by the connection that it was given")
@@ -334,7 +334,7 @@ class Transaction(Generic[ConnT, T]):
         if self.finish is None:
             await commit.send()
             return
-        with self.world.committing(commit.connection, commit.send):
+        with self.runtime.committing(commit.connection, commit.send):
             await self.finish()
 
     async def _roll_back(self, connection: ConnT) -> None:
@@ -342,34 +342,34 @@ class Transaction(Generic[ConnT, T]):
 
         Not for a connection whose transaction the work ended: its layer may have given it to others meanwhile.
         """
-        world = self.world
-        if world.broken(connection) or world.idle(connection):
+        runtime = self.runtime
+        if runtime.broken(connection) or runtime.idle(connection):
             return
-        if world.busy(connection):
-            await world.discard(connection)
+        if runtime.busy(connection):
+            await runtime.discard(connection)
             return
         try:
-            await world.rollback(connection)
+            await runtime.rollback(connection)
         except BaseException as error:
-            await world.discard(connection)
+            await runtime.discard(connection)
             if not self._is_drivers(error):
                 raise  # an interruption
 
     def _is_drivers(self, error: BaseException) -> bool:
         """Whether an exception is the driver's or the server's, and not one of a signal handler or a cancellation."""
-        trouble = self.world.trouble(error)
+        trouble = self.runtime.trouble(error)
         return trouble.connection or trouble.sqlstate is not None
 
     # ------------------------------------------------------------ a work that failed
 
     def _asks_for_replay(self, connection: ConnT, error: BaseException) -> bool:
         """Whether an exception is a reason to try again, if nothing is committed."""
-        trouble = self.world.trouble(error)
+        trouble = self.runtime.trouble(error)
         if trouble.sqlstate in CONFLICTS:
             return True
-        return trouble.connection and (self.world.broken(connection) or trouble.sqlstate == READ_ONLY)
+        return trouble.connection and (self.runtime.broken(connection) or trouble.sqlstate == READ_ONLY)
 
-    async def _undone(self, commit: Commit[ConnT], error: Exception) -> None:
+    async def _judge_failed_work(self, commit: Commit[ConnT], error: Exception) -> None:
         """Judge a work that failed before COMMIT was sent; returns where its error stands as it is.
 
         Raises:
@@ -397,12 +397,12 @@ class Transaction(Generic[ConnT, T]):
 
     async def _find_out(self, commit: Commit[ConnT], token: CommitToken) -> Finding:
         """What became of a transaction whose COMMIT we did not send: asked on its own connection while that has it."""
-        world, connection = self.world, commit.connection
-        if not (commit.watched.ended or world.broken(connection) or world.busy(connection)):
+        runtime, connection = self.runtime, commit.connection
+        if not (commit.watched.ended or runtime.broken(connection) or runtime.busy(connection)):
             try:
                 return await self._ask_here(connection, token)
             except DialFailed:
-                await world.discard(connection)
+                await runtime.discard(connection)
         try:
             resolving = await self.plan.resolving(token)
             return await resolving.run()
@@ -414,12 +414,12 @@ class Transaction(Generic[ConnT, T]):
 
     async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
         """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
-        if not self.world.aborted(connection):
-            reply = await self._said(connection, marks.is_own(token))
+        if not self.runtime.aborted(connection):
+            reply = await self._said(connection, commit_sql.is_own(token))
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
-        reply = await self._said(connection, marks.roll_back(token))
+        reply = await self._said(connection, commit_sql.roll_back(token))
         if reply.rows[0][0] == XactStatus.ABORTED.value:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
@@ -449,9 +449,9 @@ class Transaction(Generic[ConnT, T]):
 
     async def _begin(self, connection: ConnT) -> CommitToken | None:
         """Begin, with the marks of the method that works here; a connection that can't is tried no further."""
-        modes = self.modes.over(self.world.modes(connection))
+        modes = self.modes.over(self.runtime.modes(connection))
         self._read_only = bool(modes.read_only)
-        begin = marks.begin(modes.sql) if self.world.idle(connection) else ""
+        begin = commit_sql.begin(modes.sql) if self.runtime.idle(connection) else ""
         if not begin and self.modes.sql:
             raise InvalidOption(f"a transaction has begun already: it can not be {self.modes.sql} any more")
         try:
@@ -460,27 +460,27 @@ class Transaction(Generic[ConnT, T]):
                 return None
             return await self._marked(connection, begin)
         except DialFailed as failed:
-            if self.world.broken(connection) or failed.fault.sqlstate == READ_ONLY:
+            if self.runtime.broken(connection) or failed.fault.sqlstate == READ_ONLY:
                 self._counted += failed.fault.sqlstate == READ_ONLY
-                await self.world.discard(connection)
+                await self.runtime.discard(connection)
                 raise Replay(failed.cause) from failed
             raise failed.cause from None
 
     async def _marked(self, connection: ConnT, begin: str) -> CommitToken | None:
-        database = self.world.database(connection)
+        database = self.runtime.database(connection)
         chosen = self.plan.options.outcome
         method = known = chosen if chosen is not OutcomeMethod.AUTO else self._known(database)
         if method is None:
-            method = self.plan.methods[database] = await self._probed(connection)
+            method = self.plan.methods[database] = await self._find_method(connection)
         try:
             token = await self._mark(connection, begin, method)
         except DialFailed as failed:
-            if self.world.broken(connection) or failed.fault.sqlstate not in marks.LACKING:
+            if self.runtime.broken(connection) or failed.fault.sqlstate not in commit_sql.LACKING:
                 raise
             if method is OutcomeMethod.WITNESS:
-                if database not in self.plan.nameless and failed.fault.sqlstate not in marks.NO_TABLE:
+                if database not in self.plan.nameless and failed.fault.sqlstate not in commit_sql.NO_TABLE:
                     self.plan.nameless.add(database)
-                    return await self._marked_again(connection, begin, failed)
+                    return await self._mark_again(connection, begin, failed)
                 self.plan.nameless.discard(database)
             if chosen is OutcomeMethod.WITNESS:
                 raise InvalidOption(
@@ -490,30 +490,30 @@ class Transaction(Generic[ConnT, T]):
             if chosen is OutcomeMethod.LOG:
                 raise InvalidOption(f"aurora_outcome=log: the server does not offer it: {failed.fault.text}") from None
             self._degrade(connection, method, failed.fault.text)
-            return await self._marked_again(connection, begin, failed)
+            return await self._mark_again(connection, begin, failed)
         if known is None:
             self.plan.degraded.pop(database, None)
         return token
 
-    async def _marked_again(self, connection: ConnT, begin: str, failed: DialFailed) -> CommitToken | None:
+    async def _mark_again(self, connection: ConnT, begin: str, failed: DialFailed) -> CommitToken | None:
         """Begin again after a mark was refused; where a layer above has begun, that is by another attempt."""
         if not begin:
             raise Replay(failed.cause) from failed
-        await self.world.rollback(connection)
+        await self.runtime.rollback(connection)
         return await self._marked(connection, begin)
 
     def _known(self, database: str) -> OutcomeMethod | None:
         """The method of a database; None where it has to be found out, for the first time or again after a while."""
         makeshift = self.plan.degraded.get(database)
-        return self.plan.methods.get(database) if makeshift is None or self.world.now() < makeshift[1] else None
+        return self.plan.methods.get(database) if makeshift is None or self.runtime.now() < makeshift[1] else None
 
     def _degrade(self, connection: ConnT, lacking: OutcomeMethod, text: str) -> None:
         """Take the next method for a while where one is not to be had, and say so when it is news."""
-        database = self.world.database(connection)
+        database = self.runtime.database(connection)
         method = OutcomeMethod.LOG if lacking is OutcomeMethod.WITNESS else OutcomeMethod.OFF
         before = self.plan.degraded.get(database)
         self.plan.methods[database] = method
-        self.plan.degraded[database] = (method, self.world.now() + DEGRADED_SECONDS)
+        self.plan.degraded[database] = (method, self.runtime.now() + DEGRADED_SECONDS)
         if before is not None and before[0] is method:
             return
         if method is OutcomeMethod.OFF:
@@ -527,27 +527,27 @@ class Transaction(Generic[ConnT, T]):
                 f"database {database}: the witness table is not available any more, commits are resolved by the log "
                 f"position: {text}. Create the table by: aurora-router outcome install URL"
             )
-        self.world.advise(connection, text)
+        self.runtime.advise(connection, text)
 
-    async def _probed(self, connection: ConnT) -> OutcomeMethod:
+    async def _find_method(self, connection: ConnT) -> OutcomeMethod:
         """The better method that this database offers: once per database, one question."""
-        reply = await self._said(connection, marks.PROBE)
+        reply = await self._said(connection, commit_sql.PROBE)
         return OutcomeMethod.WITNESS if reply.rows[0][0] == "t" else OutcomeMethod.LOG
 
     async def _mark(self, connection: ConnT, begin: str, method: OutcomeMethod) -> CommitToken | None:
         prefix = f"{begin}; " if begin else ""
         if method is OutcomeMethod.WITNESS:
-            id_ = self.world.unique()
-            database = self.world.database(connection)
+            id_ = self.runtime.unique()
+            database = self.runtime.database(connection)
             system = database not in self.plan.nameless
-            reply = await self._said(connection, prefix + marks.witness_mark(id_, system=system))
-            return marks.witness_token(reply.rows, id_, database)
+            reply = await self._said(connection, prefix + commit_sql.witness_mark(id_, system=system))
+            return commit_sql.witness_token(reply.rows, id_, database)
         if method is OutcomeMethod.LOG:
-            version = self.world.server_version(connection)
-            reply = await self._said(connection, prefix + marks.log_mark(version))
-            return marks.log_token(reply.rows, version)
+            version = self.runtime.server_version(connection)
+            reply = await self._said(connection, prefix + commit_sql.log_mark(version))
+            return commit_sql.log_token(reply.rows, version)
         await self._said(connection, begin)
         return None
 
     async def _said(self, connection: ConnT, sql: str) -> Reply:
-        return await self.world.execute(connection, sql, None)
+        return await self.runtime.execute(connection, sql, None)

@@ -124,7 +124,7 @@ def is_foreign(view: View, seen: Topology) -> bool:
     if not view.known or seen.observer is None:
         return False
     rows = _unique(seen.rows)
-    claim, known = _claimed(rows, seen, 0.0), view.instances.keys() | view.retired.keys()
+    claim, known = _find_claim(rows, seen, 0.0), view.instances.keys() | view.retired.keys()
     others = rows.keys() - {seen.observer}
     return (claim is not None and claim.id not in known) or (bool(others) and not others & known)
 
@@ -134,7 +134,7 @@ def is_disjoint(view: View, seen: Topology) -> bool:
     if not view.known or not view.instances:
         return False
     rows = _unique(seen.rows)
-    claim = _claimed(rows, seen, 0.0)
+    claim = _find_claim(rows, seen, 0.0)
     shared = rows.keys() & (view.instances.keys() | view.retired.keys())
     return claim is not None and claim.complete and not shared - ({seen.observer} - {claim.id})
 
@@ -142,7 +142,7 @@ def is_disjoint(view: View, seen: Topology) -> bool:
 def agree(view: View, seen: Topology) -> bool:
     """Whether an answer and what is known of a cluster know each other's writer."""
     rows = _unique(seen.rows)
-    claim = _claimed(rows, seen, 0.0)
+    claim = _find_claim(rows, seen, 0.0)
     if claim is None or not claim.complete or not view.known:
         return False
     return claim.id in view.instances and (view.writer is None or view.writer in rows)
@@ -181,7 +181,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if _is_overtaken(view, seen.observer, asked_at, word=seen.observer_is_writer):
         return view, ()
     rows = {row.id: _with_lag(view, row, seen, asked_at) for row in _unique(seen.rows).values()}
-    claim = _claimed(rows, seen, asked_at)
+    claim = _find_claim(rows, seen, asked_at)
     if seen.by_id and is_foreign(view, seen):
         reason = "it does not know this cluster's writer, nor any of its instances"
         return view, (AnswerRefused(seen.observer or "", None if claim is None else claim.id, reason),)
@@ -189,7 +189,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if claim is not None and refusal is not None:
         refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
         view, told = _own_word(view, seen, asked_at, now)
-        view, added = _introduced(view, rows.get(claim.id), now)
+        view, added = _add_claimant(view, rows.get(claim.id), now)
         return _heard(view, seen, claim, asked_at), (refused, *told, *added)
     withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
     writer = claim.id if claim is not None else None if withdrawn else view.writer
@@ -200,7 +200,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
         events = [WriterLost(view.writer), *events]
     following, told = _accept(view, instances, writer, now, events)
     if claim is not None:
-        following = _proven(view, following, claim, monotone=seen.monotone, older=older)
+        following = _note_proof(view, following, claim, monotone=seen.monotone, older=older)
     if withdrawn and following.outage is None:
         following = replace(following, outage=Outage(seen.observer or "", asked_at, WITHDREW))
     if claim is not None and claim.own:
@@ -245,7 +245,7 @@ def _writing(row: Row) -> tuple[bool, float, bool]:
     return row.updated is not None, row.updated or 0.0, row.writer
 
 
-def _claimed(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
+def _find_claim(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
     """Which instance is the writer, by this answer: the observer's own word first, then the one row marked as such.
 
     Of two such rows (for a moment after a failover) the one with the higher token counts.
@@ -387,9 +387,9 @@ def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
     return replace(view, shown=frozenset({**shown, claim.id: claim.token}.items()))
 
 
-def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older: bool) -> View:
+def _note_proof(view: View, following: View, claim: Claim, *, monotone: bool, older: bool) -> View:
     """The view with the token of an accepted claim, and whether a higher token still proves anything (rule 5)."""
-    following = _positioned(view, following, claim)
+    following = _note_position(view, following, claim)
     if older or claim.token is None:
         changed = claim.id != view.writer and view.epoch > 0 and not view.monotone
         shown = claim.volume if claim.own and claim.token is None else None
@@ -408,7 +408,7 @@ def _proven(view: View, following: View, claim: Claim, *, monotone: bool, older:
     )
 
 
-def _positioned(view: View, following: View, claim: Claim) -> View:
+def _note_position(view: View, following: View, claim: Claim) -> View:
     """The view with the history of an accepted claim, and how far the writer's log is written (rule 9)."""
     if claim.own and claim.lsn is not None:
         return replace(following, system=claim.system or view.system, lsn=claim.lsn, lsn_at=claim.asked_at)
@@ -424,7 +424,7 @@ def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change
     return _self_report(view, SelfReport(seen.observer, writer=False, asked_at=asked_at), now)
 
 
-def _introduced(view: View, row: Row | None, now: float) -> Change:
+def _add_claimant(view: View, row: Row | None, now: float) -> Change:
     """Add a refused claimant as a reader, so that it can be asked itself: only its own word may count.
 
     A former writer is in no instance's rows while it is built again; it may be promoted straight after.
@@ -612,7 +612,7 @@ def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) 
     instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0, heard_at=asked_at)
     _settle_others(instances, known.id, events)
     following, told = _accept(view, instances, known.id, now, events)
-    return _proven(view, following, claim, monotone=view.monotone, older=False), told
+    return _note_proof(view, following, claim, monotone=view.monotone, older=False), told
 
 
 # ---------------------------------------------------------------- a failure

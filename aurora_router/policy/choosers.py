@@ -104,15 +104,15 @@ def two_choices(candidates: Sequence[Instance], context: Context) -> list[Instan
 
 
 def _pressure(candidates: Sequence[Instance], context: Context) -> dict[str, float]:
-    cpu = _filled([each.cpu for each in candidates])
-    lag = _filled([each.lag for each in candidates])
+    cpu = _fill_unknown([each.cpu for each in candidates])
+    lag = _fill_unknown([each.lag for each in candidates])
     return {
         each.id: (context.load(each).connections + 1) * (1.0 + cpu[position] / 100.0) * (1.0 + lag[position])
         for position, each in enumerate(candidates)
     }
 
 
-def _filled(values: Sequence[float | None]) -> list[float]:
+def _fill_unknown(values: Sequence[float | None]) -> list[float]:
     """The values, with the mean of the known ones in place of the unknown."""
     known = [each for each in values if each is not None]
     mean = sum(known) / len(known) if known else 0.0

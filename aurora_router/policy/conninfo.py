@@ -87,24 +87,24 @@ def _refuse_ours(key: str, after: str) -> None:
 def _split_uri(uri: str) -> tuple[dict[str, str], str]:
     if "%" not in uri and PREFIX not in uri.lower():
         return {}, uri
-    base, mark, query = _parted(uri)
+    base, mark, query = _split_query(uri)
     options: dict[str, str] = {}
     others = []
     for parameter in query.split("&") if mark else ():
         written, equals, value = parameter.partition("=")
-        key = _decoded(written, None)
+        key = _decode(written, None)
         if not is_option(key):
             others.append(parameter)
         elif not equals:
             raise InvalidOption(f"malformed option {key}: a value is missing, write key=value")
         else:
-            options[key] = _decoded(value, key)
+            options[key] = _decode(value, key)
     if not options:
         return options, uri
     return options, base + ("?" + "&".join(others) if others else "")
 
 
-def _parted(uri: str) -> tuple[str, str, str]:
+def _split_query(uri: str) -> tuple[str, str, str]:
     """What stands before the query, ``?``, and the query; a ``?`` in the user's name or password begins none."""
     start = uri.index("://") + 3
     authority = re.compile(_AUTHORITY).match(uri, start)
@@ -112,7 +112,7 @@ def _parted(uri: str) -> tuple[str, str, str]:
     return (uri, "", "") if question < 0 else (uri[:question], "?", uri[question + 1 :])
 
 
-def _decoded(text: str, key: str | None) -> str:
+def _decode(text: str, key: str | None) -> str:
     """Percent-decoded as libpq does it (a plus stays a plus); for `key` None, what can't be decoded stays as it is."""
     fault = "a % needs two hexadecimal digits after it, other than 00"
     if not re.search("%(?![0-9a-fA-F]{2})|%00", text):

@@ -4,7 +4,8 @@ Two ways lead to evidence. Both leave a mark in the transaction's first message,
 just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer cannot, and
 with synchronous replication everything before the barrier is then as durable as any acknowledged commit. A server that
 stops waiting for its replicas acknowledges all the same, with a warning (`unreplicated`): so the messages of
-`flow.marks` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and proves nothing.
+`flow.commit_sql` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and proves
+nothing.
 
 **The log position.** The mark is a record in the log that holds our xid and ends at `lsn`, and the *incarnation* of the
 server that wrote it (`model.commit_token.ServerIncarnation`: one run between two recoveries). Asked on a server R:

@@ -22,7 +22,7 @@ LONGEST = 0.5
 LEAST_LAG = 2.0
 """The lowest bound of readers' lag for which the writer is asked more often: once a second at most."""
 MISSING_READER = 5.0
-"""Between two looks while a reader is wanted and none is known; connects look as well, see `flow.learning`."""
+"""Between two looks while a reader is wanted and none is known; connects look as well, see `flow.topology`."""
 IN_USE_SECONDS = 60.0
 """For how long a wish of a connect sets the pace."""
 JITTER = 0.25

@@ -150,7 +150,7 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     every = {**ours, **overridden_by(here), **here}
     options, kept = split(every)
     _refuse_nul({"the conninfo": rest, **kept})
-    params = _understood(rest, kept)
+    params = _parse_conninfo(rest, kept)
     _refuse_urls(params)
     return _Said(every, options, params, tuple(name for name in _ENVIRONMENT if params.get(name) is None))
 
@@ -225,7 +225,7 @@ def _dial_limit(connect_timeout: object) -> float | None:
     return NO_LIMIT if seconds <= 0 else max(LEAST_LIMIT, float(seconds))
 
 
-def _understood(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]:
+def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, Any]:
     """The parameters as libpq reads them.
 
     Raises:
@@ -287,7 +287,7 @@ def _session_role(attributes: str) -> WantedRole:
 
 def _addresses(params: dict[str, Any]) -> tuple[Address, ...]:
     """The hosts of a conninfo, taken out of `params`; lists as libpq reads them."""
-    hosts, addresses, ports = (_listed(params.pop(key, None)) for key in ("host", "hostaddr", "port"))
+    hosts, addresses, ports = (_list_hosts(params.pop(key, None)) for key in ("host", "hostaddr", "port"))
     for each in (*hosts, *addresses):
         refuse_url(each)
     count = max(len(hosts), len(addresses), 1)
@@ -299,7 +299,7 @@ def _addresses(params: dict[str, Any]) -> tuple[Address, ...]:
     return tuple(Address(_at(hosts, index), _port(_at(ports, index)), _at(addresses, index)) for index in range(count))
 
 
-def _listed(value: object) -> list[str]:
+def _list_hosts(value: object) -> list[str]:
     return [] if value is None or value == "" else str(value).split(",")
 
 

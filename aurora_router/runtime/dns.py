@@ -180,7 +180,7 @@ class Names:
 
     def _resolver(self, class_: Callable[..., Any]) -> Any:
         """A resolver of `class_`, made again when resolv.conf was changed."""
-        changed = 0.0 if self._server is not None else _changed_at("/etc/resolv.conf")
+        changed = 0.0 if self._server is not None else _modified_at("/etc/resolv.conf")
         kept = self._resolvers.get(class_)  # type: ignore[call-overload]  # a class is a callable, not the reverse
         if kept is not None and kept[0] == changed:
             return kept[1]
@@ -284,7 +284,7 @@ def _failed(text: str) -> DialFailed:
     return DialFailed(Fault(FaultKind.NAME, None, text), psycopg.OperationalError(text))
 
 
-def _changed_at(path: str) -> float:
+def _modified_at(path: str) -> float:
     try:
         return Path(path).stat().st_mtime
     except OSError:

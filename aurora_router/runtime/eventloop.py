@@ -77,7 +77,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
 
     async def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
-            return await _opened(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
+            return await _await_dial(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
         except asyncio.TimeoutError:
             raise libpq.expired(target.name, seconds) from None
         except psycopg.Error as error:
@@ -122,7 +122,7 @@ def _slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
             return
 
 
-async def _opened(dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None) -> ConnT:
+async def _await_dial(dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None) -> ConnT:
     """The connection that a dial brings within its time; what it brings after that, or cancelled, is closed.
 
     psycopg 3.2's dial succeeds now and then although it was cancelled.
@@ -163,7 +163,7 @@ async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted 
     results: list[pq.abc.PGresult] = []
     try:
         pgconn.send_query(sql.encode())
-        complete = await _completed(pgconn, results, seconds, wanted)
+        complete = await _complete(pgconn, results, seconds, wanted)
     except psycopg.OperationalError as error:
         raise libpq.lost(libpq.first_line(error)) from error
     if not complete:
@@ -171,7 +171,7 @@ async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted 
     return libpq.rows_of(results[-1] if results else None)
 
 
-async def _completed(
+async def _complete(
     pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult], seconds: float, wanted: Wanted | None
 ) -> bool:
     """Await the results of a statement that was sent; whether all of them came in time."""

@@ -27,8 +27,8 @@ import psycopg
 from psycopg import pq
 
 from aurora_router import native, observe
+from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.runtime import Activity, DialFailed, Target
-from aurora_router.flow.watch import Watch
 from aurora_router.forks import IMPORTING, step_by_step
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq, session_cache, sockets
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.inquiry import Access
+    from aurora_router.flow.probe import Access
     from aurora_router.flow.runtime import Rows, Wanted
     from aurora_router.policy.paths import End
     from aurora_router.runtime.dns import Names
@@ -100,7 +100,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         self._names = names
 
     async def _open_one(self, target: Target, seconds: float) -> _Own:
-        watch = cast("Watch[Any] | None", self._cluster.watcher)
+        watch = cast("ClusterMonitor[Any] | None", self._cluster.watcher)
         if watch is None:
             raise psycopg.OperationalError("this cluster is not monitored any more")
         params = libpq.dial_params(watch.access.params, target, seconds)
@@ -216,7 +216,7 @@ class Monitor:
         self._lock = native.new_lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alive: Any = None
-        self._watches: dict[Watch[Any], asyncio.Task[None] | None] = {}
+        self._watches: dict[ClusterMonitor[Any], asyncio.Task[None] | None] = {}
         self._ended = False
         self._inherited: list[Any] = []
 
@@ -224,8 +224,8 @@ class Monitor:
         """Look after a cluster from now on, with the credentials of a user who just succeeded."""
         watch = cluster.watcher
         if watch is not None:
-            cast("Watch[Any]", watch).access = access
-            cast("ThreadMonitorRuntime", cast("Watch[Any]", watch).world).take(names)
+            cast("ClusterMonitor[Any]", watch).access = access
+            cast("ThreadMonitorRuntime", cast("ClusterMonitor[Any]", watch).runtime).take(names)
             return
         with self._lock:
             if self._ended or cluster.watcher is not None:
@@ -237,7 +237,7 @@ class Monitor:
             else:
                 # In this order: a signal handler's exception may end it at any point, and one that has begun
                 # takes its place by itself, while one that was never begun would keep it for good.
-                begun: Watch[Any] = Watch(ThreadMonitorRuntime(cluster, names), cluster, access)
+                begun: ClusterMonitor[Any] = ClusterMonitor(ThreadMonitorRuntime(cluster, names), cluster, access)
                 loop.call_soon_threadsafe(self._begin, begun)
                 self._watches.setdefault(begun, None)
                 cluster.watcher = begun
@@ -296,7 +296,7 @@ class Monitor:
             raise
         return loop
 
-    def _begin(self, watch: Watch[Any]) -> None:
+    def _begin(self, watch: ClusterMonitor[Any]) -> None:
         self._watches[watch] = asyncio.get_running_loop().create_task(self._look_after(watch))
 
     def _cancel(self) -> None:
@@ -304,8 +304,8 @@ class Monitor:
             if task is not None:
                 task.cancel()
 
-    async def _look_after(self, watch: Watch[Any]) -> None:
-        world = cast("ThreadMonitorRuntime", watch.world)
+    async def _look_after(self, watch: ClusterMonitor[Any]) -> None:
+        runtime = cast("ThreadMonitorRuntime", watch.runtime)
         preparing = asyncio.get_running_loop().call_later(SETTLED_SECONDS, _prepare)
         try:
             while not self._leave(watch):
@@ -316,11 +316,11 @@ class Monitor:
             preparing.cancel()
             watch.cluster.watcher = None
             watch.cluster.unattended()
-            await world.end()
+            await runtime.end()
             await watch.close()
             self._retire(watch)
 
-    def _leave(self, watch: Watch[Any]) -> bool:
+    def _leave(self, watch: ClusterMonitor[Any]) -> bool:
         """Whether no connection needs the monitor. A connect at this moment finds it here, or starts another one."""
         with self._lock:
             watch.cluster.watcher = None
@@ -328,7 +328,7 @@ class Monitor:
                 watch.cluster.watcher = watch
             return watch.cluster.watcher is None
 
-    def _retire(self, watch: Watch[Any]) -> None:
+    def _retire(self, watch: ClusterMonitor[Any]) -> None:
         """The monitor of a cluster has ended; the last one ends the thread."""
         with self._lock:
             self._watches.pop(watch, None)

@@ -61,7 +61,7 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
         return None
     given = base.given if isinstance(base, Parameters) else ()
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]
-    if not names or target.host in names or _told_otherwise(base):
+    if not names or target.host in names or _is_given_otherwise(base):
         return None
     with IMPORTING:
         import getpass  # noqa: PLC0415 - slow to import, and most passwords are given
@@ -76,7 +76,7 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
     return next((each for each in filed if each is not None), None)
 
 
-def _told_otherwise(base: Mapping[str, Any]) -> bool:
+def _is_given_otherwise(base: Mapping[str, Any]) -> bool:
     """Whether the password comes, or may come, from the environment or a service."""
     if os.environ.get("PGPASSWORD"):
         return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router import native
 from aurora_router.flow.connect import connect
-from aurora_router.flow.inquiry import Access
+from aurora_router.flow.probe import Access
 from aurora_router.model.instance import Role
 from aurora_router.observe import logger
 from aurora_router.policy.hang_detection import UNLIMITED, Limits
@@ -48,16 +48,16 @@ ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 def place_blocking(open_: Callable[[Target, float], BlockingT], call: ConnectArgs) -> ConnectResult[BlockingT]:
     """Put a connection on the right instance, blocking; see `flow.connect.connect`."""
-    world = blocking.BlockingRuntime(open_, call.names)
-    return blocking.run(connect(world, REGISTRY.find, call.request, call.sources))
+    runtime = blocking.BlockingRuntime(open_, call.names)
+    return blocking.run(connect(runtime, REGISTRY.find, call.request, call.sources))
 
 
 async def place_async(
     open_: Callable[[Target, float], Awaitable[AwaitedT]], call: ConnectArgs
 ) -> ConnectResult[AwaitedT]:
     """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
-    world = eventloop.EventLoopRuntime(open_, call.names)
-    return await connect(world, REGISTRY.find, call.request, call.sources)
+    runtime = eventloop.EventLoopRuntime(open_, call.names)
+    return await connect(runtime, REGISTRY.find, call.request, call.sources)
 
 
 def shortened(error: ErrorT) -> ErrorT:

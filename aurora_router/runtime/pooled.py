@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
 
-from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.runtime import DialFailed
+from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.model.instance import Role
 from aurora_router.runtime import blocking, eventloop
 
@@ -25,7 +25,7 @@ def find_reason(connection: Any) -> str | None:
     if not _is_between_statements(connection.pgconn):
         return None
     try:
-        return _compared(connection, blocking.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
+        return _compare(connection, blocking.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
         return _lost(connection, failed)
 
@@ -35,7 +35,7 @@ async def find_reason_async(connection: Any) -> str | None:
     if not _is_between_statements(connection.pgconn):
         return None
     try:
-        return _compared(connection, await eventloop.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
+        return _compare(connection, await eventloop.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
         return _lost(connection, failed)
 
@@ -45,7 +45,7 @@ def _is_between_statements(pgconn: pq.abc.PGconn) -> bool:
     return between and pgconn.pipeline_status == pq.PipelineStatus.OFF
 
 
-def _compared(connection: Any, rows: Rows) -> str | None:
+def _compare(connection: Any, rows: Rows) -> str | None:
     placement, standby = connection.placement, rows[0][0] == "t"
     if standby is (placement.role is not Role.WRITER):
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.learning import seeded
+from aurora_router.flow.topology import seeded
 from aurora_router.model.reduce import agree, is_disjoint, is_foreign
 from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
@@ -74,7 +74,7 @@ class Registry:
             known = {id(each): each for each in self._clusters.values() if each is not current}
             for other in known.values():
                 if _may_be_one(key, other.identity) and agree(other.view, topology):
-                    return self._united(current, other)
+                    return self._unite(current, other)
             return current
 
     def _new(self, key: Identity) -> Cluster:
@@ -101,7 +101,7 @@ class Registry:
             if len(self._clusters) > MAX_CLUSTERS:
                 del self._clusters[key]
 
-    def _united(self, cluster: Cluster, other: Cluster) -> Cluster:
+    def _unite(self, cluster: Cluster, other: Cluster) -> Cluster:
         """Let the one of two that has no connections give way; the caller holds the lock."""
         if not any(cluster.held().values()):
             gone, stays = cluster, other

@@ -151,7 +151,7 @@ class BlockingSessions(_Session, BlockingRuntime[SyncT]):
     async def execute(self, connection: SyncT, sql: str, seconds: float | None) -> Reply:
         """Send one message and wait for the whole answer."""
         with _listening(connection.pgconn) as heard:
-            reply = _driven(connection.pgconn, exchange(connection.pgconn, sql), seconds)
+            reply = _drive(connection.pgconn, exchange(connection.pgconn, sql), seconds)
         return replace(reply, notices=tuple(heard))
 
     async def complete(self, act: Callable[[SyncT], Awaitable[None]], connection: SyncT) -> None:
@@ -212,7 +212,7 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
         steps = exchange(connection.pgconn, sql)
         with _listening(connection.pgconn) as heard:
             try:
-                reply = await wait_at_most(_awaited(connection.pgconn, steps), seconds)
+                reply = await wait_at_most(_await_steps(connection.pgconn, steps), seconds)
             except asyncio.TimeoutError:
                 raise libpq.late("answer", seconds or 0.0) from None
         return replace(reply, notices=tuple(heard))
@@ -268,7 +268,7 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
             yield watched
 
 
-def _driven(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:
+def _drive(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:
     """Do the steps of an exchange, blocking."""
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
@@ -282,7 +282,7 @@ def _driven(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: 
             raise libpq.late("answer", seconds or 0.0)
 
 
-async def _awaited(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply]) -> Reply:
+async def _await_steps(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply]) -> Reply:
     """Do the steps of an exchange, on the running loop."""
     while True:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 import aurora_router
 from aurora_router import Outcome
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 
 from .pair import eventually
 from .relay import Cut
@@ -32,7 +32,7 @@ def rows(pair, engine=None):
 
 def prepare(pair, way):
     if way == "witness":
-        pair.run(marks.INSTALL)
+        pair.run(commit_sql.INSTALL)
 
 
 def run(pair, way, **options):

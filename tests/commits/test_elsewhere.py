@@ -11,7 +11,7 @@ import pytest
 
 import aurora_router
 from aurora_router import CommitOutcomeUnknown, CommitToken, InvalidOption, Outcome
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 
 from .relay import Cut
@@ -31,7 +31,7 @@ def pair(make_module_pair):
     with other(pair) as connection:
         for statement in ("create table public.ledger (n int)", "grant all on public.ledger to app"):
             connection.execute(statement)
-        connection.pgconn.exec_(marks.INSTALL.encode())
+        connection.pgconn.exec_(commit_sql.INSTALL.encode())
     return pair
 
 
@@ -132,8 +132,8 @@ def test_the_log_way_needs_no_database(pair):
 def test_a_table_that_was_installed_again(pair):
     token = committed(pair)
     with other(pair) as connection:
-        connection.pgconn.exec_(marks.UNINSTALL.encode())
-        connection.pgconn.exec_(marks.INSTALL.encode())
+        connection.pgconn.exec_(commit_sql.UNINSTALL.encode())
+        connection.pgconn.exec_(commit_sql.INSTALL.encode())
     found = aurora_router.Router(pair.conninfo(dbname="other")).finding_of(token)
     assert found.outcome is Outcome.UNKNOWN
     assert "installed again" in found.reason

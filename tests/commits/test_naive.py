@@ -7,7 +7,7 @@ import pytest
 
 import aurora_router
 from aurora_router import Outcome
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 
 from .pair import eventually
 from .relay import Cut
@@ -147,5 +147,5 @@ def test_a_witness_that_may_be_pruned_is_not_asked_for(pair):
         str(tokens[0]).replace(str(tokens[0].began), str(tokens[0].began - 13 * 3600 * 10**6))
     )
     assert router.outcome_of(old) is Outcome.UNKNOWN
-    pair.run(marks.prune(0))
-    assert pair.value(f"select count(*) from {marks.TABLE}") == 0
+    pair.run(commit_sql.prune(0))
+    assert pair.value(f"select count(*) from {commit_sql.TABLE}") == 0

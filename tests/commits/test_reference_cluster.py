@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import aurora_router
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 
 pytestmark = pytest.mark.cluster
 
@@ -31,7 +31,7 @@ def rows(cluster):
 def test_once_whatever_happens_to_the_writer_at_commit(cluster, fault, way):
     if way == "witness":
         with aurora_router.connect(cluster.conninfo(), autocommit=True) as connection:
-            connection.execute(marks.INSTALL.encode())
+            connection.execute(commit_sql.INSTALL.encode())
     router = aurora_router.Router(cluster.conninfo(aurora_outcome=way))
     writer = cluster.writer
     struck = threading.Event()

@@ -7,7 +7,7 @@ import pytest
 
 import aurora_router
 from aurora_router import Outcome
-from aurora_router.flow import asking
+from aurora_router.flow import topology_query
 from aurora_router.runtime.blocking import BlockingRuntime
 from aurora_router.runtime.blocking import run as run_blocking
 
@@ -149,5 +149,5 @@ def test_a_time_limit_of_the_role_does_not_cut_our_own_queries_short(pair):
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute(sql)
         world = BlockingRuntime(None, None)
-        assert run_blocking(asking.ask(world, connection, sql, 5.0)) == [("1",)]
+        assert run_blocking(topology_query.ask(world, connection, sql, 5.0)) == [("1",)]
         assert connection.execute("show statement_timeout").fetchone() == ("20ms",)

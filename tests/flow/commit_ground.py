@@ -1,7 +1,8 @@
 """A server of which the procedures around a commit are convinced, on the virtual clock.
 
 It is a model: it knows transactions, an xid counter and witness rows, and what to do with the very messages of
-`flow.marks`, told apart by what they begin and end with. What SQL means is tried on real servers (`tests/commits`).
+`flow.commit_sql`, told apart by what they begin and end with. What SQL means is tried on real servers
+(`tests/commits`).
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ class Ground:
         self.cluster = SimulatedCluster(network, readers=1)
         self.process = SimulatedProcess(network)
         self.database = Database(witness=witness, log=log)
-        self.world = Sessions(network, self.database, fates)
+        self.runtime = Sessions(network, self.database, fates)
         given = {f"aurora_{key}": value for key, value in options.items()}
         self.call = read_connect_args(self.cluster.conninfo("writer", aurora_monitor="off"), given)
         self.tokens = []
@@ -274,14 +275,14 @@ class Ground:
         self.methods = {}
         self.degraded = {}
         self.nameless = set()
-        self.asked_world = self.world
+        self.asked_runtime = self.runtime
         """Where the resolver asks."""
 
     async def asking(self, token):
         return self.resolving(token)
 
     def resolving(self, token):
-        return Resolving(self.asked_world, self.process.home.find, self.call.request, self.call.sources, token)
+        return Resolving(self.asked_runtime, self.process.home.find, self.call.request, self.call.sources, token)
 
     async def take(self):
         return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))
@@ -299,5 +300,5 @@ class Ground:
         plan = Plan(
             self.call.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
         )
-        transaction = Transaction(self.world, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
+        transaction = Transaction(self.runtime, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
         return self.simulation.run(transaction.run())

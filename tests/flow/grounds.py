@@ -160,7 +160,7 @@ class Simulated:
 class Blocking:
     """A real cluster, in this thread."""
 
-    world = blocking.BlockingRuntime
+    runtime = blocking.BlockingRuntime
 
     def __init__(self, cluster, monkeypatch):
         self.cluster = cluster
@@ -175,13 +175,13 @@ class Blocking:
             self.count(kind, monkeypatch)
 
     def count(self, kind, monkeypatch):
-        original = getattr(self.world, kind)
+        original = getattr(self.runtime, kind)
 
-        async def counted(world, *args):
+        async def counted(runtime, *args):
             self.counts[kind] += 1
-            return await original(world, *args)
+            return await original(runtime, *args)
 
-        monkeypatch.setattr(self.world, kind, counted)
+        monkeypatch.setattr(self.runtime, kind, counted)
 
     def close(self):
         self.forget()
@@ -250,7 +250,7 @@ class Blocking:
 class OnAsyncio(Blocking):
     """A real cluster, on an event loop."""
 
-    world = eventloop.EventLoopRuntime
+    runtime = eventloop.EventLoopRuntime
 
     def __init__(self, cluster, monkeypatch):
         super().__init__(cluster, monkeypatch)

@@ -1,4 +1,4 @@
-"""1,000 connects at once over five readers, in the simulated world: each strategy keeps what it promises."""
+"""1,000 connects at once over five readers, in the simulated runtime: each strategy keeps what it promises."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import DEGRADED_SECONDS
 from aurora_router.policy.options import OutcomeMethod
@@ -52,11 +52,11 @@ def ground():
 def test_the_way_in_takes_one_message_and_the_way_out_another(ground):
     at = ground()
     assert at.run(modes=Modes("SERIALIZABLE", deferrable=True)) == "done"
-    _probe, begin, commit = at.world.sent
+    _probe, begin, commit = at.runtime.sent
     assert begin.startswith("BEGIN ISOLATION LEVEL SERIALIZABLE DEFERRABLE; INSERT INTO aurora_router.witness")
     assert commit.endswith("COMMIT")
     at.run()
-    assert len(at.world.sent) == 5, "the method is asked for once"
+    assert len(at.runtime.sent) == 5, "the method is asked for once"
 
 
 def test_auto_takes_the_log_where_there_is_no_witness_and_nothing_where_there_is_no_log(ground):
@@ -85,7 +85,7 @@ def test_a_resolver_that_asks_elsewhere_has_no_verdict(ground, elsewhere, fate):
     other = Database()
     for name, value in elsewhere.items():
         setattr(other, name, value)
-    at.asked_world = Sessions(at.world.network, other)
+    at.asked_runtime = Sessions(at.runtime.network, other)
     with pytest.raises(CommitOutcomeUnknown, match="ask by a router") as raised:
         at.run()
     assert raised.value.token == at.tokens[-1]
@@ -97,11 +97,11 @@ def test_a_server_that_does_not_give_its_system_identifier(ground):
     at.database.system = None
     assert at.run() == "done"
     assert at.tokens[0].witness_table.system is None
-    begun = [sql for sql in at.world.sent if sql.startswith("BEGIN")]
+    begun = [sql for sql in at.runtime.sent if sql.startswith("BEGIN")]
     assert len(begun) == 3, "refused, without, and the resolver's"
-    sent = len(at.world.sent)
+    sent = len(at.runtime.sent)
     at.run()
-    assert len(at.world.sent) == sent + 2, "it is remembered"
+    assert len(at.runtime.sent) == sent + 2, "it is remembered"
 
 
 @pytest.mark.parametrize("method", ["log", "witness"])
@@ -124,7 +124,7 @@ def test_a_read_only_transaction_leaves_no_mark_and_is_run_again(ground):
         return "done"
 
     assert at.run(work, modes=Modes(read_only=True)) == "done"
-    assert at.world.sent == ["BEGIN READ ONLY", marks.commit_read_only()] * 2
+    assert at.runtime.sent == ["BEGIN READ ONLY", commit_sql.commit_read_only()] * 2
     assert at.calls == 2
 
 
@@ -150,7 +150,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_interruption_of_commit_is_no_failure(ground, kind, method, when):
     at = ground(outcome=method)
-    execute = at.world.execute
+    execute = at.runtime.execute
 
     async def interrupted(connection, sql, seconds):
         if not sql.endswith("COMMIT"):
@@ -160,7 +160,7 @@ def test_an_interruption_of_commit_is_no_failure(ground, kind, method, when):
         connection.state = "open"
         raise kind
 
-    at.world.execute = interrupted
+    at.runtime.execute = interrupted
     with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
         at.run()
     assert raised.value.token == (at.tokens[-1] if at.tokens else None)
@@ -195,7 +195,7 @@ def test_an_interruption_of_a_roll_back_is_raised_and_gives_the_connection_back(
     async def work(connection):
         raise psycopg.errors.SerializationFailure("40001")
 
-    at.world.rollback = rollback
+    at.runtime.rollback = rollback
     with pytest.raises(kind):
         at.run(work)
     assert seen[0].closed
@@ -239,10 +239,10 @@ def test_the_deadline_ends_it(ground):
         await at.simulation.sleep(1.0)
         raise psycopg.errors.SerializationFailure("40001")
 
-    began = at.world.now()
+    began = at.runtime.now()
     with pytest.raises(psycopg.errors.SerializationFailure):
         at.run(work)
-    assert at.world.now() - began < 8
+    assert at.runtime.now() - began < 8
 
 
 def test_errors_of_the_work_are_not_tried_again(ground):
@@ -352,14 +352,14 @@ def test_a_transaction_that_lives_is_in_progress_until_the_time_is_up(ground):
     at.database.status.clear()
     finding = at.simulation.run(at.resolving(at.tokens[0]).run())
     assert finding.outcome is Outcome.IN_PROGRESS
-    assert any("pg_terminate_backend" in sql for sql in at.world.sent)
-    assert 10 <= at.world.now() < 20
+    assert any("pg_terminate_backend" in sql for sql in at.runtime.sent)
+    assert 10 <= at.runtime.now() < 20
 
 
 def test_nobody_who_proves_to_be_the_writer(ground):
     at = ground(failover_timeout=5)
     at.run()
-    at.world.fates = ["unreplicated"] * 10_000
+    at.runtime.fates = ["unreplicated"] * 10_000
     finding = at.simulation.run(at.resolving(at.tokens[0]).run())
     assert finding.outcome is Outcome.UNKNOWN
     assert "not acknowledged" in finding.reason
@@ -371,7 +371,7 @@ def test_what_can_not_be_told_is_said_to_be_unknown(ground, method):
 
     async def work(connection):
         result = await at.work(connection)
-        at.world.fates = ["lost after"] + ["lost before"] * 10_000
+        at.runtime.fates = ["lost after"] + ["lost before"] * 10_000
         return result
 
     with pytest.raises(CommitOutcomeUnknown) as raised:
@@ -384,7 +384,7 @@ def test_what_can_not_be_told_is_said_to_be_unknown(ground, method):
 def test_a_success_without_replicas_is_asked_for(ground):
     at = ground(["fine", "unreplicated", "unreplicated", "fine"], outcome="log")
     assert at.run() == "done"
-    _begin, _commit, *asked = at.world.sent
+    _begin, _commit, *asked = at.runtime.sent
     assert len(asked) == 2
     assert all("'barrier'" in sql for sql in asked)
 
@@ -441,7 +441,7 @@ def test_time_limits_of_the_role_do_not_stop_the_resolver(ground, method, versio
     at.database.settings = dict.fromkeys(["statement_timeout", "lock_timeout"], 1)
     if version >= 170000:
         at.database.settings["transaction_timeout"] = 1
-    at.world.server_version = lambda _: version
+    at.runtime.server_version = lambda _: version
     assert at.run() == "done"
     assert at.calls == 1
 
@@ -481,7 +481,7 @@ def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, metho
         ground.database.ledger.clear()  # what an earlier run left would be a duplicate
         assert not committed
         for action in actions:
-            ground.world.acts(connection, action)
+            ground.runtime.acts(connection, action)
             committed.extend(ground.database.ledger)
         if not fails_once or ground.calls == 0:
             await fail_later(ground, connection, how)
@@ -501,8 +501,8 @@ def test_a_work_that_commits_and_then_fails(ground, how, method):
     at = ground(outcome=method)
 
     async def work(connection):
-        at.world.acts(connection, "insert")
-        at.world.acts(connection, "commit")
+        at.runtime.acts(connection, "insert")
+        at.runtime.acts(connection, "commit")
         await fail_later(at, connection, how)
 
     with pytest.raises(TransactionEnded, match="then failed") as raised:
@@ -517,7 +517,7 @@ def test_endings_that_libpq_does_not_report(ground, actions):
     at = ground()
 
     async def work(connection):
-        at.world.acts(connection, "insert", *actions)
+        at.runtime.acts(connection, "insert", *actions)
         await fail_later(at, connection, "conflict")
 
     with pytest.raises(TransactionEnded):
@@ -530,8 +530,8 @@ def test_a_connection_lost_during_a_commit_of_the_work(ground):
     at = ground()
 
     async def work(connection):
-        at.world.acts(connection, "insert")
-        at.world._end(connection, "committed")
+        at.runtime.acts(connection, "insert")
+        at.runtime._end(connection, "committed")
         await fail_later(at, connection, "lost")
 
     with pytest.raises(TransactionEnded):
@@ -544,7 +544,7 @@ def test_a_connection_lost_in_the_work_when_nobody_can_be_asked(ground):
     at = ground(outcome="log", failover_timeout=5)
 
     async def work(connection):
-        at.world.fates = ["lost before"] * 10_000
+        at.runtime.fates = ["lost before"] * 10_000
         await fail_later(at, connection, "lost")
 
     with pytest.raises(CommitOutcomeUnknown, match="before that") as raised:
@@ -557,13 +557,13 @@ def test_a_rollback_before_an_error_is_raised_leaves_the_error_as_it_is(ground):
     at = ground()
 
     async def work(connection):
-        at.world.acts(connection, "insert")
-        at.world.acts(connection, "rollback()")
+        at.runtime.acts(connection, "insert")
+        at.runtime.acts(connection, "rollback()")
         raise KeyError("mine")
 
     with pytest.raises(KeyError):
         at.run(work)
-    assert not any("xact_status" in sql for sql in at.world.sent), "nobody was asked"
+    assert not any("xact_status" in sql for sql in at.runtime.sent), "nobody was asked"
 
 
 def test_a_conflict_that_the_work_rolled_back_is_tried_again(ground):
@@ -571,9 +571,9 @@ def test_a_conflict_that_the_work_rolled_back_is_tried_again(ground):
 
     async def work(connection):
         at.calls += 1
-        at.world.acts(connection, "insert")
+        at.runtime.acts(connection, "insert")
         if at.calls == 1:
-            at.world.acts(connection, "rollback()")
+            at.runtime.acts(connection, "rollback()")
             raise CONFLICT("40001")
         return "done"
 
@@ -587,12 +587,12 @@ def test_a_work_that_fails_costs_one_question_before_it_is_run_again(ground):
     async def work(connection):
         at.calls += 1
         if at.calls == 1:
-            at.world.acts(connection, "fail")
+            at.runtime.acts(connection, "fail")
             raise CONFLICT("40001")
         return "done"
 
     assert at.run(work) == "done"
-    assert [sql.split()[0] for sql in at.world.sent] == ["BEGIN;", "ROLLBACK;", "BEGIN;", "SELECT"]
+    assert [sql.split()[0] for sql in at.runtime.sent] == ["BEGIN;", "ROLLBACK;", "BEGIN;", "SELECT"]
 
 
 def test_a_committed_work_is_not_committed_again(ground):
@@ -600,9 +600,9 @@ def test_a_committed_work_is_not_committed_again(ground):
     at = ground(outcome="off")
 
     async def work(connection):
-        at.world.acts(connection, "insert")
-        at.world.acts(connection, "commit")
-        at.world.acts(connection, "insert")
+        at.runtime.acts(connection, "insert")
+        at.runtime.acts(connection, "commit")
+        at.runtime.acts(connection, "insert")
 
     with pytest.raises(TransactionEnded):
         at.run(work)
@@ -626,7 +626,7 @@ def test_an_error_that_passes_does_not_turn_a_way_off(ground, sqlstate, witness)
     assert at.run() == "done"
     assert len(at.tokens) == 1
     assert at.degraded == {}
-    assert at.world.advice == []
+    assert at.runtime.advice == []
 
 
 @pytest.mark.case
@@ -635,33 +635,33 @@ def test_a_way_that_is_not_to_be_had_is_reported_once_and_tried_again(ground):
     for _ in range(3):
         assert at.run() == "done"
     assert (at.tokens, at.methods) == ([], {"app": OutcomeMethod.OFF})
-    assert len(at.world.advice) == 1
-    assert "can not be resolved" in at.world.advice[0]
+    assert len(at.runtime.advice) == 1
+    assert "can not be resolved" in at.runtime.advice[0]
     at.database.log_offered = True
     at.run()
     assert at.tokens == [], "it is not tried at each transaction"
-    at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
+    at.simulation.run(at.runtime.sleep(DEGRADED_SECONDS))
     at.run()
     assert len(at.tokens) == 1
-    sent = len(at.world.sent)
+    sent = len(at.runtime.sent)
     at.run()
-    assert len(at.world.sent) == sent + 2, "the method is known again: no more questions"
-    assert len(at.world.advice) == 1
+    assert len(at.runtime.sent) == sent + 2, "the method is known again: no more questions"
+    assert len(at.runtime.advice) == 1
 
 
 def test_what_stays_away_is_not_reported_again(ground):
     at = ground(witness=False, log=False)
     for _ in range(3):
         at.run()
-        at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
-    assert len(at.world.advice) == 1
+        at.simulation.run(at.runtime.sleep(DEGRADED_SECONDS))
+    assert len(at.runtime.advice) == 1
 
 
 def test_a_witness_installed_later_is_noticed(ground):
     at = ground(witness=False, log=False)
     at.run()
     at.database.witness_installed = True
-    at.simulation.run(at.world.sleep(DEGRADED_SECONDS))
+    at.simulation.run(at.runtime.sleep(DEGRADED_SECONDS))
     at.run()
     assert at.tokens[-1].witness is not None
 
@@ -671,7 +671,7 @@ def test_a_transaction_that_had_begun_is_begun_again_without_the_way_that_is_lac
 
     async def take():
         connection = await Ground.take(at)
-        at.world._begin_another(connection)
+        at.runtime._begin_another(connection)
         return connection
 
     at.take = take

@@ -9,9 +9,9 @@ import time
 import psycopg
 import pytest
 
-from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.runtime import DialFailed
+from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.policy.verdict import FaultKind
 from aurora_router.runtime.blocking import BlockingRuntime, run
 from aurora_router.runtime.dns import Names
@@ -56,7 +56,7 @@ def cluster():
     return Cluster(("here", ""), Registry(), threading.Lock())
 
 
-def world():
+def runtime():
     return BlockingRuntime(lambda *_: pytest.fail("dialled"), Names(None, 1.0))
 
 
@@ -67,7 +67,7 @@ def on_asyncio():
 def test_news_end_a_wait(cluster):
     thread = threading.Timer(0.05, cluster.wake)
     thread.start()
-    run(world().changed(cluster, 0, 60.0))
+    run(runtime().changed(cluster, 0, 60.0))
     thread.join()
     assert cluster.news == 1
     assert not cluster._waiters
@@ -83,9 +83,9 @@ async def test_news_end_a_wait_on_asyncio(cluster):
 
 async def test_old_news_and_no_news_do_not_hold_up(cluster):
     cluster.wake()
-    run(world().changed(cluster, 0, 60.0))
+    run(runtime().changed(cluster, 0, 60.0))
     await on_asyncio().changed(cluster, 0, 60.0)
-    run(world().changed(cluster, 1, 0.01))
+    run(runtime().changed(cluster, 1, 0.01))
     await on_asyncio().changed(cluster, 1, 0.01)
     assert not cluster._waiters
 
@@ -122,11 +122,11 @@ def test_a_loop_that_is_gone_is_not_woken(cluster):
 class TestAsking:
     def test_rows_nulls_and_refusals(self, aurora_cluster):
         with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
-            assert run(world().ask(connection, "SELECT 1, NULL, 'ä'", 5.0)) == [("1", None, "ä")]
+            assert run(runtime().ask(connection, "SELECT 1, NULL, 'ä'", 5.0)) == [("1", None, "ä")]
             with pytest.raises(DialFailed) as caught:
-                run(world().ask(connection, "SELECT nothing()", 5.0))
+                run(runtime().ask(connection, "SELECT nothing()", 5.0))
             assert caught.value.fault.sqlstate == "42883"
-            assert run(world().ask(connection, IN_RECOVERY, 5.0)) == [("f",)]
+            assert run(runtime().ask(connection, IN_RECOVERY, 5.0)) == [("f",)]
             assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
     async def test_rows_on_asyncio(self, aurora_cluster):
@@ -139,7 +139,7 @@ class TestAsking:
     def test_an_answer_that_does_not_come(self, aurora_cluster):
         with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
             with pytest.raises(DialFailed) as caught:
-                run(world().ask(connection, "SELECT pg_sleep(60)", 0.1))
+                run(runtime().ask(connection, "SELECT pg_sleep(60)", 0.1))
             assert caught.value.fault.kind is FaultKind.TIMEOUT
             connection.close()
 
@@ -147,7 +147,7 @@ class TestAsking:
         wanted = iter([True, False])
         with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
             with pytest.raises(DialFailed):
-                run(world().ask(connection, "SELECT pg_sleep(60)", 60.0, lambda: next(wanted)))
+                run(runtime().ask(connection, "SELECT pg_sleep(60)", 60.0, lambda: next(wanted)))
             connection.close()
 
     async def test_an_answer_that_is_not_wanted_any_more_on_asyncio(self, aurora_cluster):
@@ -161,7 +161,7 @@ class TestAsking:
         """It is waited for in slices, none of which may lose a part of it."""
         sql = "SELECT repeat('x', 100000), pg_sleep(0.35)"
         with psycopg.connect(aurora_cluster.plain_conninfo()) as connection:
-            assert len(run(world().ask(connection, sql, 60.0, lambda: True))[0][0]) == 100000
+            assert len(run(runtime().ask(connection, sql, 60.0, lambda: True))[0][0]) == 100000
         async with await psycopg.AsyncConnection.connect(aurora_cluster.plain_conninfo()) as connection:
             assert len((await on_asyncio().ask(connection, sql, 60.0, lambda: True))[0][0]) == 100000
 
@@ -183,6 +183,6 @@ class TestAsking:
             while other.execute("select 1 from pg_stat_activity where pid = %s", (pid,)).fetchone():
                 assert time.monotonic() < deadline
             with pytest.raises(DialFailed) as caught:
-                run(world().ask(connection, IN_RECOVERY, 5.0))
+                run(runtime().ask(connection, IN_RECOVERY, 5.0))
             assert caught.value.fault.kind in {FaultKind.RESET, FaultKind.REJECTED}
             connection.close()

@@ -192,7 +192,7 @@ def system(server, monkeypatch, tmp_path):
         resolver.port = server.address[1]
 
     monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", read)
-    monkeypatch.setattr(ours, "_changed_at", lambda _: configuration.stat().st_mtime if configuration.exists() else 0)
+    monkeypatch.setattr(ours, "_modified_at", lambda _: configuration.stat().st_mtime if configuration.exists() else 0)
     names = Names(None, 1.0)
     names._hosts = HostsFile(tmp_path / "hosts")
     names.configuration = configuration

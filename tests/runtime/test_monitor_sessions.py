@@ -38,9 +38,9 @@ def dialled(monkeypatch):
     """The targets of the monitor's dials."""
     targets, original = [], ThreadMonitorRuntime._open_one
 
-    async def counted(world, target, *rest, **named):
+    async def counted(runtime, target, *rest, **named):
         targets.append(target.name)
-        return await original(world, target, *rest, **named)
+        return await original(runtime, target, *rest, **named)
 
     monkeypatch.setattr(ThreadMonitorRuntime, "_open_one", counted)
     return targets

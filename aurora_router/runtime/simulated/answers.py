@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from aurora_router.flow.asking import ENDS, IN_RECOVERY, ROLE
 from aurora_router.flow.runtime import DialFailed
+from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE
 from aurora_router.runtime import libpq
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION

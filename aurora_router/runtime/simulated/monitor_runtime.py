@@ -7,9 +7,9 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect
-from aurora_router.flow.inquiry import Access
+from aurora_router.flow.monitor import ClusterMonitor
+from aurora_router.flow.probe import Access
 from aurora_router.flow.runtime import Activity, Target
-from aurora_router.flow.watch import Watch
 from aurora_router.model.instance import Role
 from aurora_router.policy.hang_detection import Limits
 from aurora_router.runtime import libpq
@@ -119,7 +119,7 @@ class WatchedProcess(SimulatedProcess):
         """What `aurora_router.connect` does, with a monitor, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
         placed: ConnectResult[SimulatedConnection] = await connect(
-            self.world, self.home.find, call.request, call.sources
+            self.runtime, self.home.find, call.request, call.sources
         )
         made = placed.connection
         made.placed = placed
@@ -138,14 +138,14 @@ class WatchedProcess(SimulatedProcess):
             DialFailed: the connection broke before its answer came.
         """
         connection.waiting = True
-        done = self.world.now() + connection.instance.latency + seconds
+        done = self.runtime.now() + connection.instance.latency + seconds
         try:
             while not connection.broken:
-                if self.world.now() >= done and not connection.instance.silent:
+                if self.runtime.now() >= done and not connection.instance.silent:
                     if connection.heard_at is not None:
-                        connection.heard_at = self.world.now()
+                        connection.heard_at = self.runtime.now()
                     return
-                await self.world.sleep(_LOOK)
+                await self.runtime.sleep(_LOOK)
             connection.heard = True
             raise libpq.lost("server closed the connection unexpectedly")
         finally:
@@ -157,11 +157,11 @@ class WatchedProcess(SimulatedProcess):
             watch.access = access
             return
         own = self.monitor_runtime.for_a_cluster()
-        begun: Watch[SimulatedConnection] = Watch(own, cluster, access)
+        begun: ClusterMonitor[SimulatedConnection] = ClusterMonitor(own, cluster, access)
         cluster.watcher = begun
         own.spawn(self._look_after(begun, own))
 
-    async def _look_after(self, watch: Watch[SimulatedConnection], own: SimulatedMonitorRuntime) -> None:
+    async def _look_after(self, watch: ClusterMonitor[SimulatedConnection], own: SimulatedMonitorRuntime) -> None:
         await watch.run()
         watch.cluster.watcher = None
         watch.cluster.unattended()

@@ -124,7 +124,7 @@ class _Home(Registry):
         self._process = process
 
     def publish(self, cluster: Cluster, event: Event) -> None:
-        self._process.events.append((self._process.world.now(), cluster.name, event))
+        self._process.events.append((self._process.runtime.now(), cluster.name, event))
 
 
 class SimulatedProcess:
@@ -137,7 +137,7 @@ class SimulatedProcess:
     """
 
     def __init__(self, network: Network) -> None:
-        self.world = SimulatedRuntime(network)
+        self.runtime = SimulatedRuntime(network)
         self.events: list[tuple[float, str, Event]] = []
         self.home = _Home(self)
 
@@ -145,7 +145,7 @@ class SimulatedProcess:
         """What `aurora_router.connect` does, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
         placed: ConnectResult[SimulatedConnection] = await connect(
-            self.world, self.home.find, call.request, call.sources
+            self.runtime, self.home.find, call.request, call.sources
         )
         placed.connection.placed = placed
         placed.hold()
@@ -154,4 +154,4 @@ class SimulatedProcess:
     async def topology(self, conninfo: str, **options: Any) -> View:
         """What `aurora_router.Router.topology` does, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
-        return (await look(self.world, self.home.find, call.request, call.sources)).view
+        return (await look(self.runtime, self.home.find, call.request, call.sources)).view

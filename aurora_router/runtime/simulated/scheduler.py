@@ -36,7 +36,7 @@ class Cancelled(BaseException):
 
 
 @types.coroutine
-def _parked(until: float) -> Generator[float, None, None]:
+def _park(until: float) -> Generator[float, None, None]:
     """Suspend; the scheduler learns until when, at most."""
     yield until
 
@@ -188,11 +188,11 @@ class Simulation:
 
     def sleep(self, seconds: float) -> Awaitable[None]:
         """Let `seconds` of virtual time pass."""
-        return _parked(self.now + seconds)
+        return _park(self.now + seconds)
 
     def park(self, until: float = FOREVER) -> Awaitable[None]:
         """Suspend the running task until `until`, or until `waker` of it is called."""
-        return _parked(until)
+        return _park(until)
 
     def waker(self) -> Callable[[], None]:
         """A function that lets the running task go on from where it suspends next."""

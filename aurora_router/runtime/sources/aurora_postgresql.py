@@ -13,8 +13,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from aurora_router.flow.asking import ROLE
 from aurora_router.flow.source import Source
+from aurora_router.flow.topology_query import ROLE
 from aurora_router.model.observation import Row, Topology
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _read(rows: Rows, asked: str) -> Topology:  # noqa: ARG001 - the server know
     standby, id_ = (rows[0][0], rows[0][3]) if rows else (None, None)
     observer = _identifier(id_)
     told = [row[4:] for row in rows if any(value is not None for value in row[4:])]
-    malformed = tuple(_shown(row[0]) for row in told if _identifier(row[0]) is None)
+    malformed = tuple(_format_id(row[0]) for row in told if _identifier(row[0]) is None)
     return Topology(
         tuple(_row(*row, observer=observer) for row in told if _identifier(row[0]) is not None),
         observer,
@@ -87,7 +87,7 @@ def _identifier(text: str | None) -> str | None:
     return text.lower() if re.fullmatch(_ID, text.lower()) else None
 
 
-def _shown(text: str | None) -> str:
+def _format_id(text: str | None) -> str:
     """A malformed id, for people."""
     if text is None:
         return "NULL"

@@ -14,10 +14,10 @@ class Ground:
         self.simulation = Simulation()
         self.network = Network(self.simulation)
         self.cluster = SimulatedCluster(self.network, **made)
-        self.world = SimulatedRuntime(self.network)
+        self.runtime = SimulatedRuntime(self.network)
 
     def resolve(self, host, **how):
-        return self.simulation.run(self.world.resolve(host, **how))
+        return self.simulation.run(self.runtime.resolve(host, **how))
 
     def asked(self):
         return self.simulation.counts["resolve"]

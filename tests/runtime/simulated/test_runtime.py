@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aurora_router.flow.asking import IN_RECOVERY
 from aurora_router.flow.runtime import DialFailed, Target
+from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.policy.verdict import judge
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
@@ -49,8 +49,8 @@ def target(instance):
 
 
 def dial(cluster, id_="demo-1", seconds=2.0):
-    world = SimulatedRuntime(cluster.network)
-    return world, cluster.network.simulation.run(world.dial(target(cluster.instances[id_]), seconds))
+    runtime = SimulatedRuntime(cluster.network)
+    return runtime, cluster.network.simulation.run(runtime.dial(target(cluster.instances[id_]), seconds))
 
 
 def test_every_condition_has_a_verdict():
@@ -83,9 +83,9 @@ def test_an_instance_that_is_removed_during_a_dial(cluster, simulation):
 
 
 def test_the_next_address_is_tried(cluster, simulation):
-    world = SimulatedRuntime(cluster.network)
+    runtime = SimulatedRuntime(cluster.network)
     both = Target("x", "x", 5432, ("10.9.9.9", cluster.instances["demo-2"].address))
-    connection = simulation.run(world.dial(both, 1.0))
+    connection = simulation.run(runtime.dial(both, 1.0))
     assert connection.instance.id == "demo-2"
     assert simulation.counts["dial"] == 2
 
@@ -98,8 +98,8 @@ def test_a_target_without_an_address(cluster, simulation):
 def test_aurora_rows_are_read_by_the_librarys_parser(cluster, simulation):
     cluster.instances["demo-2"].lag = 0.25
     simulation.run_until(10)
-    world, connection = dial(cluster, "demo-3")
-    told = AURORA_POSTGRESQL.read(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-3")
+    runtime, connection = dial(cluster, "demo-3")
+    told = AURORA_POSTGRESQL.read(simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-3")
     rows = {row.id: row for row in told.rows}
     assert (told.observer, told.observer_is_writer, told.complete) == ("demo-3", False, True)
     assert [id_ for id_, row in rows.items() if row.writer] == ["demo-1"]
@@ -114,10 +114,12 @@ def test_a_frozen_view_grows_old(cluster, simulation):
     before = cluster.durable_lsn
     cluster.failover("demo-2")
     simulation.run_until(100)
-    world, connection = dial(cluster, "demo-3")
+    runtime, connection = dial(cluster, "demo-3")
 
     def told():
-        return AURORA_POSTGRESQL.read(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-3").rows
+        return AURORA_POSTGRESQL.read(
+            simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-3"
+        ).rows
 
     (writer,) = (row for row in told() if row.writer)
     assert (writer.id, writer.token) == ("demo-1", before)
@@ -129,33 +131,33 @@ def test_a_frozen_view_grows_old(cluster, simulation):
 def test_plain_rows_tell_the_timeline(simulation):
     cluster = SimulatedCluster(Network(simulation), aurora=False)
     cluster.failover("demo-2")
-    world, connection = dial(cluster, "demo-2")
-    told = POSTGRESQL.read(simulation.run(world.ask(connection, POSTGRESQL.sql, 1.0)), "demo-2")
+    runtime, connection = dial(cluster, "demo-2")
+    told = POSTGRESQL.read(simulation.run(runtime.ask(connection, POSTGRESQL.sql, 1.0)), "demo-2")
     assert (told.rows[0].token, told.observer_is_writer) == (2, True)
-    assert simulation.run(world.ask(connection, IN_RECOVERY, 1.0)) == [("f",)]
+    assert simulation.run(runtime.ask(connection, IN_RECOVERY, 1.0)) == [("f",)]
     with pytest.raises(DialFailed) as caught:
-        simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0))
+        simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0))
     assert caught.value.fault.sqlstate == "42883"
 
 
 def test_there_is_no_database_here(cluster, simulation):
-    world, connection = dial(cluster)
+    runtime, connection = dial(cluster)
     with pytest.raises(LookupError, match="service queries alone"):
-        simulation.run(world.ask(connection, "select 1", 1.0))
+        simulation.run(runtime.ask(connection, "select 1", 1.0))
 
 
 def test_a_query_on_a_broken_connection(cluster, simulation):
-    world, connection = dial(cluster)
+    runtime, connection = dial(cluster)
     cluster.crash("demo-1")
     with pytest.raises(DialFailed, match="closed the connection unexpectedly"):
-        simulation.run(world.ask(connection, IN_RECOVERY, 1.0))
+        simulation.run(runtime.ask(connection, IN_RECOVERY, 1.0))
 
 
 def test_a_query_to_an_instance_that_hangs(cluster, simulation):
-    world, connection = dial(cluster)
+    runtime, connection = dial(cluster)
     cluster.hang("demo-1")
     with pytest.raises(DialFailed, match="no answer within"):
-        simulation.run(world.ask(connection, IN_RECOVERY, 3.0))
+        simulation.run(runtime.ask(connection, IN_RECOVERY, 3.0))
     assert simulation.now == pytest.approx(3.0, abs=0.01)
 
 
@@ -215,34 +217,34 @@ def test_a_relay_reports_what_it_likes(cluster, simulation):
     network, reader = cluster.network, cluster.instances["demo-2"]
     network.listen("10.9.9.9", 6432, cluster, reader)
     network.relays["10.9.9.9", 6432] = Relay(reports=False, own_pid=True)
-    world = SimulatedRuntime(network)
-    through = simulation.run(world.dial(Target("pooler", "pooler", 6432, ("10.9.9.9",)), 1.0))
+    runtime = SimulatedRuntime(network)
+    through = simulation.run(runtime.dial(Target("pooler", "pooler", 6432, ("10.9.9.9",)), 1.0))
     assert through.instance is reader
-    assert (world.in_hot_standby(through), through.standby) == (False, True)
-    assert simulation.run(world.ask(through, IN_RECOVERY, 1.0))[0][0] == "t"
-    assert world.in_hot_standby(through) is False
-    assert world.backend_pid(through) != through.server_pid, "a pooler's own"
-    assert world.local_port(through) != through.client_port
+    assert (runtime.in_hot_standby(through), through.standby) == (False, True)
+    assert simulation.run(runtime.ask(through, IN_RECOVERY, 1.0))[0][0] == "t"
+    assert runtime.in_hot_standby(through) is False
+    assert runtime.backend_pid(through) != through.server_pid, "a pooler's own"
+    assert runtime.local_port(through) != through.client_port
     _, direct = dial(cluster, "demo-2")
-    assert world.in_hot_standby(direct) is True
-    assert world.backend_pid(direct) == direct.server_pid
-    assert world.local_port(direct) == direct.client_port
+    assert runtime.in_hot_standby(direct) is True
+    assert runtime.backend_pid(direct) == direct.server_pid
+    assert runtime.local_port(direct) == direct.client_port
 
 
 def test_an_instance_knows_its_own_lag_however_old_its_view_is(cluster, simulation):
     cluster.freeze_view("demo-2")
     cluster.instances["demo-2"].lag = 7.0
     cluster.instances["demo-3"].lag = 8.0
-    world, connection = dial(cluster, "demo-2")
-    rows = AURORA_POSTGRESQL.read(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-2").rows
+    runtime, connection = dial(cluster, "demo-2")
+    rows = AURORA_POSTGRESQL.read(simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0)), "demo-2").rows
     assert {row.id: row.lag for row in rows} == {"demo-1": 0.0, "demo-2": 7.0, "demo-3": 0.01}
 
 
 def test_an_instance_sends_odd_rows(cluster, simulation):
     cluster.instances["demo-2"].rewrites = lambda rows: [(None, *row[1:]) for row in rows if row[1] != "t"]
-    world, connection = dial(cluster, "demo-2")
-    rows = simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0))
+    runtime, connection = dial(cluster, "demo-2")
+    rows = simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0))
     assert len(rows) == 2
     assert all("demo-1" not in row for row in rows)
-    world, connection = dial(cluster, "demo-3")
-    assert len(simulation.run(world.ask(connection, AURORA_POSTGRESQL.sql, 1.0))) == 3
+    runtime, connection = dial(cluster, "demo-3")
+    assert len(simulation.run(runtime.ask(connection, AURORA_POSTGRESQL.sql, 1.0))) == 3

@@ -1,4 +1,4 @@
-"""A virtual clock on which a process can stand still while the rest of the world goes on.
+"""A virtual clock on which a process can stand still while the rest of the runtime goes on.
 
 A task belongs to the process that started it. While a process is asleep (no CPU, a pause of the garbage collector, a
 suspended laptop) none of its tasks runs; all that would have been due meanwhile is due when it wakes up.
@@ -15,7 +15,7 @@ from aurora_router.simulation import Simulation
 
 
 class Clock(Simulation):
-    """A `Simulation` whose tasks have owners; None is the world itself, which never sleeps."""
+    """A `Simulation` whose tasks have owners; None is the runtime itself, which never sleeps."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
-from aurora_router.flow.hangs import TRIES
+from aurora_router.flow.hang_detector import TRIES
 from aurora_router.model.event import ConnectionsCut, InstanceFailed, MonitorLockedOut, WriterChanged, WriterSuspected
 from aurora_router.model.instance import Role
 from aurora_router.policy.hang_detection import Limits

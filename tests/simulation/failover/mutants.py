@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from aurora_router.flow import connect, dialling, hangs, inquiry, learning, marks, outcome, transaction
+from aurora_router.flow import attempt, commit_sql, connect, hang_detector, outcome, probe, topology, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.connect import Connecting
-from aurora_router.flow.hangs import Hangs
+from aurora_router.flow.hang_detector import HangDetector
+from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.session import Reply
-from aurora_router.flow.watch import Watch
 from aurora_router.model import reduce as reducing
 from aurora_router.model.instance import Instance
 from aurora_router.model.observation import Failure
@@ -78,7 +78,7 @@ def trust_the_view() -> Any:
     async def confirmed(self: Any, connection: Any, instance: Any) -> Any:
         return instance
 
-    return patch.object(Connecting, "_confirmed", confirmed)
+    return patch.object(Connecting, "_confirm_role", confirmed)
 
 
 def cut_on_suspicion() -> Any:
@@ -87,7 +87,7 @@ def cut_on_suspicion() -> Any:
     def suspect(self: Any, id_: str, waiting: Any, now: float) -> None:
         self._condemn(id_, now, self.limits.ping)
 
-    return patch.object(Hangs, "_suspect", suspect)
+    return patch.object(HangDetector, "_suspect", suspect)
 
 
 def blame_the_server() -> Any:
@@ -109,9 +109,9 @@ def never_wake() -> Any:
 def readers_wait_for_writers() -> Any:
     async def sure(self: Any) -> None:
         while self.cluster.doubted_at is not None and self.left() > 0.0:
-            await self.world.changed(self.cluster, self.cluster.news, self.left())
+            await self.runtime.changed(self.cluster, self.cluster.news, self.left())
 
-    return patch.object(Connecting, "_sure", sure)
+    return patch.object(Connecting, "_wait_until_writer_confirmed", sure)
 
 
 def full_is_final() -> Any:
@@ -131,12 +131,12 @@ def trust_the_status_alone() -> Any:
 
 def absence_is_proof() -> Any:
     """The witness is looked for, not inserted."""
-    original = marks.ask_witness
+    original = commit_sql.ask_witness
 
     def ask(token: Any, id_: str, lock_timeout: float) -> str:
         return original(token, id_, lock_timeout).replace(f"VALUES ('{token.witness}', true)", "VALUES (null)")
 
-    return patch.object(marks, "ask_witness", ask)
+    return patch.object(commit_sql, "ask_witness", ask)
 
 
 def replay_the_unknown() -> Any:
@@ -211,7 +211,7 @@ def condemn_by_a_dial() -> Any:
     def failure(id_: str, generation: int, *, gone: bool, reason: str) -> Failure:
         return Failure(id_, generation, gone=True, reason=reason)
 
-    return patch.object(dialling, "Failure", failure)
+    return patch.object(attempt, "Failure", failure)
 
 
 def count_on_a_monitor() -> Any:
@@ -225,12 +225,12 @@ def stay_blind() -> Any:
     def take(self: Any, access: Any) -> None:
         self._access = access
 
-    return patch.object(Watch, "access", property(lambda self: self._access, take))
+    return patch.object(ClusterMonitor, "access", property(lambda self: self._access, take))
 
 
 def hear_no_answers() -> Any:
     """A ping that is silent condemns an instance, whatever its other connections receive."""
-    return patch.object(Hangs, "_heard", lambda *_: None)
+    return patch.object(HangDetector, "_last_heard_at", lambda *_: None)
 
 
 def overlook_what_is_unread() -> Any:
@@ -240,21 +240,21 @@ def overlook_what_is_unread() -> Any:
 
 def try_once() -> Any:
     """One dial that is not answered condemns an instance."""
-    return patch.object(hangs, "TRIES", 1)
+    return patch.object(hang_detector, "TRIES", 1)
 
 
 def ask_no_session() -> Any:
     """A ping dials, whatever session there is."""
 
     def afresh(self: Any, id_: str, number: int) -> Any:
-        return inquiry.Inquiry(self.world, self.cluster, id_)
+        return probe.InstanceProbe(self.runtime, self.cluster, id_)
 
-    return patch.object(Hangs, "_inquiry_for", afresh)
+    return patch.object(HangDetector, "_inquiry_for", afresh)
 
 
 def hide_warnings() -> Any:
     """COMMIT leaves it to the session whether the warning about the replicas is sent."""
-    return patch.object(marks, "_FINAL", "COMMIT")
+    return patch.object(commit_sql, "_FINAL", "COMMIT")
 
 
 def replay_what_ended() -> Any:
@@ -264,17 +264,17 @@ def replay_what_ended() -> Any:
         if self._asks_for_replay(commit.connection, error):
             raise transaction.Replay(error) from error
 
-    return patch.object(transaction.Transaction, "_undone", undone)
+    return patch.object(transaction.Transaction, "_judge_failed_work", undone)
 
 
 def wait_for_every_dial() -> Any:
     """A dial goes on for all of its time, whatever became of its instance meanwhile."""
-    return patch.object(dialling.Dialling, "_wanted", lambda *_: None)
+    return patch.object(attempt.ConnectAttempt, "_wanted", lambda *_: None)
 
 
 def trust_old_figures() -> Any:
     """The age of a figure of the lag does not count."""
-    return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, learning, candidates)))
+    return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, topology, candidates)))
 
 
 def give_up_for_one() -> Any:
@@ -283,7 +283,7 @@ def give_up_for_one() -> Any:
     def sighted(self: Any) -> bool:
         return not self._blind and self._askable >= self.cluster.view.instances.keys()
 
-    return patch.object(Watch, "sighted", property(sighted))
+    return patch.object(ClusterMonitor, "sighted", property(sighted))
 
 
 def never_search() -> Any:
@@ -292,12 +292,12 @@ def never_search() -> Any:
     async def search(self: Any, address: Any, access: Any, pause: float) -> None:
         """All who may be the writer are known."""
 
-    return patch.object(Watch, "_search", search)
+    return patch.object(ClusterMonitor, "_search", search)
 
 
 def take_any_answer_for_complete() -> Any:
     """An answer is taken for the whole cluster, whatever it lacks: what it does not list is gone."""
-    claimed, merge = reducing._claimed, reducing._merge
+    claimed, merge = reducing._find_claim, reducing._merge
 
     def complete(*args: Any) -> Any:
         found = claimed(*args)
@@ -307,7 +307,7 @@ def take_any_answer_for_complete() -> Any:
         return merge(*args, complete=True)
 
     return _all(
-        patch.object(reducing, "_claimed", complete),
+        patch.object(reducing, "_find_claim", complete),
         patch.object(reducing, "_merge", taken),
         patch.object(reducing, "MISSING_SECONDS", 0.0),
     )
@@ -320,7 +320,7 @@ def name_clusters_by_template() -> Any:
         found = routing.identity(request, chosen)
         return found._replace(scope="one template", name="", sort="other") if request.options.instance_host else found
 
-    return _all(*(patch.object(each, "identity", identity) for each in (registry, learning, inquiry)))
+    return _all(*(patch.object(each, "identity", identity) for each in (registry, topology, probe)))
 
 
 def forget_the_database() -> Any:
@@ -330,7 +330,7 @@ def forget_the_database() -> Any:
         return routing.identity(replace(request, database=""), chosen)
 
     merged = patch.object(registry, "is_disjoint", lambda *_: False)  # else the next answer parts them
-    return _all(merged, *(patch.object(each, "identity", identity) for each in (registry, learning, inquiry)))
+    return _all(merged, *(patch.object(each, "identity", identity) for each in (registry, topology, probe)))
 
 
 @contextmanager

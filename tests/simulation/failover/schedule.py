@@ -212,13 +212,13 @@ class Schedule:
             return await self.connect(process, "writer")
 
         async def give(conn: Any) -> None:
-            if process.world.broken(conn) or not process.world.idle(conn) or self.over or len(pool) > 2:
+            if process.runtime.broken(conn) or not process.runtime.idle(conn) or self.over or len(pool) > 2:
                 conn.close()
             else:
                 pool.append(conn)
 
         async def resolving(token: Any) -> Resolving[Any]:
-            return Resolving(process.world, process.home.find, call.request, call.sources, token)
+            return Resolving(process.runtime, process.home.find, call.request, call.sources, token)
 
         return Plan(call.request.options, take, give, resolving)
 
@@ -255,7 +255,7 @@ class Schedule:
 
         error: BaseException | None = None
         try:
-            await Transaction(process.world, plan, work, Modes()).run()
+            await Transaction(process.runtime, plan, work, Modes()).run()
         except Violation:
             raise
         except Exception as raised:

@@ -1,8 +1,8 @@
 """Connections of simulated processes, and the server's end of them: messages, transactions, answers that get lost.
 
 A message that was sent is carried out whether or not its client still waits; the end of the connection reaches the
-server after what was sent before. The messages are the very ones of `aurora_router.flow.marks`, told apart by what is
-in them, and those of the users' work: ``LEG n k`` writes, ``SLEEP s`` takes its time.
+server after what was sent before. The messages are the very ones of `aurora_router.flow.commit_sql`, told apart by what
+is in them, and those of the users' work: ``LEG n k`` writes, ``SLEEP s`` takes its time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from aurora_router.flow import marks
+from aurora_router.flow import commit_sql
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Notice, Reply
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -195,7 +195,7 @@ class Session:
         if sql == "ROLLBACK":
             self._rolled_back()
             return Reply([], ("ROLLBACK",))
-        if sql == marks.PROBE:
+        if sql == commit_sql.PROBE:
             return Reply([("t" if server.store.witness else "f",)], ("SELECT 1",))
         if "pg_terminate_backend" in sql:
             return self._terminated(sql)
@@ -261,7 +261,7 @@ class Session:
         server.buffer.append(Record("mark", self.txn.xid))
         lsn = server.log.end + 16 * len(server.buffer)
         life = self._life()
-        if store.version >= marks.FLUSHING_EMIT:
+        if store.version >= commit_sql.FLUSHING_EMIT:
             await server.flush(self)
         restarts = "on" if store.restarts else "off"
         return Reply([(*common, str(lsn), restarts, *life)], ("BEGIN", "SELECT 1"))

@@ -294,7 +294,7 @@ class Process(WatchedProcess):
         self.users, self.monitor = object(), object()
         self.password = self.known_password = "first"
         self.on_cut: Callable[[Conn], object] = lambda _: None
-        self.world = Wire(harbour, self)
+        self.runtime = Wire(harbour, self)
         self.monitor_runtime = Lookout(harbour, self)
         self.conninfo = {"writer": conninfo, "reader": reader}
         self.monitored = options.get("aurora_monitor") != "off"
@@ -309,9 +309,9 @@ class Process(WatchedProcess):
     def beside(self, database: str) -> Process:
         """The same process, as far as it connects to another database."""
         other = copy.copy(self)
-        other.world, other.monitor_runtime = (
-            Wire(self.world.harbour, self, database),
-            Lookout(self.world.harbour, self, database),
+        other.runtime, other.monitor_runtime = (
+            Wire(self.runtime.harbour, self, database),
+            Lookout(self.runtime.harbour, self, database),
         )
         other.monitor_runtime.tasks = self.monitor_runtime.tasks
         return other
@@ -323,18 +323,18 @@ class Process(WatchedProcess):
 
     def _attend(self, cluster: Any, access: Any) -> None:
         self.known_password = self.password
-        if not (self.threadless and self.threadless[-1][1] > self.world.now()):
+        if not (self.threadless and self.threadless[-1][1] > self.runtime.now()):
             super()._attend(cluster, access)
 
     async def said(self, connection: Conn, sql: str) -> None:
         """A statement of a user's; raises psycopg's error."""
         try:
-            await self.world.execute(connection, sql, None)
+            await self.runtime.execute(connection, sql, None)
         except DialFailed as failed:
             raise failed.cause from None
         finally:
             if connection.watched is not None:
-                connection.watched.note(idle=self.world.idle(connection))
+                connection.watched.note(idle=self.runtime.idle(connection))
 
     @property
     def clusters(self) -> Any:

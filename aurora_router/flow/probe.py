@@ -9,9 +9,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.asking import ENDS, IN_RECOVERY, ask, ask_topology, check_role, impostor
-from aurora_router.flow.dialling import resolved
+from aurora_router.flow.attempt import resolved
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
+from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, ask_topology, check_role, impostor
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.paths import is_direct
@@ -55,20 +55,20 @@ class Access:
     params: Any = None
 
 
-class Inquiry(Generic[ConnT]):
+class InstanceProbe(Generic[ConnT]):
     """One instance, and the connection on which it is asked.
 
     Args:
-        world: the ground.
+        runtime: the ground.
         cluster: whom the answers are about.
         instance: id of the instance.
     """
 
-    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, instance: str) -> None:
-        self.world = world
+    def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, instance: str) -> None:
+        self.runtime = runtime
         self.cluster = cluster
         self.instance = instance
-        self.used_at = world.now()
+        self.used_at = runtime.now()
         self.busy = False
         self._in_use = 0
         self._connection: ConnT | None = None
@@ -85,7 +85,7 @@ class Inquiry(Generic[ConnT]):
 
     def is_on(self, path: End) -> bool:
         """Whether there is a session that leads to an address and a port."""
-        return self._connection is not None and self.world.path(self._connection) == path
+        return self._connection is not None and self.runtime.path(self._connection) == path
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ class Inquiry(Generic[ConnT]):
             None when the instance answered; else why not: silence and unreachability only after all of `seconds`.
         """
         with self._using():
-            return await self._pinged(target, self.world.now() + seconds)
+            return await self._pinged(target, self.runtime.now() + seconds)
 
     async def _pinged(self, target: Target, until: float) -> Fault | None:
         if self._dialled != target.addresses:
@@ -117,13 +117,13 @@ class Inquiry(Generic[ConnT]):
         fault = await self._asked(target, IN_RECOVERY, until)
         if fault is not None and fault.kind is FaultKind.RESET:
             fault = await self._asked(target, IN_RECOVERY, until)
-        while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.world.now() < until:
-            await self.world.sleep(min(UNREACHABLE_SECONDS, until - self.world.now()))
+        while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.runtime.now() < until:
+            await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
             fault = await self._asked(target, IN_RECOVERY, until)
         return fault
 
     def heard_at(self, target: Target) -> float | None:
-        """When the session with a target last answered a query, by the world's time; None: never."""
+        """When the session with a target last answered a query, by the runtime's time; None: never."""
         if self._answered is None or self._answered[0] not in target.addresses:
             return None
         return self._answered[1]
@@ -131,7 +131,7 @@ class Inquiry(Generic[ConnT]):
     @property
     def may_open(self) -> bool:
         """Whether a session may be opened though nothing is suspected yet; see `APART_SECONDS`."""
-        return not (self.busy or self.is_open) and self.world.now() >= self._opens_again_at
+        return not (self.busy or self.is_open) and self.runtime.now() >= self._opens_again_at
 
     async def open(self, target: Target, seconds: float) -> None:
         """Open the session, so that it can be asked when the instance accepts none.
@@ -140,7 +140,7 @@ class Inquiry(Generic[ConnT]):
             DialFailed: it was not opened.
         """
         with self._using():
-            await self._connected(target, self.world.now() + seconds)
+            await self._connected(target, self.runtime.now() + seconds)
 
     async def is_direct(self, target: Target, seconds: float) -> bool:
         """Ask a server how it sees a connection; see `policy.paths`.
@@ -149,9 +149,9 @@ class Inquiry(Generic[ConnT]):
             DialFailed: it did not answer.
         """
         with self._using():
-            rows = await self.query(target, ENDS, self.world.now() + seconds)
+            rows = await self.query(target, ENDS, self.runtime.now() + seconds)
             assert self._connection is not None
-            return is_direct(rows[0], *self.world.ends(self._connection))
+            return is_direct(rows[0], *self.runtime.ends(self._connection))
 
     async def _asked(self, target: Target, sql: str, until: float) -> Fault | None:
         try:
@@ -163,23 +163,25 @@ class Inquiry(Generic[ConnT]):
     async def query(self, target: Target, sql: str, until: float) -> Any:
         """One service query; the connection is made where there is none, and lost with every failure."""
         wanted = target.wanted
-        return await self._on_session(target, until, lambda session, left: ask(self.world, session, sql, left, wanted))
+        return await self._on_session(
+            target, until, lambda session, left: ask(self.runtime, session, sql, left, wanted)
+        )
 
     async def check_role(self, target: Target, until: float) -> RoleCheck:
         """Ask the server for its role, which also shows whether the reports on this path are to be believed."""
         return await self._on_session(
-            target, until, lambda session, left: check_role(self.world, self.cluster, session, left)
+            target, until, lambda session, left: check_role(self.runtime, self.cluster, session, left)
         )
 
     async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
         connection = await self._connected(target, until)
         try:
-            answer = await ask(connection, max(0.0, until - self.world.now()))
+            answer = await ask(connection, max(0.0, until - self.runtime.now()))
         except DialFailed as failed:
             if failed.fault.kind is not FaultKind.REJECTED:
                 await self.close()
             raise
-        self._answered = self.world.address(connection), self.world.now()
+        self._answered = self.runtime.address(connection), self.runtime.now()
         return answer
 
     async def look(self, access: Access, seconds: float, *, thorough: bool) -> bool:
@@ -200,7 +202,7 @@ class Inquiry(Generic[ConnT]):
             return await self._looked(access, seconds, thorough=thorough)
 
     async def _looked(self, access: Access, seconds: float, *, thorough: bool) -> bool:
-        asked_at = self.world.now()
+        asked_at = self.runtime.now()
         until = asked_at + seconds
         target = await self._located(access)
         self._dial_took = None
@@ -211,9 +213,9 @@ class Inquiry(Generic[ConnT]):
             writer = await self._tell(access, writer=writer, asked_at=asked_at, until=until)
         if writer and self.cluster.view.writer == self.instance:
             if self._dial_took is not None:
-                self.cluster.probed(self._dial_took, self.world.now())
+                self.cluster.probed(self._dial_took, self.runtime.now())
             await self._offer(asked_at)
-            self.cluster.verified(asked_at, self.world.now())
+            self.cluster.verified(asked_at, self.runtime.now())
         return writer
 
     async def _offer(self, asked_at: float) -> None:
@@ -222,20 +224,20 @@ class Inquiry(Generic[ConnT]):
         if since is None or asked_at < since or self._connection is None:
             return
         connection, self._connection = self._connection, None
-        if not await self.world.offer(connection):
+        if not await self.runtime.offer(connection):
             self._connection = connection
 
     async def _tell(self, access: Access, *, writer: bool, asked_at: float, until: float) -> bool:
         cluster, connection = self.cluster, self._connection
         assert connection is not None
         sources = access.sources if cluster.source is None else (cluster.source,)
-        left = max(0.0, until - self.world.now())
+        left = max(0.0, until - self.runtime.now())
         try:
-            answer = await ask_topology(self.world, connection, self.instance, sources, left, by_id=True)
+            answer = await ask_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
-        now = self.world.now()
+        now = self.runtime.now()
         if answer is None:
             cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), now)
             return writer
@@ -255,7 +257,7 @@ class Inquiry(Generic[ConnT]):
         Raises:
             DialFailed: it did not answer, or nothing tells where it is.
         """
-        until = self.world.now() + seconds
+        until = self.runtime.now() + seconds
         try:
             with self._using():
                 await self.check_role(await self._located(access), until)
@@ -275,27 +277,27 @@ class Inquiry(Generic[ConnT]):
         if self._connection is not None:
             return Target(self.instance, address.host, address.port)
         if self._place is None or self._place[0] != address.host:
-            self._place = (address.host, (await self.world.resolve(address.host)).addresses)
+            self._place = (address.host, (await self.runtime.resolve(address.host)).addresses)
         return Target(self.instance, address.host, address.port, self._place[1])
 
     async def _connected(self, target: Target, until: float) -> ConnT:
-        self.used_at = self.world.now()
+        self.used_at = self.runtime.now()
         if self._connection is None:
             try:
-                self._connection = await self.world.dial(target, max(0.0, until - self.used_at))
+                self._connection = await self.runtime.dial(target, max(0.0, until - self.used_at))
             except DialFailed:
                 self.cluster.dial_failed(target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
-            self._dialled, self._dial_took = target.addresses, self.world.now() - self.used_at
-            self._opens_again_at = self.world.now() + APART_SECONDS
+            self._dialled, self._dial_took = target.addresses, self.runtime.now() - self.used_at
+            self._opens_again_at = self.runtime.now() + APART_SECONDS
         return self._connection
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
 
     async def tidy(self, databases: Collection[str] | None = None, *, makes_room: bool = False) -> None:
         """Close the session if it is not in use, and in the way.
@@ -307,15 +309,15 @@ class Inquiry(Generic[ConnT]):
         """
         if self._connection is None or self._in_use:
             return
-        unused = self.world.now() - self.used_at > KEPT_SECONDS
+        unused = self.runtime.now() - self.used_at > KEPT_SECONDS
         if unused:
             self._opens_again_at = 0.0  # users' connections stayed: this is no coming and going
-        if makes_room or unused or (databases is not None and self.world.database(self._connection) not in databases):
+        if makes_room or unused or (databases is not None and self.runtime.database(self._connection) not in databases):
             await self.close()
 
 
 async def ask_through(
-    world: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
+    runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
 ) -> None:
     """Ask whatever a given name leads to now for the topology; its answer changes the view, and may end a doubt.
 
@@ -327,23 +329,23 @@ async def ask_through(
     sources = access.sources if cluster.source is None else (cluster.source,)
     if access.route.mode is Mode.LIST or not any(each.complete for each in sources):
         return
-    asked_at = world.now()
+    asked_at = runtime.now()
     until = asked_at + seconds
     if address.hostaddr is not None:
         target = Target(str(address), address.host, address.port, (address.hostaddr,))
     else:
         host = given_host(access.request, access.route, address)
-        target = await resolved(world, str(address), host, address.port, fresh=True)
-    connection = await world.dial(target, max(0.0, until - world.now()))
+        target = await resolved(runtime, str(address), host, address.port, fresh=True)
+    connection = await runtime.dial(target, max(0.0, until - runtime.now()))
     # The name of an instance, or a custom endpoint, may lead to another cluster by now; the cluster's own does not.
     by_id = identity(access.request, access.route) != cluster.identity
     try:
-        left = max(0.0, until - world.now())
-        answer = await ask_topology(world, connection, str(address), sources, left, by_id=by_id)
+        left = max(0.0, until - runtime.now())
+        answer = await ask_topology(runtime, connection, str(address), sources, left, by_id=by_id)
     finally:
-        await world.discard(connection)
+        await runtime.discard(connection)
     if answer is not None:
         cluster.source, topology, _ = answer
-        cluster.observe(topology, world.now())
+        cluster.observe(topology, runtime.now())
         if topology.observer_is_writer and topology.observer == cluster.view.writer:
-            cluster.verified(asked_at, world.now())
+            cluster.verified(asked_at, runtime.now())

@@ -33,16 +33,16 @@ UNATTENDED_SECONDS = 0.5
 """A dial that is not looked at for so long, instead of `GLANCE_SECONDS`, is not attended to."""
 
 
-class Turn:
+class DialPermit:
     """One dial's place in the slow start of its cluster.
 
     Args:
-        world: the ground.
+        runtime: the ground.
         cluster: whose writer is dialled.
     """
 
-    def __init__(self, world: Runtime[Any], cluster: Cluster) -> None:
-        self.world = world
+    def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
+        self.runtime = runtime
         self.cluster = cluster
         self._began: float | None = None
         self._epoch = 0
@@ -60,22 +60,22 @@ class Turn:
         Returns:
             Whether it may begin; False: it is time to see whether it is still the writer that is to be dialled.
         """
-        news, began = self.cluster.news, self.world.now()
+        news, began = self.cluster.news, self.runtime.now()
         while (pause := self._pause()) > 0.0 and left() > 0.0:
-            waited = self.world.now() - began
+            waited = self.runtime.now() - began
             if not self.cluster.watched and waited >= UNWATCHED_PAUSE:
                 return False
             if stands_in and waited + pause > STAND_IN_PAUSE:
                 return False
             longest = left() if self.cluster.watched else min(left(), UNWATCHED_PAUSE)
-            await self.world.changed(self.cluster, news, min(pause, longest))
+            await self.runtime.changed(self.cluster, news, min(pause, longest))
             news = self.cluster.news
         self._begin()
         return True
 
     def _pause(self) -> float:
         """Seconds until the dial may begin, as far as is known; begins the slow start of a new epoch."""
-        cluster, now = self.cluster, self.world.now()
+        cluster, now = self.cluster, self.runtime.now()
         if cluster.view.epoch <= cluster.slow_start_epoch:
             pause = self._pause_of(cluster.slow_start, now)
             return UNKNOWN_PAUSE if pause is None else pause
@@ -83,7 +83,7 @@ class Turn:
             if cluster.slow_start_epoch < cluster.view.epoch:
                 cluster.slow_start_epoch = cluster.view.epoch
                 cluster.turns = WeakSet()
-                cluster.slow_start = SlowStart.begin(now, self.world.random(), cluster.usual_latency)
+                cluster.slow_start = SlowStart.begin(now, self.runtime.random(), cluster.usual_latency)
         return self._pause()
 
     def _pause_of(self, slow_start: SlowStart | None, now: float) -> float | None:
@@ -104,13 +104,13 @@ class Turn:
     def _begin(self) -> None:
         with self.cluster.lock:
             if self.cluster.slow_start is not None:
-                self._began, self._epoch = self.world.now(), self.cluster.slow_start_epoch
+                self._began, self._epoch = self.runtime.now(), self.cluster.slow_start_epoch
                 self.cluster.turns.add(self)
                 self.cluster.slow_start = self.cluster.slow_start.add_dial()
 
     def glancing(self, wanted: Wanted) -> Wanted:
         """The same question, which a dial asks again and again; when it does shows whether it is attended to."""
-        self._glanced_at = self.world.now()
+        self._glanced_at = self.runtime.now()
 
         def glance() -> bool:
             self._glance()
@@ -120,14 +120,14 @@ class Turn:
 
     def _glance(self) -> None:
         if self._glanced_at is not None:
-            now = self.world.now()
+            now = self.runtime.now()
             self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
             self._glanced_at = now
 
     def _was_attended(self) -> bool:
         """Whether this process attended to the dial, which has just ended."""
         self._glance()
-        starved = self._began is not None and self.cluster.is_unattended(self._began, self.world.now())
+        starved = self._began is not None and self.cluster.is_unattended(self._began, self.runtime.now())
         return not (self._is_late or starved)
 
     def record_success(self) -> None:
@@ -135,9 +135,9 @@ class Turn:
         if self._began is None:
             return
         attended = self._was_attended()
-        self._ended(
+        self._end(
             lambda slow_start, seconds, now: slow_start.record_success(
-                seconds, now, self.world.random(), attended=attended
+                seconds, now, self.runtime.random(), attended=attended
             )
         )
 
@@ -145,17 +145,17 @@ class Turn:
         """The dial failed; one that timed out at a host that hung meanwhile tells nothing of the room that it has."""
         timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
         if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
-            self._ended(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.world.random()))
+            self._end(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.runtime.random()))
 
     def over(self) -> None:
         """The dial is over, whatever became of it."""
-        self._ended(lambda slow_start, _, __: slow_start.remove_dial())
+        self._end(lambda slow_start, _, __: slow_start.remove_dial())
 
-    def _ended(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
+    def _end(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
         began, self._began = self._began, None
         if began is None:
             return
-        now = self.world.now()
+        now = self.runtime.now()
         with self.cluster.lock:
             self.cluster.turns.discard(self)
             if self.cluster.slow_start_epoch != self._epoch:

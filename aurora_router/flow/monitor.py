@@ -27,10 +27,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from aurora_router.flow.hangs import Hangs
-from aurora_router.flow.inquiry import Access, Inquiry, ask_through
-from aurora_router.flow.learning import PROVISIONAL_SECONDS
+from aurora_router.flow.hang_detector import HangDetector
+from aurora_router.flow.probe import Access, InstanceProbe, ask_through
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
+from aurora_router.flow.topology import PROVISIONAL_SECONDS
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.observation import Failure
@@ -63,36 +63,36 @@ and some lock the user out."""
 
 
 class Bar(NamedTuple):
-    """An instance that did not let the watch in: until when it is not asked (the world's time), and for how long."""
+    """An instance that did not let the watch in: until when it is not asked (the runtime's time), and for how long."""
 
     until: float
     length: float
 
 
-class Watch(Generic[ConnT]):
+class ClusterMonitor(Generic[ConnT]):
     """The watch over one cluster.
 
     Args:
-        world: the ground.
+        runtime: the ground.
         cluster: what is looked after.
         access: how to connect; replaced whenever a user succeeded.
     """
 
-    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, access: Access) -> None:
-        self.world = world
+    def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access) -> None:
+        self.runtime = runtime
         self.cluster = cluster
         self.lost: set[str] = set()
         self._access = access
         self._names = dict[str, tuple["Address", Access]]()
         self._note_names(access)
-        self.hangs = Hangs(world, cluster, self)
+        self.hangs = HangDetector(runtime, cluster, self)
         self._blind = self._shut_out = self._checking_reports = False
         self._searching: set[str] = set()
         self._barred: dict[str, Bar] = {}
         self._admitted_at = -1.0
-        self._check_reports_at = world.now()
-        self._chased: dict[str, Inquiry[ConnT]] = {}
-        self._needed_at = world.now()
+        self._check_reports_at = runtime.now()
+        self._chased: dict[str, InstanceProbe[ConnT]] = {}
+        self._needed_at = runtime.now()
         self._plan_refresh()
         self._prepared: set[str] = set()
         self._expired: dict[str, int] = {}
@@ -141,9 +141,9 @@ class Watch(Generic[ConnT]):
     async def run(self) -> None:
         """Watch until nobody needs it; whoever started it closes it then."""
         while self.wanted:
-            seen, began, interval = self.cluster.news, self.world.now(), self.hangs.limits.interval
-            await self.world.changed(self.cluster, seen, interval)
-            self.hangs.sample(self.world.now() - began - interval)
+            seen, began, interval = self.cluster.news, self.runtime.now(), self.hangs.limits.interval
+            await self.runtime.changed(self.cluster, seen, interval)
+            self.hangs.sample(self.runtime.now() - began - interval)
             self._look_around()
             await self._tidy()
 
@@ -162,7 +162,7 @@ class Watch(Generic[ConnT]):
         if self.has_sessions:
             databases: set[str] | None = None
             if cluster.doubted_at is None or not cluster.needed:
-                databases = {self.world.database(held) for each in cluster.held().values() for held in each}
+                databases = {self.runtime.database(held) for each in cluster.held().values() for held in each}
             for inquiry in list(self._chased.values()):
                 await inquiry.tidy(databases, makes_room=makes_room)
         if makes_room:
@@ -171,7 +171,7 @@ class Watch(Generic[ConnT]):
     @property
     def wanted(self) -> bool:
         """Whether anybody needs it, or did a moment ago; in a failover, who retries may take his time."""
-        now = self.world.now()
+        now = self.runtime.now()
         if self.cluster.needed:
             self._needed_at = now
         patience = LINGER_SECONDS if self.cluster.doubted_at is None else self.options.failover_timeout
@@ -189,16 +189,16 @@ class Watch(Generic[ConnT]):
         for id_ in wanted:
             if not self.inquiry_of(id_).busy:
                 self._chased[id_].busy = True
-                self.world.spawn(self._chase(self._chased[id_]))
+                self.runtime.spawn(self._chase(self._chased[id_]))
         self._search_names()
-        if self.world.now() - self._refreshed_at >= self._refresh_pause():
+        if self.runtime.now() - self._refreshed_at >= self._refresh_pause():
             self._plan_refresh()
             self._prepared.clear()
-            self.world.spawn(self._refreshed())
-        due = self.world.now() >= self._check_reports_at and not self._blind
+            self.runtime.spawn(self._refreshed())
+        due = self.runtime.now() >= self._check_reports_at and not self._blind
         if due and not self._checking_reports and cluster.role_reports.lacks_standby:
             self._checking_reports = True
-            self.world.spawn(self._check_reports())
+            self.runtime.spawn(self._check_reports())
         if cluster.doubted_at is None and not self._blind:
             self._prepare(askable - self._prepared)
 
@@ -217,7 +217,7 @@ class Watch(Generic[ConnT]):
 
         It may be the new writer, and they may have the new password: the watch has it when one of them succeeded.
         """
-        doubted_at, now = self.cluster.doubted_at, self.world.now()
+        doubted_at, now = self.cluster.doubted_at, self.runtime.now()
         if self._shut_out or doubted_at is None or now - doubted_at <= SEARCH_SECONDS:
             return
         refusing = [name for name in (*self.cluster.view.instances, *self._names) if self.is_barred(name)]
@@ -231,7 +231,7 @@ class Watch(Generic[ConnT]):
         """Learn where instances are before anything goes wrong with the writer."""
         self._prepared |= ids
         for id_ in sorted(ids):
-            self.world.spawn(self.inquiry_of(id_).prepare(self._access))
+            self.runtime.spawn(self.inquiry_of(id_).prepare(self._access))
 
     def _can_ask(self) -> frozenset[str]:
         """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
@@ -252,13 +252,13 @@ class Watch(Generic[ConnT]):
         through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
         return not (through and id_ in map(str, request.given)) or self.hangs.is_direct(id_)
 
-    def inquiry_of(self, id_: str) -> Inquiry[ConnT]:
+    def inquiry_of(self, id_: str) -> InstanceProbe[ConnT]:
         """The session with an instance."""
-        return self._chased.setdefault(id_, Inquiry(self.world, self.cluster, id_))
+        return self._chased.setdefault(id_, InstanceProbe(self.runtime, self.cluster, id_))
 
     def _plan_refresh(self) -> None:
-        self._refreshed_at = self.world.now()
-        self._jitter = poll_interval.add_jitter(1.0, self.world.random())
+        self._refreshed_at = self.runtime.now()
+        self._jitter = poll_interval.add_jitter(1.0, self.runtime.random())
 
     @property
     def _is_complete(self) -> bool:
@@ -267,17 +267,17 @@ class Watch(Generic[ConnT]):
 
     def _refresh_pause(self) -> float:
         cluster, slow = self.cluster, self.options.refresh
-        if not self._is_complete and len(self._askable) > 1 and self.world.now() - cluster.surveyed_at > slow:
+        if not self._is_complete and len(self._askable) > 1 and self.runtime.now() - cluster.surveyed_at > slow:
             slow = min(slow, SURVEY_SECONDS)
         if cluster.view.provisional:
             slow = min(slow, PROVISIONAL_SECONDS)
         return self._jitter * poll_interval.refresh_pause(
-            slow, cluster.max_lag, cluster.reader_missed_at, self.world.now()
+            slow, cluster.max_lag, cluster.reader_missed_at, self.runtime.now()
         )
 
     # ------------------------------------------------------------ asking
 
-    async def _chase(self, inquiry: Inquiry[ConnT]) -> None:
+    async def _chase(self, inquiry: InstanceProbe[ConnT]) -> None:
         """Ask one instance until all is well again."""
         thorough = True
         try:
@@ -285,10 +285,10 @@ class Watch(Generic[ConnT]):
                 thorough = not await self._looked(inquiry, thorough=thorough)
                 doubted_at = self.cluster.doubted_at
                 if doubted_at is not None:
-                    pause = poll_interval.fast_pause(self.world.now() - doubted_at, self.world.random())
-                    await self.world.sleep(pause)
+                    pause = poll_interval.fast_pause(self.runtime.now() - doubted_at, self.runtime.random())
+                    await self.runtime.sleep(pause)
                 elif inquiry.instance in self.lost:
-                    await self.world.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.world.random()))
+                    await self.runtime.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.runtime.random()))
                 else:
                     return
         finally:
@@ -307,32 +307,32 @@ class Watch(Generic[ConnT]):
         if cluster.doubted_at is None:
             return
         alone = self.lost >= self._askable or (view.writer is not None and view.writer not in self._askable)
-        if not alone and self.world.now() - cluster.doubted_at <= SEARCH_SECONDS:
+        if not alone and self.runtime.now() - cluster.doubted_at <= SEARCH_SECONDS:
             return
         for name, given in self._names.items():
             if name not in self._searching and not self.is_barred(name):
                 self._searching.add(name)
-                self.world.spawn(self._search(*given, ALONE_SECONDS if alone else SEARCH_SECONDS))
+                self.runtime.spawn(self._search(*given, ALONE_SECONDS if alone else SEARCH_SECONDS))
 
     async def _search(self, address: Address, access: Access, pause: float) -> None:
         """Ask through a given name who the instances are; the doubt goes on if that tells nothing."""
-        name, began = str(address), self.world.now()
+        name, began = str(address), self.runtime.now()
         try:
             try:
-                await ask_through(self.world, self.cluster, access, address, self._seconds_for(name))
+                await ask_through(self.runtime, self.cluster, access, address, self._seconds_for(name))
                 self._note_time(name, None)
                 self._barred.pop(name, None)
             except DialFailed as failed:
                 self._note_time(name, failed.fault)
                 if judge(failed.fault).then is Next.RAISE:
                     self.bar(name, failed.fault, began)
-            await self.world.sleep(poll_interval.add_jitter(pause, self.world.random()))
+            await self.runtime.sleep(poll_interval.add_jitter(pause, self.runtime.random()))
         finally:
             self._searching.discard(name)
 
-    async def _looked(self, inquiry: Inquiry[ConnT], *, thorough: bool) -> bool:
+    async def _looked(self, inquiry: InstanceProbe[ConnT], *, thorough: bool) -> bool:
         """One look; returns whether there was an answer."""
-        began, id_ = self.world.now(), inquiry.instance
+        began, id_ = self.runtime.now(), inquiry.instance
         known = self.cluster.view.instances[id_]
         thorough = thorough or id_ in self.lost
         try:
@@ -343,10 +343,10 @@ class Watch(Generic[ConnT]):
             return False
         self._note_time(id_, None)
         self._barred.pop(id_, None)
-        self._admitted_at, self._blind = self.world.now(), False
+        self._admitted_at, self._blind = self.runtime.now(), False
         if id_ in self.lost:
             self.lost.discard(id_)
-            self.cluster.record_success(id_, self.world.now() - began, self.world.now())
+            self.cluster.record_success(id_, self.runtime.now() - began, self.runtime.now())
         return True
 
     def _seconds_for(self, name: str) -> float:
@@ -363,7 +363,7 @@ class Watch(Generic[ConnT]):
             self._expired.pop(name, None)
 
     def _unanswered(self, id_: str, generation: int, fault: Fault, began: float) -> None:
-        now, verdict = self.world.now(), judge(fault)
+        now, verdict = self.runtime.now(), judge(fault)
         if verdict.then is Next.RAISE:
             self.bar(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, now)):
@@ -376,14 +376,14 @@ class Watch(Generic[ConnT]):
 
     def is_barred(self, id_: str) -> bool:
         """Whether an instance, or a given name, refused to let the watch in, so that it is not asked for a while."""
-        return id_ in self._barred and self.world.now() < self._barred[id_].until
+        return id_ in self._barred and self.runtime.now() < self._barred[id_].until
 
     def bar(self, id_: str, fault: Fault, began: float) -> None:
         """Leave out an instance, or a given name, that refused to let the watch in, longer each time.
 
         Where no other one has let it in since the doubt began, users have to find out by themselves.
         """
-        now = self.world.now()
+        now = self.runtime.now()
         before = self._barred.get(id_)
         length = BARRED_SECONDS if before is None else min(2.0 * before.length, LONGEST_BARRED_SECONDS)
         self._barred[id_] = Bar(now + length, length)
@@ -408,7 +408,7 @@ class Watch(Generic[ConnT]):
                 finally:
                     inquiry.busy = False
         finally:
-            self._check_reports_at = self.world.now() + self.options.refresh
+            self._check_reports_at = self.runtime.now() + self.options.refresh
             self._checking_reports = False
 
     async def _refreshed(self) -> None:
@@ -416,23 +416,23 @@ class Watch(Generic[ConnT]):
         view, askable = self.cluster.view, self._can_ask()
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
-            self.cluster.surveyed_at = self.world.now()
+            self.cluster.surveyed_at = self.runtime.now()
         elif view.writer is not None:
             wanted = [view.writer] if view.writer in askable else wanted[:1]
         for id_ in wanted:
             inquiry = self.inquiry_of(id_)
             if inquiry.busy:
                 continue
-            inquiry.busy, began = True, self.world.now()
+            inquiry.busy, began = True, self.runtime.now()
             try:
                 await inquiry.look(self._access, self.options.connect_timeout, thorough=True)
-                self._admitted_at, self._blind = self.world.now(), False
+                self._admitted_at, self._blind = self.runtime.now(), False
             except DialFailed as failed:
                 if judge(failed.fault).then is Next.RAISE:
                     self.bar(id_, failed.fault, began)
                     continue
-                if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, self.world.now()):
+                if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.unattended(began, self.runtime.now()):
                     continue
-                self.cluster.doubt(f"the refresh got no answer of {id_}: {failed.fault.text}", self.world.now())
+                self.cluster.doubt(f"the refresh got no answer of {id_}: {failed.fault.text}", self.runtime.now())
             finally:
                 inquiry.busy = False

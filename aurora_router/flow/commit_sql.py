@@ -128,7 +128,7 @@ def log_mark(server_version: int) -> str:
 
 def log_token(rows: Rows, server_version: int) -> CommitToken:
     """The token out of the answer to `log_mark`."""
-    xid, pid, began, started, lsn, restarts, *incarnation = map(_given, rows[0][:8])
+    xid, pid, began, started, lsn, restarts, *incarnation = map(_require, rows[0][:8])
     flush_proven = server_version >= FLUSHING_EMIT or restarts == "off"
     return CommitToken(
         int(xid),
@@ -144,12 +144,12 @@ def log_token(rows: Rows, server_version: int) -> CommitToken:
 def witness_mark(id_: str, *, system: bool) -> str:
     """Leave a witness row as the transaction's first write; `system`: whether the system identifier is to be had."""
     marks = f"{_COMMON}, {_PLACE}, {_SYSTEM if system else 'NULL'}"
-    return f"INSERT INTO {TABLE} (id) VALUES ('{_checked(id_)}'); SELECT {marks}"  # noqa: S608 - checked
+    return f"INSERT INTO {TABLE} (id) VALUES ('{_check_uuid(id_)}'); SELECT {marks}"  # noqa: S608 - checked
 
 
 def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:
     """The token out of the answer to `witness_mark`, in a database of that name."""
-    xid, pid, began, started = map(_given, rows[0][:4])
+    xid, pid, began, started = map(_require, rows[0][:4])
     witness_table = _witness_table(rows[0][4:], database)
     return CommitToken(int(xid), int(pid), int(began), int(started), witness=id_, witness_table=witness_table)
 
@@ -210,7 +210,7 @@ COMMIT"""
 
 def log_evidence(rows: Rows) -> LogEvidence:
     """The evidence out of the answer to `ask_log`."""
-    status, promoted, started, _, *incarnation = map(_given, rows[0][:6])
+    status, promoted, started, _, *incarnation = map(_require, rows[0][:6])
     return LogEvidence(_incarnation(incarnation, started, rows[0][6]), promoted == "t", XactStatus(status))
 
 
@@ -223,12 +223,12 @@ def ask_witness(token: CommitToken, server_version: int, id_: str, lock_timeout:
         id_: of the barrier's row.
         lock_timeout: how long to wait for a living transaction, in seconds.
     """
-    witness = _checked(token.witness or "")
+    witness = _check_uuid(token.witness or "")
     began = f"pg_catalog.to_timestamp({token.began:d} OPERATOR(pg_catalog./) 1000000.0)"
     system = "NULL" if token.witness_table is None or token.witness_table.system is None else _SYSTEM
     return f"""{_resolve(server_version)}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
 INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT (id) DO NOTHING;
-INSERT INTO {TABLE} (id, void) VALUES ('{_checked(id_)}', true);
+INSERT INTO {TABLE} (id, void) VALUES ('{_check_uuid(id_)}', true);
 SELECT void,
   pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})::pg_catalog.int8,
   {_PLACE}, {system}
@@ -238,7 +238,7 @@ COMMIT"""  # noqa: S608 - checked ids and numbers
 
 def witness_evidence(rows: Rows, database: str) -> WitnessEvidence:
     """The evidence out of the answer to `ask_witness`, in a database of that name."""
-    void, age = map(_given, rows[0][:2])
+    void, age = map(_require, rows[0][:2])
     return WitnessEvidence(void=void == "t", age=float(age), witness_table=_witness_table(rows[0][2:], database))
 
 
@@ -275,7 +275,7 @@ def _resolve(server_version: int) -> str:
 
 def _witness_table(parts: tuple[str | None, ...], name: str) -> WitnessTable:
     database, table, system = parts
-    return WitnessTable(system, int(_given(database)), int(_given(table)), name)
+    return WitnessTable(system, int(_require(database)), int(_require(table)), name)
 
 
 def _incarnation(parts: list[str], started: str, recovered: str | None) -> ServerIncarnation:
@@ -288,13 +288,13 @@ def _lsn(text: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-def _given(value: str | None) -> str:
+def _require(value: str | None) -> str:
     if value is None:
         raise ValueError("the server answered NULL where there is always a value")
     return value
 
 
-def _checked(id_: str) -> str:
+def _check_uuid(id_: str) -> str:
     if _UUID.fullmatch(id_) is None:
         raise ValueError(f"not the id of a witness: {id_!r}")
     return id_

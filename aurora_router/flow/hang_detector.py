@@ -1,6 +1,6 @@
 """Sampling users' connections, pinging whom they wait for, cutting those of an instance that is hung or lost its role.
 
-The decisions are those of `policy.hang_detection` and `policy.paths`; here they meet the world.
+The decisions are those of `policy.hang_detection` and `policy.paths`; here they meet the runtime.
 
 A ping is several tries (`TRIES`), begun one after the other and all given until the ping's deadline; any answer ends
 it. The first is asked on the session that the monitor has with the instance, where it has one: such a session answers
@@ -19,7 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
-from aurora_router.flow.inquiry import Inquiry
+from aurora_router.flow.probe import InstanceProbe
 from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
 from aurora_router.model.instance import Role
@@ -65,7 +65,7 @@ class Ping:
     """A ping that is under way.
 
     Attributes:
-        began: when, by the world's time.
+        began: when, by the runtime's time.
         seconds: how long it may take.
         left: tries that have not ended.
         ended: whether it was answered, or all tries were silent.
@@ -87,7 +87,7 @@ class Judge(Protocol):
         """The watch's options."""
         ...
 
-    def inquiry_of(self, id_: str) -> Inquiry[Any]:
+    def inquiry_of(self, id_: str) -> InstanceProbe[Any]:
         """The watch's only session with an instance."""
         ...
 
@@ -100,21 +100,21 @@ class Judge(Protocol):
         ...
 
 
-class Hangs(Generic[ConnT]):
+class HangDetector(Generic[ConnT]):
     """What is known of the connections to one cluster.
 
     Attributes:
-        starved_at: when this process was last found not to have been attending, by the world's time.
+        starved_at: when this process was last found not to have been attending, by the runtime's time.
         limits: how soon to suspect, and how long to listen: the strictest of the connections that were open at the
             last sample, by value. Where there are none, those of the last user who connected.
     """
 
-    def __init__(self, world: MonitorRuntime[ConnT], cluster: Cluster, watch: Judge) -> None:
-        self.world = world
+    def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, watch: Judge) -> None:
+        self.runtime = runtime
         self.cluster = cluster
         self.watch = watch
         self.starved_at = -1.0
-        self._sampled_at = world.now()
+        self._sampled_at = runtime.now()
         self.limits = self._users()
         self._suspicions: dict[str, Suspicion] = defaultdict(Suspicion)
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -125,7 +125,7 @@ class Hangs(Generic[ConnT]):
 
     def sample(self, late: float) -> None:
         """Look at all connections once, `late` seconds later than it should have been."""
-        now, starved = self.world.now(), late > self.limits.lateness
+        now, starved = self.runtime.now(), late > self.limits.lateness
         self._sampled_at = now
         if starved:
             self.starved_at = now
@@ -162,7 +162,7 @@ class Hangs(Generic[ConnT]):
 
     def _forget(self, held: Mapping[str, object]) -> None:
         """Forget the instances that users have no connection to; not those that are being pinged."""
-        now = self.world.now()
+        now = self.runtime.now()
         for id_ in (self._suspicions.keys() | self._served_at.keys()) - held.keys():
             if self._suspicions[id_].end_rest(now).state is State.QUIET:
                 del self._suspicions[id_]
@@ -172,7 +172,7 @@ class Hangs(Generic[ConnT]):
         """The connections that have been waiting for the whole grace period; others that must go are cut."""
         waiting, stale = [], []
         for held in connections:
-            activity = self.world.activity(held)
+            activity = self.runtime.activity(held)
             if activity is Activity.BROKEN:
                 self.cluster.drop(id_, held)
                 self.cluster.doubt(f"a connection to {id_} broke", now)
@@ -183,7 +183,7 @@ class Hangs(Generic[ConnT]):
             if self._must_go(id_, held, activity):
                 stale.append(held)
             elif is_suspicious(held.waiting_since, now, held.limits):
-                if self.world.has_unread(held):  # it waits for its user
+                if self.runtime.has_unread(held):  # it waits for its user
                     held.waiting_since = now
                 else:
                     waiting.append(held)
@@ -204,13 +204,13 @@ class Hangs(Generic[ConnT]):
         view = self.cluster.view
         if view.is_current(id_, held.generation):
             return False
-        if held.was_writer and self._lost_the_role(id_):
+        if held.was_writer and self._has_lost_role(id_):
             return self._path(held, id_) is not None
         if activity in {Activity.WAITING, Activity.LISTENING} or self._path(held, id_) is None:
             return False
         return activity is Activity.IDLE if id_ not in view.instances else id_ in self._hung
 
-    def _lost_the_role(self, id_: str) -> bool:
+    def _has_lost_role(self, id_: str) -> bool:
         """Whether an instance is the writer no more: another one was accepted, or it said so itself."""
         view = self.cluster.view
         known = view.instances.get(id_)
@@ -222,7 +222,7 @@ class Hangs(Generic[ConnT]):
 
     def _path(self, held: Any, id_: str) -> Target | None:
         """Where a connection leads, if that is known to be straight to its instance; else None."""
-        target = self.world.target(held, id_)
+        target = self.runtime.target(held, id_)
         path = None if target is None else _path_of(target)
         if path is None or self.cluster.role_reports.is_pooled(path):
             return None
@@ -236,25 +236,25 @@ class Hangs(Generic[ConnT]):
     def _examine(self, id_: str, connections: Iterable[Any], now: float) -> None:
         """Find out about paths of which nothing is known, in the background."""
         for held in connections:
-            target = None if held.direct else self.world.target(held, id_)
+            target = None if held.direct else self.runtime.target(held, id_)
             path = None if target is None else _path_of(target)
             if target is None or path is None or path in self._examined:
                 continue
             known = self.cluster.paths.get(path)
             if known is None or now >= known.until:
                 self._examined.add(path)
-                self.world.spawn(self._examined_by(id_, target, path))
+                self.runtime.spawn(self._examine_path(id_, target, path))
 
-    async def _examined_by(self, id_: str, target: Target, path: End) -> None:
+    async def _examine_path(self, id_: str, target: Target, path: End) -> None:
         """Find out about a path on the session that there is on it, and else on one that is closed again."""
         shared = self.watch.inquiry_of(id_)
-        inquiry = shared if shared.is_on(path) and not shared.busy else Inquiry(self.world, self.cluster, id_)
+        inquiry = shared if shared.is_on(path) and not shared.busy else InstanceProbe(self.runtime, self.cluster, id_)
         inquiry.busy = True
         try:
             direct = await inquiry.is_direct(target, self.watch.options.connect_timeout)
-            known = Known(direct, self.world.now() + DIRECT_SECONDS)
+            known = Known(direct, self.runtime.now() + DIRECT_SECONDS)
         except DialFailed:
-            known = unanswered(self.cluster.paths.get(path), self.world.now())
+            known = unanswered(self.cluster.paths.get(path), self.runtime.now())
         finally:
             self._examined.discard(path)
             inquiry.busy = False
@@ -270,14 +270,14 @@ class Hangs(Generic[ConnT]):
         target = next((found for held in waiting if (found := self._path(held, id_)) is not None), None)
         if target is None or thought.state is not State.QUIET:
             return
-        heard = self._heard(id_, now - self.limits.grace, target)
+        heard = self._last_heard_at(id_, now - self.limits.grace, target)
         signal = Signal.SUSPECTED if heard is None else Signal.HEARD
         self._suspicions[id_], action = thought.after(signal, now, rest_for(signal, heard, now, self.limits))
         if action is Action.PING:
             self.cluster.tell(HangSuspected(id_, len(waiting)), now)
             ping = Ping(now, self.limits.ping, TRIES)
             for number in range(TRIES):
-                self.world.spawn(self._try(id_, target, ping, number))
+                self.runtime.spawn(self._try(id_, target, ping, number))
 
     def _prepare(self, id_: str, connections: Iterable[Any], now: float) -> None:
         """See to it that there is a session with an instance whose statements may come to take long."""
@@ -287,19 +287,19 @@ class Hangs(Generic[ConnT]):
             target = None if held.waiting_since is None else self._path(held, id_)
             if target is not None:
                 self._readying.add(id_)
-                self.world.spawn(self._get_ready(id_, held, target, now))
+                self.runtime.spawn(self._get_ready(id_, held, target, now))
                 return
 
     async def _get_ready(self, id_: str, held: Any, target: Target, since: float) -> None:
         """Open a session if a connection goes on waiting for a moment: most statements do not."""
         inquiry = self.watch.inquiry_of(id_)
         try:
-            await self.world.sleep(self.limits.interval / 4.0)
-            heard = self.world.heard_at(held)
-            served = self.world.activity(held) is not Activity.WAITING or (heard is not None and heard > since)
+            await self.runtime.sleep(self.limits.interval / 4.0)
+            heard = self.runtime.heard_at(held)
+            served = self.runtime.activity(held) is not Activity.WAITING or (heard is not None and heard > since)
             if served or not inquiry.may_open:
                 return
-            inquiry.busy, began = True, self.world.now()
+            inquiry.busy, began = True, self.runtime.now()
             try:
                 await inquiry.open(target, self.limits.ping)
             except DialFailed as failed:
@@ -310,28 +310,28 @@ class Hangs(Generic[ConnT]):
         finally:
             self._readying.discard(id_)
 
-    def _heard(self, id_: str, since: float, target: Target) -> float | None:
+    def _last_heard_at(self, id_: str, since: float, target: Target) -> float | None:
         """When an instance last sent something on any connection, if that was after `since`; else None."""
         own = self.watch.inquiry_of(id_).heard_at(target)
         latest = max(self._served_at.get(id_, since), since if own is None else own)
         for held in self.cluster.held().get(id_, ()):
-            heard = self.world.heard_at(held)
+            heard = self.runtime.heard_at(held)
             if heard is not None:
                 latest = max(latest, heard)
         return latest if latest > since else None
 
-    def _inquiry_for(self, id_: str, number: int) -> Inquiry[Any]:
+    def _inquiry_for(self, id_: str, number: int) -> InstanceProbe[Any]:
         """The session that there is, for the first try of a ping and if it is free; else a new one."""
         shared = self.watch.inquiry_of(id_)
-        return shared if number == 0 and not shared.busy else Inquiry(self.world, self.cluster, id_)
+        return shared if number == 0 and not shared.busy else InstanceProbe(self.runtime, self.cluster, id_)
 
     async def _try(self, id_: str, target: Target, ping: Ping, number: int) -> None:
         """One try of a ping; the one that is answered, or the last one that is not, ends it."""
         if number:
-            await self.world.sleep(ping.seconds * number / TRIES)
+            await self.runtime.sleep(ping.seconds * number / TRIES)
             if ping.ended:
                 return
-        left = max(0.0, ping.began + ping.seconds - self.world.now())
+        left = max(0.0, ping.began + ping.seconds - self.runtime.now())
         inquiry = self._inquiry_for(id_, number)
         inquiry.busy = True
         try:
@@ -348,10 +348,10 @@ class Hangs(Generic[ConnT]):
 
     def _pinged(self, id_: str, target: Target, ping: Ping, fault: Fault | None) -> None:
         """A ping has ended: with an answer (None), with a fault that is one, or with the silence of all tries."""
-        now, began, seconds = self.world.now(), ping.began, ping.seconds
+        now, began, seconds = self.runtime.now(), ping.began, ping.seconds
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:
-            heard = self._heard(id_, began, target)
+            heard = self._last_heard_at(id_, began, target)
             signal = read_silence(began, now, heard, starved=self._was_starved(began, now, seconds))
         rest = rest_for(signal, heard, now, self.limits)
         self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)
@@ -390,9 +390,9 @@ class Hangs(Generic[ConnT]):
         for held in connections:
             self.cluster.drop(id_, held)
             held.cut_because = reason
-            count += self.world.cut(held)
+            count += self.runtime.cut(held)
         if count:
-            self.cluster.tell(ConnectionsCut(id_, count, reason), self.world.now())
+            self.cluster.tell(ConnectionsCut(id_, count, reason), self.runtime.now())
 
 
 def _path_of(target: Target) -> End | None:

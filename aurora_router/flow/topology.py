@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption, NameNotResolved
-from aurora_router.flow.asking import (
+from aurora_router.flow.attempt import AttemptFailed, ConnectAttempt
+from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target
+from aurora_router.flow.topology_query import (
     PERMISSION_DENIED,
     ask_topology,
     check_role,
@@ -17,8 +19,6 @@ from aurora_router.flow.asking import (
     impostor,
     reported_standby,
 )
-from aurora_router.flow.dialling import Dialling, Unplaced
-from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused, ConfigurationAdvice
 from aurora_router.model.instance import Instance, Role
@@ -43,13 +43,13 @@ LEARNER_SECONDS = 1.0
 """How often a connect that waits for the topology looks whether another one is still learning it, in seconds."""
 
 
-class Learning(Dialling[ConnT]):
-    """One connect as far as it learns: a `Dialling` that can ask for the topology."""
+class TopologyAttempt(ConnectAttempt[ConnT]):
+    """One connect as far as it learns: a `ConnectAttempt` that can ask for the topology."""
 
     def __init__(
-        self, world: Runtime[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
+        self, runtime: Runtime[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
     ) -> None:
-        super().__init__(world, cluster, request, route)
+        super().__init__(runtime, cluster, request, route)
         # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
         self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
         self._asked: list[str] = []
@@ -61,9 +61,9 @@ class Learning(Dialling[ConnT]):
         self.doubt = self.cluster.view.known
         try:
             return (await self._learn())[0]
-        except Unplaced as why:
+        except AttemptFailed as why:
             self._last = why
-        raise self._given_up() from self._cause()
+        raise self._new_error() from self._cause()
 
     async def _know(self) -> tuple[ConnT, Instance] | None:
         """Have a view; returns the connection that it was learned on, where one was needed."""
@@ -78,7 +78,7 @@ class Learning(Dialling[ConnT]):
             finally:
                 cluster.end_learning()
         while cluster.is_learning and cluster.news == news and (left := self.left()) > 0.0:
-            await self.world.changed(cluster, news, min(left, LEARNER_SECONDS))
+            await self.runtime.changed(cluster, news, min(left, LEARNER_SECONDS))
         return None if self.cluster.view.known else await self._learn()
 
     async def _learn(self) -> tuple[ConnT, Instance]:
@@ -100,9 +100,9 @@ class Learning(Dialling[ConnT]):
             self._asked.append(_seed_name(seed))
             try:
                 return await self._learn_through(seed)
-            except Unplaced as why:
+            except AttemptFailed as why:
                 self._last = why
-        raise Unplaced("nobody answered who could tell the topology")
+        raise AttemptFailed("nobody answered who could tell the topology")
 
     async def _learn_list(self) -> tuple[ConnT, Instance]:
         """Ask the hosts of a list one after the other; the writer ends the search for a writer.
@@ -111,26 +111,26 @@ class Learning(Dialling[ConnT]):
         """
         kept: tuple[ConnT, Instance] | None = None
         try:
-            for seed in sorted(self.cluster.view.instances.values(), key=self._failed):
-                if kept is not None and self.route.role is not WantedRole.WRITER and self._failed(seed):
+            for seed in sorted(self.cluster.view.instances.values(), key=self._has_just_failed):
+                if kept is not None and self.route.role is not WantedRole.WRITER and self._has_just_failed(seed):
                     break
                 try:
                     arrived = await self._learn_through(seed)
-                except Unplaced as why:
+                except AttemptFailed as why:
                     self._last = why
                     continue
                 if kept is not None:
-                    await self.world.discard(kept[0])
+                    await self.runtime.discard(kept[0])
                 kept = arrived
                 if self.route.role is WantedRole.WRITER and arrived[1].role is Role.WRITER:
                     break
         except BaseException:
             if kept is not None:
-                await self.world.discard(kept[0])
+                await self.runtime.discard(kept[0])
             raise
         if kept is None:
             self._refuse_nameless()
-            raise Unplaced("none of the hosts given answered")
+            raise AttemptFailed("none of the hosts given answered")
         return kept
 
     def _refuse_nameless(self) -> None:
@@ -144,27 +144,27 @@ class Learning(Dialling[ConnT]):
                 "none of the hosts given has an address. Tried:", attempts=self.attempts
             ) from self._cause()
 
-    def _failed(self, instance: Instance) -> bool:
+    def _has_just_failed(self, instance: Instance) -> bool:
         """Whether an instance failed just now."""
         return self._is_avoided(instance.id)
 
     def _is_avoided(self, instance: str | None) -> bool:
         """Whether an instance is a last resort for a while."""
-        return instance is not None and self.cluster.quarantine.remaining(instance, self.world.now()) > 0.0
+        return instance is not None and self.cluster.quarantine.remaining(instance, self.runtime.now()) > 0.0
 
     async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
         target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
-        started = self.world.now()
+        started = self.runtime.now()
         connection = await self._dial(target, None if isinstance(seed, Address) else seed)
-        latency = self.world.now() - started
+        latency = self.runtime.now() - started
         try:
             if isinstance(seed, Address):
                 instance = await self._recognise(connection, target)
             else:
                 instance = await self._ask(connection, seed.id, by_id=True)
-            self.cluster.record_success(instance.id, latency, self.world.now())
+            self.cluster.record_success(instance.id, latency, self.runtime.now())
         except BaseException:
-            await self.world.discard(connection)
+            await self.runtime.discard(connection)
             raise
         return connection, instance
 
@@ -175,7 +175,7 @@ class Learning(Dialling[ConnT]):
         server is asked for its own each time, in one round trip. Where it has none, the name is all that is known.
         """
         instance = await self._behind(connection, target)
-        where = f"{self.world.address(connection)}:{target.port}"
+        where = f"{self.runtime.address(connection)}:{target.port}"
         self.cluster.note_address(where, instance.id)  # for `_wanted` alone
         return instance
 
@@ -196,11 +196,11 @@ class Learning(Dialling[ConnT]):
         return await self._ask(connection, target.name)
 
     async def _identified(self, connection: ConnT, source: Source, name: str) -> tuple[str | None, bool]:
-        started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
+        started, wanted = self.runtime.now(), self._wanted(name, *self.runtime.path(connection))
         try:
-            found = await identify(self.world, self.cluster, connection, source, self._dial_seconds(), wanted)
+            found = await identify(self.runtime, self.cluster, connection, source, self._dial_seconds(), wanted)
         except DialFailed as failed:
-            raise self._missed(name, failed, started, None, wanted) from failed
+            raise self._note_failure(name, failed, started, None, wanted) from failed
         self._said = connection, found[1]
         return found
 
@@ -216,11 +216,11 @@ class Learning(Dialling[ConnT]):
         at = self.cluster.view.refreshed_at
         cluster, limit = self.cluster, self.request.options.refresh
         if instance.role is Role.WRITER and self._lacks_reader():
-            cluster.reader_missed_at = self.world.now()
+            cluster.reader_missed_at = self.runtime.now()
             limit = min(limit, NO_READER_SECONDS)
         if self.cluster.view.provisional:
             limit = min(limit, PROVISIONAL_SECONDS)
-        overdue = at is not None and (cluster.overdue or self.world.now() - at > limit)
+        overdue = at is not None and (cluster.overdue or self.runtime.now() - at > limit)
         learner = cluster.begin_learning() if overdue else None
         if learner is None:
             return None
@@ -245,18 +245,20 @@ class Learning(Dialling[ConnT]):
             by_id: whether it was an instance's id, see `Topology.by_id`.
 
         Raises:
-            Unplaced: no answer, or it is of another cluster, or of a former writer that does not know it: not even its
-                reads are of any use.
+            AttemptFailed: no answer, or it is of another cluster, or of a former writer that does not know it: not even
+                its reads are of any use.
         """
         cluster = self.cluster
         sources = self.sources if cluster.source is None else (cluster.source,)
-        started, wanted = self.world.now(), self._wanted(asked, *self.world.path(connection))
+        started, wanted = self.runtime.now(), self._wanted(asked, *self.runtime.path(connection))
         refusals: list[DialFailed] = []
         seconds = self._dial_seconds()
         try:
-            answer = await ask_topology(self.world, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
+            answer = await ask_topology(
+                self.runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id
+            )
         except DialFailed as failed:
-            raise self._missed(asked, failed, started, None, wanted) from failed
+            raise self._note_failure(asked, failed, started, None, wanted) from failed
         self._heed(refusals, asked)
         if answer is None:
             standby = await self._standby(connection, asked, None)
@@ -265,22 +267,22 @@ class Learning(Dialling[ConnT]):
         else:
             source, topology, check = answer
             standby = not topology.observer_is_writer
-            cluster = self._settled(cluster, topology, asked)
+            cluster = self._find_cluster(cluster, topology, asked)
             cluster.source = source
-        events = cluster.observe(self._attributed(topology), self.world.now())
+        events = cluster.observe(self._attribute(topology), self.runtime.now())
         if check is not None:
-            cluster.role_checked(self.world.path(connection), check, self.world.now())
+            cluster.role_checked(self.runtime.path(connection), check, self.runtime.now())
         self._said, self._told = (connection, standby), (connection, started)
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
         known = self.cluster.view.instances.get(observer, Instance(observer, own))
         for event in events:
             if isinstance(event, AnswerRefused):
-                raise Unplaced(f"{asked} led to another cluster ({observer}): {event.reason}")
+                raise AttemptFailed(f"{asked} led to another cluster ({observer}): {event.reason}")
         reasons = [each.reason for each in events if isinstance(each, ClaimRefused) and each.observer == observer]
         if own is Role.WRITER and (reasons or self.cluster.view.writer != observer) and not self._takes_any():
             why = reasons[0] if reasons else "a later one is known"
-            raise Unplaced(f"{observer} takes itself for the writer, and is not accepted: {why}")
+            raise AttemptFailed(f"{observer} takes itself for the writer, and is not accepted: {why}")
         return known
 
     def _takes_any(self) -> bool:
@@ -293,29 +295,29 @@ class Learning(Dialling[ConnT]):
         What it answers counts as of when it was asked: however small the bound, the way of the answer is not in it.
 
         Raises:
-            Unplaced: no answer.
+            AttemptFailed: no answer.
         """
         options = self.request.options
-        if options.max_lag is None or not is_lag_unproven(instance, options, self.world.now()):
+        if options.max_lag is None or not is_lag_unproven(instance, options, self.runtime.now()):
             return False
         if self._told is None or self._told[0] is not connection:
             instance = await self._ask(connection, instance.id, by_id=True)
         return self._told is None or is_lag_unproven(instance, options, self._told[1])
 
-    def _settled(self, cluster: Cluster, topology: Topology, asked: str) -> Cluster:
+    def _find_cluster(self, cluster: Cluster, topology: Topology, asked: str) -> Cluster:
         """The cluster that an answer is of, as far as the name that was dialled tells.
 
         Raises:
-            Unplaced: another instance answered than the one that was dialled.
+            AttemptFailed: another instance answered than the one that was dialled.
         """
         moved = impostor(asked, topology) if topology.by_id else None
         if moved is not None:
-            raise Unplaced(moved)
+            raise AttemptFailed(moved)
         if not topology.by_id:
             self.cluster = cluster.home.settle(cluster, identity(self.request, self.route), topology)
         return self.cluster
 
-    def _attributed(self, topology: Topology) -> Topology:
+    def _attribute(self, topology: Topology) -> Topology:
         """The answer, with what the name that was dialled proves: a name that is only attached may lead elsewhere."""
         attached = identity(self.request, self.route) != self.cluster.identity
         return replace(topology, by_id=True) if attached else topology
@@ -324,13 +326,13 @@ class Learning(Dialling[ConnT]):
         """Whether the server is a standby, by its own word: as it reported, or asked; a connection is asked once."""
         if self._said is not None and self._said[0] is connection:
             return self._said[1]
-        standby = reported_standby(self.world, self.cluster, connection)
+        standby = reported_standby(self.runtime, self.cluster, connection)
         if standby is None:
-            started, wanted = self.world.now(), self._wanted(name, *self.world.path(connection))
+            started, wanted = self.runtime.now(), self._wanted(name, *self.runtime.path(connection))
             try:
-                check = await check_role(self.world, self.cluster, connection, self._dial_seconds(), wanted)
+                check = await check_role(self.runtime, self.cluster, connection, self._dial_seconds(), wanted)
             except DialFailed as failed:
-                raise self._missed(name, failed, started, instance, wanted) from failed
+                raise self._note_failure(name, failed, started, instance, wanted) from failed
             standby = check.standby
         self._said = connection, standby
         return standby
@@ -381,7 +383,7 @@ class Learning(Dialling[ConnT]):
         """Tell a person something once per cluster."""
         if key not in self.cluster.warned:
             self.cluster.warned.add(key)
-            self.cluster.tell(ConfigurationAdvice(text), self.world.now())
+            self.cluster.tell(ConfigurationAdvice(text), self.runtime.now())
 
 
 def _seed_name(seed: Address | Instance) -> str:

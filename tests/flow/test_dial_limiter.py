@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from aurora_router.flow.admission import STAND_IN_PAUSE, UNWATCHED_PAUSE, Turn
+from aurora_router.flow.dial_limiter import STAND_IN_PAUSE, UNWATCHED_PAUSE, DialPermit
 from aurora_router.policy.slow_start import CALM, FIRST_JITTER
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
@@ -97,10 +97,10 @@ def test_who_gives_up_leaves_his_place(scene):
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
         known = conn.placed.cluster
-        turns = [Turn(process.world, known) for _ in range(known.slow_start.width)]
+        turns = [DialPermit(process.runtime, known) for _ in range(known.slow_start.width)]
         for turn in turns:
             await turn.wait(lambda: 5.0)
-        late = Turn(process.world, known)
+        late = DialPermit(process.runtime, known)
         task = simulation.spawn(late.wait(lambda: 5.0))
         await simulation.sleep(3 * FIRST_JITTER)
         assert not task.done
@@ -122,7 +122,7 @@ def test_a_late_dial_of_the_former_writer_says_nothing_of_the_new_one(scene):
         known = (await process.connect(cluster.conninfo())).placed.cluster
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
-        turn = Turn(process.world, known)
+        turn = DialPermit(process.runtime, known)
         await turn.wait(lambda: 60.0)
         cluster.failover("demo-3")
         (await process.connect(cluster.conninfo())).close()
@@ -250,7 +250,7 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
 
     async def main():
         known = (await after_a_failover(simulation, cluster, process)).placed.cluster
-        turn = Turn(process.world, known)
+        turn = DialPermit(process.runtime, known)
         await turn.wait(lambda: 60.0)
         wanted = turn.glancing(lambda: True)
         for pause in [3.0] if blocked else [0.1] * 30:

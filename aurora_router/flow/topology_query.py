@@ -32,7 +32,7 @@ ENDS = (
 
 
 async def ask_topology(
-    world: Runtime[ConnT],
+    runtime: Runtime[ConnT],
     connection: ConnT,
     asked: str,
     sources: Sequence[Source],
@@ -48,7 +48,7 @@ async def ask_topology(
     the first whose functions exist answers.
 
     Args:
-        world: the ground.
+        runtime: the ground.
         connection: fresh and idle; left so.
         asked: the id that the instance was dialled by.
         sources: to be tried in this order.
@@ -65,37 +65,39 @@ async def ask_topology(
         DialFailed: the connection broke, or no answer came in time.
     """
     for source in sources:
-        before, asked_at = world.in_hot_standby(connection), world.now()
+        before, asked_at = runtime.in_hot_standby(connection), runtime.now()
         try:
-            rows = await ask(world, connection, source.sql, seconds, wanted)
+            rows = await ask(runtime, connection, source.sql, seconds, wanted)
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
                 if refusals is not None:
                     refusals.append(failed.with_traceback(None))  # whose frames would keep the connection
                 continue
             raise
-        topology = replace(_dated(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
-        return source, topology, _check(world, connection, rows, before=before) if rows else None
+        topology = replace(_with_lag_times(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
+        return source, topology, _check(runtime, connection, rows, before=before) if rows else None
     return None
 
 
-async def ask(world: Runtime[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
+async def ask(
+    runtime: Runtime[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None
+) -> Rows:
     """Ask; without the session's statement_timeout where that cut the answer short: it is meant for the user's own.
 
     The messages of several statements are one transaction, and the time limit counts for each of them.
     """
     for _ in range(TRIES - 1):
         try:
-            return await world.ask(connection, sql, seconds, wanted)
+            return await runtime.ask(connection, sql, seconds, wanted)
         except DialFailed as failed:
             if failed.fault.sqlstate != QUERY_CANCELED:
                 raise
         if not sql.startswith(UNLIMITED):
             sql = UNLIMITED + sql
-    return await world.ask(connection, sql, seconds, wanted)
+    return await runtime.ask(connection, sql, seconds, wanted)
 
 
-def _dated(topology: Topology, asked_at: float) -> Topology:
+def _with_lag_times(topology: Topology, asked_at: float) -> Topology:
     """The answer with the time of each lag: an instance's own is as new as the question, others' have an age."""
 
     def date(row: Row) -> float | None:
@@ -106,17 +108,17 @@ def _dated(topology: Topology, asked_at: float) -> Topology:
     return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
-def reported_standby(world: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
+def reported_standby(runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
     """Whether the server is a standby, as reported at start-up; None where that is not to be believed."""
-    reported = world.in_hot_standby(connection)
+    reported = runtime.in_hot_standby(connection)
     if reported is None:
         return None
-    pid = world.backend_pid(connection)
-    return reported if cluster.role_reports.believes(world.path(connection), pid, world.now()) else None
+    pid = runtime.backend_pid(connection)
+    return reported if cluster.role_reports.believes(runtime.path(connection), pid, runtime.now()) else None
 
 
 async def check_role(
-    world: Runtime[ConnT],
+    runtime: Runtime[ConnT],
     cluster: Cluster,
     connection: ConnT,
     seconds: float,
@@ -127,11 +129,11 @@ async def check_role(
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
-    return (await _checked(world, cluster, connection, ROLE, seconds, wanted))[0]
+    return (await _checked(runtime, cluster, connection, ROLE, seconds, wanted))[0]
 
 
 async def identify(
-    world: Runtime[ConnT],
+    runtime: Runtime[ConnT],
     cluster: Cluster,
     connection: ConnT,
     source: Source,
@@ -144,27 +146,27 @@ async def identify(
         DialFailed: the connection broke, or no answer came in time.
     """
     assert source.identify is not None, "the caller asks sources that have ids"
-    check, rows = await _checked(world, cluster, connection, source.identify, seconds, wanted)
+    check, rows = await _checked(runtime, cluster, connection, source.identify, seconds, wanted)
     return source.identified(rows), check.standby
 
 
 async def _checked(
-    world: Runtime[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
+    runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
 ) -> tuple[RoleCheck, Rows]:
-    before = world.in_hot_standby(connection)
-    rows = await ask(world, connection, sql, seconds, wanted)
-    check = _check(world, connection, rows, before=before)
-    cluster.role_checked(world.path(connection), check, world.now())
+    before = runtime.in_hot_standby(connection)
+    rows = await ask(runtime, connection, sql, seconds, wanted)
+    check = _check(runtime, connection, rows, before=before)
+    cluster.role_checked(runtime.path(connection), check, runtime.now())
     return check, rows
 
 
-def _check(world: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
+def _check(runtime: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
     standby, pid, port = rows[0][:3]
     return RoleCheck(
         standby=standby == "t",
-        reported=(before, world.in_hot_standby(connection)),
-        same_backend=pid == str(world.backend_pid(connection)),
-        same_port=port is not None and port == str(world.local_port(connection)),
+        reported=(before, runtime.in_hot_standby(connection)),
+        same_backend=pid == str(runtime.backend_pid(connection)),
+        same_port=port is not None and port == str(runtime.local_port(connection)),
     )
 
 

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from aurora_router.errors import WriterUnavailable
-from aurora_router.flow.hangs import STALE
+from aurora_router.flow.hang_detector import STALE
+from aurora_router.flow.monitor import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
 from aurora_router.flow.runtime import DialFailed
-from aurora_router.flow.watch import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
 from aurora_router.model.event import (
     ConnectionsCut,
     HangRefuted,
@@ -120,13 +120,13 @@ def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
         cluster = conn.placed.cluster
         for _ in range(10):
             cluster.write_refused("demo-1", conn.generation, scene.now)
-            await scene.process.world.sleep(0.05)
+            await scene.process.runtime.sleep(0.05)
         assert cluster.doubted_at is None, "the writer was asked and says that it is one"
         assert cluster.view.writer == "demo-1"
         assert conn.current
-        await scene.process.world.sleep(1.0)
+        await scene.process.runtime.sleep(1.0)
         cluster.write_refused("demo-1", conn.generation, scene.now)
-        await scene.process.world.sleep(0.05)
+        await scene.process.runtime.sleep(0.05)
         conn.close()
 
     scene.run(client())
@@ -143,7 +143,7 @@ def test_a_write_that_a_demoted_writer_refuses_finds_the_new_one(scene):
         refused = scene.now
         while cluster.view.writer != "demo-2":
             assert scene.now - refused < 1.0
-            await scene.process.world.sleep(0.01)
+            await scene.process.runtime.sleep(0.01)
         cluster.write_refused("demo-1", conn.generation, scene.now + 2.0)
         conn.close()
 

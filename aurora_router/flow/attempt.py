@@ -1,4 +1,4 @@
-"""Dialling within one connect: where to, for how long, and what a failure means.
+"""ConnectAttempt within one connect: where to, for how long, and what a failure means.
 
 Every failure is an attempt that errors list, an observation that may change the view, and a reason to keep away from
 the instance for a while; or it is the driver's own error, raised at once, where no other try could end otherwise.
@@ -17,8 +17,8 @@ from aurora_router.errors import (
     WriterTimeout,
     WriterUnavailable,
 )
-from aurora_router.flow.admission import TOO_MANY_CONNECTIONS, Turn
 from aurora_router.flow.cluster import Reservation
+from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.event import ClaimRefused
@@ -41,19 +41,19 @@ LEAVING_SECONDS = 0.05
 """How long a server process takes to end after its client left."""
 
 
-class Unplaced(Exception):
+class AttemptFailed(Exception):
     """This round came to nothing; another one may not."""
 
 
-class Silent(Unplaced):
+class Silent(AttemptFailed):
     """An instance did not answer in time, or not before it was given up."""
 
 
-class Placeless(Unplaced):
+class Placeless(AttemptFailed):
     """Nothing tells where an instance is."""
 
 
-async def resolved(world: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
+async def resolved(runtime: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
     """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
 
     Raises:
@@ -61,20 +61,20 @@ async def resolved(world: Runtime[ConnT], name: str, host: str | None, port: int
     """
     if not host or host[0] in "/@":
         return Target(name, host, port)
-    return Target(name, host, port, (await world.resolve(host, fresh=fresh)).addresses)
+    return Target(name, host, port, (await runtime.resolve(host, fresh=fresh)).addresses)
 
 
-class Dialling(Generic[ConnT]):
+class ConnectAttempt(Generic[ConnT]):
     """One connect as far as it dials: what it was asked for, what it has tried."""
 
-    def __init__(self, world: Runtime[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
-        self.world = world
+    def __init__(self, runtime: Runtime[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
+        self.runtime = runtime
         self.cluster = cluster
         self.request = request
         self.route = route
         self.attempts: list[Attempt] = []
         self.doubt = False
-        self._started = cluster.used_at = world.now()
+        self._started = cluster.used_at = runtime.now()
         self._before = cluster.view
         self._answers = False
         self._faults: set[FaultKind] = set()
@@ -88,7 +88,7 @@ class Dialling(Generic[ConnT]):
         """Seconds for which it makes sense to go on, at least 0; 0 where the connection is not wanted any more."""
         if self.request.wanted is not None and not self.request.wanted():
             return 0.0
-        return max(0.0, self._started + self._patience() - self.world.now())
+        return max(0.0, self._started + self._patience() - self.runtime.now())
 
     # ------------------------------------------------------------ dialling
 
@@ -109,38 +109,38 @@ class Dialling(Generic[ConnT]):
         return await self._target(instance.id, address.host, address.port)
 
     async def _target(self, name: str, host: str | None, port: int | None) -> Target:
-        started = self.world.now()
+        started = self.runtime.now()
         try:
-            return await resolved(self.world, name, host, port, fresh=self._rotates(host))
+            return await resolved(self.runtime, name, host, port, fresh=self._rotates(host))
         except DialFailed as failed:
-            raise self._missed(name, failed, started, None) from failed
+            raise self._note_failure(name, failed, started, None) from failed
 
     def _rotates(self, host: str | None) -> bool:
         """Whether a name is to be resolved afresh: to another member's turn, or to the writer of this moment."""
         return (self._is_placeless or self.route.mode is Mode.NAME) and host == self.request.given[0].host
 
-    def _take_seat(self, instance: str) -> None:
+    def _reserve(self, instance: str) -> None:
         """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""
         self._seat = Reservation(self.cluster, instance)
         self.cluster.reserve(self._seat)
 
-    def _stand_up(self) -> None:
+    def _release(self) -> None:
         """Give the seat back, if one is taken still."""
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.cluster.release(seat)
 
-    async def _seated_dial(self, instance: Instance) -> ConnT:
+    async def _dial_reserved(self, instance: Instance) -> ConnT:
         """Dial an instance at which a seat is taken."""
-        cluster, turn = self.cluster, Turn(self.world, self.cluster)
+        cluster, turn = self.cluster, DialPermit(self.runtime, self.cluster)
         try:
             target = await self._located(instance)
             if instance.role is Role.WRITER:
                 stands_in = self.route.role is not WantedRole.WRITER
                 self._hold_to(instance, began=await turn.wait(self.left, stands_in=stands_in))
-            started = self.world.now()
+            started = self.runtime.now()
             connection = await self._dial(target, instance, turn)
-            cluster.record_success(instance.id, self.world.now() - started, self.world.now())
+            cluster.record_success(instance.id, self.runtime.now() - started, self.runtime.now())
             turn.record_success()
             return connection
         finally:
@@ -149,14 +149,14 @@ class Dialling(Generic[ConnT]):
     def _hold_to(self, instance: Instance, *, began: bool) -> None:
         """After a wait: whether the writer that was chosen before it is still the one to dial."""
         if not began:
-            raise Unplaced(f"{instance.id} was too busy to be dialled")
+            raise AttemptFailed(f"{instance.id} was too busy to be dialled")
         if self.route.role is not WantedRole.WRITER:
             return
         if self.cluster.view.writer != instance.id or self.cluster.doubted_at is not None:
-            raise Unplaced(f"{instance.id} was the writer, and that has changed or is in doubt")
+            raise AttemptFailed(f"{instance.id} was the writer, and that has changed or is in doubt")
 
-    async def _dial(self, target: Target, instance: Instance | None, turn: Turn | None = None) -> ConnT:
-        started, address = self.world.now(), target.addresses[0] if target.addresses else None
+    async def _dial(self, target: Target, instance: Instance | None, turn: DialPermit | None = None) -> ConnT:
+        started, address = self.runtime.now(), target.addresses[0] if target.addresses else None
         wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
             glancing = wanted if turn is None or wanted is None else turn.glancing(wanted)
@@ -167,22 +167,22 @@ class Dialling(Generic[ConnT]):
             if turn is not None and (wanted is None or wanted()):
                 turn.record_failure(failed.fault)
             self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))
-            raise self._missed(target.name, failed, started, instance, wanted) from failed
+            raise self._note_failure(target.name, failed, started, instance, wanted) from failed
         self._answers = True
         return connection
 
     async def _dial_once(self, target: Target) -> ConnT:
         """Dial; once more where the watch's own sessions may have taken the last places, and are closed now."""
         try:
-            return await self.world.dial(target, self._dial_seconds())
+            return await self.runtime.dial(target, self._dial_seconds())
         except DialFailed as failed:
             if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not self.cluster.make_room():
                 raise
         news = self.cluster.news
         if self.cluster.is_crowded:
-            await self.world.changed(self.cluster, news, min(ROOM_SECONDS, self.left()))
-        await self.world.sleep(LEAVING_SECONDS)
-        return await self.world.dial(target, self._dial_seconds())
+            await self.runtime.changed(self.cluster, news, min(ROOM_SECONDS, self.left()))
+        await self.runtime.sleep(LEAVING_SECONDS)
+        return await self.runtime.dial(target, self._dial_seconds())
 
     def _wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
         """Whether an instance is still worth waiting for: it did not hang, leave, or change its role meanwhile.
@@ -211,16 +211,16 @@ class Dialling(Generic[ConnT]):
 
     # ------------------------------------------------------------ failing
 
-    def _missed(
+    def _note_failure(
         self,
         name: str,
         failed: DialFailed,
         started: float,
         instance: Instance | None,
         wanted: Wanted | None = None,
-    ) -> Unplaced:
+    ) -> AttemptFailed:
         """Take note of a failure; raises the driver's own error where no other try could end otherwise."""
-        now = self.world.now()
+        now = self.runtime.now()
         if wanted is not None and not wanted():
             text = "given up: meanwhile it hung, left, or changed its role"
             if self.request.wanted is not None and not self.request.wanted():
@@ -256,7 +256,7 @@ class Dialling(Generic[ConnT]):
         if verdict.then is Next.RAISE:
             raise failed.cause from None
         self._answers = self._answers or failed.fault.sqlstate is not None
-        return (Silent if failed.fault.kind is FaultKind.TIMEOUT else Unplaced)(failed.fault.text)
+        return (Silent if failed.fault.kind is FaultKind.TIMEOUT else AttemptFailed)(failed.fault.text)
 
     def _patience(self) -> float:
         """Seconds to go on from the start.
@@ -270,7 +270,7 @@ class Dialling(Generic[ConnT]):
             return options.failover_timeout
         return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
 
-    def _given_up(self, *, early: bool = False) -> NoInstanceAvailable:
+    def _new_error(self, *, early: bool = False) -> NoInstanceAvailable:
         """The error that ends the search; `early`: after one round, with time left."""
         wanted, patience = self.route.role.value, self._patience()
         once = early or patience == 0.0
@@ -311,7 +311,7 @@ class Dialling(Generic[ConnT]):
 
     def _cause(self) -> BaseException | None:
         """The driver's own error behind the last failure, if there is one."""
-        cause = self._last.__cause__ if isinstance(self._last, Unplaced) else self._last
+        cause = self._last.__cause__ if isinstance(self._last, AttemptFailed) else self._last
         return cause.cause if isinstance(cause, DialFailed) else cause
 
 
