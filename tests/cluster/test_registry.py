@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aurora_router_cluster import registry
-from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explained
+from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explain_os_error
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +115,10 @@ def test_a_directory_for_the_instances_that_will_not_do_is_a_sentence(run_direct
 
 def test_an_error_of_the_operating_system_is_a_sentence():
     full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
-    assert explained(full) == "/data/x: No space left on device; free some room, or name another directory (--dir)"
-    assert explained(OSError("a sentence of ours")) == "a sentence of ours"
+    assert (
+        explain_os_error(full) == "/data/x: No space left on device; free some room, or name another directory (--dir)"
+    )
+    assert explain_os_error(OSError("a sentence of ours")) == "a sentence of ours"
 
 
 @pytest.mark.parametrize("key", ["", "..", "../other", "/etc"])

@@ -48,8 +48,8 @@ class ContainerCluster(RunningCluster):
         super().__init__()
 
     def _ask(self, command: str, **arguments: object) -> Any:
-        asked = channel.encoded(command, arguments).decode()
-        return channel.decoded(self._stack.inside("control", "python3", "-c", ASK, input=asked))
+        asked = channel.encode_request(command, arguments).decode()
+        return channel.decode_result(self._stack.inside("control", "python3", "-c", ASK, input=asked))
 
     # -- where it is reached
 

@@ -53,9 +53,14 @@ ENFORCED = (
     "plugins/aurora_router_sqlalchemy",
     "plugins/cluster/README.md",
     "plugins/cluster/hatch_build.py",
+    "plugins/cluster/aurora_router_cluster",
     "plugins/cluster/aurora_router_pytest",
+    "tests/cli",
+    "tests/cluster",
     "tests/distributions",
     "tests/docs",
+    "tests/pytest_plugin",
+    "tests/simulation/storage",
 )
 """What must have no hit: files and folders. Extend it as text is rewritten; `--count` shows what is left elsewhere."""
 
@@ -151,7 +156,10 @@ class Allowed(NamedTuple):
     reason: str
 
 
-ALLOWED: tuple[Allowed, ...] = ()
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed("plugins/cluster/aurora_router_cluster/postgres/account.py", "nor 'nobody' exists", "the Unix user"),
+    Allowed("tests/cluster/faults/test_injector.py", "has no instance 'nobody'", "the name of an instance in the test"),
+)
 
 SKIPPED = {"tests/docs/prose.py", "tests/docs/test_prose.py"}
 """They list the words."""

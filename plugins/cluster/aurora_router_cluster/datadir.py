@@ -1,4 +1,4 @@
-"""The directory of a cluster that is kept (``--data DIR``): what outlives the cluster, and who may use it.
+"""The directory of a cluster that is kept (``--data DIR``): what outlives the cluster, and which supervisor may use it.
 
 ::
 
@@ -27,7 +27,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
-from aurora_router_cluster.errors import DirectoryError, explained
+from aurora_router_cluster.errors import DirectoryError, explain_os_error
 from aurora_router_cluster.options import FIXED, REMEMBERED
 from aurora_router_cluster.postgres import files, processes
 from aurora_router_cluster.registry import NODE_COMMAND, OTHERS_WRITE, check_directory
@@ -93,7 +93,7 @@ def _record(directory: Path) -> dict[str, Any] | None:
         if RECORD not in names:
             _check_empty(what, names)
             return None
-        record = _parsed((directory / RECORD).read_text(encoding="utf-8"))
+        record = _parse_record((directory / RECORD).read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise DirectoryError(
                 f"{what} has format {record['format']}, and this version of aurora-router reads format {FORMAT}: use "
@@ -102,7 +102,7 @@ def _record(directory: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DirectoryError(f"{what} cannot be read: {explained(error)}") from None
+        raise DirectoryError(f"{what} cannot be read: {explain_os_error(error)}") from None
     except ValueError as error:
         raise DirectoryError(
             f"{directory / RECORD} is damaged ({error}); put a good copy of it back, or name another directory"
@@ -110,7 +110,7 @@ def _record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parse_record(text: str) -> dict[str, Any]:
     """A record.
 
     Raises:
@@ -182,7 +182,7 @@ class DataDirectory:
             if made:
                 path.chmod(mode)
         except OSError as error:
-            raise DirectoryError(f"{path} ({OPTION}) cannot be made: {explained(error)}") from None
+            raise DirectoryError(f"{path} ({OPTION}) cannot be made: {explain_os_error(error)}") from None
         try:
             check_directory(path, account, OPTION)
         except DirectoryError:
@@ -195,7 +195,7 @@ class DataDirectory:
                 f"others may write to {path} ({OPTION}, mode {stat.S_IMODE(found.st_mode):04o}), and so change what "
                 f"the cluster finds there: close it (chmod go-w {path}), or name another directory"
             )
-        lock = _locked(path, key)
+        lock = _lock_directory(path, key)
         directory = cls(path, lock, record, made=made)
         processes.sweep(directory.storage, NODE_COMMAND)  # of a killed supervisor: they have the journals open
         return directory
@@ -311,7 +311,7 @@ class DataDirectory:
         os.close(self._lock)
 
 
-def _locked(path: Path, key: str) -> int:
+def _lock_directory(path: Path, key: str) -> int:
     """Lock the directory; returns the descriptor that holds the lock.
 
     Raises:
@@ -320,7 +320,7 @@ def _locked(path: Path, key: str) -> int:
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DirectoryError(f"{path} ({OPTION}) cannot be used: {explained(error)}") from None
+        raise DirectoryError(f"{path} ({OPTION}) cannot be used: {explain_os_error(error)}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -334,7 +334,7 @@ def _locked(path: Path, key: str) -> int:
     except OSError as error:
         os.close(lock)
         raise DirectoryError(
-            f"{path} ({OPTION}) cannot be locked: {explained(error)}; name a directory on a local file system"
+            f"{path} ({OPTION}) cannot be locked: {explain_os_error(error)}; name a directory on a local file system"
         ) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, key.encode(), 0)

@@ -45,7 +45,7 @@ class StartingUpError(EngineError):
 
 
 class AddressInUseError(ClusterError):
-    """An address or port that was asked for is taken by somebody else."""
+    """An address or port that was asked for is taken by another process."""
 
 
 class DirectoryError(ClusterError):
@@ -69,7 +69,7 @@ class NameTakenError(RequestError):
 
 
 class TargetError(RequestError):
-    """A point in the cluster's past that cannot be gone to: malformed, in the future, or outside of the window."""
+    """A point in the cluster's history that is not available: malformed, in the future, or outside of the window."""
 
 
 class TooManyReadersError(RequestError):
@@ -109,7 +109,7 @@ _ADVICE = {
 }
 
 
-def explained(error: OSError) -> str:
+def explain_os_error(error: OSError) -> str:
     """An error of the operating system as a sentence: what failed, on which file, and what can be done about it."""
     if error.errno is None or error.strerror is None:
         return str(error)

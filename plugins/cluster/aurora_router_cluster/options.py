@@ -103,8 +103,8 @@ class ClusterOptions:
         remote: hosts that the cluster is spread over, see `hosts.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
         settings: server settings for all instances, name -> value.
-        started_in: working directory of who started it, for people.
-        owner: process id that the cluster ends with; None: it stays until told.
+        started_in: working directory of the process that started it, shown to people.
+        owner: process id that the cluster ends with; None: it stays until it is ended.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where running clusters are found: one directory per cluster, and the lock that tells whether it lives.
+"""Where running clusters are found: one directory per cluster, and the lock that shows whether it lives.
 
 ::
 
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explained
+from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, SupervisorError, explain_os_error
 from aurora_router_cluster.postgres import processes, sysv
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ FOLDER = "aurora-router"
 DEFAULT_LABEL = "demo"
 RUN_PREFIX = "aurora-"
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
-NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # what tells the process of a storage node from a shell
+NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # distinguishes the process of a storage node from a shell
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOM_PER_INSTANCE = 96 << 20  # bytes of tmpfs that an instance may come to need in a short life
 
@@ -102,7 +102,7 @@ def working_directory() -> str:
 
 
 class ClusterDirectory:
-    """The directory of the cluster `key`; whoever holds its lock is its supervisor."""
+    """The directory of the cluster `key`; the holder of its lock is its supervisor."""
 
     def __init__(self, key: str) -> None:
         if not key or "/" in key or key in {".", ".."}:
@@ -127,7 +127,7 @@ class ClusterDirectory:
         """Become the cluster's supervisor, cleaning up after one that was killed.
 
         Raises:
-            ClusterRunningError: somebody else is.
+            ClusterRunningError: another supervisor holds it.
         """
         while self._lock is None:
             self.path.mkdir(mode=0o700, exist_ok=True)
@@ -149,7 +149,7 @@ class ClusterDirectory:
             (self.path / leftover).unlink(missing_ok=True)
 
     def record(self, run: Path, storage: Path | None = None) -> None:
-        """Note where the instances live, and storage nodes whose files are kept, for those who clean up."""
+        """Note where the instances live, and storage nodes whose files are kept, for the process that cleans up."""
         facts = {"run": str(run), "storage": str(storage) if storage is not None else None}
         (self.path / "cluster.json").write_text(json.dumps(facts), encoding="utf-8")
 
@@ -218,7 +218,7 @@ def _is_locked(lock: Path) -> bool:
 
 
 def make_run_directory(explicit: Path | None, instances: int, account: Account, below: int = 0) -> Path:
-    """Make the directory for the instances' homes, which anybody may pass through but not list.
+    """Make the directory for the instances' homes, which any user may pass through but not list.
 
     Args:
         explicit: an existing directory to make it in; None: on tmpfs where there is room, because it is many times
@@ -246,7 +246,8 @@ def make_run_directory(explicit: Path | None, instances: int, account: Account, 
     try:
         run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=parent))
     except OSError as error:
-        raise DirectoryError(f"no directory for the instances can be made in {parent}: {explained(error)}") from None
+        reason = explain_os_error(error)
+        raise DirectoryError(f"no directory for the instances can be made in {parent}: {reason}") from None
     run.chmod(0o711)
     return run
 
@@ -270,7 +271,7 @@ def check_directory(directory: Path, account: Account, option: str) -> None:
         raise DirectoryError(f"{what} cannot be written to by you; change its permissions, or name another one")
     if (wall := account.barrier(directory)) is not None:
         raise DirectoryError(
-            f"{what} cannot be reached by the user {account.name}, who runs PostgreSQL because root may not: let "
+            f"{what} cannot be reached by the user {account.name}, which runs PostgreSQL because root may not: let "
             f"others pass through {wall} (chmod o+x {wall}), or name another directory"
         )
 

@@ -32,7 +32,7 @@ from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import AddressInUseError, ClusterError, explained
+from aurora_router_cluster.errors import AddressInUseError, ClusterError, explain_os_error
 from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
@@ -84,7 +84,7 @@ class Supervisor:
         self.template = None if before else Path(options.source or template.ensure(found, account))
         self.spread = make_spread(options)
         self.state = ClusterState(
-            names=names.Names(options.name, names.checked_domain(options.domain or names.random_domain())),
+            names=names.Names(options.name, names.check_domain(options.domain or names.random_domain())),
             volume=make_volume(options, found, account, run, self.spread, data),
             binaries=found,
             account=account,
@@ -101,7 +101,7 @@ class Supervisor:
             certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
             self.state.authority = Authority(self.state.names, account, found, certificate, key)
         self.directory = Directory(self.state, ttl=options.dns_ttl, delay=options.failover.dns_delay)
-        self.state.changed = self._changed
+        self.state.changed = self._on_state_change
         self.plane = ControlPlane(self.state, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
         self.upkeep = make_upkeep(options, self.state)
@@ -129,10 +129,10 @@ class Supervisor:
             opened = self._keep if self.data is not None else None
             assert self.template is not None
             if self.data is not None:
-                self.data.begin(self._remembered(), self.state.binaries, self.state.account, _version())
+                self.data.begin(self._options_to_record(), self.state.binaries, self.state.account, _version())
             await self.plane.create(self.options.readers, self.template, opened)
             return
-        self.data.begin(self._remembered(), self.state.binaries, self.state.account, _version())
+        self.data.begin(self._options_to_record(), self.state.binaries, self.state.account, _version())
         self.directory.find_again(self._before)
         volume, inventory = cast("QuorumVolume", self.state.volume), Inventory(self.data.storage)
         phases = await self.plane.resume(
@@ -140,19 +140,19 @@ class Supervisor:
         )
         log.info("the cluster in %s was started again: %s", self.data.path, phases.times)
 
-    def _remembered(self) -> ClusterOptions:
+    def _options_to_record(self) -> ClusterOptions:
         return replace(self.options, domain=self.state.names.domain)
 
-    def _changed(self) -> None:
+    def _on_state_change(self) -> None:
         """The cluster state changed: names lead elsewhere, and it is written down."""
-        self.directory.changed()
+        self.directory.on_state_change()
         if self.data is not None and self._kept:
-            self.data.keep_soon(self._written())
+            self.data.keep_soon(self._make_record())
 
-    def _written(self) -> dict[str, Any]:
+    def _make_record(self) -> dict[str, Any]:
         return {
-            **self.state.written(),
-            **self.directory.written(),
+            **self.state.to_record(),
+            **self.directory.to_record(),
             "port": self.state.allocator.port,
             "dns_port": self.dns.port if self.dns is not None else None,
         }
@@ -160,7 +160,7 @@ class Supervisor:
     async def _keep(self) -> None:
         """Write down the instances and endpoints; on the disk when this returns."""
         if self.data is not None:
-            await self.data.keep(self._written())
+            await self.data.keep(self._make_record())
 
     async def _start_dns(self) -> None:
         if self.spread is not None and (remote := self.spread.name_server(self.directory)) is not None:
@@ -409,7 +409,7 @@ def _owner_spoke(ended: asyncio.Event) -> None:
 
 
 def _say(message: dict[str, Any]) -> None:
-    """Write the one line on standard output, then leave that to nobody: the starter stops reading."""
+    """Write the one line on standard output, then close that: the starter stops reading."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(message).encode() + b"\n")
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -420,7 +420,7 @@ def _say(message: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> int:
     """Run a supervisor; the exit status is 0 after an end in order.
 
-    A failure is told when everything has been cleaned up: whoever hears of it may end us at once.
+    A failure is reported when everything has been cleaned up: the starter may then end us at once.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # until the event loop has handlers of its own
     try:
@@ -433,7 +433,7 @@ def main(arguments: list[str]) -> int:
         log.exception("it failed")
         text = str(error)  # a sentence of ours, unless the operating system said it
         if isinstance(error, OSError) and error.errno is not None:
-            text = f"the cluster could not be started: {explained(error)}"
+            text = f"the cluster could not be started: {explain_os_error(error)}"
         _say({"error": "SupervisorError", "message": text})
         return 1
     except Exception as error:
@@ -462,7 +462,7 @@ def _supervise(options: ClusterOptions) -> None:
         asyncio.run(serve(options, home, run, data))
     finally:
         if data is not None:
-            data.close()  # first: who sees that the cluster is gone may start it again
+            data.close()  # first: a process that sees the cluster gone may start it again
         home.release()
         if guard is not None:
             guard.communicate(reaper.IN_ORDER)

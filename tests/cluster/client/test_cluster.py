@@ -99,7 +99,7 @@ def test_targets_that_do_not_exist(cluster):
 
 
 def test_replica_status_is_real(cluster, eventually):
-    """22 columns; positions, lag and processor use of every instance, as each one tells it."""
+    """22 columns; positions, lag and processor use of every instance, as each one reports it."""
     columns = "server_id, session_id, durable_lsn, current_read_lsn, replica_lag_in_msec, last_update_timestamp, cpu"
     for asked in (one.name for one in cluster.instances):
         with connect(cluster, f"instance:{asked}") as connection:

@@ -1,4 +1,4 @@
-"""The storage nodes of a running cluster, told what to do by Python and on the command line."""
+"""The storage nodes of a running cluster, controlled from Python and on the command line."""
 
 from __future__ import annotations
 

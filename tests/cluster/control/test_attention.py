@@ -50,7 +50,7 @@ async def test_one_that_never_answers_is_given_up_in_time():
     assert time.monotonic() - began >= 3 * SLICE
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the state of a process")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the state of a process")
 def test_who_wants_a_processor_is_known_from_who_waits_or_was_stopped(eventually):
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
@@ -94,7 +94,7 @@ async def test_a_supervisor_that_is_starved_misses_no_answer(sampled):
 
 @pytest.mark.cluster
 @pytest.mark.one_python
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the state of a process")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the state of a process")
 async def test_an_instance_that_the_machine_starves_misses_no_answer(sampled):
     with starved(sampled.engine.pid) as is_possible:
         late, before = 0, sampled.newest

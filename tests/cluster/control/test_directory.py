@@ -32,7 +32,7 @@ def hosts(state, *names):
 
 def test_every_name_leads_where_it_should(state):
     directory = Directory(state, ttl=7)
-    directory.changed()
+    directory.on_state_change()
     zone = directory.picture()
     assert zone.hosts == {
         NAMES.instance("demo-1"): hosts(state, "demo-1"),
@@ -47,37 +47,37 @@ def test_every_name_leads_where_it_should(state):
 def test_readers_that_are_not_available_are_left_out(state):
     directory = Directory(state)
     state.instances["demo-2"].state = "unreachable"
-    directory.changed()
+    directory.on_state_change()
     assert directory.picture().hosts[NAMES.reader] == hosts(state, "demo-3")
     state.instances["demo-3"].state = "stopped"
-    directory.changed()
+    directory.on_state_change()
     assert directory.picture().hosts[NAMES.reader] == hosts(state, "demo-1")
 
 
 def test_without_delay_the_cluster_name_follows_at_once(state):
     directory = Directory(state)
-    directory.changed()
+    directory.on_state_change()
     serial = directory.picture().serial
     state.writer = state.instances["demo-2"]
-    directory.changed()
+    directory.on_state_change()
     assert directory.picture().hosts[NAMES.writer] == hosts(state, "demo-2")
     assert directory.picture().serial > serial
 
 
 def test_between_two_writers_the_name_stays(state):
     directory = Directory(state)
-    directory.changed()
+    directory.on_state_change()
     state.writer = None
-    directory.changed()
+    directory.on_state_change()
     assert directory.picture().hosts[NAMES.writer] == hosts(state, "demo-1")
 
 
 async def test_with_a_delay_it_follows_later_and_to_the_last_writer(state):
     directory = Directory(state, delay=0.05)
-    directory.changed()
+    directory.on_state_change()
     for name in ("demo-2", "demo-3"):
         state.writer = state.instances[name]
-        directory.changed()
+        directory.on_state_change()
         assert directory.picture().hosts[NAMES.writer] == hosts(state, "demo-1")
     while directory.picture().hosts[NAMES.writer] == hosts(state, "demo-1"):  # noqa: ASYNC110 - a test may poll
         await asyncio.sleep(0.001)
@@ -86,9 +86,9 @@ async def test_with_a_delay_it_follows_later_and_to_the_last_writer(state):
 
 async def test_close_cancels_a_pending_change(state):
     directory = Directory(state, delay=0.01)
-    directory.changed()
+    directory.on_state_change()
     state.writer = state.instances["demo-2"]
-    directory.changed()
+    directory.on_state_change()
     directory.close()
     await asyncio.sleep(0.03)
     assert directory.picture().hosts[NAMES.writer] == hosts(state, "demo-1")
@@ -96,7 +96,7 @@ async def test_close_cancels_a_pending_change(state):
 
 def test_a_custom_endpoint_may_have_the_writer_as_a_member(state):
     directory = Directory(state)
-    directory.changed()
+    directory.on_state_change()
     directory.create_custom("any", ["demo-1", "demo-3"], exclude=False)
     directory.create_custom("rest", ["demo-2"], exclude=True)
     zone = directory.picture()
@@ -108,7 +108,7 @@ def test_a_member_that_was_removed_is_passed_over(state):
     directory = Directory(state)
     directory.create_custom("two", ["demo-2", "demo-3"], exclude=False)
     del state.instances["demo-2"]
-    directory.changed()
+    directory.on_state_change()
     assert directory.picture().hosts[NAMES.custom("two")] == hosts(state, "demo-3")
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aurora_router_cluster.control.heartbeat import ASTRAY, Heartbeat
+from aurora_router_cluster.control.heartbeat import DIVERGED_AFTER, Heartbeat
 from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.control.sampling import LogClock
 from aurora_router_cluster.postgres.addresses import Address
@@ -37,7 +37,7 @@ class Watched:
         self.written += 100
         self.clock.observe(self.now, self.written)
         row = ("t", str(received), str(applied), None, "0", "0", "0", "3", "t" if streaming else "f")
-        self.reader._answered([row])
+        self.reader._on_answer([row])
         return self.heartbeat._is_diverged(self.reader)
 
 
@@ -53,15 +53,15 @@ def test_a_reader_that_replays_what_it_received_needs_no_stream(watched):
     while applied < 9_000:
         applied += 100
         assert not watched.look(9_000, applied, streaming=False)
-    assert watched.now > 1000.0 + 2 * ASTRAY
+    assert watched.now > 1000.0 + 2 * DIVERGED_AFTER
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_reader_that_neither_receives_nor_replays_is_astray_after_a_while(watched, streaming):
+def test_a_reader_that_neither_receives_nor_replays_has_diverged_after_a_while(watched, streaming):
     looks = 1
     while not watched.look(9_000, 9_000, streaming=streaming):
         looks += 1
-    assert ASTRAY < looks * 0.2 < ASTRAY + 1.0
+    assert DIVERGED_AFTER < looks * 0.2 < DIVERGED_AFTER + 1.0
     assert not watched.look(9_100, 9_000, streaming=streaming)
 
 

@@ -67,7 +67,7 @@ async def test_who_was_unreachable_is_so_until_he_answers(plane, before, missed,
 
 
 async def test_a_zombie_is_never_shown_as_available(plane):
-    """It answers again and takes itself for the writer; it is one of the readers only when it was built anew."""
+    """It answers again and takes itself for the writer; it is one of the readers only when it was rebuilt."""
     former = plane.state.writer
     plane.freeze(former.name)
     await wait_for(lambda: plane.state.writer is not former and former.state == "unreachable")
@@ -94,7 +94,7 @@ async def test_nobody_is_sent_to_an_instance_that_still_replays(plane):
     late.tier = 0
     beats = late.newest
     await wait_for(lambda: late.newest is not beats)
-    directory.changed()
+    directory.on_state_change()
     assert not late.available
     assert not starting.done()
     assert late.name not in [row["server_id"] for row in state.rows()]

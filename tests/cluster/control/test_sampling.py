@@ -24,7 +24,7 @@ def test_a_row_of_an_instance_that_knows_nothing_yet_is_read():
 
 
 def test_the_log_of_a_writer_ends_where_it_has_flushed_to():
-    """After a log switch the insert position is behind the next page's header: nobody can ever replay up to there."""
+    """After a log switch the insert position is behind the next page's header: no reader can replay up to there."""
     read = Sample.from_row(("f", "16777216", "16777256", None, "0", "0", "0", "3", "t"), at=1.0, wall=2.0)
     assert (read.received, read.applied) == (16777216, 16777256)
     clock = LogClock()
@@ -96,7 +96,7 @@ def test_the_rows_have_what_the_sql_surface_reads():
 
 
 def test_a_writer_shows_what_the_volume_has_however_old_its_sample_is():
-    """By that clients tell a writer that was one before from what it was then."""
+    """Clients need that to distinguish a writer from what it was when it was the writer before."""
     members = [Member("demo-1", "s1", True, (sample(0.0, 100, recovering=False),), None, None)]
     (writer,) = sampling.replica_status(members, 2000)
     assert writer["durable_lsn"] == 2000

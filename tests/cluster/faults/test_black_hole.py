@@ -31,7 +31,7 @@ def cluster(shared, eventually):
 
 
 def writes(conninfo, old, eventually):
-    """Connect anew until somebody else takes a row; returns who did."""
+    """Connect again until another instance takes a row; returns its name."""
 
     def took():
         with (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.faults.catalog import KINDS, Fault, Registry, checked_parameters, target_of
+from aurora_router_cluster.faults.catalog import KINDS, Fault, Registry, check_parameters, target_of
 
 
 def test_targets():
@@ -42,12 +42,12 @@ def test_refused_targets(kind, target, says):
 )
 def test_refused_parameters(kind, given, says):
     with pytest.raises(RequestError, match=says):
-        checked_parameters(kind, given)
+        check_parameters(kind, given)
 
 
 def test_parameters_left_out_are_none():
-    assert checked_parameters("slow", {"latency": 0.1, "bandwidth": None}) == {"latency": 0.1}
-    assert checked_parameters("kill", {"hold": False}) == {}
+    assert check_parameters("slow", {"latency": 0.1, "bandwidth": None}) == {"latency": 0.1}
+    assert check_parameters("kill", {"hold": False}) == {}
 
 
 def test_a_fault_in_words():

@@ -35,7 +35,7 @@ def cluster(shared, eventually):
 
 
 def settled(cluster):
-    """All answer, and nobody but the writer still takes itself for one."""
+    """All answer, and only the writer takes itself for one."""
     return all(
         one.state == "available" and recovering(cluster, one) is (one.role == "reader") for one in cluster.instances
     )

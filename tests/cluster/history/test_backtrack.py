@@ -69,7 +69,7 @@ def _writes(told, number: int) -> bool:
 
 
 def test_clients_go_on_as_after_a_failover(told):
-    """A client writes all the while; what it was told is in exactly one of the two branches."""
+    """A client writes all the while; what was acknowledged is in exactly one of the two branches."""
     told.write(0)
     acknowledged: list[int] = []
     ended, further = threading.Event(), threading.Semaphore(0)
@@ -134,7 +134,7 @@ def test_the_outcome_of_a_commit_is_that_of_the_branch(told):
     assert router.outcome_of(tokens[-1]).value == "committed"
     done = told.history.backtrack(point)
     assert told.rows() == [1]
-    for number in range(10, 14):  # the xid may be given to somebody else
+    for number in range(10, 14):  # the xid may be given to another transaction
         told.write(number)
     assert router.outcome_of(tokens[-1]).value == "not committed"
     told.history.forward(branch=done.left)
@@ -145,7 +145,7 @@ def test_the_outcome_of_a_commit_is_that_of_the_branch(told):
 @pytest.mark.parametrize(
     ("to", "words"),
     [
-        ("yesterday", "no point in a cluster's past"),
+        ("yesterday", "no point in a cluster's history"),
         ("FF/0", "in the future.*ends at"),
         ("0/0", "outside of the window.*positions from.*snapshot.*retention"),
         ("2999-01-01T00:00:00Z", "in the future; now it is"),

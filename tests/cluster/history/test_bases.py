@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router_cluster.storage.bases import Bases, Copied
-from aurora_router_cluster.storage.core.gc import COPIES, Base, affordable, needed, spaced
+from aurora_router_cluster.storage.core.gc import COPIES, Base, select_affordable, select_needed, select_spaced
 from aurora_router_cluster.storage.core.history import EpochStart, History
 
 FIRST = History((EpochStart(1, 0), EpochStart(2, 50)))
@@ -56,7 +56,7 @@ bases = st.lists(st.floats(0, 1000), max_size=20).map(lambda times: [Base(0, 0, 
 
 @given(bases, st.floats(0, 1000))
 def test_a_point_in_the_window_has_a_base_before_it(found, first):
-    kept = needed(found, first)
+    kept = select_needed(found, first)
     if any(base.taken <= first for base in found):
         assert any(base.taken <= first for base in kept)
     assert kept[-1:] == found[-1:]
@@ -64,7 +64,7 @@ def test_a_point_in_the_window_has_a_base_before_it(found, first):
 
 @given(bases, st.floats(0, 300))
 def test_spacing_keeps_the_ends(found, seconds):
-    kept = spaced(found, seconds)
+    kept = select_spaced(found, seconds)
     assert kept[-1:] == found[-1:]
     assert kept[:1] == found[:1]
     assert all(b.taken - a.taken >= seconds for a, b in pairwise(kept[:-1]))
@@ -76,7 +76,7 @@ def test_what_is_kept_for_the_window_takes_no_more_than_its_room(found, budget):
     redos = sorted(redo for redo, _ in found)
     bases = [Base(redo, redo, float(redo)) for redo in redos]
     sizes = [size for _, size in found]
-    kept = affordable(bases, sizes, durable, budget)
+    kept = select_affordable(bases, sizes, durable, budget)
     assert kept == bases[len(bases) - len(kept) :]
     assert bool(kept) == bool(bases)
     if len(kept) > 1:

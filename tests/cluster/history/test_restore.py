@@ -40,7 +40,7 @@ def test_a_clone_is_a_cluster_of_its_own(told, eventually):
         eventually(lambda: clone.reads("reader") == [1, 2, 3, 5])
         point = clone.write(6)
         clone.write(7)
-        clone.history.backtrack(point)  # a clone has a past of its own
+        clone.history.backtrack(point)  # a clone has its own history
         assert clone.rows() == [1, 2, 3, 5, 6]
 
 
@@ -86,7 +86,7 @@ def test_a_cluster_without_such_storage_says_so():
             cluster.history.clone,
             cluster.history.branches,
         ):
-            with pytest.raises(errors.RequestError, match="flavour 'direct' has no past"):
+            with pytest.raises(errors.RequestError, match="flavour 'direct' has no history"):
                 ask()
 
 
@@ -113,4 +113,4 @@ def test_by_the_command_line(told, capsys):
         LocalCluster.attach("s1-restored").down()
     assert "forgotten" in cli("delete-snapshot", "s1")
     assert main(["cluster", "backtrack", "nonsense", "--name", told.cluster.key]) == 1
-    assert "no point in a cluster's past" in capsys.readouterr().err
+    assert "no point in a cluster's history" in capsys.readouterr().err

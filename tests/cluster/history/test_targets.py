@@ -1,4 +1,4 @@
-"""Points in the past as users write them."""
+"""Points in the history as users write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name server as a process: what it tells inside, and outside of the hosts' network."""
+"""The name server as a process: what it answers inside, and outside of the hosts' network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_outside_it_tells_where_hosts_are_published(served, outside):
         return [each.to_text() for each in answer.answer[0]]
 
     control = RemoteDns(lambda: ZONE, Place("eu-test-1a", served.address, served.port), "between us")
-    await control.start()  # whoever is connected has the zone
+    await control.start()  # a name server that is connected has the zone
     try:
         assert await told(NAME, served.address, control.port) == ["172.31.83.11"]
         assert await told(NAME, "127.0.0.1", outside) == ["127.31.83.11"]

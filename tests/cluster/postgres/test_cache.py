@@ -19,7 +19,7 @@ def test_xdg_is_honoured_where_the_account_may_enter_it(account, run_directory, 
     assert cache.directory(account) == run_directory / "aurora-router"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the account is somebody else only for root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the account is another user only for root")
 def test_a_closed_place_is_passed_over_and_named(account, run_directory, monkeypatch):
     closed = run_directory / "closed"
     closed.mkdir(mode=0o700)
@@ -38,7 +38,7 @@ def test_it_is_built_once_and_complete_or_not_at_all(run_directory):
         assert not target.exists()
 
     def run():
-        assert cache.built(target, build) == target
+        assert cache.build_once(target, build) == target
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
@@ -55,22 +55,22 @@ def test_a_failed_build_leaves_nothing(run_directory):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        cache.built(run_directory / "thing", build)
+        cache.build_once(run_directory / "thing", build)
     assert [path.name for path in run_directory.iterdir()] == [".thing.lock"]
 
 
 def test_what_a_killed_builder_left_is_removed(run_directory):
     leftover = run_directory / ".thing.build-abc"
     leftover.mkdir()
-    cache.built(run_directory / "thing", lambda staging: None)
+    cache.build_once(run_directory / "thing", lambda staging: None)
     assert not leftover.exists()
 
 
 def test_what_nobody_asked_for_in_a_long_time_is_pruned(run_directory):
     for name in ("old", "used", "new"):
-        cache.built(run_directory / name, lambda staging: None)
+        cache.build_once(run_directory / name, lambda staging: None)
     for name in ("old", "used"):
         os.utime(run_directory / name, (1.0, 1.0))
-    cache.built(run_directory / "used", lambda staging: None)
+    cache.build_once(run_directory / "used", lambda staging: None)
     assert cache.prune(run_directory) == ["old"]
     assert sorted(path.name for path in run_directory.iterdir()) == [".new.lock", ".used.lock", "new", "used"]

@@ -9,7 +9,7 @@ from aurora_router_cluster.postgres import settings
 
 @given(st.text(alphabet=st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])))
 def test_quoting_is_undone_by_postgresql_s_rules(value):
-    inside = settings.quoted(value)[1:-1]
+    inside = settings.quote_value(value)[1:-1]
     assert inside.replace("\\\\", "\0").replace("''", "'").replace("\0", "\\") == value or "\0" in value
     assert "'" not in inside.replace("''", "")
 
@@ -17,7 +17,7 @@ def test_quoting_is_undone_by_postgresql_s_rules(value):
 @pytest.mark.parametrize("value", ["a\nb", "a\rb"])
 def test_a_line_break_is_refused(value):
     with pytest.raises(ValueError, match="line break"):
-        settings.quoted(value)
+        settings.quote_value(value)
 
 
 def test_a_line_per_setting():

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router_cluster.storage.core.extents import Extent, joined
+from aurora_router_cluster.storage.core.extents import Extent, join_extents
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
@@ -60,7 +60,7 @@ def feed(driver: Driver, data: bytes) -> None:
 
 def acknowledge(driver: Driver, nodes: list[Node]) -> None:
     for node in nodes:
-        driver.acked(node.node, 0, node.taken[-1].end)
+        driver.on_ack(node.node, 0, node.taken[-1].end)
 
 
 def test_what_arrives_while_the_quorum_is_waited_for_goes_with_the_next_extent() -> None:
@@ -105,7 +105,7 @@ def test_joined_extents_are_the_same_log_in_the_same_chains(cuts: list[tuple[int
     for group, size in cuts:
         extents.append(Extent(group, tails[group], at, bytes(range(at, at + size))))
         at = tails[group] = at + size
-    found = list(joined(extents))
+    found = list(join_extents(extents))
     assert b"".join(extent.data for extent in found) == bytes(range(at))
     assert all(one.group != other.group for one, other in pairwise(found))
     tails = {0: 0, 1: 0, 2: 0}

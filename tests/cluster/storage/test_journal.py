@@ -37,10 +37,10 @@ class Sink:
         self.acks: list[int] = []
         self.refusals: list[int] = []
 
-    def acked(self, node: int, group: int, scl: int) -> None:
+    def on_ack(self, node: int, group: int, scl: int) -> None:
         self.acks.append(scl)
 
-    def refused(self, node: int, promised: int) -> None:
+    def on_refusal(self, node: int, promised: int) -> None:
         self.refusals.append(promised)
 
 

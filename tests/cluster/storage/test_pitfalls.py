@@ -27,7 +27,7 @@ PITFALLS = {
         "cluster/storage/test_pitfalls.py::test_a_cancel_during_the_quorum_wait_is_known_by_its_warning",
         "policy/test_outcome.py::test_the_warning_of_a_wait_that_was_cut_short",
     ],
-    "2. A crashed writer that restarts in place shows commits that nobody acknowledged": [
+    "2. A crashed writer that restarts in place shows commits that were never acknowledged": [
         "cluster/storage/test_pitfalls.py::test_a_crashed_writer_does_not_restart_in_place",
         "cluster/test_failover.py::test_without_a_reader_the_writer_is_restarted",
     ],
@@ -51,7 +51,7 @@ PITFALLS = {
         "cluster/wire/test_walsender.py::test_readers_follow_a_promotion_only_when_its_history_file_is_stored",
         "cluster/wire/test_walsender.py::test_pg_receivewal_streams_through_a_switch_and_stops_in_order",
     ],
-    "9. A timeline can be burned by a promotion that nobody attached": [
+    "9. A timeline can be burned by a promotion whose writer was never attached": [
         "cluster/storage/quorum/test_quorum.py::test_a_writer_that_was_promoted_too_early_is_refused",
         "cluster/wire/test_walsender.py::test_readers_pass_a_timeline_that_never_had_a_writer",
         "cluster/storage/core/test_recovery.py::test_timelines_come_from_the_newest_charter",
@@ -61,7 +61,7 @@ PITFALLS = {
         "cluster/storage/core/test_recovery.py::test_nodes_exchange_log_only_in_one_epoch_and_one_history",
         "simulation/storage/test_simulation.py::test_schedules_are_clean",
     ],
-    "11. Who an instance is cannot be a setting, which any user may change": [
+    "11. The identity of an instance cannot be a setting, which any user may change": [
         "cluster/postgres/test_template.py::test_an_instance_believes_itself_and_no_other_claim",
         "cluster/postgres/test_template.py::test_a_search_path_trick_does_not_reach_the_functions",
     ],

@@ -14,11 +14,11 @@ from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.engine import Engine
 from aurora_router_cluster.wire.endpoint import WalEndpoint
 from aurora_router_cluster.wire.handshake import Login
-from aurora_router_cluster.wire.memory import MemoryLog
 from aurora_router_cluster.wire.replication import parse_lsn
 from aurora_router_cluster.wire.scram import ScramVerifier
 from aurora_router_cluster.wire.source import Timeline
 from aurora_router_cluster.wire.walreceiver import WalReceiver, WriterAddress
+from tests.cluster.wire.memory import MemoryLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,11 @@ from aurora_router_cluster.wire.endpoint import WalEndpoint, combine_feedback
 from aurora_router_cluster.wire.errors import LogRemovedError, ProtocolError, ServerError
 from aurora_router_cluster.wire.handshake import Login
 from aurora_router_cluster.wire.hub import MOST_STRANGERS
-from aurora_router_cluster.wire.memory import MemoryLog
 from aurora_router_cluster.wire.replication import HotStandbyFeedback
 from aurora_router_cluster.wire.scram import ScramVerifier
 from aurora_router_cluster.wire.source import Timeline
 from aurora_router_cluster.wire.walreceiver import EndReason, WalReceiver, WriterAddress
+from tests.cluster.wire.memory import MemoryLog
 from tests.cluster.wire.support import until
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(
     path = await endpoint.listen_unix(home, 1)
     grow(log, 3 << 20)
     log._tail = 10
-    answers = iter([b"", b"", b"short"])  # nobody answers, nobody answers, fewer bytes than wanted
+    answers = iter([b"", b"", b"short"])  # no answer, no answer, fewer bytes than wanted
     whole = log.read
 
     async def read(lsn: int, length: int) -> bytes:
@@ -197,7 +197,7 @@ async def test_junk_ends_its_own_connection_only(log: MemoryLog, endpoint: WalEn
 async def test_a_client_with_a_secret_takes_no_log_from_a_server_that_does_not_ask_for_it(
     log: MemoryLog, endpoint: WalEndpoint, home: Path
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)  # as a foreign server on a reused port would be: it lets everybody in
+    path = await endpoint.listen_unix(home, 1)  # as a foreign server on a reused port would be: it accepts any client
     with pytest.raises(ProtocolError, match="without proving"):
         await WalReceiver.connect(WriterAddress(path, "storage", "secret"), lambda lsn, data: None)
 
@@ -227,7 +227,7 @@ async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEn
         assert b"08P01" in answer
         writer.close()
     receiver, _ = await follow(path, log)
-    receiver._write(m.copy_data(b"?"))
+    receiver._write(m.message(b"d", b"?"))
     end = await asyncio.wait_for(receiver.ended, 30)
     assert isinstance(end.error, ServerError)
     assert end.error.sqlstate == "08P01"

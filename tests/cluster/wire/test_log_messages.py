@@ -13,14 +13,14 @@ from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire import walsender
 from aurora_router_cluster.wire.endpoint import WalEndpoint
-from aurora_router_cluster.wire.memory import MemoryLog
 from aurora_router_cluster.wire.source import Timeline
 from aurora_router_cluster.wire.walsender import SEND_SIZE, WalSender
+from tests.cluster.wire.memory import MemoryLog
 from tests.cluster.wire.support import until
 
 BASE = 1 << 20
 PIECES_AT_MOST = 200
-"""Then the whole log is there: pieces such as 0 and 1 in turn would never make a message, since a read begins anew."""
+"""Then the whole log is there: pieces such as 0 and 1 in turn would never make a message, since a read begins again."""
 
 
 class PieceLog(MemoryLog):

@@ -221,7 +221,7 @@ class Play:
                 if data:
                     break
             else:
-                raise AssertionError(f"nobody has branch {branch} at {at} of {end}")
+                raise AssertionError(f"no node has branch {branch} at {at} of {end}")
             log += data
         return log
 

@@ -46,7 +46,7 @@ class Disk:
         return bool(log)
 
     def mend(self, places: set[int]) -> None:
-        """What was damaged has been written anew: the old frames count no more."""
+        """What was damaged has been written again: the old frames count no more."""
         self.frames = [(frame, place) for frame, place in self.frames if place not in places]
         self.damaged -= places
 
@@ -141,7 +141,7 @@ class SimulatedJournal:
         """The network does it, once it has checked that the node is whole: see `network.Link.scrub`."""
 
     def crash(self) -> None:
-        """Power loss: some of what was queued reached the disk all the same; nobody was told."""
+        """Power loss: some of what was queued reached the disk all the same, without an acknowledgement."""
         self._dead = True
         self._keep_some()
 

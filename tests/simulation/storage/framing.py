@@ -1,4 +1,4 @@
-"""A tiny log for the simulator: a record is one byte that tells how many follow; the second is the block it touches."""
+"""A tiny log for the simulator: a record is one byte that says how many follow; the second is the block it touches."""
 
 from __future__ import annotations
 

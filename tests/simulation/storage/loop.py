@@ -53,7 +53,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_at(self.now + delay, callback, *args)
 
     def _run_once(self) -> None:
-        """What is ready, and then whatever is due next, until somebody stops the loop."""
+        """What is ready, and then whatever is due next, until the loop is stopped."""
         timers, ready = self._timers, self._ready
         while not self._stopping:
             if ready:
@@ -63,7 +63,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if call.callback is not None and when > self.now:
                     self.now = when
             else:
-                raise Deadlock("every task waits for something that nobody will do")
+                raise Deadlock("every task waits for something that will never happen")
             if call.callback is not None:
                 try:
                     call.callback(*call.args)
@@ -73,7 +73,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     self.call_exception_handler({"message": f"{call.callback} failed", "exception": error})
 
     def _write_to_self(self) -> None:
-        """Nobody else could be woken."""
+        """Do nothing: there is no other task to wake."""
 
     def _remember(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
@@ -83,7 +83,7 @@ def run(main: Any) -> Any:
     """Run a coroutine to its end on a loop of its own; whatever it left behind is cancelled.
 
     Raises:
-        AssertionError: a task or callback failed and nobody looked.
+        AssertionError: a task or callback failed and its result was not read.
     """
     loop = VirtualLoop()
     try:

@@ -1,4 +1,4 @@
-"""Planted bugs: each breaks one rule of the storage in a way that somebody could write by mistake.
+"""Planted bugs: each breaks one rule of the storage in a way that could be written by mistake.
 
 A simulation that does not find them proves nothing when it finds no others.
 """
@@ -42,7 +42,7 @@ def acknowledge_before_durable() -> Any:
         original(self, epoch, vdl, extent, sink)
         known = self.replica.segments.get(extent.group)
         if self.replica.admits(epoch) and known is not None and known.scl >= extent.prev:
-            sink.acked(self.node, extent.group, extent.end)
+            sink.on_ack(self.node, extent.group, extent.end)
 
     return patch.object(StorageNode, "append", append)
 
@@ -51,7 +51,7 @@ def acknowledge_before_durable() -> Any:
 def acknowledge_across_a_promise() -> Iterator[None]:
     original = StorageNode._install
 
-    def landed(self: Any, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int:
+    def apply_durable(self: Any, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int:
         return self.segment(group).insert(prev, start, end, place)
 
     async def install(self: StorageNode, metadata: Any) -> Any:
@@ -59,7 +59,7 @@ def acknowledge_across_a_promise() -> Iterator[None]:
         late = await original(self, metadata)
         return late if early is None or early.charter != late.charter else replace(late, scls=early.scls)
 
-    with patch.object(replica.Replica, "landed", landed), patch.object(StorageNode, "_install", install):
+    with patch.object(replica.Replica, "apply_durable", apply_durable), patch.object(StorageNode, "_install", install):
         yield
 
 
@@ -172,11 +172,11 @@ def write_before_refusing() -> Iterator[None]:
 
     def append(self: StorageNode, epoch: int, vdl: int, extent: Any, sink: Any) -> None:
         def durable(place: Any) -> None:
-            scl = self._landed(epoch, extent, place)
+            scl = self._on_durable(epoch, extent, place)
             if scl is None:
-                sink.refused(self.node, self.replica.promised)
+                sink.on_refusal(self.node, self.replica.promised)
             else:
-                sink.acked(self.node, extent.group, scl)
+                sink.on_ack(self.node, extent.group, scl)
 
         self._journal.append(Frame(LOG, epoch, 0, *extent), durable)
 
@@ -290,12 +290,12 @@ def dismiss_the_old_node_early() -> Any:
 
 
 def count_a_failed_write() -> Any:
-    original = StorageNode._landed
+    original = StorageNode._on_durable
 
-    def landed(self: StorageNode, epoch: int, extent: Any, place: Any) -> Any:
+    def apply_durable(self: StorageNode, epoch: int, extent: Any, place: Any) -> Any:
         return original(self, epoch, extent, 0 if isinstance(place, OSError) else place)
 
-    return patch.object(StorageNode, "_landed", landed)
+    return patch.object(StorageNode, "_on_durable", apply_durable)
 
 
 def answer_after_a_failed_write() -> Any:
@@ -304,14 +304,14 @@ def answer_after_a_failed_write() -> Any:
 
 def take_a_late_promise() -> Any:
     def promise(self: Any, epoch: int) -> Any:
-        return replace(self._formatted(), promised=epoch)
+        return replace(self._require_metadata(), promised=epoch)
 
     return patch.object(replica.Replica, "promise", promise)
 
 
 def take_a_late_charter() -> Any:
     def adopt(self: Any, epoch: int, charter: Any) -> Any:
-        return replace(self._formatted(), promised=max(epoch, self.promised), charter=charter)
+        return replace(self._require_metadata(), promised=max(epoch, self.promised), charter=charter)
 
     return patch.object(replica.Replica, "adopt", adopt)
 
@@ -364,13 +364,16 @@ def close_one_chain() -> Any:
 
 @contextmanager
 def newcomers_without_branches() -> Iterator[None]:
-    async def kept_by(_self: Any, _node: int) -> tuple[bool, int]:
+    async def progress_of_kept(_self: Any, _node: int) -> tuple[bool, int]:
         return True, 0
 
     async def give_kept(_self: Any, _handle: Any) -> None:
         """Nothing is given."""
 
-    with patch.object(driver.Driver, "kept_by", kept_by), patch.object(driver.Driver, "_give_kept", give_kept):
+    with (
+        patch.object(driver.Driver, "progress_of_kept", progress_of_kept),
+        patch.object(driver.Driver, "_give_kept", give_kept),
+    ):
         yield
 
 
@@ -379,7 +382,7 @@ MUTANTS = (
     Mutant("a node acknowledges what was under way when it promised another epoch", 3, acknowledge_across_a_promise),
     Mutant("a node accepts older epochs", 3, accept_older_epochs),
     Mutant("a promise is kept in memory only", 3, promise_in_memory_only),
-    Mutant("a node tells what it holds before its disk has it", 3, tell_a_state_that_is_not_durable),
+    Mutant("a node reports what it holds before its disk has it", 3, tell_a_state_that_is_not_durable),
     Mutant("the longest copy is the donor, whatever its epoch", 4, longest_copy_wins),
     Mutant("an epoch counts for a copy that does not reach its start", 4, announced_epoch_wins),
     Mutant("three of six are taken for a write quorum by recovery", 4, three_are_a_write_quorum),

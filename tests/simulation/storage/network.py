@@ -35,7 +35,7 @@ class Weather:
         delay: longest delay of a message, in seconds.
         late: share of messages that arrive once more, or arrive after their sender gave up: up to 3 s later.
         impatient: whether the sender gives up after `DEADLINE`, while the node goes on.
-        calm: nobody is cut off and nothing is lost for now.
+        calm: no node is cut off and nothing is lost for now.
     """
 
     cut: set[int] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Host:
         self.number, self._rnd, self._node_type = number, rnd, node_type
         self.disk = Disk()
         self.node: StorageNode | None = None
-        self.acked: dict[tuple[int, int], int] = {}  # (epoch, group) -> highest SCL told to anybody
+        self.acked: dict[tuple[int, int], int] = {}  # (epoch, group) -> highest SCL that was reported
         self.promised = 0
         self._calls: set[asyncio.Future[Any]] = set()
         self._unattended: set[asyncio.Future[Any]] = set()
@@ -84,7 +84,7 @@ class Host:
                 assert found >= scl, f"node {self.number} acknowledged {scl} and has {found} after a restart"
 
     def remember(self, epoch: int, group: int, scl: int) -> None:
-        """The node has told somebody that it holds so much of a group."""
+        """The node has reported that it holds so much of a group."""
         self.acked[epoch, group] = max(scl, self.acked.get((epoch, group), -1))
 
     def rot(self) -> None:
@@ -159,7 +159,7 @@ class Host:
         return self.node.replica.promised if self.node is not None else self.disk_promise()
 
     def background(self, work: Any) -> None:
-        """Let something go on that nobody waits for."""
+        """Let something go on without waiting for it."""
         task = asyncio.ensure_future(work)
         self._unattended.add(task)
         task.add_done_callback(self._unattended.discard)
@@ -170,8 +170,8 @@ class Host:
         if node is None:
             return None
         call = asyncio.ensure_future(request(node))
-        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be waiting any more
-        call.add_done_callback(self._calls.discard)  # not before: whoever asked may give up, the node goes on
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps no caller waits any more
+        call.add_done_callback(self._calls.discard)  # not before: the caller may give up, the node goes on
         self._calls.add(call)
         await asyncio.wait({call})
         return None if call.cancelled() else call
@@ -252,7 +252,7 @@ class Link:
         raise NodeUnavailable(f"node {self.node} does not answer")
 
     def _told(self, state: NodeState) -> NodeState:
-        """Remember what a node told of itself: a restart may take nothing of it back."""
+        """Remember what a node reported of itself: a restart may take nothing of it back."""
         self.host.promised = max(self.host.promised, state.promised)
         if state.current:
             for group, scl in state.scls.items():
@@ -297,12 +297,12 @@ class _Back:
     def __init__(self, link: Link, epoch: int, sink: Any) -> None:
         self._link, self._epoch, self._sink = link, epoch, sink
 
-    def acked(self, node: int, group: int, scl: int) -> None:
+    def on_ack(self, node: int, group: int, scl: int) -> None:
         self._link.host.remember(self._epoch, group, scl)
-        self._send(self._sink.acked, node, group, scl)
+        self._send(self._sink.on_ack, node, group, scl)
 
-    def refused(self, node: int, promised: int) -> None:
-        self._send(self._sink.refused, node, promised)
+    def on_refusal(self, node: int, promised: int) -> None:
+        self._send(self._sink.on_refusal, node, promised)
 
     def _send(self, function: Callable[..., None], *arguments: int) -> None:
         link = self._link
@@ -321,10 +321,10 @@ def _lacks(charter: Charter, spans: list[tuple[int, int]], frame: Frame) -> bool
 def missing_copies(
     hosts: list[Host], membership: Membership, start: int, end: int, epoch: int = 0
 ) -> tuple[int, list[int]] | None:
-    """A position in [start, end) that no write quorum of disks holds, and who does hold it; None: there is none.
+    """A position in [start, end) that no write quorum of disks holds, and the nodes that hold it; None: there is none.
 
-    A copy that was damaged has the benefit of the doubt: a flipped byte is the loss of one copy. A newcomer that is not
-    hydrated yet does not count: what met the quorum before it joined need not be on it.
+    A copy that was damaged does not count as a violation: a flipped byte is the loss of one copy. A newcomer that is
+    not hydrated yet does not count: what met the quorum before it joined need not be on it.
     """
     members = Membership(tuple(tuple(m for m in slot if m not in membership.joining) for slot in membership.slots))
     spans = {host.number: host.spans(epoch, start) for host in hosts}

@@ -77,7 +77,7 @@ class Life:
 
 @dataclass
 class Oracle:
-    """The one true log, and whether anybody contradicts it."""
+    """The one true log, and whether any answer contradicts it."""
 
     hosts: list[Host] = field(default_factory=list)
     truth: bytearray = field(default_factory=bytearray)
@@ -117,7 +117,7 @@ class Oracle:
         return self.scanner.boundary
 
     def learn(self, start: int, data: bytes) -> None:
-        """These bytes are durable, somebody says."""
+        """Record that these bytes were reported durable."""
         known = bytes(self.truth[start - BASE : start - BASE + len(data)])
         if known != data[: len(known)]:
             raise Violation(f"bytes at {start} were {known!r} and are {data[: len(known)]!r}")
@@ -324,7 +324,7 @@ class Schedule:
         return sum(epoch > life.driver.epoch for epoch in promised) >= 1
 
     async def give_up_leading(self) -> None:
-        """Somebody begins to recover and dies on the way."""
+        """A recovery begins and dies on the way."""
         weather = self.weather(
             {i for i in range(len(self.hosts)) if self.rnd.random() < 0.2}, 0.05, self.rnd.choice((0.0, 0.7))
         )
@@ -394,7 +394,7 @@ class Schedule:
             self.counts["failed collections"] += 1
 
     async def wake_a_node(self) -> None:
-        """Somebody tells the driver that a node is up."""
+        """The driver hears that a node is up."""
         self.oracle.lives[-1].driver.node_up(self.rnd.randrange(len(self.hosts)))
 
     async def kill_driver(self) -> None:

@@ -97,7 +97,7 @@ class Disaster(Schedule):
         driver = self.oracle.lives[-1].driver
         weather.loss = 0.0
         for newcomer in opened.charter.membership.joining:
-            await driver.change_membership(partial(Membership.hydrated, new=newcomer))
+            await driver.change_membership(partial(Membership.confirm_hydrated, new=newcomer))
         self.check_members(driver)
         self.counts["repairs"] += 1
 

@@ -79,7 +79,7 @@ class Troubles:
             raise self._failures[0]
         for host in self._schedule.hosts:
             if host.is_absent() and host.node is not None:
-                host.crash()  # its disk failed; it is started anew
+                host.crash()  # its disk failed; it is started again
 
     # -- beside
 

@@ -79,7 +79,7 @@ class LocalCluster(RunningCluster):
         if "data" in options and options["data"] is not None:
             options = datadir.choose(Path(options["data"]), options if name is None else {**options, "name": name})
             label = options.pop("name", None)
-        label = names.checked_label(label or registry.DEFAULT_LABEL, "a cluster")
+        label = names.check_label(label or registry.DEFAULT_LABEL, "a cluster")
         if key is None:
             key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
@@ -148,7 +148,7 @@ class LocalCluster(RunningCluster):
             self._process.wait()
 
     def down(self, timeout: float = 30.0) -> None:
-        """End the cluster, whoever started it; returns when it is gone."""
+        """End the cluster, even if another process started it; returns when it is gone."""
         with contextlib.suppress(SupervisorError):  # it may be gone before it has answered
             self._ask("down")
         deadline = time.monotonic() + timeout

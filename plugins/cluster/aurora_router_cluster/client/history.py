@@ -1,4 +1,4 @@
-"""The past of a cluster as a Python object: ``LocalCluster.history``."""
+"""The history of a cluster as a Python object: ``LocalCluster.history``."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BacktrackResult:
 
 
 class ClusterHistory:
-    """The past of a cluster of flavour ``quorum``.
+    """The history of a cluster of flavour ``quorum``.
 
     Every method raises `RequestError` where the flavour is another, and `TargetError` where a point is malformed, in
     the future, or outside of the window.

@@ -26,7 +26,7 @@ class Scrub:
     Attributes:
         node: which.
         damaged: damaged places of its journal.
-        refilled: bytes of log that were fetched from peers and written anew.
+        refilled: bytes of log that were fetched from peers and written again.
         lost: pieces that no peer gave; they stay holes until one can.
         failure: why it was not scrubbed; None: it was.
     """
@@ -45,7 +45,7 @@ class Repair:
     Attributes:
         survivors: the nodes from which the new membership was formed.
         replaced: node that was given up -> the new one in its place.
-        failover: the failover that followed; None: there was no reader, and the writer was built anew in its place.
+        failover: the failover that followed; None: there was no reader, and the writer was rebuilt in its place.
     """
 
     survivors: tuple[int, ...]
@@ -54,7 +54,7 @@ class Repair:
 
 
 class StorageNodes:
-    """The storage nodes under a cluster of flavour ``quorum``; iterating tells how each is (see ``status --json``).
+    """The storage nodes under a cluster of flavour ``quorum``; iterating returns their status (see ``status --json``).
 
     Every method raises `RequestError` where the flavour is another, or there is no such node.
     """

@@ -37,7 +37,7 @@ class RunningCluster(abc.ABC):
 
     @abc.abstractmethod
     def _ask(self, command: str, **arguments: object) -> Any:
-        """Tell the supervisor something; returns its answer.
+        """Send a request to the supervisor; returns its answer.
 
         Raises:
             ClusterError: whatever it answered, as its own class, or that it did not.
@@ -156,7 +156,7 @@ class RunningCluster(abc.ABC):
         Raises:
             UnknownEndpointError: there is no such target, or it leads nowhere at present.
         """
-        status, chosen = self.status(), self._led_to_all(target)
+        status, chosen = self.status(), self._instances_of_target(target)
         if not chosen:
             raise UnknownEndpointError(f"{target!r} leads to no instance at present; see cluster status")
         names_ = {one.name: one.endpoint for one in chosen}
@@ -171,7 +171,7 @@ class RunningCluster(abc.ABC):
         tail = f"?{urllib.parse.urlencode(query, safe=':,/')}" if query else ""
         return f"postgresql://{self.user}:{self.password}@{hosts}/{self.dbname}{tail}"
 
-    def _led_to_all(self, target: str) -> list[InstanceStatus]:
+    def _instances_of_target(self, target: str) -> list[InstanceStatus]:
         """The instances that a target may lead to, now or after a failover, the most likely ones first."""
         status = self.status()
         self.endpoint(target)
@@ -205,9 +205,9 @@ class RunningCluster(abc.ABC):
             UnknownEndpointError: there is no such target.
             UnknownInstanceError: there is no such instance, or no writer at this moment.
         """
-        return self._led_to(target).host
+        return self._instance_of_target(target).host
 
-    def _led_to(self, target: str) -> InstanceStatus:
+    def _instance_of_target(self, target: str) -> InstanceStatus:
         """The instance that a target leads to now."""
         status = self.status()
         self.endpoint(target)
@@ -220,8 +220,6 @@ class RunningCluster(abc.ABC):
         if target == "reader" and readers:
             return secrets.choice(readers)
         return _instance(status, status.writer or "(no writer)")
-
-    # -- what it can be told -------------------------------------------------------------------------------
 
     def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
         """Add a reader; returns when it shows what was durable when it was started.
@@ -317,10 +315,10 @@ def _member(status: ClusterStatus, label: str) -> InstanceStatus:
 
 
 def _conninfo(keys: dict[str, object]) -> str:
-    def quoted(value: object) -> str:
+    def quote_value(value: object) -> str:
         text = str(value)
         plain = text and all(character not in " '\\" for character in text)
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
         return text if plain else f"'{escaped}'"
 
-    return " ".join(f"{name}={quoted(value)}" for name, value in keys.items() if value is not None)
+    return " ".join(f"{name}={quote_value(value)}" for name, value in keys.items() if value is not None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.commands import faults, history, live, nodes, show
-from aurora_router_cluster.errors import ClusterError, explained
+from aurora_router_cluster.errors import ClusterError, explain_os_error
 from aurora_router_cluster.options import FLAVOURS, PACED, PACES
 from aurora_router_cluster.registry import NAME_VARIABLE, default_key
 
@@ -78,7 +78,7 @@ class ClusterCommand:
             sys.stderr.write(f"aurora-router cluster: {error}\n")
             return 1
         except OSError as error:
-            sys.stderr.write(f"aurora-router cluster: {explained(error)}\n")
+            sys.stderr.write(f"aurora-router cluster: {explain_os_error(error)}\n")
             return 1
         return 0
 
@@ -200,12 +200,14 @@ def _url(args: argparse.Namespace) -> None:
 def _add_reader(args: argparse.Namespace) -> None:
     cluster = LocalCluster.attach(args.name)
     added = cluster.add_reader(args.instance, zone=args.zone, tier=args.tier)
-    _tell(args, f"{added.name} reads in {added.zone}: {added.endpoint}", {"added": added.name, "zone": added.zone})
+    show.result(
+        args, f"{added.name} reads in {added.zone}: {added.endpoint}", {"added": added.name, "zone": added.zone}
+    )
 
 
 def _remove(args: argparse.Namespace) -> None:
     LocalCluster.attach(args.name).remove(args.instance)
-    _tell(args, f"{args.instance} is removed", {"removed": args.instance})
+    show.result(args, f"{args.instance} is removed", {"removed": args.instance})
 
 
 def _restart(args: argparse.Namespace) -> None:
@@ -214,18 +216,18 @@ def _restart(args: argparse.Namespace) -> None:
         cluster.start_instance(args.instance)
     else:
         cluster.restart(args.instance)
-    _tell(args, f"{args.instance} is restarted", {"restarted": args.instance})
+    show.result(args, f"{args.instance} is restarted", {"restarted": args.instance})
 
 
 def _failover(args: argparse.Namespace) -> None:
     done = LocalCluster.attach(args.name).failover(args.instance)
     phases = ", ".join(f"{phase} {seconds * 1e3:.0f} ms" for phase, seconds in done.phases.items())
-    _tell(args, f"{done.writer} is the writer now, {done.former} was ({phases})", done.as_dict())
+    show.result(args, f"{done.writer} is the writer now, {done.former} was ({phases})", done.as_dict())
 
 
 def _fault(args: argparse.Namespace) -> None:
     words, facts = faults.run(LocalCluster.attach(args.name), args)
-    _tell(args, "\n".join(words), facts)
+    show.result(args, "\n".join(words), facts)
 
 
 def _down(args: argparse.Namespace) -> None:
@@ -235,14 +237,7 @@ def _down(args: argparse.Namespace) -> None:
         show.line(f"ending the cluster {status.key}; {show.fate(status)}")
     cluster.down()
     facts = {"ended": status.key, "deleted": status.directory, "kept": status.data}
-    _tell(args, f"the cluster {status.key} has ended", facts)
-
-
-def _tell(args: argparse.Namespace, text: str, facts: dict[str, Any]) -> None:
-    if args.json:
-        _print_json(facts)
-    else:
-        show.line(text)
+    show.result(args, f"the cluster {status.key} has ended", facts)
 
 
 def _print_json(facts: dict[str, Any]) -> None:

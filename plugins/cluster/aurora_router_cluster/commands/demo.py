@@ -48,9 +48,9 @@ class Demo:
         parser.add_argument("--postgres", metavar="DIR", help="directory of PostgreSQL's binaries")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Play it; 1 when the cluster can not be started, and says why."""
+        """Play it; 1 when the cluster cannot be started, and says why."""
         screen = Console(highlight=False, soft_wrap=True)
-        logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # it tells by itself what happens
+        logging.getLogger("aurora_router").addHandler(logging.NullHandler())  # the demo itself prints what happens
         previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             for file in filter(None, (args.plot, args.json)):
@@ -100,7 +100,7 @@ def _show_topology(screen: Console, cluster: LocalCluster) -> None:
         seen = view.instances[each.name]
         lag = "" if seen.lag is None else f"{seen.lag * 1000:.0f} ms"
         table.add_row(each.name, seen.role.value, each.zone, lag, f"{each.host}:{each.port}")
-    screen.print("[bold]Its topology[/], as aurora_replica_status() tells it over one connection")
+    screen.print("[bold]Its topology[/], as aurora_replica_status() shows it over one connection")
     screen.print(table)
 
 
@@ -176,7 +176,9 @@ def _fail_over(screen: Console, cluster: LocalCluster, args: argparse.Namespace)
             screen.print(f"[bold]{act.former}, the writer, is {WORDS[fault]}[/] while clients write")
             for at, what in act.events:
                 screen.print(f"  {at * 1e3:7.0f} ms  {what}")
-            screen.print(f"  no ack for [cyan]{(act.first_ack - act.last_ack) * 1e3:.0f} ms[/]{_resolved(act)}")
+            screen.print(
+                f"  no ack for [cyan]{(act.first_ack - act.last_ack) * 1e3:.0f} ms[/]{_describe_resolved(act)}"
+            )
             _await_whole(cluster, act.former)
     count = clients.count()
     good = count.lost == count.doubled == 0
@@ -207,7 +209,7 @@ def _figures(played: Sequence[FailoverRun], count: Count) -> dict[str, dict[str,
     }
 
 
-def _resolved(act: FailoverRun) -> str:
+def _describe_resolved(act: FailoverRun) -> str:
     return f"; commits whose answer was lost, and found to be there: {act.resolved}" if act.resolved else ""
 
 

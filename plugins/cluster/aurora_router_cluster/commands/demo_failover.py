@@ -1,7 +1,7 @@
 """The last acts of the demo: writes flow, the writer is lost, writes flow again, and every commit is counted.
 
-Clients commit through `aurora_router.Router.run_transaction`. What each was told is held against the rows that are
-there in the end. Times are of this machine's monotonic clock, in seconds.
+Clients commit through `aurora_router.Router.run_transaction`. What each client learned is compared with the rows that
+are there in the end. Times are of this machine's monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ WORDS = {"kill": "killed", "freeze": "frozen"}
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit that a client was told of.
+    """A commit whose outcome a client learned.
 
     Attributes:
         at: when.
-        client: who.
-        number: which of his.
+        client: which client.
+        number: which of its commits.
         instance: where.
     """
 
@@ -61,8 +61,8 @@ class FailoverRun:
         former: the writer that it hit.
         successor: the writer afterwards.
         began: when the fault came.
-        noticed: when aurora_router put the cluster in doubt.
-        promoted: when the successor said for the first time that it is no standby.
+        noticed: when aurora_router suspected the writer.
+        promoted: when the new writer first reported that it is no standby.
         commits: the acknowledged ones around it, in the order of time.
     """
 
@@ -81,7 +81,7 @@ class FailoverRun:
         return max(mine, default=self.began)
 
     def is_resolved(self, commit: Commit) -> bool:
-        """Whether the former writer's answer to a commit was lost, and the successor told that it had committed."""
+        """Whether the former writer's answer to a commit was lost, and the new writer reported the commit."""
         return commit.instance == self.former and commit.at > max(self.noticed, self.promoted)
 
     @property
@@ -109,13 +109,13 @@ class FailoverRun:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What became of all commits.
+    """The outcomes of all commits.
 
     Attributes:
-        acknowledged: commits that clients were told of.
+        acknowledged: commits that were acknowledged to clients.
         lost: those of them whose row is not there.
         doubled: rows that are there more than once.
-        unknown: commits of which a client was told that nobody can tell.
+        unknown: commits whose outcome was reported as unknown.
     """
 
     acknowledged: int
@@ -129,7 +129,7 @@ class Count:
 
 
 class Clients:
-    """Clients that commit one row after the other, each with a connection of his own; a context manager.
+    """Clients that commit one row after the other, each with a connection of its own; a context manager.
 
     Args:
         cluster: where.
@@ -186,8 +186,8 @@ class Clients:
         with _PromotionProbe(self._cluster) as heralds, _SuspicionProbe() as doubts:
             began = time.monotonic()
             getattr(self._cluster, fault)(former)
-            successor = _awaited(lambda: self._elsewhere(former, began), "a commit on another instance")
-            promoted = _awaited(lambda: heralds.promoted.get(successor), f"the promotion of {successor}")
+            successor = _poll_until(lambda: self._elsewhere(former, began), "a commit on another instance")
+            promoted = _poll_until(lambda: heralds.promoted.get(successor), f"the promotion of {successor}")
         time.sleep(AFTER)
         around = tuple(sorted((each for each in list(self.commits) if each.at > began - BEFORE), key=lambda it: it.at))
         return FailoverRun(fault, former, successor, began, doubts.since(began), promoted, around)
@@ -197,7 +197,7 @@ class Clients:
         return next(found, None)
 
     def count(self) -> Count:
-        """Hold what the clients were told against the rows; to be asked when they have ended."""
+        """Compare what the clients learned with the rows; to be called when they have ended."""
         with psycopg.connect(self._cluster.plain_conninfo()) as connection:
             rows = Counter((row[0], row[1]) for row in connection.execute("SELECT client, number FROM demo_ledger"))
         lost = sum((each.client, each.number) not in rows for each in self.commits)
@@ -257,19 +257,19 @@ class _PromotionProbe:
 
 
 class _SuspicionProbe:
-    """When aurora_router put a cluster of this process in doubt."""
+    """Records when aurora_router suspected the writer of a cluster of this process."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def __enter__(self) -> Self:
-        self._end = aurora_router.subscribe(self._told)
+        self._end = aurora_router.subscribe(self._on_event)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def _told(self, _cluster: str, event: object) -> None:
+    def _on_event(self, _cluster: str, event: object) -> None:
         if isinstance(event, aurora_router.WriterSuspected):
             self._times.append(time.monotonic())
 
@@ -283,7 +283,7 @@ def _insert(client: int, number: int, connection: aurora_router.Connection[Any])
     return (placement.instance if placement is not None else None) or "?"
 
 
-def _awaited(found: Callable[[], Any], what: str) -> Any:
+def _poll_until(found: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + LIMIT
     while (value := found()) is None:
         if time.monotonic() > deadline:

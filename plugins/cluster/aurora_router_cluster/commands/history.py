@@ -45,13 +45,9 @@ def configure(add: Add) -> None:
     add("branches", _branches, "list the branches of the log, and the window that can be gone back to")
 
 
-def _tell(args: argparse.Namespace, text: str, facts: Any) -> None:
-    show.line(json.dumps(facts, indent=2, default=str) if args.json else text)
-
-
 def _snapshot(args: argparse.Namespace) -> None:
     made = LocalCluster.attach(args.name).history.snapshot(args.snapshot)
-    _tell(
+    show.result(
         args, f"snapshot {made.name} keeps {made.lsn} ({made.taken.isoformat(timespec='milliseconds')})", asdict(made)
     )
 
@@ -59,21 +55,23 @@ def _snapshot(args: argparse.Namespace) -> None:
 def _snapshots(args: argparse.Namespace) -> None:
     found = LocalCluster.attach(args.name).history.snapshots()
     lines = [f"{one.name:20} {one.lsn:>12} {one.taken.isoformat(timespec='milliseconds')}" for one in found]
-    _tell(args, "\n".join(lines) or "there are no snapshots", [asdict(one) for one in found])
+    show.result(args, "\n".join(lines) or "there are no snapshots", [asdict(one) for one in found])
 
 
 def _delete(args: argparse.Namespace) -> None:
     LocalCluster.attach(args.name).history.delete_snapshot(args.snapshot)
-    _tell(args, f"snapshot {args.snapshot} is forgotten", {"deleted": args.snapshot})
+    show.result(args, f"snapshot {args.snapshot} is forgotten", {"deleted": args.snapshot})
 
 
 def _clone(args: argparse.Namespace) -> None:
-    _started(args, LocalCluster.attach(args.name).history.clone(args.new, **_options(args)))
+    _print_started(args, LocalCluster.attach(args.name).history.clone(args.new, **_options(args)))
 
 
 def _restore(args: argparse.Namespace) -> None:
     history = LocalCluster.attach(args.name).history
-    _started(args, history.restore(args.to, args.new, snapshot=args.snapshot, branch=args.branch, **_options(args)))
+    _print_started(
+        args, history.restore(args.to, args.new, snapshot=args.snapshot, branch=args.branch, **_options(args))
+    )
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {"detach": True, "readers": args.readers, "data": args.data}
 
 
-def _started(args: argparse.Namespace, cluster: LocalCluster) -> None:
+def _print_started(args: argparse.Namespace, cluster: LocalCluster) -> None:
     if args.json:
         show.line(json.dumps({**cluster.status().as_dict(), "connect": show.connections(cluster)}, indent=2))
     else:
@@ -90,19 +88,19 @@ def _started(args: argparse.Namespace, cluster: LocalCluster) -> None:
 
 
 def _backtrack(args: argparse.Namespace) -> None:
-    _went(args, LocalCluster.attach(args.name).history.backtrack(args.to))
+    _print_backtrack(args, LocalCluster.attach(args.name).history.backtrack(args.to))
 
 
 def _forward(args: argparse.Namespace) -> None:
-    _went(args, LocalCluster.attach(args.name).history.forward(args.to, branch=args.branch))
+    _print_backtrack(args, LocalCluster.attach(args.name).history.forward(args.to, branch=args.branch))
 
 
-def _went(args: argparse.Namespace, done: BacktrackResult) -> None:
+def _print_backtrack(args: argparse.Namespace, done: BacktrackResult) -> None:
     text = (
         f"the cluster is at {done.lsn} on branch {done.branch}, its writer is {done.writer}; {done.set_aside} bytes of "
         f"log stay on branch {done.left}, up to {done.left_end} (cluster forward --branch {done.left})"
     )
-    _tell(args, text, asdict(done))
+    show.result(args, text, asdict(done))
 
 
 def _branches(args: argparse.Namespace) -> None:
@@ -114,4 +112,4 @@ def _branches(args: argparse.Namespace) -> None:
         lines.append(f"{one.number:>6} {one.parent or '-':>6} {one.start:>12} {one.end:>12}  {left}")
     lines.append(f"it can be gone to times from {first.isoformat()} to {last.isoformat()}")
     facts = {"earliest": first, "latest": last, "branches": [asdict(one) for one in branches]}
-    _tell(args, "\n".join(lines), facts)
+    show.result(args, "\n".join(lines), facts)

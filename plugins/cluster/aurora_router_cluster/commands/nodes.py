@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.commands import show
@@ -82,29 +81,27 @@ def segment_size(text: str) -> int:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def _tell(args: argparse.Namespace, text: str, facts: Any) -> None:
-    show.line(json.dumps(facts, indent=2) if args.json else text)
-
-
 def _down(args: argparse.Namespace) -> None:
     LocalCluster.attach(args.name).nodes.down(args.node)
-    _tell(args, f"storage node {args.node} is down", {"down": args.node})
+    show.result(args, f"storage node {args.node} is down", {"down": args.node})
 
 
 def _up(args: argparse.Namespace) -> None:
     LocalCluster.attach(args.name).nodes.up(args.node)
-    _tell(args, f"storage node {args.node} is up", {"up": args.node})
+    show.result(args, f"storage node {args.node} is up", {"up": args.node})
 
 
 def _replace(args: argparse.Namespace) -> None:
     new = LocalCluster.attach(args.name).nodes.replace(args.node)
-    _tell(args, f"storage node {new} has taken the place of {args.node}", {"old": args.node, "new": new})
+    show.result(args, f"storage node {new} has taken the place of {args.node}", {"old": args.node, "new": new})
 
 
 def _replace_zone(args: argparse.Namespace) -> None:
     pairs = LocalCluster.attach(args.name).nodes.replace_zone(args.zone)
     told = ", ".join(f"{new} for {old}" for old, new in pairs.items())
-    _tell(args, f"new storage nodes in {args.zone}: {told}", [{"old": old, "new": new} for old, new in pairs.items()])
+    show.result(
+        args, f"new storage nodes in {args.zone}: {told}", [{"old": old, "new": new} for old, new in pairs.items()]
+    )
 
 
 def _scrub(args: argparse.Namespace) -> None:
@@ -115,12 +112,14 @@ def _scrub(args: argparse.Namespace) -> None:
         else f"node {each.node}: not read: {each.failure}"
         for each in reports
     ]
-    _tell(args, "\n".join(lines), [asdict(each) for each in reports])
+    show.result(args, "\n".join(lines), [asdict(each) for each in reports])
 
 
 def _repair(args: argparse.Namespace) -> None:
     done = LocalCluster.attach(args.name).nodes.repair(force=args.force)
     told = ", ".join(f"{new} for {old}" for old, new in done.replaced.items())
     left = ", ".join(map(str, done.survivors))
-    writer = done.failover.writer if done.failover is not None else "the former one, built anew"
-    _tell(args, f"a new membership of {left} and new storage nodes ({told}); the writer is {writer}", asdict(done))
+    writer = done.failover.writer if done.failover is not None else "the former one, rebuilt"
+    show.result(
+        args, f"a new membership of {left} and new storage nodes ({told}); the writer is {writer}", asdict(done)
+    )

@@ -33,7 +33,7 @@ def draw(acts: Sequence[FailoverRun], count: Count) -> str:
     lanes = [_Lane(act) for act in acts]
     parts, top = [], MARGIN + 44.0
     for lane in lanes:
-        parts.append(lane.drawn(top))
+        parts.append(lane.render(top))
         top += lane.height + GAP
     height = round(top - GAP + MARGIN)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -63,7 +63,7 @@ class _Lane:
         """The place of a time, in seconds since the fault."""
         return MARGIN + (at - self.start) / (self.end - self.start) * (WIDTH - 2 * MARGIN)
 
-    def drawn(self, top: float) -> str:
+    def render(self, top: float) -> str:
         """All of it, from `top` on."""
         dots, bottom = top + LABELS, top + LABELS + ROW * self.clients
         parts = [self._band(dots, bottom), self._axis(bottom)]

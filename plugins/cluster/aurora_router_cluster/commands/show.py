@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from aurora_router_cluster.commands import live
 from aurora_router_cluster.postgres import files
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from rich.table import Table
@@ -25,6 +27,11 @@ def line(text: str = "") -> None:
     """One line on standard output, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def result(args: argparse.Namespace, text: str, facts: Any) -> None:
+    """Print what a command did: `facts` with ``--json``, else `text`."""
+    line(json.dumps(facts, indent=2, default=str) if args.json else text)
 
 
 def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
@@ -104,7 +111,7 @@ def connections(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
 
 
 def summary(cluster: ClusterStatus) -> dict[str, object]:
-    """The facts by which a cluster is told from others."""
+    """The facts that identify a cluster."""
     return {
         "name": cluster.key,
         "writer_endpoint": cluster.writer_endpoint,
@@ -123,7 +130,7 @@ def clusters(found: Sequence[ClusterStatus]) -> None:
 
 
 def fate(cluster: ClusterStatus) -> str:
-    """What becomes of the data when the cluster ends."""
+    """What happens to the data when the cluster ends."""
     if cluster.data is None:
         return f"all of its data, in {cluster.directory}, are deleted"
     again = f"aurora-router cluster up --data {shlex.quote(cluster.data)}"

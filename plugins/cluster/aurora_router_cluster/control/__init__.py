@@ -1,1 +1,1 @@
-"""The control plane: which instances there are and who is the writer; what can be asked, and its answers."""
+"""The control plane: which instances there are, which one is the writer, and the requests that are served."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SLICE: Final = 0.05
 """Seconds; what a standstill counts at most."""
 _TURNS: Final = 8
-"""Turns of the event loop within which an answer that is in the socket's buffer gets to who waits for it."""
+"""Turns of the event loop within which an answer that is in the socket's buffer reaches the task that waits for it."""
 
 
 async def wait_attentively(task: Future[Any], seconds: float) -> bool:

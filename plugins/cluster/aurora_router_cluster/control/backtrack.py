@@ -1,11 +1,11 @@
-"""Going back and forth in a cluster's past, and making new clusters of it.
+"""Setting a cluster back to an earlier point or forward again, and making new clusters from its history.
 
 A backtrack in steps: build a data directory as it was at the target, beside the running cluster; end all instances;
 fence and open a new branch of the log there (`storage.history`); put that directory in the writer's place, promote it,
-attach it; build the readers anew. Names, addresses, ports and the system identifier stay: clients see a failover.
+attach it; rebuild the readers. Names, addresses, ports and the system identifier stay: clients see a failover.
 
 Invariants: nothing is changed before the target has been built; an instance that was ended for a backtrack is built
-anew before it serves, whether the backtrack came about or not.
+again before it serves, whether the backtrack succeeded or not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Backtrack:
-    """What can be done with the past of one cluster.
+    """Backtrack, export and snapshots of one cluster.
 
     Args:
         state: its instances and its volume.
@@ -52,7 +52,7 @@ class Backtrack:
 
     @property
     def volume(self) -> QuorumVolume:
-        """The volume, which must have a past.
+        """The volume, which must keep a history.
 
         Raises:
             RequestError: its flavour has none.
@@ -60,7 +60,7 @@ class Backtrack:
         volume = self._state.volume
         if volume.flavour != "quorum":
             raise RequestError(
-                f"a cluster of flavour {volume.flavour!r} has no past: only the storage of flavour 'quorum' keeps the "
+                f"a cluster of flavour {volume.flavour!r} has no history: only the flavour 'quorum' keeps the "
                 "log; start the cluster with flavour 'quorum'"
             )
         return cast("QuorumVolume", volume)
@@ -153,10 +153,10 @@ class Backtrack:
         (instance.engine.data / "standby.signal").unlink(missing_ok=True)  # so it is known to need seeding
 
     async def _build_reader(self, reader: Instance, lsn: int) -> None:
-        """Build a reader anew; returns when it shows what was at `lsn` (bytes)."""
+        """Rebuild a reader; returns when it shows what was at `lsn` (bytes)."""
         await self._procedure.restart_instance(reader)
-        await self._procedure.replayed(reader, lsn)
-        await self._state.caught_up(reader)
+        await self._procedure.wait_until_replayed(reader, lsn)
+        await self._state.wait_until_caught_up(reader)
 
     async def _build_readers(self, writer: Instance, lsn: int) -> None:
         readers = [one for one in self._state.instances.values() if one is not writer and not one.stopped_by_request]
@@ -247,7 +247,7 @@ class Backtrack:
         """Keep the present point by a name; see `storage.history.VolumeHistory.snapshot`."""
         from aurora_router_cluster.dns import names  # noqa: PLC0415 - not for every supervisor
 
-        names.checked_label(name, "a snapshot")
+        names.check_label(name, "a snapshot")
         self.volume.history.snapshot(name)
         return next(each for each in await self.snapshots() if each["name"] == name)
 

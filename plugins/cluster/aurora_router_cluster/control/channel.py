@@ -55,7 +55,7 @@ class ControlServer:
                     writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
                     await writer.drain()
         except asyncio.CancelledError:
-            pass  # `close` ends us; nobody waits for the result
+            pass  # `close` ends us; no caller waits for the result
         finally:
             self._clients.discard(task)
             writer.close()
@@ -84,11 +84,11 @@ def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: flo
     """Send one request to the supervisor behind the socket `path` and return its result.
 
     Raises:
-        ClusterNotFoundError: nobody listens there.
+        ClusterNotFoundError: no supervisor listens there.
         SupervisorError: the supervisor ended meanwhile, or did not answer within `timeout` seconds.
         ClusterError: whatever the supervisor answered, as its own class.
     """
-    message = encoded(command, arguments)
+    message = encode_request(command, arguments)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
@@ -105,15 +105,15 @@ def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: flo
             raise SupervisorError(f"the supervisor ended while it worked on {command!r}: {error}") from error
     if not line.endswith(b"\n"):
         raise SupervisorError(f"the supervisor ended while it worked on {command!r}")
-    return decoded(line)
+    return decode_result(line)
 
 
-def encoded(command: str, arguments: Mapping[str, Any]) -> bytes:
+def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
     """A request as a line."""
     return json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n"
 
 
-def decoded(line: bytes | str) -> Any:
+def decode_result(line: bytes | str) -> Any:
     """The result in an answer's line.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The directory: which host name leads where, as the name server tells it at this moment."""
+"""The directory: to which address each host name leads, as the name server answers now."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Directory:
         self.custom: dict[str, CustomEndpoint] = {}
         self.cnames: dict[str, str] = {}
 
-    def changed(self) -> None:
+    def on_state_change(self) -> None:
         """The cluster state changed: the cluster name follows at once, or after the delay."""
-        self._outdated()
+        self._invalidate()
         if self._state.writer is self._writer or self._state.writer is None:
             return
         if self._writer is None or self._delay <= 0:
@@ -55,9 +55,9 @@ class Directory:
     def _follow(self) -> None:
         self._flip = None
         self._writer = self._state.writer
-        self._outdated()
+        self._invalidate()
 
-    def _outdated(self) -> None:
+    def _invalidate(self) -> None:
         self._serial += 1
         self._zone = None
         self.published()
@@ -87,7 +87,7 @@ class Directory:
         found = (self._state.instances.get(name) for name in instances)
         return tuple(one.address.host for one in found if one is not None and one.available)
 
-    def written(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """The custom endpoints and aliases, as they are written down for a cluster that is started again."""
         return {"custom": [asdict(one) for one in self.custom.values()], "cnames": dict(self.cnames)}
 
@@ -97,7 +97,7 @@ class Directory:
             made = CustomEndpoint(**{**each, "members": tuple(each["members"])})
             self.custom[made.label] = made
         self.cnames.update(written["cnames"])
-        self._outdated()
+        self._invalidate()
 
     def create_custom(self, label: str, members: Sequence[str], *, exclude: bool) -> CustomEndpoint:
         """Add a custom endpoint over `members`, or over all readers but these.
@@ -107,7 +107,7 @@ class Directory:
             RequestError: a list of no members.
             UnknownInstanceError: a member does not exist.
         """
-        naming.checked_label(label, "a custom endpoint")
+        naming.check_label(label, "a custom endpoint")
         if label in self.custom:
             raise NameTakenError(f"there is a custom endpoint {label!r} already; delete it first")
         if not members and not exclude:
@@ -116,7 +116,7 @@ class Directory:
             self._state.get(member)
         endpoint = self._state.names.custom(label)
         self.custom[label] = CustomEndpoint(label, endpoint, tuple(members), exclude)
-        self._outdated()
+        self._invalidate()
         return self.custom[label]
 
     def delete_custom(self, label: str) -> None:
@@ -130,7 +130,7 @@ class Directory:
                 f"there is no custom endpoint {label!r}; there are: {', '.join(self.custom) or 'none'}"
             )
         del self.custom[label]
-        self._outdated()
+        self._invalidate()
 
     def add_cname(self, name: str, target: str) -> None:
         """Make the name server say that `name` is an alias of `target`; an earlier alias is replaced.
@@ -145,7 +145,7 @@ class Directory:
         if name in self.picture().hosts or name == target:
             raise NameTakenError(f"{name} is a name of the cluster itself and cannot be an alias")
         self.cnames[name] = target
-        self._outdated()
+        self._invalidate()
 
     def close(self) -> None:
         """Cancel a pending change."""

@@ -1,4 +1,4 @@
-"""FailoverProcedure: how a reader becomes the writer, and how whatever went down comes back.
+"""Failover: how a reader becomes the writer, and how instances that went down come back.
 
 Invariants:
 
@@ -60,7 +60,7 @@ class FailoverProcedure:
             target: name of the reader; None: the best by tier, then by log received.
 
         Raises:
-            FailoverImpossibleError: nobody, or not `target`, can be promoted; a writer that worked still does.
+            FailoverImpossibleError: no reader (or not `target`) can be promoted; a writer that worked still does.
         """
         state, phases = self._state, Phases()
         candidate = await self._candidate(target)
@@ -85,7 +85,7 @@ class FailoverProcedure:
                 await self.restart_instance(former)
             raise
         finally:
-            await self._restarted(restarting)
+            await self._restart_readers(restarting)
         if former is not None:
             former.lag = None
             former.state = "unreachable" if former.engine.alive else "stopped"
@@ -98,7 +98,7 @@ class FailoverProcedure:
         Args:
             candidate: the reader that is promoted; it is back as a reader when this returns.
             restarting: the other readers that were ended are added to it.
-            phases: told of it.
+            phases: records how long it took.
 
         Raises:
             EngineError: the candidate did not come back.
@@ -118,7 +118,7 @@ class FailoverProcedure:
         await asyncio.sleep(until - time.monotonic())
         phases.end("pace")
 
-    async def _restarted(self, readers: list[Instance]) -> None:
+    async def _restart_readers(self, readers: list[Instance]) -> None:
         """Start readers that a failover has ended; one that does not come back is left to the heartbeat."""
         results = await asyncio.gather(*map(self.restart_instance, readers), return_exceptions=True)
         for reader, result in zip(readers, results, strict=True):
@@ -158,8 +158,8 @@ class FailoverProcedure:
 
         Args:
             candidate: the standby.
-            point: None where the volume cannot tell where the log ends.
-            phases: told of each phase.
+            point: None where the volume does not know where the log ends.
+            phases: records each phase.
             patience: seconds for the replay up to `point`.
 
         Raises:
@@ -170,7 +170,7 @@ class FailoverProcedure:
         if point is not None:
             phases.end("fence")
             state.volume.preconnect(candidate.where)
-            await self.replayed(candidate, point.lsn, patience)
+            await self.wait_until_replayed(candidate, point.lsn, patience)
             phases.end("replay")
         extra = state.volume.writer_settings()
         if extra:
@@ -191,14 +191,14 @@ class FailoverProcedure:
             await attaching
         finally:
             attaching.cancel()
-        state.write_status()  # at once: by its durable position clients tell it from the writer that it once was
+        state.write_status()  # at once: its durable position distinguishes it from the writer that it once was
         candidate.engine.configure(state.settings(candidate), standby=False)
         for reader in state.readers:
             if reader.follows and awake(reader):
                 self._follow(reader)
         phases.end("attach")
 
-    async def replayed(self, candidate: Instance, lsn: int, timeout: float = REPLAY) -> None:
+    async def wait_until_replayed(self, candidate: Instance, lsn: int, timeout: float = REPLAY) -> None:
         """Return when a standby has replayed the log up to `lsn` (bytes).
 
         Raises:
@@ -274,7 +274,7 @@ async def _position(standby: Instance, query: str) -> int:
     """
     try:
         return int((await standby.session.query(query))[0][0] or 0)
-    except StartingUpError:  # it takes connections when it has replayed what it owes
+    except StartingUpError:  # it takes connections when it has replayed up to its `catch_up_lsn`
         return 0
 
 

@@ -1,8 +1,8 @@
 """The heartbeat: look at every instance, measure lag, and start what has to be done about what is wrong.
 
 It never blames an instance for its own lateness, nor for that of the machine: what was not answered while this process
-or the instance's was kept from the processors is not missed (`Instance.sample`), and who gets no log is judged by how
-often that was seen, not by the clock alone: it is this process that sends the log.
+or the instance's was kept from the processors is not missed (`Instance.sample`), and an instance that gets no log is
+judged by how often that was seen, not by the clock alone: it is this process that sends the log.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 SHORTEST_WAIT = 0.1  # seconds for an answer
 HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one or two
 AGAIN = 1.0  # seconds after a failed repair until the next try
-ASTRAY = 3.0  # seconds without log after which a reader is built anew
-ASTRAY_LOOKS = 8  # at least, within these seconds: fewer say that this process stood still, and sent no log
+DIVERGED_AFTER = 3.0  # seconds without log after which a reader is rebuilt
+DIVERGED_LOOKS = 8  # at least, within these seconds: fewer say that this process stood still, and sent no log
 JUDGED = frozenset({"available", "unreachable", "stopped"})
 
 
@@ -78,7 +78,7 @@ class Heartbeat:
             self._measure()
             for instance in list(self._state.instances.values()):
                 self._judge(instance)
-            if self._state.writer is None and self._may_act() and self._detected():
+            if self._state.writer is None and self._may_act() and self._is_loss_detected():
                 self._begin("(writer)", self._replace_writer(None))
             self._state.write_status()
             await asyncio.sleep(began + self.interval - time.monotonic())
@@ -135,18 +135,18 @@ class Heartbeat:
         """Start a repair, unless one of that name is under way or failed just now."""
         before = self._repairs.get(name)
         if (before is None or before.done()) and time.monotonic() >= self._not_before.get(name, 0.0):
-            self._repairs[name] = asyncio.get_running_loop().create_task(self._guarded(name, work))
+            self._repairs[name] = asyncio.get_running_loop().create_task(self._run_guarded(name, work))
         else:
             work.close()
 
-    async def _guarded(self, name: str, work: Coroutine[object, object, None]) -> None:
+    async def _run_guarded(self, name: str, work: Coroutine[object, object, None]) -> None:
         try:
             await work
         except ClusterError as error:
             self._not_before[name] = time.monotonic() + AGAIN
             log.warning("%s: %s", name, error)
 
-    def _detected(self) -> bool:
+    def _is_loss_detected(self) -> bool:
         """Whether the writer has been lost for as long as its loss takes to be detected, at this cluster's pace."""
         writer, now = self._state.writer, time.monotonic()
         if writer is not None and writer.available:
@@ -157,7 +157,7 @@ class Heartbeat:
 
     def _remedy(self, instance: Instance) -> Coroutine[object, object, None] | None:
         if instance is self._state.writer:
-            lost = self._detected()
+            lost = self._is_loss_detected()
             if not instance.available:
                 return self._replace_writer(instance) if lost else None
             return None if self._state.volume.attached else self._reattach(instance)
@@ -174,7 +174,7 @@ class Heartbeat:
         return claims and another and instance.missed == 0 and instance.engine.alive
 
     def _is_diverged(self, instance: Instance) -> bool:
-        """Whether a running instance lives in another world: a former writer, or a reader that gets no log.
+        """Whether a running instance has diverged from the cluster: a former writer, or a reader that gets no log.
 
         A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing. One that
         replays what it received needs no stream: PostgreSQL asks for more log when it has replayed what it has, for
@@ -186,8 +186,8 @@ class Heartbeat:
         silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
         lacking = self._state.clock.age(newest.received, newest.at)
         stalled = newest.at - instance.stalled_since
-        seen = instance.stalled_looks >= min(ASTRAY_LOOKS, ASTRAY / self.interval)
-        return not newest.recovering or (seen and min(stalled, max(silent, lacking)) > ASTRAY)
+        seen = instance.stalled_looks >= min(DIVERGED_LOOKS, DIVERGED_AFTER / self.interval)
+        return not newest.recovering or (seen and min(stalled, max(silent, lacking)) > DIVERGED_AFTER)
 
     async def _replace_writer(self, writer: Instance | None) -> None:
         async with self._state.lock:
@@ -210,7 +210,7 @@ class Heartbeat:
         async with self._state.lock:
             if self._state.instances.get(instance.name) is instance and not instance.engine.alive:
                 await self._procedure.restart_instance(instance)
-        await self._state.caught_up(instance)
+        await self._state.wait_until_caught_up(instance)
 
     async def _rebuild(self, instance: Instance) -> None:
         async with self._state.lock:
@@ -219,9 +219,9 @@ class Heartbeat:
                 instance.engine.kill()
                 instance.engine.erase()  # nothing to rewind: it lacks log
                 await self._procedure.restart_instance(instance)
-        await self._state.caught_up(instance)
+        await self._state.wait_until_caught_up(instance)
 
 
 def _is_judged(instance: Instance) -> bool:
-    """Whether it is the heartbeat's: nobody is just starting or stopping it."""
+    """Whether the heartbeat judges it: no request is starting or stopping it at present."""
     return instance.state in JUDGED or instance.catch_up_lsn is not None

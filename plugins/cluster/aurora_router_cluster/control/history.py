@@ -1,4 +1,4 @@
-"""What can be asked of a cluster's past over the control socket."""
+"""Requests about a cluster's history over the control socket."""
 
 from __future__ import annotations
 

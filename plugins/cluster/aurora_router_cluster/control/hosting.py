@@ -17,7 +17,7 @@ class AnyEngine(Protocol):
     """One PostgreSQL instance: `postgres.engine.Engine` here, `hosts.engine.RemoteEngine` on a host of its own.
 
     What returns at once may only have been sent when it returns; requests are carried out in the order in which they
-    were made, and what an engine tells of itself already counts them as done.
+    were made, and what an engine reports already counts them as done.
 
     Attributes:
         name: instance name.
@@ -26,7 +26,7 @@ class AnyEngine(Protocol):
         port: its port.
         frozen: every process of it is stopped, by `freeze`.
         here: its processes are this machine's.
-        cpu: percent of its machine's processors; None: unknown, or to be measured by whoever asks.
+        cpu: percent of its machine's processors; None: unknown, or to be measured by the caller.
     """
 
     name: str
@@ -75,7 +75,7 @@ class AnyEngine(Protocol):
         ...
 
     def follow(self, extra: Mapping[str, str]) -> None:
-        """Configure a running standby anew."""
+        """Change the configuration of a running standby."""
         ...
 
     def write_status(self, rows: Sequence[Mapping[str, object]]) -> None:

@@ -103,7 +103,7 @@ class Instance:
 
     @property
     def follows(self) -> bool:
-        """Whether it takes part as far as known: it takes connections, or will once it has replayed what it owes."""
+        """Whether it takes part as far as known: it takes connections, or will after its replay."""
         return self.available or self.catch_up_lsn is not None
 
     @property
@@ -112,7 +112,7 @@ class Instance:
         return self.samples[-1] if self.samples else None
 
     async def sample(self, timeout: float) -> None:
-        """Ask it how it is; `missed` tells whether it answered within `timeout` seconds.
+        """Query its state; `missed` says whether it answered within `timeout` seconds.
 
         A question that is not answered stays open for the next calls: a server that is merely slow owes one
         answer, and is not burdened with another session at every heartbeat. Time in which this process or the server's
@@ -121,13 +121,13 @@ class Instance:
         asked = self._asked or self._ask()
         done = await wait_attentively(asked, timeout)
         if self._asked is not asked:
-            return  # somebody else who waited for it was first, or it is no longer wanted
+            return  # another caller that waited for it was first, or it is no longer wanted
         if not done:
             self.missed += not self._is_starved()
             return
         self._asked = None
         try:
-            self._answered(asked.result())
+            self._on_answer(asked.result())
         except StartingUpError:
             self.missed = 0 if self.catch_up_lsn is not None else self.missed + 1  # one that replays says so
         except EngineError:
@@ -145,7 +145,7 @@ class Instance:
         self._asked.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._asked
 
-    def _answered(self, rows: list[Row]) -> None:
+    def _on_answer(self, rows: list[Row]) -> None:
         now, before = time.monotonic(), self.newest
         newest = Sample.from_row(rows[0], at=now, wall=time.time())
         self.samples.append(newest)

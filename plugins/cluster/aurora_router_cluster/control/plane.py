@@ -74,7 +74,7 @@ class ControlPlane:
             if opened is not None:
                 await opened()
             await state.volume.attach(writer.where)
-            await together(state.caught_up(reader) for reader in state.readers)
+            await together(state.wait_until_caught_up(reader) for reader in state.readers)
         state.publish()
         self._heartbeat.start()
 
@@ -102,7 +102,7 @@ class ControlPlane:
             await together(self.procedure.rebuild(instance) for instance in state.instances.values())
             phases.end("seed")
             await self.procedure.promote(writer, point, phases, LONG_REPLAY)
-            await together(state.caught_up(reader) for reader in state.readers)
+            await together(state.wait_until_caught_up(reader) for reader in state.readers)
             phases.end("readers")
         state.publish()
         self._heartbeat.start()
@@ -118,7 +118,7 @@ class ControlPlane:
         """
         state = self.state
         if name is not None:
-            naming.checked_label(name, "an instance")
+            naming.check_label(name, "an instance")
         if zone is not None and zone not in state.zones:
             raise RequestError(f"unknown zone {zone!r}; this cluster has {', '.join(state.zones)}")
         if not 0 <= tier <= 15:
@@ -137,7 +137,7 @@ class ControlPlane:
                 state.discard(instance)
                 raise
         state.publish()
-        await state.caught_up(instance)
+        await state.wait_until_caught_up(instance)
         return instance
 
     async def remove(self, name: str) -> None:
@@ -174,7 +174,7 @@ class ControlPlane:
             self.state.publish()
             await instance.engine.stop()
             await self.procedure.restart_instance(instance)
-        await self.state.caught_up(instance)
+        await self.state.wait_until_caught_up(instance)
 
     async def start(self, name: str) -> None:
         """Start an instance that is down; a former writer comes back as a reader.
@@ -187,7 +187,7 @@ class ControlPlane:
             if instance.engine.alive:
                 raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
             await self.procedure.restart_instance(instance)
-        await self.state.caught_up(instance)
+        await self.state.wait_until_caught_up(instance)
 
     def kill(self, name: str, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.
@@ -239,13 +239,13 @@ class ControlPlane:
         return done
 
     async def after_repair(self, repair: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Repair the volume, and give it a writer: the former one may hold commits that nobody has acknowledged.
+        """Repair the volume, and give it a writer: the former one may hold commits that were never acknowledged.
 
         Args:
-            repair: forms a membership anew; see `storage.membership.reform`.
+            repair: forms a new membership; see `storage.membership.reform`.
 
         Returns:
-            What it returned, and under ``failover`` what the failover did; None: the writer was built anew in its
+            What it returned, and under ``failover`` what the failover did; None: the writer was rebuilt in its
             place, because there was no reader.
         """
         state = self.state

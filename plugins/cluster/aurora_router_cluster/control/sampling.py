@@ -66,8 +66,8 @@ class Sample:
     def from_row(cls, row: Row, *, at: float, wall: float) -> Sample:
         """Read the row that `QUERY` returned.
 
-        What a writer has *flushed* is the end of its log for everybody else. Where it would insert next may be above
-        that for good: at the start of a page, after a log switch, it stands behind the page's header already.
+        What a writer has *flushed* is the end of its log for all other instances. Where it would insert next may be
+        above that for good: at the start of a page, after a log switch, it stands behind the page's header already.
         """
         number = [None if value is None else float(value) for value in row[3:4]]
         received, applied, active, reading, reads, xmin = (int(row[i] or 0) for i in (1, 2, 4, 5, 6, 7))

@@ -1,4 +1,4 @@
-"""The state: which instances a cluster has, which one is the writer, and what each is told about the others."""
+"""The state of a cluster: its instances, which one is the writer, and what each one shows of the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClusterState:
         names: the cluster's host names.
         volume: where the log lives.
         binaries: which PostgreSQL.
-        account: who runs it.
+        account: the user that the servers run as.
         run: directory for the instances' homes.
         allocator: hands out addresses.
         zones: availability zones; instances are placed in turn.
@@ -62,7 +62,7 @@ class ClusterState:
         lock: see above.
         clock: when the writer's log had reached which position.
         relay_client: the relay in front of the instances; None: clients reach them as they are.
-        shown: what an instance is told of the rows of ``aurora_replica_status()``; faults distort it.
+        shown: what an instance shows of the rows of ``aurora_replica_status()``; faults distort it.
     """
 
     names: Names
@@ -157,7 +157,7 @@ class ClusterState:
         chosen = {**self.volume.reader_settings(instance.name, writer), **extra}
         return self.relay_client.through(instance, chosen) if self.relay_client is not None else chosen
 
-    def written(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """The instances, as they are written down for a cluster that is started again."""
         instances = [
             {"name": one.name, "zone": one.zone, "tier": one.tier, "host": one.address.host, "port": one.address.port}
@@ -205,14 +205,14 @@ class ClusterState:
                 self.volume.hold_back(instance.engine.where)
         instance.engine.start()
         if await self._answers(instance):
-            await instance.sample(timeout=2.0)  # its row is complete before anybody sees it
+            await instance.sample(timeout=2.0)  # its row is complete before any client sees it
             if instance is not self.writer:
                 instance.catch_up_lsn = self._log_end()
             self.settle(instance)
 
     @staticmethod
     async def _answers(instance: Instance) -> bool:
-        """Wait until it takes connections; False: it still replays what it owes.
+        """Wait until it takes connections; False: it still replays.
 
         Raises:
             EngineError: it ended, or does not start.
@@ -240,10 +240,10 @@ class ClusterState:
         instance.state = "available"
         return True
 
-    async def caught_up(self, instance: Instance) -> None:
+    async def wait_until_caught_up(self, instance: Instance) -> None:
         """Return when an instance that was started is available, or down again, or after `CATCH_UP` seconds.
 
-        The lock need not be held: whoever holds it may go on, as a failover must.
+        The lock need not be held: its holder may go on, as a failover must.
         """
         deadline = time.monotonic() + CATCH_UP
         while instance.catch_up_lsn is not None and instance.engine.alive and time.monotonic() < deadline:
@@ -260,7 +260,7 @@ class ClusterState:
         return durable or 0
 
     def publish(self) -> None:
-        """Tell everybody about a change of role, membership or state, at once."""
+        """Publish a change of role, membership or state at once."""
         self.write_status()
         self.changed()
 

@@ -84,10 +84,10 @@ class ClusterStatus:
         cnames: names of others that lead to ours.
         certificate_authority: path of the CA's certificate in PEM; None: no TLS.
         supervisor: process id of the supervisor.
-        started_in: working directory of who started it.
+        started_in: working directory of the process that started it.
         directory: of the instances' files, which are deleted when it ends.
         data: directory in which its data are kept when it ends; None: they are deleted, too.
-        volume: what the volume tells of itself.
+        volume: the status of the volume.
         faults: the faults in force.
     """
 

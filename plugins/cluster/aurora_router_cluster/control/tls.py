@@ -27,7 +27,7 @@ class Authority:
 
     Args:
         names: the cluster's host names.
-        account: who has to be able to read the keys.
+        account: the user that has to be able to read the keys.
         binaries: which PostgreSQL.
         path: where the authority's own certificate is written, for clients' ``sslrootcert``.
         key: file of the authority's key, which is used again if it is there; None: it has a new one each time.

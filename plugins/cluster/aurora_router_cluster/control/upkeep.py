@@ -38,7 +38,7 @@ LEAST_LOG = 16 << 20
 SHARE = 16
 """A base is taken at once only after log of at least this part of the data: it copies all of that."""
 MANY_TIMELINES = 16
-"""Timelines since the last base after which another one is taken: who is built anew stops at the end of each."""
+"""Timelines since the last base after which another one is taken: a rebuilt instance stops at the end of each."""
 AGAIN = 30.0
 """Seconds until what failed is tried again."""
 
@@ -107,16 +107,16 @@ class Upkeep:
 
     async def _work(self) -> None:
         if self._volume.membership_change.unsettled:
-            await self._undisturbed(self._volume.membership_change.settle())
+            await self._run_undisturbed(self._volume.membership_change.settle())
         if self._basing is not None and self._basing.done():
             ended, self._basing = self._basing, None
             ended.result()
         if self._basing is None and self._base_due():
             self._basing = asyncio.get_running_loop().create_task(self._add_base())
         if self._volume.collectable:
-            await self._undisturbed(self._volume.collect())
+            await self._run_undisturbed(self._volume.collect())
         if self._scrub_interval and time.monotonic() - self._scrubbed >= self._scrub_interval:
-            await self._undisturbed(self._scrub())
+            await self._run_undisturbed(self._scrub())
 
     def _base_due(self) -> bool:
         writer, grown = self._state.writer, self._volume.grown
@@ -146,7 +146,7 @@ class Upkeep:
             if report.refilled or report.lost or report.failure is not None:
                 log.warning("scrub: %s", report)
 
-    async def _undisturbed(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_undisturbed(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it, unless the cluster changes meanwhile: then break it off."""
         task = asyncio.ensure_future(work)
         try:

@@ -1,1 +1,1 @@
-"""The cluster's name server, and the names that it tells."""
+"""The cluster's name server, and the names that it answers."""

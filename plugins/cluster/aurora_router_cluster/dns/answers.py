@@ -39,7 +39,7 @@ def answer(zone: Zone, query: dns.message.Message, turn: int) -> dns.message.Mes
         return response
     end = _follow(zone, response, question, name)
     if not zone.is_below(end):
-        return response  # a CNAME to elsewhere: whoever asks goes on there
+        return response  # a CNAME to elsewhere: the client goes on there
     if not zone.exists(end):
         response.set_rcode(dns.rcode.NXDOMAIN)
     elif question.rdtype != dns.rdatatype.CNAME or not response.answer:

@@ -60,7 +60,7 @@ def random_domain() -> str:
     return f"c{label}.{REGION}.rds.aurora.test"
 
 
-def checked_domain(domain: str) -> str:
+def check_domain(domain: str) -> str:
     """Return `domain` in lower case without a trailing dot.
 
     Raises:
@@ -76,7 +76,7 @@ def checked_domain(domain: str) -> str:
     return normal
 
 
-def checked_label(label: str, what: str) -> str:
+def check_label(label: str, what: str) -> str:
     """Return `label` if it can name a cluster, an instance or an endpoint.
 
     Raises:

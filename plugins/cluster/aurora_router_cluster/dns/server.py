@@ -129,7 +129,7 @@ class DnsServer:
 
     def _turn(self, query: dns.message.Message) -> int:
         name = query.question[0].name.to_text().lower() if query.question else ""
-        if name not in self._turns and len(self._turns) > 1000:  # somebody asks for names at random
+        if name not in self._turns and len(self._turns) > 1000:  # a client asks for random names
             self._turns.clear()
         return next(self._turns.setdefault(name, itertools.count()))
 
@@ -150,7 +150,7 @@ class DnsServer:
                     writer.write(len(response).to_bytes(2, "big") + response)
                     await writer.drain()
         except asyncio.CancelledError:
-            pass  # `close` ends us; nobody waits for the result
+            pass  # `close` ends us; no caller waits for the result
         finally:
             self._clients.pop(task, None)
             writer.close()

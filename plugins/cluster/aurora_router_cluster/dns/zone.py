@@ -27,8 +27,8 @@ class Zone:
     ttl: int = 5
     serial: int = 1
 
-    def published(self, addresses: Mapping[str, str]) -> Zone:
-        """The zone as it is told where hosts are reached by other addresses (inner -> outer) than their own."""
+    def with_published_addresses(self, addresses: Mapping[str, str]) -> Zone:
+        """The zone as it is answered where hosts are reached by other addresses (inner -> outer) than their own."""
         hosts = {name: tuple(addresses.get(each, each) for each in own) for name, own in self.hosts.items()}
         return replace(self, hosts=hosts)
 

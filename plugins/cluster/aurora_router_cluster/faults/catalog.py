@@ -122,7 +122,7 @@ def target_of(kind: str, target: str) -> str:
     return known.targets[0] if known.targets != (NODE,) else NODE
 
 
-def checked_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_parameters(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a fault, without those that were left out.
 
     Raises:

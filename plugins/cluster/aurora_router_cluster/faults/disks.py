@@ -51,7 +51,7 @@ def flip_byte(directory: Path, offset: int | None) -> int:
 def tear(directory: Path) -> int:
     """Leave half a frame at the end of the newest file, of a node that is down; returns how many bytes.
 
-    A frame that was being written: nobody was told that it is durable.
+    A frame that was being written: it was not yet acknowledged as durable.
     """
     path = newest_file(directory)
     position = int(path.stem, 16) << 32 | path.stat().st_size

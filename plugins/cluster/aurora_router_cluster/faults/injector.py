@@ -1,7 +1,7 @@
 """The injector: does faults to a running cluster, and heals them.
 
-What a fault means for the network and for what instances are told is *derived* from the faults in force, after every
-change: overlapping faults need no order of healing, and an instance that joins a cut-off zone is cut off.
+What a fault means for the network and for the rows that instances show is *derived* from the faults in force, after
+every change: overlapping faults need no order of healing, and an instance that joins a cut-off zone is cut off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aurora_router_cluster.faults.catalog import (
     NODE_PREFIX,
     ZONE,
     Registry,
-    checked_parameters,
+    check_parameters,
     target_of,
 )
 from aurora_router_cluster.faults.nodes import NodeFaults
@@ -59,7 +59,7 @@ class Injector:
         self.relay_client = RelayClient(self._shape) if relayed else None
         self._nodes = NodeFaults(self._state.volume, self.registry, gated=relayed)
         self._state.relay_client = self.relay_client
-        self._state.shown = self._picture.shown
+        self._state.shown = self._picture.distort
         self._do: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "kill": self._kill,
             "hang": self._hang,
@@ -97,7 +97,7 @@ class Injector:
             UnknownInstanceError: there is no such instance.
         """
         sort = target_of(kind, target)
-        chosen = checked_parameters(kind, parameters)
+        chosen = check_parameters(kind, parameters)
         if kind == "partition" and sort == INSTANCE and target in self._state.zones:
             sort = ZONE
         self._check(kind, sort, target)
@@ -118,7 +118,7 @@ class Injector:
         if sort == NODE:
             self._nodes.number(target)
             if KINDS[kind].relayed:
-                self._nodes.check_gated()
+                self._nodes.check_links()
         if sort == ZONE and target not in self._state.zones:
             raise RequestError(f"unknown zone {target!r}; this cluster has {', '.join(self._state.zones)}")
         if KINDS[kind].relayed and sort != NODE and self.relay_client is None:
@@ -166,8 +166,6 @@ class Injector:
         await self._reshape()
         await self._repaint(fault)
 
-    # -- what instances are told ---------------------------------------------------------------------------
-
     async def _repaint(self, _: Fault | None = None) -> None:
         """Instances that are cut off from the control plane, or stale, keep the rows that they have now."""
         skews = self.registry.on({"clock-skew"}, *self._state.instances)
@@ -184,7 +182,7 @@ class Injector:
     # -- names ---------------------------------------------------------------------------------------------
 
     def zone(self) -> Zone:
-        """The names as the name server tells them."""
+        """The names as the name server answers them."""
         return self._zone or self._directory.picture()
 
     def mute(self) -> str | None:

@@ -107,7 +107,7 @@ class Pipe:
             if not data:
                 return
         if not data and self is self.link.down:
-            route.check_target()  # before the client hears of it: if it died, nobody may be let in any more
+            route.check_target()  # before the client hears of it: if it died, no client may connect any more
         self._put(data)
         self.write()
 
@@ -154,7 +154,7 @@ class Pipe:
     def _awake(self) -> None:
         self._timed = False
         if not self.link.closed:
-            self.link.guarded(self.write)
+            self.link.run_guarded(self.write)
 
 
 class Link:
@@ -188,10 +188,10 @@ class Link:
         return (selectors.EVENT_READ if reads.wants_more else 0) | (selectors.EVENT_WRITE if writes.blocked else 0)
 
     def _client_ready(self, events: int) -> None:
-        self.guarded(lambda: self._ready(events, self.up, self.down))
+        self.run_guarded(lambda: self._ready(events, self.up, self.down))
 
     def _server_ready(self, events: int) -> None:
-        self.guarded(lambda: self._ready(events, self.down, self.up) if self.connected else self._connect())
+        self.run_guarded(lambda: self._ready(events, self.down, self.up) if self.connected else self._connect())
 
     def _ready(self, events: int, reads: Pipe, writes: Pipe) -> None:
         if events & selectors.EVENT_WRITE:
@@ -206,7 +206,7 @@ class Link:
         self.connected = True
         self.watch()
 
-    def guarded(self, work: Callable[[], None]) -> None:
+    def run_guarded(self, work: Callable[[], None]) -> None:
         """Do it; an error of one side ends both, once the server's last words have been passed on."""
         try:
             work()

@@ -1,6 +1,6 @@
 """The network in front of a storage node: what lies between it and the driver, the recovery and its peers.
 
-A gate stands where the node is called, whether the node runs in this process or in one of its own. Held, it is a
+A link stands where the node is called, whether the node runs in this process or in one of its own. Held, it is a
 partition: log that is sent is dropped and no ack comes back, a call is not answered until its deadline, also one that
 reached the node before. Slow, it adds latency, and keeps the order.
 """
@@ -83,26 +83,26 @@ class NodeLink:
 
 
 class ReturnPath:
-    """What became of log sent, on its way back through the gate: a `protocols.AckSink`."""
+    """The way back of acknowledgements and refusals through the link: a `protocols.AckSink`."""
 
-    def __init__(self, gate: NodeLink, sink: AckSink) -> None:
-        self._gate = gate
+    def __init__(self, link: NodeLink, sink: AckSink) -> None:
+        self._link = link
         self._sink = sink
 
-    def acked(self, node: int, group: int, scl: int, /) -> None:
+    def on_ack(self, node: int, group: int, scl: int, /) -> None:
         """Durable."""
-        self._back(lambda: self._sink.acked(node, group, scl))
+        self._back(lambda: self._sink.on_ack(node, group, scl))
 
-    def refused(self, node: int, promised: int, /) -> None:
+    def on_refusal(self, node: int, promised: int, /) -> None:
         """The node obeys another epoch."""
-        self._back(lambda: self._sink.refused(node, promised))
+        self._back(lambda: self._sink.on_refusal(node, promised))
 
-    def _back(self, tell: Callable[[], None]) -> None:
-        if self._gate.delay:
-            asyncio.get_running_loop().call_later(self._gate.delay, self._tell, tell)
+    def _back(self, answer: Callable[[], None]) -> None:
+        if self._link.delay:
+            asyncio.get_running_loop().call_later(self._link.delay, self._deliver, answer)
         else:
-            self._tell(tell)
+            self._deliver(answer)
 
-    def _tell(self, tell: Callable[[], None]) -> None:
-        if not self._gate.held:
-            tell()
+    def _deliver(self, answer: Callable[[], None]) -> None:
+        if not self._link.held:
+            answer()

@@ -25,15 +25,15 @@ class NodeFaults:
     Args:
         volume: the cluster's.
         registry: the faults in force.
-        gated: put a gate in front of every node, so that it can be cut off, or slow.
+        gated: put a link in front of every node, so that it can be cut off, or slow.
     """
 
     def __init__(self, volume: Volume, registry: Registry, *, gated: bool) -> None:
         self._any = volume
         self._registry = registry
-        self._gates: dict[int, NodeLink] = {}
+        self._links: dict[int, NodeLink] = {}
         if volume.flavour == "quorum":
-            self._volume.on_scrubbed.append(self._scrubbed)
+            self._volume.on_scrubbed.append(self._on_scrub)
         if gated and volume.flavour == "quorum":
             nodes = self._volume.nodes
             nodes.wrap = self._wrap
@@ -50,9 +50,9 @@ class NodeFaults:
         return cast("QuorumVolume", self._any)
 
     def _wrap(self, node: Member) -> Member:
-        self._gates[node.node] = gate = NodeLink(node)
+        self._links[node.node] = link = NodeLink(node)
         self._refresh(node.node, node.zone)
-        return cast("Member", gate)  # it has all that the node has, see `NodeLink.__getattr__`
+        return cast("Member", link)  # it has all that the node has, see `NodeLink.__getattr__`
 
     def number(self, target: str) -> int:
         """The node that is meant by ``node:<number>``.
@@ -63,7 +63,7 @@ class NodeFaults:
         text = target.removeprefix(NODE_PREFIX)
         if not text.isdigit():
             raise RequestError(f"{target!r} is no storage node; write node:<number>, e.g. node:0")
-        return self._volume.nodes.known(int(text)).node
+        return self._volume.nodes.get_node(int(text)).node
 
     def in_zone(self, zone: str) -> list[int]:
         """The nodes of a zone; none where the cluster has no nodes."""
@@ -71,9 +71,9 @@ class NodeFaults:
             return []
         return [number for number, node in self._volume.nodes.items() if node.zone == zone]
 
-    def check_gated(self) -> None:
-        """Raise `RequestError` unless there are gates."""
-        if not self._gates:
+    def check_links(self) -> None:
+        """Raise `RequestError` unless there are links in front of the nodes."""
+        if not self._links:
             _ = self._volume
             raise RequestError(
                 "cutting a storage node off, or slowing it, needs a cluster that was started with faults=True "
@@ -94,7 +94,7 @@ class NodeFaults:
         node = self._volume.nodes[self.number(fault.target)]
         disks.flip_byte(node.directory, fault.parameters.get("offset"))
 
-    def _scrubbed(self, report: ScrubReport) -> None:
+    def _on_scrub(self, report: ScrubReport) -> None:
         """A scrub that left nothing lost has healed what was flipped on the node."""
         if report.failure is None and not report.lost:
             for fault in self._registry.on({"corrupt"}, f"{NODE_PREFIX}{report.node}"):
@@ -114,22 +114,22 @@ class NodeFaults:
         await self.up(number)
 
     async def refresh(self) -> None:
-        """Let the gates be what the faults in force make of them; who is not cut off any more catches up."""
-        for number, gate in list(self._gates.items()):
+        """Set the links to what the faults in force make of them; a node that is no longer cut off catches up."""
+        for number, link in list(self._links.items()):
             node = self._volume.nodes.get(number)
             if node is None:
-                del self._gates[number]  # it was replaced
+                del self._links[number]  # it was replaced
                 continue
-            was_held = gate.held
+            was_held = link.held
             self._refresh(number, node.zone)
-            if was_held and not gate.held and node.up:
+            if was_held and not link.held and node.up:
                 await self.up(number)
 
     def _refresh(self, number: int, zone: str) -> None:
-        gate, target = self._gates[number], f"{NODE_PREFIX}{number}"
+        link, target = self._links[number], f"{NODE_PREFIX}{number}"
         cuts = self._registry.on({"partition"}, target, zone)
         slow = self._registry.on({"slow"}, target)
         rates = [fault.value("bandwidth") * KIB for fault in slow if fault.value("bandwidth")]
-        gate.held = any(not {"clients_only", "heartbeat_only"} & set(fault.parameters) for fault in cuts)
-        gate.delay = sum(fault.value("latency") for fault in slow)
-        gate.rate = min(rates, default=None)
+        link.held = any(not {"clients_only", "heartbeat_only"} & set(fault.parameters) for fault in cuts)
+        link.delay = sum(fault.value("latency") for fault in slow)
+        link.rate = min(rates, default=None)

@@ -1,4 +1,4 @@
-"""What faults do to what the cluster tells about itself: the rows of ``aurora_replica_status()``. No I/O."""
+"""How faults distort what the cluster reports about itself: the rows of ``aurora_replica_status()``. No I/O."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Rows = list[dict[str, object]]
 
 
 class Picture:
-    """Distorts the rows that instances are told.
+    """Distorts the rows that instances show.
 
     Attributes:
-        skews: instance -> seconds by which the time stamp of *its* row is wrong, whoever shows it.
+        skews: instance -> seconds by which the time stamp of *its* row is wrong, on every instance that shows it.
         kept: instance -> the rows that *it* goes on showing of the others; an instance knows itself.
     """
 
@@ -23,16 +23,16 @@ class Picture:
         self.skews: dict[str, float] = {}
         self.kept: dict[str, Rows] = {}
 
-    def shown(self, instance: str, rows: Rows) -> Rows:
+    def distort(self, instance: str, rows: Rows) -> Rows:
         """The rows that `instance` shows."""
         kept = self.kept.get(instance)
         if kept is not None:
             own = [row for row in rows if row.get("server_id") == instance]
             rows = [row for row in kept if row.get("server_id") != instance] + own
-        return [skewed(row, self.skews.get(str(row.get("server_id")), 0.0)) for row in rows] if self.skews else rows
+        return [skew(row, self.skews.get(str(row.get("server_id")), 0.0)) for row in rows] if self.skews else rows
 
 
-def skewed(row: Mapping[str, object], seconds: float) -> dict[str, object]:
+def skew(row: Mapping[str, object], seconds: float) -> dict[str, object]:
     """A row whose clock is wrong by so many seconds."""
     stamp = row.get("last_update_timestamp")
     if not seconds or not isinstance(stamp, str):

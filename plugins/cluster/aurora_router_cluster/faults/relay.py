@@ -31,7 +31,7 @@ from aurora_router_cluster.faults.links import CHUNK, Link, Loop, Place, make_so
 
 PROBE = 0.01  # seconds between two looks whether a target listens again
 LOOKS = 5  # in a row, when a connection was lost
-LONGEST_PROBE = 0.02  # seconds; who is alive answers, or refuses, in microseconds; a frozen one may do neither
+LONGEST_PROBE = 0.02  # seconds; a live server answers, or refuses, in microseconds; a frozen one may do neither
 BACKLOG = 1024
 FILLERS = 3
 IN_PROGRESS = {errno.EINPROGRESS, errno.EAGAIN}
@@ -103,7 +103,7 @@ class Route:
         else:
             self.loop.watch(listener, selectors.EVENT_READ, self._accept)
 
-    def _shut(self) -> None:
+    def _close_listener(self) -> None:
         if self._listener is not None:
             self.loop.watch(self._listener, 0, self._accept)
             self._listener.close()
@@ -114,7 +114,7 @@ class Route:
         while self._listener is not None:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # nobody is left in the queue, mostly
+            except OSError:  # usually no client is left in the queue
                 return
             client.settimeout(0)
             self._lead_on(client)
@@ -145,7 +145,7 @@ class Route:
         if self._probing or self._closed or self.held:
             return
         if not self._target_listens():
-            self._shut()
+            self._close_listener()
             self._probing = True
             self.loop.at(time.monotonic() + PROBE, self._probe)
             return
@@ -165,7 +165,7 @@ class Route:
             self._probing = False
             return
         if self._target_listens():
-            with contextlib.suppress(OSError):  # somebody has taken the address meanwhile: try again
+            with contextlib.suppress(OSError):  # another process has taken the address meanwhile: try again
                 self._open()
                 self._probing = False
                 return
@@ -187,7 +187,7 @@ class Route:
             link.watch()
             for pipe in (link.up, link.down):
                 if not link.closed and pipe.queue:
-                    link.guarded(pipe.write)
+                    link.run_guarded(pipe.write)
 
     def _block(self) -> None:
         """Let no connection be completed any more; see the module."""
@@ -216,7 +216,7 @@ class Route:
     def close(self) -> None:
         """End it with all of its connections."""
         self._closed = True
-        self._shut()
+        self._close_listener()
         for link in list(self.links):
             link.close(reset=True)
         if self._local:

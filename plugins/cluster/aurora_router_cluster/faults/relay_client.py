@@ -1,6 +1,6 @@
 """The supervisor's side of the relay: its process, and the routes of each instance.
 
-An instance started with faults listens where nobody but the relay looks for it. Four routes lead to and from it:
+An instance started with faults listens where only the relay looks for it. Four routes lead to and from it:
 
 =========  ====================================  ===================================================================
 route      from                                  to
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "wire"
 CLIENTS, CONTROL, BEAT, LOG = ROUTES = ("clients", "control", "beat", "log")
-NOWHERE = ("127.0.0.1", 1)  # where a reader's log comes from before anybody said so: nobody listens there
+NOWHERE = ("127.0.0.1", 1)  # where a reader's log comes from before it was set: no server listens there
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ class RelayClient:
         self._waiting.clear()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Hand out the answers; start the relay anew should it ever end by itself."""
+        """Hand out the answers; start the relay again should it ever end by itself."""
         with contextlib.suppress(OSError):
             while line := await reader.readline():
                 waiter = self._waiting.popleft()
                 if not waiter.done():
                     waiter.set_result(json.loads(line))
-        log.error("the relay ended and is started anew: all connections are cut")
+        log.error("the relay ended and is started again: all connections are cut")
         self._end()
         await self.start()
         for name, (listen, target) in self._routes.items():
@@ -121,7 +121,7 @@ class RelayClient:
         return waiter
 
     def _post(self, do: str, **arguments: Any) -> None:
-        """Ask for something whose answer nobody waits for."""
+        """Send a request without waiting for its answer."""
         self._send(do, **arguments).add_done_callback(_read)
 
     async def _ask(self, do: str, **arguments: Any) -> Any:
@@ -199,7 +199,7 @@ class RelayClient:
 
 
 def _companion(name: str) -> str | None:
-    """The heartbeat's connection tells at once that a server ended: then nobody is let in to it any more."""
+    """The route of the heartbeat whose end shows at once that a server ended: then no client may connect any more."""
     instance, _, route = name.rpartition("/")
     return f"{instance}/{CLIENTS}" if route == BEAT else None
 

@@ -2,7 +2,7 @@
 
 Run as ``python -m aurora_router_cluster.hosts.agent --listen HOST:PORT --directory DIR``; the cluster's secret is the
 first line of standard input. It holds nothing that outlives it: when it ends its PostgreSQL does too, and a control
-plane that did not make the instance has it begin anew.
+plane that did not make the instance makes it start from scratch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Facts = dict[str, Any]
 
 LOOK = 0.02  # seconds between two looks at the postmaster
-TAIL = 2000  # characters of the server's log that a report tells at most
 
 ACCESS = f"""\
 local all {settings.SUPERUSER} trust
@@ -48,7 +47,7 @@ class Agent:
 
     Args:
         found: which PostgreSQL.
-        account: who runs it.
+        account: the user that the server runs as.
         directory: where the engine's home is made.
         listen: addresses that PostgreSQL listens on.
     """
@@ -66,7 +65,7 @@ class Agent:
         """The engine.
 
         Raises:
-            RequestError: nobody has said yet which one it is.
+            RequestError: no instance was assigned yet.
         """
         if self._engine is None:
             raise RequestError("this host has no instance yet")
@@ -147,7 +146,7 @@ class Agent:
         await self.engine.stop(immediate=facts["immediate"], timeout=facts["timeout"])
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Look after the engine for ever, and say when something about it has changed."""
+        """Look after the engine without end, and report when something about it has changed."""
         before = self.report()
         while True:
             pid = self._engine.pid if self._engine is not None else None

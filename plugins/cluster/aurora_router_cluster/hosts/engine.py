@@ -29,7 +29,7 @@ CLONE_SECONDS = 120.0
 class RemoteEngine:
     """One host, and the instance that is on it.
 
-    Nobody knows what becomes of an instance whose agent is silent: it counts as alive as long as it was when it was
+    The state of an instance whose agent is silent is unknown: it counts as alive as long as it was when it was
     last heard of, and shows by not answering queries. One whose agent is gone is down, for the agent takes it along.
 
     Args:
@@ -37,7 +37,7 @@ class RemoteEngine:
         agent: port of the agent.
         port: port of PostgreSQL.
         secret: the cluster's.
-        cluster: what tells this cluster from one that had the host before.
+        cluster: what distinguishes this cluster from one that had the host before.
         packer: makes archives of what is sent there.
     """
 
@@ -54,7 +54,9 @@ class RemoteEngine:
         self._pid: int | None = None
         self._trouble: ClusterError | None = None
         self._secret, self._cluster, self._packer = secret, cluster, packer
-        self.link = Link(host, agent, secret, introduced=self._assign, reported=self._reported, lost=self._lost)
+        self.link = Link(
+            host, agent, secret, introduced=self._assign, reported=self._on_report, lost=self._on_link_change
+        )
 
     @property
     def used(self) -> bool:
@@ -70,28 +72,28 @@ class RemoteEngine:
     def _assign(self) -> None:
         if self.used:
             facts = {"cluster": self._cluster, "name": self.name, "port": self.port}
-            self.link.post("assign", facts).add_done_callback(self._assigned)
+            self.link.post("assign", facts).add_done_callback(self._on_assigned)
 
-    def _assigned(self, answer: asyncio.Future[dict[str, Any]]) -> None:
+    def _on_assigned(self, answer: asyncio.Future[dict[str, Any]]) -> None:
         if not answer.cancelled() and answer.exception() is None:
             self.home = Path(answer.result()["home"])
 
-    def _reported(self, report: dict[str, Any]) -> None:
+    def _on_report(self, report: dict[str, Any]) -> None:
         self._alive, self._pid, self.frozen = report["alive"], report["pid"], report["frozen"]
         self._was_writer, self.cpu = report["was_writer"], report["cpu"]
 
-    def _lost(self, gone: bool) -> None:  # noqa: FBT001  # what `rpc.Link` tells
+    def _on_link_change(self, gone: bool) -> None:  # noqa: FBT001  # what `rpc.Link` tells
         if gone:
             self._alive, self._was_writer, self._pid = False, True, None
 
     def _post(self, op: str, **facts: Any) -> None:
-        def done(answer: asyncio.Future[dict[str, Any]]) -> None:
+        def on_done(answer: asyncio.Future[dict[str, Any]]) -> None:
             error = None if answer.cancelled() else answer.exception()
             if isinstance(error, ClusterError):
                 log.log(logging.DEBUG if op == "write_status" else logging.INFO, "%s: %s: %s", self.name, op, error)
                 self._trouble = error
 
-        self.link.post(op, facts).add_done_callback(done)
+        self.link.post(op, facts).add_done_callback(on_done)
 
     # What it is
 
@@ -120,7 +122,7 @@ class RemoteEngine:
         """Whether its data directory belongs to a writer, or there is none."""
         return self._was_writer
 
-    # What it is told; see `control.hosting.AnyEngine`
+    # The requests; see `control.hosting.AnyEngine`
 
     def make_home(self) -> None:
         """The agent does."""
@@ -140,7 +142,7 @@ class RemoteEngine:
         self._post("configure", extra=dict(extra), standby=standby)
 
     def follow(self, extra: Mapping[str, str]) -> None:
-        """Configure a running standby anew."""
+        """Change the configuration of a running standby."""
         self._post("follow", extra=dict(extra))
 
     def write_status(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -168,7 +170,7 @@ class RemoteEngine:
         """Wait for a state.
 
         Raises:
-            EngineError: it ended, took longer, or cannot be asked; or what it was told before went wrong.
+            EngineError: it ended, took longer, or cannot be asked; or an earlier request failed.
         """
         names = [state.value for state in wanted or (State.READY, State.STANDBY)]
         try:

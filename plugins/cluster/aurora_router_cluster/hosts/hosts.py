@@ -135,7 +135,7 @@ class AgentHosts:
         )
 
     async def close(self) -> None:
-        """Let the agents go once they have done what they were told."""
+        """Disconnect from the agents once they have done what was requested."""
         await asyncio.gather(*(engine.link.close() for _, engine in self._hosts))
 
     def engine(self, name: str) -> RemoteEngine:

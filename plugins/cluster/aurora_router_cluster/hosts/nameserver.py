@@ -3,8 +3,8 @@
 Run as ``python -m aurora_router_cluster.hosts.nameserver --listen HOST:PORT --dns HOST:PORT``; the cluster's secret is
 the first line of standard input. While the control plane is away it goes on with what it knows.
 
-With ``--outside`` and ``--published`` those who ask from outside of the hosts' network (by a port that is forwarded to
-this process) are told the addresses at which the hosts are published there.
+With ``--outside`` and ``--published`` clients outside of the hosts' network (by a port that is forwarded to
+this process) get the addresses at which the hosts are published there.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ class RemoteDns:
 
     def __init__(self, picture: Callable[[], Zone], place: Host, secret: str) -> None:
         self._picture = picture
-        self._link = Link(place.host, place.port, secret, introduced=self.changed)
+        self._link = Link(place.host, place.port, secret, introduced=self.send_zone)
         self.host, self.port = place.host, 0
 
     async def start(self, timeout: float = 60.0) -> None:
         """Connect and send the zone.
 
         Raises:
-            EngineError: nobody answers within `timeout` seconds.
+            EngineError: no answer within `timeout` seconds.
         """
         self._link.start()
         await self._link.wait_connected(timeout)
         self.port = (await self._link.ask("where"))["port"]
 
-    def changed(self) -> None:
+    def send_zone(self) -> None:
         """Send the zone; it is sent again with every new connection."""
         zone = self._picture()
         facts: dict[str, Any] = {
@@ -63,7 +63,7 @@ class RemoteDns:
             "ttl": zone.ttl,
             "serial": zone.serial,
         }
-        _ = self._link.post("zone", facts)  # nobody waits
+        _ = self._link.post("zone", facts)  # the answer is not awaited
 
     async def close(self) -> None:
         """Leave it with what it knows."""
@@ -86,13 +86,13 @@ class _Served:
 
 
 async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> None:
-    """Serve the zone until told to end."""
+    """Serve the zone until asked to end."""
     from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - not in the control plane's start
 
     served = _Served(lambda: servers[0].port)
     servers = [DnsServer(lambda: served.zone, *args.dns)]
     if args.outside is not None:
-        servers.append(DnsServer(lambda: served.zone.published(args.published), *args.outside))
+        servers.append(DnsServer(lambda: served.zone.with_published_addresses(args.published), *args.outside))
     async with contextlib.AsyncExitStack() as running:
         for server in servers:
             await server.start()
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dns", type=address, required=True, metavar="HOST:PORT", help="where names are asked for")
     made.add_argument("--outside", type=address, metavar="HOST:PORT", help="where they are asked for from outside")
     made.add_argument(
-        "--published", type=addresses, default={}, metavar="INNER=OUTER,…", help="what is told there instead"
+        "--published", type=addresses, default={}, metavar="INNER=OUTER,…", help="the addresses answered there instead"
     )
     return made
 

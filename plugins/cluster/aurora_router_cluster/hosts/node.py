@@ -1,4 +1,4 @@
-"""A storage node on a host of its own: somebody else starts it, this cluster uses it."""
+"""A storage node on a host of its own: it is started separately, this cluster uses it."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ class HostedNode(IsolatedNode):
             raise NodeUnavailable(f"node {self.node} in {self.zone} did not start: {why}") from None
 
     async def stop(self) -> None:
-        """Do not speak to it any more; it runs on, unheard."""
+        """End the connection to it; it goes on running."""
         await self.disconnect()

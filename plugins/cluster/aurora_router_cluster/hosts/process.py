@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, serve: Callable[[argparse.Namespace, str, asyn
     """Read the secret and serve until a signal says that it is enough.
 
     Returns:
-        0: told to end; 1: it could not go on, and said why on standard error.
+        0: asked to end; 1: it could not go on, and said why on standard error.
     """
     if args.parent is not None:
         die_with_parent(args.parent)

@@ -2,15 +2,15 @@
 
 The framing and the introduction are those of the storage nodes (`storage.rpc`): both sides prove that they know the
 cluster's secret, and neither says it. Then the control plane sends numbered requests. The agent does what takes no time
-when it arrives, in that order; what takes time begins after that, goes on beside the rest, and whoever wants something
-done after it waits for its answer. With every answer, whenever something changed, and at least every `PULSE` seconds
-the agent reports how it is.
+when it arrives, in that order; what takes time begins after that, goes on beside the rest, and a caller that wants
+something done after it waits for its answer. With every answer, whenever something changed, and at least every `PULSE`
+seconds the agent reports how it is.
 
 Invariant: a report counts only if it was made after all requests sent so far had arrived, so that what the control
 plane assumes of a request that it has just sent is never taken back by an older report.
 
 A connection that ends by the peer's word (end of stream, reset, refused) means that the agent's process is *gone*; one
-on which nothing comes any more means that it is *silent*, and nobody knows.
+on which nothing comes any more means that it is *silent*: its state is unknown.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RpcServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, host: str, port: int) -> None:
-        """Serve whoever connects.
+        """Serve the callers that connect.
 
         Raises:
             OSError: the address cannot be listened on.
@@ -91,7 +91,7 @@ class RpcServer:
         self._keep(self._pulse())
 
     def push(self) -> None:
-        """Report to everybody now."""
+        """Report to all callers now."""
         for caller in self._callers:
             caller.report(self._report())
 
@@ -129,7 +129,7 @@ class RpcServer:
         except StorageError as error:
             log.warning("a caller is cut off: %s", error)
         except asyncio.CancelledError:
-            pass  # `close` ends us; nobody waits for the result
+            pass  # `close` ends us; no caller waits for the result
         finally:
             self._callers.discard(caller)
             self._tasks.discard(task)

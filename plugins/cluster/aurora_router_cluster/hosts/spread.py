@@ -56,9 +56,9 @@ class Spread:
         )
 
     def name_server(self, directory: Directory) -> RemoteDns | None:
-        """The name server on its own host, told of every change; None: the plan has none."""
+        """The name server on its own host, which gets every change; None: the plan has none."""
         if self.plan.name_server is None:
             return None
         server = RemoteDns(directory.picture, self.plan.name_server, self.plan.secret)
-        directory.published = server.changed
+        directory.published = server.send_zone
         return server

@@ -26,7 +26,7 @@ class HostedVolume(QuorumVolume):
 
     Args:
         binaries: which PostgreSQL.
-        account: who runs it.
+        account: the user that the servers run as.
         directory: of the base.
         plan: the hosts.
         hosts: those of the instances.

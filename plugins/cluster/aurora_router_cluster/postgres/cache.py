@@ -58,7 +58,7 @@ def _candidates(account: Account) -> Iterator[Path]:
         yield Path.home() / ".cache" / FOLDER
 
 
-def built(target: Path, build: Callable[[Path], None]) -> Path:
+def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Return `target`, calling ``build(staging)`` for it first where it does not exist yet.
 
     Two processes that need the same target at once build it once: the second waits on a lock. A builder that
@@ -66,11 +66,11 @@ def built(target: Path, build: Callable[[Path], None]) -> Path:
     all.
     """
     if target.exists():
-        with contextlib.suppress(OSError):  # removed by a prune this very moment: found out by whoever reads it
+        with contextlib.suppress(OSError):  # removed by a prune at this moment: its reader finds out
             os.utime(target)
         return target
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with locked(target.with_name(f".{target.name}.lock")):
+    with hold_lock(target.with_name(f".{target.name}.lock")):
         prefix = f".{target.name}.build-"
         for leftover in target.parent.glob(f"{prefix}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -87,9 +87,9 @@ def built(target: Path, build: Callable[[Path], None]) -> Path:
 
 
 def prune(parent: Path, unused: float = UNUSED) -> list[str]:
-    """Delete what `built` made in `parent` and nobody asked for in `unused` seconds; return the names.
+    """Delete what `build_once` made in `parent` and what was not asked for in `unused` seconds; return the names.
 
-    Templates of binaries or of SQL that were replaced since would stay for ever otherwise.
+    Templates of binaries or of SQL that were replaced since would stay forever otherwise.
     """
     oldest = time.time() - unused
     stale = [path for path in parent.iterdir() if path.is_dir() and path.stat().st_mtime < oldest]
@@ -100,7 +100,7 @@ def prune(parent: Path, unused: float = UNUSED) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if need be), waiting for it; the kernel frees it on death."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -6,7 +6,7 @@ instance is killed when that thread ends (see `launcher`).
 
 ::
 
-    home/                 mode 0700, the account's: nobody else reaches the trusting socket in it
+    home/                 mode 0700, the account's: no other user reaches the trusting socket in it
         data/             PGDATA
         log               what the server printed
         .s.PGSQL.<port>   Unix socket, superuser trusted
@@ -58,14 +58,14 @@ class Engine:
         name: instance name, e.g. ``demo-1``; becomes ``cluster_name``.
         home: its directory (see above); made by `clone`.
         binaries: which PostgreSQL.
-        account: who runs it.
+        account: the user that the server runs as.
         host: address that it listens on; empty: Unix socket only.
         port: its port, part of the socket's name too.
         access: content of ``pg_hba.conf``.
 
     Attributes:
         here: its processes are this machine's.
-        cpu: what it tells of its processor use itself; None: whoever asks has to look (see `usage`).
+        cpu: the processor use that it reports itself; None: the caller has to measure it (see `usage`).
     """
 
     here = True
@@ -159,7 +159,7 @@ class Engine:
             (self.data / "standby.signal").unlink(missing_ok=True)
 
     def follow(self, extra: Mapping[str, str]) -> None:
-        """Configure a running standby anew; it reads that only if something has changed.
+        """Change the configuration of a running standby; it reads that only if something has changed.
 
         Raises:
             EngineError: it is not running.
@@ -187,8 +187,8 @@ class Engine:
     # -- the processes -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the server; returns at once, `wait` tells when it answers."""
-        (self.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one; nobody else uses this directory
+        """Start the server; returns at once; `wait` returns when it answers."""
+        (self.data / "postmaster.pid").unlink(missing_ok=True)  # of a killed one; no other server uses this directory
         self.frozen = False
         with self.log.open("ab") as log:
             self.process = self.account.spawn([self.binaries.program("postgres"), "-D", self.data], log=log)
@@ -201,7 +201,7 @@ class Engine:
     def state(self) -> State:
         """What the instance is doing now; two files are read, no connection made.
 
-        Line 8 of ``postmaster.pid`` says "ready" of a hot standby too; the state in ``pg_control`` tells which.
+        Line 8 of ``postmaster.pid`` says "ready" of a hot standby too; the state in ``pg_control`` distinguishes them.
         PostgreSQL writes that after it set the flag behind ``pg_is_in_recovery()`` (StartupXLOG).
         """
         if not self.alive:

@@ -71,7 +71,7 @@ def _sync_file_system(directory: Path) -> bool:
 
 
 def file_system(path: Path) -> str:
-    """The type of the file system that `path` is on, e.g. ``ext4``; empty: unknown (Linux tells)."""
+    """The type of the file system that `path` is on, e.g. ``ext4``; empty: unknown (Linux knows)."""
     wanted = os.fspath(path.resolve())
     best, kind = "", ""
     try:

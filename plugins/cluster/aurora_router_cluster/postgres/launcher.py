@@ -1,6 +1,6 @@
 """Become an unprivileged user, tie one's life to the parent's, and turn into another program.
 
-Run as ``python -I -S launcher.py PARENT UID GID PROGRAM ARG...``; UID is ``-`` to stay who one is. This is a
+Run as ``python -I -S launcher.py PARENT UID GID PROGRAM ARG...``; UID is ``-`` to keep the present user. This is a
 program of its own, not a ``preexec_fn``: the parent may have threads, and code between fork and exec is then
 unsafe. The order matters: the kernel forgets the parent-death signal on a change of user, so it is set after;
 and a parent that died before it was set is noticed by comparing the parent's process id.

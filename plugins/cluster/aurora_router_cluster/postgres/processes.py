@@ -1,7 +1,7 @@
 """Looking at processes: an instance is a postmaster and its children, each in a session of its own.
 
 PostgreSQL's children leave the process group of the postmaster, so a signal to the group reaches none of them:
-they are found by their parent. Linux only needs ``/proc``; elsewhere ``ps`` tells the same.
+they are found by their parent. Linux only needs ``/proc``; elsewhere ``ps`` shows the same.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def in_directory(directory: Path, command: str = "") -> list[int]:
 
     `command`: only those in whose command line it is.
 
-    Every process of an instance works in its data directory, so this finds leftovers for certain, whatever
-    became of their parents.
+    Every process of an instance works in its data directory, so this finds leftovers for certain, even
+    if their parents have ended.
     """
     found: list[int] = []
     if sys.platform != "linux":

@@ -29,7 +29,7 @@ HEADER = struct.Struct("!cI")
 class Session:
     """A lazily opened session as superuser; queries wait for each other.
 
-    After any failure it is closed, and the next query opens it anew.
+    After any failure it is closed, and the next query opens it again.
 
     Attributes:
         backend: process id of the server process behind it, where that runs; None: there is none yet.

@@ -88,10 +88,10 @@ def common(major: int) -> dict[str, str]:
 
 def render(settings: Mapping[str, str]) -> str:
     """Write `settings` as the text of a ``postgresql.conf``, every value quoted."""
-    return "".join(f"{name} = {quoted(value)}\n" for name, value in settings.items())
+    return "".join(f"{name} = {quote_value(value)}\n" for name, value in settings.items())
 
 
-def quoted(value: str) -> str:
+def quote_value(value: str) -> str:
     """Quote one value as PostgreSQL's configuration files want it (quotes and backslashes doubled).
 
     Raises:

@@ -1,7 +1,7 @@
-"""The System V shared memory of a killed postmaster, which outlives it and is removed by nobody else.
+"""The System V shared memory of a killed postmaster, which outlives it and which nothing else removes.
 
 A postmaster holds a small segment as a lock on its data directory. When it is killed the segment stays, until another
-postmaster starts on that very directory; if none does it stays for good, and a system has a few thousand of them at
+postmaster starts on the same directory; if none does it stays for good, and a system has a few thousand of them at
 most. Line 7 of ``postmaster.pid`` names it (source: ``src/include/utils/pidfile.h``).
 """
 
@@ -29,7 +29,7 @@ def segment(data: Path) -> int | None:
 def remove(data: Path) -> bool:
     """Remove the segment of a data directory whose postmaster is dead; returns whether there was one.
 
-    The system keeps a segment that somebody is attached to until he is gone.
+    The system keeps a segment that a process is attached to until that one is gone.
     """
     found = segment(data)
     return found is not None and ctypes.CDLL(None).shmctl(found, REMOVE, None) == 0

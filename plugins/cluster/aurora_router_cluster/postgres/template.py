@@ -39,7 +39,7 @@ def ensure(binaries: Binaries, account: Account) -> Path:
         cache.prune(root)
         _build(staging, binaries, account)
 
-    return cache.built(target, build) / "data"
+    return cache.build_once(target, build) / "data"
 
 
 def _schema_version() -> str:
@@ -95,7 +95,7 @@ def _run(account: Account, command: Sequence[str | Path], text_input: str | None
 
 
 def control_data(binaries: Binaries, account: Account, data: Path) -> dict[str, str]:
-    """What ``pg_controldata`` tells about the data directory `data`: label -> value, as printed.
+    """What ``pg_controldata`` prints about the data directory `data`: label -> value, as printed.
 
     Raises:
         EngineError: `data` is not a data directory.

@@ -57,7 +57,7 @@ def read_redo(directory: Path) -> int:
         raise EngineError(f"{directory} is no backup: {error}") from error
     found = _START.search(label)
     if found is None:
-        raise EngineError(f"the backup label in {directory} does not tell where its log begins: {label!r}")
+        raise EngineError(f"the backup label in {directory} does not say where its log begins: {label!r}")
     return parse_lsn(found[1])
 
 

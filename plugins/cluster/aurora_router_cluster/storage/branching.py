@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.protocols import NodeHandle
 
 
-def left_behind(charter: Charter, end: int, closed: float) -> Branch:
+def make_kept_branch(charter: Charter, end: int, closed: float) -> Branch:
     """The present branch as it is kept when it is left.
 
     Args:
@@ -54,7 +54,7 @@ def branch_charter(before: Charter, left: Branch, source: Branch, epoch: int, po
     resumed = 0 if source is left else source.line.number
     return replace(
         before,
-        history=source.history.extended(epoch, point),
+        history=source.history.extend(epoch, point),
         timelines=tuple(timeline for timeline in source.timelines if timeline.start <= point),
         placements=source.placements,
         revision=0,
@@ -80,7 +80,7 @@ async def branch_off(
             a recovery opens the branch that a write quorum has.
     """
     handles = dict(handles)
-    left = left_behind(before.charter, before.point, closed)
+    left = make_kept_branch(before.charter, before.point, closed)
     epoch, promises = await fence(handles)
     charter = branch_charter(before.charter, left, source or left, epoch, point)
     floor = max(charter.history.base, charter.collected)

@@ -60,7 +60,7 @@ class BranchLog:
         return b""
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002  # it never grows
-        """Nobody will be woken."""
+        """Do nothing: the log of a branch that was left does not grow."""
         return lambda: None
 
     def on_feedback(self, feedback: HotStandbyFeedback) -> None:

@@ -46,7 +46,7 @@ class DirectVolume:
         return {"primary_conninfo": f"{_conninfo(writer)} application_name={reader}" if writer else ""}
 
     async def seed(self, reader: EngineAddress, writer: EngineAddress | None) -> None:
-        """BacktrackResult what is there to the writer's history, else copy the writer's data directory."""
+        """Rewind what is there to the writer's history, else copy the writer's data directory."""
         if writer is None:
             raise EngineError(f"{reader.name} cannot be built: readers are copies of the writer, and there is none")
         if (reader.data_directory / "PG_VERSION").exists() and await self._rewind(reader, writer):
@@ -105,10 +105,10 @@ class DirectVolume:
         return None
 
     async def look(self) -> None:
-        """What `status` tells is always fresh."""
+        """`status` is always fresh."""
 
     def status(self) -> dict[str, Any]:
-        """Nothing to tell but the kind."""
+        """Nothing but the kind."""
         return {"flavour": self.flavour}
 
     async def close(self) -> None:

@@ -1,9 +1,9 @@
 """The storage driver: one epoch of the volume, from the writer's log to six nodes and back to its commits.
 
-It ships every extent to all members, counts their acknowledgements (``core.tracker``), and tells whoever listens how
+It ships every extent to all members, counts their acknowledgements (``core.tracker``), and reports to its listeners how
 far the log is durable. Members that fall behind or come back are brought into the epoch again: promise, charter, what
-is missing from their peers, and the tail that nobody may have yet from its own memory. (Gossip only up to the VCL would
-never heal a volume that lost its write quorum: the tail above it is what the quorum waits for.)
+is missing from their peers, and the tail that perhaps no node has yet from its own memory. (Gossip only up to the VCL
+would never heal a volume that lost its write quorum: the tail above it is what the quorum waits for.)
 
 What arrives while an extent waits for its quorum is *gathered* and goes with the next one: the nodes would have to
 queue it behind their syncs anyway, and one extent for six nodes costs as much for ten commits as for one.
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
-from aurora_router_cluster.storage.core.extents import joined
+from aurora_router_cluster.storage.core.extents import join_extents
 from aurora_router_cluster.storage.core.gossip import plan_kept
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.tracker import LAL, Tracker
@@ -46,7 +46,7 @@ class Driver:
     Args:
         handles: every node that may be a member, now or later.
         opened: the epoch, as recovery opened it.
-        framing: tells where records end and to which groups they go.
+        framing: knows where records end and to which groups they go.
         limit: LSN allocation limit, in bytes.
         ring_bytes: how much of the log's end is kept in memory.
 
@@ -106,7 +106,7 @@ class Driver:
         self._upkeep = asyncio.get_running_loop().create_task(self._look_after())
 
     async def close(self) -> None:
-        """Stop all activity. Nothing is told to the nodes: the next epoch fences this one."""
+        """Stop all activity. Nothing is sent to the nodes: the next epoch fences this one."""
         self._closed = True
         tasks = [*self._healing.values(), *([self._upkeep] if self._upkeep else [])]
         for task in tasks:
@@ -128,7 +128,7 @@ class Driver:
                 "it is not this volume's"
             )
         self._gathered += self._cutter.cut(start, data)
-        tracker.arrived(start + len(data), self._cutter.boundary)
+        tracker.record_received(start + len(data), self._cutter.boundary)
         if not tracker.outstanding or tracker.received - tracker.handed >= GATHER_BYTES:
             self._ship()
         if tracker.full and not self._full:
@@ -138,20 +138,20 @@ class Driver:
         """Hand what was gathered to the nodes."""
         tracker, epoch, vdl = self.tracker, self.epoch, self.tracker.vdl
         gathered, self._gathered = self._gathered, []
-        for extent in joined(gathered):
-            tracker.sent(extent.group, extent.end)
+        for extent in join_extents(gathered):
+            tracker.record_sent(extent.group, extent.end)
             self._ring.add(extent, vdl)
             for handle in self._members:
                 handle.append(epoch, vdl, extent, self)
 
-    def acked(self, node: int, group: int, scl: int) -> None:
+    def on_ack(self, node: int, group: int, scl: int) -> None:
         """A node has everything of `group` up to `scl`."""
-        if self.tracker.acked(node, group, scl):
-            self._advanced()
+        if self.tracker.record_ack(node, group, scl):
+            self._on_advance()
         if self._gathered and not self.tracker.outstanding:
             self._ship()
 
-    def _advanced(self) -> None:
+    def _on_advance(self) -> None:
         for listener in self.on_durable:
             listener()
         if self._full and not self.tracker.full:
@@ -162,9 +162,9 @@ class Driver:
         for listener in self.on_full:
             listener(full)
 
-    def refused(self, node: int, promised: int) -> None:
+    def on_refusal(self, node: int, promised: int) -> None:
         """A node obeys another epoch. A lower one only means that it was away; a higher one may fence this driver."""
-        if promised > self.epoch and self.tracker.refused(node, promised) and not self._fenced:
+        if promised > self.epoch and self.tracker.record_refusal(node, promised) and not self._fenced:
             self._fenced = True
             for listener in self.on_fenced:
                 listener()
@@ -176,7 +176,7 @@ class Driver:
     async def read(self, lsn: int, n: int) -> bytes:
         """At most `n` bytes of durable log from `lsn` on.
 
-        This is no quorum read: the driver knows from the acknowledgements who holds what.
+        This is no quorum read: the driver knows from the acknowledgements which node holds what.
 
         Raises:
             QuorumUnavailable: no node that can be reached holds it.
@@ -240,7 +240,7 @@ class Driver:
             if self.charter.kept:
                 await self._give_kept(handle)
         except Refused as refusal:
-            self.refused(handle.node, refusal.promised)
+            self.on_refusal(handle.node, refusal.promised)
         except NodeUnavailable:
             return
 
@@ -249,7 +249,7 @@ class Driver:
         peers = await ask(self._others(handle), lambda peer: peer.state(), lambda _answers: False)
         await catch_up_kept(handle, await handle.state(), self._handles, peers.values())
 
-    async def kept_by(self, node: int) -> tuple[bool, int]:
+    async def progress_of_kept(self, node: int) -> tuple[bool, int]:
         """Whether a node has as much of the branches that are kept as its peers, and a figure that grows until then."""
         if not self.charter.kept:
             return True, 0
@@ -266,7 +266,7 @@ class Driver:
         """Make a node hold this epoch; None if it holds a later one."""
         state = await handle.state()
         if state.promised > self.epoch:
-            self.refused(handle.node, state.promised)
+            self.on_refusal(handle.node, state.promised)
             return None
         if state.promised < self.epoch:
             state = await handle.promise(self.epoch)
@@ -276,7 +276,7 @@ class Driver:
 
     def _count(self, state: NodeState) -> None:
         for group in {*state.scls, *self.tracker.complete()}:  # of a group that it never saw it has what begins the log
-            self.acked(state.node, group, state.scl(group))
+            self.on_ack(state.node, group, state.scl(group))
 
     def _resend(self, handle: NodeHandle) -> None:
         for group in self.tracker.behind(handle.node):
@@ -324,7 +324,7 @@ class Driver:
         self.charter = charter
         self._members = [self._handles[member] for member in after.members if member in self._handles]
         if self.tracker.change(after):
-            self._advanced()
+            self._on_advance()
         if self._gathered and not self.tracker.outstanding:
             self._ship()
 
@@ -338,7 +338,7 @@ class Driver:
     async def collect(self, floor: int) -> None:
         """Let the nodes forget the log below `floor`, which must be at or below the VDL; see `core.gc`.
 
-        First a write quorum learns that nobody will ask for it, then it is removed.
+        First a write quorum learns that it will never be read again, then it is removed.
 
         Raises:
             ValueError: `floor` is above the VDL.
@@ -369,9 +369,9 @@ class Driver:
         """
         async with self._amending:
             if self.unsettled:
-                await self._amend(_unchanged)
+                await self._amend(_keep_charter)
             await self._amend(lambda charter: replace(charter, membership=step(charter.membership)))
 
 
-def _unchanged(charter: Charter) -> Charter:
+def _keep_charter(charter: Charter) -> Charter:
     return charter

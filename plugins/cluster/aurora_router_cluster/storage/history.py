@@ -18,7 +18,7 @@ from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 from aurora_router_cluster.storage.bases import Bases
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.core.errors import StorageError
-from aurora_router_cluster.storage.core.gc import affordable, needed, spaced
+from aurora_router_cluster.storage.core.gc import select_affordable, select_needed, select_spaced
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.quorum_call import ask
 from aurora_router_cluster.storage.recovery import recover
@@ -80,7 +80,7 @@ class BranchRange:
 
 
 class VolumeHistory:
-    """The past of `volume`.
+    """The history of `volume`: its bases, branches and snapshots.
 
     Args:
         volume: whose.
@@ -221,7 +221,7 @@ class VolumeHistory:
     # -- what is kept --------------------------------------------------------------------------------------
 
     async def forget(self) -> list[Path]:
-        """Drop the branches and bases that nobody needs; returns the directories to delete.
+        """Drop the branches and bases that are no longer needed; returns the directories to delete.
 
         Raises:
             StorageError: the write quorum is not there.
@@ -236,21 +236,21 @@ class VolumeHistory:
 
         if without_the_old(volume.charter) != volume.charter:
             await volume.driver.amend(without_the_old)
-        return self.bases.keep(self._wanted(first))
+        return self.bases.keep(self._bases_to_keep(first))
 
     def lowest(self) -> int:
         """Where the log begins that a base which is still needed needs, in bytes."""
-        return min(stored.base.redo for stored in self._wanted(self.window[0]))
+        return min(stored.base.redo for stored in self._bases_to_keep(self.window[0]))
 
-    def _wanted(self, first: float) -> list[StoredBase]:
+    def _bases_to_keep(self, first: float) -> list[StoredBase]:
         """The bases that the window, a branch that is kept, or a snapshot may need."""
         wanted: list[StoredBase] = list(self.in_use)
         for branch_range in self.branch_ranges():
             serving = [stored for stored in self.bases if stored.serves(branch_range.history, branch_range.end)]
-            bases = spaced(needed([stored.base for stored in serving], first), self.retention / 4)
+            bases = select_spaced(select_needed([stored.base for stored in serving], first), self.retention / 4)
             if branch_range.kept is None:
                 sizes = [stored.size for stored in serving if stored.base in bases]
-                bases = affordable(bases, sizes, branch_range.end, self._room(serving))
+                bases = select_affordable(bases, sizes, branch_range.end, self._room(serving))
             wanted += [stored for stored in serving if stored.base in bases]
         for snapshot in self.snapshots.values():
             found = self.bases.newest(self.branch_range(snapshot.branch).history, snapshot.lsn)

@@ -18,7 +18,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.errors import DirectoryError, explained
+from aurora_router_cluster.errors import DirectoryError, explain_os_error
 from aurora_router_cluster.postgres import files
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Inventory:
         try:
             return Identity(**self._read(VOLUME))
         except TypeError as error:
-            raise self._damaged(VOLUME, error) from None
+            raise self._damage_error(VOLUME, error) from None
 
     def write_identity(self, identity: Identity) -> None:
         """Write down what the volume is."""
@@ -73,7 +73,7 @@ class Inventory:
         try:
             return {int(number): str(zone) for number, zone in facts["zones"].items()}, int(facts["made"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(NODES, error) from None
+            raise self._damage_error(NODES, error) from None
 
     def write_nodes(self, zones: Mapping[int, str], made: int) -> None:
         """Write down which nodes there are, and the lowest number that none ever had."""
@@ -118,11 +118,11 @@ class Inventory:
                 "another directory"
             ) from None
         except OSError as error:
-            raise DirectoryError(f"{path} cannot be read: {explained(error)}") from None
+            raise DirectoryError(f"{path} cannot be read: {explain_os_error(error)}") from None
         except ValueError as error:
-            raise self._damaged(name, error) from None
+            raise self._damage_error(name, error) from None
 
-    def _damaged(self, name: str, error: Exception) -> DirectoryError:
+    def _damage_error(self, name: str, error: Exception) -> DirectoryError:
         path = self.directory / name
         return DirectoryError(
             f"{path} is damaged ({error}); put a good copy of it back, or begin with another directory"

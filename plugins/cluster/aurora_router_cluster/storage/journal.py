@@ -61,7 +61,7 @@ class _Waiting:
     copy: Draft | None
 
 
-class _Doubt:
+class _NewerMetadata:
     """Whether damage may have taken metadata that are newer than all that were found.
 
     An acknowledgement of the metadata numbered n+1 takes both copies of n and both of n+1. So if n is the newest found,
@@ -124,7 +124,7 @@ class DiskJournal:
         self._number = 0  # of the newest metadata
         self._damaged: list[Damage] = []  # as the last scrub found
         kernel = SyncQueue.acquire() if sync else None
-        self._commit = GroupCommit(self._log, self._durable, self._failed, threaded=sync, kernel=kernel)
+        self._commit = GroupCommit(self._log, self._durable, self._on_failure, threaded=sync, kernel=kernel)
 
     @property
     def stalled(self) -> str | None:
@@ -138,22 +138,23 @@ class DiskJournal:
             CorruptLog: acknowledged metadata may be among what is damaged, so that it is unknown what was promised.
                 Damaged log is left out instead: it is a hole, and filled by the peers.
         """
-        doubt, note, unpack, skip, new = _Doubt(), self._positions.append, _VDL.unpack_from, _VDL.size, tuple.__new__
+        newer, note = _NewerMetadata(), self._positions.append
+        unpack, skip, new = _VDL.unpack_from, _VDL.size, tuple.__new__
         for entry in self._log.entries():
             if isinstance(entry, Damage):
-                doubt.damage(entry)
+                newer.damage(entry)
                 continue
             header, payload = entry
             position, kind, group, epoch, lsn, prev, _, _, _ = header
             note(position)
             if kind == METADATA:
                 self._metadata = position
-                if not doubt.add(header):
+                if not newer.add(header):
                     continue
             frame = new(Frame, (kind, epoch, unpack(payload)[0], group, prev, lsn, payload[skip:]))
             yield frame, position + _BEFORE
-        self._number = doubt.number
-        damage = doubt.worst()
+        self._number = newer.number
+        damage = newer.worst()
         if damage is not None:
             raise CorruptLog(
                 f"the journal is damaged at {damage.position:#x}, where this node's last promise may have been: it "
@@ -188,7 +189,7 @@ class DiskJournal:
                 try:
                     first.end = self._submit(first.copy) + first.copy.size
                 except LogFailedError:
-                    return  # `_failed` is called, or the journal is being closed
+                    return  # `_on_failure` is called, or the journal is being closed
                 first.copy = None
                 continue
             waiting.popleft()
@@ -196,7 +197,7 @@ class DiskJournal:
                 self._metadata = first.position
             first.done(first.position + _BEFORE)
 
-    def _failed(self, error: LogFailedError) -> None:
+    def _on_failure(self, error: LogFailedError) -> None:
         waiting, self._waiting = self._waiting, deque()
         for each in waiting:
             each.done(OSError(str(error)))

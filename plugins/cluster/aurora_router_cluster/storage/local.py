@@ -64,7 +64,7 @@ class LocalNode:
         """Bring it up: its state is what its journal says.
 
         Raises:
-            NodeUnavailable: the journal cannot be opened, or does not tell what was promised.
+            NodeUnavailable: the journal cannot be opened, or does not show what was promised.
         """
         if self._node is None:
             try:
@@ -96,7 +96,7 @@ class LocalNode:
         return await scrub(self._running(), self, peers)
 
     async def look(self) -> None:
-        """What `describe` tells is always fresh."""
+        """`describe` is always fresh."""
 
     @property
     def size(self) -> int:

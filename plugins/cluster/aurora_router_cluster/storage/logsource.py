@@ -52,21 +52,21 @@ class VolumeLog:
         self._link = link
         self._followed.set()
         self._followed = asyncio.Event()
-        link.driver.on_durable.append(self._advanced)
-        self._advanced()
+        link.driver.on_durable.append(self._on_advance)
+        self._on_advance()
 
     def set_back(self, link: WriterLink) -> None:
-        """Serve the log of a branch that begins, perhaps, below the present VDL; nobody may be reading meanwhile."""
+        """Serve the log of a branch that begins, perhaps, below the present VDL; no reader may be reading meanwhile."""
         self._durable = link.driver.durable
         self.follow(link)
 
-    def attached(self) -> None:
+    def on_attached(self) -> None:
         """A writer was attached: it learns what the readers need, they learn its timeline."""
         if self._link is not None and self._feedback is not None:
             self._link.feedback(self._feedback)
         self._wake()
 
-    def _advanced(self) -> None:
+    def _on_advance(self) -> None:
         if self._link is not None:
             self._durable = max(self._durable, self._link.driver.durable)
         self._wake()
@@ -102,7 +102,7 @@ class VolumeLog:
             LogRemovedError: garbage collection has removed them.
         """
         if lsn < self.first_lsn:
-            raise LogRemovedError(f"the log below {self.first_lsn:#x} has been removed; build the reader anew")
+            raise LogRemovedError(f"the log below {self.first_lsn:#x} has been removed; rebuild the reader")
         while self._link is not None:
             link, followed = self._link, self._followed
             try:

@@ -37,7 +37,7 @@ class Member(NodeHandle, Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether it ended without being told to."""
+        """Whether it ended without a request."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class Member(NodeHandle, Protocol):
         ...
 
     async def look(self) -> None:
-        """Make what `describe` tells fresh."""
+        """Refresh what `describe` returns."""
         ...
 
     def groups(self) -> dict[int, int]:

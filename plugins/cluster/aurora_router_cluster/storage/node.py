@@ -1,9 +1,9 @@
 """A storage node: its decisions (`core.replica`) joined to its journal.
 
 The order of the journal is the order of the decisions: metadata counts in memory as soon as its frame is queued. No
-state is told before all metadata that count are durable, and what they say of garbage counts only then: else a state,
-or the acknowledgement of log that was queued before them, could rest on what a crash takes back. Log that was queued
-under an older epoch and becomes durable after a promise is neither counted nor acknowledged.
+state is reported before all metadata that count are durable, and what they say of garbage counts only then: else a
+state, or the acknowledgement of log that was queued before them, could rest on what a crash takes back. Log that was
+queued under an older epoch and becomes durable after a promise is neither counted nor acknowledged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StorageNode:
 
     Args:
         node: its number.
-        journal: where it keeps what it was told; replayed at once.
+        journal: where it keeps what it received; replayed at once.
     """
 
     def __init__(self, node: int, journal: Journal) -> None:
@@ -85,11 +85,13 @@ class StorageNode:
                 self._note_switch(before.charter, place)
         elif frame.kind == KEPT:
             if replica.metadata is not None:  # else what was kept then is forgotten: garbage waits for that
-                self._landed_kept(frame.epoch, Extent(frame.group, frame.prev, frame.start, frame.data), place)
+                self._on_durable_kept(frame.epoch, Extent(frame.group, frame.prev, frame.start, frame.data), place)
         elif replica.metadata is None:
             self._early.append((frame, place))
         elif replica.admits(frame.epoch):
-            replica.landed(frame.epoch, frame.group, frame.prev, frame.start, frame.start + len(frame.data), place)
+            replica.apply_durable(
+                frame.epoch, frame.group, frame.prev, frame.start, frame.start + len(frame.data), place
+            )
             replica.vdl = max(replica.vdl, frame.vdl)
 
     def _replay_early(self) -> None:
@@ -104,35 +106,35 @@ class StorageNode:
                 self.replica.segment(frame.group).insert(frame.prev, frame.start, end, place)
 
     def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
-        """Take log from a driver; `sink` is told once it is durable, or that the epoch is over."""
+        """Take log from a driver; `sink` is called once it is durable, or with the refusal if the epoch is over."""
         replica = self.replica
         if not replica.admits(epoch):
-            sink.refused(self.node, replica.promised)
+            sink.on_refusal(self.node, replica.promised)
             return
         if self._failure is not None:
             return
         replica.vdl = max(replica.vdl, vdl)
 
         def durable(place: int | OSError) -> None:
-            scl = self._landed(epoch, extent, place)
+            scl = self._on_durable(epoch, extent, place)
             if scl is not None:
-                sink.acked(self.node, extent.group, scl)
+                sink.on_ack(self.node, extent.group, scl)
             elif not replica.admits(epoch):
-                sink.refused(self.node, replica.promised)
+                sink.on_refusal(self.node, replica.promised)
 
         self._journal.append(Frame(LOG, epoch, vdl, *extent), durable)
 
-    def _landed(self, epoch: int, extent: Extent, place: int | OSError) -> int | None:
+    def _on_durable(self, epoch: int, extent: Extent, place: int | OSError) -> int | None:
         if isinstance(place, OSError):
             self.fail(str(place))
             return None
-        return self.replica.landed(epoch, extent.group, extent.prev, extent.start, extent.end, place)
+        return self.replica.apply_durable(epoch, extent.group, extent.prev, extent.start, extent.end, place)
 
-    def _landed_kept(self, branch: int, extent: Extent, place: int | OSError) -> None:
+    def _on_durable_kept(self, branch: int, extent: Extent, place: int | OSError) -> None:
         if isinstance(place, OSError):
             self.fail(str(place))
         else:
-            self.replica.landed_kept(branch, extent.group, extent.prev, extent.start, extent.end, place)
+            self.replica.apply_durable_kept(branch, extent.group, extent.prev, extent.start, extent.end, place)
 
     def fail(self, why: str) -> None:
         """Be absent from now on: the journal takes nothing more."""
@@ -190,7 +192,7 @@ class StorageNode:
         return state
 
     def _trim(self, charter: Charter) -> None:
-        """Give room back, unless the journal's order is needed to tell branches apart: then later."""
+        """Give room back, unless the journal's order is needed to distinguish branches: then later."""
         first = self.replica.first_place
         if not charter.kept and (first is None or first > self._switched):
             self._trimmed = charter.collected
@@ -265,9 +267,9 @@ class StorageNode:
             left -= 1
             try:
                 if branch:
-                    self._landed_kept(branch, extent, place)
+                    self._on_durable_kept(branch, extent, place)
                 else:
-                    self._landed(epoch, extent, place)
+                    self._on_durable(epoch, extent, place)
             finally:
                 if not left and not answer.done():
                     answer.set_result(None)
@@ -327,7 +329,7 @@ class StorageNode:
         await self._journal.retire()
 
     async def rewrite_metadata(self) -> None:
-        """Write the metadata anew, in case a damaged place held them.
+        """Write the metadata again, in case a damaged place held them.
 
         Raises:
             NodeUnavailable: the disk failed.
@@ -341,7 +343,7 @@ class StorageNode:
         Args:
             epoch: the epoch whose history the caller holds; 0 for a recovery, which has compared the histories itself.
             group: the protection group.
-            after: SCL of whoever asks, in bytes.
+            after: SCL of the node that asks, in bytes.
             limit: stop after this many bytes.
             branch: a kept one, 0 the present one.
 

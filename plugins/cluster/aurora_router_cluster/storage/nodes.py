@@ -111,7 +111,7 @@ class NodeSet(dict[int, Member]):
         self[number] = self.wrap(node)
         return self[number]
 
-    def known(self, number: int) -> Member:
+    def get_node(self, number: int) -> Member:
         """The node of a number.
 
         Raises:
@@ -150,7 +150,7 @@ class NodeSet(dict[int, Member]):
         Raises:
             RequestError: there is none of that number.
         """
-        await self.known(number).stop()
+        await self.get_node(number).stop()
 
     async def up(self, number: int) -> None:
         """Bring one up over the files that it has.
@@ -160,16 +160,16 @@ class NodeSet(dict[int, Member]):
             EngineError: it cannot run.
         """
         try:
-            await self.known(number).start()
+            await self.get_node(number).start()
         except NodeUnavailable as error:
             raise EngineError(f"{error}; replace it by a new one: cluster replace-node {number}") from error
         self._up_again(number)
 
     def revive(self) -> None:
-        """Begin to bring those up again whose process ended without being told to; none waits for another."""
+        """Begin to bring those up again whose process ended without a request; none waits for another."""
         for number, node in self.items():
             if node.lost and number not in self._reviving:
-                self._reviving[number] = task = asyncio.get_running_loop().create_task(_revived(node))
+                self._reviving[number] = task = asyncio.get_running_loop().create_task(_revive_node(node))
                 task.add_done_callback(partial(self._end_revival, number))
 
     def _end_revival(self, number: int, _task: asyncio.Task[None]) -> None:
@@ -183,7 +183,7 @@ class NodeSet(dict[int, Member]):
                 self._up_again(node.node)
 
     async def look(self) -> None:
-        """Make what the nodes tell of themselves fresh."""
+        """Refresh what the nodes report about themselves."""
         await asyncio.gather(*(node.look() for node in self.values()))
 
     async def forget(self, number: int) -> None:
@@ -202,7 +202,7 @@ class NodeSet(dict[int, Member]):
         await asyncio.gather(*(node.stop() for node in self.values()))
 
 
-async def _revived(node: Member) -> None:
+async def _revive_node(node: Member) -> None:
     """Start a node until it runs, or is not wanted any more; with growing pauses."""
     pause = SHORTEST_PAUSE
     while node.lost:

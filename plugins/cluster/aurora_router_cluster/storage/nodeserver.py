@@ -53,7 +53,7 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def bound(args: argparse.Namespace) -> socket.socket:
+def bind_socket(args: argparse.Namespace) -> socket.socket:
     """The socket to serve on."""
     if args.listen_fd is not None:
         return socket.socket(fileno=args.listen_fd)
@@ -70,7 +70,7 @@ async def serve(args: argparse.Namespace, secret: str) -> None:
     server = NodeServer(await open_node(args.node, args.directory, sync=args.sync), secret)
     caring = asyncio.ensure_future(care(server, args))
     try:
-        await server.listen(bound(args))
+        await server.listen(bind_socket(args))
         await ended.wait()
     finally:
         caring.cancel()
@@ -92,7 +92,7 @@ async def care(server: NodeServer, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a node; 0: it was told to end, 1: it could not go on, and said why on standard error."""
+    """Run a node; 0: it was asked to end, 1: it could not go on, and said why on standard error."""
     args = parser().parse_args(arguments)
     if args.parent is not None:
         die_with_parent(args.parent)

@@ -54,7 +54,7 @@ def copy(driver: Driver, node: Member) -> dict[str, Any]:
     """One storage node.
 
     Returns:
-        What the node tells, and ``state``: ``down``, ``failed`` (its disk takes nothing, so that it is absent;
+        What the node reports, and ``state``: ``down``, ``failed`` (its disk takes nothing, so that it is absent;
         ``failure`` says why), ``outside`` (it runs, but does not hold this epoch, or is no member), ``joining`` (does
         not count for reads yet), ``behind`` or ``complete``; ``lag``: bytes of log handed out that it has not
         acknowledged, by its highest SCL; ``behind``: groups of which it misses something.

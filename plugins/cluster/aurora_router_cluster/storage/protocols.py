@@ -91,13 +91,13 @@ class Journal(Protocol):
 
 
 class AckSink(Protocol):
-    """Who is told what became of the log sent to a node."""
+    """Receives the outcome of the log sent to a node."""
 
-    def acked(self, node: int, group: int, scl: int, /) -> None:
+    def on_ack(self, node: int, group: int, scl: int, /) -> None:
         """Everything of `group` up to `scl` is durable on `node`."""
         ...
 
-    def refused(self, node: int, promised: int, /) -> None:
+    def on_refusal(self, node: int, promised: int, /) -> None:
         """`node` obeys another epoch."""
         ...
 
@@ -114,7 +114,7 @@ class NodeHandle(Protocol):
         ...
 
     def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink, /) -> None:
-        """Send log; what becomes of it is told to `sink`, or never, if it is lost."""
+        """Send log; `sink` receives the outcome, or nothing if it is lost."""
         ...
 
     async def state(self) -> NodeState:

@@ -72,7 +72,7 @@ log = logging.getLogger(__name__)
 
 REPLICATION_USER = "aurora_reader"
 RETRY = "10ms"
-"""Between two tries of a reader to get log. It waits so long at the end of each timeline: who is built anew after many
+"""Between two tries of a reader to get log. It waits so long at each timeline's end: one that is rebuilt after many
 failovers goes through all of them since the last base."""
 LITTLE_LOG = {"wal_keep_size": "32MB", "max_wal_size": "128MB"}
 """Server settings of all instances: the log is in the storage. Six copies of it: so it is compressed, too."""
@@ -83,7 +83,7 @@ class QuorumVolume:
 
     Args:
         binaries: which PostgreSQL.
-        account: who runs it.
+        account: the user that the servers run as.
         directory: of the nodes' journals and the base; made if missing.
         zones: three availability zones, two nodes in each.
         sync: whether the nodes' disks are synced.
@@ -160,7 +160,7 @@ class QuorumVolume:
     @property
     def driver(self) -> Driver:
         """The present epoch's."""
-        return self._opened()[0].driver
+        return self._require_open()[0].driver
 
     @property
     def charter(self) -> Charter:
@@ -170,7 +170,7 @@ class QuorumVolume:
     @property
     def log(self) -> VolumeLog:
         """The durable log of the present branch."""
-        return self._opened()[1]
+        return self._require_open()[1]
 
     @property
     def base(self) -> Path:
@@ -253,7 +253,7 @@ class QuorumVolume:
         return point
 
     def login(self) -> Login:
-        """Who may follow the log."""
+        """The login of the instances that follow the log."""
         return Login(REPLICATION_USER, ScramVerifier.from_password(self._secret))
 
     def _begin(self, opened: RecoveredVolume) -> None:
@@ -352,7 +352,7 @@ class QuorumVolume:
 
     @property
     def timelines_begun(self) -> int:
-        """How many timelines began since the newest base did: whoever is built from it goes through all of them."""
+        """How many timelines began since the newest base did: an instance built from it goes through all of them."""
         begun = self._newest_redo
         return sum(timeline.start > begun for timeline in self.log.timelines)
 
@@ -366,12 +366,12 @@ class QuorumVolume:
         return segment_start(self.history.lowest(), self.framing.segment_size) > self.log.first_lsn
 
     async def collect(self) -> None:
-        """Forget bases that nobody needs, and let the nodes forget the log that no base and no reader needs.
+        """Forget bases that are no longer needed, and let the nodes forget the log that no base and no reader needs.
 
         Raises:
             EngineError: the write quorum is not there; it may be collected later all the same.
         """
-        current, source = self._opened()
+        current, source = self._require_open()
         readers = self._endpoint.readers() if self._endpoint is not None else []
         applied = [reader.applied or reader.flushed or source.first_lsn for reader in readers]
         lowest = source.first_lsn
@@ -425,8 +425,8 @@ class QuorumVolume:
             await asyncio.to_thread(copy_base, self._account, base, data)
 
     def preconnect(self, candidate: EngineAddress) -> None:
-        """Connect to who is being promoted, for `attach`."""
-        self._opened()[0].preconnect(_address_of(candidate))
+        """Begin to connect to the instance that is being promoted, for `attach`."""
+        self._require_open()[0].preconnect(_address_of(candidate))
 
     async def attach(self, writer: EngineAddress) -> None:
         """See `Volume.attach`.
@@ -434,12 +434,12 @@ class QuorumVolume:
         Raises:
             EngineError: it is not this volume's writer, cannot be reached, or the write quorum is not there.
         """
-        current, source = self._opened()
+        current, source = self._require_open()
         try:
             await current.attach(_address_of(writer))
         except (StorageError, WireError) as error:
             raise EngineError(f"{writer.name} cannot be attached to the volume: {error}") from error
-        source.attached()
+        source.on_attached()
 
     @property
     def attached(self) -> bool:
@@ -474,12 +474,12 @@ class QuorumVolume:
         self._begin(opened)
         if opened.charter.membership.unproven:  # of a repair that died half way
             with contextlib.suppress(FailoverImpossibleError):  # upkeep tries again
-                await count_for_reads(self._opened()[0].driver)
+                await count_for_reads(self._require_open()[0].driver)
         self._retired = [old for old in self._retired if old.attached]
         log.info("epoch %d begins at %s", opened.epoch, format_lsn(opened.point))
         return recovery_point(opened)
 
-    def _opened(self) -> tuple[WriterLink, VolumeLog]:
+    def _require_open(self) -> tuple[WriterLink, VolumeLog]:
         if self._current is None or self._log is None:
             raise EngineError("the volume is not open")
         return self._current, self._log
@@ -546,11 +546,11 @@ class QuorumVolume:
             log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
             opened, pairs = await renew_lost(self.nodes, self.framing, situation)
             self._begin(opened)
-            await count_for_reads(self._opened()[0].driver)
+            await count_for_reads(self._require_open()[0].driver)
         return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
 
     async def look(self) -> None:
-        """Make what `status` tells of the nodes fresh."""
+        """Refresh what `status` returns about the nodes."""
         await self.nodes.look()
 
     def status(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Answers(dict[int, T]):
         return max((error.promised for error in self.failures.values() if isinstance(error, Refused)), default=0)
 
     def explain(self) -> str:
-        """Who answered, and why the others did not: for an error message."""
+        """The nodes that answered, and why the others did not: for an error message."""
         reasons = "; ".join(str(self.failures[node]) for node in sorted(self.failures))
         return f"answers from {sorted(self)}" + (f"; {reasons}" if reasons else "")
 
@@ -47,7 +47,7 @@ async def ask(
 ) -> Answers[T]:
     """Send a request to all nodes at once.
 
-    Returns as soon as all have answered or failed, or `PATIENCE` after `enough` holds: a hung node delays nobody.
+    Returns as soon as all have answered or failed, or `PATIENCE` after `enough` holds: a hung node delays no call.
     """
     answers: Answers[T] = Answers()
 

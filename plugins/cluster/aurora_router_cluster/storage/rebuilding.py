@@ -1,4 +1,4 @@
-"""Building a data directory as it was at a point of the past, by PostgreSQL's own recovery.
+"""Building a data directory as it was at an earlier point, by PostgreSQL's own recovery.
 
 A base is copied, a server replays the log of the branch from the storage's endpoint, and pauses at the target: for a
 time the commit's own record decides, as with ``recovery_target_time``; for a position everything counts that ended at
@@ -87,7 +87,7 @@ async def rebuilt(
         engine.start()
         await engine.wait()
         moving = branch_range.kept is None and await nudge()
-        lsn, paused = await _replayed(engine, branch_range, moving=moving)
+        lsn, paused = await _wait_for_replay(engine, branch_range, moving=moving)
         if not paused:
             await _forget_target(engine, overrides, lsn)
         yield Rebuilt(engine, lsn)
@@ -108,7 +108,7 @@ def recovery_settings(target: Target, branch_range: BranchRange) -> dict[str, st
     return {**stop, "recovery_target_lsn": text, "recovery_target_inclusive": "off"}
 
 
-async def _replayed(engine: Engine, branch_range: BranchRange, *, moving: bool) -> tuple[int, bool]:
+async def _wait_for_replay(engine: Engine, branch_range: BranchRange, *, moving: bool) -> tuple[int, bool]:
     """Wait until the replay pauses, or has come to the end of a branch that does not go on.
 
     Returns:

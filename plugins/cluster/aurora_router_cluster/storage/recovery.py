@@ -26,9 +26,9 @@ from aurora_router_cluster.storage.core.recovery import (
     chain_end,
     check_floor,
     complete,
-    known_timelines,
     newest_charter,
     survey,
+    timelines_up_to,
 )
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.healing import catch_up
@@ -73,7 +73,7 @@ async def recover(handles: Mapping[int, NodeHandle], framing: Framing) -> Recove
 
     Args:
         handles: every node that may be a member.
-        framing: tells where records end.
+        framing: knows where records end.
 
     Raises:
         QuorumUnavailable: too few nodes, or another recovery was faster; it can be tried again.
@@ -94,8 +94,8 @@ async def succeed(handles: Mapping[int, NodeHandle], found: Survey, framing: Fra
         CorruptLog: the log found ends below what was durable once.
     """
     point, tails = await _end_of_log(handles, found, framing)
-    history = found.newest.charter.history.extended(epoch, point)
-    timelines = known_timelines(found.charter, point)
+    history = found.newest.charter.history.extend(epoch, point)
+    timelines = timelines_up_to(found.charter, point)
     placements = await _placements(handles, found, framing, point)
     return Charter(
         history,
@@ -199,7 +199,7 @@ async def _last_boundary(handles: Mapping[int, NodeHandle], found: Survey, frami
 
 
 async def _log(handles: Mapping[int, NodeHandle], found: Survey, start: int, end: int) -> AsyncIterator[bytes]:
-    """The log of all groups from `start` to `end`, read from whoever has it and was not cut off below it."""
+    """The log of all groups from `start` to `end`, read from any node that has it and was not cut off below it."""
     while start < end:
         data = b""
         for state, limit in found.sources(start):
@@ -243,11 +243,11 @@ async def repair(handles: Mapping[int, NodeHandle], states: dict[int, NodeState]
             states[node] = await _fill(handles, states, node)
         await asyncio.sleep(REPAIR_PAUSE if _round else 0)
         if _round:
-            states.update(await _held(handles, states, charter))  # a copy may have shrunk: others give what it does not
+            states.update(await _read_states(handles, states, charter))  # a copy may have shrunk: others fill it
     raise QuorumUnavailable(f"the log could not be repaired to 4 of 6 below {format_lsn(charter.history.start)}")
 
 
-async def _held(
+async def _read_states(
     handles: Mapping[int, NodeHandle], states: Mapping[int, NodeState], charter: Charter
 ) -> Mapping[int, NodeState]:
     """What the nodes that adopted the epoch hold of it now."""

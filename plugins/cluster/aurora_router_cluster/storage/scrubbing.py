@@ -23,7 +23,7 @@ class Examined(Protocol):
         ...
 
     async def rewrite_metadata(self) -> None:
-        """Write the metadata anew."""
+        """Write the metadata again."""
         ...
 
     async def retire_damage(self) -> None:
@@ -38,7 +38,7 @@ class ScrubReport:
     Attributes:
         node: which.
         damaged: how many damaged places of its journal were found.
-        refilled: bytes of log that were fetched from peers and written anew.
+        refilled: bytes of log that were fetched from peers and written again.
         lost: pieces that no peer gave; they stay holes, and are filled when one can.
         failure: why the node was not scrubbed; None: it was.
     """

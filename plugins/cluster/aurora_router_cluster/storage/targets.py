@@ -1,4 +1,4 @@
-"""Points in a cluster's past, as users write them: a log position, or a time."""
+"""Points in a cluster's history, as users write them: a log position, or a time."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def parse_target(text: str) -> Target:
     try:
         time = datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
     except ValueError:
-        raise TargetError(f"{text!r} is no point in a cluster's past; write {FORMS}") from None
+        raise TargetError(f"{text!r} is no point in a cluster's history; write {FORMS}") from None
     return Target(time=time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc))

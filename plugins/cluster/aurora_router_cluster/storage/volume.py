@@ -1,7 +1,7 @@
 """Where the cluster's log lives: the seam between the control plane and the storage.
 
 The control plane (supervisor) owns instances: it starts, stops, promotes and repoints PostgreSQL engines. A
-`Volume` owns the log between them: whom a reader follows, what a writer needs to know to have its commits
+`Volume` owns the log between them: which server a reader follows, what a writer needs to know to have its commits
 acknowledged, and where a recovery has to stop. Two volumes exist: `direct` (plain PostgreSQL streaming: readers
 follow the writer) and `quorum` (six copies in three zones; readers follow the storage).
 """
@@ -22,7 +22,7 @@ class Volume(Protocol):
 
     The supervisor calls, for a new cluster: `open`, then `attach` once the writer is ready. For a failover:
     `recover`; it lets the candidate replay up to the point returned and promotes it with `writer_settings` in
-    force; `attach`. Readers whose `reader_settings` changed by that are configured anew and reloaded. Whatever
+    force; `attach`. Readers whose `reader_settings` changed by that get them and are reloaded. Whatever
     has to come back as a reader goes through `seed` first.
     """
 
@@ -59,7 +59,7 @@ class Volume(Protocol):
         """Fill the data directory of an instance that is down, so that it can follow the log as a reader.
 
         The directory may not exist yet (a new reader) or hold the files of a former writer or of a reader that
-        went astray: the volume rewinds or replaces them. Ownership is the account's. `writer` None: none is up.
+        diverged: the volume rewinds or replaces them. Ownership is the account's. `writer` None: none is up.
 
         Raises:
             EngineError: it could not be done; the data directory may then be in any state.
@@ -95,7 +95,7 @@ class Volume(Protocol):
         ...
 
     async def recover(self) -> RecoveryPoint | None:
-        """Fence the former writer and find the durable end of the log; None where the volume cannot tell."""
+        """Fence the former writer and find the durable end of the log; None where the volume does not know it."""
         ...
 
     def durable_lsn(self) -> int | None:
@@ -103,7 +103,7 @@ class Volume(Protocol):
         ...
 
     async def look(self) -> None:
-        """Make what `status` tells fresh, where that takes asking."""
+        """Refresh what `status` returns, where that takes asking."""
         ...
 
     def status(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 The storage is the writer's synchronous standby: it reports as flushed what has met the write quorum and ends with a
 whole record (VDL), so PostgreSQL itself acknowledges a commit only then.
 
-A timeline must be registered at a write quorum *before* its log is taken: a promotion that nobody attached burns its
-number, and the next candidate may use the same number with another history.
+A timeline must be registered at a write quorum *before* its log is taken: a promotion whose writer was never attached
+burns its number, and the next candidate may use the same number with another history.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class WriterLink:
         self.driver = driver
         self._identifier = system_identifier
         self._receiver: WalReceiver | None = None
-        self._approach: tuple[WriterAddress, asyncio.Task[WalReceiver]] | None = None
+        self._preconnecting: tuple[WriterAddress, asyncio.Task[WalReceiver]] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._retired = False
         driver.on_durable.append(self._report)
-        driver.on_fenced.append(self._fenced)
+        driver.on_fenced.append(self._on_fenced)
         driver.on_full.append(self._hold)
 
     @property
@@ -55,28 +55,28 @@ class WriterLink:
         return self._receiver is not None and not self._receiver.ended.done()
 
     def preconnect(self, writer: WriterAddress) -> None:
-        """Begin to connect to who is being promoted: a connection takes about as long as all the rest of `attach`."""
-        if self._approach is None:
+        """Begin to connect to the new writer: a connection takes about as long as all the rest of `attach`."""
+        if self._preconnecting is None:
             connecting = WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
             task = asyncio.get_running_loop().create_task(connecting)
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # `attach` tries again, and tells
-            self._approach = (writer, task)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # `attach` retries, and reports
+            self._preconnecting = (writer, task)
 
-    async def _reached(self, writer: WriterAddress) -> WalReceiver:
+    async def _connection_to(self, writer: WriterAddress) -> WalReceiver:
         """A connection to `writer`: the one that `preconnect` began, if it is any good."""
-        if self._approach is not None and self._approach[0] == writer:
+        if self._preconnecting is not None and self._preconnecting[0] == writer:
             with contextlib.suppress(WireError):
-                await asyncio.shield(self._approach[1])
-            receiver = await self._left()
+                await asyncio.shield(self._preconnecting[1])
+            receiver = await self._take_preconnected()
             if receiver is not None and not receiver.ended.done():
                 return receiver
         return await WalReceiver.connect(writer, self.driver.feed, application_name=STANDBY_NAME)
 
-    async def _left(self) -> WalReceiver | None:
-        """Whom `preconnect` has reached, if anybody; it is the caller's then."""
-        if self._approach is None:
+    async def _take_preconnected(self) -> WalReceiver | None:
+        """The connection that `preconnect` opened, if any; it is the caller's then."""
+        if self._preconnecting is None:
             return None
-        (_, task), self._approach = self._approach, None
+        (_, task), self._preconnecting = self._preconnecting, None
         task.cancel()
         await asyncio.wait({task})
         return None if task.cancelled() or task.exception() is not None else task.result()
@@ -90,18 +90,18 @@ class WriterLink:
             QuorumUnavailable: its timeline could not be registered.
             WireError: it could not be reached, or refused.
         """
-        receiver = await self._reached(writer)
+        receiver = await self._connection_to(writer)
         try:
             had = await self._begin(receiver)
         except BaseException:
             await receiver.close()
             raise
         self._receiver = receiver
-        receiver.ended.add_done_callback(self._ended)
+        receiver.ended.add_done_callback(self._on_stream_end)
         self._report()
-        await self._caught_up(receiver, had)
+        await self._wait_until_caught_up(receiver, had)
 
-    async def _caught_up(self, receiver: WalReceiver, position: int) -> None:
+    async def _wait_until_caught_up(self, receiver: WalReceiver, position: int) -> None:
         """Wait until the write quorum has what the writer had already.
 
         The copies that readers begin with end there, too: a recovery below it would ask them to forget what they have.
@@ -143,7 +143,7 @@ class WriterLink:
             raise StorageError(
                 f"the writer's timeline {tli} began at {format_lsn(start)}; epoch {self.driver.epoch} began at "
                 f"{format_lsn(charter.history.start)} after timeline {known.tli if known else 0}: it was promoted too "
-                "early, or for another epoch; seed it anew and promote again"
+                "early, or for another epoch; rebuild it and promote again"
             )
         timeline = Timeline(self.driver.epoch, tli, start, content)
         await self.driver.amend(timelines=(*charter.timelines, timeline))
@@ -162,7 +162,7 @@ class WriterLink:
             tracker = self.driver.tracker
             self._receiver.report(tracker.received, tracker.vdl, tracker.vdl)
 
-    def _fenced(self) -> None:
+    def _on_fenced(self) -> None:
         log.info("epoch %d is over: nodes obey %s", self.driver.epoch, self.driver.tracker.refusals)
         self._end_soon()
 
@@ -176,7 +176,7 @@ class WriterLink:
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self.close())
 
-    def _ended(self, ended: asyncio.Future[StreamEnd]) -> None:
+    def _on_stream_end(self, ended: asyncio.Future[StreamEnd]) -> None:
         end = ended.result()
         if end.reason is not EndReason.CLOSED:
             log.info("the log of epoch %d ended: %s %s", self.driver.epoch, end.reason.value, end.error or "")
@@ -185,7 +185,7 @@ class WriterLink:
 
     async def close(self) -> None:
         """Leave the writer and the nodes; the writer's commits wait from now on."""
-        approached = await self._left()
+        approached = await self._take_preconnected()
         if approached is not None:
             await approached.close()
         if self._receiver is not None:

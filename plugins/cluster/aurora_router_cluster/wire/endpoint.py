@@ -60,10 +60,10 @@ class WalEndpoint(Hub):
         """Listen on a loopback address and return the port.
 
         Args:
-            login: who may connect; there is no TCP without authentication.
+            login: what clients must authenticate with; there is no TCP without authentication.
             host: an address of 127.0.0.0/8 or ::1.
             port: 0 picks a free one.
-            private_network: allow any address: who reads along there is the caller's affair.
+            private_network: allow any address: that nothing else reads along there is up to the caller.
 
         Raises:
             ValueError: `host` is not a loopback address, and that was not allowed.
@@ -85,7 +85,7 @@ class WalEndpoint(Hub):
         Args:
             directory: exists; without `login` it must be closed to strangers.
             port: part of the socket's name.
-            login: who may connect; None for everybody who can open the socket.
+            login: what clients must authenticate with; None: any process that can open the socket is accepted.
             mode: permissions of the socket.
             owner: user id that is given the socket, -1 to leave it.
 
@@ -111,14 +111,14 @@ class WalEndpoint(Hub):
     # ---- what the sessions ask for
 
     def view(self) -> TimelineView:
-        """The timelines shown at this moment; derived anew only when the source has another tuple."""
+        """The timelines shown at this moment; derived again only when the source has another tuple."""
         timelines = self.source.timelines
         if self._view is None or self._view[0] is not timelines:
             self._view = timelines, TimelineView(timelines)
         return self._view[1]
 
     def feedback_changed(self) -> None:
-        """Tell the source the oldest transaction that any reader needs, if it is another one now."""
+        """Report to the source the oldest transaction that any reader needs, if it has changed."""
         oldest = combine_feedback([s.feedback for s in self.sessions if s.feedback is not None])
         if oldest != self._feedback:
             self._feedback = oldest
@@ -184,7 +184,7 @@ def combine_feedback(all_feedback: list[HotStandbyFeedback]) -> HotStandbyFeedba
 
 
 def _refuse_live(path: Path) -> None:
-    """Fail if somebody listens on `path`: asyncio would take the name from a live server without a word."""
+    """Fail if a server listens on `path`: asyncio would take the name from a live server without a word."""
     if not path.exists():
         return
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:

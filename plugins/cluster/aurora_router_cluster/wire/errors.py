@@ -77,4 +77,4 @@ class ServerError(WireError):
 
 
 class AuthenticationError(ServerError):
-    """The peer refused who we are (SQLSTATE class 28)."""
+    """The peer refused the authentication (SQLSTATE class 28)."""

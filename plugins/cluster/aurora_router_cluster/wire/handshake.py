@@ -38,7 +38,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who may connect.
+    """What clients must authenticate with.
 
     Attributes:
         user: the one user name.
@@ -64,7 +64,7 @@ class ServerHandshake:
     """One connection's start-up. Feed it messages until `phase` is READY or CLOSED.
 
     Args:
-        login: who may connect; None lets everybody in (a Unix socket in a closed directory).
+        login: what clients must authenticate with; None accepts any client (a Unix socket in a closed directory).
         server_version: shown to the client.
         session: number that the client may show as the backend's process id.
 

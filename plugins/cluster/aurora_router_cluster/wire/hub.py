@@ -1,4 +1,4 @@
-"""What connects the endpoint with its connections: what a `WalSender` may ask for, and what it tells of its reader."""
+"""What connects the endpoint with its connections: what a `WalSender` may ask for, and what it reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_STRANGERS = 16
 
 @dataclass(frozen=True, slots=True)
 class ReaderStatus:
-    """What the endpoint knows of one streaming reader; positions are 0 until the reader has told them.
+    """What the endpoint knows of one streaming reader; positions are 0 until the reader has reported them.
 
     Attributes:
         application_name: as the reader gave it, normally the instance's name.
@@ -54,7 +54,7 @@ class Hub(ABC):
     def admit(self, session: WalSender) -> None:
         """Take up a connection. Of those that have not logged in yet the oldest is cut if there are too many.
 
-        Whoever can reach the port can connect: without a bound that would use up this process's descriptors.
+        Any process that reaches the port can connect: without a bound that would use up this process's descriptors.
         """
         self.sessions.add(session)
         strangers = [each for each in self.sessions if each.starting]
@@ -67,4 +67,4 @@ class Hub(ABC):
 
     @abstractmethod
     def feedback_changed(self) -> None:
-        """A reader told another oldest transaction, or left."""
+        """A reader reported another oldest transaction, or left."""

@@ -23,7 +23,6 @@ SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
 
 OID_TEXT: Final = 25
-OID_INT4: Final = 23
 OID_INT8: Final = 20
 
 STARTUP_LIMIT: Final = 10_000
@@ -178,11 +177,6 @@ def negotiate_protocol_version(options: Sequence[str]) -> bytes:
 def command_complete(tag: str) -> bytes:
     """CommandComplete."""
     return message(b"C", _text(tag))
-
-
-def copy_data(data: bytes) -> bytes:
-    """CopyData."""
-    return message(b"d", data)
 
 
 def row_description(columns: Sequence[tuple[str, int]]) -> bytes:

@@ -55,7 +55,7 @@ def _attributes(text: str, names: str) -> dict[str, str]:
     return {name: value for name, _, value in found}
 
 
-def _salted(password: str, salt: bytes, iterations: int) -> bytes:
+def _salt_password(password: str, salt: bytes, iterations: int) -> bytes:
     if not (password and password.isascii() and password.isprintable()):
         raise ScramError("the password must be printable ASCII and not empty")
     return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
@@ -85,13 +85,13 @@ class ScramVerifier:
             ScramError: the password is empty or not printable ASCII.
         """
         salt = secrets.token_bytes(16) if salt is None else salt
-        salted = _salted(password, salt, iterations)
+        salted = _salt_password(password, salt, iterations)
         stored = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
         return cls(salt, iterations, stored, _hmac(salted, b"Server Key"))
 
     @classmethod
     def impossible(cls) -> ScramVerifier:
-        """A verifier that nobody can meet, so that an unknown user sees the same exchange as a wrong password."""
+        """A verifier that no password meets, so that an unknown user sees the same exchange as a wrong password."""
         return cls(*(secrets.token_bytes(16), ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32)))
 
 
@@ -190,7 +190,7 @@ class ScramClient:
             raise ScramError("the server's nonce does not extend ours")
         if not found["i"].isdecimal() or not 1 <= int(found["i"]) <= 10_000_000:
             raise ScramError(f"the server asks for {found['i']!r} iterations")
-        salted = _salted(self._password, salt, int(found["i"]))
+        salted = _salt_password(self._password, salt, int(found["i"]))
         without_proof = f"c={_encode(b'n,,')},r={nonce}"
         transcript = f"{self._bare},{text},{without_proof}".encode()
         client_key = _hmac(salted, b"Client Key")

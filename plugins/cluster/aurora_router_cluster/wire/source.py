@@ -81,7 +81,7 @@ class LogSource(Protocol):
         ...
 
     async def read(self, lsn: int, length: int) -> bytes:
-        """Read up to `length` durable bytes; empty if nobody who holds them answers just now: asked again later.
+        """Read up to `length` durable bytes; empty if no node that holds them answers at present: asked again later.
 
         Raises:
             LogRemovedError: the position is no longer stored.
@@ -114,7 +114,7 @@ class TimelineView:
         self._histories = {t.id: t.history for t in shown if t.history is not None}
         for before, after in pairwise(shown):
             for skipped in range(before.id + 1, after.id):
-                self._histories[skipped] = _burned(before, after)
+                self._histories[skipped] = _history_of_burned(before, after)
 
     def shows(self, timeline: int) -> bool:
         """Whether a reader may stream `timeline`."""
@@ -136,7 +136,7 @@ class TimelineView:
         return self._histories.get(timeline)
 
 
-def _burned(before: Timeline, after: Timeline) -> bytes:
+def _history_of_burned(before: Timeline, after: Timeline) -> bytes:
     ancestors = before.history or b""
     if ancestors and not ancestors.endswith(b"\n"):
         ancestors += b"\n"

@@ -176,7 +176,7 @@ class WalReceiver(asyncio.Protocol):
     # ---- commands
 
     async def identify_system(self) -> SystemIdentity:
-        """Ask who the server is, its timeline and its flushed position.
+        """Ask for the server's identity, its timeline and its flushed position.
 
         Raises:
             WireError: any of the tree, as all commands here.
@@ -228,7 +228,7 @@ class WalReceiver(asyncio.Protocol):
         return self._decoder.position
 
     def report(self, written: int, flushed: int, applied: int) -> None:
-        """Tell the writer how far the log is written, durable at the quorum, and applied; sent at once if it moved."""
+        """Report to the writer how far the log is written, quorum-durable, and applied; sent at once if it moved."""
         positions = (written, flushed, applied)
         if positions != self._positions:
             self._positions = positions

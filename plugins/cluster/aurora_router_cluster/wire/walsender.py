@@ -62,7 +62,7 @@ class WalSender(asyncio.Protocol):
 
     Args:
         hub: the endpoint.
-        login: who may connect on this listener; None for everybody.
+        login: what clients of this listener must authenticate with; None: nothing.
     """
 
     def __init__(self, hub: Hub, login: Login | None) -> None:

@@ -87,10 +87,10 @@ def keep_books(places: GroupMap, groups: int) -> None:
     with Cost("tracker: one extent and six acknowledgements in each group") as held:
         tracker = Tracker(MEMBERS, 1000)
         for group in range(groups):
-            tracker.sent(group, 1001 + group)
-            tracker.arrived(1001 + group, 1001 + group)
+            tracker.record_sent(group, 1001 + group)
+            tracker.record_received(1001 + group, 1001 + group)
             for node in range(6):
-                tracker.acked(node, group, 1001 + group)
+                tracker.record_ack(node, group, 1001 + group)
     assert tracker.vdl == 1000 + groups
     assert held.bytes < 128 << 20
     with Cost("one look at all six members"):

@@ -8,10 +8,10 @@ from aurora_router_cluster.storage.core.quorum import Membership
 
 REST = Membership.of("ABCDEF")
 JOINING = REST.replacing("F", "G")
-HYDRATED = JOINING.hydrated("G")
+HYDRATED = JOINING.confirm_hydrated("G")
 TWO = JOINING.replacing("E", "H")
-TWO_MIXED = TWO.hydrated("H")
-TWO_HYDRATED = TWO_MIXED.hydrated("G")
+TWO_MIXED = TWO.confirm_hydrated("H")
+TWO_HYDRATED = TWO_MIXED.confirm_hydrated("G")
 FORWARD = HYDRATED.settling("G")
 BACK = JOINING.settling("F")
 ONE_DONE = TWO_HYDRATED.settling("G")
@@ -97,7 +97,7 @@ def test_two_nodes_or_a_zone_may_go_and_writes_go_on():
         (lambda: Membership.of("ABCDEE"), "different"),
         (lambda: REST.replacing("X", "G"), "not a member"),
         (lambda: REST.replacing("A", "B"), "member already"),
-        (lambda: REST.hydrated("A"), "not joining"),
+        (lambda: REST.confirm_hydrated("A"), "not joining"),
         (lambda: JOINING.settling("G"), "not hydrated"),
         (lambda: REST.settling("A"), "not a candidate"),
     ],
@@ -115,7 +115,7 @@ def test_json_round_trip(name):
 
 def test_a_membership_reformed_from_three_reads_from_all_three_until_the_newcomers_are_hydrated():
     for survivors in combinations(range(6), 3):
-        formed = Membership.of(range(6)).reformed(survivors, (6, 7, 8))
+        formed = Membership.of(range(6)).reform(survivors, (6, 7, 8))
         assert set(formed.members) == {*survivors, 6, 7, 8}
         assert formed.joining == {6, 7, 8}
         for count in range(7):
@@ -124,7 +124,7 @@ def test_a_membership_reformed_from_three_reads_from_all_three_until_the_newcome
                 assert formed.writes(nodes) == (count >= 4)
         assert all(formed.slots[i] == (i,) for i in survivors)
         for newcomer in (6, 7, 8):
-            formed = formed.hydrated(newcomer)
+            formed = formed.confirm_hydrated(newcomer)
         assert formed.settled
         assert not formed.joining
 
@@ -132,7 +132,7 @@ def test_a_membership_reformed_from_three_reads_from_all_three_until_the_newcome
 def test_a_newcomer_that_is_not_hydrated_is_no_survivor():
     replacing = Membership.of(range(6)).replacing(0, 6)
     with pytest.raises(ValueError, match="no read quorum"):
-        replacing.reformed((1, 2, 6), (7, 8, 9, 10))
-    assert replacing.hydrated(6).reformed((1, 2, 6), (7, 8, 9)).slots == ((6,), (1,), (2,), (7,), (8,), (9,))
+        replacing.reform((1, 2, 6), (7, 8, 9, 10))
+    assert replacing.confirm_hydrated(6).reform((1, 2, 6), (7, 8, 9)).slots == ((6,), (1,), (2,), (7,), (8,), (9,))
     with pytest.raises(ValueError, match="too few newcomers"):
-        Membership.of(range(6)).reformed((1, 2, 3), (7, 8))
+        Membership.of(range(6)).reform((1, 2, 3), (7, 8))

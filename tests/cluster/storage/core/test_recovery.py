@@ -16,9 +16,9 @@ from aurora_router_cluster.storage.core.recovery import (
     chain_end,
     check_floor,
     complete,
-    known_timelines,
     newest_charter,
     survey,
+    timelines_up_to,
 )
 from aurora_router_cluster.storage.core.replica import Charter, Metadata, NodeState, Replica
 from aurora_router_cluster.storage.core.scrub import Loss, Places, losses
@@ -81,18 +81,18 @@ def test_losing_what_was_durable_is_reported_and_not_covered_up():
 def test_timelines_come_from_the_newest_charter():
     one, other = Timeline(2, 2, 50, b"one"), Timeline(2, 2, 50, b"other")
     states = [state(0, 1, NEW, timelines=(one,), revision=1), state(1, 1, NEW, timelines=(other,), revision=2)]
-    assert known_timelines(newest_charter(states), 100) == (other,)
-    assert known_timelines(newest_charter(states), 49) == ()
+    assert timelines_up_to(newest_charter(states), 100) == (other,)
+    assert timelines_up_to(newest_charter(states), 49) == ()
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 50)), max_size=5), st.integers(0, 60))
 def test_histories_agree_below_their_divergence(steps, lsn):
     held = history((1, 0))
     for step, start in steps:
-        held = held.extended(held.epoch + step, max(start, 0))
+        held = held.extend(held.epoch + step, max(start, 0))
     starts = [entry.start for entry in held.entries]
     assert starts == sorted(starts)
-    longer = held.extended(held.epoch + 1, lsn)
+    longer = held.extend(held.epoch + 1, lsn)
     cut = held.divergence(longer)
     assert cut is not None
     assert cut == longer.divergence(held)
@@ -100,7 +100,7 @@ def test_histories_agree_below_their_divergence(steps, lsn):
     assert held.divergence(held) is None
     assert History.from_json(held.to_json()) == held
     with pytest.raises(ValueError, match="follow"):
-        held.extended(held.epoch, 0)
+        held.extend(held.epoch, 0)
 
 
 def test_nodes_exchange_log_only_in_one_epoch_and_one_history():
@@ -121,9 +121,9 @@ def test_a_replica_obeys_one_epoch_and_survives_in_its_metadata():
     replica.install(replica.format(charter))
     with pytest.raises(Refused, match="already"):
         replica.format(charter)
-    assert replica.landed(1, 0, 0, 0, 120, 7) == 120
+    assert replica.apply_durable(1, 0, 0, 0, 120, 7) == 120
     replica.install(replica.promise(2))
-    assert replica.landed(1, 0, 120, 120, 130, 8) is None
+    assert replica.apply_durable(1, 0, 120, 120, 130, 8) is None
     with pytest.raises(Refused, match="promised"):
         replica.promise(2)
     with pytest.raises(Refused, match="obeys"):
@@ -140,9 +140,9 @@ def test_a_replica_obeys_one_epoch_and_survives_in_its_metadata():
 
 def test_garbage_is_what_nobody_asks_for():
     bases = [gc.Base(10, 12, 1.0), gc.Base(50, 60, 2.0), gc.Base(90, 95, 3.0)]
-    assert gc.needed(bases, 2.5) == bases[1:]
-    assert gc.needed(bases, 9.0) == bases[2:]
-    assert gc.needed(bases, 0.0) == bases
+    assert gc.select_needed(bases, 2.5) == bases[1:]
+    assert gc.select_needed(bases, 9.0) == bases[2:]
+    assert gc.select_needed(bases, 0.0) == bases
     assert gc.floor(99, bases[1:], [70], 16) == 48
     assert gc.floor(99, bases[2:], [70], 16) == 64
     assert gc.floor(20, bases[2:], [], 16) == 16

@@ -14,23 +14,23 @@ SIX = Membership.of(range(6))
 
 def sent(tracker: Tracker, *ends: int, group: int = 0) -> None:
     for end in ends:
-        tracker.sent(group, end)
-        tracker.arrived(end, end)
+        tracker.record_sent(group, end)
+        tracker.record_received(end, end)
 
 
 def test_four_of_six_make_it_durable():
     tracker = Tracker(SIX, 100)
     sent(tracker, 110, 120)
-    assert [tracker.acked(node, 0, 120) for node in range(4)] == [False, False, False, True]
+    assert [tracker.record_ack(node, 0, 120) for node in range(4)] == [False, False, False, True]
     assert tracker.vcl == tracker.vdl == 120
 
 
 def test_only_whole_records_are_durable():
     tracker = Tracker(SIX, 100)
-    tracker.sent(0, 115)
-    tracker.arrived(115, 110)
+    tracker.record_sent(0, 115)
+    tracker.record_received(115, 110)
     for node in range(4):
-        tracker.acked(node, 0, 115)
+        tracker.record_ack(node, 0, 115)
     assert (tracker.vcl, tracker.vdl) == (115, 110)
 
 
@@ -40,28 +40,28 @@ def test_a_group_without_new_log_holds_nothing_back():
     sent(tracker, 120, group=1)
     sent(tracker, 130, group=1)
     for node in range(4):
-        tracker.acked(node, 1, 130)
+        tracker.record_ack(node, 1, 130)
     assert tracker.vcl == 100
     for node in range(4):
-        tracker.acked(node, 0, 110)
+        tracker.record_ack(node, 0, 110)
     assert tracker.vcl == tracker.vdl == 130
 
 
 def test_the_writer_is_held_back_at_the_limit_but_a_long_record_may_end():
     tracker = Tracker(SIX, 0)
-    tracker.sent(0, LAL)
-    tracker.arrived(LAL, 0)
+    tracker.record_sent(0, LAL)
+    tracker.record_received(LAL, 0)
     assert tracker.full
     for node in range(4):
-        tracker.acked(node, 0, LAL)
+        tracker.record_ack(node, 0, LAL)
     assert not tracker.full
 
 
 def test_fenced_when_the_others_are_no_write_quorum():
     tracker = Tracker(SIX, 0)
-    assert [tracker.refused(node, 9) for node in (5, 3, 1)] == [False, False, True]
+    assert [tracker.record_refusal(node, 9) for node in (5, 3, 1)] == [False, False, True]
     joining = Tracker(SIX.replacing(5, 6), 0)
-    assert [joining.refused(node, 9) for node in (6, 0, 1)] == [False, False, True]
+    assert [joining.record_refusal(node, 9) for node in (6, 0, 1)] == [False, False, True]
 
 
 class Positions(RuleBasedStateMachine):
@@ -80,17 +80,17 @@ class Positions(RuleBasedStateMachine):
         start = self.tracker.received
         end = start + length
         self.extents.append((group, start, end))
-        self.tracker.sent(group, end)
+        self.tracker.record_sent(group, end)
         if whole:
             self.bounds.append(end)
-        self.tracker.arrived(end, self.bounds[-1] if self.bounds else 0)
+        self.tracker.record_received(end, self.bounds[-1] if self.bounds else 0)
 
     @precondition(lambda self: getattr(self, "extents", None))
     @rule(node=st.integers(0, 5), data=st.data())
     def acknowledge(self, node, data):
         group, _, end = data.draw(st.sampled_from(self.extents))
         self.scls[node, group] = max(end, self.scls.get((node, group), 0))
-        self.tracker.acked(node, group, end)
+        self.tracker.record_ack(node, group, end)
 
     @invariant()
     def positions_are_what_the_definitions_say(self):
@@ -116,12 +116,12 @@ TestPositions = Positions.TestCase
 def test_an_acknowledgement_that_is_not_counted_out_could_not_have_changed_anything(acks, step):
     """Beside a membership that is asked each time, also while one is being replaced."""
     joining = SIX.replacing(5, 6)
-    membership = (SIX, joining, joining.hydrated(6))[step]
+    membership = (SIX, joining, joining.confirm_hydrated(6))[step]
     tracker = Tracker(membership, 0)
     scls: dict[int, int] = {}
     for end in range(1, 6):
         sent(tracker, end, group=0)
     for node, scl in acks:
-        tracker.acked(node, 0, scl)
+        tracker.record_ack(node, 0, scl)
         scls[node] = max(scl, scls.get(node, -1))
         assert tracker.vdl == tracker.vcl == max(0, membership.durable(scls))

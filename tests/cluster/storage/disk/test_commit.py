@@ -165,7 +165,7 @@ async def test_close_while_the_kernel_syncs_writes_what_is_queued(tmp_path: Path
     owner.commit.submit(draft(3))
     assert len(kernel.held) == 1
     await owner.commit.close()
-    kernel.end(0)  # too late: nobody is told, nothing fails
+    kernel.end(0)  # too late: no caller is notified, nothing fails
     log = FrameLog.open(tmp_path)
     assert [entry.header.lsn for entry in log.entries() if isinstance(entry, Frame)] == [1, 2, 3]
     log.close()

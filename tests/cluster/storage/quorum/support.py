@@ -30,7 +30,7 @@ class Cluster:
     """Engines, one of them the writer, over one quorum volume."""
 
     def __init__(self, binaries, account, directory, *, sync: bool = False, **options: Any) -> None:
-        options.setdefault("retention", 0.0)  # nothing is kept for the sake of the past
+        options.setdefault("retention", 0.0)  # no history is kept
         self.binaries, self.account, self.directory = binaries, account, directory
         self.volume = QuorumVolume(binaries, account, directory / "storage", sync=sync, **options)
         self.engines: dict[str, Engine] = {}

@@ -183,7 +183,7 @@ async def test_a_node_is_replaced_under_load(cluster, alive):
 async def test_a_writer_that_dies_before_its_first_commit_is_replaced(
     binaries, account, template, run_directory, monkeypatch
 ):
-    """What its readers were copied with ends above the base's start, and is durable before anybody may fail over."""
+    """What its readers were copied with ends above the base's start, and is durable before a failover is possible."""
     feed = Driver.feed
 
     def late(driver, start, data):

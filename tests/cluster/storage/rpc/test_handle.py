@@ -28,10 +28,10 @@ class Sink:
     def __init__(self) -> None:
         self.news: asyncio.Queue = asyncio.Queue()
 
-    def acked(self, node, group, scl):
+    def on_ack(self, node, group, scl):
         self.news.put_nowait(("acked", node, group, scl))
 
-    def refused(self, node, promised):
+    def on_refusal(self, node, promised):
         self.news.put_nowait(("refused", node, promised))
 
 
@@ -78,7 +78,7 @@ async def test_it_answers_as_the_node_does(place, remote):
     state = await remote.format(CHARTER)
     assert state == await place.node.state()
     assert (await remote.promise(2)).promised == 2
-    charter = Charter(CHARTER.history.extended(2, BASE), CHARTER.membership)
+    charter = Charter(CHARTER.history.extend(2, BASE), CHARTER.membership)
     await remote.adopt(2, charter)
     extents = [Extent(0, BASE, BASE, b"0123456789"), Extent(0, BASE + 10, BASE + 10, b"abcdef")]
     assert (await remote.fill(2, extents)).scls == {0: BASE + 16}
@@ -104,7 +104,7 @@ async def test_log_is_acknowledged_or_refused_to_the_sink_that_sent_it(remote):
     remote.append(1, BASE, Extent(0, BASE, BASE, b"abc"), old)
     assert await asyncio.wait_for(old.news.get(), 30) == ("acked", 3, 0, BASE + 3)
     await remote.promise(2)
-    await remote.adopt(2, Charter(CHARTER.history.extended(2, BASE + 3), CHARTER.membership))
+    await remote.adopt(2, Charter(CHARTER.history.extend(2, BASE + 3), CHARTER.membership))
     remote.append(1, BASE, Extent(0, BASE + 3, BASE + 3, b"zombie"), old)
     assert await asyncio.wait_for(old.news.get(), 30) == ("refused", 3, 2)
     remote.append(2, BASE, Extent(0, BASE + 3, BASE + 3, b"d"), new)
@@ -164,7 +164,7 @@ async def test_a_node_that_says_nothing_is_given_up_after_the_deadline(monkeypat
     answers = []
 
     async def mute(reader, writer):
-        """Prove who one is, and then say nothing."""
+        """Authenticate, and then say nothing."""
         answers.append(writer)
         from aurora_router_cluster.storage.rpc import proof
 

@@ -102,7 +102,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel tells of a parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel reports a parent's end")
 def test_it_ends_with_a_parent_that_is_killed(tmp_path, eventually):
     environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
     command = [sys.executable, "-c", PARENT, str(tmp_path / "node")]

@@ -31,7 +31,7 @@ class Extent(NamedTuple):
         return self.start + len(self.data)
 
 
-def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
+def join_extents(extents: Iterable[Extent]) -> Iterator[Extent]:
     """The extents, in the order of the log; those that lie end to end in one group are one."""
     run: list[Extent] = []
     for extent in extents:
@@ -69,7 +69,7 @@ class BoundaryScanner(Protocol):
 
 
 class Cutter(Protocol):
-    """Cuts the stream of one epoch into extents and tells where records end."""
+    """Cuts the stream of one epoch into extents and finds where records end."""
 
     @property
     def boundary(self) -> int:

@@ -1,8 +1,8 @@
-"""Garbage collection: how much of the log nobody will ask for again.
+"""Garbage collection: how much of the log will never be read again.
 
-Whoever still may ask: a reader that follows, from what it has applied; an instance built from a base, from where the
-recovery of that base begins; a restore into the retention window, from the base before the window, as far as the room
-for the window reaches.
+What may still be read: by a reader that follows, from what it has applied; an instance built from a base, from where
+the recovery of that base begins; a restore into the retention window, from the base before the window, as far as the
+room for the window reaches.
 
 Invariant: the floor is at or below each of these, and at or below the durable end.
 """
@@ -36,7 +36,7 @@ class Base:
     taken: float
 
 
-def needed(bases: Sequence[Base], oldest_wanted: float) -> list[Base]:
+def select_needed(bases: Sequence[Base], oldest_wanted: float) -> list[Base]:
     """The bases to keep: the newest, those taken in the retention window, and the newest one taken before it.
 
     Args:
@@ -48,7 +48,7 @@ def needed(bases: Sequence[Base], oldest_wanted: float) -> list[Base]:
     return [*before[-1:], *within]
 
 
-def spaced(bases: Sequence[Base], seconds: float) -> list[Base]:
+def select_spaced(bases: Sequence[Base], seconds: float) -> list[Base]:
     """The bases of which neighbours are at least so many seconds apart, and the newest in any case.
 
     Args:
@@ -62,7 +62,7 @@ def spaced(bases: Sequence[Base], seconds: float) -> list[Base]:
     return [*kept, *bases[-1:]]
 
 
-def affordable(bases: Sequence[Base], sizes: Sequence[int], durable: int, budget: int) -> list[Base]:
+def select_affordable(bases: Sequence[Base], sizes: Sequence[int], durable: int, budget: int) -> list[Base]:
     """The newest base, and older ones as long as they and the log since the oldest of them take no more than a budget.
 
     As on Aurora, how far a cluster can go back is a wish: where much is written it is less.

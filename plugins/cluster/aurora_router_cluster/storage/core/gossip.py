@@ -1,4 +1,4 @@
-"""Who gives what to whom: nodes fill each other's holes.
+"""Which node gives what to which other one: nodes fill each other's holes.
 
 Two nodes may exchange log only if they hold the same epoch and the same history; then any byte that one of them has is
 the byte that the other misses. Gossip is idempotent: what is known already changes nothing. (SIGMOD 2017 paper on
@@ -54,14 +54,14 @@ def plan_kept(mine: NodeState, peers: Iterable[NodeState]) -> list[Pull]:
             continue
         for branch, scls in peer.kept.items():
             for group, scl in scls.items():
-                if scl > _kept_scl(mine, branch, group) and scl > best.get((branch, group), (0, 0))[0]:
+                if scl > _scl_of_kept(mine, branch, group) and scl > best.get((branch, group), (0, 0))[0]:
                     best[branch, group] = scl, peer.node
     return [
-        Pull(peer, group, _kept_scl(mine, branch, group), branch)
+        Pull(peer, group, _scl_of_kept(mine, branch, group), branch)
         for (branch, group), (_scl, peer) in sorted(best.items())
         if any(kept.line.number == branch for kept in mine.charter.kept)
     ]
 
 
-def _kept_scl(state: NodeState, branch: int, group: int) -> int:
+def _scl_of_kept(state: NodeState, branch: int, group: int) -> int:
     return state.kept.get(branch, {}).get(group, state.base)

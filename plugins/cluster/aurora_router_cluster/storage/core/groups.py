@@ -12,7 +12,7 @@ since then give the map at any later position. Nothing else has to be stored.
 The map keeps runs of ranges, since a relation that grows fills one group after the other: 256 TiB in 26,215 groups are
 a few tens of thousands of runs, not 268 million entries.
 
-Invariants: a range has one group for ever; groups are numbered in the order in which they were opened; no group holds
+Invariants: a range keeps its group forever; groups are numbered in the order in which they were opened; no group holds
 more ranges than it has room for; the extents, laid end to end, are the log.
 """
 
@@ -104,7 +104,7 @@ class GroupMap:
 
 
 class References(Protocol):
-    """Tells which blocks a record refers to, in the record's order."""
+    """Finds the blocks that a record refers to, in the record's order."""
 
     def __call__(self, record: bytes, /) -> Iterable[tuple[Fork, int]]:
         """The (fork, block) pairs of one record."""
@@ -121,7 +121,7 @@ class GroupCutter:
         tails: group -> end of its chain there, in bytes; a group that appears later begins at `base`.
         base: where the volume's log begins.
         places: the map at `start`; it is carried on.
-        scanner: makes a scanner that begins at `start` and tells every whole record.
+        scanner: makes a scanner that begins at `start` and reports every whole record.
         references: which blocks a record refers to.
     """
 

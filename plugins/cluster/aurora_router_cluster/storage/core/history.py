@@ -1,7 +1,7 @@
 """Which epoch wrote which part of the log.
 
 The log is linear: one surviving byte per position. Each time a driver opens the volume it begins an *epoch* at a
-position, and whatever an earlier epoch wrote above that position is dead. So the list of (epoch, start) tells for any
+position, and whatever an earlier epoch wrote above that position is dead. So the list of (epoch, start) shows for any
 copy of the log which of its bytes are alive (SIGMOD 2018 paper on Aurora, section 2.4, "crash recovery").
 
 Invariant: epochs and starts ascend; two histories agree on all bytes below the first entry in which they differ.
@@ -68,7 +68,7 @@ class History:
         """The position at which what was written under `epoch` ends to be alive; None: nowhere."""
         return min((entry.start for entry in self.entries if entry.epoch > epoch), default=None)
 
-    def extended(self, epoch: int, start: int) -> History:
+    def extend(self, epoch: int, start: int) -> History:
         """The history of an epoch that begins at `start`; entries that began above it are dropped.
 
         Raises:

@@ -30,11 +30,6 @@ def parse_lsn(text: str) -> int:
     return parts[0] << 32 | parts[1]
 
 
-def page_start(lsn: int) -> int:
-    """The position at which the page that holds `lsn` begins."""
-    return lsn - lsn % PAGE
-
-
 def segment_start(lsn: int, segment_size: int) -> int:
     """The position at which the WAL segment file that holds `lsn` begins; `segment_size` in bytes."""
     return lsn - lsn % segment_size

@@ -28,7 +28,7 @@ SLOTS, WRITE_QUORUM, READ_QUORUM = 6, 4, 3
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Who holds the copies.
+    """Which nodes hold the copies.
 
     Attributes:
         slots: for each of the six, its candidates, the incumbent first.
@@ -64,7 +64,7 @@ class Membership:
 
     @property
     def unproven(self) -> tuple[int, ...]:
-        """Newcomers that have a slot to themselves and do not count for reads yet; see `reformed`."""
+        """Newcomers that have a slot to themselves and do not count for reads yet; see `reform`."""
         return tuple(slot[0] for slot in self.slots if len(slot) == 1 and slot[0] in self.joining)
 
     def combinations(self) -> tuple[tuple[int, ...], ...]:
@@ -108,7 +108,7 @@ class Membership:
         slots = tuple((old, new) if slot == (old,) else slot for slot in self.slots)
         return Membership(slots, self.joining | {new}, self.version + 1)
 
-    def hydrated(self, new: int) -> Membership:
+    def confirm_hydrated(self, new: int) -> Membership:
         """The second step: `new` holds all that is durable, and counts for reads.
 
         Raises:
@@ -124,7 +124,7 @@ class Membership:
         Raises:
             ValueError: `keep` has no rival, or is not hydrated.
         """
-        slot = self._contested(keep)
+        slot = self._slot_of_candidate(keep)
         if keep in self.joining:
             raise ValueError(f"node {keep} is not hydrated yet: it may miss what was written before it joined")
         slots = tuple((keep,) if other == slot else other for other in self.slots)
@@ -136,20 +136,20 @@ class Membership:
         Raises:
             ValueError: there is none.
         """
-        return next(other for other in self._contested(candidate) if other != candidate)
+        return next(other for other in self._slot_of_candidate(candidate) if other != candidate)
 
-    def _contested(self, candidate: int) -> tuple[int, ...]:
+    def _slot_of_candidate(self, candidate: int) -> tuple[int, ...]:
         slot = next((slot for slot in self.slots if candidate in slot and len(slot) > 1), None)
         if slot is None:
             raise ValueError(f"node {candidate} is not a candidate of a replacement: {self.slots}")
         return slot
 
-    def reformed(self, survivors: Collection[int], newcomers: Iterable[int]) -> Membership:
+    def reform(self, survivors: Collection[int], newcomers: Iterable[int]) -> Membership:
         """The membership when all but a read quorum is gone for good: `newcomers` fill the slots without survivor.
 
         The newcomers count for writes at once, so that the next epoch has a write quorum to be repaired to, and for
-        reads once they are `hydrated`. Until then a read needs all three survivors, each of which may be the only one
-        that holds a part of the log.
+        reads once `confirm_hydrated` was called. Until then a read needs all three survivors, each of which may be the
+        only one that holds a part of the log.
 
         Raises:
             ValueError: the survivors are no read quorum, or there are too few newcomers.

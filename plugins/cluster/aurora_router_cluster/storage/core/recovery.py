@@ -59,7 +59,7 @@ class Survey:
         return [donor, *others]
 
     def sources(self, lsn: int) -> list[tuple[NodeState, int | None]]:
-        """Who may have the log at `lsn`, and their limits: donors first, then all, since an extent may be damaged."""
+        """The nodes that may have the log at `lsn`, with limits: donors first, then all: an extent may be damaged."""
         known = {state.node: state for state in (*self.donors.values(), *self.copies)}
         limits = ((state, self.limit(state)) for state in known.values())
         return [(state, limit) for state, limit in limits if limit is None or lsn < limit]
@@ -97,7 +97,7 @@ def survey(states: Sequence[NodeState]) -> Survey:
 
 
 def _durable(state: NodeState, newest: NodeState) -> int:
-    """The VDL that a node knows, as far as it tells of the newest branch: the volume may have been set back."""
+    """The VDL that a node knows, as far as it concerns the newest branch: the volume may have been set back."""
     if state.charter.line == newest.charter.line:
         return state.vdl
     parted = newest.charter.history.divergence(state.charter.history)
@@ -132,7 +132,7 @@ def chain_end(scl: int, spans: Sequence[Span], point: int) -> int:
     return spans[0].prev if spans else min(scl, point)
 
 
-def known_timelines(charter: Charter, start: int) -> tuple[Timeline, ...]:
+def timelines_up_to(charter: Charter, start: int) -> tuple[Timeline, ...]:
     """The timelines that were registered, as far as they began at or below `start`.
 
     Each charter carries on the list of the one before, and a timeline counts only once a write quorum holds it: so the

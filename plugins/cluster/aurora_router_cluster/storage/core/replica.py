@@ -14,7 +14,7 @@ place is skipped, as it was refused when it was written.
 Invariants:
     * a request of any epoch but the promised one is refused, also when it was under way while the promise came;
     * an answer is given only for what is durable, and rests on no metadata that are not;
-    * the SCLs that an answer tells count nothing that a torn tail could take back.
+    * the SCLs of an answer count nothing that a torn tail could take back.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Charter:
 
     Attributes:
         history: the epochs, the one being opened last.
-        membership: who holds the copies.
+        membership: the nodes that hold the copies.
         tails: group -> end of its chain at the epoch's start, in bytes.
         timelines: PostgreSQL's timelines that were attached so far.
         placements: the map of the protection groups at the epoch's start (`groups.GroupMap`); empty with one group.
-        floor: nobody will ask for the log below this position, in bytes.
+        floor: the log below this position (bytes) will never be read again.
         collected: the log below this position has been removed. It never passes a floor that a write quorum holds: so
-            whoever surveys a quorum knows of a floor at or above what any node has removed.
+            a survey of a quorum learns of a floor at or above what any node has removed.
         revision: grows with each amendment within the epoch; a node never goes back.
         line: which branch of the log it is (`core.branches`).
         kept: the branches that were left and are kept.
@@ -114,14 +114,14 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What a node tells about itself.
+    """What a node reports about itself.
 
     Attributes:
         node: its number.
         promised: the epoch that it obeys.
         charter: the charter that it adopted last.
         scls: group -> SCL in bytes.
-        vdl: the highest VDL that a driver told it, in bytes.
+        vdl: the highest VDL that a driver sent to it, in bytes.
         base: where the log that it keeps begins, in bytes.
         holes: pieces that wait beyond a hole.
         kept: branch that was left and is kept -> group -> SCL of this node's copy, in bytes.
@@ -160,7 +160,7 @@ class Replica:
         metadata: None until the node is formatted; such a node votes in nothing.
         segments: group -> index of the segment replica.
         kept: branch that was left and is kept -> group -> index of this node's copy of it.
-        vdl: the highest VDL that a driver told, in bytes: a hint, never too high.
+        vdl: the highest VDL that a driver sent, in bytes: a hint, never too high.
         collected: `Charter.collected` of the metadata that became durable last.
     """
 
@@ -176,7 +176,7 @@ class Replica:
         """The epoch that this node obeys; 0 before it is formatted."""
         return self.metadata.promised if self.metadata else 0
 
-    def _formatted(self) -> Metadata:
+    def _require_metadata(self) -> Metadata:
         if self.metadata is None:
             raise Refused(f"node {self.node} has not been formatted: it holds nothing and votes in nothing", 0)
         return self.metadata
@@ -197,7 +197,7 @@ class Replica:
         Raises:
             Refused: as much or more has been promised.
         """
-        metadata = self._formatted()
+        metadata = self._require_metadata()
         if epoch <= metadata.promised:
             raise Refused(
                 f"node {self.node} has promised epoch {metadata.promised}, not below {epoch}", metadata.promised
@@ -210,7 +210,7 @@ class Replica:
         Raises:
             Refused: another epoch is promised, or the charter is not that epoch's, or older than the one held.
         """
-        metadata = self._formatted()
+        metadata = self._require_metadata()
         self.check(epoch)
         held = metadata.charter
         if charter.history.epoch != epoch or (held.history.epoch == epoch and held.history != charter.history):
@@ -250,7 +250,7 @@ class Replica:
             for segment in self.segments.values():
                 if cut is not None and old is not None:
                     mark = not switched and charter.history.shares_start(old.history, cut)
-                    segment.truncate(cut, keep_mark=mark)  # whose it is cannot be told across branches; peers have it
+                    segment.truncate(cut, keep_mark=mark)  # across branches its origin is unknown; peers have it
             if cut is not None:
                 self.vdl = min(self.vdl, cut)
             if switched:
@@ -260,7 +260,7 @@ class Replica:
         self.kept = {number: copy for number, copy in self.kept.items() if number in wanted}
 
     def settle(self, metadata: Metadata) -> None:
-        """`metadata`, which count already, have become durable: forget the garbage that they tell of."""
+        """`metadata`, which count already, have become durable: forget the garbage that they name."""
         self.collected = metadata.charter.collected
         for segment in self._all_segments():
             segment.discard(self.collected)
@@ -317,7 +317,7 @@ class Replica:
             found = self.segments[group] = Segment(self._base)
         return found
 
-    def landed(self, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int | None:
+    def apply_durable(self, epoch: int, group: int, prev: int, start: int, end: int, place: int) -> int | None:
         """Take an extent that has become durable.
 
         Returns:
@@ -328,19 +328,19 @@ class Replica:
             return None
         return self.segment(group).insert(prev, start, end, place)
 
-    def landed_kept(self, branch: int, group: int, prev: int, start: int, end: int, place: int) -> None:
+    def apply_durable_kept(self, branch: int, group: int, prev: int, start: int, end: int, place: int) -> None:
         """Take an extent of a kept branch that has become durable, unless that branch was forgotten meanwhile."""
-        charter = self._formatted().charter
+        charter = self._require_metadata().charter
         if any(kept.line.number == branch for kept in charter.kept):
             self.kept.setdefault(branch, {}).setdefault(group, Segment(self._base)).insert(prev, start, end, place)
 
     def state(self) -> NodeState:
-        """What to answer to whoever asks.
+        """Return the answer to a request.
 
         Raises:
             Refused: the node is not formatted.
         """
-        metadata = self._formatted()
+        metadata = self._require_metadata()
         return NodeState(
             self.node,
             metadata.promised,

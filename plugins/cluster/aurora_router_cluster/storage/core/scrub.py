@@ -1,6 +1,6 @@
 """What to do about damage that a scrub found: which pieces of the log lay there.
 
-A damaged place is never repaired by guessing. The index tells which pieces of the chain lie in it; each becomes a
+A damaged place is never repaired by guessing. The index shows which pieces of the chain lie in it; each becomes a
 *hole*, and holes are what peers fill, at the journal's end. The node's SCL falls for that time: it says what can be
 read. A restart leaves the damaged frames out, which makes the same hole, and the frames written since then fill it.
 (SIGMOD 2017 paper on Aurora, section 3.3, step 8: "periodically validate CRC codes on pages".)

@@ -1,9 +1,10 @@
 """One segment replica: a node's copy of one protection group's part of the log.
 
 The log of a volume is cut into *extents*; each belongs to one group and names the end of the extent before it in the
-same group (``prev``). So a copy can tell a hole from a part of the log that belongs to other groups, and the *segment
-complete LSN* (SCL) is the end of the unbroken chain. With a single group ``prev`` is always the extent's own start.
-(SIGMOD 2018 paper on Aurora, section 2.3: "each log record stores the LSN of the preceding record ... in the segment".)
+same group (``prev``). So a copy can distinguish a hole from a part of the log that belongs to other groups, and the
+*segment complete LSN* (SCL) is the end of the unbroken chain. With a single group ``prev`` is always the extent's own
+start. (SIGMOD 2018 paper on Aurora, section 2.3: "each log record stores the LSN of the preceding record ... in the
+segment".)
 
 At the start of an epoch every chain is closed by an empty extent that ends at that start: so ``scl >= start`` says
 that all of the group's log below is held.

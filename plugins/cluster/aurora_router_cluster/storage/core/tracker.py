@@ -68,18 +68,18 @@ class Tracker:
         self._outstanding: deque[tuple[int, int]] = deque()  # (end, group), in order of the log
         self._boundaries: deque[int] = deque()
 
-    def sent(self, group: int, end: int) -> None:
+    def record_sent(self, group: int, end: int) -> None:
         """An extent of `group` that ends at `end` was handed to the nodes; extents come in the order of the log."""
         self.handed = end
         self._outstanding.append((end, group))
 
-    def arrived(self, end: int, boundary: int) -> None:
+    def record_received(self, end: int, boundary: int) -> None:
         """The writer's log has come up to `end`, its last whole record ends at `boundary`."""
         self.received = end
         if boundary > self.vdl and (not self._boundaries or boundary > self._boundaries[-1]):
             self._boundaries.append(boundary)
 
-    def acked(self, node: int, group: int, scl: int) -> bool:
+    def record_ack(self, node: int, group: int, scl: int) -> bool:
         """A node has everything of `group` up to `scl`; return whether the VDL advanced."""
         scls = self._scls.get(group)
         if scls is None:
@@ -130,11 +130,11 @@ class Tracker:
         return [group for group, end in ends.items() if self.scl(node, group) < end]
 
     def forget(self, node: int) -> None:
-        """A node came back: what it holds has to be acknowledged anew. What was durable stays so."""
+        """A node came back: what it holds has to be acknowledged again. What was durable stays so."""
         for scls in self._scls.values():
             scls.pop(node, None)
 
-    def refused(self, node: int, promised: int) -> bool:
+    def record_refusal(self, node: int, promised: int) -> bool:
         """A node obeys another epoch; return whether this driver is fenced now."""
         self.refusals[node] = promised
         return self.fenced
@@ -149,7 +149,8 @@ class Tracker:
     def full(self) -> bool:
         """Whether the writer must be held back.
 
-        A record longer than the limit must still be able to end: when everything received is complete, more is let in.
+        A record longer than the limit must still be able to end: when everything received is complete, more is
+            accepted.
         """
         return self.received >= self.vdl + self._limit and self.vcl < self.received
 

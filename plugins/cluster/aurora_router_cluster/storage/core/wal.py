@@ -1,7 +1,7 @@
 """Framing of PostgreSQL's write-ahead log: where its records end.
 
 The log is a sequence of 8 KiB pages. Each begins with a header (24 bytes, 40 on the first page of a segment file)
-that tells its own address and how much of a record begun earlier it continues. Records are aligned to 8 bytes and may
+that has its own address and how much of a record begun earlier it continues. Records are aligned to 8 bytes and may
 span any number of pages; an XLOG_SWITCH record is followed by padding up to the end of the segment file.
 (PostgreSQL source: ``access/xlog_internal.h``, ``access/xlogrecord.h``; the layout is the same from 14 to 18, but for
 the magic.)
@@ -13,13 +13,10 @@ record that is the end of the segment, never earlier: a standby's replay positio
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
 from aurora_router_cluster.storage.core.lsn import PAGE, format_lsn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAGIC_VERSIONS = {0xD10D: 14, 0xD110: 15, 0xD113: 16, 0xD116: 17, 0xD118: 18}
 """Page magic -> major version of PostgreSQL."""
@@ -32,7 +29,7 @@ _CONTINUES = 0x0001
 
 
 class RecordSink(Protocol):
-    """Told of every whole record: where it starts, where it ends (aligned), its bytes without page headers."""
+    """Called with every whole record: where it starts, where it ends (aligned), its bytes without page headers."""
 
     def __call__(self, start: int, end: int, record: bytes, /) -> None:
         """Take one record."""
@@ -46,7 +43,7 @@ class Scanner:
         start: where the first byte fed lies: a record boundary, or the start of a page (then the tail of a record
             begun earlier is skipped).
         segment_size: bytes in a WAL segment file.
-        sink: told of every whole record that begins at or after `start`; costs a copy of each.
+        sink: called with every whole record that begins at or after `start`; costs a copy of each.
 
     Attributes:
         position: where the next byte to be fed lies.
@@ -193,50 +190,3 @@ class Scanner:
 def _is_switch(header: bytes, i: int) -> bool:
     """Whether the record header at `i` is that of XLOG_SWITCH (resource manager 0, info 0x40)."""
     return header[i + 17] == 0 and header[i + 16] & 0xF0 == 0x40
-
-
-def first_record(read: Callable[[int, int], bytes], page: int, segment_size: int) -> int:
-    """Where the first record that begins on or after a page begins.
-
-    The page may open with the rest of a record begun earlier, which may fill further pages.
-
-    Args:
-        read: ``read(lsn, n)`` gives n bytes of the log.
-        page: start of a page.
-        segment_size: bytes in a WAL segment file.
-
-    Raises:
-        CorruptLog: a header that does not belong there.
-    """
-    while True:
-        size = SHORT_HEADER if page % segment_size else LONG_HEADER
-        magic, info, _timeline, address, remaining = _PAGE_HEADER.unpack(read(page, _PAGE_HEADER.size))
-        if magic not in MAGIC_VERSIONS or address != page:
-            raise CorruptLog(f"the page at {format_lsn(page)} has magic {magic:#06x} and address {format_lsn(address)}")
-        if not info & _CONTINUES:
-            return page + size
-        aligned: int = remaining + 7 & ~7
-        if aligned < PAGE - size:
-            return page + size + aligned
-        page += PAGE
-
-
-def last_boundary(read: Callable[[int, int], bytes], start: int, end: int, segment_size: int) -> int:
-    """The end of the last whole record at or below `end`.
-
-    Args:
-        read: ``read(lsn, n)`` gives n bytes of the log, for any part of [start, end).
-        start: a record boundary, or the start of a page.
-        end: how far the log is known.
-        segment_size: bytes in a WAL segment file.
-
-    Raises:
-        CorruptLog: the bytes from `start` on are not a log.
-    """
-    scanner = Scanner(start, segment_size)
-    position = start
-    while position < end:
-        step = min(1 << 20, end - position)
-        scanner.feed(read(position, step))
-        position += step
-    return scanner.boundary

@@ -6,7 +6,7 @@ frame below position `end` is durable, and `end` only grows.
 
 Where the kernel syncs for us (`kernelsync`), a batch is written on the loop and synced by the kernel; one that begins
 another file, and all on a system without such syncs, is written and synced in a thread. At most one batch is under way
-at a time, whoever has it. A log without sync needs neither: it is written at the end of the loop's turn.
+at a time, in any process or thread. A log without sync needs neither: it is written at the end of the loop's turn.
 
 A batch that begins another file and finds that too many are open waits, and is tried again: nothing was lost, and
 `stalled` says why nothing becomes durable meanwhile. A log at rest is marked (`FrameLog.mark`).
@@ -41,7 +41,7 @@ class GroupCommit:
     """Appends to one `FrameLog`; made and used on a running event loop's thread.
 
     Args:
-        log: nobody else may append to it.
+        log: nothing else may append to it.
         on_durable: called with the new durable end, on the loop.
         on_failure: called once if the disk refuses, on the loop; from then on `submit` raises the same error.
         threaded: write and sync beside the loop; False: on the loop.
@@ -135,29 +135,29 @@ class GroupCommit:
         try:
             descriptor = self.log.stage(batch)
         except LogFailedError as error:
-            self._done(self.log.durable, error)
+            self._finish_batch(self.log.durable, error)
             return True
         if descriptor is None:
             return False
-        kernel.sync(descriptor, partial(self._synced, batch))
+        kernel.sync(descriptor, partial(self._on_sync, batch))
         return True
 
-    def _synced(self, batch: list[Placed], status: int) -> None:
+    def _on_sync(self, batch: list[Placed], status: int) -> None:
         if self._closed:
             return
         try:
             durable = self.log.settle(batch, -status)
         except LogFailedError as error:
-            self._done(self.log.durable, error)
+            self._finish_batch(self.log.durable, error)
         else:
-            self._done(durable, None)
+            self._finish_batch(durable, None)
 
     def _settle(self, end: Callable[[], int]) -> None:
         try:
             durable, error = end(), None
         except LogFailedError as failure:
             durable, error = self.log.durable, failure
-        self._done(durable, error)
+        self._finish_batch(durable, error)
 
     def _run(self) -> None:
         while (batch := self._work.get()) is not None:
@@ -167,8 +167,8 @@ class GroupCommit:
             except LogFailedError as failure:
                 error = failure
             try:
-                self._loop.call_soon_threadsafe(self._done, self.log.durable, error)
-            except RuntimeError:  # the loop was closed without `close`; nobody waits for an answer
+                self._loop.call_soon_threadsafe(self._finish_batch, self.log.durable, error)
+            except RuntimeError:  # the loop was closed without `close`; no caller waits for an answer
                 return
 
     def _write_patiently(self, batch: list[Placed]) -> None:
@@ -188,7 +188,7 @@ class GroupCommit:
         if not self._busy and not self._closed:
             self.log.mark()
 
-    def _done(self, durable: int, error: LogFailedError | None) -> None:
+    def _finish_batch(self, durable: int, error: LogFailedError | None) -> None:
         self.stalled = None
         if self._pending and error is None:
             self._kick()

@@ -2,7 +2,7 @@
 
 A hot standby takes no connection (SQLSTATE 57P03) until it has replayed the log up to the minimum recovery point in its
 control file: before that its data files may be inconsistent. A later point is as good for PostgreSQL, and keeps a
-standby that was just built from showing the past. ``pg_rewind`` sets it in the same way.
+standby that was just built from showing an earlier state. ``pg_rewind`` sets it in the same way.
 
 The point lies on a timeline, and the server must know that one when it starts: its history file, and those of all
 before, have to be in ``pg_wal`` (PostgreSQL looks for the newest one number by number).

@@ -5,13 +5,14 @@
     magic 4 | kind 1 | 3 zero | group 4 | length 4 | epoch 8 | lsn 8 | prev 8 | position 8 | synced 8
     payload CRC 4 | header CRC 4 | payload, `length` bytes
 
-Both checksums are CRC-32 (`zlib`). A header tells its own position, so that a frame written to a wrong place, or left
-from an earlier life of the file, never passes for a good one; and its checksum is apart from the payload's, so that a
-flipped byte of log leaves known which log is damaged.
+Both checksums are CRC-32 (`zlib`). A header contains its own position, so that a frame written to a wrong place, or
+left from an earlier life of the file, never passes for a good one; and its checksum is apart from the payload's, so
+that a flipped byte of log leaves known which log is damaged.
 
 Torn or rotten? Frames are written in batches, one sync after each, and nothing is acknowledged before its sync. After a
 power loss the last batch may be there in part: cut short, or with its later sectors and without the earlier ones. Two
-facts tell such a *torn* tail, which was never acknowledged, from log that was acknowledged and has *rotted* since:
+facts distinguish such a *torn* tail, which was never acknowledged, from log that was acknowledged and has *rotted*
+since:
 
 * each frame names the position up to which all was synced when it was written (``synced``: where its batch begins).
   What is not good below the highest such position was durable once: rotten, whatever follows it. A log at rest is
@@ -216,7 +217,7 @@ def _next_header(data: bytes, offset: int, base: int) -> int:
     return len(data)
 
 
-def known_durable(found: Sequence[Frame | Damage], base: int) -> int:
+def durable_position(found: Sequence[Frame | Damage], base: int) -> int:
     """The position below which everything was durable, as the frames of a file say; at least that of its first byte.
 
     What they say only grows, so that the last intact header is enough.
@@ -233,7 +234,7 @@ def without_torn_tail(found: list[Frame | Damage], data: bytes, base: int) -> li
         data: the file's bytes.
         base: position of its first byte.
     """
-    durable = known_durable(found, base)
+    durable = durable_position(found, base)
     for i, entry in enumerate(found):
         if isinstance(entry, Damage) and entry.position >= durable and _is_torn(entry, data, base):
             return found[:i]

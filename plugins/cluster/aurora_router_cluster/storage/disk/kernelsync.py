@@ -1,4 +1,4 @@
-"""Syncing many files at once without threads: the kernel does it, an eventfd tells the event loop.
+"""Syncing many files at once without threads: the kernel does it, an eventfd wakes the event loop.
 
 A thread per file costs two hand-overs of the interpreter's lock per sync, and six of them that wake each other cost
 more than the disk. Linux's asynchronous I/O has a request for `fdatasync` (``IOCB_CMD_FDSYNC``, Linux 4.18): any number
@@ -59,7 +59,7 @@ class SyncQueue:
         self._system = _System()
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            loop.add_reader(self._signal, self._completed)
+            loop.add_reader(self._signal, self._on_completion)
         except BaseException:
             self._close()
             raise
@@ -118,13 +118,13 @@ class SyncQueue:
                 self._report(call, error)
         self._submit()
 
-    def _completed(self) -> None:
+    def _on_completion(self) -> None:
         try:
             os.eventfd_read(self._signal)
         except BlockingIOError:
             return
         self._turning = True
-        for number, status in self._system.completed():
+        for number, status in self._system.take_completions():
             self._end(self._under_way.pop(number), status)
         self._submit()
 
@@ -201,7 +201,7 @@ class _System:
         addresses = self._arguments[0]
         return max(0, int(self._call(self._io_submit, self._context, len(descriptors), addresses, 0, 0)))
 
-    def completed(self) -> list[tuple[int, int]]:
+    def take_completions(self) -> list[tuple[int, int]]:
         """The number and the status of every sync that ended."""
         _, events, at_once = self._arguments
         count = int(self._call(self._getevents, self._context, 0, _DEPTH, events, at_once))

@@ -37,7 +37,7 @@ from aurora_router_cluster.storage.disk.frames import (
     Damage,
     Draft,
     Frame,
-    known_durable,
+    durable_position,
     pack_header,
     parse_frame,
     parse_header,
@@ -132,7 +132,7 @@ class FrameLog:
         self.torn = len(data) - kept
         if self.torn:
             os.ftruncate(descriptor, kept)
-        start = known_durable(found, base) - base
+        start = durable_position(found, base) - base
         if self._sync and (self.torn or start < kept):
             _write_all(descriptor, [data[start:kept]], start, kept - start)
             os.fsync(descriptor)
@@ -265,7 +265,7 @@ class FrameLog:
 
     def _grow(self, number: int) -> int:
         """Make a file the one that grows; the former one is durable."""
-        descriptor = _opened(self._path(number), os.O_RDWR | os.O_CREAT)
+        descriptor = _open_file(self._path(number), os.O_RDWR | os.O_CREAT)
         former, self._growing = self._growing, (number, descriptor)
         self._numbers.add(number)
         if former is not None:
@@ -312,7 +312,7 @@ class FrameLog:
         if descriptor is None:
             while len(self._reading) >= _MOST_READ:
                 os.close(self._reading.pop(next(iter(self._reading))))
-            descriptor = _opened(self._path(number), os.O_RDONLY)
+            descriptor = _open_file(self._path(number), os.O_RDONLY)
         self._reading[number] = descriptor
         return descriptor
 
@@ -339,7 +339,7 @@ class FrameLog:
             if number in self._missing:
                 yield Damage(number << 32, 0, None)
             elif number == last and end == durable:
-                yield from (entry for entry in opened if _shown(entry))
+                yield from (entry for entry in opened if _is_visible(entry))
             else:
                 yield from self._entries(number, durable, sealed=number == last)
 
@@ -348,7 +348,7 @@ class FrameLog:
         if data is None:
             return
         for entry in scan(data, number << 32):
-            if _shown(entry):
+            if _is_visible(entry):
                 yield entry
             elif isinstance(entry, Frame) and entry.header.kind == SEAL:
                 sealed = True
@@ -367,7 +367,7 @@ class FrameLog:
     def _durable_content(self, number: int, durable: int) -> bytes | None:
         """The durable bytes of a file, past the page cache where possible; None if it was dropped meanwhile."""
         try:
-            descriptor = _opened(self._path(number), os.O_RDONLY)
+            descriptor = _open_file(self._path(number), os.O_RDONLY)
         except FileNotFoundError:
             return None if number not in self._numbers else b""
         try:
@@ -393,7 +393,7 @@ class FrameLog:
             return False
         padding = Draft(PAD, 0, 0, bytes(damage.length - HEADER_SIZE))
         try:
-            descriptor = _opened(self._path(damage.position >> 32), os.O_WRONLY)
+            descriptor = _open_file(self._path(damage.position >> 32), os.O_WRONLY)
             try:
                 self._write_frames(descriptor, [(damage.position, padding)])
                 if self._sync:
@@ -449,7 +449,7 @@ class FrameLog:
             os.fsync(self._lock)
 
 
-def _shown(entry: Frame | Damage) -> bool:
+def _is_visible(entry: Frame | Damage) -> bool:
     """Whether readers see it: padding and seals they do not."""
     return isinstance(entry, Damage) or entry.header.kind not in (PAD, SEAL)
 
@@ -463,7 +463,7 @@ def _end_of(entry: Frame | Damage) -> int:
     return entry.header.end if isinstance(entry, Frame) else entry.position + entry.length
 
 
-def _opened(path: Path, flags: int) -> int:
+def _open_file(path: Path, flags: int) -> int:
     """Open a file.
 
     Raises:
@@ -503,7 +503,7 @@ def _block(descriptor: int, length: int, offset: int) -> bytes:
 def _write_all(descriptor: int, buffers: Sequence[bytes], offset: int, total: int) -> None:
     """Write buffers, `total` bytes in all."""
     written = os.pwritev(descriptor, buffers, offset)
-    if written < total:  # a signal or a nearly full disk: the next call tells which
+    if written < total:  # a signal or a nearly full disk: the next call shows which
         rest = memoryview(b"".join(buffers))[written:]
         while rest:
             done = os.pwrite(descriptor, rest, offset + total - len(rest))

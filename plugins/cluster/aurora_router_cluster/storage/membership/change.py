@@ -55,7 +55,7 @@ class MembershipChange:
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """Let nothing else change the members meanwhile; `what` is said to those who ask for it.
+        """Let nothing else change the members meanwhile; `what` is named in the error of other changes.
 
         Raises:
             RequestError: another change is under way.
@@ -100,8 +100,8 @@ class MembershipChange:
             raise RequestError(f"node {old} is not a member; members are {members}")
         if not membership.settled:
             raise RequestError(
-                f"a change of the members was interrupted and is not settled yet ({_told(membership)}): the cluster "
-                "finishes or undoes it as soon as a write quorum (4 of 6) answers; try again then"
+                f"a change of the members was interrupted and is not settled ({_describe_changes(membership)}): the "
+                "cluster finishes or undoes it as soon as a write quorum (4 of 6) answers; try again then"
             )
         new = node_set.next_number()
         newcomer = node_set.make(new, node_set[old].zone)
@@ -159,7 +159,8 @@ class MembershipChange:
         """
         driver, node_set = self._driver(), self._node_set
         membership = driver.charter.membership
-        with self.alone(f"a change of the members that was interrupted ({_told(membership)}) is being settled"):
+        changes = _describe_changes(membership)
+        with self.alone(f"a change of the members that was interrupted ({changes}) is being settled"):
             try:
                 for old, new in [slot for slot in membership.slots if len(slot) > 1]:
                     if new not in membership.joining or (new in node_set and node_set[new].up):
@@ -169,7 +170,7 @@ class MembershipChange:
                 if membership.unproven:
                     await count_for_reads(driver)
             except (StorageError, ValueError) as error:
-                raise EngineError(f"the members stay as they are for now ({_told(membership)}): {error}") from error
+                raise EngineError(f"the members stay as they are for now ({changes}): {error}") from error
             finally:
                 await self._forget_strangers()
 
@@ -185,14 +186,14 @@ class MembershipChange:
             await self._node_set.forget(number)
 
 
-def _told(membership: Membership) -> str:
+def _describe_changes(membership: Membership) -> str:
     pairs = [f"node {slot[0]} is being replaced by node {slot[1]}" for slot in membership.slots if len(slot) > 1]
     pairs += [f"node {number} does not count for reads yet" for number in membership.unproven]
     return ", ".join(pairs) or "the members are " + ", ".join(map(str, membership.members))
 
 
 async def survivors(node_set: NodeSet) -> Survivors:
-    """Who would be left and who given up if the membership were formed anew.
+    """The nodes that would be left, and those given up, if a new membership were formed.
 
     Raises:
         RequestError: a write quorum answers: nothing has to be given up.
@@ -225,7 +226,7 @@ async def renew_lost(
         opened = await reform(node_set, framing, situation.survivors, formats)
     except StorageError as error:
         await _dismiss_unknown(node_set, situation, fresh)
-        raise FailoverImpossibleError(f"the membership could not be formed anew: {error}; try again") from error
+        raise FailoverImpossibleError(f"no new membership could be formed: {error}; try again") from error
     for old in situation.lost:
         await node_set.forget(old)
     return opened, pairs
@@ -242,18 +243,18 @@ async def _dismiss_unknown(node_set: NodeSet, situation: Survivors, fresh: Itera
 
 
 async def count_for_reads(driver: Driver) -> None:
-    """Let newcomers of a membership formed anew count for reads, too: a write quorum holds all that is durable.
+    """Let newcomers of a re-formed membership count for reads, too: a write quorum holds all that is durable.
 
     Raises:
         FailoverImpossibleError: too few nodes answer; the membership stays as it is, and reads need all survivors.
     """
     try:
-        await driver.change_membership(_proven)
+        await driver.change_membership(_mark_proven)
     except StorageError as error:
         raise FailoverImpossibleError(f"the newcomers do not count for reads yet: {error}") from error
 
 
-def _proven(membership: Membership) -> Membership:
+def _mark_proven(membership: Membership) -> Membership:
     for newcomer in membership.unproven:
-        membership = membership.hydrated(newcomer)
+        membership = membership.confirm_hydrated(newcomer)
     return membership

@@ -1,8 +1,8 @@
 """A new membership from three survivors, when the lost nodes are gone for good.
 
 With three of six nodes nothing can be fenced by a quorum: the other three, wherever they are, might promise another
-epoch and go on. Somebody has to say that they are *gone*; then this does what a recovery does, with all three survivors
-in the place of the write quorum:
+epoch and go on. An operator has to say that they are *gone*; then this does what a recovery does, with all three
+survivors in the place of the write quorum:
 
 1. a new epoch is promised at *all* of the survivors: from here on no older driver has a write quorum, for it would need
    one of them (4 + 3 > 6), and neither has a recovery by the lost nodes;
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Survivors:
-    """Who is there.
+    """The nodes that answer, and those that are lost.
 
     Attributes:
         survivors: members that answer and may be read from.
@@ -54,7 +54,7 @@ async def assess(handles: Mapping[int, NodeHandle]) -> Survivors:
     """Find out whether there is something to reform, and enough to do it from.
 
     Raises:
-        QuorumUnavailable: fewer than three survivors: the log cannot be told from them.
+        QuorumUnavailable: fewer than three survivors: the log cannot be determined from them.
         ValueError: a write quorum answers, so that nothing has to be reformed.
     """
     states = await ask(handles.values(), lambda handle: handle.state(), lambda _answers: False)
@@ -69,7 +69,7 @@ async def assess(handles: Mapping[int, NodeHandle]) -> Survivors:
         )
     if not membership.reads(survivors):
         raise QuorumUnavailable(
-            f"only nodes {sorted(survivors)} are left of {membership.slots}: the durable log cannot be told from fewer "
+            f"only nodes {sorted(survivors)} are left of {membership.slots}: the durable log is unknown from fewer "
             f"than three; bring one up again, or restore a snapshot ({states.explain()})"
         )
     return Survivors(survivors, tuple(m for m in membership.members if m not in survivors))
@@ -85,7 +85,7 @@ async def reform(
 
     Args:
         handles: of the survivors and the newcomers.
-        framing: tells where records end.
+        framing: knows where records end.
         survivors: a read quorum.
         newcomers: for each empty node what formats it.
 
@@ -99,7 +99,7 @@ async def reform(
     promises = _all(await ask(left.values(), lambda handle: handle.promise(epoch), lambda _answers: False), survivors)
     found = survey(list(promises.values()))
     charter = await succeed(left, found, framing, epoch)
-    charter = replace(charter, membership=found.membership.reformed(survivors, newcomers))
+    charter = replace(charter, membership=found.membership.reform(survivors, newcomers))
     members = {number: handles[number] for number in (*survivors, *newcomers)}
     fresh = {number: await format_it(charter) for number, format_it in newcomers.items()}
     held = await ask(left.values(), lambda handle: handle.adopt(epoch, charter), lambda _answers: False)

@@ -63,7 +63,7 @@ async def finish(driver: Driver, new: int, timeout: float = 60.0) -> None:
             raise QuorumUnavailable(
                 f"node {new} got no more log for {timeout:g} s, and is not hydrated; node {old} stays"
             )
-        await driver.change_membership(lambda membership: membership.hydrated(new))
+        await driver.change_membership(lambda membership: membership.confirm_hydrated(new))
     await driver.change_membership(lambda membership: membership.settling(new))
 
 
@@ -86,7 +86,7 @@ async def _is_hydrated(driver: Driver, new: int, timeout: float) -> bool:
     deadline, most = now() + timeout, -1
     goal = driver.tracker.complete()
     while True:
-        kept, amount = await driver.kept_by(new)
+        kept, amount = await driver.progress_of_kept(new)
         if kept and driver.tracker.holds(new, goal):
             return True
         amount += sum(max(0, driver.tracker.scl(new, group)) for group in goal)

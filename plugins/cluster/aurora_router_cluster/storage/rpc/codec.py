@@ -28,7 +28,7 @@ def read_charter(facts: dict[str, Any]) -> Charter:
 
 
 def state_facts(state: NodeState) -> dict[str, Any]:
-    """What a node tells about itself."""
+    """What a node reports about itself."""
     plain = {name: getattr(state, name) for name in _PLAIN}
     kept = [[branch, list(scls.items())] for branch, scls in state.kept.items()]
     return {**plain, "scls": list(state.scls.items()), "kept": kept, **charter_facts(state.promised, state.charter)}

@@ -24,7 +24,7 @@ ACK_BODY: Final = struct.Struct("!QIQ")  # epoch, group, SCL
 NACK_BODY: Final = struct.Struct("!QQ")  # epoch, promised
 
 LONGEST: Final = 256 << 20
-"""Bytes of the longest body once the peer has shown who it is."""
+"""Bytes of the longest body once the peer has been authenticated."""
 LONGEST_STRANGER: Final = 256
 """Bytes of the longest body before that."""
 

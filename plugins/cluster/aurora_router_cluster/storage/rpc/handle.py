@@ -1,8 +1,8 @@
 """A storage node behind a TCP socket, as its driver sees it: `protocols.NodeHandle` over one connection.
 
 The connection is kept up in the background. While there is none, requests fail at once and log is dropped: a node that
-hangs or has gone delays nobody twice, and what it missed its peers give it when it is back (`up_again`). A request that
-is not answered in time ends the connection, for nobody knows any more what the node has read of it.
+hangs or has gone delays no caller twice, and what it missed its peers give it when it is back (`up_again`). A request
+that is not answered in time ends the connection, because it is no longer known what the node has read of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEADLINE = 5.0
 SCRUB_DEADLINE = 600.0
 """Seconds for reading a whole journal again."""
 INTRODUCTION = 5.0
-"""Seconds for connecting and proving who one is."""
+"""Seconds for connecting and authenticating."""
 PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between two tries to connect; the last is repeated."""
 MOST_QUEUED = 16 << 20
@@ -49,9 +49,9 @@ class RemoteNode:
         up_again: called with the number each time a connection has been made.
 
     Attributes:
-        last: what it told of itself last.
+        last: what it reported of itself last.
         scls: protection group -> SCL in bytes, by that and by what it has acknowledged since.
-        failure: why it is absent though it answers, as it told last: its disk has failed.
+        failure: why it is absent though it answers, as it reported last: its disk has failed.
     """
 
     def __init__(self, node: int, secret: str, up_again: Callable[[int], None] = lambda _node: None) -> None:
@@ -127,22 +127,22 @@ class RemoteNode:
         claim = await link.expect(frames.PROOF)
         if not proof.holds(self._secret, proof.NODE, self._number, theirs, ours, claim):
             raise frames.MalformedStream(f"what answers at {host}:{port} is not node {self._number} of this cluster")
-        link.introduced()
+        link.on_introduced()
 
     # Acknowledgements
 
-    def acked(self, epoch: int, group: int, scl: int) -> None:
+    def on_ack(self, epoch: int, group: int, scl: int) -> None:
         """The node has become durable up to there."""
         sink = self._sinks.get(epoch)
         if sink is not None:
             self.scls[group] = max(scl, self.scls.get(group, 0))
-            sink.acked(self._number, group, scl)
+            sink.on_ack(self._number, group, scl)
 
-    def refused(self, epoch: int, promised: int) -> None:
+    def on_refusal(self, epoch: int, promised: int) -> None:
         """The node obeys another epoch."""
         sink = self._sinks.get(epoch)
         if sink is not None:
-            sink.refused(self._number, promised)
+            sink.on_refusal(self._number, promised)
 
     def append(self, epoch: int, vdl: int, extent: Extent, sink: AckSink) -> None:
         """See `protocols.NodeHandle`."""
@@ -285,8 +285,8 @@ class _Link(asyncio.Protocol):
             )
         return message.body
 
-    def introduced(self) -> None:
-        """Both sides have proved who they are."""
+    def on_introduced(self) -> None:
+        """Both sides are authenticated."""
         self._stream.limit = frames.LONGEST
 
     async def request(self, body: bytes, deadline: float) -> tuple[dict[str, Any], bytes]:
@@ -317,15 +317,15 @@ class _Link(asyncio.Protocol):
 
     def _take(self, message: frames.Message) -> None:
         if message.kind == frames.ACK:
-            self._owner.acked(*frames.ACK_BODY.unpack(message.body))
+            self._owner.on_ack(*frames.ACK_BODY.unpack(message.body))
         elif message.kind == frames.NACK:
-            self._owner.refused(*frames.NACK_BODY.unpack(message.body))
+            self._owner.on_refusal(*frames.NACK_BODY.unpack(message.body))
         elif message.kind in {frames.HELLO, frames.PROOF}:
             self._greetings.put_nowait(message)
         else:
-            self._answered(message)
+            self._on_answer(message)
 
-    def _answered(self, message: frames.Message) -> None:
+    def _on_answer(self, message: frames.Message) -> None:
         waiting = self._waiting.pop(message.number, None)
         if waiting is None or waiting.done():
             return

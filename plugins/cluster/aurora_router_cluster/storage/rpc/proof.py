@@ -1,9 +1,9 @@
-"""Who may speak to a node: both sides prove that they know the cluster's secret, and neither says it.
+"""Authentication of a node and its caller: both sides prove that they know the cluster's secret, and neither says it.
 
 The node sends a nonce, the caller answers with a nonce of its own and an HMAC-SHA-256 over both under the secret, the
 node answers with another HMAC over the same (RFC 2104). A label keeps the two from being each other's, the node's
 number keeps a node from being taken for another one. What follows is neither encrypted nor signed: between hosts it
-belongs into a private network or a tunnel.
+belongs in a private network or a tunnel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def prove(secret: str, label: bytes, node: int, theirs: bytes, ours: bytes) -> b
 
     Args:
         secret: the cluster's.
-        label: `CALLER` or `NODE`: who proves.
+        label: the side that proves: `CALLER` or `NODE`.
         node: number of the node that is spoken to.
         theirs: nonce of the node.
         ours: nonce of the caller.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_STRANGERS = 16
-"""Callers that have not proved who they are; beyond that the oldest one is cut."""
+"""Callers that are not yet authenticated; beyond that the oldest one is cut."""
 STRANGER_SECONDS = 10.0
-"""How long a caller may take to prove who it is."""
+"""Seconds that a caller may take to authenticate."""
 
 
 class NodeServer:
@@ -44,7 +44,7 @@ class NodeServer:
         self._server: asyncio.AbstractServer | None = None
 
     async def listen(self, where: socket.socket) -> None:
-        """Serve whoever connects to a bound socket.
+        """Serve the callers that connect to a bound socket.
 
         Raises:
             OSError: it cannot be listened on.
@@ -75,10 +75,10 @@ class _Sink:
         self._caller = caller
         self._epoch = epoch
 
-    def acked(self, node: int, group: int, scl: int) -> None:  # noqa: ARG002  # the caller knows whom it asked
+    def on_ack(self, node: int, group: int, scl: int) -> None:  # noqa: ARG002  # the caller knows whom it asked
         self._caller.send(frames.ACK, 0, frames.ACK_BODY.pack(self._epoch, group, scl))
 
-    def refused(self, node: int, promised: int) -> None:  # noqa: ARG002  # as above
+    def on_refusal(self, node: int, promised: int) -> None:  # noqa: ARG002  # as above
         self._caller.send(frames.NACK, 0, frames.NACK_BODY.pack(self._epoch, promised))
 
 
@@ -110,7 +110,7 @@ class Caller(asyncio.Protocol):
         self.send(frames.HELLO, self._node.node, self._nonce)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the caller comes back, or not
-        """Whatever is under way goes on; nobody is told."""
+        """Whatever is under way goes on, without an acknowledgement."""
         self._transport = None
         self._server.callers.pop(self, None)
         if self._timer is not None:
@@ -186,7 +186,7 @@ class Caller(asyncio.Protocol):
             self.send(frames.ANSWER, message.number, frames.pack(*reply))
 
 
-# The operations: what `protocols.NodeHandle` has, and what whoever owns the node may ask for
+# The operations: what `protocols.NodeHandle` has, and what the owner of the node may ask for
 
 
 async def _state(work: Callable[[], Awaitable[NodeState]]) -> Reply:

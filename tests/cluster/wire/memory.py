@@ -54,7 +54,7 @@ class MemoryLog:
         self._bytes += data
 
     def advance(self, durable: int) -> None:
-        """Make the log durable up to `durable` and wake who follows it."""
+        """Make the log durable up to `durable` and wake its followers."""
         assert durable <= self.end, "durable log must have been appended"
         self.durable_lsn = max(self.durable_lsn, durable)
         self._wake()
