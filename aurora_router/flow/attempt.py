@@ -81,6 +81,7 @@ class ConnectAttempt(Generic[ConnT]):
         self._sqlstates: set[str | None] = set()
         self._lives = False
         self._last: BaseException | None = None
+        self._silent_at: set[str] = set()
         self._seat: Reservation | None = None
         self._is_placeless = False
 
@@ -164,6 +165,8 @@ class ConnectAttempt(Generic[ConnT]):
             connection = await self._dial_once(asked)
         except DialFailed as failed:
             self.cluster.dial_failed(target.addresses)
+            if failed.fault.kind is FaultKind.TIMEOUT:
+                self._silent_at.update(target.addresses)
             if turn is not None and (wanted is None or wanted()):
                 turn.record_failure(failed.fault)
             self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))

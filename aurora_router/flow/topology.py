@@ -82,7 +82,10 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         return None if self.cluster.view.known else await self._learn()
 
     async def _learn(self) -> tuple[ConnT, Instance]:
-        """Ask for the topology: through the given names first, in doubt each time somebody else."""
+        """Ask for the topology: through the given names first, in doubt each time somebody else.
+
+        What was silent in this connect comes last, by whatever name it is reached.
+        """
         if self.route.mode is Mode.LIST:
             return await self._learn_list()
         seeds: list[Address | Instance] = list(self.request.given)
@@ -96,8 +99,17 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
                 gone if isinstance(seed, Address) else self._is_avoided(seed.id),
             )
         )
+        postponed: list[Address | Instance] = []
         for seed in seeds:
             self._asked.append(_seed_name(seed))
+            try:
+                target = await self._find_target(seed)
+                if self._silent_at.isdisjoint(target.addresses):
+                    return await self._learn_at(seed, target)
+                postponed.append(seed)
+            except AttemptFailed as why:
+                self._last = why
+        for seed in postponed:
             try:
                 return await self._learn_through(seed)
             except AttemptFailed as why:
@@ -152,8 +164,13 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         """Whether an instance is a last resort for a while."""
         return instance is not None and self.cluster.quarantine.remaining(instance, self.runtime.now()) > 0.0
 
+    async def _find_target(self, seed: Address | Instance) -> Target:
+        return await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
+
     async def _learn_through(self, seed: Address | Instance) -> tuple[ConnT, Instance]:
-        target = await (self._given(seed) if isinstance(seed, Address) else self._located(seed))
+        return await self._learn_at(seed, await self._find_target(seed))
+
+    async def _learn_at(self, seed: Address | Instance, target: Target) -> tuple[ConnT, Instance]:
         started = self.runtime.now()
         connection = await self._dial(target, None if isinstance(seed, Address) else seed)
         latency = self.runtime.now() - started

@@ -117,3 +117,22 @@ def test_an_instance_that_was_silent_is_not_dialled_again_as_a_reader():
         assert scene.simulation.now - began < 1.5
 
     scene.run(client())
+
+
+def test_a_name_that_leads_to_an_instance_that_was_silent_is_asked_last():
+    scene = Scene(SimulatedProcess, 1)
+    connect, conninfo = scene.process.connect, scene.cluster.conninfo("reader")
+    silent, other = scene.cluster.instances.values()
+
+    async def client():
+        await connect(scene.cluster.conninfo())
+        scene.cluster.network.dns.pin(scene.cluster.host("reader"), silent.address)
+        scene.cluster.hang(silent.id)
+        other.condition = Condition.STARTING
+        began = scene.simulation.now
+        scene.simulation.at(began + 1.0, lambda: scene.cluster.failover(other.id, zombie=True))
+        scene.simulation.at(began + 1.0, lambda: setattr(other, "condition", Condition.WELL))
+        assert (await connect(conninfo)).instance is other
+        assert scene.simulation.now - began < 5.5, "the time of one dial"
+
+    scene.run(client())

@@ -75,6 +75,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (494559186, Dimensions.just("stalled_postmasters", "shared_pooler")),
         (494559478, NONE),
         (217372720, Dimensions.just("stalled_accepting", "odd_rows")),
+        (793968446, Dimensions.just("odd_rows")),
         (217373071, Dimensions.just("lost_packets")),
         (494558889, Dimensions.just("constant_reports", "unknown_addresses")),
     ],
