@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
+from tests.simulation import campaign
 from tests.simulation.campaign import draw_base
 from tests.simulation.storage.dimensions import DIMENSIONS
+from tests.simulation.storage.loop import run
 from tests.simulation.storage.mutants import MUTANTS, Mutant
 from tests.simulation.storage.run import CAMPAIGN
 from tests.simulation.storage.schedule import play
@@ -56,3 +61,18 @@ def test_two_thousand_schedules(tmp_path) -> None:
     figures = tmp_path / "figures.json"
     assert CAMPAIGN.main("", ["--schedules", "2000", "--jobs", "2", "--json", str(figures)]) == 0
     assert '"violations"' in figures.read_text()
+
+
+def test_a_schedule_without_an_end_is_a_violation(monkeypatch) -> None:
+    """Also where the code under test takes any failure for one that it may repeat."""
+
+    async def repeat() -> None:
+        while True:
+            try:
+                await asyncio.sleep(0)
+            except Exception:  # noqa: BLE001 - what is tested here
+                continue
+
+    monkeypatch.setattr(campaign, "LONGEST", 0.1)
+    with pytest.raises(AssertionError, match="used more than"):
+        replace(CAMPAIGN, play=lambda _: run(repeat())).check(1)
