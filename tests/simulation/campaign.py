@@ -207,14 +207,20 @@ class _Endless(KeyboardInterrupt):
 def _limited() -> Iterator[None]:
     """Raise `AssertionError` in what takes too long: some bugs show as a loop without an end."""
 
+    overdue = False
+
     def give_up(*_: object) -> None:
+        nonlocal overdue
+        overdue = True
         raise _Endless
 
     before = signal.signal(signal.SIGPROF, give_up)
     signal.setitimer(signal.ITIMER_PROF, LONGEST, 1.0)
     try:
         yield
-    except _Endless:
+    except BaseException:
+        if not overdue:  # else whatever the interruption led to
+            raise
         raise AssertionError(f"a schedule used more than {LONGEST:g} s of CPU") from None
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
