@@ -96,7 +96,6 @@ class ClusterMonitor(Generic[ConnT]):
         self._plan_refresh()
         self._prepared: set[str] = set()
         self._expired: dict[str, int] = {}
-        self._asked_of: tuple[object, object, frozenset[str]] = (None, None, frozenset())
         self._askable = self._can_ask()
 
     @property
@@ -235,13 +234,7 @@ class ClusterMonitor(Generic[ConnT]):
 
     def _can_ask(self) -> frozenset[str]:
         """The instances of which it is known where they are, and that did not refuse to let the watch in just now."""
-        instances, access = self.cluster.view.instances, self._access
-        if self._barred or access.route.mode is Mode.NAME:  # it depends on more than these
-            return frozenset(id_ for id_ in instances if self._may_ask(id_))
-        if self._asked_of[0] is not instances or self._asked_of[1] is not access:
-            found = frozenset(id_ for id_ in instances if self._may_ask(id_))
-            self._asked_of = instances, access, found
-        return self._asked_of[2]
+        return frozenset(id_ for id_ in self.cluster.view.instances if self._may_ask(id_))
 
     def _may_ask(self, id_: str) -> bool:
         """Whether an instance is one of those."""

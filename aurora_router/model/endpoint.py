@@ -144,7 +144,6 @@ def default_role(kind: EndpointKind) -> WantedRole:
 
 
 @lru_cache(maxsize=256)
-@lru_cache(maxsize=256)
 def instance_host(domain: str, instance: str) -> str:
     """The name of an instance's own endpoint.
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
+FENCED_SECONDS = 2.0
+"""So long after the promotion of another one a fenced instance may report late what it had made durable before it: rows
+of ``aurora_replica_status()`` are up to two seconds old."""
 MISSING_SECONDS = 5.0
 """An instance that complete answers do not list is gone after this time: while a reader restarts, none lists it."""
 

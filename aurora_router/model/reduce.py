@@ -27,12 +27,13 @@ be compared. So evidence is ordered:
    that began; every other instance known has answered since, or failed; none of those that answered names
    another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
    itself: *every* other instance, the accepted writer among them, has to have answered since that it is a reader and
-   that this one is the writer; or the claimant's own token has grown since the accepted writer was accepted, and none
-   names another (what is fenced makes nothing durable any more). A zombie is named by no instance that has seen its
-   successor. Once a writer was accepted like this, or was set back, a higher token proves no longer that a former one
-   is back, since it may be what that one had when it was fenced: then this rule counts for it, whatever its token
-   (`View.unproven`), unless that token is higher and grows. The same counts where a writer was accepted by its own
-   report while its row was still that of a reader, until its own row was seen (`View.provisional`).
+   that this one is the writer; or the claimant's own token has grown although the accepted writer was accepted more
+   than `FENCED_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A zombie is named
+   by no instance that has seen its successor. Once a writer was accepted like this, or was set back, a higher token
+   proves no longer that a former one is back, since it may be what that one had when it was fenced: then this rule
+   counts for it, whatever its token (`View.unproven`), unless that token is higher and grows. The same counts where a
+   writer was accepted by its own report while its row was still that of a reader, until its own row was seen
+   (`View.provisional`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -77,6 +78,7 @@ from aurora_router.model.event import (
 )
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import (
+    FENCED_SECONDS,
     MISSING_SECONDS,
     STALE_ROW_SECONDS,
     Failure,
@@ -356,7 +358,7 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str 
 
 
 def _has_grown(view: View, claim: Claim) -> bool:
-    """Whether a former writer's own token has grown since the present one was accepted: then it is not fenced."""
+    """Whether a former writer's own token has grown since `_with_shown` noted it: then it is not fenced."""
     return claim.own and claim.token is not None and dict(view.shown).get(claim.id, claim.token) < claim.token
 
 
@@ -376,13 +378,17 @@ def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> 
 
 
 def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
-    """The view with the token of a former writer's own claim, where it is the lowest since the accepted writer was."""
+    """The view with the token of a former writer's own claim, where none was noted yet, or a higher one.
+
+    Not in the first `FENCED_SECONDS` of the accepted writer: a fenced instance may still report late then what it had
+    made durable before.
+    """
     if claim is None or not claim.own or claim.token is None or claim.id not in view.former:
         return view
     if view.outage is None and not (view.unproven or view.provisional):
         return view
     shown = dict(view.shown)
-    if asked_at < view.accepted_at or shown.get(claim.id, claim.token + 1) <= claim.token:
+    if asked_at < view.accepted_at + FENCED_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
         return view
     return replace(view, shown=frozenset({**shown, claim.id: claim.token}.items()))
 

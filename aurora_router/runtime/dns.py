@@ -219,7 +219,7 @@ class Names:
 
         _look_up(host, report)
         try:
-            return self._system_answer(host, await wait_at_most(future, SYSTEM_SECONDS), earlier)
+            return self._system_answer(host, await wait_at_most(SYSTEM_SECONDS, future), earlier)
         except asyncio.TimeoutError:
             raise self._unknown(host, f"{earlier}; the system's resolver did not answer") from None
 

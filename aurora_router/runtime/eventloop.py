@@ -177,7 +177,7 @@ async def _complete(
     """Await the results of a statement that was sent; whether all of them came in time."""
     for glance in _slices(seconds, wanted):
         try:
-            await wait_at_most(_answered(pgconn, results), glance)
+            await wait_at_most(glance, _answered(pgconn, results))
         except asyncio.TimeoutError:
             if _is_complete(pgconn, results):
                 return True

@@ -212,7 +212,7 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
         steps = exchange(connection.pgconn, sql)
         with _listening(connection.pgconn) as heard:
             try:
-                reply = await wait_at_most(_await_steps(connection.pgconn, steps), seconds)
+                reply = await wait_at_most(seconds, _await_steps(connection.pgconn, steps))
             except asyncio.TimeoutError:
                 raise libpq.late("answer", seconds or 0.0) from None
         return replace(reply, notices=tuple(heard))

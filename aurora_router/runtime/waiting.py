@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def wait_at_most(work: Awaitable[T], seconds: float | None) -> T:
+async def wait_at_most(seconds: float | None, work: Awaitable[T]) -> T:
     """Wait for `work`, and cancel it when the time is up or the caller is cancelled; returns once it has ended.
 
     `asyncio.wait_for` would do from Python 3.12 on: before, it loses a cancellation that comes together with the end of

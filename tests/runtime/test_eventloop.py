@@ -80,7 +80,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_not_lost():
     async def read():
         return await answer
 
-    waiting = asyncio.create_task(wait_at_most(read(), 30))
+    waiting = asyncio.create_task(wait_at_most(30, read()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # it waits
     answer.set_result("an answer")
@@ -100,5 +100,5 @@ async def test_a_wait_ends_after_its_time_with_what_it_waits_for():
             ended.set()
 
     with pytest.raises(asyncio.TimeoutError):
-        await wait_at_most(endless(), 0.01)
+        await wait_at_most(0.01, endless())
     assert ended.is_set()
