@@ -90,26 +90,41 @@ def copy_base(account: Account, base: Path, data: Path) -> None:
         account.own(data)
 
 
-async def first_base(
-    binaries: Binaries, account: Account, source: Path, target: Path, identifier: int
-) -> tuple[int, int, int]:
-    """Make `target` a copy of the template `source` that has a system identifier of its own.
+@dataclass(frozen=True)
+class TemplateLog:
+    """Where the log of a template's copies begins.
 
-    Returns:
-        Where its log begins, and the size of a segment file, in bytes; its timeline.
+    Attributes:
+        start: position of its first segment, in bytes.
+        segment_size: of a segment file, in bytes.
+        timeline: of the template.
+    """
+
+    start: int
+    segment_size: int
+    timeline: int
+
+
+def template_log(binaries: Binaries, account: Account, source: Path) -> TemplateLog:
+    """Return where the log of the copies of the template `source` begins.
+
+    Raises:
+        EngineError: `source` is not understood.
+    """
+    control = template.control_data(binaries, account, source)
+    segment_size = int(control["Bytes per WAL segment"])
+    start = segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size)
+    return TemplateLog(start, segment_size, int(control["Latest checkpoint's TimeLineID"]))
+
+
+def make_first_base(account: Account, source: Path, target: Path, identifier: int) -> None:
+    """Make `target` a copy of the template `source` that has a system identifier of its own.
 
     Raises:
         EngineError: the copy failed, or `source` is not understood.
     """
-    copying = asyncio.ensure_future(asyncio.to_thread(copy_base, account, source, target))
-    try:
-        control = await asyncio.to_thread(template.control_data, binaries, account, source)
-    finally:
-        await copying
-    segment_size = int(control["Bytes per WAL segment"])
-    await asyncio.to_thread(set_system_identifier, target, identifier)
-    start = segment_start(parse_lsn(control["Latest checkpoint's REDO location"]), segment_size)
-    return start, segment_size, int(control["Latest checkpoint's TimeLineID"])
+    copy_base(account, source, target)
+    set_system_identifier(target, identifier)
 
 
 async def back_up(

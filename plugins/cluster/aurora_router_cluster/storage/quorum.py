@@ -28,9 +28,10 @@ from aurora_router_cluster.storage.bases import (
     copy_base,
     data_size,
     delete,
-    first_base,
+    make_first_base,
     read_redo,
     size_on_disk,
+    template_log,
 )
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
@@ -189,24 +190,25 @@ class QuorumVolume:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         staged = self._directory / "base.new"
-        start, segment_size, timeline = await first_base(
-            self._binaries, self._account, template, staged, self._identifier
-        )
-        self.framing = PostgresFraming(segment_size, self._binaries.major, self._group_bytes)
-        charter = Charter(History((EpochStart(1, start),)), Membership.of(self.nodes))
-        if timeline > 1:
-            content = (staged / "pg_wal" / f"{timeline:08X}.history").read_bytes()
-            charter = replace(charter, timelines=(Timeline(1, timeline, start, content),))
-        await self._sync(staged)
-        self.history.bases.add(staged, Base(start, start, time.time()), charter.history)
-        self.nodes.write_down()
-        await self.nodes.start()
-        states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
-        self._log = VolumeLog(self._identifier, self._binaries.version, segment_size, start)
+        copying = asyncio.ensure_future(self._copy_template(template, staged))  # it takes as long as all of the rest
+        try:
+            origin = await asyncio.to_thread(template_log, self._binaries, self._account, template)
+            self.framing = PostgresFraming(origin.segment_size, self._binaries.major, self._group_bytes)
+            charter = Charter(History((EpochStart(1, origin.start),)), Membership.of(self.nodes))
+            if (number := origin.timeline) > 1:
+                content = (template / "pg_wal" / f"{number:08X}.history").read_bytes()
+                charter = replace(charter, timelines=(Timeline(1, number, origin.start, content),))
+            self.nodes.write_down()
+            await self.nodes.start()
+            states = await asyncio.gather(*(node.format(charter) for node in self.nodes.values()))
+        finally:
+            await copying
+        self.history.bases.add(staged, Base(origin.start, origin.start, time.time()), charter.history)
+        self._log = VolumeLog(self._identifier, self._binaries.version, origin.segment_size, origin.start)
         self._begin(RecoveredVolume(1, charter, tuple(states)))
         if self._inventory is not None:
             major = self._binaries.major
-            identity = Identity(self._identifier, self._secret, major, segment_size, self._group_bytes)
+            identity = Identity(self._identifier, self._secret, major, origin.segment_size, self._group_bytes)
             self._inventory.write_identity(identity)
         await self._serve()
         return self.base
@@ -214,6 +216,10 @@ class QuorumVolume:
     async def _serve(self) -> None:
         self._endpoint = WalEndpoint(self.log)
         self._port = await self._endpoint.listen_tcp(self.login(), self._listen, private_network=True)
+
+    async def _copy_template(self, template: Path, base: Path) -> None:
+        await asyncio.to_thread(make_first_base, self._account, template, base, self._identifier)
+        await self._sync(base)
 
     async def _sync(self, base: Path) -> None:
         """Write the files of a base to the disk, if it is to be found again."""
