@@ -208,7 +208,7 @@ class Judge:
     def _has_session(process: Process, server: Any, since: float) -> bool:
         """Whether a process's monitor has an idle session with a server that it opened before some time."""
         sessions = [each.conn for each in server.sessions if not each.dead and each.idle]
-        return any(each.placed is None and each.process is process and each.since < since - 0.05 for each in sessions)
+        return any(each.by_monitor and each.process is process and each.since < since - 0.05 for each in sessions)
 
     def _sound(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether nothing was wrong with a connection and its server since then, and its role is the same."""

@@ -208,8 +208,8 @@ def take_relays_for_direct() -> Any:
 def condemn_by_a_dial() -> Any:
     """A dial that fails makes the connections stale that are there."""
 
-    def failure(id_: str, generation: int, *, gone: bool, reason: str) -> Failure:
-        return Failure(id_, generation, gone=True, reason=reason)
+    def failure(id_: str, generation: int, **others: Any) -> Failure:
+        return Failure(id_, generation, **{**others, "gone": True})
 
     return patch.object(attempt, "Failure", failure)
 

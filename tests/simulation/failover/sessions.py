@@ -45,7 +45,11 @@ def broke() -> DialFailed:
 
 
 class Conn(SimulatedConnection):
-    """The client's end."""
+    """The client's end.
+
+    Attributes:
+        by_monitor: whether the process's monitor dialled it, and neither a user's connect nor the resolver.
+    """
 
     def __init__(self, process: Any, cluster: Any, server: Server, *way: Any) -> None:
         super().__init__(cluster, server.instance, *way)
@@ -57,6 +61,7 @@ class Conn(SimulatedConnection):
         self.watched: Any = None
         self.waker: Any = None
         self.session = Session(self)
+        self.by_monitor = False
 
     def wake(self) -> None:
         if self.waker is not None:

@@ -81,7 +81,9 @@ class Harbour(Network):
         if condition is not Condition.WELL:
             raise _failed(address, port, condition)
         cluster = self._listening[server.instance.address, 5432][0]
-        return Conn(process, cluster, server, address, port, self.relays.get((address, port)))
+        conn = Conn(process, cluster, server, address, port, self.relays.get((address, port)))
+        conn.by_monitor = lossy
+        return conn
 
     async def _arrived(self, process: Any, server: Server, until: float, wanted: Any, *, lossy: bool) -> bool:
         """Whether a SYN gets through in time; `lossy`: one may be lost by accident."""
