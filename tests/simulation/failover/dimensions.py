@@ -36,6 +36,8 @@ class Dimensions:
         stale_lag: readers fall behind, and ``aurora_max_lag`` is given.
         lost_packets: the network loses some of the packets that begin a monitor's session; the kernel repeats them.
         stalled_postmasters: a server accepts no session for a while, and a statement that sends nothing goes on.
+        silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
+            ``TCP_INFO``).
     """
 
     constant_reports: bool = False
@@ -56,6 +58,7 @@ class Dimensions:
     stale_lag: bool = False
     lost_packets: bool = False
     stalled_postmasters: bool = False
+    silent_kernels: bool = False
 
     @property
     def names(self) -> list[str]:

@@ -22,7 +22,6 @@ from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
 from aurora_router.policy import candidates, verdict
 from aurora_router.policy import route as routing
-from aurora_router.policy.hang_detection import Limits
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
 from aurora_router.policy.role_reports import RoleCheck, RoleReports
 from aurora_router.policy.verdict import Next
@@ -39,7 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug: its name, how it gets in, and whether it shows within a few schedules."""
+    """A bug.
+
+    Attributes:
+        name: what is wrong.
+        plant: how it gets in.
+        soon: whether it shows within a few schedules.
+    """
 
     name: str
     plant: Callable[[], AbstractContextManager[Any]]
@@ -88,11 +93,6 @@ def cut_on_suspicion() -> Any:
         self._condemn(id_, now, self.limits.ping)
 
     return patch.object(HangDetector, "_suspect", suspect)
-
-
-def blame_the_server() -> Any:
-    """A process that stood still takes its own silence for the server's."""
-    return patch.object(Limits, "lateness", property(lambda self: float("inf")))
 
 
 def never_cut() -> Any:
@@ -286,6 +286,16 @@ def give_up_for_one() -> Any:
     return patch.object(ClusterMonitor, "sighted", property(sighted))
 
 
+def never_believe_former_writers() -> Any:
+    """A former writer that goes on has to prove it by a higher token than it has."""
+    original = reducing._note_proof
+
+    def noted(view: Any, following: Any, claim: Any, **others: Any) -> Any:
+        return replace(original(view, following, claim, **others), unproven=False, provisional=False)
+
+    return patch.object(reducing, "_note_proof", noted)
+
+
 def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
@@ -348,7 +358,6 @@ MUTANTS = (
     Mutant("stale connections are handed out", hand_out_stale),
     Mutant("the role is not verified", trust_the_view, soon=True),
     Mutant("suspicion is enough to cut", cut_on_suspicion, soon=True),
-    Mutant("a starved process blames the server", blame_the_server),
     Mutant("connections of a hung instance are not cut", never_cut),
     Mutant("nobody is woken by news", never_wake, soon=True),
     Mutant("readers wait for a writer", readers_wait_for_writers),
@@ -371,6 +380,7 @@ MUTANTS = (
     Mutant("a ping does not ask the session that there is", ask_no_session),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("nobody is asked but who is known", never_search),
+    Mutant("whatever its token, a former writer is the writer by a higher one alone", never_believe_former_writers),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),
     Mutant("a work that ended its transaction is run again", replay_what_ended),

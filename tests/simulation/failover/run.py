@@ -25,7 +25,7 @@ def told(counts: Counter[str]) -> Iterator[Figure]:
     yield Figure.unbounded("left unknown", counts["unknown"], "")
 
 
-CAMPAIGN = Campaign("tests.simulation.failover.run", play, MUTANTS, hunted=1500, schedules=1000, chunk=25, tell=told)
+CAMPAIGN = Campaign("tests.simulation.failover.run", play, MUTANTS, hunted=3000, schedules=1000, chunk=25, tell=told)
 
 if __name__ == "__main__":
     sys.exit(CAMPAIGN.main(__doc__))

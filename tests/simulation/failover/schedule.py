@@ -53,6 +53,7 @@ class Schedule:
         self.clock = Clock(seed)
         self.counts: Counter[str] = Counter()
         self.harbour = Harbour(self.clock)
+        self.harbour.tells_receipts = "silent_kernels" not in self.drawn
         aurora = rng.random() < 0.6 or bool(self.drawn & NEED_AURORA)
         self.cluster = SimulatedCluster(
             self.harbour, readers=rng.choice([1, 2, 2, 3]), aurora=aurora, dns_delay=rng.choice([0.0, 0.5, 5.0, 40.0])
@@ -66,7 +67,7 @@ class Schedule:
             silent_fence=rng.random() < 0.5,
         )
         self.control = Control(self.clock, rng, self.harbour, self.cluster, store)
-        self.calm = rng.random() < 0.2 and not self.drawn
+        self.calm = rng.random() < 0.2 and not self.drawn - {"silent_kernels"}
         self.judge = Judge(self.control, calm=self.calm)
         self.processes = [self._process() for _ in range(rng.choice([1, 2, 2]))]
         self.control.processes = self.processes

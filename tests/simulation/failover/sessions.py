@@ -176,7 +176,9 @@ class Session:
             raise Died
         await self._travel()
         self.conn.answer, self.conn.state = answer, self.state
-        self.conn.heard_at, self.conn.unread = self.clock.now, True
+        self.conn.unread = True
+        if self.conn.heard_at is not None:
+            self.conn.heard_at = self.clock.now
         self.conn.reported()
         self.conn.wake()
 

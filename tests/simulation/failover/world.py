@@ -54,6 +54,7 @@ class Harbour(Network):
         self.behind: dict[str, Callable[[str], Server | None]] = {}
         self.resets = 0.0
         self.losses = 0.0
+        self.tells_receipts = True
         self.lost_at: dict[tuple[Any, Server], list[float]] = {}
         self.resent_at: dict[tuple[Any, Server], float] = {}
 
@@ -83,6 +84,8 @@ class Harbour(Network):
         cluster = self._listening[server.instance.address, 5432][0]
         conn = Conn(process, cluster, server, address, port, self.relays.get((address, port)))
         conn.by_monitor = lossy
+        if not self.tells_receipts:
+            conn.heard_at = None
         return conn
 
     async def _arrived(self, process: Any, server: Server, until: float, wanted: Any, *, lossy: bool) -> bool:
