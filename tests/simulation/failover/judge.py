@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -23,6 +24,8 @@ SLACK = 0.3
 
 DIAL = {"aggressive": 2.0, "patient": 15.0}
 """How long a dial may take, by profile where it is not the default's, in seconds."""
+RESOLVING = 30.0
+"""For how long an outcome is asked for at least, in seconds."""
 GAP = 0.01
 """A pause between two silences that is shorter lets no answer through, in seconds."""
 
@@ -64,6 +67,7 @@ class Judge:
         self._read: dict[Process, int] = {}
         self._waited: dict[tuple[Process, Any, float], bool] = {}
         self._overtaken: dict[tuple[Process, Any], float] = {}  # when a later writer than that one became known
+        self.resolvable: set[int] = set()  # unknown, though there was time to ask and to be answered
         self.own_endings: set[int] = set()
         self.lost_endings: set[int] = set()
 
@@ -340,6 +344,8 @@ class Judge:
             self.told[number] = "acked"
         elif isinstance(error, CommitOutcomeUnknown):
             self.told[number] = "unknown"
+            if self._acknowledging(self.clock.now - RESOLVING) > 1.0:
+                self.resolvable.add(number)
         elif isinstance(error, (RoutingError, psycopg.Error)):
             self.told[number] = "failed"
         else:
@@ -348,6 +354,17 @@ class Judge:
             self.why[number] = error
         if self.calm and error is not None:
             raise Violation(f"a transaction failed, and nothing was wrong: {error!r}") from error
+
+    def _acknowledging(self, since: float) -> float:
+        """Seconds since then in which so many servers were sound that one could acknowledge what it wrote."""
+        needed, now = 1 if self.control.store.aurora else 2, self.clock.now
+        spans = [joined([*each.harmed, *each.mute, *each.deafness]) for each in self.control.servers.values()]
+        ends = {edge for those in spans for span in those for edge in span if since < edge < now}
+        return sum(
+            b - a
+            for a, b in pairwise(sorted({since, now, *ends}))
+            if sum(overlap(those, a, b) == 0.0 for those in spans) >= needed
+        )
 
     def settle(self) -> None:
         """Hold all transactions against the log that survived."""
@@ -364,5 +381,5 @@ class Judge:
                     self.why.get(number)
                 )
         store = self.control.store
-        if store.witness and (bad := [n for n, told in self.told.items() if told == "unknown"]):
+        if store.witness and (bad := sorted(self.resolvable)):
             raise Violation(f"transaction {bad[0]} is unknown, though there is a witness") from self.why[bad[0]]

@@ -78,6 +78,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (793968446, Dimensions.just("odd_rows")),
         (217373071, Dimensions.just("lost_packets")),
         (494558889, Dimensions.just("constant_reports", "unknown_addresses")),
+        (89724803, Dimensions.just("frozen_dials")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
     ],
 )
