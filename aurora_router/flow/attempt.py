@@ -151,9 +151,8 @@ class ConnectAttempt(Generic[ConnT]):
         """After a wait: whether the writer that was chosen before it is still the one to dial."""
         if not began:
             raise AttemptFailed(f"{instance.id} was too busy to be dialled")
-        if self.route.role is not WantedRole.WRITER:
-            return
-        if self.cluster.view.writer != instance.id or self.cluster.doubted_at is not None:
+        changed = self.cluster.view.writer != instance.id
+        if changed or (self.route.role is WantedRole.WRITER and self.cluster.doubted_at is not None):
             raise AttemptFailed(f"{instance.id} was the writer, and that has changed or is in doubt")
 
     async def _dial(self, target: Target, instance: Instance | None, turn: DialPermit | None = None) -> ConnT:

@@ -23,7 +23,7 @@ from aurora_router.flow.probe import InstanceProbe
 from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
 from aurora_router.model.instance import Role
-from aurora_router.model.observation import Failure
+from aurora_router.model.observation import FENCED_SECONDS, Failure
 from aurora_router.policy.hang_detection import (
     UNLIMITED,
     Action,
@@ -205,10 +205,15 @@ class HangDetector(Generic[ConnT]):
         if view.is_current(id_, held.generation):
             return False
         if held.was_writer and self._has_lost_role(id_):
-            return self._path(held, id_) is not None
+            return self._path(held, id_) is not None and not self._is_unconfirmed()
         if activity in {Activity.WAITING, Activity.LISTENING} or self._path(held, id_) is None:
             return False
         return activity is Activity.IDLE if id_ not in view.instances else id_ in self._hung
+
+    def _is_unconfirmed(self) -> bool:
+        """Whether the writer was accepted a moment ago by rows of others, which may be older than a connection."""
+        cluster = self.cluster
+        return cluster.doubted_at is not None and self.runtime.now() - cluster.view.accepted_at < FENCED_SECONDS
 
     def _has_lost_role(self, id_: str) -> bool:
         """Whether an instance is the writer no more: another one was accepted, or it said so itself."""

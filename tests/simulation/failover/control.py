@@ -343,9 +343,11 @@ class Control:
         chosen = rng.sample(list(self.servers.values()), rng.randrange(1, len(self.servers) + 1))
         for each in chosen:
             each.instance.rewrites = odd(each.id, rng)
+            each.odd.append([self.clock.now, float("inf")])
         await self.clock.sleep(rng.uniform(2.0, 20.0))
         for each in chosen:
             each.instance.rewrites = None
+            each.odd[-1][1] = self.clock.now
 
     async def reset_dials(self, rng: random.Random) -> None:
         """Some dials are reset on their way."""

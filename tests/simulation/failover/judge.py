@@ -67,6 +67,7 @@ class Judge:
         self._read: dict[Process, int] = {}
         self._waited: dict[tuple[Process, Any, float], bool] = {}
         self._overtaken: dict[tuple[Process, Any], float] = {}  # when a later writer than that one became known
+        self.broken: Violation | None = None  # by a monitor, which would end of it
         self.resolvable: set[int] = set()  # unknown, though there was time to ask and to be answered
         self.own_endings: set[int] = set()
         self.lost_endings: set[int] = set()
@@ -75,6 +76,8 @@ class Judge:
 
     def listen(self, process: Process) -> None:
         """Look at what a process learned since the last time."""
+        if self.broken is not None:
+            raise self.broken
         start = self._read.get(process, 0)
         for at, _, event in process.events[start:]:
             self._heard(process, at, event)
@@ -189,7 +192,13 @@ class Judge:
             raise Violation(f"a connection to {conn.server.id} was taken for stale, and nothing was wrong with it")
 
     def cut(self, process: Process, conn: Conn) -> None:
-        """The monitor cuts a connection."""
+        """The monitor cuts a connection; whoever comes next raises what is wrong with that."""
+        try:
+            self._judge_cut(process, conn)
+        except Violation as violation:
+            self.broken = self.broken or violation
+
+    def _judge_cut(self, process: Process, conn: Conn) -> None:
         now, limits = self.clock.now, self.limits(process)
         if self._sound(process, conn, conn.since):
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and nothing was wrong with it")
@@ -271,6 +280,9 @@ class Judge:
         if self.control.placed is not None:
             first = [each for each in first if each.id in self.control.placed]
         trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.behind] for each in first}
+        for each in first:
+            if each.instance.writer:  # that it is the writer again may be shown by nothing but its rows
+                trouble[each] += each.odd
         sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return

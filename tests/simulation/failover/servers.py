@@ -118,6 +118,7 @@ class Server:
         loaded: spans of time in which everything took longer.
         deafness: spans of time in which it accepted no session.
         behind: spans of time in which it lagged behind, as a reader.
+        odd: spans of time in which its answers were not as they should be.
         harmed: spans of time in which something was wrong with it.
         lives: grows with each start.
     """
@@ -132,6 +133,7 @@ class Server:
         self.loaded: list[list[float]] = []
         self.deafness: list[list[float]] = []
         self.behind: list[list[float]] = []
+        self.odd: list[list[float]] = []
         self.harmed: list[list[float]] = []
         self.sessions: dict[Any, None] = {}
         self.lives = 0

@@ -79,6 +79,10 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (217373071, Dimensions.just("lost_packets")),
         (494558889, Dimensions.just("constant_reports", "unknown_addresses")),
         (89724803, Dimensions.just("frozen_dials")),
+        (89730259, Dimensions.just("stalled_accepting", "constant_reports")),
+        (89731545, Dimensions.just("odd_rows", "frozen_dials")),
+        (89731645, ODD_ROWS),
+        (89735515, Dimensions.just("stalled_accepting", "reset_dials")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
     ],
 )
