@@ -281,8 +281,8 @@ class Judge:
             first = [each for each in first if each.id in self.control.placed]
         trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.behind] for each in first}
         for each in first:
-            if each.instance.writer:  # that it is the writer again may be shown by nothing but its rows
-                trouble[each] += each.odd
+            if each.instance.writer:  # its rows alone may show that it is the writer again; a loaded one is spared
+                trouble[each] += [*each.odd, *each.loaded]
         sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return

@@ -83,6 +83,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (89731545, Dimensions.just("odd_rows", "frozen_dials")),
         (89731645, ODD_ROWS),
         (89735515, Dimensions.just("stalled_accepting", "reset_dials")),
+        (512118567, Dimensions.just("reset_dials")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
     ],
 )
