@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import errors
 from aurora_router_cluster.errors import ClusterError, ClusterNotFoundError, RequestError, SupervisorError
+from aurora_router_cluster.rpc.streams import StreamServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -24,41 +25,24 @@ log = logging.getLogger(__name__)
 LONGEST_LINE = 1 << 20
 
 
-class ControlServer:
+class ControlServer(StreamServer):
     """Serves `commands` on the Unix socket `path`; each takes keyword arguments and returns what JSON can hold."""
 
     def __init__(self, path: Path, commands: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
+        super().__init__()
         self._path = path
         self._commands = commands
-        self._server: asyncio.AbstractServer | None = None
-        self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_unix_server(self._serve, path=str(self._path), limit=LONGEST_LINE)
+        self._listening = await asyncio.start_unix_server(self.accept, path=str(self._path), limit=LONGEST_LINE)
 
-    async def close(self) -> None:
-        """Stop listening, let answers under way go out, end idle connections."""
-        if self._server is not None:
-            self._server.close()
-        for client in list(self._clients):
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
-                while line := await reader.readline():
-                    writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
-                    await writer.drain()
-        except asyncio.CancelledError:
-            pass  # `close` ends us; no caller waits for the result
-        finally:
-            self._clients.discard(task)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer requests."""
+        with contextlib.suppress(ConnectionError, asyncio.LimitOverrunError, ValueError):
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -19,6 +19,7 @@ import dns.rcode
 
 from aurora_router_cluster.dns import answers
 from aurora_router_cluster.errors import AddressInUseError
+from aurora_router_cluster.rpc.streams import StreamServer
 from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ MOST_TCP = 32  # connections; beyond that the oldest one is closed, for anyone o
 ATTEMPTS = 50
 
 
-class DnsServer:
+class DnsServer(StreamServer):
     """Answers questions about the zone that `picture` returns at that moment.
 
     Args:
@@ -50,14 +51,13 @@ class DnsServer:
         port: int = 0,
         mute: Callable[[], str | None] = lambda: None,
     ) -> None:
+        super().__init__(MOST_TCP)
         self._picture = picture
         self._mute = mute
         self.host = host
         self.port = port
         self._turns: dict[str, itertools.count[int]] = {}
         self._udp: asyncio.DatagramTransport | None = None
-        self._tcp: asyncio.Server | None = None
-        self._clients: dict[asyncio.Task[None], None] = {}  # in the order in which they came
 
     async def start(self) -> None:
         """Listen.
@@ -69,7 +69,7 @@ class DnsServer:
         udp, tcp = self._bind()
         self.port = udp.getsockname()[1]
         self._udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
-        self._tcp = await asyncio.start_server(self._serve_tcp, sock=tcp)
+        self._listening = await asyncio.start_server(self.accept, sock=tcp)
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
         failure: OSError | None = None
@@ -93,12 +93,7 @@ class DnsServer:
         """Stop listening and end all connections."""
         if self._udp is not None:
             self._udp.close()
-        if self._tcp is not None:
-            self._tcp.close()
-        clients = list(self._clients)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        await super().close()
 
     def respond(self, wire: bytes, limit: int | None) -> bytes | None:
         """The answer to one packet; None where it deserves none.
@@ -133,27 +128,17 @@ class DnsServer:
             self._turns.clear()
         return next(self._turns.setdefault(name, itertools.count()))
 
-    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients[task] = None
-        if len(self._clients) > MOST_TCP:
-            next(iter(self._clients)).cancel()
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, ConnectionError):
-                while True:
-                    size = await wait_at_most(IDLE, reader.readexactly(2))
-                    packet = await wait_at_most(IDLE, reader.readexactly(int.from_bytes(size, "big")))
-                    response = self.respond(packet, None)
-                    if response is None:
-                        break
-                    writer.write(len(response).to_bytes(2, "big") + response)
-                    await writer.drain()
-        except asyncio.CancelledError:
-            pass  # `close` ends us; no caller waits for the result
-        finally:
-            self._clients.pop(task, None)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer questions over TCP."""
+        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.TimeoutError, ConnectionError):
+            while True:
+                size = await wait_at_most(IDLE, reader.readexactly(2))
+                packet = await wait_at_most(IDLE, reader.readexactly(int.from_bytes(size, "big")))
+                response = self.respond(packet, None)
+                if response is None:
+                    break
+                writer.write(len(response).to_bytes(2, "big") + response)
+                await writer.drain()
 
 
 class _Datagrams(asyncio.DatagramProtocol):

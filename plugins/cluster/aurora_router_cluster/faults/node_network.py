@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEADLINE = 2.0  # seconds until a call that is not answered ends
-CALLS = frozenset({"state", "promise", "adopt", "pull", "spans", "fill", "read"})
+CALLS = frozenset(name for name, operation in OPERATIONS.items() if not operation.owner)
 
 
 class NodeLink:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster import registry
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.hosts import archive, process
-from aurora_router_cluster.hosts.rpc import RpcServer, serving
+from aurora_router_cluster.hosts.link import HostServer, serving
 from aurora_router_cluster.postgres import binaries, settings
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.endpoints import RecoveryPoint
@@ -180,7 +180,7 @@ async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> 
     """Serve one host's instance."""
     agent = prepare(args)
     try:
-        async with serving(RpcServer(secret, agent.operations(), agent.report), *args.listen) as server:
+        async with serving(HostServer(secret, agent.operations(), agent.report), *args.listen) as server:
             watching = asyncio.get_running_loop().create_task(agent.watch(server.push))
             await ended.wait()
             watching.cancel()

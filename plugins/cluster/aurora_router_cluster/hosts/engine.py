@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import ClusterError, EngineError
-from aurora_router_cluster.hosts.rpc import Link
+from aurora_router_cluster.hosts.link import HostLink
 from aurora_router_cluster.postgres import settings
 from aurora_router_cluster.postgres.endpoints import EngineAddress
 from aurora_router_cluster.postgres.engine import State
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.hosts.archive import Packer
     from aurora_router_cluster.postgres.endpoints import RecoveryPoint
+    from aurora_router_cluster.rpc.framing import Reply
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class RemoteEngine:
         self._pid: int | None = None
         self._trouble: ClusterError | None = None
         self._secret, self._cluster, self._packer = secret, cluster, packer
-        self.link = Link(
+        self.link = HostLink(
             host, agent, secret, introduced=self._assign, reported=self._on_report, lost=self._on_link_change
         )
 
@@ -74,20 +75,20 @@ class RemoteEngine:
             facts = {"cluster": self._cluster, "name": self.name, "port": self.port}
             self.link.post("assign", facts).add_done_callback(self._on_assigned)
 
-    def _on_assigned(self, answer: asyncio.Future[dict[str, Any]]) -> None:
+    def _on_assigned(self, answer: asyncio.Future[Reply]) -> None:
         if not answer.cancelled() and answer.exception() is None:
-            self.home = Path(answer.result()["home"])
+            self.home = Path(answer.result().facts["home"])
 
     def _on_report(self, report: dict[str, Any]) -> None:
         self._alive, self._pid, self.frozen = report["alive"], report["pid"], report["frozen"]
         self._was_writer, self.cpu = report["was_writer"], report["cpu"]
 
-    def _on_link_change(self, gone: bool) -> None:  # noqa: FBT001  # what `rpc.Link` tells
+    def _on_link_change(self, gone: bool) -> None:  # noqa: FBT001  # what `HostLink` reports
         if gone:
             self._alive, self._was_writer, self._pid = False, True, None
 
     def _post(self, op: str, **facts: Any) -> None:
-        def on_done(answer: asyncio.Future[dict[str, Any]]) -> None:
+        def on_done(answer: asyncio.Future[Reply]) -> None:
             error = None if answer.cancelled() else answer.exception()
             if isinstance(error, ClusterError):
                 log.log(logging.DEBUG if op == "write_status" else logging.INFO, "%s: %s: %s", self.name, op, error)
@@ -179,7 +180,7 @@ class RemoteEngine:
             if self._trouble is not None:
                 raise EngineError(f"{self._trouble}; then {error}") from error
             raise
-        return State(answer["state"])
+        return State(answer.facts["state"])
 
     def reload(self) -> None:
         """Make the server read its configuration again."""

@@ -121,7 +121,7 @@ class AgentHosts:
         """
         for _, engine in self._hosts:
             engine.link.start()
-        await asyncio.gather(*(engine.link.wait_connected(timeout) for _, engine in self._hosts))
+        await asyncio.gather(*(engine.link.await_connection(timeout) for _, engine in self._hosts))
 
     def place(self, name: str, zone: str | None, tier: int) -> Instance:
         """See `control.hosting.Hosts.place`."""

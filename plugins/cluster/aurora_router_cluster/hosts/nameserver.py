@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.dns.zone import Zone
 from aurora_router_cluster.hosts import process
-from aurora_router_cluster.hosts.rpc import Link, RpcServer, serving
+from aurora_router_cluster.hosts.link import HostLink, HostServer, serving
 from aurora_router_cluster.storage.nodeserver import address
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class RemoteDns:
 
     def __init__(self, picture: Callable[[], Zone], place: Host, secret: str) -> None:
         self._picture = picture
-        self._link = Link(place.host, place.port, secret, introduced=self.send_zone)
+        self._link = HostLink(place.host, place.port, secret, introduced=self.send_zone)
         self.host, self.port = place.host, 0
 
     async def start(self, timeout: float = 60.0) -> None:
@@ -50,8 +50,8 @@ class RemoteDns:
             EngineError: no answer within `timeout` seconds.
         """
         self._link.start()
-        await self._link.wait_connected(timeout)
-        self.port = (await self._link.ask("where"))["port"]
+        await self._link.await_connection(timeout)
+        self.port = (await self._link.ask("where", timeout=10.0)).facts["port"]
 
     def send_zone(self) -> None:
         """Send the zone; it is sent again with every new connection."""
@@ -98,7 +98,7 @@ async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> 
             await server.start()
             running.push_async_callback(server.close)
         operations = {"zone": served.take, "where": served.where}
-        async with serving(RpcServer(secret, operations, dict), *args.listen):
+        async with serving(HostServer(secret, operations, dict), *args.listen):
             await ended.wait()
 
 

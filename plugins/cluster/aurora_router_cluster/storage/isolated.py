@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
-from aurora_router_cluster.storage.rpc.handle import RemoteNode
+from aurora_router_cluster.storage.remote import RemoteNode
 from aurora_router_cluster.storage.scrubbing import scrub
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class IsolatedNode(RemoteNode):
         super().__init__(node, secret, up_again)
         self.zone = zone
         self.directory = directory
-        self._key = secret
         self._sync = sync
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
@@ -113,7 +112,7 @@ class IsolatedNode(RemoteNode):
             )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may have ended already, and said why
-            pipe.write(f"{self._key}\n".encode())
+            pipe.write(f"{self.secret}\n".encode())
         return process
 
     async def _await_ready(self) -> None:

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.disk.errors import LogFailedError
+from aurora_router_cluster.storage.operations import NodeOperations
 from aurora_router_cluster.storage.reopening import open_node, reopen
 from aurora_router_cluster.storage.scrubbing import scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.storage.core.extents import Extent, Span
-    from aurora_router_cluster.storage.core.replica import Charter, NodeState
+    from aurora_router_cluster.storage.core.extents import Extent
     from aurora_router_cluster.storage.node import StorageNode
+    from aurora_router_cluster.storage.operations import Operation
     from aurora_router_cluster.storage.protocols import AckSink, NodeHandle
     from aurora_router_cluster.storage.scrubbing import ScrubReport
 
+T = TypeVar("T")
 
-class LocalNode:
+
+class LocalNode(NodeOperations):
     """A `protocols.NodeHandle` on a node in this process, which can be taken down and brought up again.
 
     Args:
@@ -129,34 +132,10 @@ class LocalNode:
         if self._node is not None:
             self._node.append(epoch, vdl, extent, sink)
 
-    async def format(self, charter: Charter) -> NodeState:
-        """Make the empty node a member of a new volume."""
-        return await self._running().format(charter)
+    async def perform(self, operation: Operation[T], *arguments: Any) -> T:
+        """Let the node do it.
 
-    async def state(self) -> NodeState:
-        """See `protocols.NodeHandle`."""
-        return await self._running().state()
-
-    async def promise(self, epoch: int) -> NodeState:
-        """See `protocols.NodeHandle`."""
-        return await self._running().promise(epoch)
-
-    async def adopt(self, epoch: int, charter: Charter) -> NodeState:
-        """See `protocols.NodeHandle`."""
-        return await self._running().adopt(epoch, charter)
-
-    async def pull(self, epoch: int, group: int, after: int, limit: int, branch: int = 0) -> Sequence[Extent]:
-        """See `protocols.NodeHandle`."""
-        return self._running().pull(epoch, group, after, limit, branch)
-
-    async def spans(self, group: int, after: int, branch: int = 0) -> Sequence[Span]:
-        """See `protocols.NodeHandle`."""
-        return self._running().spans(group, after, branch)
-
-    async def fill(self, epoch: int, extents: Sequence[Extent], branch: int = 0) -> NodeState:
-        """See `protocols.NodeHandle`."""
-        return await self._running().fill(epoch, extents, branch)
-
-    async def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
-        """See `protocols.NodeHandle`."""
-        return self._running().read(epoch, lsn, n, branch)
+        Raises:
+            NodeUnavailable: it is down.
+        """
+        return await operation.apply(self._running(), arguments)

@@ -20,7 +20,7 @@ from aurora_router_cluster.postgres.launcher import die_with_parent
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.disk.errors import LogFailedError
 from aurora_router_cluster.storage.reopening import open_node, reopen
-from aurora_router_cluster.storage.rpc.server import NodeServer
+from aurora_router_cluster.storage.server import NodeServer
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ async def serve(args: argparse.Namespace, secret: str) -> None:
     server = NodeServer(await open_node(args.node, args.directory, sync=args.sync), secret)
     caring = asyncio.ensure_future(care(server, args))
     try:
-        await server.listen(bind_socket(args))
+        await server.listen_on(bind_socket(args))
         await ended.wait()
     finally:
         caring.cancel()

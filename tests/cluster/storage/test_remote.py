@@ -8,6 +8,9 @@ import socket
 
 import pytest
 
+from aurora_router_cluster.rpc import framing, proof
+from aurora_router_cluster.rpc.proof import Identity
+from aurora_router_cluster.rpc.server import MOST_STRANGERS
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
 from aurora_router_cluster.storage.core.extents import Extent
 from aurora_router_cluster.storage.core.history import EpochStart, History
@@ -15,9 +18,8 @@ from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.journal import DiskJournal
 from aurora_router_cluster.storage.node import StorageNode
-from aurora_router_cluster.storage.rpc import frames, handle
-from aurora_router_cluster.storage.rpc.handle import RemoteNode
-from aurora_router_cluster.storage.rpc.server import MOST_STRANGERS, NodeServer
+from aurora_router_cluster.storage.remote import RemoteNode
+from aurora_router_cluster.storage.server import NodeServer
 from tests.cluster.storage.quorum.support import until
 
 BASE = 100
@@ -48,7 +50,7 @@ class Place:
     async def start(self, secret="secret", number=3):
         self.node = StorageNode(number, DiskJournal(self.directory, sync=False))
         self.server = NodeServer(self.node, secret)
-        await self.server.listen(socket.create_server(self.address))
+        await self.server.listen_on(socket.create_server(self.address))
 
     async def stop(self):
         if self.server is not None:
@@ -150,29 +152,28 @@ async def test_who_does_not_know_the_secret_or_means_another_node_gets_nowhere(p
 async def test_requests_before_the_proof_end_the_connection(place):
     reader, writer = await asyncio.open_connection(*place.address)
     try:
-        hello = await reader.readexactly(frames.HEADER.size + 32)
-        assert frames.HEADER.unpack_from(hello)[1] == frames.HELLO
-        writer.write(frames.frame(frames.REQUEST, 1, frames.pack({"op": "state"})))
+        hello = await reader.readexactly(framing.HEADER.size + 32)
+        assert framing.HEADER.unpack_from(hello)[1] == framing.HELLO
+        writer.write(framing.frame(framing.REQUEST, 1, framing.pack({"op": "state"})))
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     finally:
         writer.close()
 
 
-async def test_a_node_that_says_nothing_is_given_up_after_the_deadline(monkeypatch):
-    monkeypatch.setattr(handle, "DEADLINE", 0.05)
+async def test_a_node_that_says_nothing_is_given_up_after_the_deadline():
     answers = []
 
     async def mute(reader, writer):
         """Authenticate, and then say nothing."""
         answers.append(writer)
-        from aurora_router_cluster.storage.rpc import proof
-
         theirs = proof.nonce()
-        writer.write(frames.frame(frames.HELLO, 3, theirs))
-        claim = await reader.readexactly(frames.HEADER.size + 64)
-        ours = claim[frames.HEADER.size : frames.HEADER.size + 32]
-        writer.write(frames.frame(frames.PROOF, 3, proof.prove("secret", proof.NODE, 3, theirs, ours)))
+        writer.write(framing.frame(framing.HELLO, 3, theirs))
+        claim = await reader.readexactly(framing.HEADER.size + 64)
+        ours = claim[framing.HEADER.size : framing.HEADER.size + 32]
+        writer.write(
+            framing.frame(framing.PROOF, 3, proof.prove("secret", proof.SERVER, Identity("node", 3), theirs, ours))
+        )
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     remote = RemoteNode(3, "secret")
@@ -180,7 +181,7 @@ async def test_a_node_that_says_nothing_is_given_up_after_the_deadline(monkeypat
     try:
         await asyncio.wait_for(remote.wait_connected(), 30)
         with pytest.raises(NodeUnavailable, match=r"did not answer 'state' within 0\.05 s"):
-            await remote._ask("state", deadline=handle.DEADLINE)
+            await remote.ask("state", timeout=0.05)
     finally:
         await remote.disconnect()
         for writer in answers:
@@ -203,7 +204,7 @@ async def test_a_cancellation_that_is_swallowed_does_not_keep_the_connection_up(
         return await awaitable
 
     monkeypatch.setattr(RemoteNode, "_introduce", introduce)
-    monkeypatch.setattr("aurora_router_cluster.storage.rpc.handle.asyncio.wait_for", wait_for)
+    monkeypatch.setattr("aurora_router_cluster.rpc.client.asyncio.wait_for", wait_for)
     remote = RemoteNode(1, "secret")
     remote.connect("127.0.0.1", 1)
     await trying.wait()

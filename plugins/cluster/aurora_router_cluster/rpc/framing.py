@@ -1,8 +1,7 @@
-"""Messages between a driver and a storage node of its own process: framing, without I/O.
+"""Messages of a connection: framing, without I/O.
 
 A message is its length, its kind, a number, and a body. The number of a request comes back with its answer; what is
-sent without being asked (log, acknowledgements) has the number 0 and is lost with the connection, as the protocol of
-the nodes allows (`protocols.NodeHandle.append`).
+sent without being asked has the number 0 and is lost with the connection.
 
 Invariant of `Stream`: the messages found depend on the bytes alone, never on how they were cut into chunks.
 """
@@ -13,15 +12,15 @@ import json
 import struct
 from typing import Any, Final, NamedTuple
 
-from aurora_router_cluster.storage.core.errors import StorageError
+Facts = dict[str, Any]
+"""Named values that JSON can hold."""
 
-HELLO, PROOF, REQUEST, ANSWER, REFUSED, FAILED, LOG, ACK, NACK = range(1, 10)
+HELLO, PROOF, REQUEST, ANSWER, FAILED = range(1, 6)
 """Kinds of messages."""
+OWN: Final = 16
+"""Kinds from here on mean what the kind of server says."""
 
 HEADER: Final = struct.Struct("!IBQ")  # length of the body, kind, number
-LOG_HEAD: Final = struct.Struct("!QQIQQ")  # epoch, VDL, group, prev, start; the log's bytes follow
-ACK_BODY: Final = struct.Struct("!QIQ")  # epoch, group, SCL
-NACK_BODY: Final = struct.Struct("!QQ")  # epoch, promised
 
 LONGEST: Final = 256 << 20
 """Bytes of the longest body once the peer has been authenticated."""
@@ -29,7 +28,7 @@ LONGEST_STRANGER: Final = 256
 """Bytes of the longest body before that."""
 
 
-class MalformedStream(StorageError):
+class MalformedStream(ConnectionError):
     """What came is not this protocol; the connection is of no use any more."""
 
 
@@ -37,7 +36,7 @@ class Message(NamedTuple):
     """One message.
 
     Attributes:
-        kind: one of the constants of this module.
+        kind: one of the constants of this module, or a server's own.
         number: of the request that it is, or answers; 0: neither.
         body: opaque here.
     """
@@ -45,6 +44,18 @@ class Message(NamedTuple):
     kind: int
     number: int
     body: bytes
+
+
+class Reply(NamedTuple):
+    """What a request is answered with.
+
+    Attributes:
+        facts: named values.
+        data: raw bytes beside them.
+    """
+
+    facts: Facts
+    data: bytes = b""
 
 
 class Stream:
@@ -89,13 +100,13 @@ def frame(kind: int, number: int, *parts: bytes) -> bytes:
     return b"".join((HEADER.pack(sum(map(len, parts)), kind, number), *parts))
 
 
-def pack(facts: dict[str, Any], data: bytes = b"") -> bytes:
-    """The body of a request or an answer: plain facts, and raw bytes behind them."""
+def pack(facts: Facts, data: bytes = b"") -> bytes:
+    """The body of a request or an answer: facts, and raw bytes behind them."""
     text = json.dumps(facts, separators=(",", ":")).encode()
     return b"".join((struct.pack("!I", len(text)), text, data))
 
 
-def unpack(body: bytes) -> tuple[dict[str, Any], bytes]:
+def unpack(body: bytes) -> Reply:
     """The inverse of `pack`.
 
     Raises:
@@ -108,4 +119,4 @@ def unpack(body: bytes) -> tuple[dict[str, Any], bytes]:
         raise MalformedStream(f"a body cannot be read: {error}") from error
     if not isinstance(facts, dict):
         raise MalformedStream(f"a body does not hold facts but {facts!r:.60}")
-    return facts, body[4 + length :]
+    return Reply(facts, body[4 + length :])

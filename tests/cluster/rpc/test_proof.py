@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import itertools
 
-from aurora_router_cluster.storage.rpc import proof
+from aurora_router_cluster.rpc import proof
+from aurora_router_cluster.rpc.proof import Identity
 
 
 def test_a_proof_holds_for_its_secret_side_node_and_nonces_alone():
     theirs, ours = proof.nonce(), proof.nonce()
-    right = ("secret", proof.CALLER, 3, theirs, ours)
-    wrong = ("Secret", proof.NODE, 4, ours, theirs)
+    right = ("secret", proof.CALLER, Identity("node", 3), theirs, ours)
+    wrong = ("Secret", proof.SERVER, Identity("agent", 4), ours, theirs)
     claim = proof.prove(*right)
     for choice in itertools.product((0, 1), repeat=5):
         asked = [(right, wrong)[which][i] for i, which in enumerate(choice)]

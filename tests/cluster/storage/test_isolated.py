@@ -16,7 +16,7 @@ from aurora_router_cluster.storage.core.extents import Extent
 from aurora_router_cluster.storage.isolated import PACKAGES, IsolatedNode
 from aurora_router_cluster.storage.nodes import NodeSet
 from tests.cluster.storage.quorum.support import until
-from tests.cluster.storage.rpc.test_handle import BASE, CHARTER
+from tests.cluster.storage.test_remote import BASE, CHARTER
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""Storage nodes in processes of their own, here or on other hosts."""
