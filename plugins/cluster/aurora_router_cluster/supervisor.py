@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router_cluster import datadir, reaper
-from aurora_router_cluster.control import history
+from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.nodes import NodeCommands
@@ -40,12 +40,11 @@ from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.registry import ClusterDirectory, make_run_directory, sweep_leftovers
+from aurora_router_cluster.rpc.served import find_served, served
 from aurora_router_cluster.storage.direct import DirectVolume
 from aurora_router_cluster.storage.inventory import Inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.upkeep import Upkeep
     from aurora_router_cluster.dns.server import DnsServer
@@ -106,7 +105,9 @@ class Supervisor:
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
         self.upkeep = make_upkeep(options, self.state)
         self.dns: DnsServer | RemoteDns | None = None
-        self.control = ControlServer(home.socket, self.commands())
+        backtrack = Backtrack(self.state, self.plane.procedure)
+        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
+        self.control = ControlServer(home.socket, requests)
         self.ended = asyncio.Event()
         self._before = before
         self._kept = False  # whether the instances are written down when they change
@@ -196,29 +197,7 @@ class Supervisor:
         if self.data is not None:
             await self.data.settle()
 
-    def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
-        """What can be asked over the control socket."""
-        return {
-            "status": self.status,
-            "down": self.down,
-            "add_reader": self.add_reader,
-            "remove": self.remove,
-            "restart": self.plane.restart,
-            "start": self.plane.start,
-            "failover": self.failover,
-            "kill": self.kill,
-            "freeze": self.freeze,
-            "thaw": self.thaw,
-            "create_custom_endpoint": self.create_custom_endpoint,
-            "delete_custom_endpoint": self.delete_custom_endpoint,
-            "add_cname": self.add_cname,
-            **NodeCommands(self.plane).commands(),
-            "inject": self.faults.inject,
-            "heal": self.faults.heal,
-            "faults": self.list_faults,
-            **history.commands(self.plane),
-        }
-
+    @served
     async def status(self) -> dict[str, Any]:
         """`ClusterStatus` as a dict."""
         state = self.state
@@ -268,52 +247,63 @@ class Supervisor:
             frozen=engine.frozen,
         )
 
+    @served
     async def down(self) -> None:
         """End the cluster, soon after this has been answered."""
         asyncio.get_running_loop().call_later(0.01, self.ended.set)
 
+    @served
     async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
         added = await self.plane.add_reader(name, zone, tier)
         await self._keep()
         return added.name
 
+    @served
     async def remove(self, name: str) -> None:
         """See `ControlPlane.remove`."""
         await self.plane.remove(name)
         await self._keep()
 
+    @served
     async def failover(self, target: str | None = None) -> dict[str, Any]:
         """See `ControlPlane.failover`."""
         return (await self.plane.failover(target)).as_dict()
 
+    @served
     async def kill(self, name: str, *, hold: bool = False) -> None:
         """See `ControlPlane.kill`."""
         self.plane.kill(name, hold=hold)
 
+    @served
     async def freeze(self, name: str) -> None:
         """See `ControlPlane.freeze`."""
         self.plane.freeze(name)
 
+    @served
     async def thaw(self, name: str) -> None:
         """See `ControlPlane.thaw`."""
         self.plane.thaw(name)
 
+    @served
     async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
         """See `Directory.create_custom`; returns the host name."""
         endpoint = self.directory.create_custom(label, members, exclude=exclude).endpoint
         await self._keep()
         return endpoint
 
+    @served
     async def delete_custom_endpoint(self, label: str) -> None:
         """See `Directory.delete_custom`."""
         self.directory.delete_custom(label)
         await self._keep()
 
+    @served
     async def list_faults(self) -> list[dict[str, Any]]:
         """The faults in force."""
         return self.faults.list()
 
+    @served
     async def add_cname(self, name: str, target: str) -> None:
         """See `Directory.add_cname`."""
         self.directory.add_cname(name, target)

@@ -50,7 +50,7 @@ def test_extents_spans_and_damage_come_back():
     assert travel(DAMAGE, (1, losses)) == (1, losses)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("operation", list(OPERATIONS.values()), ids=list(OPERATIONS))
 def test_each_operation_has_the_same_parameters_wherever_it_is_declared(operation):
     handle = NodeOperations if operation.owner else NodeHandle
     for where in (StorageNode, NodeOperations, handle):

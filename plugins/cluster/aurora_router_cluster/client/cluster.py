@@ -40,7 +40,7 @@ class LocalCluster(RunningCluster):
         self._home = place
         self._process = process
         super().__init__()
-        self.history = ClusterHistory(self._ask, LocalCluster.start)
+        self.history: ClusterHistory[LocalCluster] = ClusterHistory(self._ask, LocalCluster.start)
 
     # -- life ----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Faults:
 
     def list(self) -> list[Fault]:
         """The faults in force."""
-        return [Fault(**each) for each in self._ask("faults")]
+        return [Fault(**each) for each in self._ask("list_faults")]
 
     def kill(self, instance: str, *, hold: bool = False) -> Injected:
         """SIGKILL to every process of an instance; `hold`: it stays down until healed."""

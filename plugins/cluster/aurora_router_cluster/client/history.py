@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router_cluster.storage.targets import lsn_text
+from aurora_router_cluster.client.command import command, option, positional
+from aurora_router_cluster.storage.targets import FORMS, lsn_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router_cluster.client.cluster import LocalCluster
     from aurora_router_cluster.client.nodes import Ask
+
+Cluster = TypeVar("Cluster")
+
+POINT = FORMS.replace("%", "%%")
+"""How a point is written, for argparse."""
 
 Point = str | int | datetime
 """A log position (bytes, or as PostgreSQL writes it), or a time (a naive one is UTC, as is text without a zone)."""
@@ -77,17 +82,28 @@ class BacktrackResult:
     phases: dict[str, float]
 
 
-class ClusterHistory:
+class ClusterHistory(Generic[Cluster]):
     """The history of a cluster of flavour ``quorum``.
+
+    Args:
+        ask: sends a request to the cluster.
+        start: starts a new cluster, see `LocalCluster.start`.
 
     Every method raises `RequestError` where the flavour is another, and `TargetError` where a point is malformed, in
     the future, or outside of the window.
     """
 
-    def __init__(self, ask: Ask, start: Callable[..., LocalCluster]) -> None:
+    def __init__(self, ask: Ask, start: Callable[..., Cluster]) -> None:
         self._ask = ask
         self._start = start
 
+    @command(
+        "snapshot",
+        "keep the present point by a name",
+        positional("name", "the name", metavar="snapshot"),
+        part="history",
+        report=lambda done, **_: (f"snapshot {done.name} keeps {done.lsn} ({_short(done.taken)})", asdict(done)),
+    )
     def snapshot(self, name: str) -> Snapshot:
         """Keep the present point by a name, until `delete_snapshot`.
 
@@ -96,10 +112,23 @@ class ClusterHistory:
         """
         return _snapshot(self._ask("snapshot", name=name))
 
+    @command(
+        "snapshots",
+        "list the snapshots",
+        part="history",
+        report=lambda found: (_describe_snapshots(found), [asdict(one) for one in found]),
+    )
     def snapshots(self) -> list[Snapshot]:
         """The snapshots, oldest first."""
         return [_snapshot(each) for each in self._ask("snapshots")]
 
+    @command(
+        "delete-snapshot",
+        "forget a snapshot",
+        positional("name", "its name", metavar="snapshot"),
+        part="history",
+        report=lambda _, name: (f"snapshot {name} is forgotten", {"deleted": name}),
+    )
     def delete_snapshot(self, name: str) -> None:
         """Forget a snapshot."""
         self._ask("delete_snapshot", name=name)
@@ -114,6 +143,13 @@ class ClusterHistory:
         found = self._ask("branches")
         return _time(found["earliest"]), _time(found["latest"])
 
+    @command(
+        "backtrack",
+        "set the running cluster back; what was written since stays on its branch",
+        positional("to", POINT, metavar="POINT"),
+        part="history",
+        report=lambda done, **_: (_describe_backtrack(done), asdict(done)),
+    )
     def backtrack(self, to: Point) -> BacktrackResult:
         """Set the running cluster back to a point; returns when it takes writes and its readers are back.
 
@@ -123,6 +159,14 @@ class ClusterHistory:
         """
         return BacktrackResult(**self._ask("backtrack", to=point_text(to)))
 
+    @command(
+        "forward",
+        "go to a point on a branch that was left by a backtrack",
+        positional("to", f"{POINT} (default: the end of that branch)", metavar="POINT", nargs="?"),
+        option("branch", "which (default: the one that the present branch continues)", type=int),
+        part="history",
+        report=lambda done, **_: (_describe_backtrack(done), asdict(done)),
+    )
     def forward(self, to: Point | None = None, *, branch: int | None = None) -> BacktrackResult:
         """Go to a point on a branch that was left; None: to its end.
 
@@ -135,7 +179,7 @@ class ClusterHistory:
         """
         return BacktrackResult(**self._ask("forward", to=None if to is None else point_text(to), branch=branch))
 
-    def clone(self, name: str | None = None, **options: Any) -> LocalCluster:
+    def clone(self, name: str | None = None, **options: Any) -> Cluster:
         """Start a new cluster with the data that this one has now; it is independent of this one.
 
         Args:
@@ -157,7 +201,7 @@ class ClusterHistory:
         snapshot: str | None = None,
         branch: int | None = None,
         **options: Any,
-    ) -> LocalCluster:
+    ) -> Cluster:
         """Start a new cluster with the data that this one had at a point, or at a snapshot.
 
         Args:
@@ -176,7 +220,7 @@ class ClusterHistory:
         where = {"to": None if to is None else point_text(to), "branch": branch, "snapshot": snapshot}
         return self._make(name, options, **where)
 
-    def _make(self, name: str | None, options: dict[str, Any], **where: Any) -> LocalCluster:
+    def _make(self, name: str | None, options: dict[str, Any], **where: Any) -> Cluster:
         exported = self._ask("export", **{"to": None, "branch": None, "snapshot": None, **where})
         given = {"postgres": exported["postgres"], "settings": exported["settings"], **options}
         try:
@@ -190,6 +234,21 @@ def point_text(point: Point) -> str:
     if isinstance(point, int):
         return lsn_text(point)
     return point.isoformat() if isinstance(point, datetime) else point
+
+
+def _short(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _describe_snapshots(found: list[Snapshot]) -> str:
+    return "\n".join(f"{one.name:20} {one.lsn:>12} {_short(one.taken)}" for one in found) or "there are no snapshots"
+
+
+def _describe_backtrack(done: BacktrackResult) -> str:
+    return (
+        f"the cluster is at {done.lsn} on branch {done.branch}, its writer is {done.writer}; {done.set_aside} bytes of "
+        f"log stay on branch {done.left}, up to {done.left_end} (cluster forward --branch {done.left})"
+    )
 
 
 def _time(seconds: float) -> datetime:

@@ -8,6 +8,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import errors
+from aurora_router_cluster.client.command import command, option, positional
 from aurora_router_cluster.client.faults import Faults
 from aurora_router_cluster.client.nodes import StorageNodes
 from aurora_router_cluster.control.status import ClusterStatus, Failover, InstanceStatus
@@ -221,6 +222,19 @@ class RunningCluster(abc.ABC):
             return secrets.choice(readers)
         return _instance(status, status.writer or "(no writer)")
 
+    # -- how it is changed ---------------------------------------------------------------------------------
+
+    @command(
+        "add-reader",
+        "add a reader",
+        positional("name", "its name (default: the next number)", metavar="instance", nargs="?"),
+        option("zone", "availability zone (default: in turn)"),
+        option("tier", "promotion tier, 0 first to 15 last (default: 1)", type=int, default=1),
+        report=lambda done, **_: (
+            f"{done.name} reads in {done.zone}: {done.endpoint}",
+            {"added": done.name, "zone": done.zone},
+        ),
+    )
     def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
         """Add a reader; returns when it shows what was durable when it was started.
 
@@ -231,6 +245,12 @@ class RunningCluster(abc.ABC):
         """
         return self.instance(self._ask("add_reader", name=name, zone=zone, tier=tier))
 
+    @command(
+        "remove",
+        "remove a reader",
+        positional("name", "its name", metavar="instance"),
+        report=lambda _, name: (f"{name} is removed", {"removed": name}),
+    )
     def remove(self, name: str) -> None:
         """Remove a reader.
 
@@ -248,6 +268,12 @@ class RunningCluster(abc.ABC):
         """Start an instance that is down; returns when it answers."""
         self._ask("start", name=name)
 
+    @command(
+        "failover",
+        "make a reader the writer",
+        positional("target", "which (default: the best by promotion tier, then by log)", metavar="instance", nargs="?"),
+        report=lambda done, **_: (_describe_failover(done), done.as_dict()),
+    )
     def failover(self, target: str | None = None) -> Failover:
         """Make a reader the writer; returns when it takes writes (the former writer comes back on its own).
 
@@ -285,6 +311,11 @@ class RunningCluster(abc.ABC):
     def add_cname(self, name: str, target: str) -> None:
         """Make the cluster's name server say that `name` is an alias of the host name `target`."""
         self._ask("add_cname", name=name, target=target)
+
+
+def _describe_failover(done: Failover) -> str:
+    phases = ", ".join(f"{phase} {seconds * 1e3:.0f} ms" for phase, seconds in done.phases.items())
+    return f"{done.writer} is the writer now, {done.former} was ({phases})"
 
 
 def _instance(status: ClusterStatus, name: str) -> InstanceStatus:

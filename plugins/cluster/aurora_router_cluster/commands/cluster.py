@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.client.cluster import LocalCluster
+from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.commands import faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explain_os_error
 from aurora_router_cluster.options import FLAVOURS, PACED, PACES
@@ -16,6 +18,8 @@ from aurora_router_cluster.registry import NAME_VARIABLE, default_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from aurora_router_cluster.client.command import Command
 
 
 NAME_HELP = "which cluster (default: $AURORA_ROUTER_CLUSTER, or the one of this user and working directory)"
@@ -49,17 +53,12 @@ class ClusterCommand:
         listing.add_argument("--json", action="store_true", help="print JSON")
         listing.set_defaults(action=_list)
         _configure_url(add("url", _url, "print URLs to connect with"))
-        adding = add("add-reader", _add_reader, "add a reader")
-        adding.add_argument("instance", nargs="?", help="its name (default: the next number)")
-        adding.add_argument("--zone", help="availability zone (default: in turn)")
-        adding.add_argument("--tier", type=int, default=1, help="promotion tier, 0 first to 15 last (default: 1)")
-        removing = add("remove", _remove, "remove a reader")
-        removing.add_argument("instance", help="its name")
         restarting = add("restart", _restart, "restart an instance in order, or start one that is down")
         restarting.add_argument("instance", help="its name")
-        failing = add("failover", _failover, "make a reader the writer")
-        failing.add_argument("instance", nargs="?", help="which (default: the best by promotion tier, then by log)")
-        nodes.configure(add)
+        for command in sorted(COMMANDS.values(), key=lambda each: "." in each.path):  # the cluster's own come first
+            child = add(command.action, partial(_run, command), command.text)
+            for argument in command.arguments:
+                argument.add_to(child)
         history.configure(add)
         breaking = add("fault", _fault, "break something on purpose, heal it, or list what is broken")
         breaking.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -197,17 +196,9 @@ def _url(args: argparse.Namespace) -> None:
             show.line(f"{client.ljust(13)}  {url}")
 
 
-def _add_reader(args: argparse.Namespace) -> None:
-    cluster = LocalCluster.attach(args.name)
-    added = cluster.add_reader(args.instance, zone=args.zone, tier=args.tier)
-    show.result(
-        args, f"{added.name} reads in {added.zone}: {added.endpoint}", {"added": added.name, "zone": added.zone}
-    )
-
-
-def _remove(args: argparse.Namespace) -> None:
-    LocalCluster.attach(args.name).remove(args.instance)
-    show.result(args, f"{args.instance} is removed", {"removed": args.instance})
+def _run(command: Command, args: argparse.Namespace) -> None:
+    """Do what an entry of the table says."""
+    show.result(args, *command.run(LocalCluster.attach(args.name), args))
 
 
 def _restart(args: argparse.Namespace) -> None:
@@ -217,12 +208,6 @@ def _restart(args: argparse.Namespace) -> None:
     else:
         cluster.restart(args.instance)
     show.result(args, f"{args.instance} is restarted", {"restarted": args.instance})
-
-
-def _failover(args: argparse.Namespace) -> None:
-    done = LocalCluster.attach(args.name).failover(args.instance)
-    phases = ", ".join(f"{phase} {seconds * 1e3:.0f} ms" for phase, seconds in done.phases.items())
-    show.result(args, f"{done.writer} is the writer now, {done.former} was ({phases})", done.as_dict())
 
 
 def _fault(args: argparse.Namespace) -> None:

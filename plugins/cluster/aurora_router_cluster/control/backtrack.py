@@ -20,6 +20,7 @@ from aurora_router_cluster.control.failover import Phases
 from aurora_router_cluster.control.sampling import LogClock
 from aurora_router_cluster.errors import ClusterError, EngineError, RequestError, TargetError
 from aurora_router_cluster.postgres.engine import Engine
+from aurora_router_cluster.rpc.served import served
 from aurora_router_cluster.storage.targets import Target, lsn_text, parse_target
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Backtrack:
 
     # -- going back and forth ------------------------------------------------------------------------------
 
+    @served
     async def backtrack(self, to: str) -> dict[str, Any]:
         """Set the running cluster back to a point on the present branch.
 
@@ -78,6 +80,7 @@ class Backtrack:
         target = parse_target(to)
         return await self._rewind(self.volume.history.branch_range(None), target)
 
+    @served
     async def forward(self, to: str | None, branch: int | None) -> dict[str, Any]:
         """Go to a point on a branch that was left: `branch`, or the one that the present branch continues.
 
@@ -196,6 +199,7 @@ class Backtrack:
 
     # -- new clusters --------------------------------------------------------------------------------------
 
+    @served
     async def export(self, to: str | None, branch: int | None, snapshot: str | None) -> dict[str, Any]:
         """Make a data directory as of a point (None: now), for a cluster of its own to begin with.
 
@@ -227,6 +231,7 @@ class Backtrack:
             "settings": state.overrides,
         }
 
+    @served
     async def discard(self, directory: str) -> None:
         """Delete what `export` made.
 
@@ -243,6 +248,7 @@ class Backtrack:
 
     # -- looking -------------------------------------------------------------------------------------------
 
+    @served
     async def snapshot(self, name: str) -> dict[str, Any]:
         """Keep the present point by a name; see `storage.history.VolumeHistory.snapshot`."""
         from aurora_router_cluster.dns import names  # noqa: PLC0415 - not for every supervisor
@@ -251,6 +257,7 @@ class Backtrack:
         self.volume.history.snapshot(name)
         return next(each for each in await self.snapshots() if each["name"] == name)
 
+    @served
     async def snapshots(self) -> list[dict[str, Any]]:
         """The snapshots, oldest first."""
         made = sorted(self.volume.history.snapshots.values(), key=lambda each: each.taken)
@@ -258,6 +265,7 @@ class Backtrack:
             {"name": each.name, "lsn": lsn_text(each.lsn), "taken": each.taken, "branch": each.branch} for each in made
         ]
 
+    @served
     async def delete_snapshot(self, name: str) -> None:
         """Forget a snapshot, and collect what only it needed."""
         self.volume.history.delete_snapshot(name)
@@ -266,6 +274,7 @@ class Backtrack:
         except EngineError as error:
             log.info("collected later: %s", error)
 
+    @served
     async def branches(self) -> dict[str, Any]:
         """The branches, and the window that can be gone back to."""
         history = self.volume.history

@@ -6,10 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.rpc.served import served
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aurora_router_cluster.control.plane import ControlPlane
     from aurora_router_cluster.storage.quorum import QuorumVolume
 
@@ -24,17 +23,6 @@ class NodeCommands:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
 
-    def commands(self) -> dict[str, Callable[..., Awaitable[Any]]]:
-        """Name of a request -> what does it."""
-        return {
-            "node_down": self.node_down,
-            "node_up": self.node_up,
-            "replace_node": self.replace_node,
-            "replace_zone": self.replace_zone,
-            "scrub": self.scrub,
-            "repair": self.repair,
-        }
-
     def _volume(self) -> QuorumVolume:
         volume = self._plane.state.volume
         if volume.flavour != "quorum":
@@ -43,26 +31,32 @@ class NodeCommands:
             )
         return cast("QuorumVolume", volume)
 
+    @served
     async def node_down(self, node: int) -> None:
         """Take a storage node down, as the loss of its machine; with --isolated: kill -9 of its process."""
         await self._volume().node_down(node)
 
+    @served
     async def node_up(self, node: int) -> None:
         """Bring a storage node up again over the files that it has."""
         await self._volume().node_up(node)
 
+    @served
     async def replace_node(self, node: int) -> int:
         """Put a new storage node in the place of one; returns its number."""
         return await self._volume().replace_node(node)
 
+    @served
     async def replace_zone(self, zone: str) -> list[list[int]]:
         """Put new storage nodes in the places of a zone's; returns pairs of old and new."""
         return [list(pair) for pair in (await self._volume().replace_zone(zone)).items()]
 
+    @served
     async def scrub(self) -> list[dict[str, Any]]:
         """Read the disks of all nodes that run, and refill from their peers what is damaged."""
         return [asdict(report) for report in await self._volume().scrub()]
 
+    @served
     async def repair(self, *, force: bool = False) -> dict[str, Any]:
         """Form a new membership from three survivors, and fail over; see `storage.membership.reform`."""
         volume = self._volume()

@@ -15,6 +15,7 @@ from aurora_router_cluster.errors import (
     TooManyReadersError,
     WriterRequiredError,
 )
+from aurora_router_cluster.rpc.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -159,6 +160,7 @@ class ControlPlane:
             await instance.engine.stop()
             state.discard(instance)
 
+    @served
     async def restart(self, name: str) -> None:
         """Restart the server of an instance in order; it keeps its role.
 
@@ -176,6 +178,7 @@ class ControlPlane:
             await self.procedure.restart_instance(instance)
         await self.state.wait_until_caught_up(instance)
 
+    @served
     async def start(self, name: str) -> None:
         """Start an instance that is down; a former writer comes back as a reader.
 

@@ -23,6 +23,7 @@ from aurora_router_cluster.faults.catalog import (
 from aurora_router_cluster.faults.nodes import NodeFaults
 from aurora_router_cluster.faults.picture import Picture
 from aurora_router_cluster.faults.relay_client import BEAT, CLIENTS, RelayClient, Shape
+from aurora_router_cluster.rpc.served import served
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,6 +89,7 @@ class Injector:
             "dns-down": self._nothing,
         }
 
+    @served
     async def inject(self, kind: str, target: str = "", **parameters: Any) -> dict[str, Any]:
         """Do a fault; returns it as a dict.
 
@@ -127,6 +129,7 @@ class Injector:
                 "(cluster up --faults, pytest --aurora-faults)"
             )
 
+    @served
     async def heal(self, which: int | None = None) -> list[dict[str, Any]]:
         """Heal one fault, or all of them; returns those that were healed.
 
