@@ -14,7 +14,7 @@ from aurora_router_cluster.options import FLAVOURS
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=list(FLAVOURS))
 def start(request):
     running = []
 

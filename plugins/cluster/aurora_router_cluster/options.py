@@ -10,7 +10,8 @@ from typing import Any
 
 from aurora_router_cluster.errors import RequestError
 
-FLAVOURS = ("direct", "quorum")
+FLAVOURS = {"direct": False, "quorum": True}
+"""Kind of volume -> whether its storage keeps the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +174,24 @@ class ClusterOptions:
                 raise RequestError(f"{each.name}={value}: want a number of seconds")
 
     def _check_storage(self) -> None:
-        if self.flavour != "quorum" and (self.isolated or self.segment_size is not None):
+        if not self.keeps_log and (self.isolated or self.segment_size is not None):
             raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
-        if self.data is not None and (self.flavour != "quorum" or self.remote is not None):
+        if self.data is not None and (not self.keeps_log or self.remote is not None):
             raise RequestError(
                 "data goes with flavour 'quorum' on this machine, whose storage keeps the log: leave out flavour "
                 "'direct' and remote"
             )
-        if self.remote is not None and (self.flavour != "quorum" or self.isolated or self.tls or self.faults):
+        if self.remote is not None and (not self.keeps_log or self.isolated or self.tls or self.faults):
             raise RequestError("remote goes with flavour 'quorum', and not with isolated, tls or faults")
         if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:
             raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
         if self.retention < 0:
             raise RequestError(f"retention={self.retention:g}: how far a cluster can be set back cannot be negative")
+
+    @property
+    def keeps_log(self) -> bool:
+        """Whether the storage keeps the log, in nodes of its own."""
+        return FLAVOURS[self.flavour]
 
     @property
     def failover(self) -> Pace:

@@ -19,7 +19,7 @@ import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import datadir, reaper
 from aurora_router_cluster.control.backtrack import Backtrack
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from aurora_router_cluster.hosts.spread import Spread
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.storage.quorum import QuorumVolume
-    from aurora_router_cluster.storage.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +81,11 @@ class Supervisor:
             data.check_version(found)
         self.template = None if before else Path(options.source or template.ensure(found, account))
         self.spread = make_spread(options)
+        volume = make_volume(options, found, account, run, self.spread, data)
+        self.quorum = None if isinstance(volume, DirectVolume) else volume
         self.state = ClusterState(
             names=names.Names(options.name, names.check_domain(options.domain or names.random_domain())),
-            volume=make_volume(options, found, account, run, self.spread, data),
+            volume=volume,
             binaries=found,
             account=account,
             run=run,
@@ -103,7 +104,7 @@ class Supervisor:
         self.state.changed = self._on_state_change
         self.plane = ControlPlane(self.state, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
-        self.upkeep = make_upkeep(options, self.state)
+        self.upkeep = make_upkeep(options, self.state, self.quorum) if self.quorum is not None else None
         self.dns: DnsServer | RemoteDns | None = None
         backtrack = Backtrack(self.state, self.plane.procedure)
         requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
@@ -126,7 +127,8 @@ class Supervisor:
         await self.control.start()
 
     async def _make_instances(self) -> None:
-        if self.data is None or not self._before:
+        volume = self.quorum
+        if self.data is None or not self._before or volume is None:
             opened = self._keep if self.data is not None else None
             assert self.template is not None
             if self.data is not None:
@@ -135,7 +137,7 @@ class Supervisor:
             return
         self.data.begin(self._options_to_record(), self.state.binaries, self.state.account, _version())
         self.directory.find_again(self._before)
-        volume, inventory = cast("QuorumVolume", self.state.volume), Inventory(self.data.storage)
+        inventory = Inventory(self.data.storage)
         phases = await self.plane.resume(
             self._before, self.options.readers, lambda: volume.reopen(inventory, inventory.identity())
         )
@@ -330,11 +332,11 @@ def make_volume(
     run: Path,
     spread: Spread | None = None,
     data: DataDirectory | None = None,
-) -> Volume:
+) -> DirectVolume | QuorumVolume:
     """Make the volume that the options ask for; its files go below `run`, or where the data are kept."""
     if spread is not None:
         return spread.volume(found, account, run / "storage", options)
-    if options.flavour == "direct":
+    if not options.keeps_log:
         return DirectVolume(found, account)
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
@@ -351,15 +353,13 @@ def make_volume(
     )
 
 
-def make_upkeep(options: ClusterOptions, state: ClusterState) -> Upkeep | None:
-    """What looks after the storage; None: the flavour has none."""
-    if options.flavour != "quorum":
-        return None
+def make_upkeep(options: ClusterOptions, state: ClusterState, volume: QuorumVolume) -> Upkeep:
+    """What looks after the storage."""
     from aurora_router_cluster.control.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
 
     return Upkeep(
         state,
-        cast("QuorumVolume", state.volume),
+        volume,
         base_interval=options.base_interval,
         base_bytes=options.base_bytes,
         scrub_interval=options.scrub_interval,

@@ -27,7 +27,7 @@ class Storage:
         self.gate.set()
         self.fails = False
         self.membership_change = SimpleNamespace(unsettled=False, settle=self.settle)
-        self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed)
+        self.nodes = SimpleNamespace(revive=self.revive, reopen_failed=self.reopen_failed, scrub=self.scrub)
 
     def revive(self):
         self.done.append("revive")

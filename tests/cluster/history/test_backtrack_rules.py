@@ -66,13 +66,13 @@ async def test_nodes_that_are_lost_at_the_last_moment(plane, monkeypatch):
 
     async def lose_three():
         for node in (0, 2, 4):
-            await volume.node_down(node)
+            await volume.nodes.down(node)
 
     monkeypatch.setattr(volume.history, "check_quorum", lose_three)
     with pytest.raises(errors.FailoverImpossibleError, match="cannot open a branch now"):
         await backtrack.backtrack(point)
     for node in (0, 2, 4):
-        await volume.node_up(node)
+        await volume.nodes.up(node)
     await until_whole(plane)
     assert await run(plane, "select i from t order by i") == [1, 2]
     monkeypatch.undo()

@@ -29,6 +29,10 @@ SHARE = 0.35
 """Of the steps bring a trouble, where the schedule has any."""
 
 
+def _begin(_opened: object) -> None:
+    raise AssertionError("three nodes are given up by `lose_three` alone")
+
+
 class Troubles:
     """The troubles of one schedule."""
 
@@ -38,7 +42,9 @@ class Troubles:
         self._beside: set[asyncio.Task[None]] = set()
         self._starting: dict[int, asyncio.Task[None]] = {}
         self._failures: list[BaseException] = []
-        self.membership_change = MembershipChange(cast("NodeSet", Nodes(schedule)), self._driver, patience=1.0)
+        self.membership_change = MembershipChange(
+            cast("NodeSet", Nodes(schedule)), self._driver, framing=lambda: schedule.framing, begin=_begin, patience=1.0
+        )
         self._choices: list[Callable[[], Awaitable[None]]] = []
         drawn = schedule.drawn
         if "failing_disks" in drawn:

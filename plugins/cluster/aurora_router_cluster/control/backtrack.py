@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.control.failover import Phases
 from aurora_router_cluster.control.sampling import LogClock
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.control.failover import FailoverProcedure
     from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.control.state import ClusterState
-    from aurora_router_cluster.storage.history import BranchRange
-    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.storage.history import BranchRange, VolumeHistory
     from aurora_router_cluster.storage.rebuilding import Rebuilt
 
 log = logging.getLogger(__name__)
@@ -52,19 +51,19 @@ class Backtrack:
         self._built = 0
 
     @property
-    def volume(self) -> QuorumVolume:
-        """The volume, which must keep a history.
+    def history(self) -> VolumeHistory:
+        """The history of the volume, which must keep one.
 
         Raises:
             RequestError: its flavour has none.
         """
         volume = self._state.volume
-        if volume.flavour != "quorum":
+        if volume.history is None:
             raise RequestError(
                 f"a cluster of flavour {volume.flavour!r} has no history: only the flavour 'quorum' keeps the "
                 "log; start the cluster with flavour 'quorum'"
             )
-        return cast("QuorumVolume", volume)
+        return volume.history
 
     # -- going back and forth ------------------------------------------------------------------------------
 
@@ -78,7 +77,7 @@ class Backtrack:
             FailoverImpossibleError: too few storage nodes.
         """
         target = parse_target(to)
-        return await self._rewind(self.volume.history.branch_range(None), target)
+        return await self._rewind(self.history.branch_range(None), target)
 
     @served
     async def forward(self, to: str | None, branch: int | None) -> dict[str, Any]:
@@ -87,13 +86,13 @@ class Backtrack:
         Raises:
             TargetError, EngineError, FailoverImpossibleError: as `backtrack`.
         """
-        line = self.volume.charter.line
+        line = self.history.volume.charter.line
         if branch is None and not line.parent:
             raise TargetError("the cluster has not been set back: there is no branch to go forward on")
         if branch == line.number:
             raise TargetError(f"branch {branch} is the present one; use backtrack to go to a point on it")
         target = parse_target(to) if to is not None else Target()
-        return await self._rewind(self.volume.history.branch_range(branch or line.parent), target)
+        return await self._rewind(self.history.branch_range(branch or line.parent), target)
 
     async def _rewind(self, branch_range: BranchRange, target: Target) -> dict[str, Any]:
         if self._state.hosts is not None:
@@ -102,15 +101,15 @@ class Backtrack:
         async with self._one_at_a_time, self._build(branch_range, target) as built:
             phases.end("build")
             async with self._state.lock:
-                await self.volume.history.check_quorum()
-                left = self.volume.history.present()
+                await self.history.check_quorum()
+                left = self.history.present()
                 writer = await self._switch(branch_range, built, phases)
                 await self._build_readers(writer, built.lsn)
                 phases.end("readers")
-        ended = self.volume.history.branch_range(left.number)
-        parted = ended.history.divergence(self.volume.charter.history)
+        ended = self.history.branch_range(left.number)
+        parted = ended.history.divergence(self.history.volume.charter.history)
         return {
-            "branch": self.volume.charter.line.number,
+            "branch": self.history.volume.charter.line.number,
             "lsn": lsn_text(built.lsn),
             "writer": writer.name,
             "left": left.number,
@@ -130,7 +129,7 @@ class Backtrack:
         state.writer = None
         state.publish()
         try:
-            point = await self.volume.history.go(branch_range, built.lsn)
+            point = await self.history.go(branch_range, built.lsn)
             phases.end("branch")
             await leave_for_writer(built.engine, writer.engine.data)
             state.clock = LogClock()
@@ -181,7 +180,7 @@ class Backtrack:
         name = f"rebuild-{self._built}"
         engine = Engine(name, state.run / name, state.binaries, state.account)
         try:
-            async with rebuilt(self.volume, branch_range, target, engine, state.overrides, self._nudge) as built:
+            async with rebuilt(self.history, branch_range, target, engine, state.overrides, self._nudge) as built:
                 yield built
         finally:
             await asyncio.to_thread(engine.remove)
@@ -211,7 +210,7 @@ class Backtrack:
         """
         from aurora_router_cluster.storage.rebuilding import leave_for_cluster  # noqa: PLC0415 - with its volume only
 
-        history = self.volume.history
+        history = self.history
         if snapshot is not None:
             found = history.find_snapshot(snapshot)
             branch, target = found.branch, Target(lsn=found.lsn)
@@ -254,13 +253,13 @@ class Backtrack:
         from aurora_router_cluster.dns import names  # noqa: PLC0415 - not for every supervisor
 
         names.check_label(name, "a snapshot")
-        self.volume.history.snapshot(name)
+        self.history.snapshot(name)
         return next(each for each in await self.snapshots() if each["name"] == name)
 
     @served
     async def snapshots(self) -> list[dict[str, Any]]:
         """The snapshots, oldest first."""
-        made = sorted(self.volume.history.snapshots.values(), key=lambda each: each.taken)
+        made = sorted(self.history.snapshots.values(), key=lambda each: each.taken)
         return [
             {"name": each.name, "lsn": lsn_text(each.lsn), "taken": each.taken, "branch": each.branch} for each in made
         ]
@@ -268,21 +267,21 @@ class Backtrack:
     @served
     async def delete_snapshot(self, name: str) -> None:
         """Forget a snapshot, and collect what only it needed."""
-        self.volume.history.delete_snapshot(name)
+        self.history.delete_snapshot(name)
         try:
-            await self.volume.collect()
+            await self.history.volume.collect()
         except EngineError as error:
             log.info("collected later: %s", error)
 
     @served
     async def branches(self) -> dict[str, Any]:
         """The branches, and the window that can be gone back to."""
-        history = self.volume.history
-        first, last = history.window
-        lines = {branch.line.number: branch.line for branch in self.volume.charter.kept}
-        lines[self.volume.charter.line.number] = self.volume.charter.line
+        history = self.history
+        charter, (first, last) = history.volume.charter, history.window
+        lines = {branch.line.number: branch.line for branch in charter.kept}
+        lines[charter.line.number] = charter.line
         return {
-            "present": self.volume.charter.line.number,
+            "present": charter.line.number,
             "earliest": first,
             "latest": last,
             "retention": history.retention,

@@ -137,7 +137,7 @@ class Upkeep:
             self._status["bases"] += 1
 
     async def _scrub(self) -> None:
-        reports = await self._volume.scrub()
+        reports = await self._volume.nodes.scrub()
         self._scrubbed = time.monotonic()
         self._status["scrubs"] += 1
         self._status["damaged"] = sum(report.damaged for report in reports)

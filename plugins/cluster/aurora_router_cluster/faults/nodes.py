@@ -8,11 +8,14 @@ from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.faults import disks
 from aurora_router_cluster.faults.catalog import NODE_PREFIX
 from aurora_router_cluster.faults.node_network import NodeLink
+from aurora_router_cluster.storage.volume import require_nodes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aurora_router_cluster.faults.catalog import Fault, Registry
     from aurora_router_cluster.storage.members import Member
-    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.storage.nodes import NodeSet
     from aurora_router_cluster.storage.scrubbing import ScrubReport
     from aurora_router_cluster.storage.volume import Volume
 
@@ -29,25 +32,20 @@ class NodeFaults:
     """
 
     def __init__(self, volume: Volume, registry: Registry, *, gated: bool) -> None:
-        self._any = volume
+        self._volume = volume
         self._registry = registry
         self._links: dict[int, NodeLink] = {}
-        if volume.flavour == "quorum":
-            self._volume.on_scrubbed.append(self._on_scrub)
-        if gated and volume.flavour == "quorum":
-            nodes = self._volume.nodes
+        nodes = volume.nodes
+        if nodes is not None:
+            nodes.on_scrubbed.append(self._on_scrub)
+        if nodes is not None and gated:
             nodes.wrap = self._wrap
             for number, node in list(nodes.items()):
                 nodes[number] = self._wrap(node)
 
     @property
-    def _volume(self) -> QuorumVolume:
-        if self._any.flavour != "quorum":
-            raise RequestError(
-                f"this cluster has no storage nodes: its flavour is {self._any.flavour!r}; "
-                "start one with flavour 'quorum'"
-            )
-        return cast("QuorumVolume", self._any)
+    def _nodes(self) -> NodeSet:
+        return require_nodes(self._volume, self._volume.nodes)
 
     def _wrap(self, node: Member) -> Member:
         self._links[node.node] = link = NodeLink(node)
@@ -63,18 +61,17 @@ class NodeFaults:
         text = target.removeprefix(NODE_PREFIX)
         if not text.isdigit():
             raise RequestError(f"{target!r} is no storage node; write node:<number>, e.g. node:0")
-        return self._volume.nodes.get_node(int(text)).node
+        return self._nodes.get_node(int(text)).node
 
     def in_zone(self, zone: str) -> list[int]:
         """The nodes of a zone; none where the cluster has no nodes."""
-        if self._any.flavour != "quorum":
-            return []
-        return [number for number, node in self._volume.nodes.items() if node.zone == zone]
+        nodes: Mapping[int, Member] = self._volume.nodes or {}
+        return [number for number, node in nodes.items() if node.zone == zone]
 
     def check_links(self) -> None:
         """Raise `RequestError` unless there are links in front of the nodes."""
         if not self._links:
-            _ = self._volume
+            _ = self._nodes
             raise RequestError(
                 "cutting a storage node off, or slowing it, needs a cluster that was started with faults=True "
                 "(cluster up --faults, pytest --aurora-faults)"
@@ -82,16 +79,16 @@ class NodeFaults:
 
     async def down(self, number: int) -> None:
         """Take a node down."""
-        await self._volume.node_down(number)
+        await self._nodes.down(number)
 
     async def up(self, number: int) -> None:
         """Bring a node up again, unless it is no member any more."""
-        if number in self._volume.nodes:
-            await self._volume.node_up(number)
+        if number in self._nodes:
+            await self._nodes.up(number)
 
     async def corrupt(self, fault: Fault) -> None:
         """Flip a byte on a node's disk."""
-        node = self._volume.nodes[self.number(fault.target)]
+        node = self._nodes[self.number(fault.target)]
         disks.flip_byte(node.directory, fault.parameters.get("offset"))
 
     def _on_scrub(self, report: ScrubReport) -> None:
@@ -102,21 +99,21 @@ class NodeFaults:
 
     async def scrub(self, fault: Fault) -> None:
         """Check the disk of a node and refill what is damaged."""
-        node = self._volume.nodes.get(int(fault.target.removeprefix(NODE_PREFIX)))
+        node = self._nodes.get(int(fault.target.removeprefix(NODE_PREFIX)))
         if node is not None and node.up:
-            await node.scrub(self._volume.nodes)
+            await node.scrub(self._nodes)
 
     async def tear(self, fault: Fault) -> None:
         """Let a node lose its power in the middle of a write, and come up again."""
         number = self.number(fault.target)
         await self.down(number)
-        disks.tear(self._volume.nodes[number].directory)
+        disks.tear(self._nodes[number].directory)
         await self.up(number)
 
     async def refresh(self) -> None:
         """Set the links to what the faults in force make of them; a node that is no longer cut off catches up."""
         for number, link in list(self._links.items()):
-            node = self._volume.nodes.get(number)
+            node = self._nodes.get(number)
             if node is None:
                 del self._links[number]  # it was replaced
                 continue

@@ -27,6 +27,9 @@ class DirectVolume:
     """See the module, and `aurora_router_cluster.storage.volume.Volume` for the methods."""
 
     flavour = "direct"
+    nodes = None
+    membership_change = None
+    history = None
     fences = False
 
     def __init__(self, binaries: Binaries, account: Account) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
 from aurora_router_cluster.postgres.endpoints import RecoveryPoint
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.bases import StoredBase
     from aurora_router_cluster.storage.core.branches import Branch
+    from aurora_router_cluster.storage.core.extents import Framing
     from aurora_router_cluster.storage.core.history import History
     from aurora_router_cluster.storage.core.replica import Charter
+    from aurora_router_cluster.storage.driver import Driver
     from aurora_router_cluster.storage.inventory import Inventory
-    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.storage.nodes import NodeSet
     from aurora_router_cluster.storage.recovery import RecoveredVolume
     from aurora_router_cluster.storage.targets import Target
+    from aurora_router_cluster.wire.handshake import Login
+    from aurora_router_cluster.wire.source import LogSource
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +83,59 @@ class BranchRange:
     kept: Branch | None
 
 
+class HistoryVolume(Protocol):
+    """What the history needs of its volume, and what builds instances from it: see `quorum.QuorumVolume`."""
+
+    @property
+    def nodes(self) -> NodeSet:
+        """The storage nodes."""
+        ...
+
+    @property
+    def framing(self) -> Framing:
+        """Where records end."""
+        ...
+
+    @property
+    def driver(self) -> Driver:
+        """The present epoch's."""
+        ...
+
+    @property
+    def charter(self) -> Charter:
+        """The present epoch's."""
+        ...
+
+    @property
+    def log(self) -> LogSource:
+        """The durable log of the present branch."""
+        ...
+
+    def durable_lsn(self) -> int | None:
+        """Where it ends, in bytes."""
+        ...
+
+    def begin_branch(self, opened: RecoveredVolume, /) -> None:
+        """Go on with a branch that was just opened."""
+        ...
+
+    async def copy_base(self, base: Path, data: Path, /) -> None:
+        """Make `data` a copy of a base."""
+        ...
+
+    def login(self) -> Login:
+        """The login of the instances that follow the log."""
+        ...
+
+    def conninfo(self, reader: str, port: int | None = None, /) -> str:
+        """How `reader` follows the log."""
+        ...
+
+    async def collect(self) -> None:
+        """Forget what is no longer needed."""
+        ...
+
+
 class VolumeHistory:
     """The history of `volume`: its bases, branches and snapshots.
 
@@ -89,15 +146,16 @@ class VolumeHistory:
         inventory: where bases and snapshots are written down, to be found again; None: nowhere.
 
     Attributes:
+        volume: as given.
         bases: the bases.
         snapshots: by name.
         in_use: bases from which something is being built.
     """
 
     def __init__(
-        self, volume: QuorumVolume, directory: Path, retention: float, inventory: Inventory | None = None
+        self, volume: HistoryVolume, directory: Path, retention: float, inventory: Inventory | None = None
     ) -> None:
-        self._volume = volume
+        self.volume = volume
         self._inventory = inventory
         self.retention = retention
         self.bases = Bases(directory, inventory)
@@ -124,8 +182,8 @@ class VolumeHistory:
 
     def present(self) -> BranchRange:
         """The present branch."""
-        charter = self._volume.charter
-        return BranchRange(charter.line.number, charter.history, self._volume.durable_lsn() or 0, None)
+        charter = self.volume.charter
+        return BranchRange(charter.line.number, charter.history, self.volume.durable_lsn() or 0, None)
 
     def branch_range(self, number: int | None) -> BranchRange:
         """A branch by its number; None: the present one.
@@ -136,7 +194,7 @@ class VolumeHistory:
         present = self.present()
         if number in {None, present.number}:
             return present
-        for branch in self._volume.charter.kept:
+        for branch in self.volume.charter.kept:
             if branch.line.number == number:
                 return BranchRange(branch.line.number, branch.history, branch.end, branch)
         numbers = ", ".join(str(branch_range.number) for branch_range in self.branch_ranges())
@@ -144,7 +202,7 @@ class VolumeHistory:
 
     def branch_ranges(self) -> Iterator[BranchRange]:
         """All branches there are, the present one last."""
-        for branch in self._volume.charter.kept:
+        for branch in self.volume.charter.kept:
             yield BranchRange(branch.line.number, branch.history, branch.end, branch)
         yield self.present()
 
@@ -226,7 +284,7 @@ class VolumeHistory:
         Raises:
             StorageError: the write quorum is not there.
         """
-        volume = self._volume
+        volume = self.volume
         first = self.window[0]
         on = {snapshot.branch for snapshot in self.snapshots.values()}
 
@@ -270,7 +328,7 @@ class VolumeHistory:
         Raises:
             FailoverImpossibleError: too few nodes answer.
         """
-        volume = self._volume
+        volume = self.volume
         membership = volume.charter.membership
         answers = await ask(volume.nodes.values(), lambda node: node.state(), membership.writes)
         if not membership.writes(answers):
@@ -285,7 +343,7 @@ class VolumeHistory:
         Raises:
             FailoverImpossibleError: too few nodes; nothing durable is lost, a recovery opens what a write quorum has.
         """
-        volume = self._volume
+        volume = self.volume
         try:
             opened = await recover(volume.nodes, volume.framing)
             if branch_range.kept is None and point > opened.point:

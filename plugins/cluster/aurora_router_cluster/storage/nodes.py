@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, RequestError
-from aurora_router_cluster.storage.core.errors import NodeUnavailable
+from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
 from aurora_router_cluster.storage.core.quorum import SLOTS
 from aurora_router_cluster.storage.local import LocalNode
 from aurora_router_cluster.storage.members import Member
+from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ class NodeSet(dict[int, Member]):
         known: the nodes of a volume that is opened again, see `Inventory.nodes`; None: it is a new one.
 
     Attributes:
+        on_scrubbed: called with the report of each node's scrub.
         wrap: what is put in front of every node made from now on; nothing, unless there are faults.
     """
 
@@ -68,6 +70,7 @@ class NodeSet(dict[int, Member]):
         self._hosted = hosted
         self._directory, self._secret, self._up_again = directory, secret, up_again
         self.isolated, self._sync = isolated, sync
+        self.on_scrubbed: list[Callable[[ScrubReport], None]] = []
         self.wrap: Callable[[Member], Member] = lambda node: node
         new = {number: zones[number * len(zones) // SLOTS] for number in range(SLOTS)}
         for number, zone in (new if known is None else known[0]).items():
@@ -181,6 +184,22 @@ class NodeSet(dict[int, Member]):
             if await node.reopen():
                 log.warning("storage node %d works again: its disk takes what is written", node.node)
                 self._up_again(node.node)
+
+    async def scrub(self) -> list[ScrubReport]:
+        """Check the disks of all nodes that run, and refill what is damaged from their peers.
+
+        A node that cannot be read is left out, with the reason in its report; those after it are read all the same.
+        """
+        return [await self._scrub(node) for node in list(self.values()) if node.up]
+
+    async def _scrub(self, node: Member) -> ScrubReport:
+        try:
+            report = await node.scrub(self)
+        except (NodeUnavailable, Refused) as error:
+            report = ScrubReport(node.node, 0, 0, (), str(error))
+        for listener in self.on_scrubbed:
+            listener(report)
+        return report
 
     async def look(self) -> None:
         """Refresh what the nodes report about themselves."""

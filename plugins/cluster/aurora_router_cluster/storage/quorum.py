@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import DirectoryError, EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.errors import DirectoryError, EngineError, FailoverImpossibleError
 from aurora_router_cluster.postgres.files import sync_tree
 from aurora_router_cluster.storage import picture
 from aurora_router_cluster.storage.bases import (
@@ -33,7 +33,7 @@ from aurora_router_cluster.storage.bases import (
     size_on_disk,
     template_log,
 )
-from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused, StorageError
+from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.gc import Base, floor
 from aurora_router_cluster.storage.core.history import EpochStart, History, Timeline
@@ -47,10 +47,9 @@ from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.history import RETENTION, VolumeHistory, recovery_point
 from aurora_router_cluster.storage.inventory import Identity
 from aurora_router_cluster.storage.logsource import VolumeLog
-from aurora_router_cluster.storage.membership.change import MembershipChange, count_for_reads, renew_lost, survivors
+from aurora_router_cluster.storage.membership.change import MembershipChange, count_for_reads
 from aurora_router_cluster.storage.nodes import NodeSet
 from aurora_router_cluster.storage.recovery import RecoveredVolume, reach_write_quorum, recover
-from aurora_router_cluster.storage.scrubbing import ScrubReport
 from aurora_router_cluster.storage.writer_link import STANDBY_NAME, WriterLink
 from aurora_router_cluster.wire.endpoint import WalEndpoint
 from aurora_router_cluster.wire.errors import WireError
@@ -59,14 +58,13 @@ from aurora_router_cluster.wire.scram import ScramVerifier
 from aurora_router_cluster.wire.walreceiver import WriterAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from aurora_router_cluster.postgres.account import Account
     from aurora_router_cluster.postgres.binaries import Binaries
     from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
     from aurora_router_cluster.storage.inventory import Inventory
-    from aurora_router_cluster.storage.members import Member
     from aurora_router_cluster.storage.nodes import Hosted
 
 log = logging.getLogger(__name__)
@@ -96,9 +94,6 @@ class QuorumVolume:
         hosted: makes the nodes, where they are on other hosts; see `NodeSet`.
         inventory: where the volume is written down, so that `reopen` can open it again; None: it ends with us.
         identity: of a volume that is going to be opened again; None: it is a new one.
-
-    Attributes:
-        on_scrubbed: called with the report of each node's scrub.
     """
 
     flavour = "quorum"
@@ -145,14 +140,15 @@ class QuorumVolume:
             inventory=inventory,
             known=inventory.nodes() if inventory is not None and identity is not None else None,
         )
-        self.membership_change = MembershipChange(self.nodes, lambda: self.driver)
+        self.membership_change = MembershipChange(
+            self.nodes, lambda: self.driver, framing=lambda: self.framing, begin=self._begin
+        )
         self.framing = PostgresFraming(0)
         self._current: WriterLink | None = None
         self._retired: list[WriterLink] = []
         self._log: VolumeLog | None = None
         self._endpoint: WalEndpoint | None = None
         self._port = 0
-        self.on_scrubbed: list[Callable[[ScrubReport], None]] = []
         self._base_lock = asyncio.Lock()  # nothing is deleted while it is copied
         self._taking = asyncio.Lock()
         self._copied: Copied | None = None  # not a base yet
@@ -498,62 +494,6 @@ class QuorumVolume:
         """A storage node can be reached (again); it is filled by its peers."""
         if self._current is not None:
             self._current.driver.node_up(number)
-
-    async def node_down(self, number: int) -> None:
-        """Take one storage node down, as the loss of its machine; see `NodeSet.down`."""
-        await self.nodes.down(number)
-
-    async def node_up(self, number: int) -> None:
-        """Bring a storage node up again; it is filled by its peers; see `NodeSet.up`."""
-        await self.nodes.up(number)
-
-    async def scrub(self) -> list[ScrubReport]:
-        """Check the disks of all nodes that run, and refill what is damaged from their peers.
-
-        A node that cannot be read is left out, with the reason in its report; those after it are read all the same.
-        """
-        return [await self._scrub(node) for node in list(self.nodes.values()) if node.up]
-
-    async def _scrub(self, node: Member) -> ScrubReport:
-        try:
-            report = await node.scrub(self.nodes)
-        except (NodeUnavailable, Refused) as error:
-            report = ScrubReport(node.node, 0, 0, (), str(error))
-        for listener in self.on_scrubbed:
-            listener(report)
-        return report
-
-    async def replace_node(self, old: int) -> int:
-        """Put a new node in the place of a member while the log goes on; see `membership_change.MembershipChange`."""
-        return await self.membership_change.replace(old)
-
-    async def replace_zone(self, zone: str) -> dict[int, int]:
-        """Put new nodes in the places of a zone's while the log goes on; see `membership_change.MembershipChange`."""
-        return await self.membership_change.replace_zone(zone)
-
-    async def repair(self, *, force: bool) -> dict[str, Any]:
-        """Form a new membership from three survivors, the other nodes being gone for good; see `membership.reform`.
-
-        The epoch that it opens has no writer: a failover follows.
-
-        Raises:
-            RequestError: a write quorum answers, it was not asked for with `force`, or the members change already.
-            FailoverImpossibleError: too few nodes are left, or one failed meanwhile.
-        """
-        situation = await survivors(self.nodes)
-        left, lost = (", ".join(map(str, numbers)) for numbers in (situation.survivors, situation.lost))
-        if not force:
-            raise RequestError(
-                f"storage nodes {lost} do not answer, {left} are left: three of six can be read, but not written to. "
-                "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
-                "membership without them; if one of them is alive elsewhere, there will be two volumes"
-            )
-        with self.membership_change.alone(f"a new membership is being formed from storage nodes {left}"):
-            log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
-            opened, pairs = await renew_lost(self.nodes, self.framing, situation)
-            self._begin(opened)
-            await count_for_reads(self._require_open()[0].driver)
-        return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
 
     async def look(self) -> None:
         """Refresh what `status` returns about the nodes."""

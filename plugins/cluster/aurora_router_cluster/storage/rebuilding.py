@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from aurora_router_cluster.storage.history import BranchRange
-    from aurora_router_cluster.storage.quorum import QuorumVolume
+    from aurora_router_cluster.storage.history import BranchRange, VolumeHistory
     from aurora_router_cluster.storage.targets import Target
 
 POLL = 0.005
@@ -51,7 +50,7 @@ class Rebuilt:
 
 @contextlib.asynccontextmanager
 async def rebuilt(
-    volume: QuorumVolume,
+    history: VolumeHistory,
     branch_range: BranchRange,
     target: Target,
     engine: Engine,
@@ -61,7 +60,7 @@ async def rebuilt(
     """Build the data directory of `engine` as of `target`; its server ends with the block.
 
     Args:
-        volume: whose past.
+        history: whose.
         branch_range: the branch.
         target: where to stop.
         engine: a new one.
@@ -72,10 +71,10 @@ async def rebuilt(
         TargetError: outside of the window.
         EngineError: the replay failed, or took too long.
     """
-    base = volume.history.base_for(branch_range, target)
+    volume, base = history.volume, history.base_for(branch_range, target)
     engine.make_home()
     endpoint: WalEndpoint | None = None
-    volume.history.in_use.append(base)
+    history.in_use.append(base)
     try:
         await volume.copy_base(base.directory, engine.data)
         conninfo = volume.conninfo(engine.name)
@@ -92,7 +91,7 @@ async def rebuilt(
             await _forget_target(engine, overrides, lsn)
         yield Rebuilt(engine, lsn)
     finally:
-        volume.history.in_use.remove(base)
+        history.in_use.remove(base)
         engine.kill()
         if endpoint is not None:
             await endpoint.close()

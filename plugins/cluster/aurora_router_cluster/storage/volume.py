@@ -8,13 +8,33 @@ follow the writer) and `quorum` (six copies in three zones; readers follow the s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from aurora_router_cluster.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
+    from aurora_router_cluster.storage.history import VolumeHistory
+    from aurora_router_cluster.storage.membership.change import MembershipChange
+    from aurora_router_cluster.storage.nodes import NodeSet
+
+T = TypeVar("T")
+
+
+def require_nodes(volume: Volume, part: T | None) -> T:
+    """A part of `volume` that only one with storage nodes has.
+
+    Raises:
+        RequestError: it has none.
+    """
+    if part is None:
+        raise RequestError(
+            f"this cluster has no storage nodes: its flavour is {volume.flavour!r}; start one with flavour 'quorum'"
+        )
+    return part
 
 
 class Volume(Protocol):
@@ -29,6 +49,21 @@ class Volume(Protocol):
     @property
     def flavour(self) -> str:
         """``direct`` or ``quorum``; shown by ``status``."""
+        ...
+
+    @property
+    def nodes(self) -> NodeSet | None:
+        """The storage nodes; None: it has none."""
+        ...
+
+    @property
+    def membership_change(self) -> MembershipChange | None:
+        """Puts storage nodes in the places of others; None: it has none."""
+        ...
+
+    @property
+    def history(self) -> VolumeHistory | None:
+        """To which points it can go back; None: it keeps no log that was left behind."""
         ...
 
     @property

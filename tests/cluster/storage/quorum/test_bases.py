@@ -30,9 +30,9 @@ async def test_new_instances_are_built_from_the_newest_base_and_older_log_is_for
     newborn = await cluster.add_reader("newborn")
     born = await cluster.connect(newborn)
     await until(lambda: value(born, "select count(*) = 30000 from t"), "the newborn has the rows")
-    await cluster.volume.node_down(4)
+    await cluster.volume.nodes.down(4)
     await cluster.fail_over(newborn)
-    new = await cluster.volume.replace_node(4)
+    new = await cluster.volume.membership_change.replace(4)
     await cluster.volume.seed(cluster.address(former), None)
     await cluster.start_reader(former)
     connection = await cluster.connect()
@@ -40,8 +40,8 @@ async def test_new_instances_are_built_from_the_newest_base_and_older_log_is_for
     again = await cluster.connect(former)
     await until(lambda: value(again, "select count(*) = 30001 from t"), "the former writer follows")
     for node in (0, 1):
-        await cluster.volume.node_down(node)
-        await cluster.volume.node_up(node)
+        await cluster.volume.nodes.down(node)
+        await cluster.volume.nodes.up(node)
     nodes = cluster.volume.nodes
     await until(lambda: len({tuple(nodes[n].groups().items()) for n in (0, 1, 2, 3, 5, new)}) == 1, "all are equal")
 

@@ -57,7 +57,7 @@ async def test_full_disks_make_copies_absent_until_there_is_room(cluster):
     assert "No space left on device" in absent["failure"]
     await cluster.volume.nodes.reopen_failed()
     assert (await states(cluster))[1][0] == "failed"
-    reports = await cluster.volume.scrub()
+    reports = await cluster.volume.nodes.scrub()
     assert [report.damaged for report in reports] == [0] * 6
     assert [report.failure is None for report in reports] == [False, *[True] * 5]
     free(one)

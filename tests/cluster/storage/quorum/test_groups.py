@@ -32,19 +32,19 @@ async def test_a_volume_grows_over_eight_groups_and_survives_failovers_and_lost_
         fill = f"insert into t{number} select i, repeat('x', 400) from generate_series(1, 8000) i"
         await connection.execute(fill)
     assert len(groups(striped)) >= 8
-    await striped.volume.node_down(5)
+    await striped.volume.nodes.down(5)
     await connection.execute("insert into t3 select -i, 'late' from generate_series(1, 1000) i")
     striped.writer.kill()
     await striped.fail_over(striped.engines["reader-1"])
-    await striped.volume.node_up(5)
+    await striped.volume.nodes.up(5)
     connection = await striped.connect()
     await connection.execute("insert into t7 values (-1, 'after')")
     assert await value(connection, "select count(*) from t3") == 9000
     before = groups(striped)
     await connection.execute("create table more as select i, repeat('y', 900) from generate_series(1, 20000) i")
     assert groups(striped) > before
-    await striped.volume.node_down(0)
-    await striped.volume.node_down(1)
+    await striped.volume.nodes.down(0)
+    await striped.volume.nodes.down(1)
     newborn = await striped.add_reader("newborn")
     reader = await striped.connect(newborn)
     await until(lambda: has_all(reader), "a reader built from four nodes has everything")

@@ -49,7 +49,7 @@ async def test_killed_nodes_a_lost_quorum_a_failover_and_a_replacement(cluster):
     await until(lambda: fresh(cluster), "all six are whole again")
     done = asyncio.Event()
     load = asyncio.create_task(keep_inserting(connection, done))
-    new = await cluster.volume.replace_zone("eu-test-1c")
+    new = await cluster.volume.membership_change.replace_zone("eu-test-1c")
     done.set()
     inserted = await load
     assert new == {4: 6, 5: 7}
@@ -57,7 +57,7 @@ async def test_killed_nodes_a_lost_quorum_a_failover_and_a_replacement(cluster):
     await cluster.fail_over(cluster.engines["reader-1"])
     connection = await cluster.connect()
     assert await value(connection, "select count(*) from t") == 2 + inserted
-    reports = await cluster.volume.scrub()
+    reports = await cluster.volume.nodes.scrub()
     assert [(report.node, report.damaged) for report in reports] == [(0, 0), (1, 0), (2, 0), (3, 0), (6, 0), (7, 0)]
 
 
@@ -83,16 +83,16 @@ async def test_with_three_nodes_gone_for_good_a_new_membership_is_formed(cluster
     await connection.execute("create table t(i int)")
     await connection.execute("insert into t select generate_series(1, 20000)")
     with pytest.raises(RequestError, match="are a write quorum"):
-        await cluster.volume.repair(force=True)
+        await cluster.volume.membership_change.repair(force=True)
     await down(cluster, 0, 1, 4)
     waiting = asyncio.create_task(connection.execute("insert into t values (-1)"))
     with pytest.raises(RequestError, match="storage nodes 0, 1, 4 do not answer, 2, 3, 5 are left"):
-        await cluster.volume.repair(force=False)
+        await cluster.volume.membership_change.repair(force=False)
     await down(cluster, 5)
     with pytest.raises(FailoverImpossibleError, match=r"only nodes \[2, 3\] are left"):
-        await cluster.volume.repair(force=True)
+        await cluster.volume.membership_change.repair(force=True)
     await up(cluster, 5)
-    done = await cluster.volume.repair(force=True)
+    done = await cluster.volume.membership_change.repair(force=True)
     assert done == {"survivors": [2, 3, 5], "replaced": [[0, 6], [1, 7], [4, 8]]}
     cluster.writer.kill()
     with pytest.raises(psycopg.OperationalError):

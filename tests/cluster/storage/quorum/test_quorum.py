@@ -22,12 +22,12 @@ async def rows(connection) -> set[int]:
 
 async def down(cluster, *nodes: int) -> None:
     for node in nodes:
-        await cluster.volume.node_down(node)
+        await cluster.volume.nodes.down(node)
 
 
 async def up(cluster, *nodes: int) -> None:
     for node in nodes:
-        await cluster.volume.node_up(node)
+        await cluster.volume.nodes.up(node)
 
 
 def whole(cluster) -> bool:
@@ -142,7 +142,7 @@ async def test_a_flipped_byte_is_found_and_refilled_and_never_served(cluster):
     content[len(content) // 2] ^= 0x10
     with frames.open("r+b") as file:
         file.write(content)
-    reports = {report.node: report for report in await cluster.volume.scrub()}
+    reports = {report.node: report for report in await cluster.volume.nodes.scrub()}
     assert reports[2].damaged == 1
     assert reports[2].refilled > 0
     assert not any(report.lost for report in reports.values())
@@ -164,7 +164,7 @@ async def test_a_node_is_replaced_under_load(cluster, alive):
         await down(cluster, 3)
     done = asyncio.Event()
     load = asyncio.create_task(keep_inserting(connection, done))
-    new = await cluster.volume.replace_node(3)
+    new = await cluster.volume.membership_change.replace(3)
     done.set()
     inserted = await load
     status = cluster.volume.status()
@@ -177,7 +177,7 @@ async def test_a_node_is_replaced_under_load(cluster, alive):
     connection = await cluster.connect()
     assert await value(connection, "select count(*) from t") == 20000 + inserted
     with pytest.raises(RequestError, match="not a member"):
-        await cluster.volume.replace_node(3)
+        await cluster.volume.membership_change.replace(3)
 
 
 async def test_a_writer_that_dies_before_its_first_commit_is_replaced(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
 from aurora_router_cluster.storage.core.errors import Fenced, QuorumUnavailable, StorageError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.nodes import NodeSet
     from aurora_router_cluster.storage.recovery import RecoveredVolume
 
+log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.02
 
 
@@ -36,11 +39,22 @@ class MembershipChange:
     Args:
         node_set: the nodes.
         driver: returns the present epoch's.
+        framing: returns what knows where records end.
+        begin: takes over the epoch that a repair has opened.
         patience: seconds for the hydration of a newcomer, and for the next epoch to begin where one has ended.
     """
 
-    def __init__(self, node_set: NodeSet, driver: Callable[[], Driver], *, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        node_set: NodeSet,
+        driver: Callable[[], Driver],
+        *,
+        framing: Callable[[], Framing],
+        begin: Callable[[RecoveredVolume], None],
+        patience: float = 60.0,
+    ) -> None:
         self._node_set = node_set
+        self._framing, self._begin = framing, begin
         self._patience = patience
         self._driver = driver
         self._under_way = ""
@@ -173,6 +187,30 @@ class MembershipChange:
                 raise EngineError(f"the members stay as they are for now ({changes}): {error}") from error
             finally:
                 await self._forget_strangers()
+
+    async def repair(self, *, force: bool) -> dict[str, Any]:
+        """Form a new membership from three survivors, the other nodes being gone for good; see `reform`.
+
+        The epoch that it opens has no writer: a failover follows.
+
+        Raises:
+            RequestError: a write quorum answers, it was not asked for with `force`, or the members change already.
+            FailoverImpossibleError: too few nodes are left, or one failed meanwhile.
+        """
+        situation = await survivors(self._node_set)
+        left, lost = (", ".join(map(str, numbers)) for numbers in (situation.survivors, situation.lost))
+        if not force:
+            raise RequestError(
+                f"storage nodes {lost} do not answer, {left} are left: three of six can be read, but not written to. "
+                "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
+                "membership without them; if one of them is alive elsewhere, there will be two volumes"
+            )
+        with self.alone(f"a new membership is being formed from storage nodes {left}"):
+            log.warning("nodes %s are given up, a new membership is formed from %s", lost, left)
+            opened, pairs = await renew_lost(self._node_set, self._framing(), situation)
+            self._begin(opened)
+            await count_for_reads(self._driver())
+        return {"survivors": list(situation.survivors), "replaced": [list(pair) for pair in pairs.items()]}
 
     def _strangers(self) -> list[int]:
         """Nodes that are no members, and that nothing on its way makes members."""
