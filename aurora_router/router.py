@@ -16,7 +16,6 @@ from aurora_router.flow.outcome import Resolving
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.policy.balance import select
-from aurora_router.policy.explain import lines
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode
 from aurora_router.runtime.blocking import BlockingRuntime, run
@@ -142,7 +141,7 @@ class _Routing:
         view = cluster.view
         candidates: tuple[str, ...] = ()
         if view.known and chosen.mode in {Mode.INSTANCES, Mode.LIST}:
-            told = select(
+            selection = select(
                 view,
                 self._call.request.options,
                 chosen.role,
@@ -152,7 +151,7 @@ class _Routing:
                 rng=runtime,
                 turn=cluster.turn,
             )
-            candidates = tuple(lines(told))
+            candidates = tuple(selection.lines)
         return Explanation(chosen.endpoint, chosen.role, chosen.mode, chosen.reasons, candidates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,87 @@ def test_what_is_imported_late_does_not_break_a_fork():
     files = [path for path in package.rglob("*.py") if path.parent.name != "cli"]
     found = {(path.name, name) for path in files for name in late_imports(ast.parse(path.read_text()))}
     assert {(file, name) for file, name in found if name not in LOADED} == set()
+
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = [
+    ROOT / "aurora_router",
+    *sorted(ROOT.glob("plugins/aurora_router_*")),
+    *sorted(ROOT.glob("plugins/cluster/aurora_router_*")),
+]
+FLOW, RUNTIME = "aurora_router.flow", "aurora_router.runtime"
+KNOWN_CYCLES = {
+    frozenset({f"{FLOW}.cluster", f"{FLOW}.dial_limiter", f"{FLOW}.runtime", f"{FLOW}.source"}): "types alone",
+    frozenset({"aurora_router.connection", f"{RUNTIME}.incidents"}): "the type of a connection's placement alone",
+    frozenset({f"{RUNTIME}.simulated.{name}" for name in ("cluster", "connection", "network")}): "types alone",
+}
+"""Modules that may import each other, or some of them: what of it is left, and goes when they are next changed."""
+
+
+def modules():
+    """Name of a module -> its file, of everything that is shipped."""
+    found = {}
+    for package in PACKAGES:
+        for path in package.rglob("*.py"):
+            parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_by(path, known):
+    """The modules of ours that a file imports, within functions and for types alone, too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports are not looked at"
+            names = {f"{node.module}.{each.name}" for each in node.names}
+            yield from names & set(known)
+            if node.module in known and not names <= set(known):
+                yield node.module
+
+
+def find_cycles(graph):
+    """The sets of modules that import each other, directly or not: strongly connected components (Tarjan 1972)."""
+    count, numbers, lowest, stack, found = itertools.count(), {}, {}, [], []
+
+    def visit(module):
+        numbers[module] = lowest[module] = next(count)
+        stack.append(module)
+        for other in graph[module]:
+            if other not in numbers:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], numbers[other])
+        if lowest[module] == numbers[module]:
+            members = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(members) > 1:
+                found.append(frozenset(members))
+
+    for module in graph:
+        if module not in numbers:
+            visit(module)
+    return found
+
+
+def shortest_path(graph, members):
+    """One way around within the members of a cycle, for the message."""
+    start = min(members)
+    ways = [[start]]
+    for way in ways:
+        for other in graph[way[-1]] & members:
+            if other == start:
+                return " -> ".join([*way, start])
+            if other not in way:
+                ways.append([*way, other])
+    raise AssertionError("no cycle")
+
+
+def test_no_modules_import_each_other():
+    """Neither for types alone: what needs each other's names belongs together, or needs a third module."""
+    known = modules()
+    graph = {name: set(imported_by(path, known)) - {name} for name, path in known.items()}
+    cycles = [cycle for cycle in find_cycles(graph) if not any(cycle <= permitted for permitted in KNOWN_CYCLES)]
+    assert [shortest_path(graph, cycle) for cycle in cycles] == []

@@ -44,9 +44,17 @@ class Selection(NamedTuple):
     def reason(self) -> str:
         """Say in one sentence why the first choice was chosen, or why there is none."""
         with IMPORTING:
-            from aurora_router.policy.explain import reason  # noqa: PLC0415 - explain reads selections
+            from aurora_router.policy.explain import reason  # noqa: PLC0415 - for errors alone
 
-        return reason(self)
+        return reason(*self)
+
+    @property
+    def lines(self) -> list[str]:
+        """Every instance in one line: first those in the order of preference, then those left out."""
+        with IMPORTING:
+            from aurora_router.policy.explain import lines  # noqa: PLC0415 - for explanations alone
+
+        return lines(self.order, self.left_out, self.context)
 
     def preferring(self, instance: str) -> Selection:
         """The same selection with one instance in front, if it is as good as the first choice; else unchanged.

@@ -9,31 +9,29 @@ from aurora_router.model.instance import Role
 from aurora_router.policy.candidates import is_writer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aurora_router.model.instance import Instance
-    from aurora_router.policy.balance import Selection
-    from aurora_router.policy.candidates import Context
+    from aurora_router.policy.candidates import Context, Exclusion, Rank
 
 
-def reason(selection: Selection) -> str:
-    """Say in one sentence why the first choice was chosen, or why there is none."""
-    context = selection.context
-    out = "; ".join(f"{each.id} left out: {why}" for each, why in selection.left_out)
-    if not selection.order:
+def reason(order: Sequence[Instance], ranks: Sequence[Rank], left_out: Sequence[Exclusion], context: Context) -> str:
+    """Say in one sentence why the first choice was chosen, or why there is none; see `balance.Selection`."""
+    out = "; ".join(f"{each.id} left out: {why}" for each, why in left_out)
+    if not order:
         return f"no {_wanted(context.role)} suits ({out or 'no instance is known'})"
-    first = selection.order[0]
+    first = order[0]
     chosen = f"{first.id}, {_described(first, context)}"
     if is_writer(first) and context.role in {WantedRole.READER, WantedRole.PREFER_READER}:
         return f"{chosen}, in place of a reader ({out or 'no other instance is at hand'})"
-    equals = selection.ranks.count(selection.ranks[0])
+    equals = ranks.count(ranks[0])
     return f"{chosen}, by {context.options.balance.value} of {equals}" if equals > 1 else f"{chosen}, the best one"
 
 
-def lines(selection: Selection) -> list[str]:
+def lines(order: Sequence[Instance], left_out: Sequence[Exclusion], context: Context) -> list[str]:
     """Every instance of the view in one line: first those in the order of preference, then those left out."""
-    told = [
-        f"{number}. {each.id}: {_described(each, selection.context)}" for number, each in enumerate(selection.order, 1)
-    ]
-    return told + [f"{each.id} left out: {why}" for each, why in selection.left_out]
+    chosen = [f"{number}. {each.id}: {_described(each, context)}" for number, each in enumerate(order, 1)]
+    return chosen + [f"{each.id} left out: {why}" for each, why in left_out]
 
 
 def _wanted(role: WantedRole) -> str:

@@ -14,7 +14,6 @@ from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
 from aurora_router.policy.balance import Load, select
 from aurora_router.policy.candidates import rank, suitable
-from aurora_router.policy.explain import lines
 from aurora_router.policy.options import Balance, Options
 from aurora_router.policy.quarantine import Quarantine
 
@@ -121,7 +120,7 @@ def test_reasons_of_nobody(role, text):
 def test_lines_tell_of_every_instance():
     view = view_of(WRITER, NEAR, dataclasses.replace(FAR, lag=None), Instance("demo-4"))
     quarantine = Quarantine().record_failure("demo-2", 0.0, 1.5)
-    assert lines(choose(view, max_lag=0.1, quarantine=quarantine)) == [
+    assert choose(view, max_lag=0.1, quarantine=quarantine).lines == [
         "1. demo-4: its role has to be asked, 0 connections from here",
         "2. demo-1: the writer, zone a, 0 connections from here",
         "3. demo-2: a reader, zone a, lag 0.01 s, 0 connections from here, failed lately, a last resort for 1.5 s more",
@@ -185,7 +184,7 @@ def test_every_instance_is_in_the_order_once_or_left_out_with_a_reason(view, opt
     assert list(selection.ranks) == sorted(rank(each, selection.context) for each in selection.order)
     assert list(selection.ranks) == [rank(each, selection.context) for each in selection.order]
     assert selection.reason
-    assert len(lines(selection)) == len(view.instances)
+    assert len(selection.lines) == len(view.instances)
 
 
 @given(views(), requests(), st.integers(0, 2**32))

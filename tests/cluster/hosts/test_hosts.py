@@ -63,14 +63,14 @@ def test_what_does_not_go_with_it(more):
 
 async def test_instances_are_placed_where_a_host_is_free():
     hosts = AgentHosts(Plan.from_options(OPTIONS), 5432)
-    second = hosts.place("demo-1", "eu-test-1b", 1)
-    first = hosts.place("demo-2", None, 0)
-    assert (second.address.host, second.zone) == ("10.0.0.11", "eu-test-1b")
-    assert (first.address.host, first.zone, first.tier) == ("10.0.0.10", "eu-test-1a", 0)
+    second, second_zone = hosts.place("demo-1", "eu-test-1b")
+    first, first_zone = hosts.place("demo-2", None)
+    assert (second.host, second_zone) == ("10.0.0.11", "eu-test-1b")
+    assert (first.host, first_zone) == ("10.0.0.10", "eu-test-1a")
     assert first.where.address == ("10.0.0.10", 5432)
     with pytest.raises(AddressInUseError, match="no host is free for demo-3"):
-        hosts.place("demo-3", None, 1)
-    first.engine.remove()
+        hosts.place("demo-3", None)
+    first.remove()
     with pytest.raises(AddressInUseError, match="no host in eu-test-1b is free"):
-        hosts.place("demo-3", "eu-test-1b", 1)
-    assert hosts.place("demo-3", None, 1).address.host == "10.0.0.10"
+        hosts.place("demo-3", "eu-test-1b")
+    assert hosts.place("demo-3", None)[0].host == "10.0.0.10"

@@ -160,7 +160,7 @@ def _up(args: argparse.Namespace) -> None:
         if not args.detach:
             try:
                 if live.possible() and not args.json:
-                    live.watch(cluster)
+                    live.watch(cluster, show.instance_table)
                 cluster.wait()
             except KeyboardInterrupt:
                 show.line(f"stopping; {show.fate(status)}")

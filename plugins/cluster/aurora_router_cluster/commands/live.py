@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Group, RenderableType
     from rich.table import Table
@@ -95,11 +95,9 @@ def possible() -> bool:
     return True
 
 
-def watch(cluster: LocalCluster) -> None:
+def watch(cluster: LocalCluster, instance_table: Callable[[ClusterStatus], Table]) -> None:
     """Draw the cluster until it has ended; ends with KeyboardInterrupt too."""
     from rich.live import Live  # noqa: PLC0415 - as above
-
-    from aurora_router_cluster.commands.show import instance_table  # noqa: PLC0415 - which shows us in turn
 
     with Live(refresh_per_second=1 / PAUSE, transient=False) as live:
         while True:

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurora_router_cluster.control.instance import Instance
     from aurora_router_cluster.postgres.endpoints import EngineAddress, RecoveryPoint
     from aurora_router_cluster.postgres.engine import State
 
@@ -134,13 +133,12 @@ class AnyEngine(Protocol):
 class Hosts(Protocol):
     """Hosts that instances can be placed on."""
 
-    def place(self, name: str, zone: str | None, tier: int) -> Instance:
-        """A new instance on a host that has none.
+    def place(self, name: str, zone: str | None) -> tuple[AnyEngine, str]:
+        """Place a new instance on a host that has none; returns its engine, and its zone.
 
         Args:
             name: its name.
             zone: where; None: on the first host that is free.
-            tier: promotion tier.
 
         Raises:
             AddressInUseError: no host is free there.

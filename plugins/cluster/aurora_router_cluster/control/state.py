@@ -127,7 +127,8 @@ class ClusterState:
             self._made += 1
         name = name or f"{self.names.cluster}-{self._made}"
         if self.hosts is not None:
-            self.instances[name] = self.hosts.place(name, zone, tier)
+            placed, zone = self.hosts.place(name, zone)
+            self.instances[name] = Instance(placed, zone, tier, Address(placed.host, placed.port))
             return self.instances[name]
         taken = {instance.address for instance in self.instances.values()}
         taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}

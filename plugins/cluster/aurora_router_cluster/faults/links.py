@@ -15,8 +15,26 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from aurora_router_cluster.faults.relay import Route
+    class Route(Protocol):
+        """What a link needs of its route: see `relay.Route`."""
+
+        loop: Loop
+        links: set[Link]
+        held: bool
+        delay: float
+        rate: float | None
+
+        @property
+        def shaped(self) -> bool:
+            """Whether it is delayed or narrow."""
+            ...
+
+        def check_target(self) -> None:
+            """Close the listener where the target refuses."""
+            ...
+
 
 CHUNK = 1 << 16
 MOST_QUEUED = 1 << 20  # bytes kept back on a delayed or narrow connection until its sender has to wait

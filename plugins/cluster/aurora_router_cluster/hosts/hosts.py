@@ -9,11 +9,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.errors import AddressInUseError, RequestError
 from aurora_router_cluster.hosts.archive import Packer
 from aurora_router_cluster.hosts.engine import RemoteEngine
-from aurora_router_cluster.postgres.addresses import Address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,12 +121,12 @@ class AgentHosts:
             engine.link.start()
         await asyncio.gather(*(engine.link.await_connection(timeout) for _, engine in self._hosts))
 
-    def place(self, name: str, zone: str | None, tier: int) -> Instance:
+    def place(self, name: str, zone: str | None) -> tuple[RemoteEngine, str]:
         """See `control.hosting.Hosts.place`."""
         for host, engine in self._hosts:
             if not engine.used and zone in {None, host.zone}:
                 engine.assign(name)
-                return Instance(engine, host.zone, tier, Address(host.host, engine.port))
+                return engine, host.zone
         where = f" in {zone}" if zone else ""
         raise AddressInUseError(
             f"no host{where} is free for {name}; start the cluster with more, or remove an instance"

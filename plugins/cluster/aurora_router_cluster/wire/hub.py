@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from aurora_router_cluster.wire import replication as r
     from aurora_router_cluster.wire.source import LogSource, TimelineView
-    from aurora_router_cluster.wire.walsender import WalSender
 
 MOST_STRANGERS = 16
 """Connections that have not logged in yet."""
@@ -40,6 +39,45 @@ class ReaderStatus:
     replied: float
 
 
+class Session(Protocol):
+    """What the endpoint needs of a connection: `walsender.WalSender`."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has not logged in yet."""
+        ...
+
+    @property
+    def since(self) -> float:
+        """Loop time of its begin."""
+        ...
+
+    @property
+    def feedback(self) -> r.HotStandbyFeedback | None:
+        """Oldest transactions that the reader needs; None if it sent none."""
+        ...
+
+    def pump(self) -> None:
+        """Send what is new."""
+        ...
+
+    def tick(self, now: float, timeout: float, /) -> None:
+        """Send a keepalive, or end the connection of a silent reader."""
+        ...
+
+    def status(self) -> ReaderStatus | None:
+        """What is known of the reader; None while it does not stream."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+    async def stop(self) -> None:
+        """Close at once, and wait for the end."""
+        ...
+
+
 class Hub(ABC):
     """What a `WalSender` may ask of its endpoint; `WalEndpoint` derives from it.
 
@@ -49,9 +87,9 @@ class Hub(ABC):
 
     def __init__(self, source: LogSource) -> None:
         self.source = source
-        self.sessions: set[WalSender] = set()
+        self.sessions: set[Session] = set()
 
-    def admit(self, session: WalSender) -> None:
+    def admit(self, session: Session) -> None:
         """Take up a connection. Of those that have not logged in yet the oldest is cut if there are too many.
 
         Any process that reaches the port can connect: without a bound that would use up this process's descriptors.
