@@ -107,9 +107,10 @@ def interpreters(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Style and format (ruff) and plain words (tests/docs/prose.py), in the environment that nox itself is in."""
+    """Style and format (ruff), unused code (vulture), plain words (tests/docs/prose.py), in nox's own environment."""
     session.run(sys.executable, "-m", "ruff", "check", *PACKAGES)
     session.run(sys.executable, "-m", "ruff", "format", "--check", *PACKAGES)
+    session.run(sys.executable, "-m", "vulture")
     session.run(sys.executable, "-m", "tests.docs.prose")
 
 

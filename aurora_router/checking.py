@@ -28,8 +28,7 @@ class _Nothing:
     """An awaitable that is done."""
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return
-        yield
+        yield from ()
 
 
 _NOTHING = _Nothing()

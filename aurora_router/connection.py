@@ -505,8 +505,8 @@ AsyncConnection.wait.__wrapped__ = psycopg.AsyncConnection.wait  # type: ignore[
 
 def _at_once(connection: Any) -> Generator[Any, Any, Any]:
     """A dial without a step."""
+    yield from ()
     return connection
-    yield
 
 
 def _within(dialling: Generator[Any, Any, Any], until: float, asked: Wanted | None) -> Generator[Any, Any, Any]:

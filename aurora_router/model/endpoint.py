@@ -80,7 +80,6 @@ class Endpoint:
         partition: ``aws``, ``aws-cn`` …, ``test`` for ``aurora.test``; None outside of them.
         xyz: the part that the account and the region share in all of their names.
         blue_green: ``green`` for the new side of a blue/green deployment, ``old`` for the retired one.
-        fips: whether the name is one of the FIPS names (``rds-fips``).
     """
 
     given: str
@@ -92,7 +91,6 @@ class Endpoint:
     partition: str | None = None
     xyz: str | None = None
     blue_green: str | None = None
-    fips: bool = False
 
     def render(self) -> str:
         """The canonical host, put together again from the parts."""
@@ -184,8 +182,8 @@ _ROLE_OF = {
     EndpointKind.PROXY_ENDPOINT: WantedRole.ANY,
 }
 
-_REGION_FIRST = r"(?P<region>{region})\.(?P<rds>rds|rds-fips)"
-_SERVICE_FIRST = r"(?P<rds>rds|rds-fips)\.(?P<region>{region})"
+_REGION_FIRST = r"(?P<region>{region})\.(?:rds|rds-fips)"
+_SERVICE_FIRST = r"(?:rds|rds-fips)\.(?P<region>{region})"
 _HEAD = r"(?P<label>[^.]+)\.(?P<prefix>cluster-ro-|cluster-custom-|cluster-|shardgrp-|endpoint\.proxy-|proxy-|)"
 _XYZ = r"(?P<xyz>[0-9a-z]+)"
 
@@ -232,7 +230,6 @@ def _regional(given: str, name: str) -> Endpoint | None:
                     partition.name,
                     found["xyz"],
                     _blue_green(label),
-                    found["rds"] == "rds-fips",
                 )
     return None
 

@@ -30,7 +30,6 @@ class Instance:
         lag: replica lag in seconds; None when unknown, 0.0 for the writer.
         lag_at: when the lag was that, by the runtime's clock in seconds; None: not known.
         cpu: CPU use in percent, 0..100; None when unknown.
-        seen_at: the time by the runtime's clock, in seconds, of the last evidence that it exists.
         heard_at: when it was asked, by the runtime's clock, the last time that it answered about itself; None: never.
         missing_since: when a complete answer first did not list it, by the runtime's clock; None: the last one did.
         updated: the newest `observation.Row.updated` of its rows.
@@ -48,7 +47,6 @@ class Instance:
     zone: str | None = None
     lag: float | None = None
     cpu: float | None = None
-    seen_at: float = 0.0
     lag_at: float | None = None
     heard_at: float | None = None
     missing_since: float | None = None

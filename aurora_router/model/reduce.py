@@ -559,7 +559,6 @@ def _described(instance: Instance, row: Row, now: float) -> Instance:
         lag_at=_lag_at(row, offset),
         cpu=row.cpu,
         system=row.system or instance.system,
-        seen_at=now,
         updated=row.updated,
         updated_at=now if changed else instance.updated_at,
         offset=offset,
@@ -594,7 +593,7 @@ def _self_report(view: View, report: SelfReport, now: float) -> Change:
     events: list[Event] = []
     turned = _turn(known, Role.READER, events)
     if events:
-        turned = replace(turned, seen_at=now, heard_at=asked_at)
+        turned = replace(turned, heard_at=asked_at)
         view = replace(view, instances=_frozen({**view.instances, report.id: turned}))
     if report.id == view.writer:
         outage = view.outage or Outage(report.id, asked_at, WITHDREW)

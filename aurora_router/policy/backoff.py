@@ -24,9 +24,3 @@ def exponential(attempt: int, *, base: float, cap: float) -> float:
 def full_jitter(attempt: int, random: float, *, base: float, cap: float) -> float:
     """Anything between nothing and the exponential wait, evenly spread."""
     return random * exponential(attempt, base=base, cap=cap)
-
-
-def decorrelated_jitter(previous: float, random: float, *, base: float, cap: float) -> float:
-    """Anything between ``base`` and three times the previous wait, at most ``cap``; the first ``previous`` is 0."""
-    longest = max(base, 3.0 * previous)
-    return min(cap, base + random * (longest - base))

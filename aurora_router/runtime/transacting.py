@@ -24,7 +24,6 @@ from aurora_router.runtime.waiting import wait_at_most
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
 
-BaseT = TypeVar("BaseT", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
 SyncT = TypeVar("SyncT", bound="psycopg.Connection[Any]")
 AsyncT = TypeVar("AsyncT", bound="psycopg.AsyncConnection[Any]")
 

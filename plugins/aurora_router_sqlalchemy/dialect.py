@@ -49,8 +49,13 @@ def _connect_async(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return stock(*args, **{"async_creator_fn": aurora_router.AsyncConnection.connect, **kwargs})
 
 
-class _Resolved(DefaultDialect):
-    """What both dialects do after a COMMIT."""
+class _Routed(DefaultDialect):
+    """What both dialects have in common."""
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """Let the engine's pool refuse stale connections."""
+        guard(engine)
 
     def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
         """Commit. Where `run_transaction` resolved it, the connection is lost, and the pool must not reset it."""
@@ -59,7 +64,7 @@ class _Resolved(DefaultDialect):
             dbapi_connection.invalidate()
 
 
-class AuroraDialect(_Resolved, PGDialect_psycopg):
+class AuroraDialect(_Routed, PGDialect_psycopg):
     """``postgresql+aurora`` under `create_engine`: its connections are `aurora_router.Connection`."""
 
     supports_statement_cache = True  # SQLAlchemy wants it said by each class itself
@@ -74,13 +79,8 @@ class AuroraDialect(_Resolved, PGDialect_psycopg):
         """The dialect that `create_async_engine` takes for the same URL."""
         return AuroraAsyncDialect
 
-    @classmethod
-    def engine_created(cls, engine: Engine) -> None:
-        """Let the engine's pool refuse stale connections."""
-        guard(engine)
 
-
-class AuroraAsyncDialect(_Resolved, PGDialectAsync_psycopg):
+class AuroraAsyncDialect(_Routed, PGDialectAsync_psycopg):
     """``postgresql+aurora`` under `create_async_engine`: its connections are `aurora_router.AsyncConnection`."""
 
     supports_statement_cache = True
@@ -97,8 +97,3 @@ class AuroraAsyncDialect(_Resolved, PGDialectAsync_psycopg):
     def get_async_dialect_cls(cls, url: URL) -> type[AuroraAsyncDialect]:  # noqa: ARG003 - the hook's signature
         """This dialect."""
         return cls
-
-    @classmethod
-    def engine_created(cls, engine: Engine) -> None:
-        """Let the engine's pool refuse stale connections."""
-        guard(engine)

@@ -63,7 +63,6 @@ def test_every_kind_in_every_partition(kind, partition, region, domain):
         region=region,
         partition=partition,
         xyz=domain.partition(".")[0],
-        fips="rds-fips" in domain,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.backoff import decorrelated_jitter, exponential, full_jitter
+from aurora_router.policy.backoff import exponential, full_jitter
 
 attempts = st.integers(0, 10_000)
 randoms = st.floats(0, 1, exclude_max=True)
@@ -26,16 +26,9 @@ def test_full_jitter_is_a_share_of_the_exponential():
     assert [full_jitter(2, share, base=1.0, cap=3.0) for share in (0.0, 0.5, 0.75)] == [0.0, 1.5, 2.25]
 
 
-def test_decorrelated_jitter_grows_from_the_previous_wait():
-    assert decorrelated_jitter(0.0, 0.9, base=1.0, cap=10.0) == 1.0
-    assert decorrelated_jitter(2.0, 0.5, base=1.0, cap=10.0) == 3.5
-    assert decorrelated_jitter(9.0, 0.9, base=1.0, cap=10.0) == 10.0
-
-
 @given(attempts, randoms, bases, st.floats(0.001, 100))
 def test_no_wait_exceeds_the_cap(attempt, random, base, cap):
     longest = exponential(attempt, base=base, cap=cap)
     assert 0.0 < longest <= cap
     assert longest <= exponential(attempt + 1, base=base, cap=cap)
     assert 0.0 <= full_jitter(attempt, random, base=base, cap=cap) <= longest
-    assert 0.0 < decorrelated_jitter(longest, random, base=base, cap=cap) <= cap

@@ -115,7 +115,8 @@ async def test_the_window_and_what_a_snapshot_keeps(plane):
     point = await written(plane)
     await backtrack.snapshot("kept")
     await run(plane, "insert into t values (3)")
-    await volume.take_base(plane.state.writer.where)
+    await volume.add_base(plane.state.writer.where)
+    await volume.collect()
     await past(volume)
     await volume.collect()
     assert len(list(volume.history.bases)) == 2

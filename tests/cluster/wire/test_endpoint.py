@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
-import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,6 +24,7 @@ from aurora_router_cluster.wire.replication import HotStandbyFeedback
 from aurora_router_cluster.wire.scram import ScramVerifier
 from aurora_router_cluster.wire.source import Timeline
 from aurora_router_cluster.wire.walreceiver import EndReason, WalReceiver, WriterAddress
+from aurora_router_cluster.wire.walsender import WalSender
 from tests.cluster.wire.memory import MemoryLog
 from tests.cluster.wire.support import until
 
@@ -50,6 +49,13 @@ async def endpoint(log: MemoryLog) -> AsyncIterator[WalEndpoint]:
     await endpoint.close()
 
 
+async def listen(endpoint: WalEndpoint, home: Path) -> Path:
+    """Serve on a Unix socket too, where no client has to log in."""
+    path = home / ".s.PGSQL.1"
+    endpoint._add(await asyncio.get_running_loop().create_unix_server(lambda: WalSender(endpoint, None), path))
+    return path
+
+
 def grow(log: MemoryLog, size: int) -> None:
     log.append(log.end, os.urandom(size))
     log.advance(log.end)
@@ -63,7 +69,7 @@ async def follow(path: Path, log: MemoryLog, lsn: int = BASE, timeline: int = 1)
 
 
 async def test_not_a_byte_above_the_durable_end_is_sent(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     receiver, received = await follow(path, log)
     for step in (1, 7, 100_000, 3):
         log.append(log.end, os.urandom(step))
@@ -78,7 +84,7 @@ async def test_not_a_byte_above_the_durable_end_is_sent(log: MemoryLog, endpoint
 @pytest.mark.case
 async def test_connections_that_never_log_in_are_few(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
     port = await endpoint.listen_tcp(LOGIN)
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     receiver, received = await follow(path, log)
     strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
     await until(lambda: len(endpoint.sessions) <= MOST_STRANGERS + 1, "most strangers are gone")
@@ -103,7 +109,7 @@ async def test_a_connection_that_does_not_log_in_is_cut_after_a_while(
 async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(
     log: MemoryLog, endpoint: WalEndpoint, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     grow(log, 3 << 20)
     log._tail = 10
     answers = iter([b"", b"", b"short"])  # no answer, no answer, fewer bytes than wanted
@@ -138,7 +144,7 @@ async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(
 async def test_a_reader_that_does_not_read_holds_no_memory_and_nobody_up(
     log: MemoryLog, endpoint: WalEndpoint, home: Path
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     slow, _ = await follow(path, log)
     quick, _ = await follow(path, log)
     assert slow._transport is not None
@@ -158,7 +164,7 @@ async def test_a_reader_that_does_not_read_holds_no_memory_and_nobody_up(
 async def test_a_switch_at_the_very_start_still_goes_through_copy(
     log: MemoryLog, endpoint: WalEndpoint, home: Path
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     grow(log, 1000)
     log.add_timeline(Timeline(2, log.end, b"1\tx\ty\n"))
     receiver, _ = await follow(path, log, log.end)
@@ -197,7 +203,7 @@ async def test_junk_ends_its_own_connection_only(log: MemoryLog, endpoint: WalEn
 async def test_a_client_with_a_secret_takes_no_log_from_a_server_that_does_not_ask_for_it(
     log: MemoryLog, endpoint: WalEndpoint, home: Path
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)  # as a foreign server on a reused port would be: it accepts any client
+    path = await listen(endpoint, home)  # as a foreign server on a reused port would be: it accepts any client
     with pytest.raises(ProtocolError, match="without proving"):
         await WalReceiver.connect(WriterAddress(path, "storage", "secret"), lambda lsn, data: None)
 
@@ -219,7 +225,7 @@ async def test_encryption_requests_are_declined_and_newer_minor_protocols_negoti
 
 
 async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     for message in (m.message(b"P", b"\0select 1\0\0\0"), m.message(b"B"), b"Q\x7f\0\0\0"):
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(m.startup_packet({"user": "x", "replication": "true"}) + message)
@@ -236,7 +242,7 @@ async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEn
 async def test_positions_outside_of_the_log_are_refused_by_name(
     log: MemoryLog, endpoint: WalEndpoint, home: Path
 ) -> None:
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     grow(log, 1000)
     log.remove_before(BASE + 10)
     receiver = await WalReceiver.connect(WriterAddress(path, "any"), lambda lsn, data: None)
@@ -255,35 +261,21 @@ async def test_positions_outside_of_the_log_are_refused_by_name(
     assert (await asyncio.wait_for(receiver.ended, 30)).reason is EndReason.TIMELINE
 
 
-async def test_listening_is_on_loopback_and_never_steals_a_name(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path
-) -> None:
+async def test_listening_is_on_loopback_and_on_a_port_that_is_free(endpoint: WalEndpoint) -> None:
     with pytest.raises(ValueError, match="loopback only"):
         await endpoint.listen_tcp(LOGIN, "0.0.0.0")
     port = await endpoint.listen_tcp(LOGIN)
     with pytest.raises(OSError, match="in use"):
         await endpoint.listen_tcp(LOGIN, port=port)
-    path = await endpoint.listen_unix(home, 1, mode=0o640, owner=os.geteuid())
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    with pytest.raises(OSError, match="a server is listening") as caught:
-        await WalEndpoint(log).listen_unix(home, 1)
-    assert caught.value.errno == errno.EADDRINUSE
-
-    stale = home / ".s.PGSQL.2"
-    with socket.socket(socket.AF_UNIX) as left_over:
-        left_over.bind(str(stale))
-    await endpoint.listen_unix(home, 2)
-    assert (await follow(stale, log))[0].received == BASE
 
 
-async def test_close_leaves_no_socket_and_no_connection(log: MemoryLog, home: Path) -> None:
+async def test_close_leaves_no_connection(log: MemoryLog, home: Path) -> None:
     endpoint = WalEndpoint(log)
-    path = await endpoint.listen_unix(home, 1)
+    path = await listen(endpoint, home)
     port = await endpoint.listen_tcp(LOGIN)
     receiver, _ = await follow(path, log)
     await endpoint.close()
     assert (await asyncio.wait_for(receiver.ended, 30)).reason is EndReason.FAILED
-    assert not path.exists()
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port)
     assert not log._wakes
@@ -293,7 +285,7 @@ async def test_close_leaves_no_socket_and_no_connection(log: MemoryLog, home: Pa
 async def test_close_takes_along_what_was_just_accepted(log: MemoryLog, home: Path) -> None:
     for turns in range(6):
         endpoint = WalEndpoint(log)
-        path = await endpoint.listen_unix(home, 1)
+        path = await listen(endpoint, home)
         clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
         for client in clients:
             client.connect(str(path))

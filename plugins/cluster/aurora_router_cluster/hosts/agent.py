@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import registry
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.hosts import archive, process
+from aurora_router_cluster.hosts import archive
 from aurora_router_cluster.hosts.link import HostServer, serving
 from aurora_router_cluster.postgres import binaries, settings
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 from aurora_router_cluster.postgres.engine import Engine, State
 from aurora_router_cluster.postgres.usage import ProcessorMeter
+from aurora_router_cluster.storage import process
 
 if TYPE_CHECKING:
     import argparse
@@ -192,6 +193,9 @@ async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = process.parser("agent", "The host of one instance.")
+    made.add_argument(
+        "--listen", type=process.address, required=True, metavar="HOST:PORT", help="where the control plane calls"
+    )
     made.add_argument("--directory", type=Path, required=True, help="of the instance; made if missing")
     made.add_argument("--postgres-listen", metavar="ADDRESS", help="what PostgreSQL listens on (default: as the agent)")
     made.add_argument("--postgres", type=Path, metavar="DIR", help="PostgreSQL's binaries (default: search)")

@@ -15,9 +15,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.dns.zone import Zone
-from aurora_router_cluster.hosts import process
 from aurora_router_cluster.hosts.link import HostLink, HostServer, serving
-from aurora_router_cluster.storage.nodeserver import address
+from aurora_router_cluster.storage import process
 
 if TYPE_CHECKING:
     import argparse
@@ -115,10 +114,21 @@ def addresses(text: str) -> dict[str, str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = process.parser("nameserver", "The name server of a cluster.")
-    made.add_argument("--dns", type=address, required=True, metavar="HOST:PORT", help="where names are asked for")
-    made.add_argument("--outside", type=address, metavar="HOST:PORT", help="where they are asked for from outside")
     made.add_argument(
-        "--published", type=addresses, default={}, metavar="INNER=OUTER,…", help="the addresses answered there instead"
+        "--listen", type=process.address, required=True, metavar="HOST:PORT", help="where the control plane calls"
+    )
+    made.add_argument(
+        "--dns", type=process.address, required=True, metavar="HOST:PORT", help="where names are asked for"
+    )
+    made.add_argument(
+        "--outside", type=process.address, metavar="HOST:PORT", help="where they are asked for from outside"
+    )
+    made.add_argument(
+        "--published",
+        type=addresses,
+        default={},
+        metavar="INNER=OUTER,…",
+        help="the addresses answered there instead",
     )
     return made
 

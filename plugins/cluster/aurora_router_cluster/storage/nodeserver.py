@@ -7,20 +7,20 @@ with ``--parent PID`` when that process ends. It works in its directory, by whic
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aurora_router_cluster.postgres.launcher import die_with_parent
-from aurora_router_cluster.storage.core.errors import StorageError
-from aurora_router_cluster.storage.disk.errors import LogFailedError
+from aurora_router_cluster.storage import process
 from aurora_router_cluster.storage.reopening import open_node, reopen
 from aurora_router_cluster.storage.server import NodeServer
+
+if TYPE_CHECKING:
+    import argparse
 
 log = logging.getLogger(__name__)
 
@@ -30,27 +30,14 @@ CARE_SECONDS = 1.0
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="nodeserver", description="One storage node; its secret comes on stdin.")
+    made = process.parser("nodeserver", "One storage node.")
     made.add_argument("--node", type=int, required=True, help="its number")
     made.add_argument("--directory", type=Path, required=True, help="of its journal; made if missing")
     where = made.add_mutually_exclusive_group(required=True)
-    where.add_argument("--listen", type=address, metavar="HOST:PORT", help="where callers connect")
+    where.add_argument("--listen", type=process.address, metavar="HOST:PORT", help="where callers connect")
     where.add_argument("--listen-fd", type=int, metavar="FD", help="a bound socket that was inherited")
-    made.add_argument("--parent", type=int, metavar="PID", help="end with this process, our parent")
     made.add_argument("--no-sync", dest="sync", action="store_false", help="do not sync the disk")
     return made
-
-
-def address(text: str) -> tuple[str, int]:
-    """``host:port`` as a pair.
-
-    Raises:
-        ValueError: it is none.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(text)
-    return host.strip("[]"), int(port)
 
 
 def bind_socket(args: argparse.Namespace) -> socket.socket:
@@ -62,11 +49,8 @@ def bind_socket(args: argparse.Namespace) -> socket.socket:
     return socket.create_server((host, port), family=family)
 
 
-async def serve(args: argparse.Namespace, secret: str) -> None:
-    """Serve the node until a signal says that it is enough."""
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+async def serve(args: argparse.Namespace, secret: str, ended: asyncio.Event) -> None:
+    """Serve the node until asked to end."""
     server = NodeServer(await open_node(args.node, args.directory, sync=args.sync), secret)
     caring = asyncio.ensure_future(care(server, args))
     try:
@@ -92,24 +76,13 @@ async def care(server: NodeServer, args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a node; 0: it was asked to end, 1: it could not go on, and said why on standard error."""
+    """Run a node; returns its exit status, see `process.run`."""
     args = parser().parse_args(arguments)
-    if args.parent is not None:
-        die_with_parent(args.parent)
-    secret = sys.stdin.readline().rstrip("\n")
-    if not secret:
-        sys.stderr.write("nodeserver: the first line of standard input has to be the cluster's secret\n")
-        return 1
+    args.prog = f"nodeserver: node {args.node}"
     args.directory = args.directory.absolute()
     args.directory.mkdir(parents=True, exist_ok=True)
     os.chdir(args.directory)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        asyncio.run(serve(args, secret))
-    except (StorageError, LogFailedError, OSError) as error:
-        sys.stderr.write(f"nodeserver: node {args.node} cannot run: {error}\n")
-        return 1
-    return 0
+    return process.run(args, serve)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ class QuorumVolume:
         """The data directory that instances are copied from: the newest base of the present branch."""
         found = self.history.bases.newest(self.charter.history, self.log.durable_lsn)
         if found is None:
-            raise EngineError("there is no base of this branch: take one (take_base) while a writer runs")
+            raise EngineError("there is no base of this branch: take one while a writer runs")
         return found.directory
 
     async def open(self, template: Path) -> Path:
@@ -290,15 +290,6 @@ class QuorumVolume:
             f"host={self._listen} port={port or self._port} user={REPLICATION_USER} password={self._secret} "
             f"application_name={reader} sslmode=disable gssencmode=disable"
         )
-
-    async def take_base(self, source: EngineAddress) -> None:
-        """Add a base of a running instance, and collect the log below it as garbage.
-
-        Raises:
-            EngineError: as `add_base` and `collect`.
-        """
-        await self.add_base(source)
-        await self.collect()
 
     async def add_base(self, source: EngineAddress) -> None:
         """Copy a running instance into the storage, as the base of new ones.

@@ -1,17 +1,13 @@
 """The walsender endpoint: where vanilla hot standbys and pg_receivewal get the durable log from.
 
-It listens on a loopback address and on a Unix socket, makes a `WalSender` for each connection and wakes them all
+It listens on a loopback address, makes a `WalSender` for each connection and wakes them all
 when the log has grown. One timer sends keepalives and drops peers that hang. Everything runs on one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import ipaddress
-import os
-import socket
 from typing import TYPE_CHECKING, Final
 
 from aurora_router_cluster.wire.hub import Hub
@@ -21,7 +17,6 @@ from aurora_router_cluster.wire.walsender import WalSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from aurora_router_cluster.wire.handshake import Login
     from aurora_router_cluster.wire.hub import ReaderStatus
@@ -48,7 +43,6 @@ class WalEndpoint(Hub):
         self._keepalive = keepalive
         self._timeout = timeout
         self._servers: list[asyncio.Server] = []
-        self._sockets: list[Path] = []
         self._timer: asyncio.TimerHandle | None = None
         self._view: tuple[object, TimelineView] | None = None
         self._feedback = NO_FEEDBACK
@@ -76,32 +70,6 @@ class WalEndpoint(Hub):
         self._add(server)
         bound: int = server.sockets[0].getsockname()[1]
         return bound
-
-    async def listen_unix(
-        self, directory: Path, port: int, login: Login | None = None, *, mode: int = 0o600, owner: int = -1
-    ) -> Path:
-        """Listen on the Unix socket that libpq looks for in `directory` and return its path.
-
-        Args:
-            directory: exists; without `login` it must be closed to strangers.
-            port: part of the socket's name.
-            login: what clients must authenticate with; None: any process that can open the socket is accepted.
-            mode: permissions of the socket.
-            owner: user id that is given the socket, -1 to leave it.
-
-        Raises:
-            OSError: a live server is on that socket (EADDRINUSE), or it cannot be made.
-        """
-        path = directory / f".s.PGSQL.{port}"
-        _refuse_live(path)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: WalSender(self, login), path, backlog=_BACKLOG)
-        self._sockets.append(path)
-        self._add(server)
-        path.chmod(mode)
-        if owner >= 0:
-            os.chown(path, owner, -1)
-        return path
 
     def _add(self, server: asyncio.Server) -> None:
         self._servers.append(server)
@@ -143,7 +111,7 @@ class WalEndpoint(Hub):
         return len(named)
 
     async def close(self) -> None:
-        """Stop listening, cut every connection, remove the sockets; safe to call twice."""
+        """Stop listening and cut every connection; safe to call twice."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -156,10 +124,7 @@ class WalEndpoint(Hub):
             await session.stop()
         for server in self._servers:
             await server.wait_closed()
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
         self._servers.clear()
-        self._sockets.clear()
 
     async def _stop_accepting(self) -> None:
         """Accept no more, and let asyncio finish what it accepted: once the server is closed it would leak that."""
@@ -181,15 +146,3 @@ def combine_feedback(all_feedback: list[HotStandbyFeedback]) -> HotStandbyFeedba
     oldest = min(((f.epoch, f.xmin) for f in all_feedback if f.xmin), default=(0, 0))
     catalog = min(((f.catalog_epoch, f.catalog_xmin) for f in all_feedback if f.catalog_xmin), default=(0, 0))
     return HotStandbyFeedback(oldest[1], oldest[0], catalog[1], catalog[0])
-
-
-def _refuse_live(path: Path) -> None:
-    """Fail if a server listens on `path`: asyncio would take the name from a live server without a word."""
-    if not path.exists():
-        return
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return
-    raise OSError(errno.EADDRINUSE, f"a server is listening on {path}; choose another port or stop it")

@@ -26,7 +26,6 @@ class ReaderStatus:
         flushed: as it reported.
         applied: as it reported: its read point.
         feedback: oldest transactions that it needs; None if it sent none.
-        replied: loop time of its last message.
     """
 
     application_name: str
@@ -36,7 +35,6 @@ class ReaderStatus:
     flushed: int
     applied: int
     feedback: r.HotStandbyFeedback | None
-    replied: float
 
 
 class Session(Protocol):

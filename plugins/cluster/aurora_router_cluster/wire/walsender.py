@@ -330,7 +330,6 @@ class WalSender(asyncio.Protocol):
             s.flushed,
             s.applied,
             self.feedback,
-            self._replied,
         )
 
     def close(self) -> None:

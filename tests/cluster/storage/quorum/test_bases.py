@@ -22,7 +22,8 @@ async def test_new_instances_are_built_from_the_newest_base_and_older_log_is_for
     await until(lambda: value(reader, "select to_regclass('t') is not null"), "the reader has the table")
     await until(lambda: value(reader, "select count(*) = 30000 from t"), "the reader has the rows")
     first = cluster.volume.status()["first_lsn"]
-    await cluster.volume.take_base(cluster.address(cluster.writer))
+    await cluster.volume.add_base(cluster.address(cluster.writer))
+    await cluster.volume.collect()
     await until(lambda: collected(cluster, first), "readers have applied enough for a collection")
     assert sum(node.size for node in cluster.volume.nodes.values()) < before / 2
     cluster.writer.kill()
