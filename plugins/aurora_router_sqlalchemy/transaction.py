@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util import greenlet_spawn
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     import psycopg
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
     SyncSource = Engine | sessionmaker[Any] | Session
     AsyncSource = AsyncEngine | async_sessionmaker[Any] | AsyncSession
@@ -72,7 +71,7 @@ def run_transaction(
         place.putconn(driver)
         raise
     return router.run_transaction(
-        lambda _: place.work(work),
+        lambda _: work(place.begin()),
         isolation=isolation,
         read_only=read_only,
         deferrable=deferrable,
@@ -96,7 +95,7 @@ async def run_transaction_async(
 
     Takes an `AsyncEngine`, an async_sessionmaker or an `AsyncSession`; otherwise like `run_transaction`.
     """
-    place: _AsyncPlace = _OfAsyncEngine(source) if isinstance(source, AsyncEngine) else _OfAsyncSession(source)
+    place = _find_async_place(source)
     driver = await place.getconn()
     try:
         router = aurora_router.AsyncRouter.of(_checked(driver, aurora_router.AsyncConnection))
@@ -105,7 +104,7 @@ async def run_transaction_async(
         raise
 
     async def worked(_: Any) -> T:
-        return await place.work(work)
+        return await work(await place.begin())
 
     async def resolver() -> aurora_router.AsyncRouter:
         return aurora_router.AsyncRouter(**await greenlet_spawn(_parameters, place.connection, place.driver))
@@ -164,20 +163,8 @@ class _Place(Protocol):
 
     def getconn(self) -> Any: ...
     def putconn(self, conn: Any) -> None: ...
-    def work(self, work: Callable[[Any], T]) -> T: ...
+    def begin(self) -> Any: ...
     def commit(self) -> None: ...
-
-
-class _AsyncPlace(Protocol):
-    """The same, on asyncio; `connection` is the synchronous one under the asyncio one."""
-
-    connection: Connection
-    driver: Any
-
-    async def getconn(self) -> Any: ...
-    async def putconn(self, conn: Any) -> None: ...
-    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T: ...
-    async def commit(self) -> None: ...
 
 
 class _OfEngine:
@@ -198,9 +185,9 @@ class _OfEngine:
         _drop_lost(self.connection, conn)
         self.connection.close()
 
-    def work(self, work: Callable[[Any], T]) -> T:
+    def begin(self) -> Connection:
         self.connection.begin()
-        return work(self.connection)
+        return self.connection
 
     def commit(self) -> None:
         self.connection.commit()
@@ -213,7 +200,7 @@ class _OfSession:
     driver: Any
     subject: Session
 
-    def __init__(self, source: sessionmaker[Any] | Session) -> None:
+    def __init__(self, source: Callable[[], Session] | Session) -> None:
         self._source = source
 
     def getconn(self) -> Any:
@@ -240,99 +227,67 @@ class _OfSession:
         if not isinstance(self._source, Session):
             self.subject.close()
 
-    def work(self, work: Callable[[Any], T]) -> T:
-        return work(self.subject)
+    def begin(self) -> Session:
+        return self.subject
 
     def commit(self) -> None:
         self._alone.check()
         self.subject.commit()
 
 
-class _OfAsyncEngine:
-    """A connection of an async engine, for each attempt."""
+class _AsyncPlace:
+    """A place of SQLAlchemy's synchronous half, used from asyncio as SQLAlchemy's own asyncio objects use it.
 
-    connection: Connection
-    driver: Any
-    subject: AsyncConnection
+    Args:
+        place: the place.
+        wrap: returns the asyncio object of what `place` has begun.
+    """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, place: _Place, wrap: Callable[[Any], Any]) -> None:
+        self._place = place
+        self._wrap = wrap
 
-    async def getconn(self) -> Any:
-        self.subject = await self._engine.connect()
-        try:
-            self.connection = _sync(self.subject)
-            self.driver = (await self.subject.get_raw_connection()).driver_connection
-        except BaseException:
-            await self.subject.close()
-            raise
-        return self.driver
+    @property
+    def connection(self) -> Connection:
+        return self._place.connection
 
-    async def putconn(self, conn: Any) -> None:
-        await greenlet_spawn(_drop_lost, self.connection, conn)
-        await self.subject.close()
-
-    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        _ = await self.subject.begin()
-        return await work(self.subject)
-
-    async def commit(self) -> None:
-        await self.subject.commit()
-
-
-class _OfAsyncSession:
-    """A new async session for each attempt, or the one that was given."""
-
-    connection: Connection
-    driver: Any
-    subject: AsyncSession
-
-    def __init__(self, source: async_sessionmaker[Any] | AsyncSession) -> None:
-        self._source = source
+    @property
+    def driver(self) -> Any:
+        return self._place.driver
 
     async def getconn(self) -> Any:
-        self.subject = self._source if isinstance(self._source, AsyncSession) else self._source()
-        _refuse_unfit(self.subject.sync_session)
-        try:
-            connection = await self.subject.connection()
-            self.connection = _sync(connection)
-            self.driver = (await connection.get_raw_connection()).driver_connection
-            self._alone = _Alone(self.subject.sync_session, self.connection)
-        except BaseException:
-            await self._leave()
-            raise
-        return self.driver
+        return await greenlet_spawn(self._place.getconn)
 
     async def putconn(self, conn: Any) -> None:
-        self._alone.end()
-        if self.subject.in_transaction():
-            await greenlet_spawn(_drop_lost, self.connection, conn)
-        await self._leave()
+        await greenlet_spawn(self._place.putconn, conn)
 
-    async def _leave(self) -> None:
-        if self.subject.in_transaction():
-            await self.subject.rollback()
-        if not isinstance(self._source, AsyncSession):
-            await self.subject.close()
-
-    async def work(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        return await work(self.subject)
+    async def begin(self) -> Any:
+        return self._wrap(await greenlet_spawn(self._place.begin))
 
     async def commit(self) -> None:
-        self._alone.check()
-        await self.subject.commit()
+        await greenlet_spawn(self._place.commit)
+
+
+def _find_async_place(source: AsyncSource) -> _AsyncPlace:
+    if isinstance(source, AsyncEngine):
+        return _AsyncPlace(_OfEngine(source.sync_engine), lambda connection: AsyncConnection(source, connection))
+    if isinstance(source, AsyncSession):
+        return _AsyncPlace(_OfSession(source.sync_session), lambda _: source)
+    made: dict[Session, AsyncSession] = {}
+
+    def make() -> Session:
+        made.clear()
+        session: AsyncSession = source()
+        made[session.sync_session] = session
+        return session.sync_session
+
+    return _AsyncPlace(_OfSession(make), made.__getitem__)
 
 
 def _drop_lost(connection: Connection, driver: Any) -> None:
     """Let the pool replace a connection whose driver's connection is closed."""
     if driver.closed and not connection.closed:
         connection.invalidate()
-
-
-def _sync(connection: AsyncConnection) -> Connection:
-    found = connection.sync_connection
-    assert found is not None
-    return found
 
 
 class _Alone:
