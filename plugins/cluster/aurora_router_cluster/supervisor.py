@@ -25,6 +25,7 @@ from aurora_router_cluster import datadir, reaper
 from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
+from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.state import DEFAULT_TIER, ClusterState, together
@@ -33,7 +34,6 @@ from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import AddressInUseError, ClusterError, explain_os_error
-from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres import binaries, template

@@ -12,9 +12,9 @@ import pytest
 from aurora_router_cluster.client import history, nodes, running
 from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.control.backtrack import Backtrack
+from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.faults.injector import Injector
 from aurora_router_cluster.supervisor import Supervisor
 
 PARTS = {"nodes": nodes.StorageNodes, "history": history.ClusterHistory}

@@ -26,7 +26,7 @@ import sys
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres.engine import Engine
@@ -34,13 +34,37 @@ from aurora_router_cluster.postgres.engine import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router_cluster.control.instance import Instance
+    from aurora_router_cluster.postgres.addresses import Address
 
 log = logging.getLogger(__name__)
 
 FOLDER = "wire"
 CLIENTS, CONTROL, BEAT, LOG = ROUTES = ("clients", "control", "beat", "log")
 NOWHERE = ("127.0.0.1", 1)  # where a reader's log comes from before it was set: no server listens there
+
+
+class Relayed(Protocol):
+    """What the relay needs of an instance: see `control.instance.Instance`."""
+
+    @property
+    def name(self) -> str:
+        """Its identifier."""
+        ...
+
+    @property
+    def zone(self) -> str:
+        """Its availability zone."""
+        ...
+
+    @property
+    def engine(self) -> object:
+        """Its PostgreSQL."""
+        ...
+
+    @property
+    def address(self) -> Address:
+        """Where clients reach it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +83,14 @@ class RelayClient:
         shape: which shape a route (of `ROUTES`) of an instance has now.
     """
 
-    def __init__(self, shape: Callable[[Instance, str], Shape]) -> None:
+    def __init__(self, shape: Callable[[Relayed, str], Shape]) -> None:
         self._shape = shape
         self._process: subprocess.Popen[bytes] | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._listening: asyncio.Task[None] | None = None
         self._routes: dict[str, tuple[list[Any], list[Any]]] = {}
-        self._instances: dict[str, Instance] = {}
+        self._instances: dict[str, Relayed] = {}
 
     async def start(self) -> None:
         """Start the process."""
@@ -130,7 +154,7 @@ class RelayClient:
             raise EngineError(f"the relay could not {do} {arguments.get('name', '')}: {answer['error']}")
         return answer["result"]
 
-    async def open(self, instance: Instance) -> None:
+    async def open(self, instance: Relayed) -> None:
         """Open the routes of an instance whose home exists; nothing where that was done before.
 
         Raises:
@@ -153,12 +177,12 @@ class RelayClient:
         self._instances[instance.name] = instance
         await self.refresh(instance)
 
-    async def _open(self, instance: Instance, route: str, listen: list[Any], target: list[Any]) -> None:
+    async def _open(self, instance: Relayed, route: str, listen: list[Any], target: list[Any]) -> None:
         name = _route(instance, route)
         where = await self._ask("open", name=name, listen=listen, target=target, companion=_companion(name))
         self._routes[name] = (where, target)
 
-    def close_routes(self, instance: Instance) -> None:
+    def close_routes(self, instance: Relayed) -> None:
         """Close the routes of an instance."""
         if self._instances.pop(instance.name, None) is not None:
             for route in ROUTES:
@@ -166,14 +190,14 @@ class RelayClient:
                 with contextlib.suppress(EngineError):  # the process is gone, and the routes with it
                     self._post("close", name=_route(instance, route))
 
-    async def refresh(self, instance: Instance) -> None:
+    async def refresh(self, instance: Relayed) -> None:
         """Let the routes of an instance have the shapes that they should."""
         if instance.name in self._instances:
             for route in ROUTES:
                 shape = asdict(self._shape(instance, route))
                 await self._ask("shape", name=_route(instance, route), **shape)
 
-    def through(self, instance: Instance, settings: dict[str, str]) -> dict[str, str]:
+    def through(self, instance: Relayed, settings: dict[str, str]) -> dict[str, str]:
         """The settings of an instance with its log led through the relay; its routes must be open.
 
         The conninfo is one of our volumes': plain words ``key=value``, no quotes.
@@ -209,5 +233,5 @@ def _read(answer: asyncio.Future[Any]) -> None:
         log.warning("%s", error)
 
 
-def _route(instance: Instance, route: str) -> str:
+def _route(instance: Relayed, route: str) -> str:
     return f"{instance.name}/{route}"

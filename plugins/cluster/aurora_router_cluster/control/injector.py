@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.control.plane import ControlPlane
     from aurora_router_cluster.dns.zone import Zone
     from aurora_router_cluster.faults.catalog import Fault
+    from aurora_router_cluster.faults.relay_client import Relayed
 
 KIB = 1024
 
@@ -148,7 +149,7 @@ class Injector:
 
     # -- the network ---------------------------------------------------------------------------------------
 
-    def _shape(self, instance: Instance, route: str) -> Shape:
+    def _shape(self, instance: Relayed, route: str) -> Shape:
         """What the faults in force make of one route of an instance."""
         cuts = self.registry.on({"partition"}, instance.name, instance.zone)
         slow = self.registry.on({"slow"}, instance.name)
