@@ -49,6 +49,7 @@ def test_six_new_nodes_have_the_branches_that_the_six_before_them_kept():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_many_volumes_go_back_and_forth():
     base = draw_base()
     print(f"base seed {base}")
