@@ -9,6 +9,7 @@ from aurora_router.errors import (
     Attempt,
     AuroraRouterError,
     CommitOutcomeUnknown,
+    CredentialsUnavailable,
     FailoverError,
     InstanceTimeout,
     InvalidOption,
@@ -26,6 +27,7 @@ from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from aurora_router.checking import check
+    from aurora_router.credentials import Credential, Login
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.event import (
         AnswerRefused,
@@ -66,6 +68,8 @@ __all__ = [
     "CommitToken",
     "Connection",
     "ConnectionsCut",
+    "Credential",
+    "CredentialsUnavailable",
     "Event",
     "Explanation",
     "FailoverError",
@@ -79,6 +83,7 @@ __all__ = [
     "InstanceRemoved",
     "InstanceTimeout",
     "InvalidOption",
+    "Login",
     "MalformedHost",
     "MonitorLockedOut",
     "NameNotResolved",
@@ -111,6 +116,7 @@ _LATE = {
     name: module
     for module, names in {
         "aurora_router.checking": ["check"],
+        "aurora_router.credentials": ["Credential", "Login"],
         "aurora_router.model.event": [
             "AnswerRefused",
             "ClaimRefused",

@@ -25,7 +25,7 @@ from aurora_router.errors import AuroraRouterError
 from aurora_router.forks import IMPORTING, step_by_step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 
     from psycopg import Notify
     from psycopg.abc import RV, AdaptContext, PQGen
@@ -326,6 +326,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         """
         with IMPORTING:
             from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                NO_LOGIN,
                 bounded,
                 dial_params,
                 place_blocking,
@@ -334,8 +335,8 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 take,
             )
 
-        def open_(target: Target, seconds: float) -> Connection[Row]:
-            params = dial_params(call.params, target, seconds)
+        def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Connection[Row]:
+            params = dial_params(call.params, target, seconds, login)
             with _Dial(take(params), time.monotonic() + seconds, target.wanted):
                 return super(Connection, cls).connect(
                     "",
@@ -435,6 +436,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         """
         with IMPORTING:
             from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
+                NO_LOGIN,
                 bounded,
                 dial_params,
                 place_async,
@@ -443,8 +445,8 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 take,
             )
 
-        async def open_(target: Target, seconds: float) -> AsyncConnection[Row]:
-            params = dial_params(call.params, target, seconds)
+        async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> AsyncConnection[Row]:
+            params = dial_params(call.params, target, seconds, login)
             with _Dial(take(params)):
                 return await super(AsyncConnection, cls).connect(
                     "",

@@ -6,6 +6,7 @@
     └── AuroraRouterError                       the root: catches all that is ours, and nothing else
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
+        ├── CredentialsUnavailable 28000 (OperationalError)  the provider of credentials gave none
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
         └── RoutingError (OperationalError)     psycopg's: code that retries on that class goes on to do so
             ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
@@ -72,6 +73,12 @@ class InvalidOption(AuroraRouterError, ValueError):
 
 class MalformedHost(AuroraRouterError, ValueError):
     """A host name that no name server could know."""
+
+
+class CredentialsUnavailable(AuroraRouterError, psycopg.OperationalError):
+    """The provider of credentials gave none; its own error is the cause."""
+
+    sqlstate = "28000"
 
 
 @dataclass(frozen=True, slots=True)

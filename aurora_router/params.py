@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import AdaptContext, ConnParam
 
+    from aurora_router.credentials import Provider
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
     from aurora_router.policy.options import Balance, OutcomeMethod, ReaderFallback, Source
@@ -77,6 +78,7 @@ class LibpqParams(TypedDict, total=False):
 class ConnectParams(LibpqParams, total=False):
     """Connection parameters of libpq, and our options; None counts as not given."""
 
+    credentials: Provider | None
     aurora_profile: str | None
     aurora_role: WantedRole | str | None
     aurora_instance: str | None
@@ -87,6 +89,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_zone_map: Mapping[str, str] | str | None
     aurora_reader_fallback: ReaderFallback | str | None
     aurora_instance_host: InstanceHosts | Mapping[str, str] | str | None
+    aurora_credentials: str | None
     aurora_dns: HostPort | str | None
     aurora_trust_cname: bool | str | None
     aurora_source: Source | str | None

@@ -21,12 +21,12 @@ from aurora_router.policy.route import Mode
 from aurora_router.runtime.blocking import BlockingRuntime, run
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.eventloop import EventLoopRuntime
-from aurora_router.runtime.libpq import dial_params
+from aurora_router.runtime.libpq import NO_LOGIN, dial_params
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from typing_extensions import Unpack
 
@@ -402,19 +402,19 @@ class AsyncRouter(_Routing):
 def _opening(call: ConnectArgs) -> Callable[[Target, float], Any]:
     """Makes connections of the library's own."""
 
-    def open_(target: Target, seconds: float) -> Any:
+    def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Any:
         # psycopg counts whole seconds, and at least 2.
         limit = max(2, ceil(seconds))
-        return psycopg.connect("", **{**dial_params(call.params, target, seconds), "connect_timeout": limit})
+        return psycopg.connect("", **{**dial_params(call.params, target, seconds, login), "connect_timeout": limit})
 
-    return open_
+    return call.opening(open_)
 
 
 def _opening_async(call: ConnectArgs) -> Callable[[Target, float], Awaitable[Any]]:
-    async def open_(target: Target, seconds: float) -> Any:
-        return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds))
+    async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Any:
+        return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds, login))
 
-    return open_
+    return call.opening_async(open_)
 
 
 def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, dict[str, Any]]:

@@ -124,6 +124,10 @@ _INSTANCE_HOST = (
     "Where instances are dialled when their names do not follow from the host: a template with `{id}`, or a map. For "
     "clusters behind an IP, a tunnel, private DNS or a load balancer."
 )
+_CREDENTIALS = (
+    "The provider that gives user and password at each dial, by its name among the entry points of the group "
+    "`aurora_router.credentials`; a callable is passed as `credentials=`."
+)
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
     "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
@@ -223,6 +227,9 @@ class Options:
     )
     instance_host: InstanceHosts | None = field(
         default=None, metadata=_about(option_parsers.instance_hosts, _HOSTS, "{id}.db.internal", _INSTANCE_HOST)
+    )
+    credentials: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "any text", "vault", _CREDENTIALS)
     )
     dns: HostPort | None = field(
         default=None, metadata=_about(option_parsers.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)

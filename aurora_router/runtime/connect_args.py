@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -23,10 +23,14 @@ from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.sources import BY_CHOICE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from aurora_router.credentials import Provider
+    from aurora_router.flow.runtime import Target
     from aurora_router.flow.source import Source
     from aurora_router.policy.options import Options, OutcomeMethod
+
+T = TypeVar("T")
 
 _ENVIRONMENT = {
     "host": "PGHOST",
@@ -75,7 +79,7 @@ class ConnectArgs:
     """
 
     request: Request
-    params: Mapping[str, Any] = field(repr=False)
+    params: Parameters = field(repr=False)
     methods: dict[str, OutcomeMethod] = field(default_factory=dict, compare=False)
     degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
     nameless: set[str] = field(default_factory=set, compare=False)
@@ -84,6 +88,24 @@ class ConnectArgs:
     def sources(self) -> tuple[Source, ...]:
         """How to ask for the topology, in the order in which to try."""
         return BY_CHOICE[self.request.options.source]
+
+    def opening(self, open_: Callable[..., T]) -> Callable[[Target, float], T]:
+        """How to dial: with what was given, or as the third argument with what a provider gives for each dial."""
+        if self.params.provider is None:
+            return open_
+        with IMPORTING:
+            from aurora_router.runtime.credentials import authenticated  # noqa: PLC0415 - few calls have a provider
+
+        return authenticated(open_, self.params)
+
+    def opening_async(self, open_: Callable[..., Awaitable[T]]) -> Callable[[Target, float], Awaitable[T]]:
+        """The same for asyncio."""
+        if self.params.provider is None:
+            return open_
+        with IMPORTING:
+            from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - see above
+
+        return authenticated_async(open_, self.params)
 
     @property
     def names(self) -> Names:
@@ -133,6 +155,7 @@ class _Said:
         every: all that was given by name, our options among it.
         options: ours.
         params: what is left for libpq.
+        provider: gives user and password at each dial.
         unsaid: parameters that routing has to know, and that the environment may give: a look into it costs a
             microsecond for each of them.
     """
@@ -140,6 +163,7 @@ class _Said:
     every: Mapping[str, Any]
     options: Options
     params: Mapping[str, Any]
+    provider: Provider | None
     unsaid: tuple[str, ...]
 
 
@@ -147,17 +171,20 @@ class _Said:
 def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     ours, rest = _split(conninfo)
     here = dict(keywords)
+    provider = here.pop("credentials", None)
     every = {**ours, **overridden_by(here), **here}
     options, kept = split(every)
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
     _refuse_urls(params)
-    return _Said(every, options, params, tuple(name for name in _ENVIRONMENT if params.get(name) is None))
+    provider = _find_provider(provider, options.credentials, params)
+    return _Said(every, options, params, provider, tuple(name for name in _ENVIRONMENT if params.get(name) is None))
 
 
 @lru_cache(maxsize=256)
 def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> ConnectArgs:
     every, options, params = said.every, said.options, Parameters(said.params)
+    params.provider = said.provider
     own_attributes = params.get("target_session_attrs")
     known = not service_files or _take_service(params)
     for name, value in zip(said.unsaid, environment, strict=True):
@@ -179,6 +206,28 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     database = str(params.get("dbname") or params.get("user") or "")
     request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
     return ConnectArgs(request, params)
+
+
+def _find_provider(given: Any, name: str | None, params: Mapping[str, Any]) -> Provider | None:
+    """What gives the credentials at each dial, if anything does.
+
+    Raises:
+        InvalidOption: two things give them, or one that can't be called.
+    """
+    if given is None and name is None:
+        return None
+    if given is not None and name is not None:
+        raise InvalidOption("credentials= and aurora_credentials are both given: give one of them")
+    if params.get("password"):
+        raise InvalidOption("a password is given, and a provider of credentials too: give one of them")
+    if given is not None and not callable(given):
+        raise InvalidOption(f"credentials= takes a callable, not a {type(given).__name__}")
+    if name is None:
+        return cast("Provider", given)
+    with IMPORTING:
+        from aurora_router.runtime.credentials import named  # noqa: PLC0415 - few calls have a provider
+
+    return named(name)
 
 
 def _take_service(params: Parameters) -> bool:

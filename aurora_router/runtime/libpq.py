@@ -6,6 +6,7 @@ import os
 import re
 import time
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -25,13 +26,17 @@ Params = dict[str, Any]
 """Connection parameters as psycopg's ``connect`` takes them by keyword."""
 
 
-def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Params:
+NO_LOGIN: Mapping[str, str] = MappingProxyType({})
+
+
+def dial_params(base: Mapping[str, Any], target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Params:
     """The parameters with which to dial a target: its host to verify, its address to dial.
 
     Args:
         base: what the user gave, without hosts and without our own options.
         target: where to dial: one address, see `one_by_one`.
         seconds: how long it may take. The runtimes keep to it; psycopg is only kept from giving up before.
+        login: user and password, where a provider gives them.
     """
     params = dict(base)
     limit = base.get("connect_timeout")
@@ -46,6 +51,7 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float) -> Para
     password = passfile.password(base, target)
     if password is not None:
         params["password"] = password
+    params.update(login)
     return params
 
 

@@ -34,9 +34,10 @@ from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.passfile import Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.probe import Access
@@ -53,6 +54,9 @@ OFFER_SECONDS = 0.5
 """How long the server may take to give a session its user's name back."""
 SETTLED_SECONDS = 1.0
 """When a cluster has been monitored for so long, it is worth having ready what a failover needs."""
+
+RENEWAL_SECONDS = 5.0
+"""How often the monitor looks whether a credential is to be renewed."""
 
 NO_THREAD = (
     "no background thread could be started ({}): until one can, hung instances and failovers are not looked for; raise "
@@ -103,10 +107,20 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         watch = cast("ClusterMonitor[Any] | None", self._cluster.watcher)
         if watch is None:
             raise psycopg.OperationalError("this cluster is not monitored any more")
-        params = libpq.dial_params(watch.access.params, target, seconds)
-        connection = await _Own.connect("", autocommit=True, **params)
-        connection.key = session_cache.key_of(params)
-        return connection
+        base = watch.access.params
+
+        async def open_(target: Target, seconds: float, login: Mapping[str, str] = libpq.NO_LOGIN) -> _Own:
+            params = libpq.dial_params(base, target, seconds, login)
+            connection = await _Own.connect("", autocommit=True, **params)
+            connection.key = session_cache.key_of(params)
+            return connection
+
+        if not isinstance(base, Parameters) or base.provider is None:
+            return await open_(target, seconds)
+        with IMPORTING:
+            from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - few have a provider
+
+        return await authenticated_async(open_, base)(target, seconds)
 
     async def ask(self, connection: _Own, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query; the first one names the session too, without a round trip of its own.
@@ -306,7 +320,9 @@ class Monitor:
 
     async def _look_after(self, watch: ClusterMonitor[Any]) -> None:
         runtime = cast("ThreadMonitorRuntime", watch.runtime)
-        preparing = asyncio.get_running_loop().call_later(SETTLED_SECONDS, _prepare)
+        loop = asyncio.get_running_loop()
+        preparing = loop.call_later(SETTLED_SECONDS, _prepare)
+        keeping = loop.create_task(_keep_credentials(watch))
         try:
             while not self._leave(watch):
                 await watch.run()
@@ -314,6 +330,7 @@ class Monitor:
             COURIER.send(partial(observe.report_bug, watch.cluster.name, caught))
         finally:
             preparing.cancel()
+            keeping.cancel()
             watch.cluster.watcher = None
             watch.cluster.unattended()
             await runtime.end()
@@ -336,6 +353,18 @@ class Monitor:
                 loop, self._loop = self._loop, None
                 loop.call_soon(loop.stop)
                 COURIER.close()
+
+
+async def _keep_credentials(watch: ClusterMonitor[Any]) -> None:
+    """Have the credentials of a provider renewed before they expire, also while nothing connects."""
+    while True:
+        await asyncio.sleep(RENEWAL_SECONDS)
+        provider = watch.access.params.provider if isinstance(watch.access.params, Parameters) else None
+        if provider is not None:
+            with IMPORTING:
+                from aurora_router.runtime.credentials import cache_of  # noqa: PLC0415 - few have a provider
+
+            cache_of(provider).renew_due()
 
 
 def _prepare() -> None:

@@ -21,6 +21,7 @@ from aurora_router.forks import IMPORTING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target
     from aurora_router.policy.route import Address
 
@@ -48,16 +49,18 @@ class Parameters(dict[str, Any]):
 
     Attributes:
         given: the hosts, under which the user may have filed the password.
+        provider: gives user and password at each dial; None: they are among the parameters, or libpq finds them.
         reads_service: whether the service that is named was read, so that a password in it is among the parameters.
     """
 
     given: tuple[Address, ...] = ()
+    provider: Provider | None = None
     reads_service = False
 
 
 def password(base: Mapping[str, Any], target: Target) -> str | None:
     """The password for a target under a name that the user gave; None: there is none, or libpq finds it by itself."""
-    if base.get("password"):
+    if base.get("password") or (isinstance(base, Parameters) and base.provider is not None):
         return None
     given = base.given if isinstance(base, Parameters) else ()
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]

@@ -15,7 +15,7 @@ from aurora_router.observe import logger
 from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.runtime import blocking, eventloop, sockets
 from aurora_router.runtime.connect_args import ConnectArgs, read_connect_args
-from aurora_router.runtime.libpq import dial_params, reported_standby
+from aurora_router.runtime.libpq import NO_LOGIN, dial_params, reported_standby
 from aurora_router.runtime.monitor import MONITOR
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router.runtime.session_cache import SESSIONS
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from psycopg import pq
 
-    from aurora_router.flow.runtime import ConnectResult, Target, Wanted
+    from aurora_router.flow.runtime import ConnectResult, Wanted
 
 __all__ = [
+    "NO_LOGIN",
     "attend",
     "bounded",
     "dial_params",
@@ -46,17 +47,20 @@ AwaitedT = TypeVar("AwaitedT", bound=eventloop.Closes)
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
-def place_blocking(open_: Callable[[Target, float], BlockingT], call: ConnectArgs) -> ConnectResult[BlockingT]:
-    """Put a connection on the right instance, blocking; see `flow.connect.connect`."""
-    runtime = blocking.BlockingRuntime(open_, call.names)
+def place_blocking(open_: Callable[..., BlockingT], call: ConnectArgs) -> ConnectResult[BlockingT]:
+    """Put a connection on the right instance, blocking; see `flow.connect.connect`.
+
+    Args:
+        open_: ``open_(target, seconds)``, or ``open_(target, seconds, login)`` with what a provider gives.
+        call: the call of ``connect``.
+    """
+    runtime = blocking.BlockingRuntime(call.opening(open_), call.names)
     return blocking.run(connect(runtime, REGISTRY.find, call.request, call.sources))
 
 
-async def place_async(
-    open_: Callable[[Target, float], Awaitable[AwaitedT]], call: ConnectArgs
-) -> ConnectResult[AwaitedT]:
+async def place_async(open_: Callable[..., Awaitable[AwaitedT]], call: ConnectArgs) -> ConnectResult[AwaitedT]:
     """Put a connection on the right instance, on the running event loop; see `flow.connect.connect`."""
-    runtime = eventloop.EventLoopRuntime(open_, call.names)
+    runtime = eventloop.EventLoopRuntime(call.opening_async(open_), call.names)
     return await connect(runtime, REGISTRY.find, call.request, call.sources)
 
 

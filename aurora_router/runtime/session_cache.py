@@ -13,6 +13,7 @@ fork takes nothing, since the sockets are its parent's.
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
@@ -25,13 +26,24 @@ if TYPE_CHECKING:
 
 Key = frozenset[tuple[str, str]]
 
+_PROCESS_KEY = os.urandom(16)
+
 SECONDS = 1.0
 """How long a session lies here at most: a client that waits takes it within milliseconds."""
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
     """What two dials have to have in common so that one may take the other's session: all but their patience."""
-    return frozenset((name, str(value)) for name, value in params.items() if name != "connect_timeout")
+    return frozenset(
+        (name, _seal(str(value)) if name == "password" else str(value))
+        for name, value in params.items()
+        if name != "connect_timeout"
+    )
+
+
+def _seal(secret: str) -> str:
+    """A text that is equal for equal secrets, and does not reveal them."""
+    return blake2b(secret.encode(), key=_PROCESS_KEY, digest_size=16).hexdigest()
 
 
 class SessionCache:

@@ -101,12 +101,20 @@ def on(cluster, source):
 
     def url(match):
         ours = cluster.url(target(match))
-        return ours + ("&" if urlsplit(ours).query else "?") if match["more"] else ours
+        return ours + ("&" if urlsplit(ours).query else "?") if match.groupdict().get("more") else ours
+
+    def conninfo(match):
+        return cluster.conninfo(target(match))
+
+    def without_password(what, match):
+        return re.sub(r" password=\S+|(?<=://app):\w+(?=@)", "", what(match))
 
     source = re.sub(r"\"\n\s+\"\?aurora", "?aurora", source)  # a URL of two lines
     named = HOST.replace("(ro-)", "(?P<ro>ro-)")
     source = re.sub(rf"postgresql\+aurora://app:pw@{named}/app(?P<more>\?)?", url, source)
-    return re.sub(rf"host={named} dbname=app", lambda match: cluster.conninfo(target(match)), source)
+    source = re.sub(rf"postgresql\+aurora://app@{named}/app", lambda match: without_password(url, match), source)
+    source = re.sub(rf"host={named} user=app dbname=app", lambda match: without_password(conninfo, match), source)
+    return re.sub(rf"host={named} dbname=app", conninfo, source)
 
 
 def test_a_url_of_a_page_becomes_one_of_the_cluster():
