@@ -22,6 +22,8 @@ from tests.matrix.cells import Cell, covering, everything
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 NOT_REQUIRED = {"3.14"}
 """Tested where they are found; said loudly where not, and no error even with `--require-all`."""
+BETWEEN = {"3.12"}
+"""Between two that are tested with real clusters, too: `--whole` tests these so as well."""
 CLUSTER = "./plugins/cluster[demo,tls]"
 TESTED = [".[test]", CLUSTER]
 """Both distributions of this repository, with what their tests need."""
@@ -132,7 +134,8 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones: everything on nox's own Python, all that depends on Python on the others.
 
-    On nox's own Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
+    Real clusters are started on the oldest and the newest, not between them, unless that is nox's own. On nox's own
+    Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
     """
     session.install(*TESTED)
     # A test that needs a second try is a bug to be fixed: it is listed (-rR), but does not hide what else is tested.
@@ -148,6 +151,8 @@ def tests(session: nox.Session) -> None:
     else:
         marked += " and not one_python and not bulk"
         left_out = OWN_PYTHON_ONLY
+        if str(session.python) in BETWEEN:
+            marked += " and not cluster"
     manner += ["-n", "3"] if own else QUICK
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
