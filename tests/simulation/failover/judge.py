@@ -76,8 +76,9 @@ class Judge:
 
     def listen(self, process: Process) -> None:
         """Look at what a process learned since the last time."""
-        if self.broken is not None:
-            raise self.broken
+        broken, self.broken = self.broken, None
+        if broken is not None:
+            raise broken
         start = self._read.get(process, 0)
         for at, _, event in process.events[start:]:
             self._heard(process, at, event)
