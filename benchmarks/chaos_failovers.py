@@ -314,13 +314,17 @@ def chaos(
 
 
 def chaos_on_several(failovers: int, seed: int, clusters: int) -> Books:
-    """So many failovers, spread over clusters that run at the same time, each with a process of clients."""
+    """So many failovers, over clusters of which so many run at the same time, each with a process of clients.
+
+    A cluster has a part of them at most: five hundred fill ten gigabytes with log and bases.
+    """
     books = Books(seed)
     kinds = schedule(failovers, random.Random(seed))
+    part = min(PER_CLUSTER, -(-failovers // clusters))
     with ProcessPoolExecutor(clusters, multiprocessing.get_context("spawn"), _quiet) as processes:
         running = [
-            processes.submit(one_cluster, kinds[number::clusters], seed + number, chatty=True)
-            for number in range(clusters)
+            processes.submit(one_cluster, kinds[start : start + part], seed + start, chatty=True)
+            for start in range(0, failovers, part)
         ]
         for each in running:
             books.add(each.result())

@@ -145,10 +145,11 @@ class Simulation:
         self.close()
 
     def close(self) -> None:
-        """End all tasks where they are."""
-        for task in list(self._tasks):
+        """End all tasks where they are, and those that they begin meanwhile."""
+        while self._tasks:
+            task = next(iter(self._tasks))
+            del self._tasks[task]
             task.close()
-        self._tasks.clear()
         self._due.clear()
 
     # ------------------------------------------------------------ tasks
