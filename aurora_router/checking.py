@@ -120,7 +120,7 @@ def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     reported = connection.pgconn.parameter_status(b"in_hot_standby")
     if placement is not None and connection.reported is not (None if reported is None else reported == b"on"):
         now = "a writer" if connection.reported else "a reader"
-        placement._cluster.doubt(f"{placement.instance} reports that it is {now} now", time.monotonic())  # noqa: SLF001
+        placement._cluster.suspect_writer(f"{placement.instance} reports that it is {now} now", time.monotonic())  # noqa: SLF001
         return f"the connection to {placement.instance} is stale: its server reports that it is {now} now"
     if placement is None or placement.current is not False:
         return f"{placement.instance if placement and placement.instance else 'the server'} has ended the connection"

@@ -88,7 +88,7 @@ class Placement:
 
     def publish(self, event: Event) -> None:
         """Publish an event about the cluster."""
-        self._cluster.tell(event, time.monotonic())
+        self._cluster.report(event, time.monotonic())
 
     @property
     def current(self) -> bool | None:
@@ -245,7 +245,7 @@ class _Routed:
         placement = self.placement
         returned = not cast("psycopg.Connection[Any]", self).closed  # to its pool, by close_returns
         if placement is not None and placement.instance is not None and not returned:
-            placement._cluster.drop(placement.instance, self)  # noqa: SLF001 - a private part of this module
+            placement._cluster.untrack(placement.instance, self)  # noqa: SLF001 - a private part of this module
 
     def discard(self) -> None:
         """Close the connection for good, whatever pool it belongs to; never waits."""

@@ -46,13 +46,13 @@ def reconnecting(
 
     async def sleep(seconds: float) -> None:
         """Not all news help: failures of other connects, which wait as well, would keep all of them dialling."""
-        view, doubted, began = cluster.view, cluster.doubted_at, runtime.now()
+        view, doubted, began = cluster.view, cluster.suspected_at, runtime.now()
         while (pause := began + seconds - runtime.now()) > 0.0 and cluster.view.epoch == view.epoch:
-            if cluster.doubted_at != doubted or cluster.view.instances.keys() != view.instances.keys():
+            if cluster.suspected_at != doubted or cluster.view.instances.keys() != view.instances.keys():
                 pause = min(pause, began + LEAST_WAIT - runtime.now())
                 if pause <= 0.0:
                     return
-            await runtime.changed(cluster, cluster.news, pause)
+            await runtime.wait_for_news(cluster, cluster.news, pause)
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(retry_on),

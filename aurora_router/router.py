@@ -11,8 +11,8 @@ import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption
-from aurora_router.flow.connect import look, routed
-from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.connect import find_route, refresh_topology
+from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.policy.balance import select
@@ -102,12 +102,12 @@ class _Routing:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
         return None if modes.read_only or self._call.request.options.instance is not None else "writer"
 
-    def _resolving(self, runtime: Any, token: CommitToken) -> Resolving[Any]:
-        return Resolving(runtime, REGISTRY.find, self._call.request, self._call.sources, token)
+    def _new_resolver(self, runtime: Any, token: CommitToken) -> Resolver[Any]:
+        return Resolver(runtime, REGISTRY.find, self._call.request, self._call.sources, token)
 
-    def _plan(self, take: Any, give: Any, resolving: Callable[[CommitToken], Awaitable[Resolving[Any]]]) -> Plan[Any]:
+    def _plan(self, take: Any, give: Any, new_resolver: Callable[[CommitToken], Awaitable[Resolver[Any]]]) -> Plan[Any]:
         call = self._call
-        return Plan(call.request.options, take, give, resolving, call.methods, call.degraded, call.nameless)
+        return Plan(call.request.options, take, give, new_resolver, call.methods, call.degraded, call.nameless)
 
     def _refuse_elsewhere(self, connection: Any) -> None:
         """Refuse a pool's connection to another database: a COMMIT that it loses would be looked for in ours.
@@ -136,7 +136,7 @@ class _Routing:
             NameNotResolved: the host is an alias to be followed, and has no address.
         """
         runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._call.names)
-        chosen = run(routed(runtime, self._call.request))
+        chosen = run(find_route(runtime, self._call.request))
         cluster = REGISTRY.find(self._call.request, chosen)
         view = cluster.view
         candidates: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class Router(_Routing):
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
         call = self._call
         runtime: BlockingRuntime[Any] = BlockingRuntime(_opening(call), call.names)
-        return run(look(runtime, REGISTRY.find, call.request, call.sources)).view
+        return run(refresh_topology(runtime, REGISTRY.find, call.request, call.sources)).view
 
     def run_transaction(
         self,
@@ -262,11 +262,11 @@ class Router(_Routing):
             assert commit is not None
             commit()
 
-        async def resolving(token: CommitToken) -> Resolving[Any]:
+        async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = self._renew(pool) if resolver is None else resolver()
             return router._asking(token)  # noqa: SLF001 - of this very class
 
-        plan = self._plan(take, give, resolving)
+        plan = self._plan(take, give, new_resolver)
         finish = None if commit is None else committed
         return run(Transaction(runtime, plan, worked, modes, finish, on_token).run())
 
@@ -278,9 +278,9 @@ class Router(_Routing):
         conninfo, kwargs = (each() if callable(each) else each for each in given)
         return Router(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
-    def _asking(self, token: CommitToken) -> Resolving[Any]:
+    def _asking(self, token: CommitToken) -> Resolver[Any]:
         runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
-        return self._resolving(runtime, token)
+        return self._new_resolver(runtime, token)
 
     def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
         """Return a transaction's outcome; waits up to ``aurora_failover_timeout`` for a verdict.
@@ -328,7 +328,7 @@ class AsyncRouter(_Routing):
         """Ask the cluster for its topology now; see `Router.topology`."""
         call = self._call
         runtime: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(call), call.names)
-        return (await look(runtime, REGISTRY.find, call.request, call.sources)).view
+        return (await refresh_topology(runtime, REGISTRY.find, call.request, call.sources)).view
 
     async def run_transaction(
         self,
@@ -364,11 +364,11 @@ class AsyncRouter(_Routing):
         async def give(connection: Any) -> None:
             await (connection.close() if pool is None else pool.putconn(connection))
 
-        async def resolving(token: CommitToken) -> Resolving[Any]:
+        async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = await (self._renew(pool) if resolver is None else resolver())
             return router._asking(token)  # noqa: SLF001 - of this very class
 
-        plan = self._plan(take, give, resolving)
+        plan = self._plan(take, give, new_resolver)
         return await Transaction(runtime, plan, work, modes, commit, on_token).run()
 
     async def _renew(self, pool: AsyncPool | None) -> AsyncRouter:
@@ -380,9 +380,9 @@ class AsyncRouter(_Routing):
         conninfo, kwargs = [await each if inspect.isawaitable(each) else each for each in called]
         return AsyncRouter(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
-    def _asking(self, token: CommitToken) -> Resolving[Any]:
+    def _asking(self, token: CommitToken) -> Resolver[Any]:
         runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
-        return self._resolving(runtime, token)
+        return self._new_resolver(runtime, token)
 
     async def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
         """Return a transaction's outcome; see `Router.outcome_of`."""

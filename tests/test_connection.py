@@ -250,7 +250,7 @@ async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
     await soon(lambda: sockets() <= before)
     for state in states():
         assert not any(map(len, state._dialling.values()))
-        assert state.begin_learning()
+        assert state.begin_topology_query()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012])
@@ -292,8 +292,8 @@ def test_an_interrupted_connect_leaks_nothing(cluster, monkeypatch, kind):
     eventually(lambda: sockets() <= before)
     for state in states():
         assert not any(map(len, state._dialling.values()))
-        assert state.begin_learning()
-        state.end_learning()
+        assert state.begin_topology_query()
+        state.end_topology_query()
     with connect(cluster.conninfo("reader")) as connection:
         assert connection.placement.instance in cluster.readers
 
@@ -461,8 +461,8 @@ def swept(files, prepare, conninfo, **options):
         for state in states():
             assert not any(map(len, state._dialling.values())), where
             assert not any(map(len, state._connections.values())), where
-            assert not state.is_learning, where
-            assert not state.turns, where
+            assert not state.is_querying_topology, where
+            assert not state.dial_permits, where
             assert not state.lock.locked(), where
             assert not state.needed, where
         assert not len(STEPS._dials), where

@@ -1,7 +1,7 @@
-"""ConnectAttempt within one connect: where to, for how long, and what a failure means.
+"""What one connect knows while it dials: its target, its deadline, and its failures.
 
-Every failure is an attempt that errors list, an observation that may change the view, and a reason to keep away from
-the instance for a while; or it is the driver's own error, raised at once, where no other try could end otherwise.
+Each failure is an attempt that the final error lists, an observation that may change the view, and a reason to avoid
+the instance for a while. If no other try could succeed, the driver's own error is raised at once instead.
 """
 
 from __future__ import annotations
@@ -36,24 +36,26 @@ _UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 
 
 ROOM_SECONDS = 0.5
-"""How long a dial waits for the watch to close its sessions."""
+"""How long a dial waits for the monitor to close its sessions, in seconds."""
 LEAVING_SECONDS = 0.05
-"""How long a server process takes to end after its client left."""
+"""How long a server process takes to end after its client has disconnected, in seconds."""
 
 
 class AttemptFailed(Exception):
-    """This round came to nothing; another one may not."""
+    """This attempt failed; a retry may succeed."""
 
 
 class Silent(AttemptFailed):
     """An instance did not answer in time, or not before it was given up."""
 
 
-class Placeless(AttemptFailed):
-    """Nothing tells where an instance is."""
+class InstanceNotLocated(AttemptFailed):
+    """The address of an instance is unknown."""
 
 
-async def resolved(runtime: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool) -> Target:
+async def resolve_target(
+    runtime: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool
+) -> Target:
     """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
 
     Raises:
@@ -82,7 +84,7 @@ class ConnectAttempt(Generic[ConnT]):
         self._lives = False
         self._last: BaseException | None = None
         self._silent_at: set[str] = set()
-        self._seat: Reservation | None = None
+        self._reservation: Reservation | None = None
         self._is_placeless = False
 
     def left(self) -> float:
@@ -104,15 +106,15 @@ class ConnectAttempt(Generic[ConnT]):
             return await self._given(next(each for each in self.request.given if str(each) == instance.id))
         address = locate(instance, self.route, self.request.options)
         if address is None:
-            unknown = "nothing tells where it is (aurora_instance_host does not)"
+            unknown = "its address is unknown (aurora_instance_host does not give it)"
             self.attempts.append(Attempt(instance.id, unknown, 0.0))
-            raise Placeless(f"{instance.id}: {unknown}")
+            raise InstanceNotLocated(f"{instance.id}: {unknown}")
         return await self._target(instance.id, address.host, address.port)
 
     async def _target(self, name: str, host: str | None, port: int | None) -> Target:
         started = self.runtime.now()
         try:
-            return await resolved(self.runtime, name, host, port, fresh=self._rotates(host))
+            return await resolve_target(self.runtime, name, host, port, fresh=self._rotates(host))
         except DialFailed as failed:
             raise self._note_failure(name, failed, started, None) from failed
 
@@ -122,17 +124,17 @@ class ConnectAttempt(Generic[ConnT]):
 
     def _reserve(self, instance: str) -> None:
         """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""
-        self._seat = Reservation(self.cluster, instance)
-        self.cluster.reserve(self._seat)
+        self._reservation = Reservation(self.cluster, instance)
+        self.cluster.reserve(self._reservation)
 
     def _release(self) -> None:
-        """Give the seat back, if one is taken still."""
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            seat.cluster.release(seat)
+        """Release the reservation, if any."""
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.cluster.release(reservation)
 
     async def _dial_reserved(self, instance: Instance) -> ConnT:
-        """Dial an instance at which a seat is taken."""
+        """Dial an instance at which a reservation is taken."""
         cluster, turn = self.cluster, DialPermit(self.runtime, self.cluster)
         try:
             target = await self._located(instance)
@@ -145,25 +147,25 @@ class ConnectAttempt(Generic[ConnT]):
             turn.record_success()
             return connection
         finally:
-            turn.over()
+            turn.end()
 
     def _hold_to(self, instance: Instance, *, began: bool) -> None:
         """After a wait: whether the writer that was chosen before it is still the one to dial."""
         if not began:
             raise AttemptFailed(f"{instance.id} was too busy to be dialled")
         changed = self.cluster.view.writer != instance.id
-        if changed or (self.route.role is WantedRole.WRITER and self.cluster.doubted_at is not None):
-            raise AttemptFailed(f"{instance.id} was the writer, and that has changed or is in doubt")
+        if changed or (self.route.role is WantedRole.WRITER and self.cluster.suspected_at is not None):
+            raise AttemptFailed(f"{instance.id} was the writer, and now another one is, or it is suspected")
 
     async def _dial(self, target: Target, instance: Instance | None, turn: DialPermit | None = None) -> ConnT:
         started, address = self.runtime.now(), target.addresses[0] if target.addresses else None
         wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
         try:
-            glancing = wanted if turn is None or wanted is None else turn.glancing(wanted)
+            glancing = wanted if turn is None or wanted is None else turn.note_glances(wanted)
             asked = Target(target.name, target.host, target.port, target.addresses, glancing)
             connection = await self._dial_once(asked)
         except DialFailed as failed:
-            self.cluster.dial_failed(target.addresses)
+            self.cluster.record_dial_failure(target.addresses)
             if failed.fault.kind is FaultKind.TIMEOUT:
                 self._silent_at.update(target.addresses)
             if turn is not None and (wanted is None or wanted()):
@@ -174,7 +176,7 @@ class ConnectAttempt(Generic[ConnT]):
         return connection
 
     async def _dial_once(self, target: Target) -> ConnT:
-        """Dial; once more where the watch's own sessions may have taken the last places, and are closed now."""
+        """Dial; once more if the monitor's sessions may have taken the last connection slots, after they are closed."""
         try:
             return await self.runtime.dial(target, self._dial_seconds())
         except DialFailed as failed:
@@ -182,7 +184,7 @@ class ConnectAttempt(Generic[ConnT]):
                 raise
         news = self.cluster.news
         if self.cluster.is_crowded:
-            await self.runtime.changed(self.cluster, news, min(ROOM_SECONDS, self.left()))
+            await self.runtime.wait_for_news(self.cluster, news, min(ROOM_SECONDS, self.left()))
         await self.runtime.sleep(LEAVING_SECONDS)
         return await self.runtime.dial(target, self._dial_seconds())
 
@@ -244,7 +246,7 @@ class ConnectAttempt(Generic[ConnT]):
             if verdict.quarantine:
                 self.cluster.record_failure(instance.id, now, self.request.options.quarantine, started)
             if not self._lives:
-                self.cluster.doubt(f"a dial of {instance.id} failed: {verdict.name}", now)
+                self.cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
         alone = len(self.request.given) == 1
         if failed.fault.kind is FaultKind.NAME and alone and not self.cluster.view.known:
             raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
@@ -306,7 +308,7 @@ class ConnectAttempt(Generic[ConnT]):
         return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
 
     def _reason(self) -> str:
-        """Why the last round came to nothing, in words."""
+        """Why the last round failed, in words."""
         if self._sqlstates == {TOO_MANY_CONNECTIONS}:
             return f"what was dialled is up, and has no connection slot free for this user ({TOO_MANY_CONNECTIONS})"
         return str(self._last)

@@ -1,12 +1,12 @@
 """The state of one cluster in one process: what procedures share.
 
-The view is immutable and swapped as a whole, so readers take no lock; changes take `lock`, which the runtime gives
-(a thread lock, or nothing in a simulation). Waiters are woken one by one: each is a callable of its own.
+The view is immutable and replaced as a whole, so readers take no lock. Changes take `lock`, which the runtime provides
+(a thread lock, or none in a simulation). Waiters are woken one by one: each is a callable of its own.
 
-Invariant: what a connect takes (a reservation, the right to learn, a place among the waiters) is an object that the
-connect alone holds; the cluster refers to it weakly. An exception from a signal handler may end a connect between any
-two instructions, and then no ``finally`` gives back what was taken: the object goes with the connect, which does. Weak
-references are let go of without the lock, which the thread that collects garbage may hold.
+Invariant: what a connect takes (a reservation, the permit to query the topology, a place among the waiters) is an
+object that only the connect holds; the cluster refers to it weakly. An exception from a signal handler may end a
+connect between any two instructions, and then no ``finally`` runs. The object is collected with the connect, which
+returns what was taken. Dead weak references are dropped without the lock: the thread that collects garbage may hold it.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ if TYPE_CHECKING:
 
 
 REFUSAL_SECONDS = 1.0
-"""A statement that the writer refuses as read-only is looked into once in so many seconds: some sessions are."""
+"""Statements that the writer refuses as read-only start one check per so many seconds: some sessions are read-only."""
 
 TRAIL = 64
 """How many recent events a cluster remembers."""
 
 
-class Watcher(Protocol):
-    """Who looks after a cluster in the background."""
+class Monitor(Protocol):
+    """The background monitor of a cluster, as far as connects use it."""
 
     @property
-    def sighted(self) -> bool:
-        """Whether it can ask the instances: it was let in, and knows where they are."""
+    def can_ask(self) -> bool:
+        """Whether it can query the instances: it can log in, and knows their addresses."""
         ...
 
     @property
@@ -68,20 +68,20 @@ class Watcher(Protocol):
         """Whether it has a session with any instance."""
         ...
 
-    def is_unattended(self, since: float, now: float) -> bool:
-        """Whether this process was not attending at some time since then."""
+    def has_stalled(self, since: float, now: float) -> bool:
+        """Whether this process was stalled at some time since then."""
         ...
 
 
-class Home(Protocol):
-    """Where the clusters of a process are kept."""
+class ClusterRegistry(Protocol):
+    """The clusters of a process, by name."""
 
-    def settle(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
-        """The cluster that an answer through the name `key` is of; so far the name stood for `cluster`."""
+    def match_cluster(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
+        """Return the cluster that an answer through the name `key` describes; so far the name stood for `cluster`."""
         ...
 
     def publish(self, cluster: Cluster, event: Event) -> None:
-        """Tell whoever listens."""
+        """Pass an event to the subscribers."""
         ...
 
 
@@ -95,8 +95,8 @@ class Reservation:
         self.instance = instance
 
 
-class Learner:
-    """The right to learn the topology, for as long as its owner has it."""
+class TopologyPermit:
+    """Permits one connect at a time to query the topology, for as long as that connect holds it."""
 
     __slots__ = ("__weakref__",)
 
@@ -104,9 +104,9 @@ class Learner:
 class Cluster:
     """What this process knows of one cluster, and its connections to it."""
 
-    def __init__(self, identity: Identity, home: Home, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, identity: Identity, registry: ClusterRegistry, lock: AbstractContextManager[Any]) -> None:
         self.identity = identity
-        self.home = home
+        self.registry = registry
         self.lock = lock
         self.view = View()
         self.quarantine = Quarantine()
@@ -119,11 +119,11 @@ class Cluster:
         self.paths: dict[End, Known] = {}
         self.warned: set[str] = set()
         self.news = 0
-        self.watcher: Watcher | None = None
-        self.doubted_at: float | None = None
+        self.monitor: Monitor | None = None
+        self.suspected_at: float | None = None
         self.slow_start: SlowStart | None = None
         self.slow_start_epoch = 1
-        self.turns: weakref.WeakSet[DialPermit] = weakref.WeakSet()
+        self.dial_permits: weakref.WeakSet[DialPermit] = weakref.WeakSet()
         self.hung_at = -1.0
         self.used_at = math.inf
         self.overdue = False
@@ -131,7 +131,7 @@ class Cluster:
         self.is_crowded = False
         self._refused_at = -REFUSAL_SECONDS
         self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
-        self._learner: weakref.ref[Learner] | None = None
+        self._topology_permit: weakref.ref[TopologyPermit] | None = None
         self._waiters: weakref.WeakKeyDictionary[Callable[[], None], None] = weakref.WeakKeyDictionary()
         self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}
         self._latency: dict[str, float] = {}
@@ -140,13 +140,13 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """The cluster, as people would call it."""
+        """The cluster's name, for people."""
         return self.identity.name or self.identity.scope
 
     # ------------------------------------------------------------ the view
 
     def observe(self, observation: Observation, now: float) -> tuple[Event, ...]:
-        """Let an observation change the view; wakes the waiters and publishes what happened."""
+        """Change the view by an observation; wake the waiters and publish the events. Returns the events."""
         with self.lock:
             before = self.view
             self.view, events = reduce(before, observation, now)
@@ -157,28 +157,28 @@ class Cluster:
             self.wake()
         if isinstance(observation, Topology) and observation.malformed and "rows" not in self.warned:
             self.warned.add("rows")
-            events += (ConfigurationAdvice(_unreadable(observation)),)
+            events += (ConfigurationAdvice(_describe_malformed(observation)),)
         for event in events:
-            self.tell(event, now)
+            self.report(event, now)
         return events
 
     def note_max_lag(self, bound: float, now: float) -> None:
-        """Note that a connect bounds the lag of readers: the lowest bound in use sets the watch's pace."""
+        """Note that a connect bounds the lag of readers: the lowest bound in use sets the monitor's pace."""
         known = self.max_lag
         if known is None or bound <= known[0] or now - known[1] > poll_interval.IN_USE_SECONDS:
             self.max_lag = bound, now
 
-    def role_checked(self, path: Path, check: RoleCheck, now: float) -> None:
-        """A server was asked for its role on a session of a path; see `RoleReports.checked`."""
+    def record_role_check(self, path: Path, check: RoleCheck, now: float) -> None:
+        """Record the answer to a role query on a path; see `RoleReports.checked`."""
         with self.lock:
             self.role_reports = self.role_reports.checked(path, check, now)
 
-    def dial_failed(self, addresses: Collection[str]) -> None:
-        """A dial of some addresses failed; see `RoleReports.dial_failed`."""
+    def record_dial_failure(self, addresses: Collection[str]) -> None:
+        """Record a failed dial of some addresses; see `RoleReports.dial_failed`."""
         with self.lock:
             self.role_reports = self.role_reports.dial_failed(addresses)
 
-    def tell(self, event: Event, now: float) -> None:
+    def report(self, event: Event, now: float) -> None:
         """Remember an event and publish it."""
         if isinstance(event, InstanceFailed):
             self._failed_at.setdefault(event.id, now)
@@ -186,10 +186,10 @@ class Cluster:
         elif isinstance(event, InstanceRemoved):
             self._failed_at.pop(event.id, None)
         self.trail.append((now, event))
-        self.home.publish(self, event)
+        self.registry.publish(self, event)
 
     def wake(self) -> None:
-        """Let everybody who waits for a change look again."""
+        """Wake every procedure that waits for a change."""
         with self.lock:
             self.news += 1
             waiters, self._waiters = self._waiters, weakref.WeakKeyDictionary()
@@ -197,7 +197,7 @@ class Cluster:
             waiter()
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
-        """Call `waiter` once, from any thread, at the next change, if its owner still has it then."""
+        """Call `waiter` once, from any thread, at the next change, if its owner still holds it then."""
         with self.lock:
             self._waiters[waiter] = None
 
@@ -206,27 +206,27 @@ class Cluster:
         with self.lock:
             self._waiters.pop(waiter, None)
 
-    # ------------------------------------------------------------ doubt
+    # ------------------------------------------------------------ suspicion of the writer
 
     @property
-    def watched(self) -> bool:
-        """Whether somebody finds out by himself what became of the cluster."""
-        return self.watcher is not None and self.watcher.sighted
+    def is_monitored(self) -> bool:
+        """Whether a monitor finds out about changes of the cluster by itself."""
+        return self.monitor is not None and self.monitor.can_ask
 
-    def doubt(self, reason: str, now: float) -> None:
-        """Something is wrong: let whoever watches ask all instances at once. Nobody watches: nothing happens."""
+    def suspect_writer(self, reason: str, now: float) -> None:
+        """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""
         with self.lock:
-            if self.doubted_at is not None or not self.watched:
+            if self.suspected_at is not None or not self.is_monitored:
                 return
-            self.doubted_at = now
-        self.tell(WriterSuspected(reason), now)
+            self.suspected_at = now
+        self.report(WriterSuspected(reason), now)
         self.wake()
 
-    def write_refused(self, instance: str, generation: int, now: float) -> None:
-        """Look into a 25006 on a connection to the writer: ask all instances, or with the next connect if unwatched.
+    def record_refused_write(self, instance: str, generation: int, now: float) -> None:
+        """Check the writer after a 25006 on a connection to it; without a monitor the next connect does that.
 
-        It is a hint and no proof: a transaction may be read-only by the user's own wish. It is none where the view has
-        changed since the connection was made.
+        The error is a hint and no proof: a transaction may be read-only because the user chose that. It is no hint if
+        the view has changed since the connection was made.
         """
         with self.lock:
             if self.view.writer != instance or not self.view.is_current(instance, generation):
@@ -234,37 +234,37 @@ class Cluster:
             if now - self._refused_at < REFUSAL_SECONDS:
                 return
             self._refused_at = now
-            self.overdue = not self.watched
-        self.tell(WriteRefused(instance), now)
-        self.doubt(f"{instance} refused to write", now)
+            self.overdue = not self.is_monitored
+        self.report(WriteRefused(instance), now)
+        self.suspect_writer(f"{instance} refused to write", now)
 
-    def verified(self, asked_at: float, now: float) -> None:
-        """The accepted writer confirmed itself, asked at `asked_at`: a doubt that is older is over."""
+    def confirm_writer(self, asked_at: float, now: float) -> None:
+        """End a suspicion that is older than `asked_at`, when the accepted writer was asked and confirmed its role."""
         with self.lock:
-            since, writer = self.doubted_at, self.view.writer
+            since, writer = self.suspected_at, self.view.writer
             if since is None or asked_at < since or writer is None:
                 return
-            self.doubted_at = None
-        self.tell(WriterConfirmed(writer, now - since), now)
+            self.suspected_at = None
+        self.report(WriterConfirmed(writer, now - since), now)
         self.wake()
 
     def make_room(self) -> bool:
-        """Have the watch close its sessions: an instance has no place left. Returns whether it has any."""
-        if self.watcher is None or not self.watcher.has_sessions:
+        """Make the monitor close its sessions: an instance has no connection slot left. Returns whether it has any."""
+        if self.monitor is None or not self.monitor.has_sessions:
             return False
         self.is_crowded = True
         self.wake()
         return True
 
-    def unattended(self) -> None:
-        """Nobody watches any more: whoever waits has to look himself."""
-        self.doubted_at = None
+    def on_monitor_stopped(self) -> None:
+        """End a suspicion that the monitor cannot resolve: connects that wait have to find the writer themselves."""
+        self.suspected_at = None
         self.wake()
 
-    def disown(self, lock: AbstractContextManager[Any]) -> None:
-        """In the child of a fork: connections, waiters and watch are the parent's, and a lock may be held for ever."""
+    def reset_after_fork(self, lock: AbstractContextManager[Any]) -> None:
+        """Forget, in the child of a fork, what is the parent's: connections, waiters, monitor, a held lock."""
         self.lock = lock
-        self.watcher, self.doubted_at = None, None
+        self.monitor, self.suspected_at = None, None
         self._waiters = weakref.WeakKeyDictionary()
         self._connections = {}
 
@@ -276,7 +276,7 @@ class Cluster:
 
     @property
     def needed(self) -> bool:
-        """Whether anybody has, makes or waits for a connection."""
+        """Whether this process has, opens or waits for a connection."""
         with self.lock:
             return (
                 bool(self._waiters)
@@ -284,52 +284,55 @@ class Cluster:
                 or any(map(len, self._connections.values()))
             )
 
-    def is_unattended(self, since: float, now: float) -> bool:
-        """Whether this process was not attending at some time since then, as far as the monitor's samples show it."""
-        watcher = self.watcher
-        return watcher is not None and watcher.is_unattended(since, now)
+    def has_stalled(self, since: float, now: float) -> bool:
+        """Whether this process was stalled at some time since then, as far as the monitor's samples show it."""
+        monitor = self.monitor
+        return monitor is not None and monitor.has_stalled(since, now)
 
-    def probed(self, seconds: float, now: float) -> None:
-        """The monitor dialled the accepted writer, which took `seconds`; see `SlowStart.record_probe`."""
+    def record_probe(self, seconds: float, now: float) -> None:
+        """Record that the monitor dialled the accepted writer within `seconds`; see `SlowStart.record_probe`."""
         with self.lock:
             if self.slow_start is not None and self.slow_start_epoch == self.view.epoch:
                 self.slow_start = self.slow_start.record_probe(seconds, now)
 
-    # ------------------------------------------------------------ learning
+    # ------------------------------------------------------------ topology queries
 
     @property
-    def is_learning(self) -> bool:
-        """Whether a connect is learning the topology."""
-        learner = self._learner
-        return learner is not None and learner() is not None
+    def is_querying_topology(self) -> bool:
+        """Whether a connect holds the permit to query the topology."""
+        permit = self._topology_permit
+        return permit is not None and permit() is not None
 
-    def begin_learning(self) -> Learner | None:
-        """Let the caller learn the topology until `end_learning`, or until it drops the result; None: another does."""
+    def begin_topology_query(self) -> TopologyPermit | None:
+        """Permit the caller to query the topology, until `end_topology_query` or until it drops the result.
+
+        None: another connect does.
+        """
         with self.lock:
-            if self.is_learning:
+            if self.is_querying_topology:
                 return None
-            learner = Learner()
-            self._learner = weakref.ref(learner)
-            return learner
+            permit = TopologyPermit()
+            self._topology_permit = weakref.ref(permit)
+            return permit
 
-    def end_learning(self) -> None:
-        """Learning came to an end, well or not."""
+    def end_topology_query(self) -> None:
+        """Release the permit, whether or not the query succeeded."""
         with self.lock:
-            self._learner = None
+            self._topology_permit = None
         self.wake()
 
     # ------------------------------------------------------------ success and failure
 
     def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
-        """Keep away from an instance for a while; see `Quarantine.record_failure`."""
+        """Avoid an instance for a while; see `Quarantine.record_failure`."""
         with self.lock:
             self.quarantine = self.quarantine.record_failure(instance, now, base, began)
 
     def record_success(self, instance: str, latency: float, now: float) -> None:
-        """An instance answered a dial within `latency` seconds."""
+        """Record that an instance answered a dial within `latency` seconds."""
         failed_at = self._failed_at.pop(instance, None) if self._failed_at else None
         if failed_at is not None:
-            self.tell(InstanceRecovered(instance, now - failed_at), now)
+            self.report(InstanceRecovered(instance, now - failed_at), now)
         with self.lock:
             self.quarantine = self.quarantine.record_success(instance)
             known = self._latency.get(instance)
@@ -345,7 +348,7 @@ class Cluster:
 
     @property
     def usual_latency(self) -> float | None:
-        """How long a dial takes when all is well, in seconds; None: nothing is known."""
+        """How long a dial usually takes at best, in seconds; None: no dial has succeeded yet."""
         return min(self._latency.values(), default=None)
 
     def connections(self, instance: str) -> int:
@@ -359,13 +362,13 @@ class Cluster:
         return bool(self._connections.get(self.view.writer or ""))
 
     def next_turn(self) -> int:
-        """A number that no other connect of this process has had."""
+        """Return a number that no other connect of this process has had."""
         with self.lock:
             self.turn += 1
             return self.turn - 1
 
     def reserve(self, reservation: Reservation) -> None:
-        """Count a dial that has begun. The caller holds `lock`, so that choosing and counting are one step."""
+        """Count a dial that begins. The caller holds `lock`, so that choosing and counting are one step."""
         reserved = self._dialling.get(reservation.instance)
         if reserved is None:
             _forget_empty(self._dialling)
@@ -382,26 +385,26 @@ class Cluster:
         if reserved is not None:
             reserved.discard(reservation)
 
-    def hold(self, instance: str, connection: Any, *, seat: Reservation | None = None) -> None:
-        """Count an open connection, until it is dropped or garbage; `seat`: in the place of that reservation."""
+    def track(self, instance: str, connection: Any, *, reservation: Reservation | None = None) -> None:
+        """Count an open connection until `untrack`, or until it is garbage; it replaces the reservation, if any."""
         with self.lock:
-            if seat is not None:
-                self._unreserve(seat)
+            if reservation is not None:
+                self._unreserve(reservation)
             held = self._connections.get(instance)
             if held is None:
                 _forget_empty(self._connections)
                 held = self._connections[instance] = weakref.WeakKeyDictionary()
             held[connection] = None
 
-    def drop(self, instance: str, connection: Any) -> None:
-        """A connection was closed."""
+    def untrack(self, instance: str, connection: Any) -> None:
+        """Stop counting a connection: it was closed."""
         with self.lock:
             held = self._connections.get(instance)
             if held is not None:
                 held.pop(connection, None)
 
-    def held(self) -> dict[str, list[Any]]:
-        """The open connections, by instance."""
+    def tracked_connections(self) -> dict[str, list[Any]]:
+        """Return the open connections, by instance."""
         with self.lock:
             refs = {id_: held.keyrefs() for id_, held in self._connections.items()}
         living = {id_: [each for ref in those if (each := ref()) is not None] for id_, those in refs.items()}
@@ -409,15 +412,15 @@ class Cluster:
 
 
 def _forget_empty(counted: dict[str, Any]) -> None:
-    """Make room for an instance more, where connections to many others are gone."""
+    """Forget instances without connections if there are too many."""
     if len(counted) >= MAX_NAMES:
         for instance in [each for each, those in counted.items() if not len(those)]:
             del counted[instance]
 
 
-def _unreadable(topology: Topology) -> str:
+def _describe_malformed(topology: Topology) -> str:
     ids, observer = ", ".join(topology.malformed[:3]), topology.observer or "an instance"
     return (
-        f"{observer} lists instances whose ids can not be read ({ids}): these rows are left out, and no instance is "
+        f"{observer} lists instances whose ids cannot be read ({ids}): these rows are left out, and no instance is "
         "taken for removed by such an answer"
     )

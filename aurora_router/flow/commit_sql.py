@@ -1,7 +1,7 @@
-"""The messages behind the truth about commits: what is sent, and how the answers are read.
+"""The SQL that makes a commit outcome provable: what is sent, and how the answers are read.
 
-Each is one message of the simple protocol. What is put into the text are numbers, ids that were read as such, and ids
-that we drew.
+Each function builds one message of the simple protocol. Only numbers, ids that were checked, and ids that we drew are
+put into the text.
 
 No setting of a session changes what an answer means, whether it comes from the role, the database, the conninfo or the
 work itself:
@@ -9,9 +9,9 @@ work itself:
 - Names are qualified, operators too: ``search_path`` does not matter. There is no backslash in a literal
   (``standard_conforming_strings``) and no text that depends on ``DateStyle``, ``IntervalStyle``, ``TimeZone``,
   ``extra_float_digits``, ``lc_messages`` or ``client_encoding``: values are integers, LSNs, booleans and ASCII words.
-- What a message relies on it sets itself, by SET LOCAL, after the last moment at which anything else could set it. For
-  COMMIT that is after the deferred triggers: code of the work's, which would run within COMMIT.
-- The resolver's own transaction says its isolation level and READ WRITE, waits for its replicas, and is cut short by
+- What a message relies on it sets itself, by SET LOCAL, after the last moment at which other code could set it. For
+  COMMIT that is after the deferred triggers: they are the work's code, and would run within COMMIT.
+- The resolver's own transaction sets its isolation level and READ WRITE, waits for its replicas, and is cut short by
   none of the server's time limits: the client's applies. ``row_security`` is off, so that a policy that would hide the
   witness raises an error. ``ON CONFLICT (id)`` is an error where no unique index makes an insert wait.
 
@@ -46,7 +46,7 @@ GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC;
 GRANT SELECT, INSERT ON {TABLE} TO PUBLIC;
 COMMIT
 """
-"""Anybody may insert and read: an id that nobody knows before its transaction ended harms nobody."""
+"""Everyone may insert and read: an id that is unknown to others until its transaction ended does no harm."""
 
 UNINSTALL = f"BEGIN; DROP TABLE IF EXISTS {TABLE}; DROP SCHEMA IF EXISTS {SCHEMA}; COMMIT"
 
@@ -60,14 +60,14 @@ DIVISION_BY_ZERO = "22012"
 """SQLSTATE of a COMMIT whose transaction is not what it was taken for, whose check is refused."""
 
 LACKING = frozenset({"42P01", "3F000", "42501", "42883", "42704", "42703", "0A000", "55000"})
-"""SQLSTATEs that say: no such table, schema, function, parameter or column here; not permitted; not supported.
+"""SQLSTATEs that mean: no such table, schema, function, parameter or column here; not permitted; not supported.
 
 Amazon Aurora answers 0A000 or 55000 ("wal_level must be set to 'logical'") to functions about the log. Any other error
 may be over in a moment: a statement timeout, no memory, a deadlock.
 """
 
 NO_TABLE = frozenset({"42P01", "3F000"})
-"""Those that say that the table is missing, and nothing else."""
+"""Those that mean only that the table is missing."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
@@ -114,7 +114,7 @@ def begin(modes: str) -> str:
 
 
 def log_mark(server_version: int) -> str:
-    """Put the xid into the log, and say where, in which incarnation.
+    """Write the xid to the log, and return the position and the server incarnation.
 
     Each record carries the xid that is assigned by then, also that of a message which is not transactional; only such
     a one is flushed at once (PostgreSQL documentation, "Replication Management Functions").
@@ -127,7 +127,7 @@ def log_mark(server_version: int) -> str:
 
 
 def log_token(rows: Rows, server_version: int) -> CommitToken:
-    """The token out of the answer to `log_mark`."""
+    """Read the token from the answer to `log_mark`."""
     xid, pid, began, started, lsn, restarts, *incarnation = map(_require, rows[0][:8])
     flush_proven = server_version >= FLUSHING_EMIT or restarts == "off"
     return CommitToken(
@@ -148,7 +148,7 @@ def witness_mark(id_: str, *, system: bool) -> str:
 
 
 def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:
-    """The token out of the answer to `witness_mark`, in a database of that name."""
+    """Read the token from the answer to `witness_mark`, in a database of that name."""
     xid, pid, began, started = map(_require, rows[0][:4])
     witness_table = _witness_table(rows[0][4:], database)
     return CommitToken(int(xid), int(pid), int(began), int(started), witness=id_, witness_table=witness_table)
@@ -160,7 +160,7 @@ def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:
 def commit(token: CommitToken | None) -> str:
     """Commit, if the transaction is still the one of the token: else the division fails, and COMMIT is not run.
 
-    A server that stops waiting for the replicas says so in a warning alone, and the work may have hidden warnings.
+    A server that stops waiting for the replicas reports it only by a warning, and the work may have hidden warnings.
     """
     if token is None:
         return _FINAL
@@ -185,7 +185,7 @@ def is_own(token: CommitToken) -> str:
 
 
 def roll_back(token: CommitToken) -> str:
-    """Leave a transaction that failed, and ask what became of the token's xid.
+    """Leave a transaction that failed, and ask for the status of the token's xid.
 
     In one message, so that a pooler has one server answer both.
     """
@@ -209,7 +209,7 @@ COMMIT"""
 
 
 def log_evidence(rows: Rows) -> LogEvidence:
-    """The evidence out of the answer to `ask_log`."""
+    """Read the evidence from the answer to `ask_log`."""
     status, promoted, started, _, *incarnation = map(_require, rows[0][:6])
     return LogEvidence(_incarnation(incarnation, started, rows[0][6]), promoted == "t", XactStatus(status))
 
@@ -237,15 +237,15 @@ COMMIT"""  # noqa: S608 - checked ids and numbers
 
 
 def witness_evidence(rows: Rows, database: str) -> WitnessEvidence:
-    """The evidence out of the answer to `ask_witness`, in a database of that name."""
+    """Read the evidence from the answer to `ask_witness`, in a database of that name."""
     void, age = map(_require, rows[0][:2])
     return WitnessEvidence(void=void == "t", age=float(age), witness_table=_witness_table(rows[0][2:], database))
 
 
 def terminate(token: CommitToken) -> str:
-    """End our own backend where it waits for a statement that will never come.
+    """End our own backend if it waits for a statement that will never come.
 
-    It is ours for certain: the xid, the backend and the server's start all agree. One that is committing is left
+    It is certainly ours: the xid, the backend and the server's start all agree. One that is committing is left
     alone: it would stop waiting for its replicas, and show what they do not have.
     """
     start = "pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"

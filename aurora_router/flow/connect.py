@@ -1,12 +1,12 @@
 """Putting one connection on the right instance.
 
-Theory. The first connection to a cluster goes through the given name, and one topology query on that very connection
-tells the cluster. From then on the view decides: an instance is chosen, dialled by its own name, and its role is
+Theory. The first connection to a cluster goes through the given name, and one topology query on that connection
+returns the cluster. From then on the view decides: an instance is chosen, dialled by its own name, and its role is
 checked against what it reports of itself at start-up, which costs nothing. Whatever contradicts the view (a role that
-differs, a dial that fails) is an observation, changes the view by `reduce`, and the choice is made anew, until a
+differs, a dial that fails) is an observation, changes the view by `reduce`, and an instance is chosen again, until a
 connection fits or the time is up.
 
-Invariants: a connection that is handed out served the wanted role when it was made, by the server's own word; every
+Invariants: a connection that is handed out served the wanted role when it was made, by the server's own report; every
 connection that is not handed out is closed, also on cancellation; every reservation is released.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
-from aurora_router.flow.attempt import AttemptFailed, Placeless, Silent
+from aurora_router.flow.attempt import AttemptFailed, InstanceNotLocated, Silent
 from aurora_router.flow.runtime import GLANCE_SECONDS, ConnectResult, ConnT, DialFailed, Runtime
 from aurora_router.flow.topology import TopologyAttempt
 from aurora_router.forks import IMPORTING
@@ -85,24 +85,26 @@ class Connecting(TopologyAttempt[ConnT]):
         return self.request.refuses_primary and no_reader and not self.attempts
 
     def _suspect_writer(self, why: AttemptFailed) -> None:
-        """A round came to nothing: whoever watches is to find the writer."""
+        """Suspect the writer after a failed round, so that the monitor looks for it."""
         self._last = why
         if self.route.role is WantedRole.WRITER and not self._lives:
-            self.cluster.doubt(f"a connect to the writer failed: {why}", self.runtime.now())
+            self.cluster.suspect_writer(f"a connect to the writer failed: {why}", self.runtime.now())
 
     async def _wait_until_writer_confirmed(self) -> None:
-        """While the writer is in doubt, wait for whoever asks all instances at once, rather than dial a dead one."""
+        """While the writer is suspected, wait for the monitor, which asks all instances, and dial no dead one."""
         cluster, started = self.cluster, self.runtime.now()
         while self.route.role is WantedRole.WRITER:
             news = cluster.news
-            if cluster.doubted_at is None:
+            if cluster.suspected_at is None:
                 return
             if self.left() <= 0.0:
                 outcome = "the monitor asked all instances; none confirmed that it is the writer"
                 self.attempts.append(Attempt(cluster.name, outcome, self.runtime.now() - started))
                 return
             is_asked = self.request.wanted is not None  # nothing wakes the one that waits when the answer changes
-            await self.runtime.changed(cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left())
+            await self.runtime.wait_for_news(
+                cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left()
+            )
 
     async def _once(self) -> ConnectResult[ConnT]:
         if self.route.mode is Mode.THROUGH:
@@ -182,7 +184,7 @@ class Connecting(TopologyAttempt[ConnT]):
         if self.request.options.max_lag is not None:
             self.cluster.note_max_lag(self.request.options.max_lag, self.runtime.now())
         if self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer):
-            self.doubt = self.doubt or not self.cluster.watched
+            self.doubt = self.doubt or not self.cluster.is_monitored
         spare = await self._know()
         try:
             placed = await self._try_candidates(spare)
@@ -230,14 +232,14 @@ class Connecting(TopologyAttempt[ConnT]):
         raise AttemptFailed(selection.reason if not selection.order else "no instance that fits could be reached")
 
     async def _try(self, instance: Instance, tried: list[tuple[str, Role]]) -> tuple[ConnT, Instance] | None:
-        """Dial an instance at which a seat is taken, and check its role; None: go on to the next."""
+        """Dial an instance at which a reservation is taken, and check its role; None: go on to the next."""
         try:
             connection = await self._dial_reserved(instance)
         except AttemptFailed as why:
             if isinstance(why, Silent):
                 tried += [(instance.id, role) for role in Role]
             self._last = why
-            self._is_placeless = self._is_placeless or isinstance(why, Placeless)
+            self._is_placeless = self._is_placeless or isinstance(why, InstanceNotLocated)
             return None
         try:
             found = await self._confirm_role(connection, instance)
@@ -250,9 +252,9 @@ class Connecting(TopologyAttempt[ConnT]):
         return None
 
     async def _by_given_name(self) -> tuple[ConnT, Instance] | None:
-        """Dial the given name, where nothing tells the place of an instance that would do: it may lead there.
+        """Dial the given name if the address of a suitable instance is unknown: it may lead there.
 
-        Returns None where it led to one that would not do, by that one's own word.
+        Returns None if it led to an instance that is not suitable by its own report.
         """
         try:
             connection, found = await self._learn_through(self.request.given[0])
@@ -276,7 +278,7 @@ class Connecting(TopologyAttempt[ConnT]):
     def _select(
         self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[tuple[str, Role]] | None = None
     ) -> Selection:
-        """Choose by the policy; with `tried`, a seat is taken at the first that was not tried yet.
+        """Choose by the policy; with `tried`, a reservation is taken at the first that was not tried yet.
 
         Choosing and counting the choice are one step, so that concurrent connects spread.
         """
@@ -303,7 +305,7 @@ class Connecting(TopologyAttempt[ConnT]):
     # ------------------------------------------------------------ checking roles
 
     async def _confirm_role(self, connection: ConnT, instance: Instance) -> Instance | None:
-        """The instance, if it serves as the view says; else what it tells changes the view, and may do as well.
+        """Return the instance if its role is as in the view, or if it is suitable after its answer changed the view.
 
         The generation that counts is the one from before the dial. If it is a past one by now (a dial of an instance
         that hung may end when another is the writer), the server is asked what it is.
@@ -327,7 +329,7 @@ class Connecting(TopologyAttempt[ConnT]):
         return found if [found.id] == [each.id for each in best] == [instance.id] else None
 
     async def _describe_server(self, connection: ConnT, instance: Instance) -> Instance:
-        """The instance by its own word, whatever its role."""
+        """Return the instance by its own report, whatever its role."""
         found = await self._refreshed(connection, instance)
         if found is not None:
             return found
@@ -337,7 +339,7 @@ class Connecting(TopologyAttempt[ConnT]):
         return await self._ask(connection, instance.id)
 
     async def _serves(self, connection: ConnT, instance: Instance) -> bool:
-        """Whether the instance behind a name has the wanted role, by its own word."""
+        """Whether the instance behind a name has the wanted role, by its own report."""
         role = self.route.role
         standby = await self._standby(connection, instance.id, instance)
         if role is WantedRole.ANY:
@@ -352,11 +354,13 @@ class Connecting(TopologyAttempt[ConnT]):
         return alone and self.request.options.reader_fallback is ReaderFallback.WRITER
 
     def _new_result(self, connection: ConnT, instance: Instance, why: Selection | Route) -> ConnectResult[ConnT]:
-        seat, self._seat = self._seat, None
+        reservation, self._reservation = self._reservation, None
         reports = self.cluster.role_reports
         pooled = bool(reports.indirect) and reports.is_pooled(self.runtime.path(connection))
         generation, role = instance.generation, instance.role
-        return ConnectResult(connection, self.cluster, instance.id, generation, why, role, self.route, pooled, seat)
+        return ConnectResult(
+            connection, self.cluster, instance.id, generation, why, role, self.route, pooled, reservation
+        )
 
 
 async def connect(
@@ -368,7 +372,7 @@ async def connect(
     """Put one connection on the right instance.
 
     Args:
-        runtime: the ground; its connections are what is made.
+        runtime: does the I/O; its connections are what is made.
         find: gives the state of the cluster that a routed request is for.
         request: what is asked for.
         sources: how to ask for the topology, in the order in which to try.
@@ -378,12 +382,12 @@ async def connect(
         NameNotResolved: the given name has no address.
         Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
     """
-    chosen = await routed(runtime, request)
+    chosen = await find_route(runtime, request)
     return await Connecting(runtime, find(request, chosen), request, chosen, sources).run()
 
 
-async def routed(runtime: Runtime[ConnT], request: Request) -> Route:
-    """Decide how a request is routed, following an alias where that may tell more.
+async def find_route(runtime: Runtime[ConnT], request: Request) -> Route:
+    """Decide how a request is routed, following an alias if that may show more.
 
     While no name server answers, it is followed to where it led the last time: what is known of that cluster may do.
     """
@@ -393,21 +397,21 @@ async def routed(runtime: Runtime[ConnT], request: Request) -> Route:
     try:
         resolution = await runtime.resolve(host)
     except DialFailed as failed:
-        last = runtime.last_resolved(host)
+        last = runtime.last_resolution(host)
         if last is None:
             raise NameNotResolved(failed.fault.text) from failed.cause
         resolution = last
     return route(request, resolution.canonical)
 
 
-async def look(
+async def refresh_topology(
     runtime: Runtime[ConnT],
     find: Callable[[Request, Route], Cluster],
     request: Request,
     sources: Sequence[Source],
 ) -> Cluster:
-    """Ask for the topology anew; returns the cluster's state, up to date. Raises as `connect` does."""
-    chosen = await routed(runtime, request)
+    """Query the topology; returns the cluster's state, up to date. Raises as `connect` does."""
+    chosen = await find_route(runtime, request)
     connecting = Connecting(runtime, find(request, chosen), request, chosen, sources)
     connection = await connecting.learned()
     await runtime.discard(connection)

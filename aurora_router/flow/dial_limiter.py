@@ -1,9 +1,9 @@
-"""Letting a process's dials to a new writer begin in turn, after a failover; see `policy.slow_start` for why.
+"""Limits how many dials to a new writer are under way after a failover; `policy.slow_start` explains why.
 
-Nobody is held back while the cluster has the writer that it had when this process met it. What this process caused
-itself is no sign of trouble: that a dial was slow, or timed out, counts only if this process attended to it. Two things
-show that it did not: the monitor's samples came late meanwhile (no CPU), or the dial itself was looked at late (its
-event loop was blocked).
+No dial waits as long as the cluster has the writer that it had when this process first connected. What this process
+caused itself proves nothing about the server: a slow dial, or one that timed out, counts only if this process was not
+stalled meanwhile. Two things show a stall: the monitor's samples came late (no CPU), or the dial itself was checked
+late (a blocked event loop).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 TOO_MANY_CONNECTIONS = "53300"
 UNKNOWN_PAUSE = 1.0
-"""A pause of unknown length, in seconds: news end it."""
+"""A pause of unknown length, in seconds: a change of the cluster ends it."""
 UNWATCHED_PAUSE = 5.0
-"""The longest pause while nobody looks for another writer, in seconds: then a connect has to look by itself."""
+"""The longest pause without a monitor, in seconds: after that a connect has to look for the writer itself."""
 STAND_IN_PAUSE = 2.0
-"""The longest pause before a dial of the writer in place of a reader, in seconds."""
+"""The longest pause before the writer is dialled in place of a reader, in seconds."""
 UNATTENDED_SECONDS = 0.5
-"""A dial that is not looked at for so long, instead of `GLANCE_SECONDS`, is not attended to."""
+"""If a dial is not checked for so long, instead of `GLANCE_SECONDS`, this process was stalled."""
 
 
 class DialPermit:
     """One dial's place in the slow start of its cluster.
 
     Args:
-        runtime: the ground.
-        cluster: whose writer is dialled.
+        runtime: does the I/O.
+        cluster: the cluster of the writer that is dialled.
     """
 
     def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
@@ -50,25 +50,25 @@ class DialPermit:
         self._is_late = False
 
     async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
-        """Wait until the dial may begin; at most as long as it makes sense (`left`, in seconds).
+        """Wait until the dial may begin, for `left` seconds at most.
 
         Args:
             left: seconds for which it makes sense to go on.
-            stands_in: the writer is wanted in place of a reader, so that a long pause is no reason to wait: the other
+            stands_in: the writer is dialled in place of a reader. Then a long pause is not waited for: the other
                 instances may be back by then.
 
         Returns:
-            Whether it may begin; False: it is time to see whether it is still the writer that is to be dialled.
+            Whether it may begin; False: the caller has to check whether this is still the writer to dial.
         """
         news, began = self.cluster.news, self.runtime.now()
         while (pause := self._pause()) > 0.0 and left() > 0.0:
             waited = self.runtime.now() - began
-            if not self.cluster.watched and waited >= UNWATCHED_PAUSE:
+            if not self.cluster.is_monitored and waited >= UNWATCHED_PAUSE:
                 return False
             if stands_in and waited + pause > STAND_IN_PAUSE:
                 return False
-            longest = left() if self.cluster.watched else min(left(), UNWATCHED_PAUSE)
-            await self.runtime.changed(self.cluster, news, min(pause, longest))
+            longest = left() if self.cluster.is_monitored else min(left(), UNWATCHED_PAUSE)
+            await self.runtime.wait_for_news(self.cluster, news, min(pause, longest))
             news = self.cluster.news
         self._begin()
         return True
@@ -82,18 +82,19 @@ class DialPermit:
         with cluster.lock:
             if cluster.slow_start_epoch < cluster.view.epoch:
                 cluster.slow_start_epoch = cluster.view.epoch
-                cluster.turns = WeakSet()
+                cluster.dial_permits = WeakSet()
                 cluster.slow_start = SlowStart.begin(now, self.runtime.random(), cluster.usual_latency)
         return self._pause()
 
     def _pause_of(self, slow_start: SlowStart | None, now: float) -> float | None:
-        """What the present slow_start says; one of a failover that is long past is let go of.
+        """Return the pause that a slow start requires; one that has expired is dropped.
 
-        A dial that an exception from a signal handler ended may have reported no end: only turns that live count.
+        A dial that was ended by an exception from a signal handler may not have been counted down: only permits that
+        still exist count.
         """
         if slow_start is None:
             return 0.0
-        live = replace(slow_start, under_way=min(slow_start.under_way, len(self.cluster.turns)))
+        live = replace(slow_start, under_way=min(slow_start.under_way, len(self.cluster.dial_permits)))
         if not live.is_expired(now):
             return live.wait(now, alone=not self.cluster.has_writer_connection)
         with self.cluster.lock:
@@ -105,11 +106,11 @@ class DialPermit:
         with self.cluster.lock:
             if self.cluster.slow_start is not None:
                 self._began, self._epoch = self.runtime.now(), self.cluster.slow_start_epoch
-                self.cluster.turns.add(self)
+                self.cluster.dial_permits.add(self)
                 self.cluster.slow_start = self.cluster.slow_start.add_dial()
 
-    def glancing(self, wanted: Wanted) -> Wanted:
-        """The same question, which a dial asks again and again; when it does shows whether it is attended to."""
+    def note_glances(self, wanted: Wanted) -> Wanted:
+        """Return `wanted`, which a dial calls again and again, with a note of each call: late calls show a stall."""
         self._glanced_at = self.runtime.now()
 
         def glance() -> bool:
@@ -125,13 +126,13 @@ class DialPermit:
             self._glanced_at = now
 
     def _was_attended(self) -> bool:
-        """Whether this process attended to the dial, which has just ended."""
+        """Whether this process was not stalled during the dial, which has just ended."""
         self._glance()
-        starved = self._began is not None and self.cluster.is_unattended(self._began, self.runtime.now())
+        starved = self._began is not None and self.cluster.has_stalled(self._began, self.runtime.now())
         return not (self._is_late or starved)
 
     def record_success(self) -> None:
-        """The dial brought a connection."""
+        """Record that the dial succeeded."""
         if self._began is None:
             return
         attended = self._was_attended()
@@ -142,13 +143,13 @@ class DialPermit:
         )
 
     def record_failure(self, fault: Fault) -> None:
-        """The dial failed; one that timed out at a host that hung meanwhile tells nothing of the room that it has."""
+        """Record that the dial failed. A timeout at a host that hung meanwhile shows nothing about its capacity."""
         timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
         if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
             self._end(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.runtime.random()))
 
-    def over(self) -> None:
-        """The dial is over, whatever became of it."""
+    def end(self) -> None:
+        """End the dial, whatever its outcome. Does nothing if that was recorded."""
         self._end(lambda slow_start, _, __: slow_start.remove_dial())
 
     def _end(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
@@ -157,7 +158,7 @@ class DialPermit:
             return
         now = self.runtime.now()
         with self.cluster.lock:
-            self.cluster.turns.discard(self)
+            self.cluster.dial_permits.discard(self)
             if self.cluster.slow_start_epoch != self._epoch:
                 return  # the dial was one of a former writer, and says nothing of this one
             slow_start = self.cluster.slow_start

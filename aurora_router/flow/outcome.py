@@ -1,8 +1,8 @@
-"""Finding out what became of a transaction: ask whoever proves to be the writer, until there is a verdict.
+"""Determines the outcome of a transaction: asks the instance that proves to be the writer, until there is a verdict.
 
 Invariant: a verdict is returned only from an answer that came together with the acknowledgement of a commit of our
-own on the same connection, whose wait for its replicas was not cut short. Everything else is asked again. The message
-sets what this rests on itself (`flow.commit_sql`), whatever the session was set to.
+own on the same connection, whose wait for its replicas was not cut short. After any other answer the query is repeated.
+The message sets every setting that this relies on (`flow.commit_sql`), whatever the session was set to.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Request, Route
 
 LOCK_TIMEOUT = 0.5
-"""How long one insert of a witness waits for a living transaction, in seconds."""
+"""How long one insert of a witness waits for a transaction in progress, in seconds."""
 FIRST_WAIT, LONGEST_WAIT = 0.01, 0.5
-"""Longest first wait, and longest wait, between two questions, in seconds."""
+"""Longest first wait, and longest wait, between two queries, in seconds."""
 ORPHAN_SECONDS = 1.0
-"""How long a backend of ours may go on waiting for a statement before it is ended."""
+"""How long a backend of ours may wait for a statement before it is terminated, in seconds."""
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
-class _Again(Exception):
-    """No verdict this time."""
+class _NoVerdict(Exception):
+    """This query gave no verdict; another one may."""
 
 
-class Resolving(Generic[ConnT]):
-    """One question of what became of a transaction.
+class Resolver(Generic[ConnT]):
+    """Determines the outcome of one transaction.
 
     Args:
-        runtime: the ground; its connections are made for the question alone.
-        find: gives the state of the cluster that a routed request is for.
-        request: how the transaction's connection was asked for; the writer is asked, whatever role that was.
+        runtime: does the I/O; its connections are made only for this query.
+        find: returns the state of the cluster that a routed request is for.
+        request: how the transaction's connection was requested; the writer is asked, whatever role that was.
         sources: how to ask for the topology.
         token: of the transaction.
     """
@@ -87,12 +87,12 @@ class Resolving(Generic[ConnT]):
         Raises:
             Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
         """
-        last = Finding(Outcome.UNKNOWN, "nobody who proved to be the writer answered")
+        last = Finding(Outcome.UNKNOWN, "no instance answered that proved to be the writer")
         asked = 0
         while True:
             try:
                 last = await self._ask_writer()
-            except _Again as why:
+            except _NoVerdict as why:
                 last = Finding(Outcome.UNKNOWN, str(why))
             else:
                 if last.outcome is not Outcome.IN_PROGRESS:
@@ -107,68 +107,68 @@ class Resolving(Generic[ConnT]):
         return max(0.0, self._started + self._patience - self.runtime.now())
 
     async def _ask_writer(self) -> Finding:
-        """Connect to the writer and ask, again and again while it says that the transaction lives."""
+        """Connect to the writer and ask, repeatedly while it reports that the transaction is in progress."""
         placed = await self._connect_to_writer()
         connection = placed.connection
         try:
-            finding, asked = await self._asked(connection), 0
+            finding, asked = await self._query_outcome(connection), 0
             while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
                 await self._end_orphan(connection)
                 pause = full_jitter(asked, self.runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
                 await self.runtime.sleep(min(pause, self._left()))
-                finding, asked = await self._asked(connection), asked + 1
+                finding, asked = await self._query_outcome(connection), asked + 1
             return finding
         finally:
-            placed.waive()
+            placed.release()
             await self.runtime.discard(connection)
 
     async def _connect_to_writer(self) -> ConnectResult[ConnT]:
-        """The writer; the connection's seat is kept meanwhile, so that the cluster is looked after."""
+        """Connect to the writer; the reservation is kept meanwhile, so that the monitor runs on."""
         options = replace(self._request.options, failover_timeout=self._left())
         request = replace(self._request, options=options)
         try:
             return await connect(self.runtime, self.find, request, self.sources)
         except RoutingError as error:
             self.cause = error
-            raise _Again(f"the writer could not be connected: {error}") from error
+            raise _NoVerdict(f"the writer could not be connected: {error}") from error
 
-    async def _asked(self, connection: ConnT) -> Finding:
-        """One message; the verdict counts if the barrier in it was acknowledged."""
+    async def _query_outcome(self, connection: ConnT) -> Finding:
+        """Send one query; its verdict counts if the barrier in it was acknowledged."""
         token, runtime = self.token, self.runtime
         by_witness = token.witness is not None
         version = runtime.server_version(connection)
         if by_witness:
-            sql = commit_sql.ask_witness(token, version, runtime.unique(), LOCK_TIMEOUT)
+            sql = commit_sql.ask_witness(token, version, runtime.new_id(), LOCK_TIMEOUT)
         else:
             sql = commit_sql.ask_log(token, version)
         try:
             reply = await runtime.execute(connection, sql, self._query_seconds + LOCK_TIMEOUT)
         except DialFailed as failed:
             if not by_witness or failed.fault.sqlstate != _LOCK_NOT_AVAILABLE:
-                raise self._again(failed) from failed
-            return await self._still_held(connection)
+                raise self._note_no_verdict(failed) from failed
+            return await self._leave_blocked_insert(connection)
         if reply.tags[-1] != "COMMIT" or not reply.replicated:
-            raise _Again("the writer's commit was not acknowledged by its replicas")
+            raise _NoVerdict("the writer's commit was not acknowledged by its replicas")
         if not reply.rows:
-            raise _Again("the witness can not be read")
+            raise _NoVerdict("the witness cannot be read")
         if by_witness:
             return judge_witness(token, commit_sql.witness_evidence(reply.rows, runtime.database(connection)))
         return judge_log(token, commit_sql.log_evidence(reply.rows))
 
-    async def _still_held(self, connection: ConnT) -> Finding:
-        """The insert waited too long: leave its transaction."""
+    async def _leave_blocked_insert(self, connection: ConnT) -> Finding:
+        """Roll back an insert that waited too long for a transaction in progress."""
         try:
             await self.runtime.execute(connection, "ROLLBACK", self._query_seconds)
         except DialFailed as failed:
-            raise self._again(failed) from failed
+            raise self._note_no_verdict(failed) from failed
         return Finding(Outcome.IN_PROGRESS, "a living transaction holds its witness")
 
-    def _again(self, failed: DialFailed) -> _Again:
+    def _note_no_verdict(self, failed: DialFailed) -> _NoVerdict:
         self.cause = failed.cause
-        return _Again(f"asking failed: {failed.fault.text}")
+        return _NoVerdict(f"asking failed: {failed.fault.text}")
 
     async def _end_orphan(self, connection: ConnT) -> None:
-        """End the transaction's backend if it still waits for a statement after a while: nobody will send one."""
+        """Terminate the transaction's backend if it still waits for a statement after a while: none will come."""
         now = self.runtime.now()
         if self._seen_alive is None:
             self._seen_alive = now
@@ -178,4 +178,4 @@ class Resolving(Generic[ConnT]):
         try:
             await self.runtime.execute(connection, commit_sql.terminate(self.token), self._query_seconds)
         except DialFailed as failed:
-            raise self._again(failed) from failed
+            raise self._note_no_verdict(failed) from failed

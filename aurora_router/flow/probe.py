@@ -1,6 +1,6 @@
-"""Asking one instance, again and again, on a connection of the watch's own.
+"""Probes one instance repeatedly, on a connection of the monitor's own.
 
-Invariant: no inquiry leaves a connection open that is not kept here, also when it is given up; `close` ends them all.
+Invariant: a probe leaves no connection open except `_connection`, also after a cancellation; `close` closes that one.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from aurora_router.flow.attempt import resolved
+from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
-from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, ask_topology, check_role, impostor
+from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.policy.paths import is_direct
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KEPT_SECONDS = 10.0
-"""A connection of the watch's own that nobody needed for so long is closed."""
+"""A session that was not used for so long is closed; in seconds."""
 APART_SECONDS = 30.0
-"""Between two sessions that are opened while nothing is suspected, where users' connections come and go."""
+"""Between two sessions that are opened while nothing is suspected, in seconds, if users' connections come and go."""
 UNREACHABLE_SECONDS = 0.1
-"""Between two tries of a ping that finds no route: the client's own network may be the one that is down."""
+"""Between two tries of a ping without a route, in seconds: the client's own network may be down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How users connect to a cluster, as the last one did who succeeded.
+    """How users connect to a cluster, as the last one did that succeeded.
 
     Attributes:
-        request: what he asked for; its options are the watch's.
+        request: what was requested; its options are the monitor's.
         route: how it was routed.
         sources: how to ask for the topology.
-        params: the rest, for the driver.
+        params: the other parameters, for the driver.
     """
 
     request: Request
@@ -56,11 +56,11 @@ class Access:
 
 
 class InstanceProbe(Generic[ConnT]):
-    """One instance, and the connection on which it is asked.
+    """Probes one instance, on one session that is kept between the queries.
 
     Args:
-        runtime: the ground.
-        cluster: whom the answers are about.
+        runtime: does the I/O.
+        cluster: the cluster that the answers describe.
         instance: id of the instance.
     """
 
@@ -84,12 +84,12 @@ class InstanceProbe(Generic[ConnT]):
         return self._connection is not None
 
     def is_on(self, path: End) -> bool:
-        """Whether there is a session that leads to an address and a port."""
+        """Whether there is a session on a path."""
         return self._connection is not None and self.runtime.path(self._connection) == path
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
-        """Meanwhile, `tidy` leaves the session alone."""
+        """Keep `tidy` from closing the session meanwhile."""
         self._in_use += 1
         try:
             yield
@@ -97,33 +97,31 @@ class InstanceProbe(Generic[ConnT]):
             self._in_use -= 1
 
     async def prepare(self, access: Access) -> None:
-        """Learn the instance's address while all is well, so that a failover does not begin with asking for it."""
+        """Resolve the instance's address while all is well, so that a failover does not begin with that."""
         self._place = None
         with contextlib.suppress(DialFailed):
-            await self._located(access)
+            await self._locate(access)
 
     async def ping(self, target: Target, seconds: float) -> Fault | None:
-        """Ask for a sign of life, at the very address of the users' connections, while `Target.wanted` holds.
+        """Query the instance at the address of the users' connections, while `Target.wanted` holds.
 
         Returns:
-            None when the instance answered; else why not: silence and unreachability only after all of `seconds`.
+            None if the instance answered; else the fault. Silence and unreachability are returned only after `seconds`.
         """
+        until = self.runtime.now() + seconds
         with self._using():
-            return await self._pinged(target, self.runtime.now() + seconds)
-
-    async def _pinged(self, target: Target, until: float) -> Fault | None:
-        if self._dialled != target.addresses:
-            await self.close()
-        fault = await self._asked(target, IN_RECOVERY, until)
-        if fault is not None and fault.kind is FaultKind.RESET:
-            fault = await self._asked(target, IN_RECOVERY, until)
-        while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.runtime.now() < until:
-            await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
-            fault = await self._asked(target, IN_RECOVERY, until)
-        return fault
+            if self._dialled != target.addresses:
+                await self.close()
+            fault = await self._try_query(target, IN_RECOVERY, until)
+            if fault is not None and fault.kind is FaultKind.RESET:
+                fault = await self._try_query(target, IN_RECOVERY, until)
+            while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.runtime.now() < until:
+                await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
+                fault = await self._try_query(target, IN_RECOVERY, until)
+            return fault
 
     def heard_at(self, target: Target) -> float | None:
-        """When the session with a target last answered a query, by the runtime's time; None: never."""
+        """Return when the session with a target last answered a query, by the runtime's time; None: never."""
         if self._answered is None or self._answered[0] not in target.addresses:
             return None
         return self._answered[1]
@@ -134,16 +132,16 @@ class InstanceProbe(Generic[ConnT]):
         return not (self.busy or self.is_open) and self.runtime.now() >= self._opens_again_at
 
     async def open(self, target: Target, seconds: float) -> None:
-        """Open the session, so that it can be asked when the instance accepts none.
+        """Open the session, so that it can be queried when the instance accepts no new one.
 
         Raises:
             DialFailed: it was not opened.
         """
         with self._using():
-            await self._connected(target, self.runtime.now() + seconds)
+            await self._ensure_session(target, self.runtime.now() + seconds)
 
     async def is_direct(self, target: Target, seconds: float) -> bool:
-        """Ask a server how it sees a connection; see `policy.paths`.
+        """Ask the server how it sees the connection; see `policy.paths`.
 
         Raises:
             DialFailed: it did not answer.
@@ -153,7 +151,7 @@ class InstanceProbe(Generic[ConnT]):
             assert self._connection is not None
             return is_direct(rows[0], *self.runtime.ends(self._connection))
 
-    async def _asked(self, target: Target, sql: str, until: float) -> Fault | None:
+    async def _try_query(self, target: Target, sql: str, until: float) -> Fault | None:
         try:
             await self.query(target, sql, until)
         except DialFailed as failed:
@@ -161,20 +159,20 @@ class InstanceProbe(Generic[ConnT]):
         return None
 
     async def query(self, target: Target, sql: str, until: float) -> Any:
-        """One service query; the connection is made where there is none, and lost with every failure."""
+        """Send one service query; opens the session if there is none, and closes it after a failure."""
         wanted = target.wanted
         return await self._on_session(
             target, until, lambda session, left: ask(self.runtime, session, sql, left, wanted)
         )
 
     async def check_role(self, target: Target, until: float) -> RoleCheck:
-        """Ask the server for its role, which also shows whether the reports on this path are to be believed."""
+        """Ask the server for its role, which also shows whether role reports on this path can be trusted."""
         return await self._on_session(
             target, until, lambda session, left: check_role(self.runtime, self.cluster, session, left)
         )
 
     async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
-        connection = await self._connected(target, until)
+        connection = await self._ensure_session(target, until)
         try:
             answer = await ask(connection, max(0.0, until - self.runtime.now()))
         except DialFailed as failed:
@@ -184,56 +182,53 @@ class InstanceProbe(Generic[ConnT]):
         self._answered = self.runtime.address(connection), self.runtime.now()
         return answer
 
-    async def look(self, access: Access, seconds: float, *, thorough: bool) -> bool:
-        """Ask an instance whether it is the writer; what it says changes the view.
+    async def update_view(self, access: Access, seconds: float, *, thorough: bool) -> bool:
+        """Ask an instance whether it is the writer, and update the view by its answer.
 
         Args:
             access: how to get there.
             seconds: for all of it.
-            thorough: ask for the topology even where the answer is the expected one.
+            thorough: query the topology even if the role is the expected one.
 
         Returns:
-            Whether it says that it is the writer.
+            Whether it reports that it is the writer.
 
         Raises:
-            DialFailed: it did not answer, or nothing tells where it is.
+            DialFailed: it did not answer, or its address is unknown.
         """
-        with self._using():
-            return await self._looked(access, seconds, thorough=thorough)
-
-    async def _looked(self, access: Access, seconds: float, *, thorough: bool) -> bool:
         asked_at = self.runtime.now()
         until = asked_at + seconds
-        target = await self._located(access)
-        self._dial_took = None
-        writer = not (await self.check_role(target, until)).standby
-        view = self.cluster.view
-        expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
-        if thorough or writer or not expected:
-            writer = await self._tell(access, writer=writer, asked_at=asked_at, until=until)
-        if writer and self.cluster.view.writer == self.instance:
-            if self._dial_took is not None:
-                self.cluster.probed(self._dial_took, self.runtime.now())
-            await self._offer(asked_at)
-            self.cluster.verified(asked_at, self.runtime.now())
-        return writer
+        with self._using():
+            target = await self._locate(access)
+            self._dial_took = None
+            writer = not (await self.check_role(target, until)).standby
+            view = self.cluster.view
+            expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
+            if thorough or writer or not expected:
+                writer = await self._query_topology(access, writer=writer, asked_at=asked_at, until=until)
+            if writer and self.cluster.view.writer == self.instance:
+                if self._dial_took is not None:
+                    self.cluster.record_probe(self._dial_took, self.runtime.now())
+                await self._offer_session(asked_at)
+                self.cluster.confirm_writer(asked_at, self.runtime.now())
+            return writer
 
-    async def _offer(self, asked_at: float) -> None:
-        """A doubt is about to end here: a connect that waits for the writer may have this very connection."""
-        since = self.cluster.doubted_at
+    async def _offer_session(self, asked_at: float) -> None:
+        """Offer the session to a connect that waits for the writer, if this answer ends the suspicion."""
+        since = self.cluster.suspected_at
         if since is None or asked_at < since or self._connection is None:
             return
         connection, self._connection = self._connection, None
         if not await self.runtime.offer(connection):
             self._connection = connection
 
-    async def _tell(self, access: Access, *, writer: bool, asked_at: float, until: float) -> bool:
+    async def _query_topology(self, access: Access, *, writer: bool, asked_at: float, until: float) -> bool:
         cluster, connection = self.cluster, self._connection
         assert connection is not None
         sources = access.sources if cluster.source is None else (cluster.source,)
         left = max(0.0, until - self.runtime.now())
         try:
-            answer = await ask_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
+            answer = await query_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
@@ -242,7 +237,7 @@ class InstanceProbe(Generic[ConnT]):
             cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), now)
             return writer
         cluster.source, topology, _ = answer
-        moved = impostor(self.instance, topology)
+        moved = find_impostor(self.instance, topology)
         if moved is None:
             refused = next((each for each in cluster.observe(topology, now) if isinstance(each, AnswerRefused)), None)
             moved = None if refused is None else f"{self.instance} left the cluster: {refused.reason}"
@@ -251,24 +246,24 @@ class InstanceProbe(Generic[ConnT]):
             raise DialFailed(Fault(FaultKind.NAME, None, moved), ConnectionError(moved))
         return bool(topology.observer_is_writer)
 
-    async def see_role(self, access: Access, seconds: float) -> None:
-        """Check an instance's role report once, on a session that is closed again.
+    async def check_role_report(self, access: Access, seconds: float) -> None:
+        """Check an instance's role report once, on a session that is closed afterwards.
 
         Raises:
-            DialFailed: it did not answer, or nothing tells where it is.
+            DialFailed: it did not answer, or its address is unknown.
         """
         until = self.runtime.now() + seconds
         try:
             with self._using():
-                await self.check_role(await self._located(access), until)
+                await self.check_role(await self._locate(access), until)
         finally:
             await self.close()
 
-    async def _located(self, access: Access) -> Target:
+    async def _locate(self, access: Access) -> Target:
         known: Instance | None = self.cluster.view.instances.get(self.instance)
         address = None if known is None else find(known, access.route, access.request)
         if address is None:
-            text = f"nothing tells where {self.instance} is"
+            text = f"the address of {self.instance} is unknown"
             raise DialFailed(Fault(FaultKind.CLIENT, None, text), ConnectionError(text))
         if address.hostaddr is not None:
             return Target(self.instance, address.host, address.port, (address.hostaddr,))
@@ -280,13 +275,13 @@ class InstanceProbe(Generic[ConnT]):
             self._place = (address.host, (await self.runtime.resolve(address.host)).addresses)
         return Target(self.instance, address.host, address.port, self._place[1])
 
-    async def _connected(self, target: Target, until: float) -> ConnT:
+    async def _ensure_session(self, target: Target, until: float) -> ConnT:
         self.used_at = self.runtime.now()
         if self._connection is None:
             try:
                 self._connection = await self.runtime.dial(target, max(0.0, until - self.used_at))
             except DialFailed:
-                self.cluster.dial_failed(target.addresses)
+                self.cluster.record_dial_failure(target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
             self._dialled, self._dial_took = target.addresses, self.runtime.now() - self.used_at
@@ -300,12 +295,12 @@ class InstanceProbe(Generic[ConnT]):
             await self.runtime.discard(connection)
 
     async def tidy(self, databases: Collection[str] | None = None, *, makes_room: bool = False) -> None:
-        """Close the session if it is not in use, and in the way.
+        """Close the session if it is not in use, and either old or in the way.
 
         Args:
-            databases: to which users are connected: it is in the way in another one, where it keeps that from being
-                dropped or renamed; None: it may be in any.
-            makes_room: the instance has no place left for users.
+            databases: the databases that users are connected to. In another one the session is in the way: it keeps
+                that database from being dropped or renamed. None: any database is permitted.
+            makes_room: the instance has no connection slot left for users.
         """
         if self._connection is None or self._in_use:
             return
@@ -316,15 +311,15 @@ class InstanceProbe(Generic[ConnT]):
             await self.close()
 
 
-async def ask_through(
+async def query_given_name(
     runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
 ) -> None:
-    """Ask whatever a given name leads to now for the topology; its answer changes the view, and may end a doubt.
+    """Query the topology at the server that a given name leads to now; the answer may end a suspicion.
 
-    Where the sources tell of the one that answers alone, or a list names all instances, there is nobody to be found.
+    Does nothing if it could find no unknown instance: the sources list only the server itself, or the user listed all.
 
     Raises:
-        DialFailed: nobody answered within `seconds`.
+        DialFailed: no answer within `seconds`.
     """
     sources = access.sources if cluster.source is None else (cluster.source,)
     if access.route.mode is Mode.LIST or not any(each.complete for each in sources):
@@ -335,17 +330,17 @@ async def ask_through(
         target = Target(str(address), address.host, address.port, (address.hostaddr,))
     else:
         host = given_host(access.request, access.route, address)
-        target = await resolved(runtime, str(address), host, address.port, fresh=True)
+        target = await resolve_target(runtime, str(address), host, address.port, fresh=True)
     connection = await runtime.dial(target, max(0.0, until - runtime.now()))
     # The name of an instance, or a custom endpoint, may lead to another cluster by now; the cluster's own does not.
     by_id = identity(access.request, access.route) != cluster.identity
     try:
         left = max(0.0, until - runtime.now())
-        answer = await ask_topology(runtime, connection, str(address), sources, left, by_id=by_id)
+        answer = await query_topology(runtime, connection, str(address), sources, left, by_id=by_id)
     finally:
         await runtime.discard(connection)
     if answer is not None:
         cluster.source, topology, _ = answer
         cluster.observe(topology, runtime.now())
         if topology.observer_is_writer and topology.observer == cluster.view.writer:
-            cluster.verified(asked_at, runtime.now())
+            cluster.confirm_writer(asked_at, runtime.now())

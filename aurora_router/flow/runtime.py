@@ -1,7 +1,7 @@
-"""What a procedure may ask of the runtime around it.
+"""The interface between the procedures and the runtime that does their I/O.
 
-A runtime is an adapter: `runtime.blocking` does each of these things at once and never suspends, `runtime.eventloop`
-awaits them for real, `runtime.simulated` does them on a virtual clock with a seed. All times are in seconds on the
+A runtime is an adapter: `runtime.blocking` does each step at once and never suspends, `runtime.eventloop` awaits it,
+`runtime.simulated` does it on a virtual clock with a seed. All times are in seconds on the
 runtime's own monotonic clock.
 """
 
@@ -26,17 +26,16 @@ if TYPE_CHECKING:
     from aurora_router.policy.verdict import Fault
 
 ConnT = TypeVar("ConnT")
-"""A connection, whatever the runtime's are: the procedures only hand them around."""
+"""A connection, of the runtime's own type: the procedures only pass it on."""
 
 Rows = list[tuple[str | None, ...]]
 """The answer to a service query: text format, None for NULL."""
-
 
 Wanted = Callable[[], bool]
 """Whether something is still worth waiting for."""
 
 GLANCE_SECONDS = 0.1
-"""How often something that is waited for is asked whether it is wanted: what psycopg's blocking dials allow."""
+"""How often `Wanted` is asked during a wait, in seconds: as often as psycopg's blocking dials allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,12 @@ class Target:
     """Where to dial.
 
     Attributes:
-        name: how people call it: the instance's id, or the host that was given.
+        name: for messages: the instance's id, or the host that was given.
         host: the name that TLS verifies (libpq's ``host``); None leaves it to libpq (a default, a service file).
         port: TCP port; None leaves it to libpq.
         addresses: what is dialled (libpq's ``hostaddr``), in order; empty: `host` is a socket or left to libpq.
-        wanted: whether it is still worth waiting for; asked every `GLANCE_SECONDS` while a dial is under way, which
-            fails then as if its time was over. None: it is, for all of the time.
+        wanted: whether the dial is still worth waiting for; asked every `GLANCE_SECONDS` while it is under way. If not,
+            the dial fails as if it had timed out. None: it is, for all of the time.
     """
 
     name: str
@@ -73,7 +72,7 @@ class Target:
 
 
 class DialFailed(Exception):
-    """A dial, or a service query on a fresh connection, came to nothing.
+    """A dial, or a service query on a fresh connection, failed.
 
     Attributes:
         fault: what went wrong, in terms that `policy.verdict` judges.
@@ -89,7 +88,7 @@ class DialFailed(Exception):
 
 
 class Runtime(Protocol[ConnT]):
-    """The ground that a procedure stands on. One per kind of connection that is to be made."""
+    """Does the I/O of a procedure. One per kind of connection that is to be made."""
 
     def now(self) -> float:
         """The runtime's monotonic clock, in seconds."""
@@ -104,29 +103,29 @@ class Runtime(Protocol[ConnT]):
         ...
 
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
-        """What a host name stands for; `fresh`: asked anew, whatever is remembered (names that rotate).
+        """Resolve a host name; `fresh`: ask the name server even if the answer is cached (names that rotate).
 
         Raises:
             DialFailed: it has no address, or no name server answered in time.
         """
         ...
 
-    def last_resolved(self, host: str) -> Resolution | None:
-        """What a host name stood for when it was resolved last, however long ago; None: it never was."""
+    def last_resolution(self, host: str) -> Resolution | None:
+        """Return the last answer for a host name, however old; None: there is none."""
         ...
 
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection, within `seconds` for all addresses together.
 
         Raises:
-            DialFailed: whatever went wrong.
+            DialFailed: with the fault and the driver's error.
         """
         ...
 
     async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-        """One service query by the simple protocol; the connection is left as it was.
+        """Send one service query by the simple protocol; the connection is left as it was.
 
-        It fails as if its time was over when the answer is not `wanted` any more; None: it is, for all of the time.
+        If the answer is not `wanted` any more, it fails as if it had timed out. None: it is, for all of the time.
 
         Raises:
             DialFailed: the server refused the query, or the connection broke, or no answer came in time.
@@ -134,11 +133,11 @@ class Runtime(Protocol[ConnT]):
         ...
 
     async def discard(self, connection: ConnT) -> None:
-        """Close a connection that turned out not to be wanted."""
+        """Close a connection that is not handed out."""
         ...
 
     def in_hot_standby(self, connection: ConnT) -> bool | None:
-        """What the server reported of itself when the connection began (PostgreSQL 14+); None when nothing."""
+        """Return ``in_hot_standby`` as reported when the connection began (PostgreSQL 14+); None: not reported."""
         ...
 
     def address(self, connection: ConnT) -> str | None:
@@ -157,7 +156,7 @@ class Runtime(Protocol[ConnT]):
         """The port at this end; None for a local socket."""
         ...
 
-    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait until `cluster.news` is another number than `seen`, or `seconds` have passed."""
         ...
 
@@ -172,14 +171,14 @@ class Activity(enum.Enum):
     BROKEN = "it was lost, and its owner did not close it yet"
 
 
-class Held(Protocol):
-    """A user's connection, as far as a watch is concerned.
+class TrackedConnection(Protocol):
+    """A user's connection, as the monitor sees it.
 
     Attributes:
         direct: whether it was dialled by one of Aurora's own names; see `policy.paths`.
-        waiting_since: since when it was seen waiting in every sample; None: it was not. The watch's own notice.
+        waiting_since: since when it was waiting in every sample; None: it was not. Written by the monitor.
         limits: how soon its user wants a hang to be noticed.
-        cut_because: why the watch cut it, set before it does, for the error that its user gets; None: it did not.
+        cut_because: why the monitor cut it, set before the cut, for the error that its user gets; None: it did not.
     """
 
     direct: bool
@@ -199,10 +198,10 @@ class Held(Protocol):
 
 
 class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
-    """A runtime in which several procedures go on at once, and which can look at users' connections."""
+    """A runtime that runs several procedures at once, and can inspect users' connections."""
 
     def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
-        """Let a procedure go on by itself, until it ends or the runtime does."""
+        """Start a procedure, which runs until it ends or the runtime does."""
         ...
 
     def activity(self, held: Any) -> Activity:
@@ -222,22 +221,22 @@ class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
         ...
 
     def ends(self, connection: ConnT) -> tuple[End | None, End | None]:
-        """This end and the other end of a connection of the watch's own; None: a local socket."""
+        """Return this end and the other end of one of the monitor's connections; None: a local socket."""
         ...
 
     def database(self, connection: Any) -> str:
-        """The database of a connection, a user's or the watch's; empty when it was closed."""
+        """Return the database of a connection, a user's or the monitor's; empty if it is closed."""
         ...
 
     async def offer(self, connection: ConnT) -> bool:
-        """Offer a connection of the watch's own to the next user who dials with the same parameters.
+        """Offer one of the monitor's connections to the next connect with the same parameters.
 
-        It has to be idle and used for service queries alone. True: it is not the watch's any more.
+        It has to be idle, and used only for service queries. Returns whether it was taken over.
         """
         ...
 
     def cut(self, held: Any) -> bool:
-        """Shut the socket of a user's connection down, so that whoever waits on it wakes up; False: it was gone."""
+        """Shut down the socket of a user's connection, which wakes a thread that waits on it; False: it was gone."""
         ...
 
 
@@ -248,13 +247,13 @@ class ConnectResult(Generic[ConnT]):
     Attributes:
         connection: the connection itself, idle, with nothing prepared and no setting changed.
         cluster: the cluster's state that it counts for.
-        instance: id of its instance; None when the server could not tell.
+        instance: id of its instance; None if the server does not report it.
         generation: the instance's generation when the connection was made.
-        why: the selection or the route that led there; both tell their reasons.
+        why: the selection or the route that led there; both have a `reason`.
         role: the instance's role when the connection was made.
         route: how the request was routed.
         pooled: whether a pooler is in between, so that the server behind may change at any moment.
-        seat: where the connection is counted until `hold` or `waive` is called; one of them has to be.
+        reservation: counts the connection until `track` or `release` is called; one of them has to be.
     """
 
     connection: ConnT
@@ -265,19 +264,19 @@ class ConnectResult(Generic[ConnT]):
     role: Role = Role.UNKNOWN
     route: Route | None = None
     pooled: bool = False
-    seat: Reservation | None = None
+    reservation: Reservation | None = None
 
-    def hold(self) -> None:
-        """Count the connection for its instance in the place of its seat, in one step: nobody sees one too few."""
+    def track(self) -> None:
+        """Count the connection for its instance instead of its reservation, in one step: no count is ever too low."""
         if self.instance is None:
             return
-        seat = self.seat
-        own = seat is not None and seat.cluster is self.cluster
-        self.cluster.hold(self.instance, self.connection, seat=seat if own else None)
+        reservation = self.reservation
+        own = reservation is not None and reservation.cluster is self.cluster
+        self.cluster.track(self.instance, self.connection, reservation=reservation if own else None)
         if not own:
-            self.waive()
+            self.release()
 
-    def waive(self) -> None:
-        """Do not count the connection."""
-        if self.seat is not None:
-            self.seat.cluster.release(self.seat)
+    def release(self) -> None:
+        """Release the reservation: the connection is not counted."""
+        if self.reservation is not None:
+            self.reservation.cluster.release(self.reservation)

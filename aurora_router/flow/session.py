@@ -1,4 +1,4 @@
-"""What a transaction's procedures ask of the runtime, beyond what connecting does."""
+"""What the procedures of a transaction ask of the runtime, beyond what connecting does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A notice that came with an answer; the function of the server's source that it came from, and its text."""
+    """A notice that came with an answer: its text, and the function of the server's source that raised it."""
 
     source_function: str | None
     message: str | None
@@ -28,7 +28,7 @@ class Reply:
     Attributes:
         rows: of the last statement that returned some.
         tags: command tags, one for each statement.
-        notices: that came meanwhile.
+        notices: those that came with the answer.
     """
 
     rows: Rows
@@ -37,13 +37,13 @@ class Reply:
 
     @property
     def replicated(self) -> bool:
-        """Whether nothing cut a wait for synchronous replication short."""
+        """Whether no wait for synchronous replication was cut short."""
         return not any(unreplicated(each.source_function, each.message) for each in self.notices)
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What an exception out of a user's work says.
+    """What an exception from a user's work shows.
 
     Attributes:
         sqlstate: the server's code, where there is one in the chain of causes.
@@ -99,19 +99,19 @@ class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
         """Roll back, as the driver does. Raises the driver's errors."""
         ...
 
-    def broken(self, connection: ConnT) -> bool:
+    def is_broken(self, connection: ConnT) -> bool:
         """Whether the connection is closed or known to be lost."""
         ...
 
-    def idle(self, connection: ConnT) -> bool:
+    def is_idle(self, connection: ConnT) -> bool:
         """Whether no transaction is open."""
         ...
 
-    def aborted(self, connection: ConnT) -> bool:
+    def is_aborted(self, connection: ConnT) -> bool:
         """Whether a transaction is open that can only be rolled back."""
         ...
 
-    def busy(self, connection: ConnT) -> bool:
+    def is_busy(self, connection: ConnT) -> bool:
         """Whether a statement, a COPY or a pipeline is under way."""
         ...
 
@@ -139,8 +139,8 @@ class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
         """Meanwhile, watch the status of the connection's transaction after each operation; asks no server."""
         ...
 
-    def unique(self) -> str:
-        """A random UUID as text, which nobody can guess."""
+    def new_id(self) -> str:
+        """Return a random UUID as text, which cannot be guessed."""
         ...
 
     def committing(self, connection: ConnT, send: Callable[[], Awaitable[None]]) -> AbstractContextManager[None]:
@@ -162,7 +162,7 @@ class Modes:
     read_only: bool | None = None
     deferrable: bool | None = None
 
-    def over(self, other: Modes) -> Modes:
+    def merge(self, other: Modes) -> Modes:
         """These where they are given, else the other ones."""
         return Modes(
             self.isolation if self.isolation is not None else other.isolation,

@@ -1,4 +1,4 @@
-"""A topology source, as data: what to ask, and how to read the answer."""
+"""A topology source, as data: the query, and how to read its answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One kind of server's way to tell of its cluster.
+    """How one kind of server reports its cluster.
 
     Attributes:
         name: as the option ``aurora_source`` spells it.
         sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
             are those of `flow.topology_query.ROLE`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
-            can not tell their own.
-        absent: SQLSTATEs by which a server says that it is not of this kind.
-        complete: whether one answer tells of the whole cluster.
-        identify: one statement that asks for the columns of `asking.ROLE` and the instance's id; None: it has none.
-        identified: the id in the answer to it; None where it is none.
+            do not report their own.
+        absent: SQLSTATEs by which a server shows that it is not of this kind.
+        complete: whether one answer lists the whole cluster.
+        id_sql: one statement that returns the columns of `topology_query.ROLE` and the id; None: there is none.
+        read_id: returns the id in the answer to it, or None.
     """
 
     name: str
@@ -33,5 +33,5 @@ class Source:
     read: Callable[[Rows, str], Topology]
     absent: frozenset[str] = frozenset()
     complete: bool = True
-    identify: str | None = None
-    identified: Callable[[Rows], str | None] = lambda _: None
+    id_sql: str | None = None
+    read_id: Callable[[Rows], str | None] = lambda _: None

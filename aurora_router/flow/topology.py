@@ -1,6 +1,7 @@
-"""Knowing the cluster within one connect: on whose connection it is learned, and what the answer changes.
+"""The topology within one connect: on which connection it is queried, and what the answer changes.
 
-One connect at a time learns; the others wait for what it finds. In doubt, each round asks somebody else.
+One connect at a time queries the topology; the others wait for its answer. While the view is distrusted, each round
+asks another server.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from aurora_router.flow.attempt import AttemptFailed, ConnectAttempt
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target
 from aurora_router.flow.topology_query import (
     PERMISSION_DENIED,
-    ask_topology,
     check_role,
+    find_impostor,
     identify,
-    impostor,
-    reported_standby,
+    query_topology,
+    read_role_report,
 )
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused, ConfigurationAdvice
@@ -39,7 +40,7 @@ NO_READER_SECONDS = 1.0
 """How old a view without a reader may be when the writer serves in a reader's place."""
 PROVISIONAL_SECONDS = 1.0
 """How old a view may be in which the token of the writer may be from before its promotion."""
-LEARNER_SECONDS = 1.0
+PERMIT_SECONDS = 1.0
 """How often a connect that waits for the topology looks whether another one is still learning it, in seconds."""
 
 
@@ -50,14 +51,14 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         self, runtime: Runtime[ConnT], cluster: Cluster, request: Request, route: Route, sources: Sequence[Source]
     ) -> None:
         super().__init__(runtime, cluster, request, route)
-        # The hosts of a list are the instances: ids that a server tells of the whole cluster would not match them.
+        # The hosts of a list are the instances: the ids in an answer about the whole cluster would not match them.
         self.sources = [each for each in sources if not each.complete] if route.mode is Mode.LIST else sources
         self._asked: list[str] = []
         self._said: tuple[ConnT, bool] | None = None
         self._told: tuple[ConnT, float] | None = None
 
     async def learned(self) -> ConnT:
-        """Ask somebody for the topology; returns the connection that it was asked on."""
+        """Query the topology once; returns the connection that it was queried on."""
         self.doubt = self.cluster.view.known
         try:
             return (await self._learn())[0]
@@ -68,30 +69,30 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
     async def _know(self) -> tuple[ConnT, Instance] | None:
         """Have a view; returns the connection that it was learned on, where one was needed."""
         cluster = self.cluster
-        if cluster.view.known and (not self.doubt or cluster.watched):
+        if cluster.view.known and (not self.doubt or cluster.is_monitored):
             return None
         news = cluster.news
-        learner = cluster.begin_learning()
-        if learner is not None:
+        permit = cluster.begin_topology_query()
+        if permit is not None:
             try:
                 return await self._learn()
             finally:
-                cluster.end_learning()
-        while cluster.is_learning and cluster.news == news and (left := self.left()) > 0.0:
-            await self.runtime.changed(cluster, news, min(left, LEARNER_SECONDS))
+                cluster.end_topology_query()
+        while cluster.is_querying_topology and cluster.news == news and (left := self.left()) > 0.0:
+            await self.runtime.wait_for_news(cluster, news, min(left, PERMIT_SECONDS))
         return None if self.cluster.view.known else await self._learn()
 
     async def _learn(self) -> tuple[ConnT, Instance]:
-        """Ask for the topology: through the given names first, in doubt each time somebody else.
+        """Query the topology: through the given names first; while the view is distrusted, another server each time.
 
-        What was silent in this connect comes last, by whatever name it is reached.
+        A server that was silent in this connect is asked last, whatever name leads to it.
         """
         if self.route.mode is Mode.LIST:
             return await self._learn_list()
         seeds: list[Address | Instance] = list(self.request.given)
         if self.doubt:
             seeds += self.cluster.view.instances.values()
-        # Nobody watches, and the writer just failed: the given name most likely leads to it still.
+        # Without a monitor, and the writer just failed: the given name most likely still leads to it.
         gone = self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer)
         seeds.sort(
             key=lambda seed: (
@@ -114,7 +115,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
                 return await self._learn_through(seed)
             except AttemptFailed as why:
                 self._last = why
-        raise AttemptFailed("nobody answered who could tell the topology")
+        raise AttemptFailed("no server answered that could report the topology")
 
     async def _learn_list(self) -> tuple[ConnT, Instance]:
         """Ask the hosts of a list one after the other; the writer ends the search for a writer.
@@ -200,7 +201,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         cluster, source = self.cluster, self.cluster.source
         if not cluster.view.known or self.doubt:
             return await self._ask(connection, target.name)
-        if source is None or source.identify is None:
+        if source is None or source.id_sql is None:
             id_: str | None = target.name
             standby = await self._standby(connection, target.name, cluster.view.instances.get(target.name))
         else:
@@ -238,14 +239,14 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         if self.cluster.view.provisional:
             limit = min(limit, PROVISIONAL_SECONDS)
         overdue = at is not None and (cluster.overdue or self.runtime.now() - at > limit)
-        learner = cluster.begin_learning() if overdue else None
-        if learner is None:
+        permit = cluster.begin_topology_query() if overdue else None
+        if permit is None:
             return None
         try:
             cluster.overdue = False
             return await self._ask(connection, name or instance.id, by_id=by_id)
         finally:
-            cluster.end_learning()
+            cluster.end_topology_query()
 
     def _lacks_reader(self) -> bool:
         """Whether a reader is wanted, and none is known."""
@@ -271,7 +272,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         refusals: list[DialFailed] = []
         seconds = self._dial_seconds()
         try:
-            answer = await ask_topology(
+            answer = await query_topology(
                 self.runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id
             )
         except DialFailed as failed:
@@ -288,7 +289,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
             cluster.source = source
         events = cluster.observe(self._attribute(topology), self.runtime.now())
         if check is not None:
-            cluster.role_checked(self.runtime.path(connection), check, self.runtime.now())
+            cluster.record_role_check(self.runtime.path(connection), check, self.runtime.now())
         self._said, self._told = (connection, standby), (connection, started)
         self._advise_on_names()
         observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
@@ -322,16 +323,16 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         return self._told is None or is_lag_unproven(instance, options, self._told[1])
 
     def _find_cluster(self, cluster: Cluster, topology: Topology, asked: str) -> Cluster:
-        """The cluster that an answer is of, as far as the name that was dialled tells.
+        """The cluster that an answer describes, as far as the name that was dialled shows.
 
         Raises:
             AttemptFailed: another instance answered than the one that was dialled.
         """
-        moved = impostor(asked, topology) if topology.by_id else None
+        moved = find_impostor(asked, topology) if topology.by_id else None
         if moved is not None:
             raise AttemptFailed(moved)
         if not topology.by_id:
-            self.cluster = cluster.home.settle(cluster, identity(self.request, self.route), topology)
+            self.cluster = cluster.registry.match_cluster(cluster, identity(self.request, self.route), topology)
         return self.cluster
 
     def _attribute(self, topology: Topology) -> Topology:
@@ -340,10 +341,10 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         return replace(topology, by_id=True) if attached else topology
 
     async def _standby(self, connection: ConnT, name: str, instance: Instance | None) -> bool:
-        """Whether the server is a standby, by its own word: as it reported, or asked; a connection is asked once."""
+        """Whether the server is a standby, by its own report: at start-up, or if asked; it is asked once."""
         if self._said is not None and self._said[0] is connection:
             return self._said[1]
-        standby = reported_standby(self.runtime, self.cluster, connection)
+        standby = read_role_report(self.runtime, self.cluster, connection)
         if standby is None:
             started, wanted = self.runtime.now(), self._wanted(name, *self.runtime.path(connection))
             try:
@@ -354,7 +355,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         self._said = connection, standby
         return standby
 
-    # ------------------------------------------------------------ telling people
+    # ------------------------------------------------------------ advice for people
 
     def _heed(self, refusals: Sequence[DialFailed], asked: str) -> None:
         """What it means that a server did not answer a topology query.
@@ -382,7 +383,7 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
         if nameless and count > 1:
             self._advise(
                 "names",
-                f"{self.request.given[0]} has {count} instances, and nothing tells how they are named: connections go "
+                f"{self.request.given[0]} has {count} instances, and how they are named is unknown: connections go "
                 "through the given name, their role alone is checked; set aurora_instance_host, for example "
                 "aurora_instance_host={id}.db.internal",
             )
@@ -397,17 +398,17 @@ class TopologyAttempt(ConnectAttempt[ConnT]):
             )
 
     def _advise(self, key: str, text: str) -> None:
-        """Tell a person something once per cluster."""
+        """Report an advice once per cluster."""
         if key not in self.cluster.warned:
             self.cluster.warned.add(key)
-            self.cluster.tell(ConfigurationAdvice(text), self.runtime.now())
+            self.cluster.report(ConfigurationAdvice(text), self.runtime.now())
 
 
 def _seed_name(seed: Address | Instance) -> str:
     return str(seed) if isinstance(seed, Address) else seed.id
 
 
-def seeded(cluster: Cluster, request: Request) -> None:
+def seed_hosts(cluster: Cluster, request: Request) -> None:
     """Make the hosts of a list the instances of a cluster about which nothing is known yet."""
     if cluster.view.instances:
         return

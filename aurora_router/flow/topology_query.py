@@ -1,4 +1,4 @@
-"""Asking a fresh connection what its server knows of the cluster."""
+"""Queries of a server on a fresh connection: the topology, its role, its id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERMISSION_DENIED = "42501"
 QUERY_CANCELED = "57014"
 UNLIMITED = "SET LOCAL statement_timeout TO 0; "
 TRIES = 4
-"""How often a query is sent that is cut short; the time limit counts for the SET before it, too."""
+"""How often a query is sent that a time limit cuts short; the limit counts for the SET before it, too."""
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
 """The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
@@ -28,10 +28,10 @@ ENDS = (
     "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
     "pg_catalog.inet_client_port()"
 )
-"""How the server sees the connection; see `policy.paths`."""
+"""How the server sees both ends of the connection; see `policy.paths`."""
 
 
-async def ask_topology(
+async def query_topology(
     runtime: Runtime[ConnT],
     connection: ConnT,
     asked: str,
@@ -42,18 +42,18 @@ async def ask_topology(
     *,
     by_id: bool = False,
 ) -> tuple[Source, Topology, RoleCheck | None] | None:
-    """Ask the server behind a connection for its cluster.
+    """Ask the server behind a connection for the topology of its cluster.
 
     Recognising the kind of server costs no query of its own: each source is asked as if it were the right one, and
     the first whose functions exist answers.
 
     Args:
-        runtime: the ground.
+        runtime: does the I/O.
         connection: fresh and idle; left so.
         asked: the id that the instance was dialled by.
         sources: to be tried in this order.
         seconds: for each query.
-        refusals: takes the answers of servers that are of another kind, or do not permit the query.
+        refusals: collects the errors of servers that are of another kind, or do not permit the query.
         wanted: whether the answer is still worth waiting for.
         by_id: see `Topology.by_id`.
 
@@ -75,14 +75,14 @@ async def ask_topology(
                 continue
             raise
         topology = replace(_with_lag_times(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
-        return source, topology, _check(runtime, connection, rows, before=before) if rows else None
+        return source, topology, _read_role_check(runtime, connection, rows, before=before) if rows else None
     return None
 
 
 async def ask(
     runtime: Runtime[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None
 ) -> Rows:
-    """Ask; without the session's statement_timeout where that cut the answer short: it is meant for the user's own.
+    """Send a service query, without the session's statement_timeout if that cut it short: it is for users' statements.
 
     The messages of several statements are one transaction, and the time limit counts for each of them.
     """
@@ -108,7 +108,7 @@ def _with_lag_times(topology: Topology, asked_at: float) -> Topology:
     return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
-def reported_standby(runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
+def read_role_report(runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
     """Whether the server is a standby, as reported at start-up; None where that is not to be believed."""
     reported = runtime.in_hot_standby(connection)
     if reported is None:
@@ -129,7 +129,7 @@ async def check_role(
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
-    return (await _checked(runtime, cluster, connection, ROLE, seconds, wanted))[0]
+    return (await _query_role(runtime, cluster, connection, ROLE, seconds, wanted))[0]
 
 
 async def identify(
@@ -140,27 +140,27 @@ async def identify(
     seconds: float,
     wanted: Wanted | None = None,
 ) -> tuple[str | None, bool]:
-    """The id of the server behind a connection and whether it is a standby; the id is None where it can not tell.
+    """Return the id of the server behind a connection, or None if it reports none, and whether it is a standby.
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
-    assert source.identify is not None, "the caller asks sources that have ids"
-    check, rows = await _checked(runtime, cluster, connection, source.identify, seconds, wanted)
-    return source.identified(rows), check.standby
+    assert source.id_sql is not None, "the caller asks sources that have ids"
+    check, rows = await _query_role(runtime, cluster, connection, source.id_sql, seconds, wanted)
+    return source.read_id(rows), check.standby
 
 
-async def _checked(
+async def _query_role(
     runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None
 ) -> tuple[RoleCheck, Rows]:
     before = runtime.in_hot_standby(connection)
     rows = await ask(runtime, connection, sql, seconds, wanted)
-    check = _check(runtime, connection, rows, before=before)
-    cluster.role_checked(runtime.path(connection), check, runtime.now())
+    check = _read_role_check(runtime, connection, rows, before=before)
+    cluster.record_role_check(runtime.path(connection), check, runtime.now())
     return check, rows
 
 
-def _check(runtime: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
+def _read_role_check(runtime: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bool | None) -> RoleCheck:
     standby, pid, port = rows[0][:3]
     return RoleCheck(
         standby=standby == "t",
@@ -170,8 +170,8 @@ def _check(runtime: Runtime[ConnT], connection: ConnT, rows: Rows, *, before: bo
     )
 
 
-def impostor(dialled: str, topology: Topology) -> str | None:
-    """Why the server behind an instance's name is not that instance; None: it is, or can not tell."""
+def find_impostor(dialled: str, topology: Topology) -> str | None:
+    """Explain why the server at an instance's address is not that instance; None: it is, or reports no id."""
     observer = topology.observer
     if observer is None or observer.lower() == dialled.lower():
         return None

@@ -1,27 +1,27 @@
-"""Running a transaction, again where it is proven that it did not commit.
+"""Runs a transaction, and repeats it if it is proven that it did not commit.
 
 Theory. There are three places at which something of an attempt can have committed:
 
 1. *Our COMMIT.* Never sent: not by it. Answered: settled by the answer, acknowledged, or refused with an error on a
    connection that lives on. What is left is a COMMIT that was sent and not answered (the connection broke), or
-   acknowledged although its wait for the replicas was cut short: then the token, taken by the transaction's first
-   message, lets `flow.outcome` find out. COMMIT is sent in one message with a check that the transaction is still the
-   token's.
+   acknowledged although its wait for the replicas was cut short. Then `flow.outcome` determines the outcome by the
+   token, which the transaction's first message returned. COMMIT is sent in one message with a check that the
+   transaction is still the token's.
 2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
-   whether a transaction is open (`flow.session.Watched`). Before the work is run again, the server is asked what became
-   of the token's xid: on the same connection where it lives, by the resolver where it is lost, since the operation
-   that was under way may have been a COMMIT.
+   whether a transaction is open (`flow.session.Watched`). Before the work is run again, the server is asked for the
+   status of the token's xid: on the same connection if that still works, else by the resolver, since the operation that
+   was under way may have been a COMMIT.
 3. *A transaction that the work began after it ended ours.* There is no token for it, so the work is never run again
    where it went on after the end of its transaction.
 
 Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
 committed, and starts another attempt only when nothing of the one before is committed. An exception other than
 `CommitOutcomeUnknown` and `TransactionEnded` means: not committed. A signal handler may raise between any two
-instructions, so this is judged last, when everything else is done (`_unsettled`): an `Exception` that came when COMMIT
+instructions, so `_pending_commit` judges it last: an `Exception` that came when COMMIT
 had been sent becomes a `CommitOutcomeUnknown`; what is none (``KeyboardInterrupt``, a cancellation) stays itself, with
 the token as an attribute.
 
-A transaction that is read-only has no token, since it has nothing to double: COMMIT travels with a check that no
+A read-only transaction has no token, since repeating it does no harm: COMMIT travels with a check that no
 transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
 
 Without a token (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
@@ -45,7 +45,7 @@ from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from aurora_router.flow.outcome import Resolving
+    from aurora_router.flow.outcome import Resolver
     from aurora_router.flow.session import Modes, Reply, SessionRuntime, Watched
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.policy.options import Options
@@ -69,20 +69,19 @@ class Plan(Generic[ConnT]):
     """How transactions are run; one per router, so that what was learned is learned once.
 
     Attributes:
-        options: ours.
-        take: gives a connection.
+        options: this library's options.
+        take: provides a connection.
         give: takes it back, usable or not.
-        resolving: makes the question for a token, with the credentials of the moment.
+        resolver: makes the resolver of a token, with the current credentials.
         methods: which method works in which database.
-        degraded: by database, which method is a makeshift for one that was not to be had, and until when, by the clock
-            of the runtime.
-        nameless: databases whose server does not give its system identifier, so that tokens are without it.
+        degraded: by database, which method replaces one that was not available, and until when, by the runtime's clock.
+        nameless: databases whose server does not report its system identifier, so that tokens are without it.
     """
 
     options: Options
     take: Callable[[], Awaitable[ConnT]]
     give: Callable[[ConnT], Awaitable[None]]
-    resolving: Callable[[CommitToken], Awaitable[Resolving[ConnT]]]
+    new_resolver: Callable[[CommitToken], Awaitable[Resolver[ConnT]]]
     methods: dict[str, OutcomeMethod] = field(default_factory=dict)
     degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict)
     nameless: set[str] = field(default_factory=set)
@@ -99,7 +98,7 @@ class _State(enum.Enum):
 
 
 class Replay(Exception):
-    """Proven not committed; another try may do."""
+    """The attempt is proven not committed; another one may succeed."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
@@ -107,13 +106,13 @@ class Replay(Exception):
 
 
 class Commit(Generic[ConnT]):
-    """The end of one transaction: sent once, and resolved where its answer does not settle it.
+    """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
 
-    It is resolved before a layer above gets an answer, so that such a layer takes it for what it is.
+    It is resolved before a layer above gets an answer, so that such a layer sees the true outcome.
 
     Attributes:
         state: how far it got.
-        verdict: what `Transaction.run` raises, whatever a layer above makes of the exception that it got.
+        verdict: what `Transaction.run` raises, whatever a layer above does with the exception that it got.
     """
 
     def __init__(
@@ -142,44 +141,44 @@ class Commit(Generic[ConnT]):
             Exception: the driver's own: the server refused, or the connection broke and it is not committed.
             TransactionEnded: the transaction is over, or it failed and the work went on.
             InvalidOption: it was to be read-only, and wrote.
-            CommitOutcomeUnknown: it can not be found out what became of it.
+            CommitOutcomeUnknown: the outcome cannot be determined.
         """
         runtime, connection = self.runtime, self.connection
-        if self.watched.ended or runtime.idle(connection) or runtime.aborted(connection):
-            failed = runtime.aborted(connection) and not self.watched.ended
-            how = "failed, and that was not told by an exception" if failed else "is over already"
-            raise self._refused(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
+        if self.watched.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
+            failed = runtime.is_aborted(connection) and not self.watched.ended
+            how = "failed, and no exception reported that" if failed else "is over already"
+            raise self._set_verdict(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
         try:
             message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
             reply = await runtime.execute(connection, message, None)
         except DialFailed as failed:
-            if runtime.broken(connection):
+            if runtime.is_broken(connection):
                 await self._settle(failed.cause)
                 self.state = _State.COMMITTED
                 return
             self.state = _State.REFUSED
             if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
                 if self.token is not None:
-                    raise self._refused(TransactionEnded("the work ended its transaction itself")) from failed.cause
+                    raise self._set_verdict(TransactionEnded("the work ended its transaction itself")) from failed.cause
                 if self.read_only:
-                    raise self._refused(InvalidOption(_WROTE)) from failed.cause
+                    raise self._set_verdict(InvalidOption(_WROTE)) from failed.cause
             raise failed.cause from None
         if reply.tags[-1] != "COMMIT":
             self.state = _State.REFUSED
-            raise self._refused(TransactionEnded(f"the server answered COMMIT with {reply.tags[-1]}"))
+            raise self._set_verdict(TransactionEnded(f"the server answered COMMIT with {reply.tags[-1]}"))
         if not reply.replicated:
             await self._settle(None)
         self.state = _State.COMMITTED
 
-    def _refused(self, error: RefusalT) -> RefusalT:
+    def _set_verdict(self, error: RefusalT) -> RefusalT:
         self.verdict = error
         return error
 
-    async def _settle(self, doubt: BaseException | None) -> None:
-        """Find out; returns where it committed, else raises what a layer above takes for a failed COMMIT."""
+    async def _settle(self, cause: BaseException | None) -> None:
+        """Determine the outcome; returns if it committed, else raises what a layer above takes for a failed COMMIT."""
         try:
-            await self.resolve(doubt)
+            await self.resolve(cause)
         except (Replay, CommitOutcomeUnknown) as verdict:
             self.state, self.verdict = _State.SETTLED, verdict
             if isinstance(verdict, Replay):
@@ -191,12 +190,12 @@ class Transaction(Generic[ConnT, T]):
     """One call of ``run_transaction``.
 
     Args:
-        runtime: the ground.
+        runtime: does the I/O.
         plan: see `Plan`.
         work: done in each attempt.
         modes: of the transaction; win over the connection's own.
         finish: commits through a layer above, which calls the connection's ``commit``; None: we do.
-        tell: is told the token of each attempt, before the work.
+        on_token: called with the token of each attempt, before the work.
     """
 
     def __init__(
@@ -206,14 +205,14 @@ class Transaction(Generic[ConnT, T]):
         work: Callable[[ConnT], Awaitable[T]],
         modes: Modes,
         finish: Callable[[], Awaitable[None]] | None = None,
-        tell: Callable[[CommitToken], None] | None = None,
+        on_token: Callable[[CommitToken], None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.plan = plan
         self.work = work
         self.modes = modes
         self.finish = finish
-        self.tell = tell
+        self.on_token = on_token
         self._until = runtime.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
@@ -223,7 +222,7 @@ class Transaction(Generic[ConnT, T]):
         """Run it until it committed.
 
         Raises:
-            CommitOutcomeUnknown: it can not be told whether it committed, or an exception came after it did.
+            CommitOutcomeUnknown: it is unknown whether it committed, or an exception came after it did.
             TransactionEnded: the work ended its transaction itself, or went on after it had failed.
             Exception: what the work or the driver raised; the transaction did not commit.
             BaseException: an interruption; it has the attribute ``token`` where COMMIT had been sent.
@@ -261,15 +260,15 @@ class Transaction(Generic[ConnT, T]):
         self._commit = None
         try:
             try:
-                return await self._attempted(connection)
+                return await self._run_on(connection)
             finally:
                 await self.runtime.complete(self.plan.give, connection)
         except (Replay, CommitOutcomeUnknown, TransactionEnded):
             raise
         except BaseException as error:
-            if (doubt := self._pending_commit()) is None:
+            if (pending := self._pending_commit()) is None:
                 raise
-            token, why = doubt
+            token, why = pending
             if isinstance(error, Exception):
                 raise CommitOutcomeUnknown(f"{why}: {type(error).__name__}: {error}", token=token) from error
             annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
@@ -286,13 +285,13 @@ class Transaction(Generic[ConnT, T]):
             return commit.token, "it was interrupted while its COMMIT was under way"
         return None
 
-    async def _attempted(self, connection: ConnT) -> T:
+    async def _run_on(self, connection: ConnT) -> T:
         watched: Watched | None = None
         try:
             token = await self._begin(connection)
             self._counted += 1
-            if token is not None and self.tell is not None:
-                self.tell(token)
+            if token is not None and self.on_token is not None:
+                self.on_token(token)
             with self.runtime.watching(connection) as watched:
                 return await self._run_once(connection, token, watched)
         except BaseException:
@@ -303,8 +302,8 @@ class Transaction(Generic[ConnT, T]):
     async def _run_once(self, connection: ConnT, token: CommitToken | None, watched: Watched) -> T:
         """Do the work, and commit; returns what the work returned."""
 
-        async def resolve(doubt: BaseException | None) -> None:
-            await self._resolve(token, doubt)
+        async def resolve(cause: BaseException | None) -> None:
+            await self._resolve(token, cause)
 
         commit = Commit(self.runtime, connection, token, watched, resolve, read_only=self._read_only)
         self._commit = commit
@@ -343,9 +342,9 @@ class Transaction(Generic[ConnT, T]):
         Not for a connection whose transaction the work ended: its layer may have given it to others meanwhile.
         """
         runtime = self.runtime
-        if runtime.broken(connection) or runtime.idle(connection):
+        if runtime.is_broken(connection) or runtime.is_idle(connection):
             return
-        if runtime.busy(connection):
+        if runtime.is_busy(connection):
             await runtime.discard(connection)
             return
         try:
@@ -367,15 +366,15 @@ class Transaction(Generic[ConnT, T]):
         trouble = self.runtime.trouble(error)
         if trouble.sqlstate in CONFLICTS:
             return True
-        return trouble.connection and (self.runtime.broken(connection) or trouble.sqlstate == READ_ONLY)
+        return trouble.connection and (self.runtime.is_broken(connection) or trouble.sqlstate == READ_ONLY)
 
     async def _judge_failed_work(self, commit: Commit[ConnT], error: Exception) -> None:
-        """Judge a work that failed before COMMIT was sent; returns where its error stands as it is.
+        """ProbingMonitor a work that failed before COMMIT was sent; returns where its error stands as it is.
 
         Raises:
             Replay: it may be run again: nothing of it is committed.
             TransactionEnded: it ended its transaction itself, by a COMMIT, or went on after that.
-            CommitOutcomeUnknown: it can not be found out.
+            CommitOutcomeUnknown: the outcome cannot be determined.
         """
         watched, replay = commit.watched, self._asks_for_replay(commit.connection, error)
         if watched.went_on:
@@ -390,92 +389,92 @@ class Transaction(Generic[ConnT, T]):
             if finding.outcome is Outcome.COMMITTED:
                 raise TransactionEnded("the work ended its transaction itself, and then failed") from error
             if finding.outcome is not Outcome.NOT_COMMITTED:
-                why = f"the work failed, and it can not be told whether it committed before that: {finding.reason}"
+                why = f"the work failed, and it is unknown whether it committed before that: {finding.reason}"
                 raise CommitOutcomeUnknown(why, token=commit.token) from error
         if replay:
             raise Replay(error) from error
 
     async def _find_out(self, commit: Commit[ConnT], token: CommitToken) -> Finding:
-        """What became of a transaction whose COMMIT we did not send: asked on its own connection while that has it."""
+        """Determine the outcome of a transaction whose COMMIT we did not send; on its own connection if possible."""
         runtime, connection = self.runtime, commit.connection
-        if not (commit.watched.ended or runtime.broken(connection) or runtime.busy(connection)):
+        if not (commit.watched.ended or runtime.is_broken(connection) or runtime.is_busy(connection)):
             try:
                 return await self._ask_here(connection, token)
             except DialFailed:
                 await runtime.discard(connection)
         try:
-            resolving = await self.plan.resolving(token)
-            return await resolving.run()
+            resolver = await self.plan.new_resolver(token)
+            return await resolver.run()
         except Exception as error:
             if not self._is_drivers(error):  # an interruption, or a failure of what gives the credentials
                 why = f"the work failed, and asking whether it committed before that failed, too: {error}"
                 raise CommitOutcomeUnknown(why, token=token) from error
-            return Finding(Outcome.UNKNOWN, f"nobody can be asked for it: {error}")
+            return Finding(Outcome.UNKNOWN, f"no server can be asked for it: {error}")
 
     async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
         """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
-        if not self.runtime.aborted(connection):
-            reply = await self._said(connection, commit_sql.is_own(token))
+        if not self.runtime.is_aborted(connection):
+            reply = await self._execute(connection, commit_sql.is_own(token))
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
-        reply = await self._said(connection, commit_sql.roll_back(token))
+        reply = await self._execute(connection, commit_sql.roll_back(token))
         if reply.rows[0][0] == XactStatus.ABORTED.value:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
 
-    # ------------------------------------------------------------ a COMMIT in doubt
+    # ------------------------------------------------------------ a COMMIT without an answer
 
-    async def _resolve(self, token: CommitToken | None, doubt: BaseException | None) -> None:
-        """Find out what became of a COMMIT; returns when it committed."""
+    async def _resolve(self, token: CommitToken | None, cause: BaseException | None) -> None:
+        """Determine the outcome of a COMMIT; returns if it committed."""
         if token is None:
             if self._read_only:
-                raise Replay(doubt or FailoverError("a read-only transaction has nothing to replicate"))
-            raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from doubt
-        resolving: Resolving[ConnT] | None = None
+                raise Replay(cause or FailoverError("a read-only transaction has nothing to replicate"))
+            raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from cause
+        resolver: Resolver[ConnT] | None = None
         try:
-            resolving = await self.plan.resolving(token)
-            finding = await resolving.run()
+            resolver = await self.plan.new_resolver(token)
+            finding = await resolver.run()
         except Exception as error:
-            why = f"the answer to COMMIT was lost, and nobody can be asked for it: {error}"
+            why = f"the answer to COMMIT was lost, and no server can be asked for it: {error}"
             raise CommitOutcomeUnknown(why, token=token) from error
         if finding.outcome is Outcome.NOT_COMMITTED:
-            raise Replay(doubt or FailoverError("COMMIT succeeded without its replicas, and then was lost"))
+            raise Replay(cause or FailoverError("COMMIT succeeded without its replicas, and then was lost"))
         if finding.outcome is not Outcome.COMMITTED:
             why = f"the answer to COMMIT was lost: {finding.reason}"
-            raise CommitOutcomeUnknown(why, token=token) from (doubt or resolving.cause)
+            raise CommitOutcomeUnknown(why, token=token) from (cause or resolver.cause)
 
     # ------------------------------------------------------------ the first message
 
     async def _begin(self, connection: ConnT) -> CommitToken | None:
         """Begin, with the marks of the method that works here; a connection that can't is tried no further."""
-        modes = self.modes.over(self.runtime.modes(connection))
+        modes = self.modes.merge(self.runtime.modes(connection))
         self._read_only = bool(modes.read_only)
-        begin = commit_sql.begin(modes.sql) if self.runtime.idle(connection) else ""
+        begin = commit_sql.begin(modes.sql) if self.runtime.is_idle(connection) else ""
         if not begin and self.modes.sql:
-            raise InvalidOption(f"a transaction has begun already: it can not be {self.modes.sql} any more")
+            raise InvalidOption(f"a transaction has begun already: it cannot be {self.modes.sql} any more")
         try:
             if self._read_only:
-                await self._said(connection, begin)
+                await self._execute(connection, begin)
                 return None
-            return await self._marked(connection, begin)
+            return await self._begin_with_mark(connection, begin)
         except DialFailed as failed:
-            if self.runtime.broken(connection) or failed.fault.sqlstate == READ_ONLY:
+            if self.runtime.is_broken(connection) or failed.fault.sqlstate == READ_ONLY:
                 self._counted += failed.fault.sqlstate == READ_ONLY
                 await self.runtime.discard(connection)
                 raise Replay(failed.cause) from failed
             raise failed.cause from None
 
-    async def _marked(self, connection: ConnT, begin: str) -> CommitToken | None:
+    async def _begin_with_mark(self, connection: ConnT, begin: str) -> CommitToken | None:
         database = self.runtime.database(connection)
         chosen = self.plan.options.outcome
-        method = known = chosen if chosen is not OutcomeMethod.AUTO else self._known(database)
+        method = known = chosen if chosen is not OutcomeMethod.AUTO else self._find_known_method(database)
         if method is None:
             method = self.plan.methods[database] = await self._find_method(connection)
         try:
             token = await self._mark(connection, begin, method)
         except DialFailed as failed:
-            if self.runtime.broken(connection) or failed.fault.sqlstate not in commit_sql.LACKING:
+            if self.runtime.is_broken(connection) or failed.fault.sqlstate not in commit_sql.LACKING:
                 raise
             if method is OutcomeMethod.WITNESS:
                 if database not in self.plan.nameless and failed.fault.sqlstate not in commit_sql.NO_TABLE:
@@ -500,9 +499,9 @@ class Transaction(Generic[ConnT, T]):
         if not begin:
             raise Replay(failed.cause) from failed
         await self.runtime.rollback(connection)
-        return await self._marked(connection, begin)
+        return await self._begin_with_mark(connection, begin)
 
-    def _known(self, database: str) -> OutcomeMethod | None:
+    def _find_known_method(self, database: str) -> OutcomeMethod | None:
         """The method of a database; None where it has to be found out, for the first time or again after a while."""
         makeshift = self.plan.degraded.get(database)
         return self.plan.methods.get(database) if makeshift is None or self.runtime.now() < makeshift[1] else None
@@ -518,7 +517,7 @@ class Transaction(Generic[ConnT, T]):
             return
         if method is OutcomeMethod.OFF:
             text = (
-                f"database {database}: a COMMIT whose answer is lost can not be resolved. There is no witness table, "
+                f"database {database}: a COMMIT whose answer is lost cannot be resolved. There is no witness table, "
                 f"and the log position is not available: {text}. "
                 "Create the table by: aurora-router outcome install URL"
             )
@@ -531,23 +530,23 @@ class Transaction(Generic[ConnT, T]):
 
     async def _find_method(self, connection: ConnT) -> OutcomeMethod:
         """The better method that this database offers: once per database, one question."""
-        reply = await self._said(connection, commit_sql.PROBE)
+        reply = await self._execute(connection, commit_sql.PROBE)
         return OutcomeMethod.WITNESS if reply.rows[0][0] == "t" else OutcomeMethod.LOG
 
     async def _mark(self, connection: ConnT, begin: str, method: OutcomeMethod) -> CommitToken | None:
         prefix = f"{begin}; " if begin else ""
         if method is OutcomeMethod.WITNESS:
-            id_ = self.runtime.unique()
+            id_ = self.runtime.new_id()
             database = self.runtime.database(connection)
             system = database not in self.plan.nameless
-            reply = await self._said(connection, prefix + commit_sql.witness_mark(id_, system=system))
+            reply = await self._execute(connection, prefix + commit_sql.witness_mark(id_, system=system))
             return commit_sql.witness_token(reply.rows, id_, database)
         if method is OutcomeMethod.LOG:
             version = self.runtime.server_version(connection)
-            reply = await self._said(connection, prefix + commit_sql.log_mark(version))
+            reply = await self._execute(connection, prefix + commit_sql.log_mark(version))
             return commit_sql.log_token(reply.rows, version)
-        await self._said(connection, begin)
+        await self._execute(connection, begin)
         return None
 
-    async def _said(self, connection: ConnT, sql: str) -> Reply:
+    async def _execute(self, connection: ConnT, sql: str) -> Reply:
         return await self.runtime.execute(connection, sql, None)

@@ -72,7 +72,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
         """What a host name stands for."""
         return self._names.resolve(host, fresh=fresh)
 
-    def last_resolved(self, host: str) -> Resolution | None:
+    def last_resolution(self, host: str) -> Resolution | None:
         """What a host name stood for when it was resolved last."""
         return self._names.last(host)
 
@@ -105,7 +105,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
         """Close a connection."""
         connection.close()
 
-    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         event = _Bell() if native.is_patched() else threading.Event()
         wake = event.set

@@ -56,7 +56,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
         """What a host name stands for."""
         return await self._names.resolve_async(host, fresh=fresh)
 
-    def last_resolved(self, host: str) -> Resolution | None:
+    def last_resolution(self, host: str) -> Resolution | None:
         """What a host name stood for when it was resolved last."""
         return self._names.last(host)
 
@@ -91,7 +91,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
         """Close a connection."""
         await connection.close()
 
-    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

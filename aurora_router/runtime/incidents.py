@@ -48,9 +48,9 @@ def explain(connection: Any, placement: Placement, cluster: Cluster, error: psyc
         return
     now = time.monotonic()
     if lost and error.sqlstate not in TIMED_OUT and placement.instance is not None:
-        cluster.doubt(f"a connection to {placement.instance} broke", now)
+        cluster.suspect_writer(f"a connection to {placement.instance} broke", now)
     elif not lost and placement.role is Role.WRITER and not _chose_read_only(connection):
-        cluster.write_refused(placement.instance or "", placement.generation, now)
+        cluster.record_refused_write(placement.instance or "", placement.generation, now)
     view = placement.view
     known = view.instances.get(placement.instance or "")
     incident = Incident(

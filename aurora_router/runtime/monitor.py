@@ -104,7 +104,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         self._names = names
 
     async def _open_one(self, target: Target, seconds: float) -> _Own:
-        watch = cast("ClusterMonitor[Any] | None", self._cluster.watcher)
+        watch = cast("ClusterMonitor[Any] | None", self._cluster.monitor)
         if watch is None:
             raise psycopg.OperationalError("this cluster is not monitored any more")
         base = watch.access.params
@@ -236,13 +236,13 @@ class Monitor:
 
     def attend(self, cluster: Cluster, access: Access, names: Names) -> None:
         """Look after a cluster from now on, with the credentials of a user who just succeeded."""
-        watch = cluster.watcher
+        watch = cluster.monitor
         if watch is not None:
             cast("ClusterMonitor[Any]", watch).access = access
             cast("ThreadMonitorRuntime", cast("ClusterMonitor[Any]", watch).runtime).take(names)
             return
         with self._lock:
-            if self._ended or cluster.watcher is not None:
+            if self._ended or cluster.monitor is not None:
                 return
             try:
                 loop = self._started()
@@ -254,11 +254,11 @@ class Monitor:
                 begun: ClusterMonitor[Any] = ClusterMonitor(ThreadMonitorRuntime(cluster, names), cluster, access)
                 loop.call_soon_threadsafe(self._begin, begun)
                 self._watches.setdefault(begun, None)
-                cluster.watcher = begun
+                cluster.monitor = begun
                 return
         if "thread" not in cluster.warned and "shutdown" not in refused:
             cluster.warned.add("thread")
-            cluster.tell(ConfigurationAdvice(NO_THREAD.format(refused)), time.monotonic())
+            cluster.report(ConfigurationAdvice(NO_THREAD.format(refused)), time.monotonic())
 
     @property
     def running(self) -> bool:
@@ -331,8 +331,8 @@ class Monitor:
         finally:
             preparing.cancel()
             keeping.cancel()
-            watch.cluster.watcher = None
-            watch.cluster.unattended()
+            watch.cluster.monitor = None
+            watch.cluster.on_monitor_stopped()
             await runtime.end()
             await watch.close()
             self._retire(watch)
@@ -340,10 +340,10 @@ class Monitor:
     def _leave(self, watch: ClusterMonitor[Any]) -> bool:
         """Whether no connection needs the monitor. A connect at this moment finds it here, or starts another one."""
         with self._lock:
-            watch.cluster.watcher = None
+            watch.cluster.monitor = None
             if watch.wanted:
-                watch.cluster.watcher = watch
-            return watch.cluster.watcher is None
+                watch.cluster.monitor = watch
+            return watch.cluster.monitor is None
 
     def _retire(self, watch: ClusterMonitor[Any]) -> None:
         """The monitor of a cluster has ended; the last one ends the thread."""

@@ -109,7 +109,7 @@ def attend(connection: Any, placed: ConnectResult[Any], call: ConnectArgs) -> No
     connection.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
     if placed.instance is None:
         return
-    placed.hold()
+    placed.track()
     if options.monitor and placed.route is not None:
         connection.guard = native.new_rlock()
         connection.was_writer = placed.role is Role.WRITER

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.topology import seeded
+from aurora_router.flow.topology import seed_hosts
 from aurora_router.model.reduce import agree, is_disjoint, is_foreign
 from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
@@ -54,10 +54,10 @@ class Registry:
             if cluster is None:
                 cluster = self._new(key)
                 if route.mode is Mode.LIST:
-                    seeded(cluster, request)
+                    seed_hosts(cluster, request)
             return cluster
 
-    def settle(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
+    def match_cluster(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
         """The cluster that an answer through a name is of.
 
         Args:
@@ -91,7 +91,7 @@ class Registry:
 
         What is forgotten is learned by the next connect. The caller holds the lock.
         """
-        known = {id(each): each for each in self._clusters.values() if each is not new and each.watcher is None}
+        known = {id(each): each for each in self._clusters.values() if each is not new and each.monitor is None}
         for unused in sorted(known.values(), key=lambda each: each.used_at):
             if len(self._clusters) <= MAX_CLUSTERS:
                 return
@@ -103,9 +103,9 @@ class Registry:
 
     def _unite(self, cluster: Cluster, other: Cluster) -> Cluster:
         """Let the one of two that has no connections give way; the caller holds the lock."""
-        if not any(cluster.held().values()):
+        if not any(cluster.tracked_connections().values()):
             gone, stays = cluster, other
-        elif not any(other.held().values()):
+        elif not any(other.tracked_connections().values()):
             gone, stays = other, cluster
         else:
             return cluster
@@ -124,7 +124,7 @@ class Registry:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""
         self._lock = native.new_lock()
         for cluster in self._clusters.values():
-            cluster.disown(native.new_lock())
+            cluster.reset_after_fork(native.new_lock())
         self._clusters = {}
 
 

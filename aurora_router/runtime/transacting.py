@@ -37,19 +37,19 @@ class _Session:
 
     __slots__ = ()
 
-    def broken(self, connection: Any) -> bool:
+    def is_broken(self, connection: Any) -> bool:
         """Whether the connection is closed or known to be lost."""
         return bool(connection.closed)
 
-    def idle(self, connection: Any) -> bool:
+    def is_idle(self, connection: Any) -> bool:
         """Whether no transaction is open."""
         return bool(connection.pgconn.transaction_status == pq.TransactionStatus.IDLE)
 
-    def aborted(self, connection: Any) -> bool:
+    def is_aborted(self, connection: Any) -> bool:
         """Whether a transaction is open that can only be rolled back."""
         return bool(connection.pgconn.transaction_status == pq.TransactionStatus.INERROR)
 
-    def busy(self, connection: Any) -> bool:
+    def is_busy(self, connection: Any) -> bool:
         """Whether a statement, a COPY or a pipeline is under way."""
         pgconn = connection.pgconn
         active = pgconn.transaction_status == pq.TransactionStatus.ACTIVE
@@ -95,7 +95,7 @@ class _Session:
         else:
             observe.publish(connection.info.host, ConfigurationAdvice(text))
 
-    def unique(self) -> str:
+    def new_id(self) -> str:
         """A random UUID as text."""
         return str(uuid.uuid4())
 

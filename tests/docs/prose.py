@@ -35,6 +35,7 @@ ENFORCED = (
     "aurora_router/cli",
     "aurora_router/connection.py",
     "aurora_router/errors.py",
+    "aurora_router/flow",
     "aurora_router/forks.py",
     "aurora_router/model",
     "aurora_router/native.py",

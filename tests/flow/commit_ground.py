@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Modes, Notice, Reply, Watched
 from aurora_router.flow.transaction import Plan, Transaction
@@ -82,7 +82,7 @@ class Sessions(SimulatedRuntime):
         await self.simulation.sleep(0.001)
         self.sent.append(sql)
         fate = self.fates.pop(0) if self.fates else "fine"
-        if self.broken(connection):
+        if self.is_broken(connection):
             raise broke()
         if fate == "lost before":
             self._lose(connection)
@@ -187,11 +187,11 @@ class Sessions(SimulatedRuntime):
 
     def acts(self, connection, *actions):
         """What a work does by itself in one message; the status that libpq reports after it is noted."""
-        if self.broken(connection):
+        if self.is_broken(connection):
             raise psycopg.OperationalError("the connection is lost")
         for action in actions:
             if action == "insert":
-                if self.idle(connection):
+                if self.is_idle(connection):
                     self._begin_another(connection)
                 connection.rows.append(1)
             elif action == "fail":
@@ -200,7 +200,7 @@ class Sessions(SimulatedRuntime):
                 self._end(connection, "committed" if action.startswith("commit") else "aborted")
                 if action.endswith("and chain"):
                     self._begin_another(connection)
-        connection.watched.note(idle=self.idle(connection), rollback=actions == ("rollback()",))
+        connection.watched.note(idle=self.is_idle(connection), rollback=actions == ("rollback()",))
 
     def _begin_another(self, connection):
         self.database_.xid += 1
@@ -215,16 +215,16 @@ class Sessions(SimulatedRuntime):
     async def rollback(self, connection):
         self._end(connection, "aborted")
 
-    def broken(self, connection):
+    def is_broken(self, connection):
         return connection.broken or connection.closed
 
-    def idle(self, connection):
+    def is_idle(self, connection):
         return getattr(connection, "state", "idle") == "idle"
 
-    def aborted(self, connection):
+    def is_aborted(self, connection):
         return getattr(connection, "state", "idle") == "error"
 
-    def busy(self, connection):
+    def is_busy(self, connection):
         return False
 
     def modes(self, connection):
@@ -247,7 +247,7 @@ class Sessions(SimulatedRuntime):
         connection.watched = Watched()
         yield connection.watched
 
-    def unique(self):
+    def new_id(self):
         return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
 
     @contextmanager
@@ -279,10 +279,10 @@ class Ground:
         """Where the resolver asks."""
 
     async def asking(self, token):
-        return self.resolving(token)
+        return self.new_resolver(token)
 
-    def resolving(self, token):
-        return Resolving(self.asked_runtime, self.process.home.find, self.call.request, self.call.sources, token)
+    def new_resolver(self, token):
+        return Resolver(self.asked_runtime, self.process.home.find, self.call.request, self.call.sources, token)
 
     async def take(self):
         return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))

@@ -44,9 +44,9 @@ def test_a_cluster_forgets_instances_and_addresses():
         with cluster.lock:
             cluster.reserve(reservation)
         cluster.record_success(id_, 0.1, now)
-        cluster.hold(id_, connection, seat=reservation)
+        cluster.track(id_, connection, reservation=reservation)
         if number % 2:
-            cluster.drop(id_, connection)
+            cluster.untrack(id_, connection)
     assert max(sized(cluster).values()) <= MAX_NAMES + 1, sized(cluster)
     assert len(cluster.quarantine._terms) <= MAX_NAMES
     assert cluster.by_address[f"10.0.0.{MANY - 1}:5432"] == id_, "the last one is known"
@@ -56,12 +56,12 @@ def test_open_connections_are_counted_however_many_instances_there_are():
     cluster = find(Registry(), 0)
     kept = [Conn() for _ in range(MANY)]
     for number, connection in enumerate(kept):
-        cluster.hold(f"demo-{number}", connection)
-    assert len(cluster.held()) == MANY
+        cluster.track(f"demo-{number}", connection)
+    assert len(cluster.tracked_connections()) == MANY
     kept.clear()
     del connection
     gc.collect()
-    cluster.hold("demo", cluster)
+    cluster.track("demo", cluster)
     assert len(cluster._connections) == 1
 
 
@@ -95,9 +95,9 @@ def test_a_watch_forgets_what_left():
                 cluster.add(f"extra-{number}")
                 await process.topology(cluster.conninfo())
                 reader = await process.connect(cluster.conninfo("reader"))
-                watch = connection.placed.cluster.watcher
+                watch = connection.placed.cluster.monitor
                 watch.hangs._suspect(f"extra-{number}", [], simulation.now)
-                watch._note_time(f"extra-{number}", Fault(FaultKind.TIMEOUT))
+                watch._record_timing(f"extra-{number}", Fault(FaultKind.TIMEOUT))
                 await simulation.sleep(1.0)
                 reader.close()
                 cluster.remove(f"extra-{number}")
@@ -120,12 +120,12 @@ def test_a_registry_forgets_clusters_that_nothing_needs():
     registry, connection = Registry(), Conn()
     used = find(registry, 0)
     used.used_at = -1.0
-    used.hold("demo-0-1", connection)
+    used.track("demo-0-1", connection)
     waiting, waiter = find(registry, 1), lambda: None
     waiting.used_at = -1.0
     waiting.add_waiter(waiter)
     watched = find(registry, 2)
-    watched.used_at, watched.watcher = -1.0, object()
+    watched.used_at, watched.monitor = -1.0, object()
     for number in range(3, MANY):
         find(registry, number).used_at = float(number)
     assert len(registry._clusters) == MAX_CLUSTERS
@@ -139,7 +139,7 @@ def test_clusters_in_use_are_kept_beyond_the_bound():
     kept = [(find(registry, number), Conn()) for number in range(1)]
     for number in range(1, MAX_CLUSTERS + 50):
         kept.append((find(registry, number), Conn()))
-        kept[-1][0].hold("w", kept[-1][1])
+        kept[-1][0].track("w", kept[-1][1])
     assert len(registry._clusters) == MAX_CLUSTERS + 49, "the one without a connection alone went"
 
 

@@ -104,11 +104,11 @@ def test_who_gives_up_leaves_his_place(scene):
         task = simulation.spawn(late.wait(lambda: 5.0))
         await simulation.sleep(3 * FIRST_JITTER)
         assert not task.done
-        turns[0].over()
+        turns[0].end()
         await task.wait()
         for turn in (*turns, late):
-            turn.over()
-            turn.over()
+            turn.end()
+            turn.end()
         assert known.slow_start.under_way == 0
 
     simulation.run(main())
@@ -234,7 +234,7 @@ def test_a_dial_that_is_slow_for_want_of_cpu_is_no_trouble_of_the_server(scene, 
         task = simulation.spawn(process.connect(cluster.conninfo()))
         await simulation.sleep(2.0)
         if starved:
-            known.watcher.hangs.sample(late=1.0)
+            known.monitor.hangs.sample(late=1.0)
         await task.wait()
         assert (known.slow_start.row, known.slow_start.wait(simulation.now) > 0.0) == (
             (0, False) if starved else (1, True)
@@ -252,7 +252,7 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
         known = (await after_a_failover(simulation, cluster, process)).placed.cluster
         turn = DialPermit(process.runtime, known)
         await turn.wait(lambda: 60.0)
-        wanted = turn.glancing(lambda: True)
+        wanted = turn.note_glances(lambda: True)
         for pause in [3.0] if blocked else [0.1] * 30:
             await simulation.sleep(pause)
             assert wanted()
@@ -260,7 +260,7 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
             turn.record_success()
         else:
             turn.record_failure(Fault(FaultKind.TIMEOUT))
-        turn.over()
+        turn.end()
         assert (known.slow_start.row, known.slow_start.under_way) == (0 if blocked else 1, 0)
 
     simulation.run(main())
@@ -293,8 +293,8 @@ def test_a_quick_handshake_of_the_monitor_ends_the_wait_of_a_process_without_a_c
         known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now, 1.0)
         known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now + 6.0, 1.0)
         assert known.slow_start.wait(simulation.now, alone=True) > 15.0
-        await known.watcher.inquiry_of("demo-2").close()
-        known.doubt("a dial failed", simulation.now)
+        await known.monitor.probe_of("demo-2").close()
+        known.suspect_writer("a dial failed", simulation.now)
         conn.close()
         began = simulation.now
         assert (await process.connect(cluster.conninfo())).instance.id == "demo-2"

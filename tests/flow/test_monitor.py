@@ -119,13 +119,13 @@ def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
         conn = await scene.process.connect(scene.cluster.conninfo())
         cluster = conn.placed.cluster
         for _ in range(10):
-            cluster.write_refused("demo-1", conn.generation, scene.now)
+            cluster.record_refused_write("demo-1", conn.generation, scene.now)
             await scene.process.runtime.sleep(0.05)
-        assert cluster.doubted_at is None, "the writer was asked and says that it is one"
+        assert cluster.suspected_at is None, "the writer was asked and says that it is one"
         assert cluster.view.writer == "demo-1"
         assert conn.current
         await scene.process.runtime.sleep(1.0)
-        cluster.write_refused("demo-1", conn.generation, scene.now)
+        cluster.record_refused_write("demo-1", conn.generation, scene.now)
         await scene.process.runtime.sleep(0.05)
         conn.close()
 
@@ -139,12 +139,12 @@ def test_a_write_that_a_demoted_writer_refuses_finds_the_new_one(scene):
         conn = await scene.process.connect(scene.cluster.conninfo())
         cluster = conn.placed.cluster
         scene.cluster.failover("demo-2")
-        cluster.write_refused("demo-1", conn.generation, scene.now)
+        cluster.record_refused_write("demo-1", conn.generation, scene.now)
         refused = scene.now
         while cluster.view.writer != "demo-2":
             assert scene.now - refused < 1.0
             await scene.process.runtime.sleep(0.01)
-        cluster.write_refused("demo-1", conn.generation, scene.now + 2.0)
+        cluster.record_refused_write("demo-1", conn.generation, scene.now + 2.0)
         conn.close()
 
     scene.run(client())
@@ -161,7 +161,7 @@ def test_a_refused_write_that_nobody_watches_has_the_next_connect_ask(scene):
         asked = scene.simulation.counts["ask"]
         await process.connect(conninfo)
         assert scene.simulation.counts["ask"] == asked
-        conn.placed.cluster.write_refused("demo-1", conn.generation, scene.now)
+        conn.placed.cluster.record_refused_write("demo-1", conn.generation, scene.now)
         await process.connect(conninfo)
         assert scene.simulation.counts["ask"] > asked
         asked = scene.simulation.counts["ask"]
@@ -659,7 +659,7 @@ def test_a_short_stop_is_survived(scene):
 def test_a_starved_process_blames_itself(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        watch = conn.placed.cluster.watcher
+        watch = conn.placed.cluster.monitor
         conn.waiting = True
         await scene.simulation.sleep(0.8)
         watch.hangs.sample(late=5.0)
@@ -689,7 +689,7 @@ def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scen
         late = scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo()))
         await scene.simulation.sleep(1.0)
         scene.cluster.failover("demo-2", zombie=True)
-        first.placed.cluster.doubt("a test", scene.now)
+        first.placed.cluster.suspect_writer("a test", scene.now)
         second = await scene.process.connect(scene.cluster.conninfo())
         third = await late.wait()
         assert (second.instance.id, third.instance.id) == ("demo-2", "demo-2")
@@ -736,7 +736,7 @@ def test_a_former_writer_that_does_not_know_it_is_no_reader(scene):
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())
         scene.cluster.failover("demo-2", zombie=True)
-        first.placed.cluster.doubt("a test", scene.now)
+        first.placed.cluster.suspect_writer("a test", scene.now)
         (await scene.process.connect(scene.cluster.conninfo())).close()
         readers = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(6)]
         assert {each.instance.id for each in readers} == {"demo-3"}
@@ -856,16 +856,16 @@ def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
         for each in scene.cluster.instances.values():
             each.condition = Condition.REJECTING
         cluster = conn.placed.cluster
-        cluster.doubt("a test", scene.now)
+        cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
-        assert not cluster.watched
-        assert cluster.doubted_at is None
+        assert not cluster.is_monitored
+        assert cluster.suspected_at is None
         for each in scene.cluster.instances.values():
             each.condition = Condition.WELL
         scene.cluster.failover("demo-3")
         again = await scene.process.connect(scene.cluster.conninfo())
         assert again.instance.id == "demo-3"
-        assert cluster.watched, "who got in told how"
+        assert cluster.is_monitored, "who got in told how"
         again.close()
         conn.close()
 
@@ -889,7 +889,7 @@ def test_only_an_instance_whose_place_is_unknown_is_left_out(scene):
         again = await scene.process.connect(conninfo)
         assert again.instance.id == "demo-2"
         assert scene.now - began < 2.2
-        assert cluster.watched
+        assert cluster.is_monitored
         for each in (conn, again):
             each.close()
 
@@ -940,7 +940,7 @@ def test_a_watch_whose_password_was_changed_holds_up_no_user(scene):
         assert again.instance.id == "demo-2"
         assert scene.now - hung < 2.5
         await scene.simulation.sleep(1.0)
-        assert again.placed.cluster.watched, "a user got in, so it asks again"
+        assert again.placed.cluster.is_monitored, "a user got in, so it asks again"
         again.close()
         held.close()
 
@@ -959,10 +959,10 @@ def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
         before = scene.simulation.counts["dial"]
         scene.cluster.crash("demo-2")
         for _ in range(10):
-            cluster.doubt("a test", scene.now)
+            cluster.suspect_writer("a test", scene.now)
             await scene.simulation.sleep(3.0)
-            assert cluster.doubted_at is None
-            assert cluster.watched
+            assert cluster.suspected_at is None
+            assert cluster.is_monitored
         assert scene.simulation.counts["dial"] - before < 60
         conn.close()
 
@@ -974,10 +974,10 @@ def test_it_ends_when_nobody_needs_it(scene):
         conn = await scene.process.connect(scene.cluster.conninfo())
         cluster = conn.placed.cluster
         await scene.simulation.sleep(60.0)
-        assert cluster.watcher is not None
+        assert cluster.monitor is not None
         conn.close()
         await scene.simulation.sleep(LINGER_SECONDS + 0.5)
-        assert cluster.watcher is None
+        assert cluster.monitor is None
         await scene.simulation.sleep(20.0)
         assert scene.cluster.open_connections == 0
 
@@ -987,7 +987,7 @@ def test_it_ends_when_nobody_needs_it(scene):
 def test_its_own_connections_are_closed_when_unused(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1000))
-        conn.placed.cluster.doubt("a test", scene.now)
+        conn.placed.cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
         assert scene.cluster.open_connections == 4
         await scene.simulation.sleep(15.0)
@@ -1018,9 +1018,9 @@ def test_an_address_that_another_instance_took_over_tells_nothing_of_the_first(s
         conn = await scene.process.connect(scene.cluster.conninfo())
         two, three = scene.cluster.instances["demo-2"], scene.cluster.instances["demo-3"]
         scene.network.listen(two.address, scene.cluster.port, scene.cluster, three)
-        conn.placed.cluster.doubt("a test", scene.now)
+        conn.placed.cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
-        assert "demo-2" in conn.placed.cluster.watcher.lost
+        assert "demo-2" in conn.placed.cluster.monitor.lost
         conn.close()
 
     scene.run(client())
@@ -1112,7 +1112,7 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         scene.cluster.instances["demo-2"].accept_latency = 0.05  # demo-3 answers before
         scene.cluster.failover("demo-2", zombie=True)
         scene.cluster.hang("demo-1")
-        conn.placed.cluster.doubt("a connection broke", scene.simulation.now)
+        conn.placed.cluster.suspect_writer("a connection broke", scene.simulation.now)
         began = scene.simulation.now
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             await scene.process.connect(scene.cluster.conninfo())  # by the user's own word, not after the whole time
@@ -1121,6 +1121,6 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         scene.cluster.instances["demo-2"].condition = Condition.WELL
         again = await scene.process.connect(scene.cluster.conninfo())
         assert again.instance.id == "demo-2"
-        assert again.placed.cluster.watched
+        assert again.placed.cluster.is_monitored
 
     scene.run(main())

@@ -350,7 +350,7 @@ def test_a_transaction_that_lives_is_in_progress_until_the_time_is_up(ground):
     at = ground(outcome="log", failover_timeout=10)
     at.run()
     at.database.status.clear()
-    finding = at.simulation.run(at.resolving(at.tokens[0]).run())
+    finding = at.simulation.run(at.new_resolver(at.tokens[0]).run())
     assert finding.outcome is Outcome.IN_PROGRESS
     assert any("pg_terminate_backend" in sql for sql in at.runtime.sent)
     assert 10 <= at.runtime.now() < 20
@@ -360,7 +360,7 @@ def test_nobody_who_proves_to_be_the_writer(ground):
     at = ground(failover_timeout=5)
     at.run()
     at.runtime.fates = ["unreplicated"] * 10_000
-    finding = at.simulation.run(at.resolving(at.tokens[0]).run())
+    finding = at.simulation.run(at.new_resolver(at.tokens[0]).run())
     assert finding.outcome is Outcome.UNKNOWN
     assert "not acknowledged" in finding.reason
 
@@ -636,7 +636,7 @@ def test_a_way_that_is_not_to_be_had_is_reported_once_and_tried_again(ground):
         assert at.run() == "done"
     assert (at.tokens, at.methods) == ([], {"app": OutcomeMethod.OFF})
     assert len(at.runtime.advice) == 1
-    assert "can not be resolved" in at.runtime.advice[0]
+    assert "cannot be resolved" in at.runtime.advice[0]
     at.database.log_offered = True
     at.run()
     assert at.tokens == [], "it is not tried at each transaction"

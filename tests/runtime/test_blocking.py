@@ -67,7 +67,7 @@ def on_asyncio():
 def test_news_end_a_wait(cluster):
     thread = threading.Timer(0.05, cluster.wake)
     thread.start()
-    run(runtime().changed(cluster, 0, 60.0))
+    run(runtime().wait_for_news(cluster, 0, 60.0))
     thread.join()
     assert cluster.news == 1
     assert not cluster._waiters
@@ -76,22 +76,22 @@ def test_news_end_a_wait(cluster):
 async def test_news_end_a_wait_on_asyncio(cluster):
     thread = threading.Timer(0.05, cluster.wake)
     thread.start()
-    await on_asyncio().changed(cluster, 0, 60.0)
+    await on_asyncio().wait_for_news(cluster, 0, 60.0)
     thread.join()
     assert not cluster._waiters
 
 
 async def test_old_news_and_no_news_do_not_hold_up(cluster):
     cluster.wake()
-    run(runtime().changed(cluster, 0, 60.0))
-    await on_asyncio().changed(cluster, 0, 60.0)
-    run(runtime().changed(cluster, 1, 0.01))
-    await on_asyncio().changed(cluster, 1, 0.01)
+    run(runtime().wait_for_news(cluster, 0, 60.0))
+    await on_asyncio().wait_for_news(cluster, 0, 60.0)
+    run(runtime().wait_for_news(cluster, 1, 0.01))
+    await on_asyncio().wait_for_news(cluster, 1, 0.01)
     assert not cluster._waiters
 
 
 async def test_a_cancelled_wait_leaves_nobody_behind(cluster):
-    task = asyncio.ensure_future(on_asyncio().changed(cluster, 0, 60.0))
+    task = asyncio.ensure_future(on_asyncio().wait_for_news(cluster, 0, 60.0))
     await asyncio.sleep(0)
     assert cluster._waiters
     task.cancel()
@@ -102,7 +102,7 @@ async def test_a_cancelled_wait_leaves_nobody_behind(cluster):
 
 def test_a_loop_that_is_gone_is_not_woken(cluster):
     async def left_behind():
-        waiting = on_asyncio().changed(cluster, 0, 60.0)
+        waiting = on_asyncio().wait_for_news(cluster, 0, 60.0)
         waiting.send(None)
         return waiting
 

@@ -158,7 +158,7 @@ def test_a_refused_thread_is_tried_again_with_the_next_connect(still, events, mo
     assert len(advice) == 1
     assert "can't start new thread" in advice[0]
     with aurora_router.connect(still.conninfo()) as conn:
-        assert conn.placement._cluster.watched
+        assert conn.placement._cluster.is_monitored
         assert len(monitors()) == 1
 
 
@@ -285,7 +285,7 @@ def test_who_waits_for_a_frozen_server_is_woken(still, events, kind):
 def test_a_broken_connection_is_noticed_without_a_hook(still, events):
     one = aurora_router.connect(still.conninfo(), autocommit=True)
     with one as conn, aurora_router.connect(still.conninfo(), autocommit=True) as other:
-        until(lambda: conn.placement._cluster.doubted_at is None, "the doubts of an earlier test were settled")
+        until(lambda: conn.placement._cluster.suspected_at is None, "the doubts of an earlier test were settled")
         events.clear()
         other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):

@@ -72,8 +72,8 @@ def pinged(still, admin, **options):
 def test_a_session_is_named_and_the_only_one_of_its_instance(still, admin):
     with pinged(still, admin, application_name="shop") as conn:
         assert sessions(admin) == [(conn.info.dbname, f"{SESSION_NAME} (shop)")]
-        conn.placement._cluster.doubt("a test", time.monotonic())
-        until(lambda: conn.placement._cluster.doubted_at is None, "the doubt is over")
+        conn.placement._cluster.suspect_writer("a test", time.monotonic())
+        until(lambda: conn.placement._cluster.suspected_at is None, "the doubt is over")
         assert len(sessions(admin)) <= 1
 
 

@@ -31,7 +31,7 @@ def learn(registry, conninfo, *ids, observer=None):
     cluster, observer = find(registry, conninfo), observer or ids[0]
     rows = tuple(Row(id_, writer=number == 0, token=1) for number, id_ in enumerate(ids))
     topology = Topology(rows, observer, observer_is_writer=observer == ids[0])
-    cluster = registry.settle(cluster, identity(*routed(conninfo)), topology)
+    cluster = registry.match_cluster(cluster, identity(*routed(conninfo)), topology)
     cluster.observe(topology, 1.0)
     return cluster
 
@@ -72,10 +72,10 @@ def test_a_name_within_a_cluster_is_attached_to_it(name):
 def test_the_clusters_own_name_takes_over_one_that_was_known_by_an_instance():
     registry = Registry()
     single = learn(registry, INSTANCE, "demo-1", "demo-2", observer="demo-2")
-    single.hold("demo-2", held := Conn())
+    single.track("demo-2", held := Conn())
     assert learn(registry, CLUSTER, "demo-1", "demo-2") is single
     assert single.name == "demo"
-    assert single.held() == {"demo-2": [held]}
+    assert single.tracked_connections() == {"demo-2": [held]}
 
 
 @pytest.mark.case
@@ -119,12 +119,12 @@ def test_a_name_is_detached_when_its_answers_do_not_know_the_cluster_any_more():
     registry = Registry()
     orders = learn(registry, CLUSTER, "demo-1", "demo-2")
     assert learn(registry, INSTANCE, "demo-1", "demo-2", observer="demo-2") is orders
-    orders.hold("demo-2", held := Conn())
+    orders.track("demo-2", held := Conn())
     moved = learn(registry, INSTANCE, "users-1", "demo-2", observer="demo-2")
     assert moved is not orders
     assert moved.view.writer == "users-1"
     assert orders.view.writer == "demo-1"
-    assert orders.held() == {"demo-2": [held]}, "it is counted where it was opened"
+    assert orders.tracked_connections() == {"demo-2": [held]}, "it is counted where it was opened"
     assert find(registry, INSTANCE) is moved
     assert find(registry, CLUSTER) is orders
     users = learn(registry, f"host=users.cluster-{DOMAIN} port=5432", "users-1", "demo-2")
@@ -144,7 +144,7 @@ def test_an_answer_without_a_writer_attaches_nothing():
     whole = learn(registry, CLUSTER, "demo-1", "demo-2")
     single = find(registry, INSTANCE)
     partial = Topology((Row("demo-2"),), "demo-2", observer_is_writer=False)
-    assert registry.settle(single, identity(*routed(INSTANCE)), partial) is single is not whole
+    assert registry.match_cluster(single, identity(*routed(INSTANCE)), partial) is single is not whole
 
 
 def test_equal_ids_elsewhere_are_another_cluster():

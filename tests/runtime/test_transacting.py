@@ -64,7 +64,10 @@ def test_modes_come_from_the_connections_attributes():
         (Modes(), ""),
         (Modes("SERIALIZABLE", read_only=True, deferrable=True), "ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE"),
         (Modes(read_only=False, deferrable=False), "READ WRITE NOT DEFERRABLE"),
-        (Modes(read_only=False).over(Modes("SERIALIZABLE", read_only=True)), "ISOLATION LEVEL SERIALIZABLE READ WRITE"),
+        (
+            Modes(read_only=False).merge(Modes("SERIALIZABLE", read_only=True)),
+            "ISOLATION LEVEL SERIALIZABLE READ WRITE",
+        ),
     ],
 )
 def test_modes_as_begin_takes_them(modes, sql):
@@ -72,5 +75,5 @@ def test_modes_as_begin_takes_them(modes, sql):
 
 
 def test_ids_are_random_uuids():
-    assert SESSIONS.unique() != SESSIONS.unique()
-    assert len(SESSIONS.unique()) == 36
+    assert SESSIONS.new_id() != SESSIONS.new_id()
+    assert len(SESSIONS.new_id()) == 36

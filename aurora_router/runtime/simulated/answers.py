@@ -108,7 +108,7 @@ ANSWERS: dict[str, Answer] = {
     ROLE: _role,
     ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
-    str(AURORA_POSTGRESQL.identify): _identify,
+    str(AURORA_POSTGRESQL.id_sql): _identify,
     POSTGRESQL.sql: _plain,
 }
 """Service query -> answer; a source of one's own is added here."""

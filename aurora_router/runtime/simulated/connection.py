@@ -94,7 +94,7 @@ class SimulatedConnection:
         self.closed = True
         self.instance.connections.discard(self)
         if self.placed is not None and self.placed.instance is not None:
-            self.placed.cluster.drop(self.placed.instance, self)
+            self.placed.cluster.untrack(self.placed.instance, self)
 
     def breaks(self) -> None:
         """The instance's side of it is gone; the process sees that at its next use."""

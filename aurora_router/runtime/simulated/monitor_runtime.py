@@ -127,7 +127,7 @@ class WatchedProcess(SimulatedProcess):
             made.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
             made.was_writer = placed.role is Role.WRITER
             made.direct = placed.route.direct
-            placed.hold()
+            placed.track()
             self._attend(placed.cluster, Access(call.request, placed.route, call.sources, call.params))
         return made
 
@@ -152,18 +152,18 @@ class WatchedProcess(SimulatedProcess):
             connection.waiting = False
 
     def _attend(self, cluster: Cluster, access: Access) -> None:
-        if cluster.watcher is not None:
-            watch: Any = cluster.watcher
+        if cluster.monitor is not None:
+            watch: Any = cluster.monitor
             watch.access = access
             return
         own = self.monitor_runtime.for_a_cluster()
         begun: ClusterMonitor[SimulatedConnection] = ClusterMonitor(own, cluster, access)
-        cluster.watcher = begun
+        cluster.monitor = begun
         own.spawn(self._look_after(begun, own))
 
     async def _look_after(self, watch: ClusterMonitor[SimulatedConnection], own: SimulatedMonitorRuntime) -> None:
         await watch.run()
-        watch.cluster.watcher = None
-        watch.cluster.unattended()
+        watch.cluster.monitor = None
+        watch.cluster.on_monitor_stopped()
         await own.end()
         await watch.close()

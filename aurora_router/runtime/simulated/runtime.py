@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurora_router.flow.connect import connect, look
+from aurora_router.flow.connect import connect, refresh_topology
 from aurora_router.flow.runtime import ConnectResult, DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
 from aurora_router.runtime import libpq
@@ -45,7 +45,7 @@ class SimulatedRuntime:
         """What a host name stands for."""
         return await self._names.resolve(host, fresh=fresh)
 
-    def last_resolved(self, host: str) -> Resolution | None:
+    def last_resolution(self, host: str) -> Resolution | None:
         """What a host name stood for when it was resolved last."""
         return self._names.last(host)
 
@@ -105,7 +105,7 @@ class SimulatedRuntime:
         """The port at this end."""
         return connection.local_port
 
-    async def changed(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         wake = self.simulation.waker()
         cluster.add_waiter(wake)
@@ -148,10 +148,10 @@ class SimulatedProcess:
             self.runtime, self.home.find, call.request, call.sources
         )
         placed.connection.placed = placed
-        placed.hold()
+        placed.track()
         return placed.connection
 
     async def topology(self, conninfo: str, **options: Any) -> View:
         """What `aurora_router.Router.topology` does, in this simulation; takes and raises the same."""
         call = read_connect_args(conninfo, options)
-        return (await look(self.runtime, self.home.find, call.request, call.sources)).view
+        return (await refresh_topology(self.runtime, self.home.find, call.request, call.sources)).view

@@ -33,7 +33,7 @@ FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.pg_backend_pi
   LEFT JOIN pg_catalog.aurora_replica_status() AS s ON true
 """
 
-_IDENTIFY = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
+_ID_SQL = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
 
 UNDEFINED_FUNCTION = "42883"
 
@@ -114,7 +114,7 @@ def _lsn(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch("0*[1-9][0-9]*", text) and len(text) < _SHOWN else None
 
 
-def _identified(rows: Rows) -> str | None:
+def _read_id(rows: Rows) -> str | None:
     return _identifier(rows[0][3])
 
 
@@ -123,6 +123,6 @@ AURORA_POSTGRESQL = Source(
     sql=_SQL,
     read=_read,
     absent=frozenset({UNDEFINED_FUNCTION}),
-    identify=_IDENTIFY,
-    identified=_identified,
+    id_sql=_ID_SQL,
+    read_id=_read_id,
 )

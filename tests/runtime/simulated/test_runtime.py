@@ -209,7 +209,7 @@ def test_a_cancelled_connect_leaks_nothing(moment, seed):
             task.result().close()
         (state,) = process.home._clusters.values()
         assert not any(map(len, state._dialling.values()))
-        assert state.begin_learning()
+        assert state.begin_topology_query()
 
 
 def test_a_relay_reports_what_it_likes(cluster, simulation):

@@ -108,8 +108,8 @@ def never_wake() -> Any:
 
 def readers_wait_for_writers() -> Any:
     async def sure(self: Any) -> None:
-        while self.cluster.doubted_at is not None and self.left() > 0.0:
-            await self.runtime.changed(self.cluster, self.cluster.news, self.left())
+        while self.cluster.suspected_at is not None and self.left() > 0.0:
+            await self.runtime.wait_for_news(self.cluster, self.cluster.news, self.left())
 
     return patch.object(Connecting, "_wait_until_writer_confirmed", sure)
 
@@ -216,7 +216,7 @@ def condemn_by_a_dial() -> Any:
 
 def count_on_a_monitor() -> Any:
     """A monitor that could not be started is waited for."""
-    return patch.object(Cluster, "watched", property(lambda self: True))
+    return patch.object(Cluster, "is_monitored", property(lambda self: True))
 
 
 def stay_blind() -> Any:
@@ -249,7 +249,7 @@ def ask_no_session() -> Any:
     def afresh(self: Any, id_: str, number: int) -> Any:
         return probe.InstanceProbe(self.runtime, self.cluster, id_)
 
-    return patch.object(HangDetector, "_inquiry_for", afresh)
+    return patch.object(HangDetector, "_probe_for_try", afresh)
 
 
 def hide_warnings() -> Any:
@@ -280,10 +280,10 @@ def trust_old_figures() -> Any:
 def give_up_for_one() -> Any:
     """One instance that cannot be asked makes the monitor give up on all."""
 
-    def sighted(self: Any) -> bool:
-        return not self._blind and self._askable >= self.cluster.view.instances.keys()
+    def can_ask(self: Any) -> bool:
+        return not self._is_locked_out and self._askable >= self.cluster.view.instances.keys()
 
-    return patch.object(ClusterMonitor, "sighted", property(sighted))
+    return patch.object(ClusterMonitor, "can_ask", property(can_ask))
 
 
 def never_believe_former_writers() -> Any:
@@ -297,7 +297,7 @@ def never_search() -> Any:
     async def search(self: Any, address: Any, access: Any, pause: float) -> None:
         """All who may be the writer are known."""
 
-    return patch.object(ClusterMonitor, "_search", search)
+    return patch.object(ClusterMonitor, "_query_name", search)
 
 
 def take_any_answer_for_complete() -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from aurora_router.errors import NameNotResolved, RoutingError
-from aurora_router.flow.outcome import Resolving
+from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.runtime.connect_args import read_connect_args
@@ -213,15 +213,15 @@ class Schedule:
             return await self.connect(process, "writer")
 
         async def give(conn: Any) -> None:
-            if process.runtime.broken(conn) or not process.runtime.idle(conn) or self.over or len(pool) > 2:
+            if process.runtime.is_broken(conn) or not process.runtime.is_idle(conn) or self.over or len(pool) > 2:
                 conn.close()
             else:
                 pool.append(conn)
 
-        async def resolving(token: Any) -> Resolving[Any]:
-            return Resolving(process.runtime, process.home.find, call.request, call.sources, token)
+        async def new_resolver(token: Any) -> Resolver[Any]:
+            return Resolver(process.runtime, process.home.find, call.request, call.sources, token)
 
-        return Plan(call.request.options, take, give, resolving)
+        return Plan(call.request.options, take, give, new_resolver)
 
     async def write(self, process: Process, rng: random.Random) -> None:
         """Transactions, one after the other."""
@@ -382,7 +382,7 @@ class Schedule:
             raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
         cluster = conn.placed.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
-        if process.monitored and not self.pooled and askable and not cluster.watched:
+        if process.monitored and not self.pooled and askable and not cluster.is_monitored:
             raise Violation("after the last incident the monitor does not look")
         conn.close()
 
@@ -412,7 +412,7 @@ class Schedule:
             for task in process.monitor_runtime.tasks:
                 if task.error is not None and not isinstance(task.error, Cancelled):
                     raise task.error
-            if any(each.watcher is not None for each in process.clusters):
+            if any(each.monitor is not None for each in process.clusters):
                 raise Violation("a watch goes on with nobody to watch for")
         if self.cluster.open_connections:
             raise Violation(f"{self.cluster.open_connections} connections stay open")

@@ -168,7 +168,7 @@ class Wire(SimulatedRuntime):
         """Send a message and wait for its answer."""
         clock = self.harbour.clock
         until = float("inf") if seconds is None else clock.now + seconds
-        if self.broken(connection) or connection.broken:
+        if self.is_broken(connection) or connection.broken:
             connection.heard = connection.broken
             raise broke()
         connection.answer = None
@@ -182,7 +182,7 @@ class Wire(SimulatedRuntime):
                     break
         finally:
             connection.waiting, connection.waker = False, None
-        if self.broken(connection) or connection.broken:
+        if self.is_broken(connection) or connection.broken:
             connection.heard = True
             raise broke()
         answer = connection.answer
@@ -199,20 +199,20 @@ class Wire(SimulatedRuntime):
         except DialFailed as failed:
             raise failed.cause from None
 
-    def broken(self, connection):
+    def is_broken(self, connection):
         return connection.closed or (connection.broken and connection.heard)
 
-    def idle(self, connection):
+    def is_idle(self, connection):
         return connection.state == "idle"
 
-    def aborted(self, connection):
+    def is_aborted(self, connection):
         return connection.state == "error"
 
-    def busy(self, connection):
+    def is_busy(self, connection):
         return False
 
     def advise(self, connection, text):
-        connection.placed.cluster.tell(ConfigurationAdvice(text), self.now())
+        connection.placed.cluster.report(ConfigurationAdvice(text), self.now())
 
     @contextmanager
     def watching(self, connection):
@@ -232,7 +232,7 @@ class Wire(SimulatedRuntime):
     def trouble(self, error):
         return BlockingSessions.trouble(self, error)
 
-    def unique(self):
+    def new_id(self):
         return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"
 
     async def complete(self, act, connection):
@@ -339,7 +339,7 @@ class Process(WatchedProcess):
             raise failed.cause from None
         finally:
             if connection.watched is not None:
-                connection.watched.note(idle=self.runtime.idle(connection))
+                connection.watched.note(idle=self.runtime.is_idle(connection))
 
     @property
     def clusters(self) -> Any:
