@@ -5,7 +5,7 @@ Nothing is proxied: what comes out of ``connect`` is a subclass that overrides `
 are psycopg's.
 
 Importing this module imports little more than psycopg: what routes is loaded with the first ``connect``
-(`runtime.placing`).
+within the functions that need it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from weakref import ref
 import psycopg
 from psycopg.rows import Row
 
+from aurora_router import native
 from aurora_router.errors import AuroraRouterError
 from aurora_router.forks import IMPORTING, step_by_step
 
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from psycopg.rows import AsyncRowFactory, RowFactory
     from typing_extensions import Self, Unpack
 
+    from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import ConnectResult, Target, Wanted
+    from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.instance import Role
     from aurora_router.model.view import View
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from aurora_router.runtime.sockets import SocketId
 
 NewRow = TypeVar("NewRow")
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,9 @@ class _Deadline:
         self.wanted = wanted
 
 
+LOOK_SECONDS = 0.02
+"""How often the socket of a connection is checked at most, in seconds: a busy pool checks out far more often."""
+
 _dial: ContextVar[ref[_Dial] | None] = ContextVar("dial", default=None)
 _deadline: ContextVar[ref[_Deadline] | None] = ContextVar("deadline", default=None)
 """A pool's deadline, for which ``connect`` has no argument."""
@@ -211,21 +217,41 @@ class _Routed:
         if dial is not None and dial.session is not None:
             session, dial.session = dial.session, None
             return _at_once(cast("Any", cls)(session))
-        dialling = step_by_step(cast("Any", super())._connect_gen(*args, **kwargs))  # noqa: SLF001 - it is its own
-        return dialling if dial is None or dial.until is None else _within(dialling, dial.until, dial.wanted)
+        check = None if dial is None or dial.until is None else _make_check(dial.until, dial.wanted)
+        return step_by_step(cast("Any", super())._connect_gen(*args, **kwargs), check)  # noqa: SLF001 - it is its own
 
     @property
     def generation(self) -> int:
         """The instance's generation when the connection was made."""
         return self.placement.generation if self.placement is not None else 0
 
-    def _place(self, placed: ConnectResult[Any], call: ConnectArgs) -> None:
-        from aurora_router.runtime.placing import attend  # noqa: PLC0415 - see the module's docstring
+    def _register(self, result: ConnectResult[Any], args: ConnectArgs) -> None:
+        """Count the connection for its instance, and have the monitor look after it unless that was declined."""
+        with IMPORTING:
+            from aurora_router.model.instance import Role  # noqa: PLC0415 - see the module's docstring
+            from aurora_router.policy.hang_detection import UNLIMITED, Limits  # noqa: PLC0415
+            from aurora_router.runtime import libpq, sockets  # noqa: PLC0415
 
-        self.placement = Placement(
-            placed.instance, placed.generation, placed.role, placed.pooled, placed.cluster, placed.why
-        )
-        attend(self, placed, call)
+        cluster, route, options = result.cluster, result.route, args.request.options
+        self.placement = Placement(result.instance, result.generation, result.role, result.pooled, cluster, result.why)
+        pgconn = cast("psycopg.Connection[Any]", self).pgconn
+        self.reported = libpq.reported_standby(pgconn)
+        self.process = os.getpid()
+        self.sound = _make_sound(self, result)
+        self.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
+        if result.instance is None:
+            return
+        result.track()
+        if options.monitor and route is not None:
+            self.guard = native.new_rlock()
+            self.was_writer = result.role is Role.WRITER
+            self.direct = route.direct
+            self.socket_id = sockets.identify(pgconn.socket)
+            if cluster.is_news_for_monitor(args.request, route, args.params):
+                with IMPORTING:
+                    from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415
+
+                MONITOR.attend(cluster, args, route)
 
     def _explain(self, error: psycopg.Error) -> psycopg.Error:
         """Attach to an error what happened to the instance, where that is why the statement failed; returns it.
@@ -325,19 +351,17 @@ class Connection(_Routed, psycopg.Connection[Row]):
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
         with IMPORTING:
-            from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
-                NO_LOGIN,
-                bounded,
-                dial_params,
-                place_blocking,
-                read_connect_args,
-                shortened,
-                take,
-            )
+            from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
+            from aurora_router.runtime.blocking import BlockingRuntime, run  # noqa: PLC0415
+            from aurora_router.runtime.connect_args import limit_args, read_connect_args  # noqa: PLC0415
+            from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
+            from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
+            from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
 
         def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Connection[Row]:
-            params = dial_params(call.params, target, seconds, login)
-            with _Dial(take(params), time.monotonic() + seconds, target.wanted):
+            params = dial_params(args.params, target, seconds, login)
+            session = SESSIONS.take(params) if SESSIONS.laid else None
+            with _Dial(session, time.monotonic() + seconds, target.wanted):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -349,13 +373,14 @@ class Connection(_Routed, psycopg.Connection[Row]):
                 )
 
         try:
-            call = bounded(read_connect_args(conninfo, kwargs), *_call_until())
-            placed: ConnectResult[Connection[Row]] = place_blocking(open_, call)
+            args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
+            runtime = BlockingRuntime(args.opening(open_), args.names)
+            result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
-            raise shortened(error) from error.__cause__
-        placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
-        placed.connection.origin = (conninfo, kwargs)
-        return cast("Self", placed.connection)
+            raise _shorten_traceback(error) from error.__cause__
+        result.connection._register(result, args)  # noqa: SLF001 - of this class
+        result.connection.origin = (conninfo, kwargs)
+        return cast("Self", result.connection)
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, as psycopg does; an error that means a lost instance says so (``error.incident``).
@@ -435,19 +460,17 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         Takes and raises what `Connection.connect` does.
         """
         with IMPORTING:
-            from aurora_router.runtime.placing import (  # noqa: PLC0415 - see above
-                NO_LOGIN,
-                bounded,
-                dial_params,
-                place_async,
-                read_connect_args,
-                shortened,
-                take,
-            )
+            from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
+            from aurora_router.runtime.connect_args import limit_args, read_connect_args  # noqa: PLC0415
+            from aurora_router.runtime.eventloop import EventLoopRuntime  # noqa: PLC0415
+            from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
+            from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
+            from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
 
         async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> AsyncConnection[Row]:
-            params = dial_params(call.params, target, seconds, login)
-            with _Dial(take(params)):
+            params = dial_params(args.params, target, seconds, login)
+            session = SESSIONS.take(params) if SESSIONS.laid else None
+            with _Dial(session):
                 return await super(AsyncConnection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -459,13 +482,14 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                 )
 
         try:
-            call = bounded(read_connect_args(conninfo, kwargs), *_call_until())
-            placed: ConnectResult[AsyncConnection[Row]] = await place_async(open_, call)
+            args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
+            runtime = EventLoopRuntime(args.opening_async(open_), args.names)
+            result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
-            raise shortened(error) from error.__cause__
-        placed.connection._place(placed, call)  # noqa: SLF001 - of this very class
-        placed.connection.origin = (conninfo, kwargs)
-        return cast("Self", placed.connection)
+            raise _shorten_traceback(error) from error.__cause__
+        result.connection._register(result, args)  # noqa: SLF001 - of this class
+        result.connection.origin = (conninfo, kwargs)
+        return cast("Self", result.connection)
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, as `Connection.wait` does."""
@@ -505,24 +529,76 @@ Connection.wait.__wrapped__ = psycopg.Connection.wait  # type: ignore[attr-defin
 AsyncConnection.wait.__wrapped__ = psycopg.AsyncConnection.wait  # type: ignore[attr-defined]
 
 
+def _shorten_traceback(error: ErrorT) -> ErrorT:
+    """Remove the traceback of the inner parts from an error that leaves the library; it is logged at DEBUG.
+
+    What it was raised from goes along likewise; what was handled meanwhile is dropped, with its frames.
+    """
+    with IMPORTING:
+        from aurora_router.observe import logger  # noqa: PLC0415 - see the module's docstring
+
+    logger.debug("connect failed", exc_info=error)
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        following.__traceback__ = None
+        cause = following.__cause__
+        following.__context__ = cause
+        following.__suppress_context__ = True
+        following = cause
+    return error
+
+
+def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], bool]:
+    """Return a function that says whether a connection may still be used, by what is known here.
+
+    One function, which does no more than it has to: a pool asks at every checkout. That the server has not ended the
+    connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
+    """
+    with IMPORTING:
+        from aurora_router.runtime import libpq, sockets  # noqa: PLC0415 - see the module's docstring
+
+    pgconn, reported, owner = connection.pgconn, connection.reported, connection.process
+    cluster, instance, generation = result.cluster, result.instance, result.generation
+    ended, now, process = sockets.end_of(pgconn.socket), time.monotonic, os.getpid
+    reported_standby = libpq.reported_standby
+    looked = now()
+
+    def sound() -> bool:
+        nonlocal looked
+        if process() != owner:
+            return False
+        if instance is not None:
+            known = cluster.view.instances.get(instance)
+            if known is None or known.generation != generation:
+                return False
+        if now() - looked > LOOK_SECONDS:
+            if ended() or reported_standby(pgconn) is not reported:
+                return False
+            looked = now()
+        return True
+
+    return sound
+
+
 def _at_once(connection: Any) -> Generator[Any, Any, Any]:
     """A dial without a step."""
     yield from ()
     return connection
 
 
-def _within(dialling: Generator[Any, Any, Any], until: float, asked: Wanted | None) -> Generator[Any, Any, Any]:
-    """The same steps of a dial, given up when the time is over or the dial is not wanted any more."""
-    wanted = next(dialling)
-    while True:
-        ready = yield wanted
-        if time.monotonic() > until or (not ready and asked is not None and not asked()):
-            dialling.close()
+def _make_check(until: float, wanted: Wanted | None) -> Callable[[object], None]:
+    """Return a function that ends a dial, called with what each of its waits returned.
+
+    It raises when the time is over, or when nothing came and the dial is not wanted any more.
+    """
+
+    def check(ready: object) -> None:
+        if time.monotonic() > until or (not ready and wanted is not None and not wanted()):
             raise psycopg.errors.ConnectionTimeout("connection timeout expired")
-        try:
-            wanted = dialling.send(ready)
-        except StopIteration as done:
-            return cast("psycopg.pq.abc.PGconn", done.value)
+
+    return check
 
 
 connect = Connection.connect

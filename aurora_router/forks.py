@@ -20,7 +20,7 @@ from weakref import WeakSet
 from aurora_router import native
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 IMPORTING: Final[Any] = native.new_rlock()
 """Held by a thread that imports late. Reentrant: a module that is imported may import late too."""
@@ -40,17 +40,14 @@ class Steps:
 
     Attributes:
         gate: held for the moment in which a step begins, and while the process forks.
+        lock: held while `dials` is changed or read.
+        dials: the dials of this process, each as its `Step`.
     """
 
     def __init__(self) -> None:
         self.gate: Any = native.new_rlock()
-        self._lock: Any = native.new_rlock()
-        self._dials: WeakSet[Step] = WeakSet()
-
-    def add(self, dial: Step) -> None:
-        """Look at the steps of a dial, for as long as it lives."""
-        with self._lock:
-            self._dials.add(dial)
+        self.lock: Any = native.new_rlock()
+        self.dials: WeakSet[Step] = WeakSet()
 
     def stop(self) -> None:
         """Let no other step begin, and wait until those of other threads have ended."""
@@ -62,8 +59,8 @@ class Steps:
     def is_busy(self) -> bool:
         """Whether another thread is within; a signal handler may fork within a step of its own thread."""
         allowed = None, native.get_ident()
-        with self._lock:
-            return any(dial.thread not in allowed for dial in self._dials)
+        with self.lock:
+            return any(dial.thread not in allowed for dial in self.dials)
 
     def resume(self) -> None:
         """Undo `stop`."""
@@ -71,8 +68,8 @@ class Steps:
 
     def reset(self) -> None:
         """In the child of a fork: no step is under way."""
-        self.gate, self._lock = native.new_rlock(), native.new_rlock()
-        self._dials = WeakSet()
+        self.gate, self.lock = native.new_rlock(), native.new_rlock()
+        self.dials = WeakSet()
 
 
 class Step:
@@ -86,7 +83,8 @@ class Step:
 
     def __init__(self) -> None:
         self.thread: int | None = None
-        STEPS.add(self)
+        with STEPS.lock:
+            STEPS.dials.add(self)
 
     def __enter__(self) -> None:
         with STEPS.gate:
@@ -100,14 +98,23 @@ STEPS: Final = Steps()
 """Where a dial's steps are done."""
 
 
-def step_by_step(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Do the same steps of a dial, each within `STEPS`."""
+def step_by_step(
+    dialling: Generator[Any, Any, Any], check: Callable[[object], None] | None = None
+) -> Generator[Any, Any, Any]:
+    """Do the same steps of a dial, each as a `Step`.
+
+    Args:
+        dialling: the steps, as psycopg does them.
+        check: called with what each wait returned; what it raises ends the dial.
+    """
     step = Step()
     try:
         with step:
             wanted = next(dialling)
         while True:
             ready = yield wanted
+            if check is not None:
+                check(ready)
             with step:
                 wanted = dialling.send(ready)
     except StopIteration as done:

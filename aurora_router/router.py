@@ -96,18 +96,18 @@ class _Routing:
             )
         self.conninfo = conninfo
         self.options: dict[str, Any] = {**options}
-        self._call = read_connect_args(conninfo, self.options)
+        self._args = read_connect_args(conninfo, self.options)
 
     def _role(self, modes: Modes) -> str | None:
         """The role of a transaction's connection: what writes needs the writer, whatever the endpoint's kind."""
-        return None if modes.read_only or self._call.request.options.instance is not None else "writer"
+        return None if modes.read_only or self._args.request.options.instance is not None else "writer"
 
     def _new_resolver(self, runtime: Any, token: CommitToken) -> Resolver[Any]:
-        return Resolver(runtime, REGISTRY.find, self._call.request, self._call.sources, token)
+        return Resolver(runtime, REGISTRY.find, self._args.request, self._args.sources, token)
 
     def _plan(self, take: Any, give: Any, new_resolver: Callable[[CommitToken], Awaitable[Resolver[Any]]]) -> Plan[Any]:
-        call = self._call
-        return Plan(call.request.options, take, give, new_resolver, call.methods, call.degraded, call.nameless)
+        args = self._args
+        return Plan(args.request.options, take, give, new_resolver, args.methods, args.degraded, args.nameless)
 
     def _refuse_elsewhere(self, connection: Any) -> None:
         """Refuse a pool's connection to another database: a COMMIT that it loses would be looked for in ours.
@@ -115,7 +115,7 @@ class _Routing:
         Only where the names can be compared: a pooler in between may have names of its own. Where it goes unnoticed
         here, the commit token says it.
         """
-        mine, placement = self._call.params.get("dbname"), getattr(connection, "placement", None)
+        mine, placement = self._args.params.get("dbname"), getattr(connection, "placement", None)
         if mine is None or placement is None or placement.pooled or connection.closed:
             return
         if connection.info.dbname != mine:
@@ -135,15 +135,15 @@ class _Routing:
         Raises:
             NameNotResolved: the host is an alias to be followed, and has no address.
         """
-        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._call.names)
-        chosen = run(find_route(runtime, self._call.request))
-        cluster = REGISTRY.find(self._call.request, chosen)
+        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._args.names)
+        chosen = run(find_route(runtime, self._args.request))
+        cluster = REGISTRY.find(self._args.request, chosen)
         view = cluster.view
         candidates: tuple[str, ...] = ()
         if view.known and chosen.mode in {Mode.INSTANCES, Mode.LIST}:
             selection = select(
                 view,
-                self._call.request.options,
+                self._args.request.options,
                 chosen.role,
                 loads=cluster.loads(view.instances),
                 quarantine=cluster.quarantine,
@@ -190,9 +190,9 @@ class Router(_Routing):
 
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
-        call = self._call
-        runtime: BlockingRuntime[Any] = BlockingRuntime(_opening(call), call.names)
-        return run(refresh_topology(runtime, REGISTRY.find, call.request, call.sources)).view
+        args = self._args
+        runtime: BlockingRuntime[Any] = BlockingRuntime(_opening(args), args.names)
+        return run(refresh_topology(runtime, REGISTRY.find, args.request, args.sources)).view
 
     def run_transaction(
         self,
@@ -238,7 +238,7 @@ class Router(_Routing):
             BaseException: an interruption, such as KeyboardInterrupt; it may have committed where this has an attribute
                 ``token``, for `outcome_of`.
         """
-        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
@@ -279,7 +279,7 @@ class Router(_Routing):
         return Router(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, token: CommitToken) -> Resolver[Any]:
-        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._call), self._call.names)
+        runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._args), self._args.names)
         return self._new_resolver(runtime, token)
 
     def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
@@ -326,9 +326,9 @@ class AsyncRouter(_Routing):
 
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""
-        call = self._call
-        runtime: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(call), call.names)
-        return (await refresh_topology(runtime, REGISTRY.find, call.request, call.sources)).view
+        args = self._args
+        runtime: EventLoopRuntime[Any] = EventLoopRuntime(_opening_async(args), args.names)
+        return (await refresh_topology(runtime, REGISTRY.find, args.request, args.sources)).view
 
     async def run_transaction(
         self,
@@ -347,7 +347,7 @@ class AsyncRouter(_Routing):
         Cancelled while COMMIT is under way, it closes the connection; the `asyncio.CancelledError` has the attribute
         ``token``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
         """
-        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
 
         async def take() -> Any:
@@ -381,7 +381,7 @@ class AsyncRouter(_Routing):
         return AsyncRouter(self.conninfo, **{**self.options, **_credentials(conninfo, kwargs)})
 
     def _asking(self, token: CommitToken) -> Resolver[Any]:
-        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._call), self._call.names)
+        runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         return self._new_resolver(runtime, token)
 
     async def outcome_of(self, token: CommitToken | CommitOutcomeUnknown) -> Outcome:
@@ -399,22 +399,22 @@ class AsyncRouter(_Routing):
         return cls(conninfo, **options)
 
 
-def _opening(call: ConnectArgs) -> Callable[[Target, float], Any]:
+def _opening(args: ConnectArgs) -> Callable[[Target, float], Any]:
     """Makes connections of the library's own."""
 
     def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Any:
         # psycopg counts whole seconds, and at least 2.
         limit = max(2, ceil(seconds))
-        return psycopg.connect("", **{**dial_params(call.params, target, seconds, login), "connect_timeout": limit})
+        return psycopg.connect("", **{**dial_params(args.params, target, seconds, login), "connect_timeout": limit})
 
-    return call.opening(open_)
+    return args.opening(open_)
 
 
-def _opening_async(call: ConnectArgs) -> Callable[[Target, float], Awaitable[Any]]:
+def _opening_async(args: ConnectArgs) -> Callable[[Target, float], Awaitable[Any]]:
     async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Any:
-        return await psycopg.AsyncConnection.connect("", **dial_params(call.params, target, seconds, login))
+        return await psycopg.AsyncConnection.connect("", **dial_params(args.params, target, seconds, login))
 
-    return call.opening_async(open_)
+    return args.opening_async(open_)
 
 
 def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, dict[str, Any]]:
@@ -427,8 +427,8 @@ def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, di
 def _credentials(conninfo: Any, kwargs: Any) -> dict[str, Any]:
     """User and password, as far as a pool's connect would be given them."""
     names = ("user", "password")
-    call = read_connect_args(conninfo or "", {name: kwargs[name] for name in names if name in kwargs} if kwargs else {})
-    return {name: call.params[name] for name in names if name in call.params}
+    args = read_connect_args(conninfo or "", {name: kwargs[name] for name in names if name in kwargs} if kwargs else {})
+    return {name: args.params[name] for name in names if name in args.params}
 
 
 def _level(isolation: str | psycopg.IsolationLevel | None) -> str | None:

@@ -221,9 +221,14 @@ SESSIONS: dict[str, Callable[[str], Client]] = {
 IMPORTS = {
     "psycopg": [],
     "probe": [],
-    "ours": ["aurora_router.runtime.placing"],
-    "ours-async": ["aurora_router.runtime.placing"],
-    "ours-engine": ["aurora_router.runtime.placing", "sqlalchemy.dialects.postgresql.psycopg"],
+    "ours": ["aurora_router.flow.connect", "aurora_router.runtime.blocking", "aurora_router.runtime.monitor"],
+    "ours-async": ["aurora_router.flow.connect", "aurora_router.runtime.monitor"],
+    "ours-engine": [
+        "aurora_router.flow.connect",
+        "aurora_router.runtime.blocking",
+        "aurora_router.runtime.monitor",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    ],
     "pre-ping": ["sqlalchemy.dialects.postgresql.psycopg"],
     "theirs": ["aws_advanced_python_wrapper"],
 }

@@ -304,13 +304,13 @@ def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
         pass
     (state,) = states()
     started = threading.Event()
-    real = flow.Connecting._once
+    real = flow.choose_strategy
 
-    async def fails(connecting):
+    async def fails(attempt):
         started.set()
         raise AttemptFailed("no writer")
 
-    monkeypatch.setattr(flow.Connecting, "_once", fails)
+    monkeypatch.setattr(flow, "choose_strategy", lambda attempt: fails)
 
     def interrupt():
         started.wait(20)
@@ -323,7 +323,7 @@ def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         connect(cluster.conninfo(), aurora_failover_timeout=30)
     thread.join()
-    monkeypatch.setattr(flow.Connecting, "_once", real)
+    monkeypatch.setattr(flow, "choose_strategy", real)
     assert not state._waiters
 
 
@@ -465,7 +465,7 @@ def swept(files, prepare, conninfo, **options):
             assert not state.dial_permits, where
             assert not state.lock.locked(), where
             assert not state.needed, where
-        assert not len(STEPS._dials), where
+        assert not len(STEPS.dials), where
         assert _call_until() == (None, None), where
         assert _dial.get() is None or _dial.get()() is None, where
 

@@ -181,7 +181,7 @@ def test_the_traceback_is_short_and_the_whole_is_logged_at_debug(conninfo, kind,
     (record,) = [each for each in caplog.records if each.message == "connect failed"]
     assert record.levelname == "DEBUG"
     assert record.exc_info[1] is caught.value
-    assert "placing.py" in record.exc_text or "connect_args.py" in record.exc_text
+    assert "flow/connect.py" in record.exc_text or "connect_args.py" in record.exc_text
 
 
 async def test_on_asyncio_alike():

@@ -44,7 +44,7 @@ def test_routing_of_an_address_needs_no_resolver():
     assert told(code) == ["False", "False"]
 
 
-LOADED = {"importlib", "threading", "aurora_router.runtime.placing"}
+LOADED = {"importlib", "threading"}
 """What is loaded for certain where it is imported late: the interpreter or `connect` did it."""
 
 

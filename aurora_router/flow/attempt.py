@@ -1,39 +1,37 @@
-"""What one connect knows while it dials: its target, its deadline, and its failures.
+"""What one connect knows, and how it dials: its deadline, its reservation, what has failed.
 
-Each failure is an attempt that the final error lists, an observation that may change the view, and a reason to avoid
-the instance for a while. If no other try could succeed, the driver's own error is raised at once instead.
+A `ConnectAttempt` is a plain value. The functions of this module, of `flow.topology` and of `flow.connect` work on it.
+
+Each failure is a try that the final error lists, an observation that may change the view, and a reason to avoid the
+instance for a while. If no other try could succeed, the driver's own error is raised at once instead.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
-from aurora_router.errors import (
-    Attempt,
-    InstanceTimeout,
-    NameNotResolved,
-    NameNotVerifiable,
-    NoInstanceAvailable,
-    WriterTimeout,
-    WriterUnavailable,
-)
-from aurora_router.flow.cluster import Reservation
+from aurora_router.errors import Attempt, NameNotResolved, NameNotVerifiable
 from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
+from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
-from aurora_router.model.event import ClaimRefused
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
 from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
-    from aurora_router.flow.cluster import Cluster
+    from collections.abc import Sequence
+
+    from aurora_router.flow.cluster import Cluster, Reservation
+    from aurora_router.flow.source import Source
     from aurora_router.model.instance import Instance
+    from aurora_router.model.view import View
+    from aurora_router.policy.balance import Selection
 
 _UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 """Names that no certificate of Aurora's carries."""
-
 
 ROOM_SECONDS = 0.5
 """How long a dial waits for the monitor to close its sessions, in seconds."""
@@ -41,22 +39,182 @@ LEAVING_SECONDS = 0.05
 """How long a server process takes to end after its client has disconnected, in seconds."""
 
 
+NO_READER_SECONDS = 1.0
+"""How old a view without a reader may be when the writer serves in a reader's place, in seconds."""
+PROVISIONAL_SECONDS = 1.0
+"""How old a view may be whose token of the writer may be from before its promotion, in seconds."""
+
+
 class AttemptFailed(Exception):
     """This attempt failed; a retry may succeed."""
-
-
-class Silent(AttemptFailed):
-    """An instance did not answer in time, or not before it was given up."""
 
 
 class InstanceNotLocated(AttemptFailed):
     """The address of an instance is unknown."""
 
 
+@dataclass(eq=False)
+class ConnectAttempt(Generic[ConnT]):
+    """One connect: what was requested, and what it has tried.
+
+    Attributes:
+        runtime: does the I/O.
+        cluster: the cluster that the request is for; replaced if an answer shows that it is another one.
+        request: what was requested.
+        route: how the request is routed.
+        sources: how to query the topology, in the order in which to try.
+        started: when the connect began, by the runtime's clock.
+        view_before: the view at that time.
+        tries: what failed so far, for the error.
+        faults: the kinds of faults so far.
+        sqlstates: the SQLSTATEs of the failures so far; None: one had none.
+        last_failure: why the last try, or the last round, failed.
+        has_answer: whether a server has answered, or at least a host that refuses.
+        is_alive: whether the instance that failed last has answered: it is up, and has no connection slot, for example.
+        distrusts_view: whether the topology is queried even if it is known.
+        asked: the servers that were asked for the topology so far, by name.
+        silent: the ids and addresses that did not answer a dial, each with the pass in which that was.
+        passes: how many passes over the suitable instances have begun.
+        lacks_address: whether the address of a suitable instance is unknown, in this pass.
+        reservation: counts a connection that is being opened.
+        role_report: the last connection whose server reported its role, and whether it is a standby.
+        topology_report: the last connection whose server reported the topology, and when it was asked.
+    """
+
+    runtime: Runtime[ConnT]
+    cluster: Cluster
+    request: Request
+    route: Route
+    sources: Sequence[Source]
+    started: float
+    view_before: View
+    tries: list[Attempt] = field(default_factory=list)
+    faults: set[FaultKind] = field(default_factory=set)
+    sqlstates: set[str | None] = field(default_factory=set)
+    last_failure: BaseException | None = None
+    has_answer: bool = False
+    is_alive: bool = False
+    distrusts_view: bool = False
+    asked: list[str] = field(default_factory=list)
+    silent: dict[str, int] = field(default_factory=dict)
+    passes: int = 0
+    lacks_address: bool = False
+    reservation: Reservation | None = None
+    role_report: tuple[ConnT, bool] | None = None
+    topology_report: tuple[ConnT, float] | None = None
+
+    def seconds_left(self) -> float:
+        """Seconds for which it makes sense to go on, at least 0; 0 if the connection is not wanted any more."""
+        if self.request.wanted is not None and not self.request.wanted():
+            return 0.0
+        return max(0.0, self.started + self.patience() - self.runtime.now())
+
+    def patience(self) -> float:
+        """Seconds to go on from the start.
+
+        If a server has answered, or at least a host that refuses, it is an outage: the failover timeout. If all was
+        silent since this process began, it may as well be a wrong address or a firewall: one dial for each host that
+        was given.
+        """
+        options = self.request.options
+        if self.has_answer or self.cluster.view.known:
+            return options.failover_timeout
+        return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
+
+    def dial_seconds(self) -> float:
+        """How long a dial may take; in the only round (``aurora_failover_timeout=0``) nothing else limits it."""
+        options = self.request.options
+        limit = options.connect_timeout
+        return max(0.1, min(limit, self.seconds_left())) if options.failover_timeout > 0.0 else limit
+
+    def make_wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
+        """Return the question whether an instance is still worth waiting for.
+
+        It is not if it hung, left the cluster, or changed its role meanwhile.
+
+        Args:
+            name: its id, or the name by which it was dialled.
+            address: its address, for a name that is no id.
+            port: the port there.
+
+        Returns:
+            None if the instance is unknown, and the request is wanted until its time is over.
+        """
+        cluster, needed = self.cluster, self.request.wanted
+        id_ = name if name in cluster.view.instances else cluster.by_address.get(f"{address}:{port}", "")
+        known = cluster.view.instances.get(id_)
+        if known is None:
+            return needed
+        return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
+
+    def is_avoided(self, instance: str | None) -> bool:
+        """Whether an instance failed recently, so that it is a last resort."""
+        quarantine = self.cluster.quarantine
+        if instance is None or instance not in quarantine.terms:
+            return False
+        return quarantine.remaining(instance, self.runtime.now()) > 0.0
+
+    def lacks_reader(self) -> bool:
+        """Whether a reader is wanted, and none is known."""
+        wanted = self.route.role is WantedRole.READER or self.route.role is WantedRole.PREFER_READER
+        return wanted and not any(True for _ in self.cluster.view.readers())
+
+    def release(self) -> None:
+        """Release the reservation, if any."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            reservation.cluster.release(reservation)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectResult(Generic[ConnT]):
+    """A connection on the right instance.
+
+    Attributes:
+        connection: the connection itself, idle, with nothing prepared and no setting changed.
+        cluster: the cluster's state that it counts for.
+        instance: id of its instance; None if the server does not report it.
+        generation: the instance's generation when the connection was made.
+        why: the selection or the route that led there; both have a `reason`.
+        role: the instance's role when the connection was made.
+        route: how the request was routed.
+        pooled: whether a pooler is in between, so that the server behind may change at any moment.
+        reservation: counts the connection until `track` or `release` is called; one of them has to be.
+    """
+
+    connection: ConnT
+    cluster: Cluster
+    instance: str | None
+    generation: int
+    why: Selection | Route
+    role: Role = Role.UNKNOWN
+    route: Route | None = None
+    pooled: bool = False
+    reservation: Reservation | None = None
+
+    def track(self) -> None:
+        """Count the connection for its instance instead of its reservation, in one step: no count is ever too low."""
+        if self.instance is None:
+            return
+        reservation = self.reservation
+        own = reservation is not None and reservation.cluster is self.cluster
+        self.cluster.track(self.instance, self.connection, reservation=reservation if own else None)
+        if not own:
+            self.release()
+
+    def release(self) -> None:
+        """Release the reservation: the connection is not counted."""
+        if self.reservation is not None:
+            self.reservation.cluster.release(self.reservation)
+
+
+# ---------------------------------------------------------------- where to dial
+
+
 async def resolve_target(
     runtime: Runtime[ConnT], name: str, host: str | None, port: int | None, *, fresh: bool
 ) -> Target:
-    """The target at a host: its addresses are asked for, unless it is a socket or left to libpq.
+    """Return the target at a host: it is resolved, unless it is a socket or left to libpq.
 
     Raises:
         DialFailed: it has no address.
@@ -66,259 +224,223 @@ async def resolve_target(
     return Target(name, host, port, (await runtime.resolve(host, fresh=fresh)).addresses)
 
 
-class ConnectAttempt(Generic[ConnT]):
-    """One connect as far as it dials: what it was asked for, what it has tried."""
+async def find_target(attempt: ConnectAttempt[ConnT], seed: Address | Instance) -> Target:
+    """Return where to dial an instance, or a host that the user gave.
 
-    def __init__(self, runtime: Runtime[ConnT], cluster: Cluster, request: Request, route: Route) -> None:
-        self.runtime = runtime
-        self.cluster = cluster
-        self.request = request
-        self.route = route
-        self.attempts: list[Attempt] = []
-        self.doubt = False
-        self._started = cluster.used_at = runtime.now()
-        self._before = cluster.view
-        self._answers = False
-        self._faults: set[FaultKind] = set()
-        self._sqlstates: set[str | None] = set()
-        self._lives = False
-        self._last: BaseException | None = None
-        self._silent_at: set[str] = set()
-        self._reservation: Reservation | None = None
-        self._is_placeless = False
-
-    def left(self) -> float:
-        """Seconds for which it makes sense to go on, at least 0; 0 where the connection is not wanted any more."""
-        if self.request.wanted is not None and not self.request.wanted():
-            return 0.0
-        return max(0.0, self._started + self._patience() - self.runtime.now())
-
-    # ------------------------------------------------------------ dialling
-
-    async def _given(self, address: Address) -> Target:
-        """The target that the user named."""
-        if address.hostaddr is not None:
-            return Target(str(address), address.host, address.port, (address.hostaddr,))
-        return await self._target(str(address), given_host(self.request, self.route, address), address.port)
-
-    async def _located(self, instance: Instance) -> Target:
-        if self.route.mode is Mode.LIST:
-            return await self._given(next(each for each in self.request.given if str(each) == instance.id))
-        address = locate(instance, self.route, self.request.options)
+    Raises:
+        InstanceNotLocated: the address of the instance is unknown.
+        AttemptFailed: the name has no address.
+    """
+    request, route = attempt.request, attempt.route
+    if not isinstance(seed, Address) and route.mode is Mode.LIST:
+        seed = next(each for each in request.given if str(each) == seed.id)
+    if isinstance(seed, Address):
+        if seed.hostaddr is not None:
+            return Target(str(seed), seed.host, seed.port, (seed.hostaddr,))
+        name, host, port = str(seed), given_host(request, route, seed), seed.port
+    else:
+        address = locate(seed, route, request.options)
         if address is None:
             unknown = "its address is unknown (aurora_instance_host does not give it)"
-            self.attempts.append(Attempt(instance.id, unknown, 0.0))
-            raise InstanceNotLocated(f"{instance.id}: {unknown}")
-        return await self._target(instance.id, address.host, address.port)
+            attempt.tries.append(Attempt(seed.id, unknown, 0.0))
+            raise InstanceNotLocated(f"{seed.id}: {unknown}")
+        name, host, port = seed.id, address.host, address.port
+    # A name whose answers rotate is resolved again: to another member's turn, or to the writer of this moment.
+    rotates = (attempt.lacks_address or route.mode is Mode.NAME) and host == request.given[0].host
+    started = attempt.runtime.now()
+    try:
+        return await resolve_target(attempt.runtime, name, host, port, fresh=rotates)
+    except DialFailed as failed:
+        raise note_failure(attempt, name, failed, started) from failed
 
-    async def _target(self, name: str, host: str | None, port: int | None) -> Target:
-        started = self.runtime.now()
-        try:
-            return await resolve_target(self.runtime, name, host, port, fresh=self._rotates(host))
-        except DialFailed as failed:
-            raise self._note_failure(name, failed, started, None) from failed
 
-    def _rotates(self, host: str | None) -> bool:
-        """Whether a name is to be resolved afresh: to another member's turn, or to the writer of this moment."""
-        return (self._is_placeless or self.route.mode is Mode.NAME) and host == self.request.given[0].host
+# ---------------------------------------------------------------- dialling
 
-    def _reserve(self, instance: str) -> None:
-        """Count a connection from the moment on that its instance was chosen; the caller holds the cluster's lock."""
-        self._reservation = Reservation(self.cluster, instance)
-        self.cluster.reserve(self._reservation)
 
-    def _release(self) -> None:
-        """Release the reservation, if any."""
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            reservation.cluster.release(reservation)
+async def dial_reserved(attempt: ConnectAttempt[ConnT], instance: Instance) -> ConnT:
+    """Dial an instance that a reservation counts for; a new writer only when its slow start permits it.
 
-    async def _dial_reserved(self, instance: Instance) -> ConnT:
-        """Dial an instance at which a reservation is taken."""
-        cluster, turn = self.cluster, DialPermit(self.runtime, self.cluster)
-        try:
-            target = await self._located(instance)
-            if instance.role is Role.WRITER:
-                stands_in = self.route.role is not WantedRole.WRITER
-                self._hold_to(instance, began=await turn.wait(self.left, stands_in=stands_in))
-            started = self.runtime.now()
-            connection = await self._dial(target, instance, turn)
-            cluster.record_success(instance.id, self.runtime.now() - started, self.runtime.now())
-            turn.record_success()
-            return connection
-        finally:
-            turn.end()
-
-    def _hold_to(self, instance: Instance, *, began: bool) -> None:
-        """After a wait: whether the writer that was chosen before it is still the one to dial."""
-        if not began:
-            raise AttemptFailed(f"{instance.id} was too busy to be dialled")
-        changed = self.cluster.view.writer != instance.id
-        if changed or (self.route.role is WantedRole.WRITER and self.cluster.suspected_at is not None):
-            raise AttemptFailed(f"{instance.id} was the writer, and now another one is, or it is suspected")
-
-    async def _dial(self, target: Target, instance: Instance | None, turn: DialPermit | None = None) -> ConnT:
-        started, address = self.runtime.now(), target.addresses[0] if target.addresses else None
-        wanted = self._wanted(target.name if instance is None else instance.id, address, target.port)
-        try:
-            glancing = wanted if turn is None or wanted is None else turn.note_glances(wanted)
-            asked = Target(target.name, target.host, target.port, target.addresses, glancing)
-            connection = await self._dial_once(asked)
-        except DialFailed as failed:
-            self.cluster.record_dial_failure(target.addresses)
-            if failed.fault.kind is FaultKind.TIMEOUT:
-                self._silent_at.update(target.addresses)
-            if turn is not None and (wanted is None or wanted()):
-                turn.record_failure(failed.fault)
-            self._answers = self._answers or (failed.fault.kind is FaultKind.REFUSED and bool(target.addresses))
-            raise self._note_failure(target.name, failed, started, instance, wanted) from failed
-        self._answers = True
+    Raises:
+        AttemptFailed: it was not connected, or is not the writer any more.
+    """
+    runtime, cluster, permit = attempt.runtime, attempt.cluster, None
+    try:
+        target = await find_target(attempt, instance)
+        if instance.role is Role.WRITER:
+            if cluster.limits_dials:
+                permit = DialPermit(runtime, cluster)
+                stands_in = attempt.route.role is not WantedRole.WRITER
+                if not await permit.wait(attempt.seconds_left, stands_in=stands_in):
+                    raise AttemptFailed(f"{instance.id} was too busy to be dialled")
+            _check_still_writer(attempt, instance)
+        started = runtime.now()
+        connection = await dial(attempt, target, instance, permit)
+        cluster.record_success(instance.id, runtime.now() - started, runtime.now())
+        if permit is not None:
+            permit.record_success()
         return connection
+    finally:
+        if permit is not None:
+            permit.end()
 
-    async def _dial_once(self, target: Target) -> ConnT:
-        """Dial; once more if the monitor's sessions may have taken the last connection slots, after they are closed."""
+
+def _check_still_writer(attempt: ConnectAttempt[ConnT], instance: Instance) -> None:
+    """Check, after a wait, that an instance is still the writer; and not suspected, if the writer is wanted."""
+    cluster = attempt.cluster
+    is_suspected = attempt.route.role is WantedRole.WRITER and cluster.suspected_at is not None
+    if is_suspected or cluster.view.writer != instance.id:
+        raise AttemptFailed(f"{instance.id} was the writer, and now another one is, or it is suspected")
+
+
+async def dial(
+    attempt: ConnectAttempt[ConnT], target: Target, instance: Instance | None, permit: DialPermit | None = None
+) -> ConnT:
+    """Dial a target.
+
+    If no connection slot is free, the monitor's own sessions may have taken the last ones: it is dialled once more
+    after they are closed.
+
+    Raises:
+        AttemptFailed: it was not connected.
+        Exception: the driver's own, if no other try could succeed.
+    """
+    runtime, cluster, started = attempt.runtime, attempt.cluster, attempt.runtime.now()
+    address = target.addresses[0] if target.addresses else None
+    wanted = attempt.make_wanted(target.name if instance is None else instance.id, address, target.port)
+    asked = wanted if permit is None or wanted is None else permit.note_glances(wanted)
+    aim = Target(target.name, target.host, target.port, target.addresses, asked)
+    try:
         try:
-            return await self.runtime.dial(target, self._dial_seconds())
+            connection = await runtime.dial(aim, attempt.dial_seconds())
         except DialFailed as failed:
-            if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not self.cluster.make_room():
+            if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not cluster.make_room():
                 raise
-        news = self.cluster.news
-        if self.cluster.is_crowded:
-            await self.runtime.wait_for_news(self.cluster, news, min(ROOM_SECONDS, self.left()))
-        await self.runtime.sleep(LEAVING_SECONDS)
-        return await self.runtime.dial(target, self._dial_seconds())
-
-    def _wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
-        """Whether an instance is still worth waiting for: it did not hang, leave, or change its role meanwhile.
-
-        Args:
-            name: its id, or the name by which it was dialled.
-            address: where it is, for a name that is no id.
-            port: the port there.
-
-        Returns:
-            None where it is not known which instance that is, and the request is wanted until its time is over.
-        """
-        cluster = self.cluster
-        id_ = name if name in cluster.view.instances else cluster.by_address.get(f"{address}:{port}", "")
-        known = cluster.view.instances.get(id_)
-        needed = self.request.wanted
-        if known is None:
-            return needed
-        return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
-
-    def _dial_seconds(self) -> float:
-        """How long a dial may take; in the only round (``aurora_failover_timeout=0``) that is all that limits it."""
-        options = self.request.options
-        limit = options.connect_timeout
-        return max(0.1, min(limit, self.left())) if options.failover_timeout > 0.0 else limit
-
-    # ------------------------------------------------------------ failing
-
-    def _note_failure(
-        self,
-        name: str,
-        failed: DialFailed,
-        started: float,
-        instance: Instance | None,
-        wanted: Wanted | None = None,
-    ) -> AttemptFailed:
-        """Take note of a failure; raises the driver's own error where no other try could end otherwise."""
-        now = self.runtime.now()
-        if wanted is not None and not wanted():
-            text = "given up: meanwhile it hung, left, or changed its role"
-            if self.request.wanted is not None and not self.request.wanted():
-                text = "given up: the connection is not wanted any more"
-            self.attempts.append(Attempt(name, text, now - started))
-            return Silent(f"{name}: {text}")
-        verdict = judge(failed.fault)
-        self.attempts.append(Attempt(name, failed.fault.text or verdict.name, now - started))
-        self._last = failed.cause
-        self._faults.add(failed.fault.kind)
-        self._sqlstates.add(failed.fault.sqlstate)
-        if instance is not None and (verdict.down or verdict.quarantine):
-            self._lives = failed.fault.kind is FaultKind.REJECTED and not verdict.down
-            known = self.cluster.quarantine.remaining(instance.id, now) > 0.0
-            if not known or (not self._lives and self.cluster.view.lacks_failure(instance.id)):
-                self.cluster.observe(
-                    Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=self._lives), now
-                )
-            if verdict.quarantine:
-                self.cluster.record_failure(instance.id, now, self.request.options.quarantine, started)
-            if not self._lives:
-                self.cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
-        alone = len(self.request.given) == 1
-        if failed.fault.kind is FaultKind.NAME and alone and not self.cluster.view.known:
-            raise NameNotResolved(failed.fault.text, attempts=self.attempts) from failed.cause
-        if failed.fault.kind is FaultKind.IDENTITY and self.route.endpoint.kind in _UNVERIFIABLE:
-            raise NameNotVerifiable(
-                f"sslmode=verify-full: the server's certificate is not for {self.request.given[0].host!r} "
-                f"({failed.fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
-                "name that DNS says it is an alias of",
-                view=self.cluster.view,
-            ) from failed.cause
-        if verdict.then is Next.RAISE:
-            raise failed.cause from None
-        self._answers = self._answers or failed.fault.sqlstate is not None
-        return (Silent if failed.fault.kind is FaultKind.TIMEOUT else AttemptFailed)(failed.fault.text)
-
-    def _patience(self) -> float:
-        """Seconds to go on from the start.
-
-        Where a server, or at least a host that refuses, has answered, it is an outage: the failover timeout. Where
-        all was silent since this process began, it may as well be a wrong address or a firewall: one dial for each
-        host that was given.
-        """
-        options = self.request.options
-        if self.cluster.view.known or self._answers:
-            return options.failover_timeout
-        return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
-
-    def _new_error(self, *, early: bool = False) -> NoInstanceAvailable:
-        """The error that ends the search; `early`: after one round, with time left."""
-        wanted, patience = self.route.role.value, self._patience()
-        once = early or patience == 0.0
-        message = (
-            f"no {'instance' if wanted == 'any' else wanted} of the cluster at {self.request.given[0]} could be "
-            f"connected {'in one round' if once else f'within {patience:g} s'}: {self._reason()}. "
-            f"{self._claims_refused()}Known: {_known(self.cluster)}.{' Tried:' if self.attempts else ''}"
-        )
-        known = self.cluster.view
-        late, full = self._faults == {FaultKind.TIMEOUT}, self._sqlstates == {TOO_MANY_CONNECTIONS}
-        if self.route.role is WantedRole.WRITER and self._before.known and not full:
-            kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
-        else:
-            kind = InstanceTimeout if late else NoInstanceAvailable
-        error = kind(message, attempts=self.attempts, view=known, trail=tuple(self.cluster.trail))
-        if full:
-            error.sqlstate = TOO_MANY_CONNECTIONS
-        if isinstance(error, WriterUnavailable):
-            error.before = self._before
-        return error
-
-    def _claims_refused(self) -> str:
-        """Why instances that take themselves for the writer were not accepted meanwhile, in sentences."""
-        if self.route.role is not WantedRole.WRITER:
-            return ""
-        reasons = {
-            event.claimed: event.reason
-            for at, event in self.cluster.trail
-            if at >= self._started and isinstance(event, ClaimRefused)
-        }
-        return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
-
-    def _reason(self) -> str:
-        """Why the last round failed, in words."""
-        if self._sqlstates == {TOO_MANY_CONNECTIONS}:
-            return f"what was dialled is up, and has no connection slot free for this user ({TOO_MANY_CONNECTIONS})"
-        return str(self._last)
-
-    def _cause(self) -> BaseException | None:
-        """The driver's own error behind the last failure, if there is one."""
-        cause = self._last.__cause__ if isinstance(self._last, AttemptFailed) else self._last
-        return cause.cause if isinstance(cause, DialFailed) else cause
+            await _wait_for_room(attempt)
+            connection = await runtime.dial(aim, attempt.dial_seconds())
+    except DialFailed as failed:
+        is_given_up = wanted is not None and not wanted()
+        cluster.record_dial_failure(target.addresses)
+        if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
+            names = target.addresses if instance is None else (instance.id, *target.addresses)
+            attempt.silent.update(dict.fromkeys(names, attempt.passes))
+        if permit is not None and not is_given_up:
+            permit.record_failure(failed.fault)
+        if failed.fault.kind is FaultKind.REFUSED and target.addresses:
+            attempt.has_answer = True
+        raise note_failure(attempt, target.name, failed, started, instance, is_given_up=is_given_up) from failed
+    attempt.has_answer = True
+    return connection
 
 
-def _known(cluster: Cluster) -> str:
-    told = [f"{each.id} ({each.role.value})" for each in cluster.view.instances.values()]
-    return ", ".join(told) or "nothing"
+async def _wait_for_room(attempt: ConnectAttempt[ConnT]) -> None:
+    """Wait until the monitor has closed its sessions, and their server processes have ended."""
+    cluster, news = attempt.cluster, attempt.cluster.news
+    if cluster.is_crowded:
+        await attempt.runtime.wait_for_news(cluster, news, min(ROOM_SECONDS, attempt.seconds_left()))
+    await attempt.runtime.sleep(LEAVING_SECONDS)
+
+
+async def is_standby(
+    attempt: ConnectAttempt[ConnT], connection: ConnT, name: str, instance: Instance | None = None
+) -> bool:
+    """Whether the server is a standby: by its report at start-up if that is believed, else by a query, asked once.
+
+    Raises:
+        AttemptFailed: no answer.
+    """
+    if attempt.role_report is not None and attempt.role_report[0] is connection:
+        return attempt.role_report[1]
+    runtime, cluster, path = attempt.runtime, attempt.cluster, attempt.runtime.path(connection)
+    standby = runtime.in_hot_standby(connection)
+    if standby is not None:
+        believed = cluster.role_reports.believes(path, runtime.backend_pid(connection), runtime.now())
+        standby = standby if believed else None
+    if standby is None:
+        started, wanted = runtime.now(), attempt.make_wanted(name, *path)
+        try:
+            standby = (await check_role(runtime, cluster, connection, attempt.dial_seconds(), wanted)).standby
+        except DialFailed as failed:
+            is_given_up = wanted is not None and not wanted()
+            raise note_failure(attempt, name, failed, started, instance, is_given_up=is_given_up) from failed
+    attempt.role_report = connection, standby
+    return standby
+
+
+def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
+    """Whether the view is older than ``aurora_refresh``.
+
+    If the writer is about to serve because no reader is known, it may be `NO_READER_SECONDS` old: a reader may have
+    joined. If the writer's own row has not been seen yet (`View.provisional`), it may be `PROVISIONAL_SECONDS` old.
+    """
+    cluster, now, limit = attempt.cluster, attempt.runtime.now(), attempt.request.options.refresh
+    refreshed_at = cluster.view.refreshed_at
+    if instance.role is Role.WRITER and attempt.lacks_reader():
+        cluster.reader_missed_at = now
+        limit = min(limit, NO_READER_SECONDS)
+    if cluster.view.provisional:
+        limit = min(limit, PROVISIONAL_SECONDS)
+    return refreshed_at is not None and (cluster.overdue or now - refreshed_at > limit)
+
+
+# ---------------------------------------------------------------- failing
+
+
+def note_failure(
+    attempt: ConnectAttempt[ConnT],
+    name: str,
+    failed: DialFailed,
+    started: float,
+    instance: Instance | None = None,
+    *,
+    is_given_up: bool = False,
+) -> AttemptFailed:
+    """Record a failure: for the error, in the view, and in the quarantine.
+
+    Args:
+        attempt: the connect.
+        name: what was dialled or asked.
+        failed: the failure.
+        started: when that try began.
+        instance: the instance that failed, if it is known.
+        is_given_up: whether the try was given up, so that the failure is no evidence.
+
+    Returns:
+        What is to be raised.
+
+    Raises:
+        Exception: the driver's own, if no other try could succeed.
+    """
+    fault, cluster, now = failed.fault, attempt.cluster, attempt.runtime.now()
+    if is_given_up:
+        text = "given up: meanwhile it hung, left, or changed its role"
+        if attempt.request.wanted is not None and not attempt.request.wanted():
+            text = "given up: the connection is not wanted any more"
+        attempt.tries.append(Attempt(name, text, now - started))
+        return AttemptFailed(f"{name}: {text}")
+    verdict = judge(fault)
+    attempt.tries.append(Attempt(name, fault.text or verdict.name, now - started))
+    attempt.last_failure = failed.cause
+    attempt.faults.add(fault.kind)
+    attempt.sqlstates.add(fault.sqlstate)
+    if instance is not None and (verdict.down or verdict.quarantine):
+        alive = attempt.is_alive = fault.kind is FaultKind.REJECTED and not verdict.down
+        if not attempt.is_avoided(instance.id) or (not alive and cluster.view.lacks_failure(instance.id)):
+            failure = Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=alive)
+            cluster.observe(failure, now)
+        if verdict.quarantine:
+            cluster.record_failure(instance.id, now, attempt.request.options.quarantine, started)
+        if not alive:
+            cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
+    if fault.kind is FaultKind.NAME and len(attempt.request.given) == 1 and not cluster.view.known:
+        raise NameNotResolved(fault.text, attempts=attempt.tries) from failed.cause
+    if fault.kind is FaultKind.IDENTITY and attempt.route.endpoint.kind in _UNVERIFIABLE:
+        raise NameNotVerifiable(
+            f"sslmode=verify-full: the server's certificate is not for {attempt.request.given[0].host!r} "
+            f"({fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
+            "name that DNS says it is an alias of",
+            view=cluster.view,
+        ) from failed.cause
+    if verdict.then is Next.RAISE:
+        raise failed.cause from None
+    attempt.has_answer = attempt.has_answer or fault.sqlstate is not None
+    return AttemptFailed(fault.text)

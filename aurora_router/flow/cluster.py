@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from aurora_router.model.observation import Observation
     from aurora_router.policy.paths import End, Known
     from aurora_router.policy.role_reports import Path, RoleCheck
-    from aurora_router.policy.route import Identity
+    from aurora_router.policy.route import Identity, Request, Route
     from aurora_router.policy.slow_start import SlowStart
 
 
@@ -56,7 +56,14 @@ TRAIL = 64
 
 
 class Monitor(Protocol):
-    """The background monitor of a cluster, as far as connects use it."""
+    """The background monitor of a cluster, as far as connects use it.
+
+    Attributes:
+        settled: the request, the route and the parameters of the last connect, if another one like it is no news; None:
+            the monitor waits for the next connect.
+    """
+
+    settled: tuple[Request, Route, Any] | None
 
     @property
     def can_ask(self) -> bool:
@@ -213,6 +220,10 @@ class Cluster:
         """Whether a monitor finds out about changes of the cluster by itself."""
         return self.monitor is not None and self.monitor.can_ask
 
+    def is_news_for_monitor(self, request: Request, route: Route, params: Any) -> bool:
+        """Whether the monitor has to be started, or has to learn how a user connected."""
+        return self.monitor is None or self.monitor.settled != (request, route, params)
+
     def suspect_writer(self, reason: str, now: float) -> None:
         """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""
         with self.lock:
@@ -289,6 +300,11 @@ class Cluster:
         monitor = self.monitor
         return monitor is not None and monitor.has_stalled(since, now)
 
+    @property
+    def limits_dials(self) -> bool:
+        """Whether dials of the writer need a `DialPermit`: it is a new one, or its slow start goes on."""
+        return self.slow_start is not None or self.view.epoch > self.slow_start_epoch
+
     def record_probe(self, seconds: float, now: float) -> None:
         """Record that the monitor dialled the accepted writer within `seconds`; see `SlowStart.record_probe`."""
         with self.lock:
@@ -334,7 +350,8 @@ class Cluster:
         if failed_at is not None:
             self.report(InstanceRecovered(instance, now - failed_at), now)
         with self.lock:
-            self.quarantine = self.quarantine.record_success(instance)
+            if instance in self.quarantine.terms:
+                self.quarantine = self.quarantine.record_success(instance)
             known = self._latency.get(instance)
             self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
             if len(self._latency) > MAX_NAMES:

@@ -1,10 +1,13 @@
-"""Putting one connection on the right instance.
+"""Puts one connection on the right instance.
 
 Theory. The first connection to a cluster goes through the given name, and one topology query on that connection
 returns the cluster. From then on the view decides: an instance is chosen, dialled by its own name, and its role is
 checked against what it reports of itself at start-up, which costs nothing. Whatever contradicts the view (a role that
 differs, a dial that fails) is an observation, changes the view by `reduce`, and an instance is chosen again, until a
 connection fits or the time is up.
+
+A connect is a sequence of *rounds*. Each round follows one of the strategies below, in the order of this file; a round
+that fails is followed by a pause and another one.
 
 Invariants: a connection that is handed out served the wanted role when it was made, by the server's own report; every
 connection that is not handed out is closed, also on cancellation; every reservation is released.
@@ -15,9 +18,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
-from aurora_router.flow.attempt import AttemptFailed, InstanceNotLocated, Silent
-from aurora_router.flow.runtime import GLANCE_SECONDS, ConnectResult, ConnT, DialFailed, Runtime
-from aurora_router.flow.topology import TopologyAttempt
+from aurora_router.flow.attempt import (
+    AttemptFailed,
+    ConnectAttempt,
+    ConnectResult,
+    InstanceNotLocated,
+    dial,
+    dial_reserved,
+    find_target,
+    is_refresh_due,
+    is_standby,
+)
+from aurora_router.flow.cluster import Reservation
+from aurora_router.flow.connect_error import find_cause, new_error
+from aurora_router.flow.runtime import GLANCE_SECONDS, ConnT, DialFailed, Runtime
+from aurora_router.flow.topology import (
+    advise_on_wait,
+    ensure_topology,
+    lacks_lag_proof,
+    read_topology,
+    read_topology_on,
+    read_topology_through,
+    recognise_instance,
+    refresh,
+)
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
@@ -27,369 +51,65 @@ from aurora_router.policy.options import ReaderFallback
 from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Awaitable, Callable, Container, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
 
-
-class Connecting(TopologyAttempt[ConnT]):
-    """One connect: a `TopologyAttempt` that chooses an instance and checks its role."""
-
-    async def run(self) -> ConnectResult[ConnT]:
-        """Connect, and go on trying for as long as it makes sense.
-
-        Raises:
-            NoInstanceAvailable: nothing that fits could be reached in time.
-            Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
-        """
-        try:
-            return await self._persevere()
-        finally:
-            self._release()
-
-    async def _persevere(self) -> ConnectResult[ConnT]:
-        try:
-            return await self._once()
-        except AttemptFailed as why:
-            self._suspect_writer(why)
-        if self.left() <= 0.0:
-            raise self._new_error() from self._cause()
-        if self._is_refused_for_good():
-            raise self._new_error(early=True) from self._cause()
-        self._advise_on_wait()
-        with IMPORTING:
-            from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
-
-        self.doubt = True
-        try:
-            async for attempt in reconnecting(self.runtime, self.cluster, self.left, retry_on=AttemptFailed):
-                with attempt:
-                    return await self._once_more()
-        except AttemptFailed as why:
-            self._last = why
-        raise self._new_error() from self._cause()
-
-    # ------------------------------------------------------------ one round
-
-    async def _once_more(self) -> ConnectResult[ConnT]:
-        try:
-            return await self._once()
-        except AttemptFailed as why:
-            self._suspect_writer(why)
-            raise
-
-    def _is_refused_for_good(self) -> bool:
-        """Whether a reader is wanted as libpq understands it, and all that there is are primaries that answered."""
-        no_reader = not any(True for _ in self.cluster.view.readers())
-        return self.request.refuses_primary and no_reader and not self.attempts
-
-    def _suspect_writer(self, why: AttemptFailed) -> None:
-        """Suspect the writer after a failed round, so that the monitor looks for it."""
-        self._last = why
-        if self.route.role is WantedRole.WRITER and not self._lives:
-            self.cluster.suspect_writer(f"a connect to the writer failed: {why}", self.runtime.now())
-
-    async def _wait_until_writer_confirmed(self) -> None:
-        """While the writer is suspected, wait for the monitor, which asks all instances, and dial no dead one."""
-        cluster, started = self.cluster, self.runtime.now()
-        while self.route.role is WantedRole.WRITER:
-            news = cluster.news
-            if cluster.suspected_at is None:
-                return
-            if self.left() <= 0.0:
-                outcome = "the monitor asked all instances; none confirmed that it is the writer"
-                self.attempts.append(Attempt(cluster.name, outcome, self.runtime.now() - started))
-                return
-            is_asked = self.request.wanted is not None  # nothing wakes the one that waits when the answer changes
-            await self.runtime.wait_for_news(
-                cluster, news, min(self.left(), GLANCE_SECONDS) if is_asked else self.left()
-            )
-
-    async def _once(self) -> ConnectResult[ConnT]:
-        if self.route.mode is Mode.THROUGH:
-            return await self._connect_unrouted()
-        if self._by_name():
-            return await self._through_name()
-        if self.route.mode is Mode.PINNED:
-            return await self._connect_to_named_instance()
-        return await self._connect_to_candidate()
-
-    def _by_name(self) -> bool:
-        """Whether instances can't be dialled, so that the given name has to do."""
-        if self.route.mode is Mode.NAME:
-            return True
-        source = self.cluster.source
-        told = self.cluster.view.known and (source is None or not source.complete)
-        return told and self.route.mode is Mode.INSTANCES
-
-    async def _connect_unrouted(self) -> ConnectResult[ConnT]:
-        connection = await self._dial(await self._given(self.request.given[0]), None)
-        return ConnectResult(connection, self.cluster, None, 0, self.route)
-
-    async def _through_name(self) -> ConnectResult[ConnT]:
-        """Dial the given name and check the role alone."""
-        target = await self._given(self.request.given[0])
-        connection = await self._dial(target, None)
-        try:
-            instance = await self._recognise(connection, target)
-            unfit = f"led to a {instance.role.value} ({instance.id})"
-            if await self._serves(connection, instance):
-                if not await self._is_lag_unproven(connection, instance):
-                    return self._new_result(connection, instance, self.route)
-                unfit = f"led to {instance.id}, {self._lags()}"
-        except BaseException:
-            await self.runtime.discard(connection)
-            raise
-        await self.runtime.discard(connection)
-        raise AttemptFailed(f"{target.name} {unfit}")
-
-    def _lags(self) -> str:
-        return f"which is not known to lag by {self.request.options.max_lag:g} s at most (aurora_max_lag)"
-
-    async def _connect_to_named_instance(self) -> ConnectResult[ConnT]:
-        """Dial the one instance that the name, or the option, means."""
-        wanted = self.request.options.instance
-        if wanted is None and not self.cluster.view.known:
-            return await self._hand_out(await self._learn_through(self.request.given[0]))
-        spare = await self._know()
-        name = (wanted or self.route.endpoint.label or "").lower()
-        known = next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
-        if spare is not None:
-            if known is not None and spare[1].id == known.id:
-                return await self._hand_out(spare)
-            await self.runtime.discard(spare[0])
-        if known is None:
-            raise AttemptFailed(f"the cluster has no instance {wanted or name!r}")
-        with self.cluster.lock:
-            self._reserve(known.id)
-        connection = await self._dial_reserved(known)
-        return await self._hand_out((connection, known))
-
-    async def _hand_out(self, arrived: tuple[ConnT, Instance]) -> ConnectResult[ConnT]:
-        """Hand a connection to the one instance out."""
-        connection, known = arrived
-        try:
-            instance = await self._describe_server(connection, known)
-            if await self._is_lag_unproven(connection, instance):
-                raise AttemptFailed(f"{instance.id} is the instance, {self._lags()}")  # noqa: TRY301 - it is discarded below
-            return self._new_result(connection, instance, self.route)
-        except BaseException:
-            await self.runtime.discard(connection)
-            raise
-
-    async def _connect_to_candidate(self) -> ConnectResult[ConnT]:
-        """Dial the instance that the policy chooses, by the topology."""
-        await self._wait_until_writer_confirmed()
-        if self.request.options.max_lag is not None:
-            self.cluster.note_max_lag(self.request.options.max_lag, self.runtime.now())
-        if self.route.role is WantedRole.WRITER and self._is_avoided(self.cluster.view.writer):
-            self.doubt = self.doubt or not self.cluster.is_monitored
-        spare = await self._know()
-        try:
-            placed = await self._try_candidates(spare)
-        except BaseException:
-            if spare is not None:
-                await self.runtime.discard(spare[0])
-            raise
-        if spare is not None and placed.connection is not spare[0]:
-            await self.runtime.discard(spare[0])
-        return placed
-
-    async def _try_candidates(self, spare: tuple[ConnT, Instance] | None) -> ConnectResult[ConnT]:
-        """Try instances until one serves; chosen again after each failure, so that what a dead one leaves spreads.
-
-        One that answered in another role may be chosen again in that role: a reader that has become the writer is not
-        worth less than an instance that is silent. One that was silent is not, whatever its role is by now.
-        """
-        tried: list[tuple[str, Role]] = []
-        turn = self.cluster.next_turn()
-        self._is_placeless = False
-        while True:
-            if spare is not None and not self.cluster.view.is_current(spare[1].id, spare[1].generation):
-                spare = None  # what was learned meanwhile has overtaken it
-            selection = self._select(spare, turn, tried)
-            instance = next((each for each in selection.order if (each.id, each.role) not in tried), None)
-            if instance is None:
-                break
-            if spare is not None and spare[1].id == instance.id:
-                if not await self._is_lag_unproven(spare[0], instance):
-                    return self._new_result(spare[0], instance, selection)
-                self._release()
-                spare = None
-                continue
-            tried.append((instance.id, instance.role))
-            arrived = await self._try(instance, tried)
-            if arrived is not None:
-                return self._new_result(*arrived, selection)
-            self._release()
-        if self._is_placeless:
-            arrived = await self._by_given_name()
-            if arrived is not None:
-                return self._new_result(*arrived, self.route)
-        if self._lacks_reader():
-            self.cluster.reader_missed_at = self.runtime.now()
-        raise AttemptFailed(selection.reason if not selection.order else "no instance that fits could be reached")
-
-    async def _try(self, instance: Instance, tried: list[tuple[str, Role]]) -> tuple[ConnT, Instance] | None:
-        """Dial an instance at which a reservation is taken, and check its role; None: go on to the next."""
-        try:
-            connection = await self._dial_reserved(instance)
-        except AttemptFailed as why:
-            if isinstance(why, Silent):
-                tried += [(instance.id, role) for role in Role]
-            self._last = why
-            self._is_placeless = self._is_placeless or isinstance(why, InstanceNotLocated)
-            return None
-        try:
-            found = await self._confirm_role(connection, instance)
-            if found is not None:
-                return connection, found
-        except BaseException:
-            await self.runtime.discard(connection)
-            raise
-        await self.runtime.discard(connection)
-        return None
-
-    async def _by_given_name(self) -> tuple[ConnT, Instance] | None:
-        """Dial the given name if the address of a suitable instance is unknown: it may lead there.
-
-        Returns None if it led to an instance that is not suitable by its own report.
-        """
-        try:
-            connection, found = await self._learn_through(self.request.given[0])
-        except AttemptFailed as why:
-            self._last = why
-            return None
-        try:
-            fits = [each.id for each in self._select((connection, found), 0).order[:1]] == [found.id]
-            fits = fits and not await self._is_lag_unproven(connection, found)
-            if fits and self.cluster.view.is_current(found.id, found.generation):
-                return connection, found
-            self._last = AttemptFailed(f"{self.request.given[0]} led to a {found.role.value} ({found.id})")
-        except BaseException:
-            await self.runtime.discard(connection)
-            raise
-        await self.runtime.discard(connection)
-        return None
-
-    # ------------------------------------------------------------ choosing
-
-    def _select(
-        self, spare: tuple[ConnT, Instance] | None, turn: int, tried: Container[tuple[str, Role]] | None = None
-    ) -> Selection:
-        """Choose by the policy; with `tried`, a reservation is taken at the first that was not tried yet.
-
-        Choosing and counting the choice are one step, so that concurrent connects spread.
-        """
-        cluster = self.cluster
-        with cluster.lock:
-            selection = select(
-                cluster.view,
-                self.request.options,
-                self.route.role,
-                loads=cluster.loads(cluster.view.instances),
-                quarantine=cluster.quarantine,
-                now=self.runtime.now(),
-                rng=self.runtime,
-                turn=turn,
-            )
-            if spare is not None:
-                selection = selection.preferring(spare[1].id)
-            if tried is not None:
-                first = next((each.id for each in selection.order if (each.id, each.role) not in tried), None)
-                if first is not None:
-                    self._reserve(first)
-        return selection
-
-    # ------------------------------------------------------------ checking roles
-
-    async def _confirm_role(self, connection: ConnT, instance: Instance) -> Instance | None:
-        """Return the instance if its role is as in the view, or if it is suitable after its answer changed the view.
-
-        The generation that counts is the one from before the dial. If it is a past one by now (a dial of an instance
-        that hung may end when another is the writer), the server is asked what it is.
-        """
-        try:
-            found = await self._refreshed(connection, instance)
-            if found is None and self.cluster.view.is_current(instance.id, instance.generation):
-                standby = await self._standby(connection, instance.id, instance)
-                agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
-                agrees = agrees and not is_lag_unproven(instance, self.request.options, self.runtime.now())
-                if agrees and self.cluster.view.is_current(instance.id, instance.generation):  # still, after the answer
-                    return instance
-            if found is None:
-                found = await self._ask(connection, instance.id)
-            if await self._is_lag_unproven(connection, found):
-                return None
-        except AttemptFailed as why:
-            self._last = why
-            return None
-        best = self._select((connection, found), 0).order[:1]
-        return found if [found.id] == [each.id for each in best] == [instance.id] else None
-
-    async def _describe_server(self, connection: ConnT, instance: Instance) -> Instance:
-        """Return the instance by its own report, whatever its role."""
-        found = await self._refreshed(connection, instance)
-        if found is not None:
-            return found
-        standby = await self._standby(connection, instance.id, instance)
-        if standby is (instance.role is not Role.WRITER):
-            return instance
-        return await self._ask(connection, instance.id)
-
-    async def _serves(self, connection: ConnT, instance: Instance) -> bool:
-        """Whether the instance behind a name has the wanted role, by its own report."""
-        role = self.route.role
-        standby = await self._standby(connection, instance.id, instance)
-        if role is WantedRole.ANY:
-            return True
-        if standby:
-            return role is not WantedRole.WRITER
-        if self.cluster.view.writer not in {None, instance.id}:
-            return False  # a former writer that does not know it
-        if role is not WantedRole.READER:
-            return True
-        alone = not any(True for _ in self.cluster.view.readers())
-        return alone and self.request.options.reader_fallback is ReaderFallback.WRITER
-
-    def _new_result(self, connection: ConnT, instance: Instance, why: Selection | Route) -> ConnectResult[ConnT]:
-        reservation, self._reservation = self._reservation, None
-        reports = self.cluster.role_reports
-        pooled = bool(reports.indirect) and reports.is_pooled(self.runtime.path(connection))
-        generation, role = instance.generation, instance.role
-        return ConnectResult(
-            connection, self.cluster, instance.id, generation, why, role, self.route, pooled, reservation
-        )
+    FindCluster = Callable[[Request, Route], Cluster]
+    Strategy = Callable[[ConnectAttempt[ConnT]], Awaitable[ConnectResult[ConnT]]]
 
 
 async def connect(
-    runtime: Runtime[ConnT],
-    find: Callable[[Request, Route], Cluster],
-    request: Request,
-    sources: Sequence[Source],
+    runtime: Runtime[ConnT], find: FindCluster, request: Request, sources: Sequence[Source]
 ) -> ConnectResult[ConnT]:
     """Put one connection on the right instance.
 
     Args:
         runtime: does the I/O; its connections are what is made.
-        find: gives the state of the cluster that a routed request is for.
-        request: what is asked for.
-        sources: how to ask for the topology, in the order in which to try.
+        find: returns the state of the cluster that a routed request is for.
+        request: what is requested.
+        sources: how to query the topology, in the order in which to try.
 
     Raises:
-        NoInstanceAvailable: nothing that fits could be reached in time.
+        NoInstanceAvailable: no suitable instance could be reached in time.
         NameNotResolved: the given name has no address.
-        Exception: the driver's own, where no other try could end otherwise (a wrong password, no such database).
+        Exception: the driver's own, if no other try could succeed (a wrong password, no such database).
     """
-    chosen = await find_route(runtime, request)
-    return await Connecting(runtime, find(request, chosen), request, chosen, sources).run()
+    attempt = _begin_attempt(runtime, find, request, await find_route(runtime, request), sources)
+    try:
+        try:
+            return await choose_strategy(attempt)(attempt)
+        except AttemptFailed as why:
+            _record_failed_round(attempt, why)
+        return await _retry(attempt)
+    finally:
+        attempt.release()
+
+
+async def refresh_topology(
+    runtime: Runtime[ConnT], find: FindCluster, request: Request, sources: Sequence[Source]
+) -> Cluster:
+    """Query the topology; returns the cluster's state, up to date. Takes and raises what `connect` does."""
+    attempt = _begin_attempt(runtime, find, request, await find_route(runtime, request), sources)
+    attempt.distrusts_view = attempt.cluster.view.known
+    try:
+        connection, _ = await read_topology(attempt)
+    except AttemptFailed as why:
+        attempt.last_failure = why
+    else:
+        await runtime.discard(connection)
+        return attempt.cluster
+    raise new_error(attempt) from find_cause(attempt)
 
 
 async def find_route(runtime: Runtime[ConnT], request: Request) -> Route:
     """Decide how a request is routed, following an alias if that may show more.
 
-    While no name server answers, it is followed to where it led the last time: what is known of that cluster may do.
+    While no name server answers, an alias is followed to its last target: what is known of that cluster may suffice.
+
+    Raises:
+        NameNotResolved: the given name has no address.
     """
     if not leads_elsewhere(request):
         return route(request)
@@ -404,15 +124,374 @@ async def find_route(runtime: Runtime[ConnT], request: Request) -> Route:
     return route(request, resolution.canonical)
 
 
-async def refresh_topology(
-    runtime: Runtime[ConnT],
-    find: Callable[[Request, Route], Cluster],
-    request: Request,
-    sources: Sequence[Source],
-) -> Cluster:
-    """Query the topology; returns the cluster's state, up to date. Raises as `connect` does."""
-    chosen = await find_route(runtime, request)
-    connecting = Connecting(runtime, find(request, chosen), request, chosen, sources)
-    connection = await connecting.learned()
-    await runtime.discard(connection)
-    return connecting.cluster
+def _begin_attempt(
+    runtime: Runtime[ConnT], find: FindCluster, request: Request, chosen: Route, sources: Sequence[Source]
+) -> ConnectAttempt[ConnT]:
+    cluster = find(request, chosen)
+    if chosen.mode is Mode.LIST:
+        # The hosts of a list are the instances: the ids in an answer about the whole cluster would not match them.
+        sources = [each for each in sources if not each.complete]
+    started = cluster.used_at = runtime.now()
+    return ConnectAttempt(runtime, cluster, request, chosen, sources, started, cluster.view)
+
+
+# ---------------------------------------------------------------- rounds
+
+
+async def _retry(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Go on with further rounds, for as long as it makes sense.
+
+    Raises:
+        NoInstanceAvailable: no suitable instance could be reached in time.
+    """
+    if attempt.seconds_left() <= 0.0:
+        raise new_error(attempt) from find_cause(attempt)
+    if _is_refused_for_good(attempt):
+        raise new_error(attempt, early=True) from find_cause(attempt)
+    advise_on_wait(attempt)
+    with IMPORTING:
+        from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
+
+    attempt.distrusts_view = True
+    rounds = reconnecting(attempt.runtime, attempt.cluster, attempt.seconds_left, retry_on=AttemptFailed)
+    try:
+        async for each in rounds:
+            with each:
+                try:
+                    return await choose_strategy(attempt)(attempt)
+                except AttemptFailed as why:
+                    _record_failed_round(attempt, why)
+                    raise
+    except AttemptFailed as why:
+        attempt.last_failure = why
+    raise new_error(attempt) from find_cause(attempt)
+
+
+def _is_refused_for_good(attempt: ConnectAttempt[ConnT]) -> bool:
+    """Whether a reader is wanted as libpq understands it, and only primaries exist, which all answered."""
+    no_reader = not any(True for _ in attempt.cluster.view.readers())
+    return attempt.request.refuses_primary and no_reader and not attempt.tries
+
+
+def _record_failed_round(attempt: ConnectAttempt[ConnT], why: AttemptFailed) -> None:
+    """Record why a round failed, and suspect the writer if that was wanted, so that the monitor looks for it."""
+    attempt.last_failure = why
+    if attempt.route.role is WantedRole.WRITER and not attempt.is_alive:
+        attempt.cluster.suspect_writer(f"a connect to the writer failed: {why}", attempt.runtime.now())
+
+
+def choose_strategy(attempt: ConnectAttempt[ConnT]) -> Strategy[ConnT]:
+    """Return the strategy of the next round, by the route and by what is known of the cluster."""
+    mode, cluster = attempt.route.mode, attempt.cluster
+    if mode is Mode.THROUGH:
+        return connect_unrouted
+    if mode is Mode.NAME:
+        return connect_through_name
+    if mode is Mode.PINNED:
+        return connect_to_named_instance
+    lists_all = cluster.source is not None and cluster.source.complete
+    if mode is Mode.INSTANCES and cluster.view.known and not lists_all:
+        return connect_through_name  # the addresses of the other instances are unknown
+    return connect_by_topology
+
+
+# ---------------------------------------------------------------- the strategies
+
+
+async def connect_unrouted(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Dial the given name: it does its own routing."""
+    connection = await dial(attempt, await find_target(attempt, attempt.request.given[0]), None)
+    return ConnectResult(connection, attempt.cluster, None, 0, attempt.route)
+
+
+async def connect_through_name(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Dial the given name, and check only the role of the server that it leads to."""
+    target = await find_target(attempt, attempt.request.given[0])
+    connection = await dial(attempt, target, None)
+    try:
+        instance = await recognise_instance(attempt, connection, target)
+        unfit = f"led to a {instance.role.value} ({instance.id})"
+        if await _has_wanted_role(attempt, connection, instance):
+            if not await lacks_lag_proof(attempt, connection, instance):
+                return _hand_out(attempt, connection, instance, attempt.route)
+            unfit = f"led to {instance.id}, {_describe_lag(attempt)}"
+    except BaseException:
+        await attempt.runtime.discard(connection)
+        raise
+    await attempt.runtime.discard(connection)
+    raise AttemptFailed(f"{target.name} {unfit}")
+
+
+async def connect_to_named_instance(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Dial the one instance that the name, or the option, denotes."""
+    wanted = attempt.request.options.instance
+    if wanted is None and not attempt.cluster.view.known:
+        found = await read_topology_through(attempt, attempt.request.given[0])
+        return await _hand_out_whatever_role(attempt, *found)
+    spare = await ensure_topology(attempt)
+    name = (wanted or attempt.route.endpoint.label or "").lower()
+    known = next((each for each in attempt.cluster.view.instances.values() if each.id.lower() == name), None)
+    if spare is not None:
+        if known is not None and spare[1].id == known.id:
+            return await _hand_out_whatever_role(attempt, *spare)
+        await attempt.runtime.discard(spare[0])
+    if known is None:
+        raise AttemptFailed(f"the cluster has no instance {wanted or name!r}")
+    with attempt.cluster.lock:
+        _reserve(attempt, known.id)
+    connection = await dial_reserved(attempt, known)
+    return await _hand_out_whatever_role(attempt, connection, known)
+
+
+async def connect_by_topology(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Dial the instance that the policy chooses from the topology."""
+    await wait_until_writer_confirmed(attempt)
+    cluster, options = attempt.cluster, attempt.request.options
+    if options.max_lag is not None:
+        cluster.note_max_lag(options.max_lag, attempt.runtime.now())
+    if attempt.route.role is WantedRole.WRITER and attempt.is_avoided(cluster.view.writer):
+        attempt.distrusts_view = attempt.distrusts_view or not cluster.is_monitored
+    if cluster.view.known and not attempt.distrusts_view:
+        return await try_candidates(attempt, None)
+    spare = await ensure_topology(attempt)
+    if spare is None:
+        return await try_candidates(attempt, None)
+    try:
+        result = await try_candidates(attempt, spare)
+    except BaseException:
+        await attempt.runtime.discard(spare[0])
+        raise
+    if result.connection is not spare[0]:
+        await attempt.runtime.discard(spare[0])
+    return result
+
+
+async def wait_until_writer_confirmed(attempt: ConnectAttempt[ConnT]) -> None:
+    """While the writer is suspected, wait for the monitor, which asks all instances, instead of dialling a dead one."""
+    cluster, started = attempt.cluster, attempt.runtime.now()
+    while attempt.route.role is WantedRole.WRITER:
+        news = cluster.news
+        if cluster.suspected_at is None:
+            return
+        left = attempt.seconds_left()
+        if left <= 0.0:
+            outcome = "the monitor asked all instances; none confirmed that it is the writer"
+            attempt.tries.append(Attempt(cluster.name, outcome, attempt.runtime.now() - started))
+            return
+        if attempt.request.wanted is not None:  # no event ends the wait when the answer to that changes
+            left = min(left, GLANCE_SECONDS)
+        await attempt.runtime.wait_for_news(cluster, news, left)
+
+
+async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Instance] | None) -> ConnectResult[ConnT]:
+    """Try instances until one is suitable; choose again after each failure, so that the load of a dead one spreads.
+
+    An instance that answered in another role may be chosen again in that role: a reader that has become the writer is
+    no worse than a silent instance. A silent instance is not tried again, whatever its role is by now.
+
+    Args:
+        attempt: the connect.
+        spare: the connection from which the topology was just read: it is used if its instance is the choice.
+    """
+    cluster, tried = attempt.cluster, set[tuple[str, Role]]()
+    turn = cluster.next_turn()
+    attempt.passes += 1
+    attempt.lacks_address = False
+    while True:
+        if spare is not None and not cluster.view.is_current(spare[1].id, spare[1].generation):
+            spare = None  # the view has changed since
+        selection = _select(attempt, spare, turn, tried)
+        instance = _find_untried(attempt, selection, tried)
+        if instance is None:
+            break
+        if spare is not None and spare[1].id == instance.id:
+            if not await lacks_lag_proof(attempt, spare[0], instance):
+                return _hand_out(attempt, spare[0], instance, selection)
+            attempt.release()
+            spare = None
+            continue
+        tried.add((instance.id, instance.role))
+        found = await _try_candidate(attempt, instance)
+        if found is not None:
+            return _hand_out(attempt, *found, selection)
+        attempt.release()
+    if attempt.lacks_address:
+        found = await _try_given_name(attempt)
+        if found is not None:
+            return _hand_out(attempt, *found, attempt.route)
+    if attempt.lacks_reader():
+        cluster.reader_missed_at = attempt.runtime.now()
+    raise AttemptFailed(selection.reason if not selection.order else "no instance that fits could be reached")
+
+
+def _find_untried(
+    attempt: ConnectAttempt[ConnT], selection: Selection, tried: Container[tuple[str, Role]]
+) -> Instance | None:
+    """Return the first instance of a selection that was neither tried in its role nor silent, in this pass."""
+    for each in selection.order:
+        if (each.id, each.role) not in tried and attempt.silent.get(each.id) != attempt.passes:
+            return each
+    return None
+
+
+def _select(
+    attempt: ConnectAttempt[ConnT],
+    spare: tuple[ConnT, Instance] | None,
+    turn: int,
+    tried: Container[tuple[str, Role]] | None = None,
+) -> Selection:
+    """Choose by the policy; with `tried`, reserve the first instance that was not tried yet.
+
+    Choosing and counting the choice are one step, so that concurrent connects spread.
+    """
+    cluster = attempt.cluster
+    with cluster.lock:
+        selection = select(
+            cluster.view,
+            attempt.request.options,
+            attempt.route.role,
+            loads=cluster.loads(cluster.view.instances),
+            quarantine=cluster.quarantine,
+            now=attempt.runtime.now(),
+            rng=attempt.runtime,
+            turn=turn,
+        )
+        if spare is not None:
+            selection = selection.preferring(spare[1].id)
+        if tried is not None and (first := _find_untried(attempt, selection, tried)) is not None:
+            _reserve(attempt, first.id)
+    return selection
+
+
+def _reserve(attempt: ConnectAttempt[ConnT], instance: str) -> None:
+    """Count a connection to an instance from now on; the caller holds the cluster's lock."""
+    attempt.reservation = Reservation(attempt.cluster, instance)
+    attempt.cluster.reserve(attempt.reservation)
+
+
+async def _try_candidate(attempt: ConnectAttempt[ConnT], instance: Instance) -> tuple[ConnT, Instance] | None:
+    """Dial an instance, and confirm its role; None: another one has to be tried."""
+    try:
+        connection = await dial_reserved(attempt, instance)
+    except AttemptFailed as why:
+        attempt.last_failure = why
+        attempt.lacks_address = attempt.lacks_address or isinstance(why, InstanceNotLocated)
+        return None
+    try:
+        found = await confirm_role(attempt, connection, instance)
+        if found is not None:
+            return connection, found
+    except BaseException:
+        await attempt.runtime.discard(connection)
+        raise
+    await attempt.runtime.discard(connection)
+    return None
+
+
+async def _try_given_name(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance] | None:
+    """Dial the given name if the address of a suitable instance is unknown: it may lead there.
+
+    Returns None if it led to an instance that is not suitable by its own report.
+    """
+    name = attempt.request.given[0]
+    try:
+        connection, found = await read_topology_through(attempt, name)
+    except AttemptFailed as why:
+        attempt.last_failure = why
+        return None
+    try:
+        fits = [each.id for each in _select(attempt, (connection, found), 0).order[:1]] == [found.id]
+        fits = fits and not await lacks_lag_proof(attempt, connection, found)
+        if fits and attempt.cluster.view.is_current(found.id, found.generation):
+            return connection, found
+        attempt.last_failure = AttemptFailed(f"{name} led to a {found.role.value} ({found.id})")
+    except BaseException:
+        await attempt.runtime.discard(connection)
+        raise
+    await attempt.runtime.discard(connection)
+    return None
+
+
+# ---------------------------------------------------------------- checking roles
+
+
+async def confirm_role(attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance) -> Instance | None:
+    """Return the instance if its role is as in the view, or if it is suitable after its answer changed the view.
+
+    The generation that counts is the one from before the dial. If it is outdated by now (a dial of an instance that
+    hung may end when another is the writer), the server is asked what it is.
+    """
+    options, found = attempt.request.options, None
+    try:
+        if is_refresh_due(attempt, instance):
+            found = await refresh(attempt, connection, instance.id)
+        if found is None and attempt.cluster.view.is_current(instance.id, instance.generation):
+            standby = await is_standby(attempt, connection, instance.id, instance)
+            agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
+            agrees = agrees and not is_lag_unproven(instance, options, attempt.runtime.now())
+            if agrees and attempt.cluster.view.is_current(instance.id, instance.generation):  # still, after the answer
+                return instance
+        if found is None:
+            found = await read_topology_on(attempt, connection, instance.id)
+        if await lacks_lag_proof(attempt, connection, found):
+            return None
+    except AttemptFailed as why:
+        attempt.last_failure = why
+        return None
+    best = _select(attempt, (connection, found), 0).order[:1]
+    return found if [found.id] == [each.id for each in best] == [instance.id] else None
+
+
+async def _has_wanted_role(attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance) -> bool:
+    """Whether the instance behind a name has the wanted role, by its own report."""
+    role = attempt.route.role
+    standby = await is_standby(attempt, connection, instance.id, instance)
+    if role is WantedRole.ANY:
+        return True
+    if standby:
+        return role is not WantedRole.WRITER
+    if attempt.cluster.view.writer not in {None, instance.id}:
+        return False  # a former writer that does not know it
+    if role is not WantedRole.READER:
+        return True
+    alone = not any(True for _ in attempt.cluster.view.readers())
+    return alone and attempt.request.options.reader_fallback is ReaderFallback.WRITER
+
+
+# ---------------------------------------------------------------- handing out
+
+
+async def _hand_out_whatever_role(
+    attempt: ConnectAttempt[ConnT], connection: ConnT, known: Instance
+) -> ConnectResult[ConnT]:
+    """Hand out a connection to the one instance that was named, whatever its role is by its own report."""
+    try:
+        due = is_refresh_due(attempt, known)
+        instance = await refresh(attempt, connection, known.id) if due else None
+        if instance is None:
+            standby = await is_standby(attempt, connection, known.id, known)
+            agrees = standby is (known.role is not Role.WRITER)
+            instance = known if agrees else await read_topology_on(attempt, connection, known.id)
+        if await lacks_lag_proof(attempt, connection, instance):
+            raise AttemptFailed(f"{instance.id} is the instance, {_describe_lag(attempt)}")  # noqa: TRY301 - it is discarded below
+        return _hand_out(attempt, connection, instance, attempt.route)
+    except BaseException:
+        await attempt.runtime.discard(connection)
+        raise
+
+
+def _hand_out(
+    attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance, why: Selection | Route
+) -> ConnectResult[ConnT]:
+    """Return the result, which takes over the reservation."""
+    reservation, attempt.reservation = attempt.reservation, None
+    reports = attempt.cluster.role_reports
+    pooled = bool(reports.indirect) and reports.is_pooled(attempt.runtime.path(connection))
+    generation, role = instance.generation, instance.role
+    return ConnectResult(
+        connection, attempt.cluster, instance.id, generation, why, role, attempt.route, pooled, reservation
+    )
+
+
+def _describe_lag(attempt: ConnectAttempt[ConnT]) -> str:
+    return f"which is not known to lag by {attempt.request.options.max_lag:g} s at most (aurora_max_lag)"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.runtime import Target
     from aurora_router.policy.options import Options
     from aurora_router.policy.paths import End
+    from aurora_router.policy.route import Request, Route
     from aurora_router.policy.verdict import Fault
 
 SILENCE = frozenset({FaultKind.TIMEOUT, FaultKind.UNREACHABLE})
@@ -81,6 +82,7 @@ class ProbingMonitor(Protocol):
     """What hang detection uses of the monitor."""
 
     lost: set[str]
+    settled: tuple[Request, Route, Any] | None
 
     @property
     def options(self) -> Options:
@@ -133,6 +135,8 @@ class HangDetector(Generic[ConnT]):
         self._hung &= self.monitor.lost  # until it answers
         held = self.cluster.tracked_connections()
         self.limits = self._find_strictest(held)
+        if self._user_limits().interval < self.limits.interval:
+            self.monitor.settled = None  # the next connection of that user has to be sampled sooner
         self._forget(held)
         for id_, connections in held.items():
             waiting = self._find_waiting(id_, connections, now, starved=starved)

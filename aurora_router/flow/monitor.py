@@ -25,12 +25,12 @@ instance was silent to a ping, lost its role, or left the cluster. When the moni
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from aurora_router.flow.attempt import PROVISIONAL_SECONDS
 from aurora_router.flow.hang_detector import HangDetector
 from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
-from aurora_router.flow.topology import PROVISIONAL_SECONDS
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.observation import Failure
@@ -41,7 +41,7 @@ from aurora_router.policy.verdict import FaultKind, Next, judge
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.options import Options
-    from aurora_router.policy.route import Address
+    from aurora_router.policy.route import Address, Request, Route
     from aurora_router.policy.verdict import Fault
 
 LINGER_SECONDS = 1.0
@@ -76,14 +76,15 @@ class ClusterMonitor(Generic[ConnT]):
     Args:
         runtime: does the I/O.
         cluster: the cluster to look after.
-        access: how to connect; replaced whenever a user's connect succeeded.
+        access: how to connect to the instances.
     """
 
     def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access) -> None:
         self.runtime = runtime
         self.cluster = cluster
         self.lost: set[str] = set()
-        self._access = access
+        self.access = access
+        self.settled: tuple[Request, Route, Any] | None = (access.request, access.route, access.params)
         self._names = dict[str, tuple["Address", Access]]()
         self._remember_names(access)
         self.hangs = HangDetector(runtime, cluster, self)
@@ -113,28 +114,24 @@ class ClusterMonitor(Generic[ConnT]):
         """Whether this process was not attending at some time since then."""
         return self.hangs.has_stalled(since, now)
 
-    @property
-    def access(self) -> Access:
-        """How to connect to the instances."""
-        return self._access
-
-    @access.setter
-    def access(self, access: Access) -> None:
-        before, lockouts = self._access, self._lockouts
+    def on_user_connected(self, access: Access) -> None:
+        """Connect to the instances as the user did whose connect just succeeded."""
+        before, lockouts = self.access, self._lockouts
         if lockouts:
             same = access.params == before.params
             self._lockouts = {id_: each._replace(until=0.0) for id_, each in lockouts.items()} if same else {}
-        self._access, self._is_locked_out, self._has_given_up = access, False, False
+        self.access, self._is_locked_out, self._has_given_up = access, False, False
         if access.request is not before.request:
             self._remember_names(access)
         if lockouts or access.request is not before.request or access.route is not before.route:
             self._askable = self._find_askable()  # else `_start_due` has found it
         self.hangs.on_user_connected()
+        self.settled = None if lockouts else (access.request, access.route, access.params)
 
     @property
     def options(self) -> Options:
         """The options of the last user who succeeded."""
-        return self._access.request.options
+        return self.access.request.options
 
     # ------------------------------------------------------------ the loop
 
@@ -225,7 +222,7 @@ class ClusterMonitor(Generic[ConnT]):
             return
         refusing = [name for name in (*self.cluster.view.instances, *self._names) if self.is_locked_out(name)]
         if refusing:
-            self._has_given_up = True
+            self._has_given_up, self.settled = True, None
             self.cluster.report(
                 MonitorLockedOut(f"{', '.join(refusing)} may be the writer, and refuses the monitor's login"), now
             )
@@ -234,7 +231,7 @@ class ClusterMonitor(Generic[ConnT]):
         """Resolve the addresses of instances before anything goes wrong with the writer."""
         self._prepared |= ids
         for id_ in sorted(ids):
-            self.runtime.spawn(self.probe_of(id_).prepare(self._access))
+            self.runtime.spawn(self.probe_of(id_).prepare(self.access))
 
     def _find_askable(self) -> frozenset[str]:
         """Return the instances whose address is known and that did not refuse the monitor's login recently."""
@@ -243,7 +240,7 @@ class ClusterMonitor(Generic[ConnT]):
     def _may_ask(self, id_: str) -> bool:
         """Whether an instance has a known address and did not refuse the monitor's login recently."""
         known = self.cluster.view.instances.get(id_)
-        request, route = self._access.request, self._access.route
+        request, route = self.access.request, self.access.route
         if known is None or self.is_locked_out(id_) or find(known, route, request) is None:
             return False
         through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
@@ -333,7 +330,7 @@ class ClusterMonitor(Generic[ConnT]):
         known = self.cluster.view.instances[id_]
         thorough = thorough or id_ in self.lost
         try:
-            await probe.update_view(self._access, self._seconds_for(id_), thorough=thorough)
+            await probe.update_view(self.access, self._seconds_for(id_), thorough=thorough)
         except DialFailed as failed:
             self._record_timing(id_, failed.fault)
             self._record_no_answer(id_, known.generation, failed.fault, began)
@@ -383,7 +380,7 @@ class ClusterMonitor(Generic[ConnT]):
         now = self.runtime.now()
         before = self._lockouts.get(id_)
         length = LOCKOUT_SECONDS if before is None else min(2.0 * before.length, LONGEST_LOCKOUT_SECONDS)
-        self._lockouts[id_] = Lockout(now + length, length)
+        self._lockouts[id_], self.settled = Lockout(now + length, length), None
         suspected_at = self.cluster.suspected_at
         if not self._is_locked_out and self._accepted_at < (began if suspected_at is None else suspected_at):
             self._is_locked_out = True
@@ -401,7 +398,7 @@ class ClusterMonitor(Generic[ConnT]):
                 probe.busy = True
                 try:
                     with contextlib.suppress(DialFailed):
-                        await probe.check_role_report(self._access, self.hangs.limits.ping)
+                        await probe.check_role_report(self.access, self.hangs.limits.ping)
                 finally:
                     probe.busy = False
         finally:
@@ -422,7 +419,7 @@ class ClusterMonitor(Generic[ConnT]):
                 continue
             probe.busy, began = True, self.runtime.now()
             try:
-                await probe.update_view(self._access, self.options.connect_timeout, thorough=True)
+                await probe.update_view(self.access, self.options.connect_timeout, thorough=True)
                 self._accepted_at, self._is_locked_out = self.runtime.now(), False
             except DialFailed as failed:
                 if judge(failed.fault).then is Next.RAISE:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic
 from aurora_router.errors import RoutingError
 from aurora_router.flow import commit_sql
 from aurora_router.flow.connect import connect
-from aurora_router.flow.runtime import ConnectResult, ConnT, DialFailed
+from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.backoff import full_jitter
 from aurora_router.policy.options import ReaderFallback
@@ -22,6 +22,7 @@ from aurora_router.policy.outcome import Finding, Outcome, judge_log, judge_witn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.session import SessionRuntime
     from aurora_router.flow.source import Source
@@ -108,8 +109,8 @@ class Resolver(Generic[ConnT]):
 
     async def _ask_writer(self) -> Finding:
         """Connect to the writer and ask, repeatedly while it reports that the transaction is in progress."""
-        placed = await self._connect_to_writer()
-        connection = placed.connection
+        result = await self._connect_to_writer()
+        connection = result.connection
         try:
             finding, asked = await self._query_outcome(connection), 0
             while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
@@ -119,7 +120,7 @@ class Resolver(Generic[ConnT]):
                 finding, asked = await self._query_outcome(connection), asked + 1
             return finding
         finally:
-            placed.release()
+            result.release()
             await self.runtime.discard(connection)
 
     async def _connect_to_writer(self) -> ConnectResult[ConnT]:

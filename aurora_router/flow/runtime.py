@@ -10,19 +10,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
-
-from aurora_router.model.instance import Role
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aurora_router.flow.cluster import Cluster, Reservation
-    from aurora_router.policy.balance import Selection
+    from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.hang_detection import Limits
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
-    from aurora_router.policy.route import Route
     from aurora_router.policy.verdict import Fault
 
 ConnT = TypeVar("ConnT")
@@ -238,45 +234,3 @@ class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
     def cut(self, held: Any) -> bool:
         """Shut down the socket of a user's connection, which wakes a thread that waits on it; False: it was gone."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectResult(Generic[ConnT]):
-    """A connection on the right instance.
-
-    Attributes:
-        connection: the connection itself, idle, with nothing prepared and no setting changed.
-        cluster: the cluster's state that it counts for.
-        instance: id of its instance; None if the server does not report it.
-        generation: the instance's generation when the connection was made.
-        why: the selection or the route that led there; both have a `reason`.
-        role: the instance's role when the connection was made.
-        route: how the request was routed.
-        pooled: whether a pooler is in between, so that the server behind may change at any moment.
-        reservation: counts the connection until `track` or `release` is called; one of them has to be.
-    """
-
-    connection: ConnT
-    cluster: Cluster
-    instance: str | None
-    generation: int
-    why: Selection | Route
-    role: Role = Role.UNKNOWN
-    route: Route | None = None
-    pooled: bool = False
-    reservation: Reservation | None = None
-
-    def track(self) -> None:
-        """Count the connection for its instance instead of its reservation, in one step: no count is ever too low."""
-        if self.instance is None:
-            return
-        reservation = self.reservation
-        own = reservation is not None and reservation.cluster is self.cluster
-        self.cluster.track(self.instance, self.connection, reservation=reservation if own else None)
-        if not own:
-            self.release()
-
-    def release(self) -> None:
-        """Release the reservation: the connection is not counted."""
-        if self.reservation is not None:
-            self.reservation.cluster.release(self.reservation)

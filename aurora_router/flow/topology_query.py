@@ -108,15 +108,6 @@ def _with_lag_times(topology: Topology, asked_at: float) -> Topology:
     return replace(topology, rows=tuple(replace(row, lag_at=date(row)) for row in topology.rows))
 
 
-def read_role_report(runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT) -> bool | None:
-    """Whether the server is a standby, as reported at start-up; None where that is not to be believed."""
-    reported = runtime.in_hot_standby(connection)
-    if reported is None:
-        return None
-    pid = runtime.backend_pid(connection)
-    return reported if cluster.role_reports.believes(runtime.path(connection), pid, runtime.now()) else None
-
-
 async def check_role(
     runtime: Runtime[ConnT],
     cluster: Cluster,

@@ -186,7 +186,8 @@ def suitable(instances: Iterable[Instance], context: Context) -> Candidates:
 
 def not_failed(instance: Instance, context: Context) -> int:
     """Those in quarantine are a last resort."""
-    return 1 if context.quarantine.remaining(instance.id, context.now) > 0 else 0
+    quarantine = context.quarantine
+    return 1 if instance.id in quarantine.terms and quarantine.remaining(instance.id, context.now) > 0 else 0
 
 
 def in_role(instance: Instance, context: Context) -> int:

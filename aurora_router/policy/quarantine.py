@@ -35,26 +35,30 @@ _NO_TERMS: Mapping[str, _Term] = MappingProxyType({})
 
 
 class Quarantine:
-    """Which instances are avoided, and until when; `record_failure` and `record_success` return the next value."""
+    """Which instances are avoided, and until when; `record_failure` and `record_success` return the next value.
 
-    __slots__ = ("_terms",)
+    Attributes:
+        terms: the quarantine of each instance that failed and did not succeed since; it may be over.
+    """
+
+    __slots__ = ("terms",)
 
     def __init__(self, terms: Mapping[str, _Term] = _NO_TERMS) -> None:
-        self._terms = terms
+        self.terms = terms
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Quarantine) and self._terms == other._terms
+        return isinstance(other, Quarantine) and self.terms == other.terms
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._terms.items()))
+        return hash(frozenset(self.terms.items()))
 
     def __repr__(self) -> str:
-        terms = ", ".join(f"{id_} until {term.until:g}" for id_, term in self._terms.items())
+        terms = ", ".join(f"{id_} until {term.until:g}" for id_, term in self.terms.items())
         return f"<Quarantine {terms or 'of nobody'}>"
 
     def remaining(self, instance: str, now: float) -> float:
         """Seconds that an instance is still kept away from; 0.0: it is not."""
-        term = self._terms.get(instance)
+        term = self.terms.get(instance)
         return max(0.0, term.until - now) if term is not None else 0.0
 
     def record_failure(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
@@ -68,19 +72,19 @@ class Quarantine:
         """
         if base <= 0:
             return self
-        term = self._terms.get(instance)
+        term = self.terms.get(instance)
         if term is not None and now < term.until and (began is None or began < term.since):
             return self
         length = min(base if term is None else max(base, 2 * term.length), MAX_SECONDS)
         if term is not None and now - term.until > MAX_SECONDS:
             length = min(base, MAX_SECONDS)
-        remembered = {id_: each for id_, each in self._terms.items() if now - each.until <= MAX_SECONDS}
+        remembered = {id_: each for id_, each in self.terms.items() if now - each.until <= MAX_SECONDS}
         following = {**remembered, instance: _Term(now, now + length, length)}
         forget_oldest(following)
         return Quarantine(MappingProxyType(following))
 
     def record_success(self, instance: str) -> Quarantine:
         """After a success."""
-        if instance not in self._terms:
+        if instance not in self.terms:
             return self
-        return Quarantine(MappingProxyType({id_: each for id_, each in self._terms.items() if id_ != instance}))
+        return Quarantine(MappingProxyType({id_: each for id_, each in self.terms.items() if id_ != instance}))

@@ -14,7 +14,7 @@ import psycopg
 from aurora_router import native
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.real import HasPgconn, RealRuntime
+from aurora_router.runtime.libpq import HasPgconn, RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -78,24 +78,24 @@ class BlockingRuntime(RealRuntime[ConnT]):
 
     async def dial(self, target: Target, seconds: float) -> ConnT:
         """Open a connection."""
-        if len(target.addresses) < 2:
-            return self._dial_one(target, seconds)
-        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
-        single, limit = next(dials)
-        while True:
-            try:
-                connection = self._dial_one(single, limit)
-            except DialFailed as failed:
-                single, limit = dials.send(failed)
-            else:
-                self._names.answered(target.host, single.addresses[0])
-                return connection
-
-    def _dial_one(self, target: Target, seconds: float) -> ConnT:
+        if len(target.addresses) > 1:
+            return self._dial_one_by_one(target, seconds)
         try:
             return self._open(target, seconds)
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
+
+    def _dial_one_by_one(self, target: Target, seconds: float) -> ConnT:
+        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
+        single, limit = next(dials)
+        while True:
+            try:
+                connection = self._open(single, limit)
+            except psycopg.Error as error:
+                single, limit = dials.send(DialFailed(libpq.fault_of(error), error))
+            else:
+                self._names.answered(target.host, single.addresses[0])
+                return connection
 
     async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query by the simple protocol."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from aurora_router.credentials import Provider
-    from aurora_router.flow.runtime import Target
+    from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
     from aurora_router.policy.options import Options, OutcomeMethod
 
@@ -131,6 +132,19 @@ def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs
         said = _understand.__wrapped__(conninfo, tuple(keywords.items()))
         return _read.__wrapped__(said, _environment_of(said), files)
     return _read(said, _environment_of(said), files)
+
+
+def limit_args(args: ConnectArgs, until: float | None, wanted: Wanted | None = None) -> ConnectArgs:
+    """Return the arguments of a connect that ends at `until` at the latest, on the monotonic clock.
+
+    It ends before that if it is not `wanted` any more. None: its own options alone limit it.
+    """
+    if until is None:
+        return args
+    options, left = args.request.options, max(0.1, until - time.monotonic())
+    if left < options.failover_timeout:
+        options = replace(options, failover_timeout=left)
+    return replace(args, request=replace(args.request, options=options, wanted=wanted))
 
 
 def _environment_of(said: _Said) -> tuple[str | None, ...]:

@@ -10,7 +10,7 @@ import psycopg
 
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
-from aurora_router.runtime.real import HasPgconn, RealRuntime
+from aurora_router.runtime.libpq import HasPgconn, RealRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:

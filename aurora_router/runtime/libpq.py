@@ -1,13 +1,17 @@
-"""What both runtimes need of libpq and psycopg: parameters of a dial, service queries, faults out of exceptions."""
+"""What the runtimes of threads and of event loops share: the real clock, libpq, nothing that waits.
+
+That is: the parameters of a dial, the rows of a service query, faults out of exceptions, and `RealRuntime`.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -15,7 +19,7 @@ from psycopg import pq
 from aurora_router.flow.runtime import DialFailed, Rows, Target
 from aurora_router.policy.addresses import decisive, ordered, share
 from aurora_router.policy.verdict import Fault, FaultKind
-from aurora_router.runtime import passfile
+from aurora_router.runtime import passfile, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -48,8 +52,7 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float, login: 
         params["hostaddr"] = target.addresses[0]
     if target.port is not None:
         params["port"] = target.port
-    password = passfile.password(base, target)
-    if password is not None:
+    if not base.get("password") and (password := passfile.password(base, target)) is not None:
         params["password"] = password
     params.update(login)
     return params
@@ -186,3 +189,52 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(FaultKind.TIMEOUT, None, line)
     kind = next((kind for kind, words in _KINDS if words.search(text)), FaultKind.CLIENT)
     return Fault(kind, None, line)
+
+
+_RANDOM = random.SystemRandom()
+"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
+
+
+class HasPgconn(Protocol):
+    """A connection that stands on libpq."""
+
+    @property
+    def pgconn(self) -> pq.abc.PGconn:
+        """The libpq connection under it."""
+        ...
+
+
+ConnT = TypeVar("ConnT", bound=HasPgconn)
+
+
+class RealRuntime(Generic[ConnT]):
+    """The part of a `Runtime` that asks no server and waits for nothing."""
+
+    __slots__ = ()
+
+    now = staticmethod(time.monotonic)
+    """The monotonic clock, in seconds."""
+
+    def random(self) -> float:
+        """A random number in [0, 1)."""
+        return _RANDOM.random()
+
+    def in_hot_standby(self, connection: ConnT) -> bool | None:
+        """What the server reported of itself when the connection began."""
+        return reported_standby(connection.pgconn)
+
+    def address(self, connection: ConnT) -> str | None:
+        """The numeric address at the other end."""
+        return peer_address(connection.pgconn)
+
+    def path(self, connection: ConnT) -> Path:
+        """The numeric address and the port at the other end."""
+        return path_of(connection.pgconn)
+
+    def backend_pid(self, connection: ConnT) -> int:
+        """The backend's process id, as reported at start-up."""
+        return connection.pgconn.backend_pid
+
+    def local_port(self, connection: ConnT) -> int | None:
+        """The port at this end."""
+        return sockets.local_port(connection.pgconn.socket)

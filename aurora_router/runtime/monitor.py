@@ -28,6 +28,7 @@ from psycopg import pq
 
 from aurora_router import native, observe
 from aurora_router.flow.monitor import ClusterMonitor
+from aurora_router.flow.probe import Access
 from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
 from aurora_router.model.event import ConfigurationAdvice
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.probe import Access
     from aurora_router.flow.runtime import Rows, Wanted
     from aurora_router.policy.paths import End
+    from aurora_router.policy.route import Route
+    from aurora_router.runtime.connect_args import ConnectArgs
     from aurora_router.runtime.dns import Names
 
 EXIT_SECONDS = 0.05
@@ -234,12 +236,13 @@ class Monitor:
         self._ended = False
         self._inherited: list[Any] = []
 
-    def attend(self, cluster: Cluster, access: Access, names: Names) -> None:
-        """Look after a cluster from now on, with the credentials of a user who just succeeded."""
-        watch = cluster.monitor
-        if watch is not None:
-            cast("ClusterMonitor[Any]", watch).access = access
-            cast("ThreadMonitorRuntime", cast("ClusterMonitor[Any]", watch).runtime).take(names)
+    def attend(self, cluster: Cluster, args: ConnectArgs, route: Route) -> None:
+        """Look after a cluster from now on, with the credentials of a user whose connect just succeeded."""
+        access, names = Access(args.request, route, args.sources, args.params), args.names
+        running = cast("ClusterMonitor[Any] | None", cluster.monitor)
+        if running is not None:
+            running.on_user_connected(access)
+            cast("ThreadMonitorRuntime", running.runtime).take(names)
             return
         with self._lock:
             if self._ended or cluster.monitor is not None:

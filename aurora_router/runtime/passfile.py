@@ -59,8 +59,11 @@ class Parameters(dict[str, Any]):
 
 
 def password(base: Mapping[str, Any], target: Target) -> str | None:
-    """The password for a target under a name that the user gave; None: there is none, or libpq finds it by itself."""
-    if base.get("password") or (isinstance(base, Parameters) and base.provider is not None):
+    """Return the password of a target under a name that the user gave, for parameters without a password.
+
+    None: there is none, or libpq finds it by itself.
+    """
+    if isinstance(base, Parameters) and base.provider is not None:
         return None
     given = base.given if isinstance(base, Parameters) else ()
     names = [each.host for each in given if each.host and each.host[0] not in "/@"]

@@ -47,27 +47,29 @@ def _seal(secret: str) -> str:
 
 
 class SessionCache:
-    """Where sessions are laid down. Safe for threads."""
+    """Where sessions are laid down. Safe for threads.
+
+    Attributes:
+        laid: the sessions, by what two dials must have in common.
+    """
 
     def __init__(self) -> None:
         self._lock = native.new_lock()
-        self._laid: dict[Key, pq.abc.PGconn] = {}
+        self.laid: dict[Key, pq.abc.PGconn] = {}
         self._inherited: list[Any] = []
 
     def lay(self, key: Key, pgconn: pq.abc.PGconn) -> None:
         """Lay a session down; one that lay there for the same parameters is closed."""
         with self._lock:
-            before = self._laid.get(key)
-            self._laid[key] = pgconn
+            before = self.laid.get(key)
+            self.laid[key] = pgconn
         if before is not None:
             before.finish()
 
     def take(self, params: Mapping[str, Any]) -> pq.abc.PGconn | None:
         """Take the session that was dialled with the same parameters, if there is one and it is alive."""
-        if not self._laid:
-            return None
         with self._lock:
-            pgconn = self._laid.pop(key_of(params), None)
+            pgconn = self.laid.pop(key_of(params), None)
         if pgconn is None or _is_fresh(pgconn):
             return pgconn
         pgconn.finish()
@@ -76,16 +78,16 @@ class SessionCache:
     def clear(self, key: Key, pgconn: pq.abc.PGconn) -> None:
         """Close a session that was laid down, if it was not taken."""
         with self._lock:
-            if self._laid.get(key) is not pgconn:
+            if self.laid.get(key) is not pgconn:
                 return
-            del self._laid[key]
+            del self.laid[key]
         pgconn.finish()
 
     def reset(self) -> None:
         """In the child of a fork: keep what lies here from the garbage collector, and take nothing."""
         self._lock = native.new_lock()
-        self._inherited.append(self._laid)
-        self._laid = {}
+        self._inherited.append(self.laid)
+        self.laid = {}
 
 
 def _is_fresh(pgconn: pq.abc.PGconn) -> bool:

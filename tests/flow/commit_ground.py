@@ -268,7 +268,7 @@ class Ground:
         self.database = Database(witness=witness, log=log)
         self.runtime = Sessions(network, self.database, fates)
         given = {f"aurora_{key}": value for key, value in options.items()}
-        self.call = read_connect_args(self.cluster.conninfo("writer", aurora_monitor="off"), given)
+        self.args = read_connect_args(self.cluster.conninfo("writer", aurora_monitor="off"), given)
         self.tokens = []
         self.calls = 0
         self.given_back = 0
@@ -282,7 +282,7 @@ class Ground:
         return self.new_resolver(token)
 
     def new_resolver(self, token):
-        return Resolver(self.asked_runtime, self.process.home.find, self.call.request, self.call.sources, token)
+        return Resolver(self.asked_runtime, self.process.home.find, self.args.request, self.args.sources, token)
 
     async def take(self):
         return await self.process.connect(self.cluster.conninfo("writer", aurora_monitor="off"))
@@ -298,7 +298,7 @@ class Ground:
 
     def run(self, work=None, modes=None, finish=None):
         plan = Plan(
-            self.call.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
+            self.args.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
         )
         transaction = Transaction(self.runtime, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
         return self.simulation.run(transaction.run())

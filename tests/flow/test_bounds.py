@@ -48,7 +48,7 @@ def test_a_cluster_forgets_instances_and_addresses():
         if number % 2:
             cluster.untrack(id_, connection)
     assert max(sized(cluster).values()) <= MAX_NAMES + 1, sized(cluster)
-    assert len(cluster.quarantine._terms) <= MAX_NAMES
+    assert len(cluster.quarantine.terms) <= MAX_NAMES
     assert cluster.by_address[f"10.0.0.{MANY - 1}:5432"] == id_, "the last one is known"
 
 
@@ -79,7 +79,7 @@ def test_a_quarantine_is_bounded_within_a_moment():
     quarantine = Quarantine()
     for number in range(MANY):
         quarantine = quarantine.record_failure(f"demo-{number}", 1.0, 5.0)
-    assert len(quarantine._terms) == MAX_NAMES
+    assert len(quarantine.terms) == MAX_NAMES
     assert quarantine.remaining(f"demo-{MANY - 1}", 1.0) > 0.0
 
 
@@ -95,7 +95,7 @@ def test_a_watch_forgets_what_left():
                 cluster.add(f"extra-{number}")
                 await process.topology(cluster.conninfo())
                 reader = await process.connect(cluster.conninfo("reader"))
-                watch = connection.placed.cluster.monitor
+                watch = connection.result.cluster.monitor
                 watch.hangs._suspect(f"extra-{number}", [], simulation.now)
                 watch._record_timing(f"extra-{number}", Fault(FaultKind.TIMEOUT))
                 await simulation.sleep(1.0)

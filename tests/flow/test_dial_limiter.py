@@ -43,7 +43,7 @@ def test_nobody_waits_before_a_failover(scene):
     simulation, cluster, process = scene
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).placed.cluster
+        known = (await process.connect(cluster.conninfo())).result.cluster
         began = simulation.now
         arrived = await many(simulation, process, cluster, 20)
         assert max(arrived) - began < 2 * cluster.instances["demo-1"].accept_latency
@@ -60,7 +60,7 @@ def test_after_one_they_double(scene):
         cluster.failover("demo-2")
         again = await process.connect(cluster.conninfo())
         assert again.instance.id == "demo-2"
-        known = conn.placed.cluster
+        known = conn.result.cluster
         assert known.slow_start_epoch == 2
         arrived = await many(simulation, process, cluster, 100)
         waves = Counter(round(at, 6) for at in arrived)
@@ -78,7 +78,7 @@ def test_a_full_server_is_left_in_peace(scene):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        assert conn.placed.cluster.slow_start.width == 2
+        assert conn.result.cluster.slow_start.width == 2
         cluster.instances["demo-2"].condition = Condition.FULL
         simulation.at(simulation.now + 2.0, lambda: cluster.heal("demo-2"))
         simulation.counts.clear()
@@ -96,7 +96,7 @@ def test_who_gives_up_leaves_his_place(scene):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        known = conn.placed.cluster
+        known = conn.result.cluster
         turns = [DialPermit(process.runtime, known) for _ in range(known.slow_start.width)]
         for turn in turns:
             await turn.wait(lambda: 5.0)
@@ -119,7 +119,7 @@ def test_a_late_dial_of_the_former_writer_says_nothing_of_the_new_one(scene):
     simulation, cluster, process = scene
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).placed.cluster
+        known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
         turn = DialPermit(process.runtime, known)
@@ -138,7 +138,7 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
     process = SimulatedProcess(cluster.network)
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).placed.cluster
+        known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())  # a process without any connection pauses for less
         known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
@@ -158,7 +158,7 @@ def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
     simulation, cluster, process = scene
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).placed.cluster
+        known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
         known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
@@ -181,7 +181,7 @@ def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        known = conn.placed.cluster
+        known = conn.result.cluster
         assert known.slow_start is not None
         await simulation.sleep(CALM + 1.0)
         cluster.instances["demo-2"].accept_latency = 1.0
@@ -203,7 +203,7 @@ def test_a_hiccup_costs_a_small_process_little(scene, seconds, count):
         conn = await process.connect(cluster.conninfo())
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())
-        assert conn.placed.cluster.slow_start is not None
+        assert conn.result.cluster.slow_start is not None
         writer, began = cluster.instances["demo-2"], simulation.now
         usual, writer.accept_latency = writer.accept_latency, seconds
         simulation.at(began + 0.5, lambda: setattr(writer, "accept_latency", usual))
@@ -229,7 +229,7 @@ def test_a_dial_that_is_slow_for_want_of_cpu_is_no_trouble_of_the_server(scene, 
     simulation, cluster, process = scene
 
     async def main():
-        known = (await after_a_failover(simulation, cluster, process)).placed.cluster
+        known = (await after_a_failover(simulation, cluster, process)).result.cluster
         cluster.instances["demo-2"].accept_latency = 4.0
         task = simulation.spawn(process.connect(cluster.conninfo()))
         await simulation.sleep(2.0)
@@ -249,7 +249,7 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
     simulation, cluster, process = scene
 
     async def main():
-        known = (await after_a_failover(simulation, cluster, process)).placed.cluster
+        known = (await after_a_failover(simulation, cluster, process)).result.cluster
         turn = DialPermit(process.runtime, known)
         await turn.wait(lambda: 60.0)
         wanted = turn.note_glances(lambda: True)
@@ -271,7 +271,7 @@ def test_a_process_without_a_connection_does_not_wait_long_after_one_slow_dial(s
 
     async def main():
         kept = await after_a_failover(simulation, cluster, process)
-        known, slow = kept.placed.cluster, cluster.instances["demo-2"]
+        known, slow = kept.result.cluster, cluster.instances["demo-2"]
         usual, slow.accept_latency = slow.accept_latency, 4.0
         (await process.connect(cluster.conninfo())).close()
         slow.accept_latency = usual
@@ -289,7 +289,7 @@ def test_a_quick_handshake_of_the_monitor_ends_the_wait_of_a_process_without_a_c
 
     async def main():
         conn = await after_a_failover(simulation, cluster, process)
-        known = conn.placed.cluster
+        known = conn.result.cluster
         known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now, 1.0)
         known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now + 6.0, 1.0)
         assert known.slow_start.wait(simulation.now, alone=True) > 15.0

@@ -162,7 +162,7 @@ def test_what_a_writer_does_not_lag_says_nothing_of_it_as_a_reader():
         scene.cluster.failover("demo-2")
         scene.cluster.instances["demo-1"].lag = 7.0
         connection = await scene.connect("writer")
-        view = connection.placed.cluster.view
+        view = connection.result.cluster.view
         assert view.instances["demo-1"].role is Role.READER
         with pytest.raises(NoInstanceAvailable):
             await scene.connect(aurora_max_lag=5.0)

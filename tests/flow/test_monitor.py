@@ -28,6 +28,7 @@ from aurora_router.model.observation import MISSING_SECONDS
 from aurora_router.policy import poll_interval
 from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.policy.options import PROFILES
+from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.retry import LONGEST_WAIT
 from aurora_router.simulation import (
     Cancelled,
@@ -117,7 +118,7 @@ def test_a_slow_instance_is_heard_though_it_answers_later_than_a_ping_may_take(s
 def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         for _ in range(10):
             cluster.record_refused_write("demo-1", conn.generation, scene.now)
             await scene.process.runtime.sleep(0.05)
@@ -137,7 +138,7 @@ def test_a_refused_write_has_the_writer_asked_and_once_a_second_at_most(scene):
 def test_a_write_that_a_demoted_writer_refuses_finds_the_new_one(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         scene.cluster.failover("demo-2")
         cluster.record_refused_write("demo-1", conn.generation, scene.now)
         refused = scene.now
@@ -161,7 +162,7 @@ def test_a_refused_write_that_nobody_watches_has_the_next_connect_ask(scene):
         asked = scene.simulation.counts["ask"]
         await process.connect(conninfo)
         assert scene.simulation.counts["ask"] == asked
-        conn.placed.cluster.record_refused_write("demo-1", conn.generation, scene.now)
+        conn.result.cluster.record_refused_write("demo-1", conn.generation, scene.now)
         await process.connect(conninfo)
         assert scene.simulation.counts["ask"] > asked
         asked = scene.simulation.counts["ask"]
@@ -659,7 +660,7 @@ def test_a_short_stop_is_survived(scene):
 def test_a_starved_process_blames_itself(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        watch = conn.placed.cluster.monitor
+        watch = conn.result.cluster.monitor
         conn.waiting = True
         await scene.simulation.sleep(0.8)
         watch.hangs.sample(late=5.0)
@@ -689,7 +690,7 @@ def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scen
         late = scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo()))
         await scene.simulation.sleep(1.0)
         scene.cluster.failover("demo-2", zombie=True)
-        first.placed.cluster.suspect_writer("a test", scene.now)
+        first.result.cluster.suspect_writer("a test", scene.now)
         second = await scene.process.connect(scene.cluster.conninfo())
         third = await late.wait()
         assert (second.instance.id, third.instance.id) == ("demo-2", "demo-2")
@@ -736,7 +737,7 @@ def test_a_former_writer_that_does_not_know_it_is_no_reader(scene):
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())
         scene.cluster.failover("demo-2", zombie=True)
-        first.placed.cluster.suspect_writer("a test", scene.now)
+        first.result.cluster.suspect_writer("a test", scene.now)
         (await scene.process.connect(scene.cluster.conninfo())).close()
         readers = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(6)]
         assert {each.instance.id for each in readers} == {"demo-3"}
@@ -787,7 +788,7 @@ def test_a_refresh_without_an_answer_is_a_doubt(scene):
         scene.cluster.crash("demo-1")
         scene.simulation.at(scene.now + 4.0, lambda: scene.cluster.failover("demo-3"))
         await scene.simulation.sleep(8.0)
-        assert conn.placed.cluster.view.writer == "demo-3"
+        assert conn.result.cluster.view.writer == "demo-3"
         conn.close()
 
     scene.run(client())
@@ -801,7 +802,7 @@ def test_a_lost_reader_comes_back_into_use(scene):
         readers = {(await scene.process.connect(scene.cluster.conninfo("reader"))).instance.id for _ in range(6)}
         assert readers == {"demo-3"}
         await scene.simulation.sleep(20.0)
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         assert cluster.quarantine.remaining("demo-2", scene.now) > 0
         scene.cluster.heal("demo-2")
         await scene.simulation.sleep(2.0)
@@ -838,9 +839,9 @@ def test_connections_to_a_removed_instance_end_when_idle(scene):
         gone = scene.cluster.instances.pop(reader.instance.id)
         reader.waiting = True
         await scene.simulation.sleep(3.0)
-        assert gone.id in conn.placed.cluster.view.instances, "it may be restarting"
+        assert gone.id in conn.result.cluster.view.instances, "it may be restarting"
         await scene.simulation.sleep(MISSING_SECONDS + 1.0)
-        assert gone.id not in conn.placed.cluster.view.instances
+        assert gone.id not in conn.result.cluster.view.instances
         assert not reader.broken, "a statement that is under way may end"
         reader.waiting = False
         await scene.simulation.sleep(1.0)
@@ -855,7 +856,7 @@ def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
         conn = await scene.process.connect(scene.cluster.conninfo())
         for each in scene.cluster.instances.values():
             each.condition = Condition.REJECTING
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
         assert not cluster.is_monitored
@@ -882,7 +883,7 @@ def test_only_an_instance_whose_place_is_unknown_is_left_out(scene):
     async def client():
         conninfo = scene.cluster.conninfo(aurora_instance_host=hosts)
         conn = await scene.process.connect(conninfo)
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         scene.cluster.crash("demo-1")
         scene.simulation.at(scene.now + 2.0, lambda: scene.cluster.failover("demo-2"))
         began = scene.now
@@ -940,7 +941,7 @@ def test_a_watch_whose_password_was_changed_holds_up_no_user(scene):
         assert again.instance.id == "demo-2"
         assert scene.now - hung < 2.5
         await scene.simulation.sleep(1.0)
-        assert again.placed.cluster.is_monitored, "a user got in, so it asks again"
+        assert again.result.cluster.is_monitored, "a user got in, so it asks again"
         again.close()
         held.close()
 
@@ -951,10 +952,34 @@ def test_a_watch_whose_password_was_changed_holds_up_no_user(scene):
     assert len(scene.of(MonitorLockedOut)) == 1
 
 
+def test_the_monitor_hears_only_of_connects_that_are_news(scene, monkeypatch):
+    heard = []
+
+    async def connect(role, **options):
+        conn = await scene.process.connect(scene.cluster.conninfo(role), **options)
+        return conn, [heard.pop() for _ in list(heard)]
+
+    async def client():
+        first, _ = await connect("writer")
+        monitor = first.result.cluster.monitor
+        original = monitor.on_user_connected
+        monkeypatch.setattr(monitor, "on_user_connected", lambda access: (heard.append(access), original(access)))
+        assert [len((await connect(role))[1]) for role in ("writer", "reader", "reader", "writer")] == [0, 1, 0, 1]
+        strict, news = await connect("writer", aurora_hang_grace=0.2)
+        assert len(news) == 1
+        strict.close()
+        await scene.simulation.sleep(3.0)  # the samples are those of the others again
+        assert [len((await connect("writer", aurora_hang_grace=0.2))[1]) for _ in range(2)] == [1, 0]
+        monitor.record_lockout("demo-2", Fault(FaultKind.REJECTED, "28P01", "no"), scene.now)
+        assert len((await connect("writer", aurora_hang_grace=0.2))[1]) == 1, "the password may be new"
+
+    scene.run(client())
+
+
 def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         scene.cluster.instances["demo-3"].condition = Condition.REJECTING
         before = scene.simulation.counts["dial"]
         scene.cluster.crash("demo-2")
@@ -972,7 +997,7 @@ def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
 def test_it_ends_when_nobody_needs_it(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         await scene.simulation.sleep(60.0)
         assert cluster.monitor is not None
         conn.close()
@@ -987,7 +1012,7 @@ def test_it_ends_when_nobody_needs_it(scene):
 def test_its_own_connections_are_closed_when_unused(scene):
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo(aurora_refresh=1000))
-        conn.placed.cluster.suspect_writer("a test", scene.now)
+        conn.result.cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
         assert scene.cluster.open_connections == 4
         await scene.simulation.sleep(15.0)
@@ -1018,9 +1043,9 @@ def test_an_address_that_another_instance_took_over_tells_nothing_of_the_first(s
         conn = await scene.process.connect(scene.cluster.conninfo())
         two, three = scene.cluster.instances["demo-2"], scene.cluster.instances["demo-3"]
         scene.network.listen(two.address, scene.cluster.port, scene.cluster, three)
-        conn.placed.cluster.suspect_writer("a test", scene.now)
+        conn.result.cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
-        assert "demo-2" in conn.placed.cluster.monitor.lost
+        assert "demo-2" in conn.result.cluster.monitor.lost
         conn.close()
 
     scene.run(client())
@@ -1112,7 +1137,7 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         scene.cluster.instances["demo-2"].accept_latency = 0.05  # demo-3 answers before
         scene.cluster.failover("demo-2", zombie=True)
         scene.cluster.hang("demo-1")
-        conn.placed.cluster.suspect_writer("a connection broke", scene.simulation.now)
+        conn.result.cluster.suspect_writer("a connection broke", scene.simulation.now)
         began = scene.simulation.now
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             await scene.process.connect(scene.cluster.conninfo())  # by the user's own word, not after the whole time
@@ -1121,6 +1146,6 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         scene.cluster.instances["demo-2"].condition = Condition.WELL
         again = await scene.process.connect(scene.cluster.conninfo())
         assert again.instance.id == "demo-2"
-        assert again.placed.cluster.is_monitored
+        assert again.result.cluster.is_monitored
 
     scene.run(main())

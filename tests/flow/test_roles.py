@@ -157,7 +157,7 @@ def test_a_writer_that_is_replaced_while_it_is_asked_for_its_role_is_not_handed_
     async def client():
         await scene.connect()
         again = await scene.connect()  # by its own name, which is known from now on
-        known, writer = again.placed.cluster, again.instance
+        known, writer = again.result.cluster, again.instance
         asked_at = simulation.now + writer.accept_latency + writer.latency / 2
         rows = (Row("demo-1", writer=False, token=10**9), Row("demo-2", writer=True, token=10**9))
 

@@ -163,7 +163,7 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     thread.join()
 
 
-@pytest.mark.parametrize("locks", ["gate", "_lock"])
+@pytest.mark.parametrize("locks", ["gate", "lock"])
 def test_a_signal_handler_may_fork_where_its_own_thread_enters_a_step(locks):
     """The handler runs between any two instructions of its thread, which may hold a lock of the steps."""
     steps = forks.Steps()

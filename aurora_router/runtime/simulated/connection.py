@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
-    from aurora_router.flow.runtime import ConnectResult
+    from aurora_router.flow.attempt import ConnectResult
     from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
     from aurora_router.runtime.simulated.network import Relay
 
@@ -26,7 +26,7 @@ class SimulatedConnection:
         relay: what is between the process and the instance; None: nothing.
         standby: whether the instance was a standby when it last sent anything; what a relay reports may differ.
         in_hot_standby: what the server reported last, at start-up or with an answer; None when nothing.
-        placed: why it is there; None for one that was dialled and never handed out.
+        result: why it is there; None for one that was dialled and never handed out.
         waiting: a statement of its waits for the instance.
         heard: its process has found out that it broke.
         unread: its statement was answered, and its process has not read that.
@@ -54,7 +54,7 @@ class SimulatedConnection:
         if relay is not None and relay.own_port:
             self.client_port = 61_000
         self.in_hot_standby: bool | None = None
-        self.placed: ConnectResult[SimulatedConnection] | None = None
+        self.result: ConnectResult[SimulatedConnection] | None = None
         self.closed = False
         self.broken = False
         self.waiting = False
@@ -79,22 +79,22 @@ class SimulatedConnection:
     @property
     def generation(self) -> int:
         """The instance's generation when the connection was made."""
-        return self.placed.generation if self.placed is not None else 0
+        return self.result.generation if self.result is not None else 0
 
     @property
     def current(self) -> bool:
         """Whether its process still holds it for good: the instance is what it was when the connection was made."""
-        placed = self.placed
-        if placed is None or placed.instance is None:
-            return placed is not None
-        return placed.cluster.view.is_current(placed.instance, placed.generation)
+        result = self.result
+        if result is None or result.instance is None:
+            return result is not None
+        return result.cluster.view.is_current(result.instance, result.generation)
 
     def close(self) -> None:
         """Close it."""
         self.closed = True
         self.instance.connections.discard(self)
-        if self.placed is not None and self.placed.instance is not None:
-            self.placed.cluster.untrack(self.placed.instance, self)
+        if self.result is not None and self.result.instance is not None:
+            self.result.cluster.untrack(self.result.instance, self)
 
     def breaks(self) -> None:
         """The instance's side of it is gone; the process sees that at its next use."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import ConnectResult
     from aurora_router.policy.paths import End
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
@@ -117,18 +117,18 @@ class WatchedProcess(SimulatedProcess):
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
         """What `aurora_router.connect` does, with a monitor, in this simulation; takes and raises the same."""
-        call = read_connect_args(conninfo, options)
-        placed: ConnectResult[SimulatedConnection] = await connect(
-            self.runtime, self.home.find, call.request, call.sources
+        args = read_connect_args(conninfo, options)
+        result: ConnectResult[SimulatedConnection] = await connect(
+            self.runtime, self.home.find, args.request, args.sources
         )
-        made = placed.connection
-        made.placed = placed
-        if placed.instance is not None and placed.route is not None:
-            made.limits = Limits(call.request.options.hang_grace, call.request.options.ping_timeout)
-            made.was_writer = placed.role is Role.WRITER
-            made.direct = placed.route.direct
-            placed.track()
-            self._attend(placed.cluster, Access(call.request, placed.route, call.sources, call.params))
+        made = result.connection
+        made.result = result
+        if result.instance is not None and result.route is not None:
+            made.limits = Limits(args.request.options.hang_grace, args.request.options.ping_timeout)
+            made.was_writer = result.role is Role.WRITER
+            made.direct = result.route.direct
+            result.track()
+            self._attend(result.cluster, Access(args.request, result.route, args.sources, args.params))
         return made
 
     async def execute(self, connection: SimulatedConnection, seconds: float = 0.0) -> None:
@@ -152,9 +152,11 @@ class WatchedProcess(SimulatedProcess):
             connection.waiting = False
 
     def _attend(self, cluster: Cluster, access: Access) -> None:
+        if not cluster.is_news_for_monitor(access.request, access.route, access.params):
+            return
         if cluster.monitor is not None:
             watch: Any = cluster.monitor
-            watch.access = access
+            watch.on_user_connected(access)
             return
         own = self.monitor_runtime.for_a_cluster()
         begun: ClusterMonitor[SimulatedConnection] = ClusterMonitor(own, cluster, access)

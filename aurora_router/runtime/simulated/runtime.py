@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.connect import connect, refresh_topology
-from aurora_router.flow.runtime import ConnectResult, DialFailed, Resolution, Rows, Target
+from aurora_router.flow.runtime import DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
 from aurora_router.runtime import libpq
 from aurora_router.runtime.connect_args import read_connect_args
@@ -15,6 +15,7 @@ from aurora_router.runtime.simulated.names import Memory
 from aurora_router.runtime.simulated.network import broke
 
 if TYPE_CHECKING:
+    from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Wanted
     from aurora_router.model.event import Event
@@ -143,15 +144,15 @@ class SimulatedProcess:
 
     async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
         """What `aurora_router.connect` does, in this simulation; takes and raises the same."""
-        call = read_connect_args(conninfo, options)
-        placed: ConnectResult[SimulatedConnection] = await connect(
-            self.runtime, self.home.find, call.request, call.sources
+        args = read_connect_args(conninfo, options)
+        result: ConnectResult[SimulatedConnection] = await connect(
+            self.runtime, self.home.find, args.request, args.sources
         )
-        placed.connection.placed = placed
-        placed.track()
-        return placed.connection
+        result.connection.result = result
+        result.track()
+        return result.connection
 
     async def topology(self, conninfo: str, **options: Any) -> View:
         """What `aurora_router.Router.topology` does, in this simulation; takes and raises the same."""
-        call = read_connect_args(conninfo, options)
-        return (await refresh_topology(self.runtime, self.home.find, call.request, call.sources)).view
+        args = read_connect_args(conninfo, options)
+        return (await refresh_topology(self.runtime, self.home.find, args.request, args.sources)).view

@@ -176,7 +176,7 @@ def test_a_restart_takes_its_time_and_the_role_that_is_due(cluster, simulation):
 def test_placement_and_closing(cluster, simulation):
     process = SimulatedProcess(cluster.network)
     connection = simulation.run(process.connect(cluster.conninfo()))
-    state = connection.placed.cluster
+    state = connection.result.cluster
     assert connection.current
     assert state.connections("demo-1") == cluster.open_connections == 1
     connection.close()

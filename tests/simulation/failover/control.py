@@ -366,7 +366,7 @@ class Control:
     def _end_idle(self, server: Server) -> None:
         """End the idle sessions of monitors, as ``idle_session_timeout`` does: they have to dial."""
         for each in list(server.sessions):
-            if each.conn.placed is None and each.idle:
+            if each.conn.result is None and each.idle:
                 each.die()
 
     async def _deafen(self, server: Server, seconds: float) -> None:
@@ -391,7 +391,7 @@ class Control:
         for _ in range(100):
             await self.clock.sleep(0.1)
             server = rng.choice(list(self.servers.values()))
-            waiting = [each for each in server.sessions if each.conn.placed is not None and each.conn.waiting]
+            waiting = [each for each in server.sessions if each.conn.result is not None and each.conn.waiting]
             if waiting and not (server.deaf or server.muted):
                 await self.clock.sleep(rng.uniform(0.4, 0.9))
                 if any(each.conn.waiting for each in waiting) and not server.deaf:

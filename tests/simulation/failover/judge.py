@@ -206,14 +206,14 @@ class Judge:
         deaf = overlap(conn.server.deafness, now - limits.ping, now) > 0.0
         ill = overlap([*conn.server.mute, *process.mute, *conn.server.harmed], now - limits.ping - 0.05, now) > 0.0
         open_ = [each for each in conn.server.instance.connections if each.process is process]
-        heard = max((each.heard_at or 0.0 for each in open_ if each.placed is not None), default=0.0)
+        heard = max((each.heard_at or 0.0 for each in open_ if each.result is not None), default=0.0)
         if deaf and not ill and not conn.session.dead and heard > now - limits.ping + 0.05:
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, which answered at {heard:.3f}")
         if deaf and not ill and not conn.session.dead and self._has_session(process, conn.server, now - limits.ping):
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and nothing asked the session")
         if (process, conn.server, now) not in self._waited:
             self._waited[process, conn.server, now] = any(
-                each.waiting and not each.unread for each in open_ if each.placed is not None
+                each.waiting and not each.unread for each in open_ if each.result is not None
             )
         if deaf and not ill and conn.unread and not self._waited[process, conn.server, now]:
             raise Violation(f"a connection to {conn.server.id} was cut at {now:.3f}, and its answer lay unread")
@@ -231,19 +231,19 @@ class Judge:
         if self.limits(process).ping < 1.0:
             spans += [*server.mute, *server.loaded]
         touched = any(a <= now and b >= since - 1.0 for a, b in spans) or process.loses > 0.0 or conn.lossy
-        was_writer = conn.placed is not None and conn.placed.role is Role.WRITER
+        was_writer = conn.result is not None and conn.result.role is Role.WRITER
         return not touched and was_writer is (server is self.control.writer) and not conn.session.dead
 
     def writer_came(self, process: Process, conn: Conn, began: float) -> None:
         """A writer's connect ended: it does not wait for a dial that hangs when the new writer is known."""
-        now, placed, events = self.clock.now, conn.placed, process.events
-        slow_start, view = placed.cluster.slow_start, placed.cluster.view
+        now, result, events = self.clock.now, conn.result, process.events
+        slow_start, view = result.cluster.slow_start, result.cluster.view
         if not (process.monitored and self.control.is_placed(conn.server)):
             return
         if conn.relay is not None or (slow_start is not None and slow_start.row):
             return
-        known = [at for at, _, each in events if isinstance(each, WriterChanged) and each.new == placed.instance]
-        if not known or known[-1] <= began or view.writer != placed.instance:
+        known = [at for at, _, each in events if isinstance(each, WriterChanged) and each.new == result.instance]
+        if not known or known[-1] <= began or view.writer != result.instance:
             return
         late = now - known[-1]
         spans = [*conn.server.harmed, *conn.server.mute, *conn.server.loaded, *conn.server.deafness]
@@ -344,7 +344,7 @@ class Judge:
 
         The connection was made after its last sample, or its SYN was lost.
         """
-        known = conn.placed.cluster.paths.get((conn.address, conn.port))
+        known = conn.result.cluster.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
         sampled = conn.since + self.limits(process).interval + SLACK
         return not direct and (since < sampled or self._resending(process, conn.server, since) > 0.0)

@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 from aurora_router.flow import attempt, commit_sql, connect, hang_detector, outcome, probe, topology, transaction
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.connect import Connecting
 from aurora_router.flow.hang_detector import HangDetector
 from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.session import Reply
@@ -80,10 +79,10 @@ def hand_out_stale() -> Any:
 def trust_the_view() -> Any:
     """The role is not verified at connect."""
 
-    async def confirmed(self: Any, connection: Any, instance: Any) -> Any:
+    async def confirm(attempt: Any, connection: Any, instance: Any) -> Any:
         return instance
 
-    return patch.object(Connecting, "_confirm_role", confirmed)
+    return patch.object(connect, "confirm_role", confirm)
 
 
 def cut_on_suspicion() -> Any:
@@ -107,11 +106,12 @@ def never_wake() -> Any:
 
 
 def readers_wait_for_writers() -> Any:
-    async def sure(self: Any) -> None:
-        while self.cluster.suspected_at is not None and self.left() > 0.0:
-            await self.runtime.wait_for_news(self.cluster, self.cluster.news, self.left())
+    async def wait(attempt: Any) -> None:
+        cluster = attempt.cluster
+        while cluster.suspected_at is not None and attempt.seconds_left() > 0.0:
+            await attempt.runtime.wait_for_news(cluster, cluster.news, attempt.seconds_left())
 
-    return patch.object(Connecting, "_wait_until_writer_confirmed", sure)
+    return patch.object(connect, "wait_until_writer_confirmed", wait)
 
 
 def full_is_final() -> Any:
@@ -223,9 +223,9 @@ def stay_blind() -> Any:
     """A monitor that was refused once does not try the password of a user who connects after that."""
 
     def take(self: Any, access: Any) -> None:
-        self._access = access
+        self.access = access
 
-    return patch.object(ClusterMonitor, "access", property(lambda self: self._access, take))
+    return patch.object(ClusterMonitor, "on_user_connected", take)
 
 
 def hear_no_answers() -> Any:
@@ -269,7 +269,7 @@ def replay_what_ended() -> Any:
 
 def wait_for_every_dial() -> Any:
     """A dial goes on for all of its time, whatever became of its instance meanwhile."""
-    return patch.object(attempt.ConnectAttempt, "_wanted", lambda *_: None)
+    return patch.object(attempt.ConnectAttempt, "make_wanted", lambda *_: None)
 
 
 def trust_old_figures() -> Any:

@@ -200,7 +200,7 @@ class Schedule:
                 self.judge.ended(process, conn, began, error)
 
     def plan(self, process: Process, pool: list[Any]) -> Plan[Any]:
-        call = read_connect_args(process.conninfo["writer"], process.options)
+        args = read_connect_args(process.conninfo["writer"], process.options)
 
         async def take() -> Any:
             while pool:
@@ -219,9 +219,9 @@ class Schedule:
                 pool.append(conn)
 
         async def new_resolver(token: Any) -> Resolver[Any]:
-            return Resolver(process.runtime, process.home.find, call.request, call.sources, token)
+            return Resolver(process.runtime, process.home.find, args.request, args.sources, token)
 
-        return Plan(call.request.options, take, give, new_resolver)
+        return Plan(args.request.options, take, give, new_resolver)
 
     async def write(self, process: Process, rng: random.Random) -> None:
         """Transactions, one after the other."""
@@ -380,7 +380,7 @@ class Schedule:
             raise Violation(f"{took:.2f} s after the last incident a process had no writer ({patience:.2f} s)")
         if conn.server is not self.control.writer:
             raise Violation(f"after the last incident {conn.server.id} is taken for the writer")
-        cluster = conn.placed.cluster
+        cluster = conn.result.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
         if process.monitored and not self.pooled and askable and not cluster.is_monitored:
             raise Violation("after the last incident the monitor does not look")

@@ -212,7 +212,7 @@ class Wire(SimulatedRuntime):
         return False
 
     def advise(self, connection, text):
-        connection.placed.cluster.report(ConfigurationAdvice(text), self.now())
+        connection.result.cluster.report(ConfigurationAdvice(text), self.now())
 
     @contextmanager
     def watching(self, connection):

@@ -1,0 +1,65 @@
+"""The error that ends a connect: what was tried, what is known, and the driver's own error as its cause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurora_router.errors import InstanceTimeout, NoInstanceAvailable, WriterTimeout, WriterUnavailable
+from aurora_router.flow.attempt import AttemptFailed
+from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS
+from aurora_router.flow.runtime import ConnT, DialFailed
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.event import ClaimRefused
+from aurora_router.policy.verdict import FaultKind
+
+if TYPE_CHECKING:
+    from aurora_router.flow.attempt import ConnectAttempt
+
+
+def new_error(attempt: ConnectAttempt[ConnT], *, early: bool = False) -> NoInstanceAvailable:
+    """Return the error that ends a connect; `early`: after one round, with time left."""
+    cluster, wanted, patience = attempt.cluster, attempt.route.role.value, attempt.patience()
+    once = early or patience == 0.0
+    known = ", ".join(f"{each.id} ({each.role.value})" for each in cluster.view.instances.values())
+    message = (
+        f"no {'instance' if wanted == 'any' else wanted} of the cluster at {attempt.request.given[0]} could be "
+        f"connected {'in one round' if once else f'within {patience:g} s'}: {_describe_failure(attempt)}. "
+        f"{_describe_refused_claims(attempt)}Known: {known or 'nothing'}.{' Tried:' if attempt.tries else ''}"
+    )
+    late, full = attempt.faults == {FaultKind.TIMEOUT}, attempt.sqlstates == {TOO_MANY_CONNECTIONS}
+    if attempt.route.role is WantedRole.WRITER and attempt.view_before.known and not full:
+        kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
+    else:
+        kind = InstanceTimeout if late else NoInstanceAvailable
+    error = kind(message, attempts=attempt.tries, view=cluster.view, trail=tuple(cluster.trail))
+    if full:
+        error.sqlstate = TOO_MANY_CONNECTIONS
+    if isinstance(error, WriterUnavailable):
+        error.before = attempt.view_before
+    return error
+
+
+def find_cause(attempt: ConnectAttempt[ConnT]) -> BaseException | None:
+    """Return the driver's own error behind the last failure, if there is one."""
+    last = attempt.last_failure
+    cause = last.__cause__ if isinstance(last, AttemptFailed) else last
+    return cause.cause if isinstance(cause, DialFailed) else cause
+
+
+def _describe_failure(attempt: ConnectAttempt[ConnT]) -> str:
+    """Say why the last round failed."""
+    if attempt.sqlstates == {TOO_MANY_CONNECTIONS}:
+        return f"what was dialled is up, and has no connection slot free for this user ({TOO_MANY_CONNECTIONS})"
+    return str(attempt.last_failure)
+
+
+def _describe_refused_claims(attempt: ConnectAttempt[ConnT]) -> str:
+    """Say, in sentences, why instances that reported that they are the writer were not accepted meanwhile."""
+    if attempt.route.role is not WantedRole.WRITER:
+        return ""
+    reasons = {
+        event.claimed: event.reason
+        for at, event in attempt.cluster.trail
+        if at >= attempt.started and isinstance(event, ClaimRefused)
+    }
+    return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
