@@ -463,7 +463,7 @@ def swept(files, prepare, conninfo, **options):
             assert not any(map(len, state._connections.values())), where
             assert not state.is_querying_topology, where
             assert not state.dial_permits, where
-            assert not state.lock.locked(), where
+            assert not state._lock.locked(), where
             assert not state.needed, where
         assert not len(STEPS.dials), where
         assert _call_until() == (None, None), where

@@ -1,7 +1,8 @@
 """The state of one cluster in one process: what procedures share.
 
-The view is immutable and replaced as a whole, so readers take no lock. Changes take `lock`, which the runtime provides
-(a thread lock, or none in a simulation). Waiters are woken one by one: each is a callable of its own.
+The view is immutable and replaced as a whole, so readers take no lock. Only `reduce` makes a new one. Changes take the
+lock, which the runtime provides (a thread lock, or none in a simulation); no other module takes it. Waiters are woken
+one by one: each is a callable of its own.
 
 Invariant: what a connect takes (a reservation, the permit to query the topology, a place among the waiters) is an
 object that only the connect holds; the cluster refers to it weakly. An exception from a signal handler may end a
@@ -30,7 +31,7 @@ from aurora_router.model.observation import Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 from aurora_router.policy import poll_interval
-from aurora_router.policy.balance import Load
+from aurora_router.policy.context import Load
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.role_reports import RoleReports
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation
+    from aurora_router.policy.balance import Selection
     from aurora_router.policy.paths import End, Known
     from aurora_router.policy.role_reports import Path, RoleCheck
     from aurora_router.policy.route import Identity, Request, Route
@@ -114,7 +116,7 @@ class Cluster:
     def __init__(self, identity: Identity, registry: ClusterRegistry, lock: AbstractContextManager[Any]) -> None:
         self.identity = identity
         self.registry = registry
-        self.lock = lock
+        self._lock = lock
         self.view = View()
         self.quarantine = Quarantine()
         self.source: Source | None = None
@@ -154,7 +156,7 @@ class Cluster:
 
     def observe(self, observation: Observation, now: float) -> tuple[Event, ...]:
         """Change the view by an observation; wake the waiters and publish the events. Returns the events."""
-        with self.lock:
+        with self._lock:
             before = self.view
             self.view, events = reduce(before, observation, now)
             changed = self.view is not before
@@ -177,12 +179,12 @@ class Cluster:
 
     def record_role_check(self, path: Path, check: RoleCheck, now: float) -> None:
         """Record the answer to a role query on a path; see `RoleReports.checked`."""
-        with self.lock:
+        with self._lock:
             self.role_reports = self.role_reports.checked(path, check, now)
 
     def record_dial_failure(self, addresses: Collection[str]) -> None:
         """Record a failed dial of some addresses; see `RoleReports.dial_failed`."""
-        with self.lock:
+        with self._lock:
             self.role_reports = self.role_reports.dial_failed(addresses)
 
     def report(self, event: Event, now: float) -> None:
@@ -197,7 +199,7 @@ class Cluster:
 
     def wake(self) -> None:
         """Wake every procedure that waits for a change."""
-        with self.lock:
+        with self._lock:
             self.news += 1
             waiters, self._waiters = self._waiters, weakref.WeakKeyDictionary()
         for waiter in list(waiters):
@@ -205,12 +207,12 @@ class Cluster:
 
     def add_waiter(self, waiter: Callable[[], None]) -> None:
         """Call `waiter` once, from any thread, at the next change, if its owner still holds it then."""
-        with self.lock:
+        with self._lock:
             self._waiters[waiter] = None
 
     def drop_waiter(self, waiter: Callable[[], None]) -> None:
         """Forget a waiter that no longer waits."""
-        with self.lock:
+        with self._lock:
             self._waiters.pop(waiter, None)
 
     # ------------------------------------------------------------ suspicion of the writer
@@ -226,7 +228,7 @@ class Cluster:
 
     def suspect_writer(self, reason: str, now: float) -> None:
         """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""
-        with self.lock:
+        with self._lock:
             if self.suspected_at is not None or not self.is_monitored:
                 return
             self.suspected_at = now
@@ -239,7 +241,7 @@ class Cluster:
         The error is a hint and no proof: a transaction may be read-only because the user chose that. It is no hint if
         the view has changed since the connection was made.
         """
-        with self.lock:
+        with self._lock:
             if self.view.writer != instance or not self.view.is_current(instance, generation):
                 return
             if now - self._refused_at < REFUSAL_SECONDS:
@@ -251,7 +253,7 @@ class Cluster:
 
     def confirm_writer(self, asked_at: float, now: float) -> None:
         """End a suspicion that is older than `asked_at`, when the accepted writer was asked and confirmed its role."""
-        with self.lock:
+        with self._lock:
             since, writer = self.suspected_at, self.view.writer
             if since is None or asked_at < since or writer is None:
                 return
@@ -274,7 +276,7 @@ class Cluster:
 
     def reset_after_fork(self, lock: AbstractContextManager[Any]) -> None:
         """Forget, in the child of a fork, what is the parent's: connections, waiters, monitor, a held lock."""
-        self.lock = lock
+        self._lock = lock
         self.monitor, self.suspected_at = None, None
         self._waiters = weakref.WeakKeyDictionary()
         self._connections = {}
@@ -288,7 +290,7 @@ class Cluster:
     @property
     def needed(self) -> bool:
         """Whether this process has, opens or waits for a connection."""
-        with self.lock:
+        with self._lock:
             return (
                 bool(self._waiters)
                 or any(map(len, self._dialling.values()))
@@ -305,9 +307,42 @@ class Cluster:
         """Whether dials of the writer need a `DialPermit`: it is a new one, or its slow start goes on."""
         return self.slow_start is not None or self.view.epoch > self.slow_start_epoch
 
+    def begin_slow_start(self, begin: Callable[[], SlowStart]) -> None:
+        """Begin the slow start of a new writer, unless another connect did."""
+        with self._lock:
+            if self.slow_start_epoch < self.view.epoch:
+                self.slow_start_epoch = self.view.epoch
+                self.dial_permits = weakref.WeakSet()
+                self.slow_start = begin()
+
+    def end_slow_start(self, slow_start: SlowStart) -> None:
+        """End a slow start that has expired, unless it has changed meanwhile."""
+        with self._lock:
+            if self.slow_start is slow_start:
+                self.slow_start = None
+
+    def begin_dial(self, permit: DialPermit) -> int | None:
+        """Count a dial in the slow start; returns the writer's epoch, or None if there is no slow start."""
+        with self._lock:
+            if self.slow_start is None:
+                return None
+            self.dial_permits.add(permit)
+            self.slow_start = self.slow_start.add_dial()
+            return self.slow_start_epoch
+
+    def end_dial(self, permit: DialPermit, epoch: int, follow: Callable[[SlowStart], SlowStart]) -> None:
+        """Record the end of a dial in the slow start of its epoch; one of a former writer shows nothing."""
+        with self._lock:
+            self.dial_permits.discard(permit)
+            if self.slow_start_epoch != epoch:
+                return
+            following = None if self.slow_start is None else follow(self.slow_start)
+            self.slow_start = None if following is None or following.over else following
+        self.wake()
+
     def record_probe(self, seconds: float, now: float) -> None:
         """Record that the monitor dialled the accepted writer within `seconds`; see `SlowStart.record_probe`."""
-        with self.lock:
+        with self._lock:
             if self.slow_start is not None and self.slow_start_epoch == self.view.epoch:
                 self.slow_start = self.slow_start.record_probe(seconds, now)
 
@@ -324,7 +359,7 @@ class Cluster:
 
         None: another connect does.
         """
-        with self.lock:
+        with self._lock:
             if self.is_querying_topology:
                 return None
             permit = TopologyPermit()
@@ -333,7 +368,7 @@ class Cluster:
 
     def end_topology_query(self) -> None:
         """Release the permit, whether or not the query succeeded."""
-        with self.lock:
+        with self._lock:
             self._topology_permit = None
         self.wake()
 
@@ -341,7 +376,7 @@ class Cluster:
 
     def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
         """Avoid an instance for a while; see `Quarantine.record_failure`."""
-        with self.lock:
+        with self._lock:
             self.quarantine = self.quarantine.record_failure(instance, now, base, began)
 
     def record_success(self, instance: str, latency: float, now: float) -> None:
@@ -349,7 +384,7 @@ class Cluster:
         failed_at = self._failed_at.pop(instance, None) if self._failed_at else None
         if failed_at is not None:
             self.report(InstanceRecovered(instance, now - failed_at), now)
-        with self.lock:
+        with self._lock:
             if instance in self.quarantine.terms:
                 self.quarantine = self.quarantine.record_success(instance)
             known = self._latency.get(instance)
@@ -380,21 +415,37 @@ class Cluster:
 
     def next_turn(self) -> int:
         """Return a number that no other connect of this process has had."""
-        with self.lock:
+        with self._lock:
             self.turn += 1
             return self.turn - 1
 
-    def reserve(self, reservation: Reservation) -> None:
-        """Count a dial that begins. The caller holds `lock`, so that choosing and counting are one step."""
-        reserved = self._dialling.get(reservation.instance)
+    def choose(self, choice: Callable[[], tuple[Selection, str | None]]) -> tuple[Selection, Reservation | None]:
+        """Choose an instance, and count a connection to it; both in one step, so that concurrent connects spread.
+
+        Args:
+            choice: returns a selection, and the id of the instance to count; None: no connection is counted.
+        """
+        with self._lock:
+            selection, instance = choice()
+            return selection, None if instance is None else self._reserve(instance)
+
+    def reserve(self, instance: str) -> Reservation:
+        """Count a dial that begins, until `release` or until the result is dropped."""
+        with self._lock:
+            return self._reserve(instance)
+
+    def _reserve(self, instance: str) -> Reservation:
+        reservation = Reservation(self, instance)
+        reserved = self._dialling.get(instance)
         if reserved is None:
             _forget_empty(self._dialling)
-            reserved = self._dialling[reservation.instance] = weakref.WeakSet()
+            reserved = self._dialling[instance] = weakref.WeakSet()
         reserved.add(reservation)
+        return reservation
 
     def release(self, reservation: Reservation) -> None:
         """Undo `reserve`."""
-        with self.lock:
+        with self._lock:
             self._unreserve(reservation)
 
     def _unreserve(self, reservation: Reservation) -> None:
@@ -404,7 +455,7 @@ class Cluster:
 
     def track(self, instance: str, connection: Any, *, reservation: Reservation | None = None) -> None:
         """Count an open connection until `untrack`, or until it is garbage; it replaces the reservation, if any."""
-        with self.lock:
+        with self._lock:
             if reservation is not None:
                 self._unreserve(reservation)
             held = self._connections.get(instance)
@@ -415,14 +466,14 @@ class Cluster:
 
     def untrack(self, instance: str, connection: Any) -> None:
         """Stop counting a connection: it was closed."""
-        with self.lock:
+        with self._lock:
             held = self._connections.get(instance)
             if held is not None:
                 held.pop(connection, None)
 
     def tracked_connections(self) -> dict[str, list[Any]]:
         """Return the open connections, by instance."""
-        with self.lock:
+        with self._lock:
             refs = {id_: held.keyrefs() for id_, held in self._connections.items()}
         living = {id_: [each for ref in those if (each := ref()) is not None] for id_, those in refs.items()}
         return {id_: those for id_, those in living.items() if those}

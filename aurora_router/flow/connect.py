@@ -15,6 +15,7 @@ connection that is not handed out is closed, also on cancellation; every reserva
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import Attempt, NameNotResolved
@@ -29,7 +30,6 @@ from aurora_router.flow.attempt import (
     is_refresh_due,
     is_standby,
 )
-from aurora_router.flow.cluster import Reservation
 from aurora_router.flow.connect_error import find_cause, new_error
 from aurora_router.flow.runtime import GLANCE_SECONDS, ConnT, DialFailed, Runtime
 from aurora_router.flow.topology import (
@@ -45,8 +45,7 @@ from aurora_router.flow.topology import (
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
-from aurora_router.policy.balance import Selection, select
-from aurora_router.policy.candidates import is_lag_unproven
+from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.options import ReaderFallback
 from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
 
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+    from aurora_router.policy.balance import Selection
 
     FindCluster = Callable[[Request, Route], Cluster]
     Strategy = Callable[[ConnectAttempt[ConnT]], Awaitable[ConnectResult[ConnT]]]
@@ -237,8 +237,7 @@ async def connect_to_named_instance(attempt: ConnectAttempt[ConnT]) -> ConnectRe
         await attempt.runtime.discard(spare[0])
     if known is None:
         raise AttemptFailed(f"the cluster has no instance {wanted or name!r}")
-    with attempt.cluster.lock:
-        _reserve(attempt, known.id)
+    attempt.reservation = attempt.cluster.reserve(known.id)
     connection = await dial_reserved(attempt, known)
     return await _hand_out_whatever_role(attempt, connection, known)
 
@@ -300,7 +299,7 @@ async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Ins
     while True:
         if spare is not None and not cluster.view.is_current(spare[1].id, spare[1].generation):
             spare = None  # the view has changed since
-        selection = _select(attempt, spare, turn, tried)
+        selection, attempt.reservation = cluster.choose(partial(_select, attempt, spare, turn, tried))
         instance = _find_untried(attempt, selection, tried)
         if instance is None:
             break
@@ -339,34 +338,28 @@ def _select(
     spare: tuple[ConnT, Instance] | None,
     turn: int,
     tried: Container[tuple[str, Role]] | None = None,
-) -> Selection:
-    """Choose by the policy; with `tried`, reserve the first instance that was not tried yet.
-
-    Choosing and counting the choice are one step, so that concurrent connects spread.
-    """
+) -> tuple[Selection, str | None]:
+    """Choose by the policy. With `tried`, also returns the first instance that was not tried yet, to be reserved."""
     cluster = attempt.cluster
-    with cluster.lock:
-        selection = select(
-            cluster.view,
-            attempt.request.options,
-            attempt.route.role,
-            loads=cluster.loads(cluster.view.instances),
-            quarantine=cluster.quarantine,
-            now=attempt.runtime.now(),
-            rng=attempt.runtime,
-            turn=turn,
-        )
-        if spare is not None:
-            selection = selection.preferring(spare[1].id)
-        if tried is not None and (first := _find_untried(attempt, selection, tried)) is not None:
-            _reserve(attempt, first.id)
-    return selection
+    selection = select(
+        cluster.view,
+        attempt.request.options,
+        attempt.route.role,
+        loads=cluster.loads(cluster.view.instances),
+        quarantine=cluster.quarantine,
+        now=attempt.runtime.now(),
+        rng=attempt.runtime,
+        turn=turn,
+    )
+    if spare is not None:
+        selection = selection.preferring(spare[1].id)
+    first = None if tried is None else _find_untried(attempt, selection, tried)
+    return selection, None if first is None else first.id
 
 
-def _reserve(attempt: ConnectAttempt[ConnT], instance: str) -> None:
-    """Count a connection to an instance from now on; the caller holds the cluster's lock."""
-    attempt.reservation = Reservation(attempt.cluster, instance)
-    attempt.cluster.reserve(attempt.reservation)
+def _choose_again(attempt: ConnectAttempt[ConnT], connection: ConnT, found: Instance) -> Selection:
+    """Choose with what is known by now, given a connection to an instance; counts nothing."""
+    return attempt.cluster.choose(partial(_select, attempt, (connection, found), 0))[0]
 
 
 async def _try_candidate(attempt: ConnectAttempt[ConnT], instance: Instance) -> tuple[ConnT, Instance] | None:
@@ -400,7 +393,7 @@ async def _try_given_name(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instan
         attempt.last_failure = why
         return None
     try:
-        fits = [each.id for each in _select(attempt, (connection, found), 0).order[:1]] == [found.id]
+        fits = [each.id for each in _choose_again(attempt, connection, found).order[:1]] == [found.id]
         fits = fits and not await lacks_lag_proof(attempt, connection, found)
         if fits and attempt.cluster.view.is_current(found.id, found.generation):
             return connection, found
@@ -438,7 +431,7 @@ async def confirm_role(attempt: ConnectAttempt[ConnT], connection: ConnT, instan
     except AttemptFailed as why:
         attempt.last_failure = why
         return None
-    best = _select(attempt, (connection, found), 0).order[:1]
+    best = _choose_again(attempt, connection, found).order[:1]
     return found if [found.id] == [each.id for each in best] == [instance.id] else None
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from aurora_router.policy.slow_start import SlowStart
 from aurora_router.policy.verdict import FaultKind
@@ -45,7 +44,7 @@ class DialPermit:
         self.runtime = runtime
         self.cluster = cluster
         self._began: float | None = None
-        self._epoch = 0
+        self._epoch: int | None = None
         self._glanced_at: float | None = None
         self._is_late = False
 
@@ -70,7 +69,8 @@ class DialPermit:
             longest = left() if self.cluster.is_monitored else min(left(), UNWATCHED_PAUSE)
             await self.runtime.wait_for_news(self.cluster, news, min(pause, longest))
             news = self.cluster.news
-        self._begin()
+        self._epoch = self.cluster.begin_dial(self)
+        self._began = None if self._epoch is None else self.runtime.now()
         return True
 
     def _pause(self) -> float:
@@ -79,11 +79,7 @@ class DialPermit:
         if cluster.view.epoch <= cluster.slow_start_epoch:
             pause = self._pause_of(cluster.slow_start, now)
             return UNKNOWN_PAUSE if pause is None else pause
-        with cluster.lock:
-            if cluster.slow_start_epoch < cluster.view.epoch:
-                cluster.slow_start_epoch = cluster.view.epoch
-                cluster.dial_permits = WeakSet()
-                cluster.slow_start = SlowStart.begin(now, self.runtime.random(), cluster.usual_latency)
+        cluster.begin_slow_start(lambda: SlowStart.begin(now, self.runtime.random(), cluster.usual_latency))
         return self._pause()
 
     def _pause_of(self, slow_start: SlowStart | None, now: float) -> float | None:
@@ -97,17 +93,8 @@ class DialPermit:
         live = replace(slow_start, under_way=min(slow_start.under_way, len(self.cluster.dial_permits)))
         if not live.is_expired(now):
             return live.wait(now, alone=not self.cluster.has_writer_connection)
-        with self.cluster.lock:
-            if self.cluster.slow_start is slow_start:
-                self.cluster.slow_start = None
+        self.cluster.end_slow_start(slow_start)
         return 0.0
-
-    def _begin(self) -> None:
-        with self.cluster.lock:
-            if self.cluster.slow_start is not None:
-                self._began, self._epoch = self.runtime.now(), self.cluster.slow_start_epoch
-                self.cluster.dial_permits.add(self)
-                self.cluster.slow_start = self.cluster.slow_start.add_dial()
 
     def note_glances(self, wanted: Wanted) -> Wanted:
         """Return `wanted`, which a dial calls again and again, with a note of each call: late calls show a stall."""
@@ -154,14 +141,7 @@ class DialPermit:
 
     def _end(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
         began, self._began = self._began, None
-        if began is None:
+        if began is None or self._epoch is None:
             return
         now = self.runtime.now()
-        with self.cluster.lock:
-            self.cluster.dial_permits.discard(self)
-            if self.cluster.slow_start_epoch != self._epoch:
-                return  # the dial was one of a former writer, and says nothing of this one
-            slow_start = self.cluster.slow_start
-            following = None if slow_start is None else follow(slow_start, now - began, now)
-            self.cluster.slow_start = None if following is None or following.over else following
-        self.cluster.wake()
+        self.cluster.end_dial(self, self._epoch, lambda slow_start: follow(slow_start, now - began, now))

@@ -26,9 +26,9 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused, ConfigurationAdvice
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
-from aurora_router.policy.candidates import is_lag_unproven
+from aurora_router.policy.balance import is_lag_unproven
 from aurora_router.policy.options import Source as SourceChoice
-from aurora_router.policy.route import Address, Mode, Request, identity
+from aurora_router.policy.route import Address, Mode, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
@@ -366,11 +366,3 @@ def _advise(attempt: ConnectAttempt[ConnT], key: str, text: str) -> None:
 
 def _seed_name(seed: Address | Instance) -> str:
     return str(seed) if isinstance(seed, Address) else seed.id
-
-
-def seed_hosts(cluster: Cluster, request: Request) -> None:
-    """Make the hosts of a list the instances of a cluster about which nothing is known yet."""
-    if cluster.view.instances:
-        return
-    rows = {str(each): Instance(str(each), host=each.host, port=each.port) for each in request.given}
-    cluster.view = replace(cluster.view, instances=rows)

@@ -114,4 +114,15 @@ class Failure:
     alive: bool = False
 
 
-Observation = Topology | SelfReport | Failure
+@dataclass(frozen=True, slots=True)
+class GivenHosts:
+    """The user listed the hosts of all instances: they are known before any of them has answered.
+
+    Attributes:
+        hosts: (id, host, port) of each; the id is the host as the user gave it.
+    """
+
+    hosts: tuple[tuple[str, str | None, int | None], ...]
+
+
+Observation = Topology | SelfReport | Failure | GivenHosts

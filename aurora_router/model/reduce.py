@@ -82,6 +82,7 @@ from aurora_router.model.observation import (
     MISSING_SECONDS,
     STALE_ROW_SECONDS,
     Failure,
+    GivenHosts,
     Observation,
     Row,
     SelfReport,
@@ -115,7 +116,17 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _topology(view, observation, now)
     if isinstance(observation, SelfReport):
         return _self_report(view, observation, now)
+    if isinstance(observation, GivenHosts):
+        return _given_hosts(view, observation)
     return _failure(view, observation, now)
+
+
+def _given_hosts(view: View, given: GivenHosts) -> Change:
+    """Make the hosts of a list the instances of a cluster about which nothing is known yet: it is no evidence."""
+    if view.instances:
+        return view, ()
+    instances = {id_: Instance(id_, host=host, port=port) for id_, host, port in given.hosts}
+    return replace(view, instances=MappingProxyType(instances)), ()  # in the order in which the user gave them
 
 
 # ---------------------------------------------------------------- of which cluster an answer is

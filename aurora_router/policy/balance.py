@@ -1,5 +1,10 @@
 """Which instance a connection goes to, and which ones after it: filters, then preferences, then a chooser.
 
+Theory. A *filter* enforces what was promised (the role, the lag): an instance that fails it is out, and the reason is
+kept for messages. A *preference* only orders: 0 is best, the higher the later. Preferences are compared in the order of
+`PREFERENCES`, so a suitable instance that just failed comes after every one that did not, the fall-back after every
+reader, and zones decide among equals. Choosing within equals is the business of `choosers`.
+
 Invariants (property tests): the order holds every instance that passes the filters exactly once; an instance never
 comes before one that is preferred; every instance of the view is either in the order or left out with a reason.
 """
@@ -9,19 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.forks import IMPORTING
-from aurora_router.policy.candidates import Context, Exclusion, Load, Random, Rank, rank, suitable
+from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.choosers import CHOOSERS
+from aurora_router.policy.context import Context, Exclusion
+from aurora_router.policy.options import Balance, Options, ReaderFallback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from aurora_router.model.endpoint import WantedRole
-    from aurora_router.model.instance import Instance
     from aurora_router.model.view import View
-    from aurora_router.policy.options import Options
+    from aurora_router.policy.context import Load, Random, Rank
     from aurora_router.policy.quarantine import Quarantine
 
-__all__ = ["Load", "Random", "Selection", "select"]
+LAG_SECONDS = 1.0
+"""A reader that lagged too far is asked again after so long: a dial and a query a second are no burden."""
 
 
 class Selection(NamedTuple):
@@ -107,3 +114,138 @@ def select(
         order += choose(tier, context) if len(tier) > 1 else tier
         ranks += [number] * len(tier)
     return Selection(tuple(order), tuple(ranks), candidates.left_out, context)
+
+
+class Candidates(NamedTuple):
+    """The instances that still suit, in the order of the view, and those that do not."""
+
+    kept: tuple[Instance, ...]
+    left_out: tuple[Exclusion, ...] = ()
+
+    def sift(self, verdict: Callable[[Instance], str | None]) -> Candidates:
+        """Leave out those for which `verdict` gives a reason."""
+        kept: list[Instance] = []
+        left_out = list(self.left_out)
+        for each in self.kept:
+            reason = verdict(each)
+            if reason is None:
+                kept.append(each)
+            else:
+                left_out.append(Exclusion(each, reason))
+        return Candidates(tuple(kept), tuple(left_out))
+
+
+# ---------------------------------------------------------------- filters: (candidates, context) -> candidates
+
+
+def by_role(candidates: Candidates, context: Context) -> Candidates:
+    """Those with the wanted role, and those that may stand in for it.
+
+    An instance whose role is unknown stays: the connect asks it, and it is asked after those that are known.
+    """
+    fallback = context.options.reader_fallback is ReaderFallback.WRITER
+
+    def verdict(instance: Instance) -> str | None:
+        if context.role is WantedRole.ANY or instance.role is Role.UNKNOWN:
+            return None
+        if context.role is WantedRole.WRITER:
+            return None if instance.role is Role.WRITER else "it is a reader"
+        if instance.role is not Role.WRITER or context.role is WantedRole.PREFER_READER or fallback:
+            return None
+        return "it is the writer, and aurora_reader_fallback=error"
+
+    return candidates.sift(verdict)
+
+
+def by_lag(candidates: Candidates, context: Context) -> Candidates:
+    """Those within ``aurora_max_lag``, and those that may be: a figure says nothing of the lag at a later time.
+
+    It is a promise, so a connect asks a reader for its lag unless the last figure and its age are within the
+    bound. One whose lag was above it, or unknown, is left out until that is `LAG_SECONDS` ago. The writer does not lag.
+    """
+    limit = context.options.max_lag
+    if limit is None:
+        return candidates
+
+    def verdict(instance: Instance) -> str | None:
+        if not _was_beyond(instance, limit) or instance.lag_at is None:
+            return None
+        if context.now - instance.lag_at >= LAG_SECONDS:
+            return None
+        if instance.lag is None:
+            return f"its lag is unknown, and aurora_max_lag is {limit:g} s"
+        return f"lag {instance.lag:g} s > aurora_max_lag {limit:g} s"
+
+    return candidates.sift(verdict)
+
+
+def _was_beyond(instance: Instance, limit: float) -> bool:
+    """Whether a reader's lag was above a bound, or unknown, at the last look."""
+    return instance.role is Role.READER and (instance.lag is None or instance.lag > limit)
+
+
+def is_lag_unproven(instance: Instance, options: Options, at: float) -> bool:
+    """Whether a reader has to be asked for its lag, since at that time it may have been above ``aurora_max_lag``."""
+    if options.max_lag is None or instance.role is not Role.READER:
+        return False
+    lag = instance.lag_at_most(at)
+    return lag is None or lag > options.max_lag
+
+
+def by_weight(candidates: Candidates, context: Context) -> Candidates:
+    """Without those of weight 0, where weights count."""
+    if context.options.balance is not Balance.WEIGHTED:
+        return candidates
+    return candidates.sift(lambda instance: None if context.weight(instance) else "its weight is 0")
+
+
+FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_role, by_lag, by_weight)
+
+
+def suitable(instances: Iterable[Instance], context: Context) -> Candidates:
+    """All filters, one after the other."""
+    candidates = Candidates(tuple(instances))
+    for each in FILTERS:
+        candidates = each(candidates, context)
+    return candidates
+
+
+# ---------------------------------------------------------------- preferences: (instance, context) -> 0, 1, …
+
+
+def not_failed(instance: Instance, context: Context) -> int:
+    """Those in quarantine are a last resort."""
+    quarantine = context.quarantine
+    return 1 if instance.id in quarantine.terms and quarantine.remaining(instance.id, context.now) > 0 else 0
+
+
+def in_role(instance: Instance, context: Context) -> int:
+    """Those known to have the wanted role, then those of unknown role, then the writer in place of a reader."""
+    if context.role is WantedRole.ANY:
+        return 0
+    if instance.role is Role.UNKNOWN:
+        return 1
+    return 2 if instance.role is Role.WRITER and context.role is not WantedRole.WRITER else 0
+
+
+def in_lag(instance: Instance, context: Context) -> int:
+    """Those whose lag was within ``aurora_max_lag`` at the last look, then those that may be within it again."""
+    limit = context.options.max_lag
+    return 1 if limit is not None and _was_beyond(instance, limit) else 0
+
+
+def in_zone(instance: Instance, context: Context) -> int:
+    """The number of the instance's zone tier; elsewhere is one more than the last."""
+    zone = context.zone(instance) if context.options.zones else None
+    for number, tier in enumerate(context.options.zones):
+        if zone in tier:
+            return number
+    return len(context.options.zones)
+
+
+PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, in_lag, in_zone)
+
+
+def rank(instance: Instance, context: Context) -> Rank:
+    """How much an instance is preferred, by each of `PREFERENCES`; the lowest is best."""
+    return tuple([each(instance, context) for each in PREFERENCES])

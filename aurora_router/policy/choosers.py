@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurora_router.model.instance import Instance
-    from aurora_router.policy.candidates import Context
+    from aurora_router.policy.context import Context
 
     Chooser = Callable[[Sequence[Instance], Context], list[Instance]]
 

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Role
-from aurora_router.policy.candidates import is_writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurora_router.model.instance import Instance
-    from aurora_router.policy.candidates import Context, Exclusion, Rank
+    from aurora_router.policy.context import Context, Exclusion, Rank
 
 
 def reason(order: Sequence[Instance], ranks: Sequence[Rank], left_out: Sequence[Exclusion], context: Context) -> str:
@@ -22,7 +21,7 @@ def reason(order: Sequence[Instance], ranks: Sequence[Rank], left_out: Sequence[
         return f"no {_wanted(context.role)} suits ({out or 'no instance is known'})"
     first = order[0]
     chosen = f"{first.id}, {_described(first, context)}"
-    if is_writer(first) and context.role in {WantedRole.READER, WantedRole.PREFER_READER}:
+    if first.role is Role.WRITER and context.role in {WantedRole.READER, WantedRole.PREFER_READER}:
         return f"{chosen}, in place of a reader ({out or 'no other instance is at hand'})"
     equals = ranks.count(ranks[0])
     return f"{chosen}, by {context.options.balance.value} of {equals}" if equals > 1 else f"{chosen}, the best one"
@@ -44,7 +43,7 @@ def _described(instance: Instance, context: Context) -> str:
     facts = [_role(instance)]
     if zone := context.zone(instance):
         facts.append(f"zone {zone}")
-    if instance.lag is not None and not is_writer(instance):
+    if instance.lag is not None and instance.role is not Role.WRITER:
         facts.append(f"lag {instance.lag:g} s")
     facts.append(f"{load.connections} connection{'' if load.connections == 1 else 's'} from here")
     if load.latency is not None:
@@ -55,6 +54,6 @@ def _described(instance: Instance, context: Context) -> str:
 
 
 def _role(instance: Instance) -> str:
-    if is_writer(instance):
+    if instance.role is Role.WRITER:
         return "the writer"
     return "its role has to be asked" if instance.role is Role.UNKNOWN else "a reader"

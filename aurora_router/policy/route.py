@@ -216,7 +216,6 @@ def _domain_of_instances(request: Request, endpoint: Endpoint) -> str | None:
     return endpoint.domain
 
 
-@lru_cache(maxsize=256)
 def locate(instance: Instance, route: Route, options: Options) -> Address | None:
     """Where an instance is dialled; None when it is not known.
 

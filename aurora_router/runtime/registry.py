@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
-from aurora_router.flow.topology import seed_hosts
+from aurora_router.model.observation import GivenHosts
 from aurora_router.model.reduce import agree, is_disjoint, is_foreign
 from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
@@ -54,7 +54,7 @@ class Registry:
             if cluster is None:
                 cluster = self._new(key)
                 if route.mode is Mode.LIST:
-                    seed_hosts(cluster, request)
+                    cluster.observe(GivenHosts(tuple((str(each), each.host, each.port) for each in request.given)), 0.0)
             return cluster
 
     def match_cluster(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:

@@ -6,7 +6,6 @@ import gc
 
 import pytest
 
-from aurora_router.flow.cluster import Reservation
 from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.model.bounds import MAX_NAMES
 from aurora_router.model.observation import Failure, Row, Topology
@@ -40,9 +39,7 @@ def test_a_cluster_forgets_instances_and_addresses():
         cluster.observe(Failure(id_, 0, gone=False, reason="refused"), now)
         cluster.record_failure(id_, 1.0, 5.0, 1.0)
         cluster.note_address(f"10.0.0.{number}:5432", id_)
-        connection, reservation = Conn(), Reservation(cluster, id_)
-        with cluster.lock:
-            cluster.reserve(reservation)
+        connection, reservation = Conn(), cluster.reserve(id_)
         cluster.record_success(id_, 0.1, now)
         cluster.track(id_, connection, reservation=reservation)
         if number % 2:

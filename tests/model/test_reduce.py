@@ -22,6 +22,7 @@ from aurora_router.model.observation import (
     MISSING_SECONDS,
     STALE_ROW_SECONDS,
     Failure,
+    GivenHosts,
     Row,
     SelfReport,
     Topology,
@@ -289,3 +290,14 @@ def test_an_instance_is_asked_again_that_names_another_one_than_a_refused_claima
     assert [each for each in "abcdef" if view.lacks_word(each)] == ["a", "c", "d", "f"]
     assert not View(outage=Outage("a", 1.0, "refused", named=frozenset({("c", "a")}))).lacks_word("c"), "none claims"
     assert not View().lacks_word("c")
+
+
+def test_given_hosts_are_the_instances_until_there_is_evidence():
+    given, events = reduce(View(), GivenHosts((("b:5432", "b", 5432), ("a:5432", "a", 5432))), 1.0)
+    assert not given.known
+    assert not events
+    assert [(each.id, each.host, each.port, each.role) for each in given.instances.values()] == [
+        ("b:5432", "b", 5432, Role.UNKNOWN),
+        ("a:5432", "a", 5432, Role.UNKNOWN),
+    ], "in the order in which they are given"
+    assert reduce(given, GivenHosts((("c:5432", "c", 5432),)), 2.0) == (given, ())

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import Load, select
-from aurora_router.policy.candidates import rank, suitable
+from aurora_router.policy.balance import rank, select, suitable
+from aurora_router.policy.context import Load
 from aurora_router.policy.options import Balance, Options
 from aurora_router.policy.quarantine import Quarantine
 

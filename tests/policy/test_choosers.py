@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import Load, select
+from aurora_router.policy.balance import select
 from aurora_router.policy.choosers import CHOOSERS
+from aurora_router.policy.context import Load
 from aurora_router.policy.options import Balance, Options
 from aurora_router.policy.quarantine import Quarantine
 

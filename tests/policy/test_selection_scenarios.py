@@ -12,7 +12,8 @@ from aurora_router.errors import InvalidOption
 from aurora_router.model.endpoint import WantedRole, default_role, parse_endpoint
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import Load, select
+from aurora_router.policy.balance import select
+from aurora_router.policy.context import Load
 from aurora_router.policy.options import split
 from aurora_router.policy.quarantine import Quarantine
 

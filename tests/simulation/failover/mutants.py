@@ -19,7 +19,7 @@ from aurora_router.model import reduce as reducing
 from aurora_router.model.instance import Instance
 from aurora_router.model.observation import Failure
 from aurora_router.model.view import View
-from aurora_router.policy import candidates, verdict
+from aurora_router.policy import balance, verdict
 from aurora_router.policy import route as routing
 from aurora_router.policy.outcome import Finding, Outcome, WitnessEvidence
 from aurora_router.policy.role_reports import RoleCheck, RoleReports
@@ -274,7 +274,7 @@ def wait_for_every_dial() -> Any:
 
 def trust_old_figures() -> Any:
     """The age of a figure of the lag does not count."""
-    return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, topology, candidates)))
+    return _all(*(patch.object(each, "is_lag_unproven", lambda *_: False) for each in (connect, topology, balance)))
 
 
 def give_up_for_one() -> Any:

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.candidates import (
+from aurora_router.policy.balance import (
     LAG_SECONDS,
     Candidates,
-    Context,
-    Load,
     by_lag,
     by_role,
     by_weight,
@@ -28,6 +26,7 @@ from aurora_router.policy.candidates import (
     rank,
     suitable,
 )
+from aurora_router.policy.context import Context, Load
 from aurora_router.policy.options import Balance, Options, ReaderFallback
 from aurora_router.policy.quarantine import Quarantine
 
