@@ -388,7 +388,7 @@ async def _try_given_name(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instan
     """
     name = attempt.request.given[0]
     try:
-        connection, found = await read_topology_through(attempt, name)
+        connection, found = await read_topology_through(attempt, name, again=False)
     except AttemptFailed as why:
         attempt.last_failure = why
         return None

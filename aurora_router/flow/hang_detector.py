@@ -121,6 +121,7 @@ class HangDetector(Generic[ConnT]):
         self._suspicions: dict[str, Suspicion] = defaultdict(Suspicion)
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
+        self._unread: weakref.WeakSet[Any] = weakref.WeakSet()
         self._examined: set[End] = set()
         self._hung: set[str] = set()
         self._opening: set[str] = set()
@@ -188,8 +189,10 @@ class HangDetector(Generic[ConnT]):
                 stale.append(held)
             elif is_suspicious(held.waiting_since, now, held.limits):
                 if self.runtime.has_unread(held):  # the answer is here: it waits for its user
+                    self._note_unread(id_, held, now)
                     held.waiting_since = now
                 else:
+                    self._unread.discard(held)
                     waiting.append(held)
         self._cut(id_, stale, STALE)
         return waiting
@@ -200,8 +203,15 @@ class HangDetector(Generic[ConnT]):
             self._asking.add(held)
         elif held in self._asking:
             self._asking.discard(held)
+            self._unread.discard(held)
             if activity in _SERVED:
                 self._served_at[id_] = now
+
+    def _note_unread(self, id_: str, held: Any, now: float) -> None:
+        """Note once that an answer arrived which its user has not read, if the kernel does not say when it did."""
+        if self.runtime.heard_at(held) is None and held not in self._unread:
+            self._unread.add(held)
+            self._served_at[id_] = now
 
     def _must_be_cut(self, id_: str, held: Any, activity: Activity) -> bool:
         """Whether a connection is stale in a way that it must not be used any more, whatever it does now."""
@@ -322,11 +332,14 @@ class HangDetector(Generic[ConnT]):
     def _last_heard_at(self, id_: str, since: float, target: Target) -> float | None:
         """Return when an instance last sent anything on any connection, if that was after `since`; else None."""
         own = self.monitor.probe_of(id_).heard_at(target)
-        latest = max(self._served_at.get(id_, since), since if own is None else own)
+        latest = since if own is None else own
         for held in self.cluster.tracked_connections().get(id_, ()):
             heard = self.runtime.heard_at(held)
             if heard is not None:
                 latest = max(latest, heard)
+            elif held.waiting_since is not None and self.runtime.has_unread(held):
+                self._note_unread(id_, held, self.runtime.now())
+        latest = max(latest, self._served_at.get(id_, since))
         return latest if latest > since else None
 
     def _probe_for_try(self, id_: str, number: int) -> InstanceProbe[Any]:

@@ -135,9 +135,23 @@ async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT,
     raise AttemptFailed("none of the hosts given answered")
 
 
-async def read_topology_through(attempt: ConnectAttempt[ConnT], seed: Address | Instance) -> tuple[ConnT, Instance]:
-    """Query the topology at an instance, or through a given name; returns the connection and the instance on it."""
-    return await _read_topology_at(attempt, seed, await find_target(attempt, seed))
+async def read_topology_through(
+    attempt: ConnectAttempt[ConnT], seed: Address | Instance, *, again: bool = True
+) -> tuple[ConnT, Instance]:
+    """Query the topology at an instance, or through a given name; returns the connection and the instance on it.
+
+    Args:
+        attempt: the connect.
+        seed: the instance, or the name.
+        again: whether it is dialled also if its addresses were silent in this pass.
+
+    Raises:
+        AttemptFailed: no answer, or it was silent.
+    """
+    target = await find_target(attempt, seed)
+    if not again and target.addresses and all(attempt.silent.get(each) == attempt.passes for each in target.addresses):
+        raise AttemptFailed(f"{seed} leads to an instance that did not answer a moment ago")
+    return await _read_topology_at(attempt, seed, target)
 
 
 async def _read_topology_at(

@@ -84,6 +84,8 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (89731645, ODD_ROWS),
         (89735515, Dimensions.just("stalled_accepting", "reset_dials")),
         (512118567, Dimensions.just("reset_dials")),
+        (512121548, Dimensions.just("stalled_clients", "silent_kernels")),
+        (512125060, Dimensions.just("frozen_dials", "unknown_addresses")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
     ],
 )
