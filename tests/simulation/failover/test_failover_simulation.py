@@ -86,6 +86,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (512118567, Dimensions.just("reset_dials")),
         (512121548, Dimensions.just("stalled_clients", "silent_kernels")),
         (512125060, Dimensions.just("frozen_dials", "unknown_addresses")),
+        (961436674, Dimensions.just("frozen_dials", "changed_passwords")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
     ],
 )
