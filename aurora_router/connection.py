@@ -353,7 +353,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         with IMPORTING:
             from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
             from aurora_router.runtime.blocking import BlockingRuntime, run  # noqa: PLC0415
-            from aurora_router.runtime.connect_args import limit_args, read_connect_args  # noqa: PLC0415
+            from aurora_router.runtime.connect_args import limit_args, opening, read_connect_args  # noqa: PLC0415
             from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
             from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
             from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
@@ -374,7 +374,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = BlockingRuntime(args.opening(open_), args.names)
+            runtime = BlockingRuntime(opening(open_, args.params), args.names)
             result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
@@ -461,7 +461,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         """
         with IMPORTING:
             from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
-            from aurora_router.runtime.connect_args import limit_args, read_connect_args  # noqa: PLC0415
+            from aurora_router.runtime.connect_args import limit_args, opening_async, read_connect_args  # noqa: PLC0415
             from aurora_router.runtime.eventloop import EventLoopRuntime  # noqa: PLC0415
             from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
             from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
@@ -483,7 +483,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = EventLoopRuntime(args.opening_async(open_), args.names)
+            runtime = EventLoopRuntime(opening_async(open_, args.params), args.names)
             result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__

@@ -62,3 +62,11 @@ def start_thread(function: Callable[[], object], name: str) -> None:
     import threading  # noqa: PLC0415 - a patched process does without
 
     threading.Thread(target=function, name=name, daemon=True).start()
+
+
+def run_in_background(function: Callable[[], object], name: str) -> None:
+    """Run a function in a thread as `start_thread` starts it, or here if there is no thread to be had."""
+    try:
+        start_thread(function, name)
+    except RuntimeError:  # the pids limit of a container, or the interpreter shuts down
+        function()

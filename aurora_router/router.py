@@ -19,7 +19,7 @@ from aurora_router.policy.balance import select
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode
 from aurora_router.runtime.blocking import BlockingRuntime, run
-from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.connect_args import opening, opening_async, read_connect_args
 from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params
 from aurora_router.runtime.registry import REGISTRY
@@ -407,14 +407,14 @@ def _opening(args: ConnectArgs) -> Callable[[Target, float], Any]:
         limit = max(2, ceil(seconds))
         return psycopg.connect("", **{**dial_params(args.params, target, seconds, login), "connect_timeout": limit})
 
-    return args.opening(open_)
+    return opening(open_, args.params)
 
 
 def _opening_async(args: ConnectArgs) -> Callable[[Target, float], Awaitable[Any]]:
     async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Any:
         return await psycopg.AsyncConnection.connect("", **dial_params(args.params, target, seconds, login))
 
-    return args.opening_async(open_)
+    return opening_async(open_, args.params)
 
 
 def _origin(connection: Connection[Any] | AsyncConnection[Any]) -> tuple[str, dict[str, Any]]:

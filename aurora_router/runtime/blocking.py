@@ -107,13 +107,18 @@ class BlockingRuntime(RealRuntime[ConnT]):
 
     async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
-        event = _Bell() if native.is_patched() else threading.Event()
+        event = new_event()
         wake = event.set
         try:
             cluster.add_waiter(wake)
             event.wait(seconds if cluster.news == seen else 0.0)
         finally:
             cluster.drop_waiter(wake)
+
+
+def new_event() -> threading.Event | _Bell:
+    """An event that the caller waits for, be it a thread or a greenlet, and that any thread may set."""
+    return _Bell() if native.is_patched() else threading.Event()
 
 
 class _Bell:
@@ -131,8 +136,8 @@ class _Bell:
         with self._lock, contextlib.suppress(OSError):
             self._ends[1].send(b"x")
 
-    def wait(self, seconds: float) -> None:
-        """Wait for `seconds` at most."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is set, for `seconds` at most."""
         try:
             select.select([self._ends[0].fileno()], [], [], seconds)
         finally:

@@ -90,30 +90,39 @@ class ConnectArgs:
         """How to ask for the topology, in the order in which to try."""
         return BY_CHOICE[self.request.options.source]
 
-    def opening(self, open_: Callable[..., T]) -> Callable[[Target, float], T]:
-        """How to dial: with what was given, or as the third argument with what a provider gives for each dial."""
-        if self.params.provider is None:
-            return open_
-        with IMPORTING:
-            from aurora_router.runtime.credentials import authenticated  # noqa: PLC0415 - few calls have a provider
-
-        return authenticated(open_, self.params)
-
-    def opening_async(self, open_: Callable[..., Awaitable[T]]) -> Callable[[Target, float], Awaitable[T]]:
-        """The same for asyncio."""
-        if self.params.provider is None:
-            return open_
-        with IMPORTING:
-            from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - see above
-
-        return authenticated_async(open_, self.params)
-
     @property
     def names(self) -> Names:
         """How to resolve host names."""
         options = self.request.options
         server = None if options.dns is None else (options.dns.host, options.dns.port or 53)
         return names_for(server, options.dns_timeout)
+
+
+def opening(open_: Callable[..., T], params: Mapping[str, Any]) -> Callable[[Target, float], T]:
+    """Return how to dial with parameters: as they are, or with a login from their provider at each dial.
+
+    Args:
+        open_: called as ``open_(target, seconds)``, or with a provider as ``open_(target, seconds, login)``.
+        params: of `ConnectArgs`.
+    """
+    if not isinstance(params, Parameters) or params.provider is None:
+        return open_
+    with IMPORTING:
+        from aurora_router.runtime.credentials import authenticated  # noqa: PLC0415 - few calls have a provider
+
+    return authenticated(open_, params.provider, params)
+
+
+def opening_async(
+    open_: Callable[..., Awaitable[T]], params: Mapping[str, Any]
+) -> Callable[[Target, float], Awaitable[T]]:
+    """The same for asyncio."""
+    if not isinstance(params, Parameters) or params.provider is None:
+        return open_
+    with IMPORTING:
+        from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - see above
+
+    return authenticated_async(open_, params.provider, params)
 
 
 def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs:
@@ -239,9 +248,9 @@ def _find_provider(given: Any, name: str | None, params: Mapping[str, Any]) -> P
     if name is None:
         return cast("Provider", given)
     with IMPORTING:
-        from aurora_router.runtime.credentials import named  # noqa: PLC0415 - few calls have a provider
+        from aurora_router.runtime.credentials import find_named  # noqa: PLC0415 - few calls have a provider
 
-    return named(name)
+    return find_named(name)
 
 
 def _take_service(params: Parameters) -> bool:

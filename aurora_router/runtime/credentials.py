@@ -24,8 +24,9 @@ from aurora_router.credentials import GROUP, Credential, Login
 from aurora_router.errors import CredentialsUnavailable, InvalidOption
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
+from aurora_router.runtime.blocking import new_event
 from aurora_router.runtime.libpq import fault_of, first_line
-from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
+from aurora_router.runtime.passfile import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -41,6 +42,7 @@ RENEWAL = 0.8
 """The share of its time after which a credential is renewed."""
 SKEW_SECONDS = 5.0
 """So long before its end a credential is not used any more: the server's clock may be ahead."""
+_THREAD = "aurora-router-credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class _Held:
     credential: Credential
     since: float
 
-    def is_usable(self, now: float) -> bool:
+    def is_find_usable(self, now: float) -> bool:
         expires_at = self.credential.expires_at
         return expires_at is None or now < expires_at - SKEW_SECONDS
 
@@ -80,6 +82,7 @@ class CredentialCache:
         self._lock = native.new_lock()
         self._held: dict[Login, _Held] = {}
         self._asking: dict[Login, Future[Credential]] = {}
+        self._tasks: set[asyncio.Future[Credential]] = set()  # an event loop holds its tasks weakly
         _caches.add(self)
 
     def get(self, login: Login) -> Found:
@@ -88,7 +91,7 @@ class CredentialCache:
         Raises:
             CredentialsUnavailable: the provider gives none.
         """
-        held = self._usable(login)
+        held = self._find_usable(login)
         if held is not None:
             return Found(held.credential, cached=True)
         answer, mine = self._begin(login)
@@ -96,15 +99,22 @@ class CredentialCache:
 
     async def get_async(self, login: Login) -> Found:
         """The same on an event loop, which is not blocked meanwhile."""
-        held = self._usable(login)
+        held = self._find_usable(login)
         if held is not None:
             return Found(held.credential, cached=True)
         answer, mine = self._begin(login)
         if mine:
-            credential = await asyncio.shield(asyncio.ensure_future(self._ask_async(login, answer)))
-        else:
-            credential = await asyncio.shield(asyncio.wrap_future(answer))
-        return Found(credential, cached=False)
+            asking = asyncio.ensure_future(self._ask_async(login, answer))
+            self._tasks.add(asking)
+            asking.add_done_callback(self._on_asked)
+            return Found(await asyncio.shield(asking), cached=False)
+        return Found(await asyncio.shield(asyncio.wrap_future(answer)), cached=False)
+
+    def _on_asked(self, asking: asyncio.Future[Credential]) -> None:
+        """Let go of a task; its failure counts as retrieved, also if its caller was cancelled meanwhile."""
+        self._tasks.discard(asking)
+        if not asking.cancelled():
+            asking.exception()
 
     def forget(self, login: Login, rejected: Credential) -> None:
         """Use a credential no more that the server rejected."""
@@ -126,11 +136,11 @@ class CredentialCache:
         self._lock = native.new_lock()
         self._asking = {}
 
-    def _usable(self, login: Login) -> _Held | None:
+    def _find_usable(self, login: Login) -> _Held | None:
         now = time.time()
         with self._lock:
             held = self._held.get(login)
-            if held is None or not held.is_usable(now):
+            if held is None or not held.is_find_usable(now):
                 return None
             renewing = held.is_due(now) and login not in self._asking
         if renewing:
@@ -151,12 +161,9 @@ class CredentialCache:
         answer, mine = self._begin(login)
         if not mine:
             return
-        try:
-            native.start_thread(lambda: self._renewed(login, answer), "aurora-router-credentials")
-        except RuntimeError as error:  # no thread is to be had: the next caller asks
-            self._fail(login, answer, error)
+        native.run_in_background(lambda: self._renew_now(login, answer), _THREAD)
 
-    def _renewed(self, login: Login, answer: Future[Credential]) -> None:
+    def _renew_now(self, login: Login, answer: Future[Credential]) -> None:
         try:
             self._ask(login, answer)
         except CredentialsUnavailable as error:
@@ -177,7 +184,7 @@ class CredentialCache:
             if _is_coroutine_function(self._provider):
                 given: Any = self._provider(login)
             else:
-                given = await _in_thread(lambda: self._provider(login))
+                given = await asyncio.wrap_future(_in_background(lambda: self._provider(login)))
             if inspect.isawaitable(given):
                 given = await given
             credential = _read(given)
@@ -226,38 +233,26 @@ def _run(given: Awaitable[T]) -> T:
     async def main() -> T:
         return await given
 
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to have it
-            answer.set_exception(error)
-
-    native.start_thread(run, "aurora-router-credentials")
+    answer, done = _in_background(lambda: asyncio.run(main())), new_event()
+    answer.add_done_callback(lambda _: done.set())
+    done.wait()  # not for the future itself: a greenlet can't wait for what a thread sets
     return answer.result()
 
 
-async def _in_thread(ask: Callable[[], T]) -> T:
-    """The result of a function that may block. The thread is a daemon: the exit does not wait for it."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def settle(settled: Callable[[], object]) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: None if answer.done() else settled())
+def _in_background(ask: Callable[[], T]) -> Future[T]:
+    """The result of a function that may block, from a thread of its own that an exit does not wait for."""
+    answer: Future[T] = Future()
 
     def run() -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
         try:
-            result = ask()
-        except Exception as error:  # noqa: BLE001 - it is the caller's
-            failed = error
-            settle(lambda: answer.set_exception(failed))
-        else:
-            settle(lambda: answer.set_result(result))
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            answer.set_exception(error)
 
-    native.start_thread(run, "aurora-router-credentials")
-    return await answer
+    native.run_in_background(run, _THREAD)
+    return answer
 
 
 # ---------------------------------------------------------------- of calls
@@ -277,7 +272,7 @@ def cache_of(provider: Provider) -> CredentialCache:
         return cache
 
 
-def named(name: str) -> Provider:
+def find_named(name: str) -> Provider:
     """The provider with this name among the entry points.
 
     Raises:
@@ -294,7 +289,7 @@ def named(name: str) -> Provider:
     return provider
 
 
-def login_of(base: Mapping[str, Any], target: Target) -> Login:
+def login_for(base: Mapping[str, Any], target: Target) -> Login:
     """What a credential is wanted for when a target is dialled with these parameters."""
     port = target.port or os.environ.get("PGPORT") or DEFAULT_PORT
     user, database = (base.get(name) or os.environ.get(variable) for name, variable in _NAMED)
@@ -306,13 +301,13 @@ _NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
 
 
 def authenticated(
-    open_: Callable[[Target, float, Mapping[str, str]], T], base: Mapping[str, Any]
+    open_: Callable[[Target, float, Mapping[str, str]], T], provider: Provider, base: Mapping[str, Any]
 ) -> Callable[[Target, float], T]:
     """A function that dials with what the provider gives; once more where the server rejects what was cached."""
-    cache = _cache_in(base)
+    cache = cache_of(provider)
 
     def dial(target: Target, seconds: float) -> T:
-        login = login_of(base, target)
+        login = login_for(base, target)
         found = cache.get(login)
         try:
             return open_(target, seconds, found.params())
@@ -326,13 +321,13 @@ def authenticated(
 
 
 def authenticated_async(
-    open_: Callable[[Target, float, Mapping[str, str]], Awaitable[T]], base: Mapping[str, Any]
+    open_: Callable[[Target, float, Mapping[str, str]], Awaitable[T]], provider: Provider, base: Mapping[str, Any]
 ) -> Callable[[Target, float], Awaitable[T]]:
     """The same for asyncio."""
-    cache = _cache_in(base)
+    cache = cache_of(provider)
 
     async def dial(target: Target, seconds: float) -> T:
-        login = login_of(base, target)
+        login = login_for(base, target)
         found = await cache.get_async(login)
         try:
             return await open_(target, seconds, found.params())
@@ -343,12 +338,6 @@ def authenticated_async(
         return await open_(target, seconds, (await cache.get_async(login)).params())
 
     return dial
-
-
-def _cache_in(base: Mapping[str, Any]) -> CredentialCache:
-    assert isinstance(base, Parameters)
-    assert base.provider is not None
-    return cache_of(base.provider)
 
 
 def _may_be_renewed(found: Found, error: psycopg.Error) -> bool:

@@ -310,10 +310,7 @@ def _dnspython() -> Any:
 def _look_up(host: str, report: Callable[[tuple[str, ...] | Exception], object]) -> None:
     """Ask the system's resolver in a thread of its own, for which an exit does not wait."""
     ask = native.original("socket", "getaddrinfo")
-    try:
-        native.start_thread(lambda: report(_system_addresses(ask, host)), "aurora-router-resolve")
-    except RuntimeError:  # no thread is to be had: the pids limit of a container, or the interpreter shuts down
-        report(_system_addresses(ask, host))
+    native.run_in_background(lambda: report(_system_addresses(ask, host)), "aurora-router-resolve")
 
 
 def _system_addresses(ask: Callable[..., Any], host: str) -> tuple[str, ...] | Exception:

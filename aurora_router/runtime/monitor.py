@@ -33,6 +33,7 @@ from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq, session_cache, sockets
+from aurora_router.runtime.connect_args import opening_async
 from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.passfile import Parameters
@@ -117,12 +118,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
             connection.key = session_cache.key_of(params)
             return connection
 
-        if not isinstance(base, Parameters) or base.provider is None:
-            return await open_(target, seconds)
-        with IMPORTING:
-            from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - few have a provider
-
-        return await authenticated_async(open_, base)(target, seconds)
+        return await opening_async(open_, base)(target, seconds)
 
     async def ask(self, connection: _Own, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query; the first one names the session too, without a round trip of its own.
