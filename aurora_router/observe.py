@@ -70,7 +70,7 @@ def report_bug(cluster: str, error: BaseException) -> None:
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - whoever held it does not exist in the child
+    global _lock  # noqa: PLW0603 - the thread that held it does not exist in the child
     _lock = native.new_lock()
 
 

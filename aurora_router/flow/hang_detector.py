@@ -23,7 +23,7 @@ from aurora_router.flow.probe import InstanceProbe
 from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
 from aurora_router.model.instance import Role
-from aurora_router.model.observation import FENCED_SECONDS, Failure
+from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
 from aurora_router.policy.hang_detection import (
     UNLIMITED,
     Action,
@@ -227,7 +227,7 @@ class HangDetector(Generic[ConnT]):
     def _is_unconfirmed(self) -> bool:
         """Whether the writer was accepted a moment ago by rows of others, which may be older than a connection."""
         cluster = self.cluster
-        return cluster.suspected_at is not None and self.runtime.now() - cluster.view.accepted_at < FENCED_SECONDS
+        return cluster.suspected_at is not None and self.runtime.now() - cluster.view.accepted_at < ROW_AGE_SECONDS
 
     def _has_lost_role(self, id_: str) -> bool:
         """Whether an instance is no longer the writer: another one was accepted, or it reported that itself."""

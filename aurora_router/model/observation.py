@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
-FENCED_SECONDS = 2.0
-"""So long after the promotion of another one a fenced instance may report late what it had made durable before it: rows
-of ``aurora_replica_status()`` are up to two seconds old."""
+ROW_AGE_SECONDS = 2.0
+"""How old a row of ``aurora_replica_status()`` may be, in seconds. So the row of a fenced instance may show for so long
+what it had made durable before, and the rows of other instances which one was the writer before."""
 MISSING_SECONDS = 5.0
 """An instance that complete answers do not list is gone after this time: while a reader restarts, none lists it."""
 

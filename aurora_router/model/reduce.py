@@ -28,7 +28,7 @@ be compared. So evidence is ordered:
    another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
    itself: *every* other instance, the accepted writer among them, has to have answered since that it is a reader and
    that this one is the writer; or the claimant's own token has grown although the accepted writer was accepted more
-   than `FENCED_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A zombie is named
+   than `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A zombie is named
    by no instance that has seen its successor. Once a writer was accepted like this, or was set back, a higher token
    proves no longer that a former one is back, since it may be what that one had when it was fenced: then this rule
    counts for it, whatever its token (`View.unproven`), unless that token is higher and grows. The same counts where a
@@ -78,8 +78,8 @@ from aurora_router.model.event import (
 )
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import (
-    FENCED_SECONDS,
     MISSING_SECONDS,
+    ROW_AGE_SECONDS,
     STALE_ROW_SECONDS,
     Failure,
     GivenHosts,
@@ -391,7 +391,7 @@ def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> 
 def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
     """The view with the token of a former writer's own claim, where none was noted yet, or a higher one.
 
-    Not in the first `FENCED_SECONDS` of the accepted writer: a fenced instance may still report late then what it had
+    Not in the first `ROW_AGE_SECONDS` of the accepted writer: a fenced instance may still report late then what it had
     made durable before.
     """
     if claim is None or not claim.own or claim.token is None or claim.id not in view.former:
@@ -399,7 +399,7 @@ def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
     if view.outage is None and not (view.unproven or view.provisional):
         return view
     shown = dict(view.shown)
-    if asked_at < view.accepted_at + FENCED_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
+    if asked_at < view.accepted_at + ROW_AGE_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
         return view
     return replace(view, shown=frozenset({**shown, claim.id: claim.token}.items()))
 

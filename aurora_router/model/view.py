@@ -52,7 +52,7 @@ class View:
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.
         shown: the lowest token with which each former writer claimed once the accepted one had been accepted for
-            `FENCED_SECONDS`: (id, token).
+            `ROW_AGE_SECONDS`: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.

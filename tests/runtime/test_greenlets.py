@@ -31,6 +31,40 @@ def test_connects_queries_and_a_failover_in_a_patched_process(cluster, library):
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_a_coroutine_function_gives_credentials_in_a_patched_process(library):
+    """The other greenlets run while a greenlet waits for it."""
+    code = f"""
+        import warnings
+        warnings.simplefilter("ignore")
+        if {library!r} == "gevent":
+            from gevent import monkey, sleep, spawn
+            monkey.patch_all()
+        else:
+            import eventlet
+            from eventlet import sleep, spawn
+            eventlet.monkey_patch()
+        import asyncio
+        from aurora_router.credentials import Credential, Login
+        from aurora_router.runtime.credentials import CredentialCache
+        ticks = []
+        def tick():
+            while True:
+                ticks.append(1)
+                sleep(0.01)
+        async def provider(login):
+            await asyncio.sleep(0.3)
+            return Credential("of " + login.user)
+        spawn(tick)
+        found = CredentialCache(provider).get(Login("a", 1, "app", "app"))
+        assert len(ticks) > 3, ticks
+        print(found.credential.password)
+    """
+    code = "\n".join(line.removeprefix("        ") for line in code.splitlines())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "of app\n"), done.stderr
+
+
 def test_a_thread_of_the_system_without_the_library():
     """`native` gives the interpreter's own things, whether they are patched or not."""
     code = """
