@@ -117,7 +117,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
 
 
 def new_event() -> threading.Event | _Bell:
-    """An event that the caller waits for, be it a thread or a greenlet, and that any thread may set."""
+    """An event that a thread or a greenlet waits for, and that any thread may set."""
     return _Bell() if native.is_patched() else threading.Event()
 
 
