@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.storage.protocols import Frame
 
+HEADER = b"|"
+
 
 class Disk:
     """What survives a crash.
@@ -51,6 +53,7 @@ class Disk:
         self.damaged -= places
 
     def keep(self, frame: Frame) -> int:
+        self.data += HEADER  # so that no two frames have one place, as none has on a real disk
         place = len(self.data)
         self.frames.append((frame, place))
         self.data += frame.data
