@@ -330,7 +330,7 @@ class ClusterMonitor(Generic[ConnT]):
         known = self.cluster.view.instances[id_]
         thorough = thorough or id_ in self.lost
         try:
-            await probe.update_view(self.access, self._seconds_for(id_), thorough=thorough)
+            await self._update_view(probe, self._seconds_for(id_), thorough=thorough)
         except DialFailed as failed:
             self._record_timing(id_, failed.fault)
             self._record_no_answer(id_, known.generation, failed.fault, began)
@@ -342,6 +342,26 @@ class ClusterMonitor(Generic[ConnT]):
             self.lost.discard(id_)
             self.cluster.record_success(id_, self.runtime.now() - began, self.runtime.now())
         return True
+
+    async def _update_view(self, probe: InstanceProbe[ConnT], seconds: float, *, thorough: bool) -> None:
+        await probe.update_view(self.access, seconds, thorough=thorough, ask_accepted=self._ask_accepted)
+
+    async def _ask_accepted(self) -> None:
+        """Ask the accepted writer before another one replaces it, if nothing was wrong with it so far.
+
+        What is known of it may be old: a process without a connection to it does not notice that it lost its role, and
+        got it back. A zombie of the time between shows more of the log than what is known, and less than there is.
+        """
+        writer = self.cluster.view.writer
+        if writer is None or self.cluster.suspected_at is not None or not self._may_ask(writer):
+            return
+        probe = self.probe_of(writer)
+        if not probe.busy:  # else it is being asked
+            probe.busy = True
+            try:
+                await self._probe_once(probe, thorough=True)
+            finally:
+                probe.busy = False
 
     def _seconds_for(self, name: str) -> float:
         """Return how long a probe of an instance, or a query of a given name, may take, in seconds."""
@@ -419,7 +439,7 @@ class ClusterMonitor(Generic[ConnT]):
                 continue
             probe.busy, began = True, self.runtime.now()
             try:
-                await probe.update_view(self.access, self.options.connect_timeout, thorough=True)
+                await self._update_view(probe, self.options.connect_timeout, thorough=True)
                 self._accepted_at, self._is_locked_out = self.runtime.now(), False
             except DialFailed as failed:
                 if judge(failed.fault).then is Next.RAISE:

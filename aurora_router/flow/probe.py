@@ -14,6 +14,7 @@ from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
+from aurora_router.model.reduce import names_another
 from aurora_router.policy.paths import is_direct
 from aurora_router.policy.route import Mode, find, given_host, identity
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+    from aurora_router.flow.topology_query import TopologyAnswer
     from aurora_router.model.instance import Instance
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import RoleCheck
@@ -113,8 +115,6 @@ class InstanceProbe(Generic[ConnT]):
             if self._dialled != target.addresses:
                 await self.close()
             fault = await self._try_query(target, IN_RECOVERY, until)
-            if fault is not None and fault.kind is FaultKind.RESET:
-                fault = await self._try_query(target, IN_RECOVERY, until)
             while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.runtime.now() < until:
                 await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
                 fault = await self._try_query(target, IN_RECOVERY, until)
@@ -159,7 +159,7 @@ class InstanceProbe(Generic[ConnT]):
         return None
 
     async def query(self, target: Target, sql: str, until: float) -> Any:
-        """Send one service query; opens the session if there is none, and closes it after a failure."""
+        """Send one service query; opens the session if there is none, or if it broke, and closes it after a failure."""
         wanted = target.wanted
         return await self._on_session(
             target, until, lambda session, left: ask(self.runtime, session, sql, left, wanted)
@@ -172,23 +172,29 @@ class InstanceProbe(Generic[ConnT]):
         )
 
     async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
+        was_open = self.is_open
         connection = await self._ensure_session(target, until)
         try:
             answer = await ask(connection, max(0.0, until - self.runtime.now()))
         except DialFailed as failed:
             if failed.fault.kind is not FaultKind.REJECTED:
                 await self.close()
+            if was_open and failed.fault.kind is FaultKind.RESET:  # that may be long ago: it says nothing about now
+                return await self._on_session(target, until, ask)
             raise
         self._answered = self.runtime.address(connection), self.runtime.now()
         return answer
 
-    async def update_view(self, access: Access, seconds: float, *, thorough: bool) -> bool:
+    async def update_view(
+        self, access: Access, seconds: float, *, thorough: bool, ask_accepted: Callable[[], Awaitable[None]]
+    ) -> bool:
         """Ask an instance whether it is the writer, and update the view by its answer.
 
         Args:
             access: how to get there.
             seconds: for all of it.
             thorough: query the topology even if the role is the expected one.
+            ask_accepted: asks the accepted writer; awaited before an answer counts that names another one.
 
         Returns:
             Whether it reports that it is the writer.
@@ -205,7 +211,8 @@ class InstanceProbe(Generic[ConnT]):
             view = self.cluster.view
             expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
             if thorough or writer or not expected:
-                writer = await self._query_topology(access, writer=writer, asked_at=asked_at, until=until)
+                answer = await self._query_topology(access, until)
+                writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
             if writer and self.cluster.view.writer == self.instance:
                 if self._dial_took is not None:
                     self.cluster.record_probe(self._dial_took, self.runtime.now())
@@ -222,24 +229,37 @@ class InstanceProbe(Generic[ConnT]):
         if not await self.runtime.offer(connection):
             self._connection = connection
 
-    async def _query_topology(self, access: Access, *, writer: bool, asked_at: float, until: float) -> bool:
+    async def _query_topology(self, access: Access, until: float) -> TopologyAnswer | None:
         cluster, connection = self.cluster, self._connection
         assert connection is not None
         sources = access.sources if cluster.source is None else (cluster.source,)
         left = max(0.0, until - self.runtime.now())
         try:
-            answer = await query_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
+            return await query_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
-        now = self.runtime.now()
+
+    async def _observe(
+        self,
+        answer: TopologyAnswer | None,
+        ask_accepted: Callable[[], Awaitable[None]],
+        *,
+        writer: bool,
+        asked_at: float,
+    ) -> bool:
+        """Let an answer count; return whether the instance reports that it is the writer."""
+        cluster = self.cluster
         if answer is None:
-            cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), now)
+            cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), self.runtime.now())
             return writer
         cluster.source, topology, _ = answer
+        if names_another(cluster.view, topology):
+            await ask_accepted()
         moved = find_impostor(self.instance, topology)
         if moved is None:
-            refused = next((each for each in cluster.observe(topology, now) if isinstance(each, AnswerRefused)), None)
+            told = cluster.observe(topology, self.runtime.now())
+            refused = next((each for each in told if isinstance(each, AnswerRefused)), None)
             moved = None if refused is None else f"{self.instance} left the cluster: {refused.reason}"
         if moved is not None:
             await self.close()
@@ -270,7 +290,7 @@ class InstanceProbe(Generic[ConnT]):
         if not address.host or address.host[0] in "/@":
             return Target(self.instance, address.host, address.port)
         if self._connection is not None:
-            return Target(self.instance, address.host, address.port)
+            return Target(self.instance, address.host, address.port, self._dialled)
         if self._place is None or self._place[0] != address.host:
             self._place = (address.host, (await self.runtime.resolve(address.host)).addresses)
         return Target(self.instance, address.host, address.port, self._place[1])

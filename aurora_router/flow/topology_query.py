@@ -31,6 +31,10 @@ ENDS = (
 """How the server sees both ends of the connection; see `policy.paths`."""
 
 
+TopologyAnswer = tuple["Source", "Topology", "RoleCheck | None"]
+"""Which source answered, what it said, and how the role was learned, if that was asked."""
+
+
 async def query_topology(
     runtime: Runtime[ConnT],
     connection: ConnT,
@@ -41,7 +45,7 @@ async def query_topology(
     wanted: Wanted | None = None,
     *,
     by_id: bool = False,
-) -> tuple[Source, Topology, RoleCheck | None] | None:
+) -> TopologyAnswer | None:
     """Ask the server behind a connection for the topology of its cluster.
 
     Recognising the kind of server costs no query of its own: each source is asked as if it were the right one, and

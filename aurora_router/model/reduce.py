@@ -161,6 +161,14 @@ def agree(view: View, seen: Topology) -> bool:
     return claim.id in view.instances and (view.writer is None or view.writer in rows)
 
 
+def names_another(view: View, seen: Topology) -> bool:
+    """Whether an answer names a writer other than the accepted one, and nothing was wrong with that one so far."""
+    if view.writer is None or view.outage is not None:
+        return False
+    claim = _find_claim(_unique(seen.rows), seen, 0.0)
+    return claim is not None and claim.id != view.writer
+
+
 # ---------------------------------------------------------------- a topology query
 
 

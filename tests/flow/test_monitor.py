@@ -14,6 +14,7 @@ from aurora_router.flow.hang_detector import STALE
 from aurora_router.flow.monitor import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.model.event import (
+    ClaimRefused,
     ConnectionsCut,
     HangRefuted,
     HangSuspected,
@@ -1149,3 +1150,31 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         assert again.result.cluster.is_monitored
 
     scene.run(main())
+
+
+def test_a_zombie_of_a_time_that_was_missed_cuts_nothing(scene):
+    """The writer lost its role and got it back, unnoticed: the one between shows more log than is known of it."""
+    scene.cluster.instances["demo-2"].condition = Condition.REFUSING
+
+    async def client():
+        old = await scene.process.connect(scene.cluster.conninfo())
+        cluster = old.result.cluster
+        await scene.simulation.sleep(1.0)
+        cluster.suspect_writer("a test: so all are asked", scene.now)
+        await scene.simulation.sleep(1.0)
+        reader = await scene.process.connect(scene.cluster.conninfo("reader"))  # so that the monitor goes on
+        old.close()
+        scene.cluster.failover("demo-2")
+        await scene.simulation.sleep(3.0)
+        scene.cluster.failover("demo-1", zombie=True)
+        held = await scene.process.connect(scene.cluster.conninfo())
+        assert held.instance.id == "demo-1"
+        scene.cluster.heal("demo-2")
+        await scene.simulation.sleep(5.0)
+        assert cluster.view.writer == "demo-1"
+        held.close()
+        reader.close()
+
+    scene.run(client())
+    assert not scene.of(ConnectionsCut)
+    assert {event.claimed for _, event in scene.of(ClaimRefused)} == {"demo-2"}

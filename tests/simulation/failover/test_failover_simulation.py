@@ -88,6 +88,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (512125060, Dimensions.just("frozen_dials", "unknown_addresses")),
         (961436674, Dimensions.just("frozen_dials", "changed_passwords")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
+        (961449415, Dimensions.just("constant_reports")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
