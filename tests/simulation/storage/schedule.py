@@ -450,7 +450,8 @@ class Schedule:
     async def _wait_equal(self, life: Life) -> None:
         members = [self.hosts[member] for member in life.driver.charter.membership.members]
         for _ in range(80):
-            scls = [_scls(host) for host in members if host.node]
+            floor = max(self.oracle.floor, life.driver.charter.floor)
+            scls = [_scls(host, floor) for host in members if host.node]
             current = [host.node.replica.admits(life.driver.epoch) for host in members if host.node]
             received = life.driver.tracker.received
             whole = life.driver.tracker.vcl == life.sent and all(scl == scls[0] for scl in scls)
@@ -461,16 +462,16 @@ class Schedule:
             raise Violation(f"healed, but not whole: {scls} of {received}, in the epoch: {current}")
         for host in members:
             assert host.node is not None
-            floor = max(self.oracle.floor, life.driver.charter.floor)
             truth = bytes(self.oracle.truth[floor - BASE :])
             if host.node.read(0, floor, len(truth)) != truth:
                 raise Violation(f"node {host.number} holds other bytes than were durable")
 
 
-def _scls(host: Host) -> dict[int, int]:
+def _scls(host: Host, floor: int) -> dict[int, int]:
+    """The SCLs of the groups that have log above what is never read again: a newcomer may begin there."""
     assert host.node is not None
     segments = host.node.replica.segments
-    return {group: segment.scl for group, segment in segments.items() if segment.scl > segment.base}
+    return {group: segment.scl for group, segment in segments.items() if segment.scl > max(segment.base, floor)}
 
 
 def play(seed: int, parts: Parts | None = None, steps: int = 40, drawn: Collection[str] | None = None) -> Counter[str]:

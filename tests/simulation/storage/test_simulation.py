@@ -30,6 +30,7 @@ FAILED = [
     (967626089, {"concurrent_changes", "slow_network", "three_left"}),  # an SCL rested on a lost charter
     (105, {"three_left"}),  # an attempt to recover took away the reads that three nodes could have given
     (965211875, {"failing_disks"}),  # the judge's disk: a frame without data had the place of the one after it
+    (5668747, {"concurrent_changes", "reordered_writes"}),  # the judge: a newcomer begins where the others' log ends
 ]
 """(seed, dimensions) of schedules that failed, and why."""
 
