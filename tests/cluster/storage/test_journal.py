@@ -281,3 +281,37 @@ async def test_a_node_that_promises_while_it_is_formatted_is_formatted(tmp_path:
     await node.promise(2)
     assert (await formatting).promised == 2
     await node.close()
+
+
+FIRST = EpochStart(1, 1000)
+SECOND = Charter(History((FIRST, EpochStart(2, 9000))), Membership.of(range(6)), ((0, 1000), (1, 9000)))
+THIRD = Charter(History((*SECOND.history.entries, EpochStart(3, 9100))), SECOND.membership, ((0, 9000), (1, 9100)))
+LOG_OF_ONE = [
+    Extent(1, 1000, 1000, b"x" * 4000),
+    Extent(1, 5000, 5000, b"y" * 4000),
+    Extent(1, 9000, 9000, b"z" * 2000),
+]
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["there-at-both-epochs", "away-at-the-first"])
+async def test_a_chain_without_log_reaches_as_far_as_before_when_garbage_is_gone(tmp_path: Path, *, away: bool) -> None:
+    """What closes it for an epoch lies before log that was received later, and is needed for as long."""
+    node = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+    await node.format(CHARTER)
+    for charter in (THIRD,) if away else (SECOND, THIRD):
+        epoch = charter.history.epoch
+        await node.promise(epoch)
+        await node.adopt(epoch, charter)
+    state = await node.fill(3, [*([Extent(0, 1000, 9000, b"")] if away else []), *LOG_OF_ONE])
+    assert state.scls == {0: 9100, 1: 11_000}
+    await node.adopt(3, replace(THIRD, revision=1, floor=5000, collected=5000))
+    await node.close()
+    again = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+    assert (await again.state()).scls == {0: 9100, 1: 11_000}
+    size = again._journal.size
+    await again.adopt(3, replace(THIRD, revision=2, floor=9100, collected=9100))
+    assert again._journal.size < size
+    await again.close()
+    third = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+    assert (await third.state()).scls == {0: 9100, 1: 11_000}
+    await third.close()

@@ -133,7 +133,7 @@ class SimulatedJournal:
     def trim(self, place: int | None) -> None:
         metadata = max(at for frame, at in self._disk.frames if frame.kind == METADATA)
         keep = metadata if place is None else min(place, metadata)
-        self._disk.frames = [(frame, at) for frame, at in self._disk.frames if at + len(frame.data) > keep]
+        self._disk.frames = [(frame, at) for frame, at in self._disk.frames if at + max(1, len(frame.data)) > keep]
         self._disk.damaged &= {place for _frame, place in self._disk.frames}
 
     async def scrub(self) -> list[Places]:

@@ -31,6 +31,10 @@ FAILED = [
     (105, {"three_left"}),  # an attempt to recover took away the reads that three nodes could have given
     (965211875, {"failing_disks"}),  # the judge's disk: a frame without data had the place of the one after it
     (5668747, {"concurrent_changes", "reordered_writes"}),  # the judge: a newcomer begins where the others' log ends
+    (
+        5673398,
+        {"concurrent_changes", "reordered_writes", "scrubs_beside"},
+    ),  # what closes an idle chain was given back as garbage: a restart took the SCL back
 ]
 """(seed, dimensions) of schedules that failed, and why."""
 

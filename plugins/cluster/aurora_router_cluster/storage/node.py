@@ -47,6 +47,7 @@ class StorageNode:
         self._failure: str | None = None
         self._trimmed = 0
         self._switched = 0  # place of the metadata that opened the present branch, as far as that is known
+        self._openings: list[tuple[int, int]] = []  # (start of an epoch, place of the metadata that opened it)
         self._early: list[tuple[Frame, int]] = []
         self._written: asyncio.Future[None] | None = None  # done once the metadata that were queued last are durable
         self._replay_all()
@@ -79,10 +80,9 @@ class StorageNode:
             before, metadata = replica.metadata, Metadata.decode(frame.data)
             replica.install(metadata)
             replica.settle(metadata)
+            self._note_opening(before, metadata, place)
             if before is None:
                 self._replay_early()
-            else:
-                self._note_switch(before.charter, place)
         elif frame.kind == KEPT:
             if replica.metadata is not None:  # else what was kept then is forgotten: garbage waits for that
                 self._on_durable_kept(frame.epoch, Extent(frame.group, frame.prev, frame.start, frame.data), place)
@@ -192,16 +192,25 @@ class StorageNode:
         return state
 
     def _trim(self, charter: Charter) -> None:
-        """Give room back, unless the journal's order is needed to distinguish branches: then later."""
-        first = self.replica.first_place
+        """Give room back, unless the journal's order is needed to distinguish branches: then later.
+
+        The metadata of an epoch close the chains at its start, also where there is no log: they stay as long as that.
+        """
+        self._openings = [each for each in self._openings if each[0] > charter.collected]
+        needed = [place for _start, place in self._openings]
+        held = self.replica.first_place
+        first = min(needed if held is None else [held, *needed], default=None)
         if not charter.kept and (first is None or first > self._switched):
             self._trimmed = charter.collected
             self._journal.trim(first)
 
-    def _note_switch(self, before: Charter, place: int) -> None:
-        charter = self.replica.metadata.charter if self.replica.metadata else before
-        if charter.line != before.line:
+    def _note_opening(self, before: Metadata | None, metadata: Metadata, place: int) -> None:
+        """Remember where the metadata lie that opened a branch, or an epoch."""
+        charter = metadata.charter
+        if before is not None and before.charter.line != charter.line:
             self._switched = place
+        if before is None or before.charter.history != charter.history:
+            self._openings.append((charter.history.start, place))
 
     async def _install(self, metadata: Metadata) -> NodeState:
         await self._write(metadata)
@@ -222,8 +231,7 @@ class StorageNode:
                 self.fail(str(place))
                 return
             self.replica.settle(metadata)
-            if before is not None and before.charter.line != metadata.charter.line:
-                self._switched = place
+            self._note_opening(before, metadata, place)
 
         self._journal.append(Frame(METADATA, metadata.promised, 0, 0, 0, 0, metadata.encode()), durable)
         self._written = written

@@ -21,7 +21,7 @@ def replica() -> Replica:
     """A node that holds the first branch up to 120: its end is 100."""
     made = Replica(0)
     made.install(Metadata(3, Charter(FIRST, SIX, ((0, 100),))))
-    for place, (start, end) in enumerate([(0, 30), (30, 70), (70, 100), (100, 120)]):
+    for place, (start, end) in enumerate([(0, 30), (30, 70), (70, 100), (100, 120)], 1):
         made.segment(0).insert(start, start, end, place * 1000)
     return made
 
@@ -33,9 +33,9 @@ def pieces(segment):
 def test_the_branch_that_is_left_is_kept_up_to_its_end():
     node = replica()
     node.install(Metadata(4, SECOND))
-    assert pieces(node.segments[0]) == [(0, 30, 0), (30, 60, 1000)]
-    assert pieces(node.kept[1][0]) == [(0, 30, 0), (30, 70, 1000), (70, 100, 2000)]
-    assert node.first_place == 0
+    assert pieces(node.segments[0]) == [(0, 30, 1000), (30, 60, 2000)]
+    assert pieces(node.kept[1][0]) == [(0, 30, 1000), (30, 70, 2000), (70, 100, 3000)]
+    assert node.first_place == 1000
 
 
 def test_a_kept_branch_is_taken_up_where_the_new_one_begins_also_in_a_later_epoch():
@@ -46,9 +46,9 @@ def test_a_kept_branch_is_taken_up_where_the_new_one_begins_also_in_a_later_epoc
     left = Branch(SECOND.line, BACK, 95, 6.0)
     line = Line(3, 1, 80, 5, resumed=1)
     node.install(Metadata(6, Charter(forth, SIX, ((0, 90),), line=line, kept=(LEFT, left))))
-    assert pieces(node.segments[0]) == [(0, 30, 0), (30, 60, 1000), (60, 70, 1030), (70, 80, 2000)]
+    assert pieces(node.segments[0]) == [(0, 30, 1000), (30, 60, 2000), (60, 70, 2030), (70, 80, 3000)]
     assert pieces(node.kept[2][0])[-1] == (60, 95, 9000)
-    assert pieces(node.kept[1][0])[-1] == (70, 100, 2000)
+    assert pieces(node.kept[1][0])[-1] == (70, 100, 3000)
 
 
 def test_what_is_not_kept_any_more_is_forgotten():

@@ -180,9 +180,13 @@ class Segment:
 
     @property
     def first_place(self) -> int | None:
-        """The lowest place that is still needed; None: nothing is held."""
-        chained = zip(self._starts, self._ends, self._places, strict=True)
-        return min((place for start, end, place in (*chained, *self._holes.values()) if start < end), default=None)
+        """The lowest place that is still needed; None: nothing is held.
+
+        Empty pieces count too: those that peers gave lie on the disk, and nothing else says how far the chain goes.
+        Those that the metadata of an epoch made are at place 0.
+        """
+        places = (*self._places, *(place for _start, _end, place in self._holes.values()))
+        return min((place for place in places if place), default=None)
 
     def after(self, lsn: int) -> Iterator[Piece]:
         """The chained pieces with something above `lsn`, in order, whole."""
