@@ -288,6 +288,9 @@ class Judge:
         sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return
+        starts = [each.slow_start for each in process.clusters if each.slow_start is not None]
+        if all(each.instance.writer for each in sound) and any(each.row or each.until > began for each in starts):
+            return  # the writer stands in, and is spared
         silent = sum(
             overlap([*each.mute, *each.deafness], began - 5.0, now) > 0.0 for each in self.control.servers.values()
         )

@@ -89,6 +89,8 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (961436674, Dimensions.just("frozen_dials", "changed_passwords")),
         (524978464, Dimensions.just("constant_reports", "stalled_clients")),
         (961449415, Dimensions.just("constant_reports")),
+        (611596481, Dimensions.just("changed_passwords")),
+        (611597506, Dimensions.just("frozen_dials")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
