@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,20 @@ from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, Su
 def state(monkeypatch, run_directory):
     monkeypatch.setenv(registry.VARIABLE, str(run_directory / "state"))
     return run_directory / "state"
+
+
+def test_a_look_at_the_lock_is_not_taken_for_a_supervisor():
+    """Another process lists the clusters just when one is claimed."""
+    place = registry.ClusterDirectory("demo")
+    place.path.mkdir()
+    look = os.open(place.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    looking = threading.Timer(0.02, os.close, [look])
+    looking.start()
+    place.claim()
+    looking.join()
+    assert registry.running() == ["demo"]
+    place.release()
 
 
 def test_a_claimed_home_is_running_and_closed_to_others():

@@ -20,6 +20,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ DEFAULT_LABEL = "demo"
 RUN_PREFIX = "aurora-"
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
 NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # distinguishes the process of a storage node from a shell
+LOOK_SECONDS = 0.1  # another process's look at a lock, to see whether it is held, takes less
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOM_PER_INSTANCE = 96 << 20  # bytes of tmpfs that an instance may come to need in a short life
 
@@ -132,14 +134,12 @@ class ClusterDirectory:
         while self._lock is None:
             self.path.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock_alone(lock):
                 os.close(lock)
                 raise ClusterRunningError(
                     f"a cluster {self.key!r} is running already; use it (cluster status --name {self.key}), "
                     f"end it (cluster down --name {self.key}), or choose another name"
-                ) from None
+                )
             if _same_file(lock, self.path / "lock"):  # else a sweep deleted it between our two steps
                 self._lock = lock
             else:
@@ -169,6 +169,20 @@ class ClusterDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _lock_alone(lock: int) -> bool:
+    """Take a supervisor's lock; False: another one holds it, for longer than a look at it takes (`running`)."""
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_SECONDS / 20)
+        else:
+            return True
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
