@@ -315,3 +315,26 @@ async def test_a_chain_without_log_reaches_as_far_as_before_when_garbage_is_gone
     third = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
     assert (await third.state()).scls == {0: 9100, 1: 11_000}
     await third.close()
+
+
+async def test_a_chain_whose_log_is_garbage_is_closed_as_far_as_before(tmp_path: Path) -> None:
+    """An epoch begins where the one before did: what closes the chain waits beyond a hole until garbage is known."""
+    again = History((FIRST, EpochStart(2, 9000), EpochStart(3, 9000)))
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000)), Sink()
+    await node.format(CHARTER)
+    for start in (1000, 3500):
+        node.append(1, 1000, Extent(0, start, start, b"o" * 2500), sink)
+    await until(lambda: sink.acks == [3500, 6000])
+    opened = replace(SECOND, tails=((0, 6000), (1, 9000)))
+    await node.promise(2)
+    await node.adopt(2, opened)
+    await node.fill(2, LOG_OF_ONE[:2])
+    await node.promise(3)
+    size = node._journal.size
+    state = await node.adopt(3, Charter(again, SECOND.membership, ((0, 9000), (1, 9000)), floor=6000, collected=6000))
+    assert state.scls == {0: 9000, 1: 9000}
+    assert node._journal.size < size
+    await node.close()
+    restarted = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+    assert (await restarted.state()).scls == {0: 9000, 1: 9000}
+    await restarted.close()

@@ -35,6 +35,7 @@ FAILED = [
         5673398,
         {"concurrent_changes", "reordered_writes", "scrubs_beside"},
     ),  # what closes an idle chain was given back as garbage: a restart took the SCL back
+    (11974047, {"concurrent_changes", "concurrent_recoveries", "scrubs_beside"}),  # the same, of one that waits for it
 ]
 """(seed, dimensions) of schedules that failed, and why."""
 

@@ -144,7 +144,7 @@ class Segment:
         self._first_hole = min(self._holes, default=_NEVER)
 
     def truncate(self, lsn: int, *, keep_mark: bool = True) -> None:
-        """Forget all above `lsn`, also what waits beyond a hole.
+        """Forget all above `lsn`, also of what waits beyond a hole.
 
         Args:
             lsn: in bytes.
@@ -152,7 +152,9 @@ class Segment:
                 never was.
         """
         waiting = self._holes.items()
-        self._holes = {prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn}
+        self._holes = {
+            prev: (a, min(b, lsn), place) for prev, (a, b, place) in waiting if a < lsn or (keep_mark and a == b == lsn)
+        }
         self._first_hole = min(self._holes, default=_NEVER)
         keep = bisect_right(self._ends, lsn)
         if keep < len(self._starts) and self._starts[keep] < lsn:
