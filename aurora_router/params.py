@@ -90,6 +90,9 @@ class ConnectParams(LibpqParams, total=False):
     aurora_reader_fallback: ReaderFallback | str | None
     aurora_instance_host: InstanceHosts | Mapping[str, str] | str | None
     aurora_credentials: str | None
+    aurora_iam_host: HostPort | str | None
+    aurora_aws_region: str | None
+    aurora_aws_profile: str | None
     aurora_dns: HostPort | str | None
     aurora_trust_cname: bool | str | None
     aurora_source: Source | str | None

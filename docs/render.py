@@ -180,6 +180,7 @@ GROUPS = {
         "aurora_source",
         "aurora_cluster",
     ),
+    "Credentials": ("aurora_credentials", "aurora_iam_host", "aurora_aws_region", "aurora_aws_profile"),
     "Commit outcome": (
         "aurora_outcome",
         "aurora_outcome_terminate",
@@ -257,12 +258,15 @@ def bad_input() -> str:
         _table(("input", "example", "result"), rows),
         "## Situations",
         "… stands for parts that differ from run to run: names, addresses, paths.",
-        _table(("situation", "example", "result"), _situations()),
+        _table(("situation", "example", "result"), _situations("tests/integration/bad_situations.yaml")),
+        "## Credentials of AWS",
+        "Each text of `CredentialsUnavailable` follows `the provider of credentials gave none for user … at …: `.",
+        _table(("situation", "example", "result"), _situations("tests/aws/bad_credentials.yaml")),
     ]) + "\n"  # fmt: skip
 
 
-def _situations() -> list[tuple[str, str, str]]:
-    cases = yaml.safe_load((HERE.parent / "tests/integration/bad_situations.yaml").read_text(encoding="utf-8"))
+def _situations(file: str) -> list[tuple[str, str, str]]:
+    cases = yaml.safe_load((HERE.parent / file).read_text(encoding="utf-8"))
     return [
         (case["input"], case["for"], f"`{case['error']}`: {case['output']}" if "error" in case else case["output"])
         for case in cases

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DRIVER = ("aurora_router", "plugins/aurora_router_sqlalchemy", "plugins/aurora_router_django")
+DRIVER = ("aurora_router", *(f"plugins/aurora_router_{name}" for name in ("aws", "django", "sqlalchemy")))
 FILES = [path for package in DRIVER for path in sorted((ROOT / package).rglob("*.py"))]
 
 LINUX_MODULES = {"spwd", "ossaudiodev"}

@@ -47,6 +47,14 @@ def text(value: object) -> str:
     return value.strip()
 
 
+def rds_name(value: object) -> HostPort:
+    """A name of RDS within a region, maybe with a port."""
+    place = value if isinstance(value, HostPort) else parse_host_port(text(value))
+    if parse_endpoint(place.host).region is None:
+        raise ValueError("is no name of RDS within a region")
+    return place
+
+
 def truth(value: object) -> bool:
     """A boolean, in the words that PostgreSQL takes."""
     if isinstance(value, bool):

@@ -125,8 +125,21 @@ _INSTANCE_HOST = (
     "clusters behind an IP, a tunnel, private DNS or a load balancer."
 )
 _CREDENTIALS = (
-    "The provider that gives user and password at each dial, by its name among the entry points of the group "
-    "`aurora_router.credentials`; a callable is passed as `credentials=`."
+    "The provider that gives user and password at each dial: `iam` signs IAM tokens, any other name is looked up among "
+    "the entry points of the group `aurora_router.credentials`. A callable is passed as `credentials=`."
+)
+_IAM_HOST = (
+    "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
+    "With the name of a cluster endpoint, an instance gets a token for its own name in the same domain. The port is "
+    "5432 unless it is given."
+)
+_AWS_REGION = (
+    "The region of IAM tokens where the name that is dialled does not say it, as that of a global database. By "
+    "default that of the environment (`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile)."
+)
+_AWS_PROFILE = (
+    "The profile of the AWS configuration whose credentials sign requests, in place of `AWS_PROFILE`; it may assume a "
+    "role. Without one, botocore's whole chain counts: environment, files, web identity, container, instance."
 )
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
@@ -183,6 +196,7 @@ _TRANSACTION_TIMEOUT = (
 
 _PASTED = r"(?i)://|@|pass\w*\s*="
 """What no option has, and a URL or a conninfo that may hold a password does; ``@`` begins an abstract socket, too."""
+_RDS_NAME = "mydb.cluster-c9akciq32.eu-west-1.rds.amazonaws.com"
 _HOSTS = "a template {id}…[:port], or id=host[:port],…"
 _SECONDS = "seconds, 0 or more"
 _POSITIVE = "seconds, more than 0"
@@ -229,7 +243,16 @@ class Options:
         default=None, metadata=_about(option_parsers.instance_hosts, _HOSTS, "{id}.db.internal", _INSTANCE_HOST)
     )
     credentials: str | None = field(
-        default=None, metadata=_about(option_parsers.text, "any text", "vault", _CREDENTIALS)
+        default=None, metadata=_about(option_parsers.text, "the name of a provider", "iam", _CREDENTIALS)
+    )
+    iam_host: HostPort | None = field(
+        default=None, metadata=_about(option_parsers.rds_name, "a name of RDS[:port]", _RDS_NAME, _IAM_HOST)
+    )
+    aws_region: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a region", "eu-west-1", _AWS_REGION)
+    )
+    aws_profile: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a profile", "orders", _AWS_PROFILE)
     )
     dns: HostPort | None = field(
         default=None, metadata=_about(option_parsers.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
@@ -311,6 +334,9 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
     }
 )
 """Named sets of values; `Options` of the profile ``default`` are the defaults."""
+
+OF_PROVIDERS = ("iam_host", "aws_region", "aws_profile")
+"""Options, without prefix, that a provider of credentials reads; with any other one they are refused."""
 
 _FIELDS = MappingProxyType({PREFIX + each.name: each for each in fields(Options)})
 

@@ -17,7 +17,7 @@ from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
-from aurora_router.policy.options import ReaderFallback, overridden_by, split
+from aurora_router.policy.options import OF_PROVIDERS, PREFIX, ReaderFallback, overridden_by, split
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.dns import Names, names_for
 from aurora_router.runtime.passfile import Parameters
@@ -44,6 +44,8 @@ _ENVIRONMENT = {
     "connect_timeout": "PGCONNECT_TIMEOUT",
 }
 """What libpq takes from the environment and routing has to know."""
+_ROOTS = {"sslrootcert": "PGSSLROOTCERT"}
+"""The same where a provider requires TLS: how strict sslmode has to be depends on it."""
 
 _SESSION_ROLES = {
     "read-write": WantedRole.WRITER,
@@ -56,6 +58,9 @@ _SESSION_ROLES = {
 """libpq's target_session_attrs -> the role that it asks for."""
 _REFUSES_PRIMARY = frozenset({"read-only", "standby"})
 """Values with which libpq takes no primary, and does not wait for a standby either."""
+
+_WITHOUT_TLS = frozenset({"disable", "allow", "prefer"})
+"""Values of sslmode with which libpq goes without TLS, or where the server wants it to."""
 
 _SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
 """Parameters that no message repeats anyway."""
@@ -158,7 +163,7 @@ def limit_args(args: ConnectArgs, until: float | None, wanted: Wanted | None = N
 
 def _environment_of(said: _Said) -> tuple[str | None, ...]:
     """What the environment gives now for what a call leaves unsaid."""
-    return tuple([os.environ.get(_ENVIRONMENT[name]) for name in said.unsaid])
+    return tuple([os.environ.get(_ENVIRONMENT.get(name) or _ROOTS[name]) for name in said.unsaid])
 
 
 def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
@@ -200,8 +205,9 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
     _refuse_urls(params)
-    provider = _find_provider(provider, options.credentials, params)
-    return _Said(every, options, params, provider, tuple(name for name in _ENVIRONMENT if params.get(name) is None))
+    provider = _find_provider(provider, options, params)
+    known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
+    return _Said(every, options, params, provider, tuple(name for name in known if params.get(name) is None))
 
 
 @lru_cache(maxsize=256)
@@ -213,6 +219,8 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     for name, value in zip(said.unsaid, environment, strict=True):
         if value is not None and params.get(name) is None and known:
             params[name] = value
+    if getattr(said.provider, "requires_tls", False):
+        _require_tls(params, is_known=known)
     limit = _dial_limit(params.get("connect_timeout"))
     if limit is not None and every.get("aurora_connect_timeout") is None:
         options = replace(options, connect_timeout=limit)
@@ -231,12 +239,16 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     return ConnectArgs(request, params)
 
 
-def _find_provider(given: Any, name: str | None, params: Mapping[str, Any]) -> Provider | None:
+def _find_provider(given: Any, options: Options, params: Mapping[str, Any]) -> Provider | None:
     """What gives the credentials at each dial, if anything does.
 
     Raises:
-        InvalidOption: two things give them, or one that can't be called.
+        InvalidOption: two things give them, one that can't be called, or an option is for another provider.
     """
+    name = options.credentials
+    its_options = {each: getattr(options, each) for each in OF_PROVIDERS if getattr(options, each) is not None}
+    if name is None and its_options:
+        raise InvalidOption(f"{PREFIX}{next(iter(its_options))} has no effect without {PREFIX}credentials: remove it")
     if given is None and name is None:
         return None
     if given is not None and name is not None:
@@ -250,7 +262,27 @@ def _find_provider(given: Any, name: str | None, params: Mapping[str, Any]) -> P
     with IMPORTING:
         from aurora_router.runtime.credentials import find_named  # noqa: PLC0415 - few calls have a provider
 
-    return find_named(name)
+    return find_named(name, its_options)
+
+
+def _require_tls(params: dict[str, Any], *, is_known: bool) -> None:
+    """Have libpq do without TLS on no account: an unset ``sslmode`` would send a token in clear text.
+
+    Raises:
+        InvalidOption: ``sslmode`` allows a connection without TLS, or a service that can't be read may say it.
+    """
+    mode = params.get("sslmode")
+    if mode in _WITHOUT_TLS:
+        raise InvalidOption(
+            f"sslmode={mode} permits a connection without TLS, which would show the token: set sslmode=verify-full and "
+            "sslrootcert, or sslmode=require, which is also the default here"
+        )
+    if mode:
+        return
+    if not is_known:
+        raise InvalidOption("the service can't be read, so its sslmode is not known: give sslmode beside it")
+    # libpq refuses anything less than verify-full with the roots of the system.
+    params["sslmode"] = "verify-full" if params.get("sslrootcert") == "system" else "require"
 
 
 def _take_service(params: Parameters) -> bool:
@@ -266,7 +298,7 @@ def _take_service(params: Parameters) -> bool:
         return True
     values = find_service(str(name), params.get("servicefile"))
     for key, value in (values or {}).items():
-        if key in _ENVIRONMENT or key in {"password", "passfile"}:
+        if key in _ENVIRONMENT or key in {"password", "passfile", *_ROOTS}:
             params.setdefault(key, value)
     params.reads_service = values is not None
     return params.reads_service

@@ -1,8 +1,9 @@
 """The credentials of a provider, cached: asked for once for all callers that wait, renewed before they expire.
 
 Invariants: a provider is asked by one caller at a time for one login, and the other callers wait for its answer. A
-credential that has not expired outlives the failures of its provider. No secret is a part of a message, a repr or a
-key. No lock is held while a provider is asked.
+credential that has not expired outlives the failures of its provider, which is then asked ever more rarely. One dial
+tries three credentials at most: the cached one, the next one, and what stands in for that one. No secret is a part of a
+message, a repr or a key. No lock is held while a provider is asked.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import asyncio
 import importlib.metadata
 import inspect
 import os
+import random
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import psycopg
@@ -26,10 +28,10 @@ from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
 from aurora_router.runtime.blocking import new_event
 from aurora_router.runtime.libpq import fault_of, first_line
-from aurora_router.runtime.passfile import DEFAULT_PORT
+from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target
@@ -42,31 +44,59 @@ RENEWAL = 0.8
 """The share of its time after which a credential is renewed."""
 SKEW_SECONDS = 5.0
 """So long before its end a credential is not used any more: the server's clock may be ahead."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""How long a renewal that failed is not tried again, in seconds: doubled by each further failure, up to the second."""
+TRIES = 3
+"""How many credentials one dial tries at most."""
 _THREAD = "aurora-router-credentials"
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A credential, and when it was given, by `time.time`."""
+    """A credential, and when it was given, by `time.time`.
+
+    Attributes:
+        failures: how often its renewal has failed.
+        retry_at: when a renewal may be tried again.
+    """
 
     credential: Credential
     since: float
+    failures: int = 0
+    retry_at: float = 0.0
 
-    def is_find_usable(self, now: float) -> bool:
+    def is_usable(self, now: float) -> bool:
+        """Whether it has not expired."""
         expires_at = self.credential.expires_at
         return expires_at is None or now < expires_at - SKEW_SECONDS
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to renew it."""
-        expires_at = self.credential.expires_at
-        return expires_at is not None and now >= self.since + RENEWAL * (expires_at - self.since)
+        expires_at, renew_at = self.credential.expires_at, self.credential.renew_at
+        if renew_at is None:
+            if expires_at is None:
+                return False
+            renew_at = self.since + RENEWAL * (expires_at - self.since)
+        return now >= max(renew_at, self.retry_at)
+
+    def after_failure(self, now: float) -> _Held:
+        """The same, after its renewal failed: tried again later, and not by all processes at once."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self.failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return replace(self, failures=min(self.failures + 1, 30), retry_at=now + pause)
 
 
 class Found(NamedTuple):
-    """A credential for one dial, and whether it was there already, so that a newer one may exist."""
+    """A credential for one dial.
+
+    Attributes:
+        credential: what to dial with.
+        cached: whether it was there already, so that a newer one may exist.
+        stand_in: whether it stands in for one that the server rejected.
+    """
 
     credential: Credential
     cached: bool
+    stand_in: bool = False
 
     def params(self) -> dict[str, str]:
         """What it is to libpq."""
@@ -74,15 +104,27 @@ class Found(NamedTuple):
         return {"password": self.credential.password, **user}
 
 
+class _Question(NamedTuple):
+    """What a provider is asked: for the credential of a login, or for what stands in for the one it just gave."""
+
+    login: Login
+    stand_in: bool
+
+
+_Answer: TypeAlias = "Future[Credential | None]"
+
+
 class CredentialCache:
     """The credentials that one provider gave. Safe for threads and event loops."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
+        self._scope: Callable[[Login], Login] = getattr(provider, "scope", None) or (lambda login: login)
+        self._stand_in: Callable[[Login, Credential], object] | None = getattr(provider, "stand_in", None)
         self._lock = native.new_lock()
         self._held: dict[Login, _Held] = {}
-        self._asking: dict[Login, Future[Credential]] = {}
-        self._tasks: set[asyncio.Future[Credential]] = set()  # an event loop holds its tasks weakly
+        self._asking: dict[_Question, _Answer] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()  # an event loop holds its tasks weakly
         _caches.add(self)
 
     def get(self, login: Login) -> Found:
@@ -91,33 +133,82 @@ class CredentialCache:
         Raises:
             CredentialsUnavailable: the provider gives none.
         """
+        login = self._scope(login)
         held = self._find_usable(login)
         if held is not None:
             return Found(held.credential, cached=True)
-        answer, mine = self._begin(login)
-        return Found(self._ask(login, answer) if mine else answer.result(), cached=False)
+        return Found(_given(self._wait(_Question(login, stand_in=False), self._provider, login)), cached=False)
 
     async def get_async(self, login: Login) -> Found:
         """The same on an event loop, which is not blocked meanwhile."""
+        login = self._scope(login)
         held = self._find_usable(login)
         if held is not None:
             return Found(held.credential, cached=True)
-        answer, mine = self._begin(login)
-        if mine:
-            asking = asyncio.ensure_future(self._ask_async(login, answer))
-            self._tasks.add(asking)
-            asking.add_done_callback(self._on_asked)
-            return Found(await asyncio.shield(asking), cached=False)
-        return Found(await asyncio.shield(asyncio.wrap_future(answer)), cached=False)
+        given = await self._wait_async(_Question(login, stand_in=False), self._provider, login)
+        return Found(_given(given), cached=False)
 
-    def _on_asked(self, asking: asyncio.Future[Credential]) -> None:
-        """Let go of a task; its failure counts as retrieved, also if its caller was cancelled meanwhile."""
-        self._tasks.discard(asking)
-        if not asking.cancelled():
-            asking.exception()
+    def after_rejection(self, login: Login, rejected: Found) -> Found | None:
+        """What to dial with next, after the server rejected a credential; None: there is nothing else.
+
+        Raises:
+            CredentialsUnavailable: the provider gives no other one.
+        """
+        if rejected.stand_in:
+            return None
+        if rejected.cached:
+            self.forget(login, rejected.credential)
+            fresh = self.get(login)
+            if not _are_same(fresh.credential, rejected.credential):
+                return fresh
+            rejected = fresh
+        if self._stand_in is None:
+            return None
+        login = self._scope(login)
+        other = self._find_other(login, rejected.credential)
+        if other is not None:
+            return other
+        try:
+            question = _Question(login, stand_in=True)
+            return _as_stand_in(self._wait(question, self._stand_in, login, rejected.credential), rejected)
+        except CredentialsUnavailable as error:
+            logger.warning("%s, which would stand in for one that the server rejected", error)
+            return None
+
+    async def after_rejection_async(self, login: Login, rejected: Found) -> Found | None:
+        """The same on an event loop."""
+        if rejected.stand_in:
+            return None
+        if rejected.cached:
+            self.forget(login, rejected.credential)
+            fresh = await self.get_async(login)
+            if not _are_same(fresh.credential, rejected.credential):
+                return fresh
+            rejected = fresh
+        if self._stand_in is None:
+            return None
+        login = self._scope(login)
+        other = self._find_other(login, rejected.credential)
+        if other is not None:
+            return other
+        try:
+            question = _Question(login, stand_in=True)
+            given = await self._wait_async(question, self._stand_in, login, rejected.credential)
+            return _as_stand_in(given, rejected)
+        except CredentialsUnavailable as error:
+            logger.warning("%s, which would stand in for one that the server rejected", error)
+            return None
+
+    def confirm(self, login: Login, found: Found) -> None:
+        """Keep what stood in and was accepted, until it expires; one that does not expire is not kept."""
+        if found.stand_in and found.credential.expires_at is not None:
+            with self._lock:
+                self._held[self._scope(login)] = _Held(found.credential, time.time())
+                forget_oldest(self._held)
 
     def forget(self, login: Login, rejected: Credential) -> None:
         """Use a credential no more that the server rejected."""
+        login = self._scope(login)
         with self._lock:
             held = self._held.get(login)
             if held is not None and held.credential is rejected:
@@ -127,7 +218,7 @@ class CredentialCache:
         """Renew what is to be renewed, each in a thread of its own that is gone as soon as it has the answer."""
         now = time.time()
         with self._lock:
-            due = [login for login, held in self._held.items() if held.is_due(now) and login not in self._asking]
+            due = [login for login, held in self._held.items() if held.is_due(now) and not self._is_asking(login)]
         for login in due:
             self._renew(login)
 
@@ -136,83 +227,154 @@ class CredentialCache:
         self._lock = native.new_lock()
         self._asking = {}
 
+    def _is_asking(self, login: Login) -> bool:
+        return _Question(login, stand_in=False) in self._asking
+
     def _find_usable(self, login: Login) -> _Held | None:
         now = time.time()
         with self._lock:
             held = self._held.get(login)
-            if held is None or not held.is_find_usable(now):
+            if held is None or not held.is_usable(now):
                 return None
-            renewing = held.is_due(now) and login not in self._asking
+            renewing = held.is_due(now) and not self._is_asking(login)
         if renewing:
             self._renew(login)
         return held
 
-    def _begin(self, login: Login) -> tuple[Future[Credential], bool]:
+    def _find_other(self, login: Login, rejected: Credential) -> Found | None:
+        """What another caller has found since, where that is not what was rejected."""
+        held = self._find_usable(login)
+        return None if held is None or _are_same(held.credential, rejected) else Found(held.credential, cached=True)
+
+    # ------------------------------------------------------------ asking
+
+    def _wait(self, question: _Question, ask: Callable[..., object], *about: object) -> Credential | None:
+        """The answer to a question, asked here or by another caller.
+
+        Raises:
+            CredentialsUnavailable: the provider failed.
+        """
+        answer, mine = self._begin(question)
+        return self._ask(question, answer, ask, about) if mine else answer.result()
+
+    async def _wait_async(self, question: _Question, ask: Callable[..., object], *about: object) -> Credential | None:
+        """The same on an event loop."""
+        answer, mine = self._begin(question)
+        if not mine:
+            return await asyncio.shield(asyncio.wrap_future(answer))
+        asking = asyncio.ensure_future(self._ask_async(question, answer, ask, about))
+        self._tasks.add(asking)
+        asking.add_done_callback(self._on_asked)
+        return await asyncio.shield(asking)
+
+    def _on_asked(self, asking: asyncio.Future[Any]) -> None:
+        """Let go of a task; its failure counts as retrieved, also if its caller was cancelled meanwhile."""
+        self._tasks.discard(asking)
+        if not asking.cancelled():
+            asking.exception()
+
+    def _begin(self, question: _Question) -> tuple[_Answer, bool]:
         """The answer that is waited for, and whether the caller has to ask for it."""
         with self._lock:
-            answer = self._asking.get(login)
+            answer = self._asking.get(question)
             # A greenlet can't wait for a thread of the system, nor that for a greenlet: in a patched process each asks.
             if answer is not None and not native.is_patched():
                 return answer, False
-            self._asking[login] = answer = Future()
+            self._asking[question] = answer = Future()
             return answer, True
 
     def _renew(self, login: Login) -> None:
-        answer, mine = self._begin(login)
+        question = _Question(login, stand_in=False)
+        answer, mine = self._begin(question)
         if not mine:
             return
-        native.run_in_background(lambda: self._renew_now(login, answer), _THREAD)
+        native.run_in_background(lambda: self._renew_now(question, answer), _THREAD)
 
-    def _renew_now(self, login: Login, answer: Future[Credential]) -> None:
+    def _renew_now(self, question: _Question, answer: _Answer) -> None:
         try:
-            self._ask(login, answer)
+            self._ask(question, answer, self._provider, (question.login,))
         except CredentialsUnavailable as error:
+            with self._lock:
+                held = self._held.get(question.login)
+                if held is not None:
+                    self._held[question.login] = held.after_failure(time.time())
             logger.warning("%s; the credential that it gave before is used until it expires", error)
 
-    def _ask(self, login: Login, answer: Future[Credential]) -> Credential:
+    def _ask(
+        self, question: _Question, answer: _Answer, ask: Callable[..., object], about: Sequence[object]
+    ) -> Credential | None:
         try:
-            given = self._provider(login)
+            given = ask(*about)
             if inspect.isawaitable(given):
                 given = _run(given)
-            credential = _read(given)
+            credential = None if given is None and question.stand_in else _read(given)
         except BaseException as error:  # noqa: BLE001 - callers that wait for the same answer have to hear of it
-            raise self._fail(login, answer, error) from (error if isinstance(error, Exception) else None)
-        return self._keep(login, answer, credential, given)
+            raise self._fail(question, answer, error) from _cause(error)
+        return self._keep(question, answer, credential, given)
 
-    async def _ask_async(self, login: Login, answer: Future[Credential]) -> Credential:
+    async def _ask_async(
+        self, question: _Question, answer: _Answer, ask: Callable[..., Any], about: Sequence[object]
+    ) -> Credential | None:
         try:
-            if _is_coroutine_function(self._provider):
-                given: Any = self._provider(login)
+            if _is_coroutine_function(ask):
+                given: Any = ask(*about)
             else:
-                given = await asyncio.wrap_future(_in_background(lambda: self._provider(login)))
+                given = await asyncio.wrap_future(_in_background(lambda: ask(*about)))
             if inspect.isawaitable(given):
                 given = await given
-            credential = _read(given)
+            credential = None if given is None and question.stand_in else _read(given)
         except BaseException as error:  # noqa: BLE001 - callers that wait for the same answer have to hear of it
-            raise self._fail(login, answer, error) from (error if isinstance(error, Exception) else None)
-        return self._keep(login, answer, credential, given)
+            raise self._fail(question, answer, error) from _cause(error)
+        return self._keep(question, answer, credential, given)
 
-    def _keep(self, login: Login, answer: Future[Credential], credential: Credential, given: object) -> Credential:
+    def _keep(
+        self, question: _Question, answer: _Answer, credential: Credential | None, given: object
+    ) -> Credential | None:
         with self._lock:
-            if self._asking.get(login) is answer:
-                del self._asking[login]
-            if isinstance(given, Credential):
-                self._held[login] = _Held(credential, time.time())
+            if self._asking.get(question) is answer:
+                del self._asking[question]
+            if isinstance(given, Credential) and not question.stand_in:
+                self._held[question.login] = _Held(given, time.time())
                 forget_oldest(self._held)
         answer.set_result(credential)
         return credential
 
-    def _fail(self, login: Login, answer: Future[Credential], error: BaseException) -> BaseException:
+    def _fail(self, question: _Question, answer: _Answer, error: BaseException) -> BaseException:
         """What to raise where the provider gave nothing; callers that wait for the answer get an error of their own."""
         with self._lock:
-            if self._asking.get(login) is answer:
-                del self._asking[login]
-        who = f"user {login.user} at {login.host or 'the local socket'}"
-        told = f"the provider of credentials gave none for {who}: {type(error).__name__}: {first_line(error)}"
+            if self._asking.get(question) is answer:
+                del self._asking[question]
+        login = question.login
+        who = "" if login.user is None and login.host is None else f" for user {login.user} at {login.host}"
+        kind = "" if isinstance(error, CredentialsUnavailable) else f"{type(error).__name__}: "
+        told = f"the provider of credentials gave none{who}: {kind}{first_line(error)}"
         failed = CredentialsUnavailable(told)
         answer.set_exception(failed)
         answer.exception()  # it counts as retrieved, also where no caller waits
         return CredentialsUnavailable(told) if isinstance(error, Exception) else error
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What an error of a provider is shown to come from."""
+    if isinstance(error, CredentialsUnavailable):
+        return error.__cause__
+    return error if isinstance(error, Exception) else None
+
+
+def _given(answer: Credential | None) -> Credential:
+    assert answer is not None
+    return answer
+
+
+def _are_same(one: Credential, other: Credential) -> bool:
+    """Whether two credentials are the same to a server."""
+    return one.password == other.password and one.user == other.user
+
+
+def _as_stand_in(given: Credential | None, rejected: Found) -> Found | None:
+    if given is None or _are_same(given, rejected.credential):
+        return None
+    return Found(given, cached=False, stand_in=True)
 
 
 def _read(given: object) -> Credential:
@@ -272,21 +434,29 @@ def cache_of(provider: Provider) -> CredentialCache:
         return cache
 
 
-def find_named(name: str) -> Provider:
-    """The provider with this name among the entry points.
+def find_named(name: str, options: Mapping[str, Any]) -> Provider:
+    """The provider with this name among the entry points, made from its options where it has some.
+
+    Args:
+        name: of the entry point.
+        options: the options of providers that are given (name without prefix -> value).
 
     Raises:
-        InvalidOption: there is none, or it can't be loaded.
+        InvalidOption: there is none, it can't be loaded, or an option is none of its own.
     """
     known = {each.name: each for each in importlib.metadata.entry_points(group=GROUP)}
     if name not in known:
         there = ", ".join(sorted(known)) or "none is installed"
         raise InvalidOption(f"aurora_credentials={name!r}: no provider of that name (entry points {GROUP}: {there})")
     try:
-        provider: Provider = known[name].load()
+        provider: Any = known[name].load()
     except Exception as error:
         raise InvalidOption(f"aurora_credentials={name!r}: its provider can't be loaded: {error}") from error
-    return provider
+    for each in options:
+        if each not in getattr(provider, "options", ()):
+            raise InvalidOption(f"aurora_{each} has no effect with aurora_credentials={name}: remove it")
+    made: Provider = provider.from_options(options) if hasattr(provider, "from_options") else provider
+    return made
 
 
 def login_for(base: Mapping[str, Any], target: Target) -> Login:
@@ -294,7 +464,9 @@ def login_for(base: Mapping[str, Any], target: Target) -> Login:
     port = target.port or os.environ.get("PGPORT") or DEFAULT_PORT
     user, database = (base.get(name) or os.environ.get(variable) for name, variable in _NAMED)
     host = target.host or (target.addresses[0] if target.addresses else None)
-    return Login(host, int(port), user, database or user)
+    given = base.given if isinstance(base, Parameters) else ()
+    instance = None if any(target.name in {each.host, str(each)} for each in given) else target.name
+    return Login(host, int(port), user, database or user, instance)
 
 
 _NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
@@ -303,19 +475,24 @@ _NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
 def authenticated(
     open_: Callable[[Target, float, Mapping[str, str]], T], provider: Provider, base: Mapping[str, Any]
 ) -> Callable[[Target, float], T]:
-    """A function that dials with what the provider gives; once more where the server rejects what was cached."""
+    """A function that dials with what the provider gives, and with what is left to try where the server rejects it."""
     cache = cache_of(provider)
 
     def dial(target: Target, seconds: float) -> T:
         login = login_for(base, target)
         found = cache.get(login)
-        try:
-            return open_(target, seconds, found.params())
-        except psycopg.OperationalError as error:
-            if not _may_be_renewed(found, error):
-                raise
-        cache.forget(login, found.credential)
-        return open_(target, seconds, cache.get(login).params())
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                connection = open_(target, seconds, found.params())
+            except psycopg.OperationalError as error:
+                following = cache.after_rejection(login, found) if tries_left and _is_rejection(error) else None
+                if following is None:
+                    raise
+                found = following
+            else:
+                cache.confirm(login, found)
+                return connection
+        raise AssertionError("the last try returns or raises")
 
     return dial
 
@@ -329,19 +506,25 @@ def authenticated_async(
     async def dial(target: Target, seconds: float) -> T:
         login = login_for(base, target)
         found = await cache.get_async(login)
-        try:
-            return await open_(target, seconds, found.params())
-        except psycopg.OperationalError as error:
-            if not _may_be_renewed(found, error):
-                raise
-        cache.forget(login, found.credential)
-        return await open_(target, seconds, (await cache.get_async(login)).params())
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                connection = await open_(target, seconds, found.params())
+            except psycopg.OperationalError as error:
+                may_follow = tries_left and _is_rejection(error)
+                following = await cache.after_rejection_async(login, found) if may_follow else None
+                if following is None:
+                    raise
+                found = following
+            else:
+                cache.confirm(login, found)
+                return connection
+        raise AssertionError("the last try returns or raises")
 
     return dial
 
 
-def _may_be_renewed(found: Found, error: psycopg.Error) -> bool:
-    return found.cached and fault_of(error).sqlstate in REJECTED
+def _is_rejection(error: psycopg.Error) -> bool:
+    return fault_of(error).sqlstate in REJECTED
 
 
 def _reset() -> None:

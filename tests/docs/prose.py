@@ -50,6 +50,7 @@ ENFORCED = (
     "benchmarks",
     "docs",
     "noxfile.py",
+    "plugins/aurora_router_aws",
     "plugins/aurora_router_django",
     "plugins/aurora_router_sqlalchemy",
     "plugins/cluster/README.md",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -15,9 +16,10 @@ import pytest
 import aurora_router
 from aurora_router.credentials import Credential, Login
 from aurora_router.errors import CredentialsUnavailable, InvalidOption
+from aurora_router.flow.runtime import Target
 from aurora_router.runtime import credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
-from aurora_router.runtime.credentials import SKEW_SECONDS, CredentialCache, cache_of
+from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
 from aurora_router.runtime.monitor import ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 
@@ -258,6 +260,184 @@ def test_no_secret_is_shown():
     assert key != session_cache.key_of({"host": "a", "password": SECRET + "."})
 
 
+def test_it_is_renewed_when_the_provider_says_so(clock):
+    asked = []
+
+    def provider(login):
+        asked.append(login)
+        return Credential(f"token {len(asked)}", renew_at=clock[0] + 300.0)
+
+    cache = CredentialCache(provider)
+    assert password(cache) == "token 1"
+    clock[0] += 299.0
+    cache.renew_due()
+    assert len(asked) == 1
+    clock[0] += 1.0
+    assert password(cache) == "token 1", "it counts meanwhile"
+    until(lambda: password(cache) == "token 2")
+
+
+def test_a_provider_that_fails_is_asked_ever_more_rarely(clock, monkeypatch):
+    monkeypatch.setattr(credentials.native, "run_in_background", lambda function, name: function())
+    provider = Provider(clock, lifetime=90_000.0)
+    cache = CredentialCache(provider)
+    password(cache)
+    provider.failing = True
+    clock[0] += 72_001.0
+    times = []
+    for _ in range(600):
+        before = len(provider.asked)
+        assert password(cache) == "token 1"
+        if len(provider.asked) > before:
+            times.append(clock[0])
+        clock[0] += 0.5
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert 0.5 <= pauses[0] <= 1.0
+    assert 30.0 <= max(pauses) <= LONGEST_PAUSE
+    assert 8 <= len(times) <= 16
+    provider.failing = False
+    clock[0] += LONGEST_PAUSE
+    password(cache)
+    assert password(cache) == f"token {len(provider.asked)}"
+
+
+def test_what_matters_to_a_provider_is_asked_for_once():
+    class Scoped(Provider):
+        def scope(self, login):
+            return login._replace(host="all", port=0, database=None, instance=None)
+
+    provider = Scoped(lifetime=None)
+    cache = CredentialCache(provider)
+    others = [LOGIN, LOGIN._replace(host="b"), LOGIN._replace(port=6432, instance="b")]
+    assert {password(cache, login) for login in others} == {"token 1"}
+    assert provider.asked == [Login("all", 0, "app", None)]
+    cache.forget(LOGIN._replace(host="c"), cache.get(LOGIN).credential)
+    assert password(cache) == "token 2"
+    assert password(cache, LOGIN._replace(user="other")) == "token 3"
+
+
+def test_an_error_that_a_provider_words_itself_is_not_worded_again():
+    def provider(login):
+        raise CredentialsUnavailable("the safe is locked: open it") from OSError("rust")
+
+    with pytest.raises(CredentialsUnavailable) as raised:
+        CredentialCache(provider).get(LOGIN)
+    said = "the provider of credentials gave none for user app at apps-1.example: the safe is locked: open it"
+    assert str(raised.value) == said
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+# ---------------------------------------------------------------- what stands in
+
+
+class Refused(psycopg.OperationalError):
+    sqlstate = "28P01"
+
+
+class Rotating(Provider):
+    """The server wants `wanted`; the provider gives `current`, and `pending` as what stands in."""
+
+    def __init__(self, current="old", pending=None, wanted="old"):
+        super().__init__()
+        self.current, self.pending, self.wanted = current, pending, wanted
+        self.dialled, self.stood_in = [], []
+
+    def __call__(self, login):
+        self.asked.append(login)
+        return Credential(self.current)
+
+    def stand_in(self, login, rejected):
+        self.stood_in.append(rejected.password)
+        if isinstance(self.pending, Exception):
+            raise self.pending
+        return self.pending
+
+    def open(self, target, seconds, params):
+        self.dialled.append(params["password"])
+        if params["password"] != self.wanted:
+            raise Refused("password authentication failed")
+        return "connected"
+
+    async def open_async(self, target, seconds, params):
+        return self.open(target, seconds, params)
+
+
+def dial_with(provider, awaited):
+    target, base = Target("a", "a.example", 5432), {"user": "app", "dbname": "app"}
+    if not awaited:
+        return credentials.authenticated(provider.open, provider, base)(target, 5.0)
+    return asyncio.run(credentials.authenticated_async(provider.open_async, provider, base)(target, 5.0))
+
+
+def pending(text="new", seconds=10.0):
+    return Credential(text, expires_at=time.time() + seconds)
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_what_stands_in_is_tried_once_after_a_fresh_one(awaited):
+    provider = Rotating()
+    assert dial_with(provider, awaited) == "connected"
+    provider.wanted, provider.pending = "new", pending()
+    assert dial_with(provider, awaited) == "connected"
+    assert provider.dialled == ["old", "old", "new"], "the same one is not dialled with again"
+    assert (len(provider.asked), provider.stood_in) == (2, ["old"])
+    assert dial_with(provider, awaited) == "connected"
+    assert provider.dialled[3:] == ["new"], "it is kept while it counts"
+    provider.current = "new"
+    assert dial_with(provider, awaited) == "connected"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_what_stands_in_ends_with_the_next_question(awaited, clock):
+    provider = Rotating(wanted="new", pending=Credential("new", expires_at=clock[0] + 10.0))
+    dial_with(provider, awaited)
+    clock[0] += 10.0
+    provider.current = provider.wanted = "newer"
+    dial_with(provider, awaited)
+    assert provider.dialled == ["old", "new", "newer"]
+    assert len(provider.stood_in) == 1
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("stands_in", [None, pending("wrong too"), pending("old"), PermissionError("not readable")])
+def test_where_nothing_stands_in_the_servers_error_is_raised(awaited, stands_in, caplog):
+    provider = Rotating(pending=stands_in, wanted="else")
+    for number in (1, 2):
+        with pytest.raises(Refused):
+            dial_with(provider, awaited)
+        assert len(provider.stood_in) == number, "once per dial"
+    assert set(provider.dialled) <= {"old", "wrong too"}
+    assert ("not readable" in caplog.text) is isinstance(stands_in, Exception)
+    provider.wanted = "old"
+    assert dial_with(provider, awaited) == "connected"
+
+
+def test_what_another_caller_found_is_used_first():
+    provider = Rotating(wanted="new", pending=pending())
+    cache = CredentialCache(provider)
+    found = cache.get(LOGIN)
+    second = cache.get(LOGIN)
+    following = cache.after_rejection(LOGIN, found)
+    assert following.stand_in
+    cache.confirm(LOGIN, following)
+    assert cache.after_rejection(LOGIN, second).credential.password == "new"
+    assert len(provider.stood_in) == 1
+
+
+def test_many_callers_ask_once_for_what_stands_in():
+    go, provider = threading.Event(), Rotating(wanted="new", pending=pending())
+    original = provider.stand_in
+    provider.stand_in = lambda login, rejected: go.wait(30.0) and original(login, rejected)
+    cache = CredentialCache(provider)
+    fresh = cache.get(LOGIN)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(cache.after_rejection, LOGIN, fresh) for _ in range(8)]
+        time.sleep(0.1)
+        go.set()
+        assert {each.result(30.0).credential.password for each in waiting} == {"new"}
+    assert len(provider.stood_in) == 1
+
+
 def test_equal_providers_share_a_cache():
     provider = Provider()
     assert cache_of(provider) is cache_of(provider)
@@ -310,6 +490,42 @@ def test_it_is_given_by_name(monkeypatch):
     assert provider_of("host=a aurora_credentials=vault user=one") is a_provider
     with pytest.raises(InvalidOption, match=r"aurora_credentials='safe': no provider of that name .*: vault\)"):
         provider_of("host=a aurora_credentials=safe")
+
+
+def test_it_is_made_from_options(monkeypatch):
+    class Made:
+        options = frozenset({"aws_region"})
+        requires_tls = True
+
+        def __init__(self, options):
+            self.given = options
+
+        from_options = classmethod(lambda cls, options: cls(options))
+
+    found = EntryPoints([EntryPoint("vault", f"{__name__}:Made", credentials.GROUP)])
+    monkeypatch.setattr(credentials.importlib.metadata, "entry_points", lambda group: found)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Made)
+    args = read_connect_args("host=a aurora_credentials=vault aurora_aws_region=x", {})
+    assert args.params.provider.given == {"aws_region": "x"}
+    assert args.params["sslmode"] == "require"
+    with pytest.raises(InvalidOption, match="aurora_aws_profile has no effect with aurora_credentials=vault: remove"):
+        provider_of("host=a aurora_credentials=vault aurora_aws_profile=x")
+    with pytest.raises(InvalidOption, match="aurora_aws_region has no effect without aurora_credentials: remove it"):
+        provider_of("host=a aurora_aws_region=x")
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "host", "instance"),
+    [
+        ("host=db.example port=6432", "db.example:6432", "db.example", None),
+        ("host=127.0.0.1", "127.0.0.1", "127.0.0.1", None),
+        ("host=127.0.0.1", "demo-2", "127.0.0.1", "demo-2"),
+        ("host=db.example", "demo-2", "demo-2.example", "demo-2"),
+    ],
+)
+def test_the_instance_is_named_where_it_is_known(given, name, host, instance):
+    base = read_connect_args(f"{given} user=app", {}).params
+    assert login_for(base, Target(name, host, 6432)) == Login(host, 6432, "app", "app", instance)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""No AWS credentials of this machine, no network: each test says what there is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("botocore")
+
+from aurora_router_aws import sdk
+
+KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.fixture(autouse=True)
+def no_aws(monkeypatch, tmp_path):
+    """An environment without AWS in it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")):
+        monkeypatch.setenv(name, str(tmp_path / file))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    sdk.forget()
+    yield
+    sdk.forget()
+
+
+@pytest.fixture
+def keys(monkeypatch):
+    """Keys in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)

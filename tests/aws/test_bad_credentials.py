@@ -1,0 +1,106 @@
+"""What goes wrong with AWS credentials gets the text that docs/bad-input.md has."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import aurora_router
+from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.credentials import CredentialCache, login_for
+from aurora_router_aws import IamTokens
+
+CASES = yaml.safe_load((Path(__file__).parent / "bad_credentials.yaml").read_text(encoding="utf-8"))
+HOST = "demo-1.c9akciq32.eu-west-1.rds.amazonaws.com"
+
+
+def ask(conninfo="", *, host=HOST, user="user=app", provider=None):
+    """Ask as a dial of the host that is given does."""
+    named = "" if provider is not None else "aurora_credentials=iam"
+    params = read_connect_args(f"host={host} {user} {named} {conninfo}", {"credentials": provider}).params
+    target = SimpleNamespace(name=host, host=host, port=5432, addresses=())
+    return CredentialCache(params.provider).get(login_for(params, target))
+
+
+def tls_off(place):
+    ask("sslmode=prefer")
+
+
+def no_user(place):
+    place.delenv("PGUSER", raising=False)
+    ask(user="")
+
+
+def own_name(place):
+    ask(host="127.0.0.1")
+
+
+def wrong_region(place):
+    ask("aurora_aws_region=us-east-1")
+
+
+def no_region(place):
+    ask(host="orders.global-abc.global.rds.amazonaws.com")
+
+
+def no_keys(place):
+    ask()
+
+
+def expired_keys(place):
+    keys = SimpleNamespace(access_key="A", secret_key="B", token="C")
+    ended = dt.datetime.now(dt.timezone.utc) - dt.timedelta(seconds=1)
+    ask(
+        provider=IamTokens(credentials=lambda: SimpleNamespace(get_frozen_credentials=lambda: keys, _expiry_time=ended))
+    )
+
+
+def unknown_profile(place):
+    ask("aurora_aws_profile=nosuch")
+
+
+def role_denied(place):
+    from botocore.exceptions import ClientError
+
+    def refuse(*_):
+        told = (
+            "User arn:aws:iam::123456789012:user/app is not authorized to perform: sts:AssumeRole on resource: "
+            "arn:aws:iam::123456789012:role/db"
+        )
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": told}}, "AssumeRole")
+
+    place.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    place.setenv("AWS_ACCESS_KEY_ID", "A")
+    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    place.config.write_text(
+        "[profile orders]\nrole_arn = arn:aws:iam::123456789012:role/db\ncredential_source = Environment\n"
+    )
+    ask("aurora_aws_profile=orders")
+
+
+def not_installed(place):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "botocore"]:
+        place.delitem(sys.modules, name)
+    place.setitem(sys.modules, "botocore", None)
+    ask()
+
+
+def option_of_another(place):
+    read_connect_args("host=a aurora_aws_region=eu-west-1", {})
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
+def test_what_goes_wrong_is_named(case, monkeypatch, tmp_path):
+    monkeypatch.config = tmp_path / "config"
+    kind = getattr(aurora_router, case["error"])
+    with pytest.raises(kind) as raised:
+        globals()[case["situation"]](monkeypatch)
+    assert type(raised.value) is kind
+    told = re.sub(r"^the provider of credentials gave none( for user .*? at [^:]*)?: ", "", str(raised.value))
+    assert re.fullmatch(".*".join(map(re.escape, case["output"].split("…"))), told), told
