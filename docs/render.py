@@ -180,7 +180,14 @@ GROUPS = {
         "aurora_source",
         "aurora_cluster",
     ),
-    "Credentials": ("aurora_credentials", "aurora_iam_host", "aurora_aws_region", "aurora_aws_profile"),
+    "Credentials": (
+        "aurora_credentials",
+        "aurora_iam_host",
+        "aurora_secret",
+        "aurora_secret_endpoint",
+        "aurora_aws_region",
+        "aurora_aws_profile",
+    ),
     "Commit outcome": (
         "aurora_outcome",
         "aurora_outcome_terminate",

@@ -7,6 +7,7 @@ Every reader takes the value as given and returns the typed one, or raises `Valu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,6 +54,14 @@ def rds_name(value: object) -> HostPort:
     if parse_endpoint(place.host).region is None:
         raise ValueError("is no name of RDS within a region")
     return place
+
+
+def http_url(value: object) -> str:
+    """A URL of a web server, without a user in it."""
+    url = text(value)
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", url):
+        raise ValueError("is no URL of a server")
+    return url
 
 
 def truth(value: object) -> bool:

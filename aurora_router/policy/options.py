@@ -125,8 +125,9 @@ _INSTANCE_HOST = (
     "clusters behind an IP, a tunnel, private DNS or a load balancer."
 )
 _CREDENTIALS = (
-    "The provider that gives user and password at each dial: `iam` signs IAM tokens, any other name is looked up among "
-    "the entry points of the group `aurora_router.credentials`. A callable is passed as `credentials=`."
+    "The provider that gives user and password at each dial: `iam` signs IAM tokens, `secret` reads AWS Secrets "
+    "Manager, any other name is looked up among the entry points of the group `aurora_router.credentials`. A callable "
+    "is passed as `credentials=`."
 )
 _IAM_HOST = (
     "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
@@ -134,13 +135,19 @@ _IAM_HOST = (
     "5432 unless it is given."
 )
 _AWS_REGION = (
-    "The region of IAM tokens where the name that is dialled does not say it, as that of a global database. By "
-    "default that of the environment (`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile)."
+    "The region of IAM tokens where the name that is dialled does not say it, as that of a global database; the region "
+    "of a secret that is named without its ARN, or with the ARN, that of the replica to read. By default that of the "
+    "environment (`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile)."
 )
 _AWS_PROFILE = (
     "The profile of the AWS configuration whose credentials sign requests, in place of `AWS_PROFILE`; it may assume a "
     "role. Without one, botocore's whole chain counts: environment, files, web identity, container, instance."
 )
+_STORED_IN = (
+    "The secret of AWS Secrets Manager with user and password: its ARN, or its name. Nothing else in it counts, nor "
+    "does a user that is given beside it."
+)
+_SECRETS_AT = "The URL of Secrets Manager in place of the region's own: a VPC endpoint, or a server for tests."
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
     "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
@@ -195,7 +202,14 @@ _TRANSACTION_TIMEOUT = (
 )
 
 _PASTED = r"(?i)://|@|pass\w*\s*="
-"""What no option has, and a URL or a conninfo that may hold a password does; ``@`` begins an abstract socket, too."""
+"""What no option has, and a URL or a conninfo that may hold a password does."""
+_PASTED_IN = {
+    "aurora_instance_host": "://",  # an abstract socket begins with @
+    "aurora_secret": "://",  # the name of a secret may have an @ in it
+    "aurora_secret_endpoint": r"(?i)@|pass\w*\s*=",
+}
+"""The same for options that may have a part of it."""
+_VPC_ENDPOINT = "https://vpce-0a1b.secretsmanager.eu-west-1.vpce.amazonaws.com"
 _RDS_NAME = "mydb.cluster-c9akciq32.eu-west-1.rds.amazonaws.com"
 _HOSTS = "a template {id}…[:port], or id=host[:port],…"
 _SECONDS = "seconds, 0 or more"
@@ -247,6 +261,12 @@ class Options:
     )
     iam_host: HostPort | None = field(
         default=None, metadata=_about(option_parsers.rds_name, "a name of RDS[:port]", _RDS_NAME, _IAM_HOST)
+    )
+    secret: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "an ARN, or a name", "prod/orders/db", _STORED_IN)
+    )
+    secret_endpoint: str | None = field(
+        default=None, metadata=_about(option_parsers.http_url, "a URL", _VPC_ENDPOINT, _SECRETS_AT)
     )
     aws_region: str | None = field(
         default=None, metadata=_about(option_parsers.text, "a region", "eu-west-1", _AWS_REGION)
@@ -335,7 +355,7 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
 )
 """Named sets of values; `Options` of the profile ``default`` are the defaults."""
 
-OF_PROVIDERS = ("iam_host", "aws_region", "aws_profile")
+OF_PROVIDERS = ("iam_host", "secret", "secret_endpoint", "aws_region", "aws_profile")
 """Options, without prefix, that a provider of credentials reads; with any other one they are refused."""
 
 _FIELDS = MappingProxyType({PREFIX + each.name: each for each in fields(Options)})
@@ -401,7 +421,7 @@ def read_value(key: str, value: object) -> Any:
         InvalidOption: the key is unknown or the value malformed.
     """
     metadata = _known(key).metadata
-    if isinstance(value, str) and re.search(_PASTED, value) and (key != PREFIX + "instance_host" or "://" in value):
+    if isinstance(value, str) and re.search(_PASTED_IN.get(key, _PASTED), value):
         raise InvalidOption(f"{key}={shown(value)}: this belongs in the conninfo, the first argument")
     try:
         return metadata["read"](value)

@@ -464,9 +464,11 @@ def login_for(base: Mapping[str, Any], target: Target) -> Login:
     port = target.port or os.environ.get("PGPORT") or DEFAULT_PORT
     user, database = (base.get(name) or os.environ.get(variable) for name, variable in _NAMED)
     host = target.host or (target.addresses[0] if target.addresses else None)
-    given = base.given if isinstance(base, Parameters) else ()
-    instance = None if any(target.name in {each.host, str(each)} for each in given) else target.name
-    return Login(host, int(port), user, database or user, instance)
+    name: str | None = target.name
+    for each in base.given if isinstance(base, Parameters) else ():
+        if name == each.host or name == str(each):
+            name = None
+    return Login(host, int(port), user, database or user, name)
 
 
 _NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))

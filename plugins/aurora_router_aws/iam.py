@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -53,8 +54,7 @@ class IamTokens:
 
     def scope(self, login: Login) -> Login:
         """The name and port to sign for, and the user; the database does not matter."""
-        place = self._place(login)
-        return login if place is None else Login(*place, login.user, None)
+        return _scope_of(self.host, login)
 
     def __call__(self, login: Login) -> Credential:
         """Sign a token.
@@ -64,24 +64,16 @@ class IamTokens:
         """
         if login.user is None:
             raise CredentialsUnavailable("an IAM token is for a named user: add user=… (a role with GRANT rds_iam)")
-        place = self._place(login)
+        place = _place_of(self.host, login)
         if place is None:
             what = "a local socket" if login.host is None or login.host[:1] in "/@" else login.host
             raise CredentialsUnavailable(
                 f"{what} is no name of RDS, and an IAM token is signed for one: dial the endpoint's own name, or set "
                 "aurora_iam_host to it"
             )
-        return sdk.run("sign an IAM token", lambda: self._sign(*place, str(login.user)))
-
-    def _place(self, login: Login) -> tuple[str, int] | None:
-        """The name and port to sign for; None: they are not known."""
-        given, _, port = (self.host or "").partition(":")
-        if login.host is not None and is_of_rds(login.host):
-            return login.host.rstrip(".").lower(), int(port or login.port)
-        if not given:
-            return None
-        name = None if login.instance is None else name_of_instance(given, login.instance)
-        return name or given, int(port or DEFAULT_PORT)
+        signed = sdk.run("sign an IAM token", lambda: self._sign(*place, str(login.user)))
+        assert signed is not None
+        return signed
 
     def _sign(self, host: str, port: int, user: str) -> Credential:
         region = self._region(host)
@@ -106,3 +98,21 @@ class IamTokens:
                 f"{host} does not say its region, nor does the environment: set aurora_aws_region or AWS_REGION"
             )
         return found
+
+
+@lru_cache(maxsize=256)
+def _scope_of(given: str | None, login: Login) -> Login:
+    """`IamTokens.scope`, remembered: it is asked for at each dial."""
+    place = _place_of(given, login)
+    return login if place is None else Login(*place, login.user, None)
+
+
+def _place_of(given: str | None, login: Login) -> tuple[str, int] | None:
+    """The name and port to sign for, with the ``aurora_iam_host`` that is given; None: they are not known."""
+    name, _, port = (given or "").partition(":")
+    if login.host is not None and is_of_rds(login.host):
+        return login.host.rstrip(".").lower(), int(port or login.port)
+    if not name:
+        return None
+    own = None if login.instance is None else name_of_instance(name, login.instance)
+    return own or name, int(port or DEFAULT_PORT)

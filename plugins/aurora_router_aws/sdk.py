@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INSTALL = "pip install 'aurora-router[aws]'"
+TIMEOUTS = {"connect_timeout": 3.0, "read_timeout": 5.0}
+"""In seconds. With the retries a request takes 40 s at most."""
+RETRIES = {"mode": "standard", "total_max_attempts": 4}
+"""Failures and throttling are tried again after pauses that grow exponentially, with jitter (botocore's "standard")."""
 _HINTS = {
+    "ResourceNotFoundException": "check the name, the account and the region",
+    "DecryptionFailure": "permit kms:Decrypt on the key of the secret",
     "AccessDenied": "permit it in the policy of that identity",
     "AccessDeniedException": "permit it in the policy of that identity",
     "ExpiredToken": "these AWS credentials have expired: renew them",
@@ -35,9 +41,12 @@ _HINTS = {
     "UnrecognizedClientException": "AWS does not know the access key: check the credentials and the region's partition",
 }
 """AWS's code of an error -> what to do."""
+MAX_CLIENTS = 64
+"""How many clients are kept; the oldest one goes."""
 _BY_NAME = {
     "NoCredentialsError": "set AWS_PROFILE or aurora_aws_profile, or give the container or instance a role",
     "ProfileNotFound": "check aurora_aws_profile or AWS_PROFILE against the files of the AWS configuration",
+    "ReadTimeoutError": "check the network, or the VPC endpoint",
     "EndpointConnectionError": "check the region, and that its endpoint can be reached from here",
     "ConnectTimeoutError": "check the region, and that its endpoint can be reached from here",
     "UnauthorizedSSOTokenError": "log in again: aws sso login",
@@ -78,15 +87,17 @@ class Keys(NamedTuple):
 
 _quiet = threading.local()
 _sessions: dict[str | None, Any] = {}
+_clients: dict[tuple[object, ...], Any] = {}
 _lock: Any = native.new_lock()
 
 
-def run(doing: str, work: Callable[[], T]) -> T:
+def run(doing: str, work: Callable[[], T], *, absent: str | None = None) -> T | None:
     """Do something with botocore: without its debug records, and with an error that says what to do.
 
     Args:
         doing: what is done, for the error: "sign a token".
         work: does it.
+        absent: AWS's code of the error with which None is returned: what is asked for is not there.
 
     Raises:
         CredentialsUnavailable: botocore is not installed, or it failed.
@@ -103,6 +114,8 @@ def run(doing: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except (errors.BotoCoreError, errors.ClientError, RuntimeError) as error:
+        if absent is not None and _code_of(error) == absent:
+            return None
         failure = CredentialsUnavailable(f"cannot {doing}: {_explain(error)}")
     finally:
         _quiet.depth -= 1
@@ -144,11 +157,41 @@ def find_keys(profile: str | None, hook: Callable[[], Credentials] | None = None
     return keys
 
 
+def find_client(
+    service: str, region: str, endpoint: str | None, profile: str | None, hook: Callable[[], Credentials] | None
+) -> Any:
+    """A client of a service, the same one for as long as its keys count."""
+    keys = find_keys(profile, hook)
+    # Keys that expire renew themselves in the session's object; others may be replaced by some with another id.
+    key = service, region, endpoint, profile, hook, keys.frozen.access_key if keys.expires_at is None else None
+    with _lock:
+        client = _clients.get(key)
+    if client is None:
+        session = find_session(profile)
+        if hook is not None:
+            session = _botocore("session").Session(profile=profile)
+            session.register_component("credential_provider", _Hook(hook))
+        config = _botocore("config").Config(retries=RETRIES, **TIMEOUTS)
+        client = session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
+        with _lock:
+            if len(_clients) >= MAX_CLIENTS:
+                del _clients[next(iter(_clients))]
+            _clients[key] = client
+    return client
+
+
 def sign_query(keys: Frozen, url: str, service: str, region: str, seconds: int) -> str:
     """A URL with a signature of version 4 in its query, valid for so long."""
     request = _botocore("awsrequest").AWSRequest("GET", url)
     _botocore("auth").SigV4QueryAuth(keys, service, region, expires=seconds).add_auth(request)
     return str(request.url)
+
+
+class _Hook:
+    """What gives a session its credentials."""
+
+    def __init__(self, hook: Callable[[], Credentials]) -> None:
+        self.load_credentials = hook
 
 
 def _botocore(module: str) -> Any:
@@ -181,13 +224,19 @@ def _end_of(credentials: Credentials) -> float | None:
     return None if until is None else float(until.timestamp())
 
 
-def _explain(error: Exception) -> str:
+def _code_of(error: Exception) -> str | None:
+    """AWS's code of an error; None: it is no answer of AWS's."""
     response = getattr(error, "response", None)
-    if not isinstance(response, dict):
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else None
+
+
+def _explain(error: Exception) -> str:
+    code = _code_of(error)
+    if code is None:
         hint = next((_BY_NAME[each.__name__] for each in type(error).__mro__ if each.__name__ in _BY_NAME), None)
         told = f"{type(error).__name__}: {_first_line(str(error))}"
     else:
-        code, message = (str(response.get("Error", {}).get(name, "")) for name in ("Code", "Message"))
+        message = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
         hint, told = _HINTS.get(code), f"{code}: {_first_line(message)}"
     return told if hint is None else f"{told} ({hint})"
 
@@ -216,6 +265,7 @@ def forget() -> None:
     global _lock  # noqa: PLW0603 - see above
     _lock = native.new_lock()
     _sessions.clear()
+    _clients.clear()
 
 
 os.register_at_fork(after_in_child=forget)

@@ -8,21 +8,23 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import boto3
 import pytest
 import yaml
+from moto import mock_aws
 
 import aurora_router
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import CredentialCache, login_for
-from aurora_router_aws import IamTokens
+from aurora_router_aws import IamTokens, sdk
 
 CASES = yaml.safe_load((Path(__file__).parent / "bad_credentials.yaml").read_text(encoding="utf-8"))
 HOST = "demo-1.c9akciq32.eu-west-1.rds.amazonaws.com"
 
 
-def ask(conninfo="", *, host=HOST, user="user=app", provider=None):
+def ask(conninfo="", *, host=HOST, user="user=app", provider=None, kind="iam"):
     """Ask as a dial of the host that is given does."""
-    named = "" if provider is not None else "aurora_credentials=iam"
+    named = "" if provider is not None else f"aurora_credentials={kind}"
     params = read_connect_args(f"host={host} {user} {named} {conninfo}", {"credentials": provider}).params
     target = SimpleNamespace(name=host, host=host, port=5432, addresses=())
     return CredentialCache(params.provider).get(login_for(params, target))
@@ -93,6 +95,72 @@ def not_installed(place):
 
 def option_of_another(place):
     read_connect_args("host=a aurora_aws_region=eu-west-1", {})
+
+
+def ask_secret(name, more=""):
+    ask(f"aurora_secret={name} {more}", user="", kind="secret")
+
+
+def stored(place, **value):
+    """A secret with this value, in eu-west-1."""
+    place.setenv("AWS_ACCESS_KEY_ID", "A")
+    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    place.setenv("AWS_REGION", "eu-west-1")
+    with mock_aws():
+        if value:
+            boto3.client("secretsmanager", region_name="eu-west-1").create_secret(Name="orders", **value)
+        ask_secret("orders" if value else "nosuch")
+
+
+def secret_not_named(place):
+    ask(kind="secret")
+
+
+def secret_malformed_arn(place):
+    ask_secret("arn:aws:s3:::bucket")
+
+
+def secret_without_region(place):
+    ask_secret("orders")
+
+
+def secret_unknown(place):
+    stored(place)
+
+
+def secret_denied(place):
+    from botocore.exceptions import ClientError
+
+    def refuse(*_):
+        told = (
+            "User arn:aws:iam::123456789012:user/app is not authorized to perform: secretsmanager:GetSecretValue on "
+            "resource: orders"
+        )
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": told}}, "GetSecretValue")
+
+    place.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    place.setenv("AWS_ACCESS_KEY_ID", "A")
+    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    ask_secret("orders", "aurora_aws_region=eu-west-1")
+
+
+def secret_no_json(place):
+    stored(place, SecretString="a-word")
+
+
+def secret_without_password(place):
+    stored(place, SecretString='{"username": "app"}')
+
+
+def secret_binary(place):
+    stored(place, SecretBinary=b"{}")
+
+
+def secret_unreachable(place):
+    place.setenv("AWS_ACCESS_KEY_ID", "A")
+    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    place.setattr(sdk, "RETRIES", {"mode": "standard", "total_max_attempts": 1})
+    ask_secret("orders", "aurora_aws_region=eu-west-1 aurora_secret_endpoint=http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
