@@ -95,6 +95,9 @@ class ConnectParams(LibpqParams, total=False):
     aurora_secret_endpoint: str | None
     aurora_aws_region: str | None
     aurora_aws_profile: str | None
+    aurora_env_user: str | None
+    aurora_env_password: str | None
+    aurora_password_file: str | None
     aurora_dns: HostPort | str | None
     aurora_trust_cname: bool | str | None
     aurora_source: Source | str | None

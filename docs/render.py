@@ -187,6 +187,9 @@ GROUPS = {
         "aurora_secret_endpoint",
         "aurora_aws_region",
         "aurora_aws_profile",
+        "aurora_env_user",
+        "aurora_env_password",
+        "aurora_password_file",
     ),
     "Commit outcome": (
         "aurora_outcome",

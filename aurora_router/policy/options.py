@@ -126,8 +126,8 @@ _INSTANCE_HOST = (
 )
 _CREDENTIALS = (
     "The provider that gives user and password at each dial: `iam` signs IAM tokens, `secret` reads AWS Secrets "
-    "Manager, any other name is looked up among the entry points of the group `aurora_router.credentials`. A callable "
-    "is passed as `credentials=`."
+    "Manager, `env` reads variables or a file, any other name is looked up among the entry points of the group "
+    "`aurora_router.credentials`. A callable is passed as `credentials=`."
 )
 _IAM_HOST = (
     "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
@@ -148,6 +148,15 @@ _STORED_IN = (
     "does a user that is given beside it."
 )
 _SECRETS_AT = "The URL of Secrets Manager in place of the region's own: a VPC endpoint, or a server for tests."
+_ENV_USER = (
+    "The environment variable with the user, for `aurora_credentials=env`. By default `AURORA_USER`, and where that is "
+    "not set, the user that is named otherwise."
+)
+_ENV_WORD = "The environment variable with the password, for `aurora_credentials=env`. By default `AURORA_PASSWORD`."
+_FILE = (
+    "The file with the password, for `aurora_credentials=env`, in place of a variable: of Docker or Kubernetes. It is "
+    "read again every 10 s, and when the server rejects what was in it."
+)
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
     "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
@@ -274,6 +283,15 @@ class Options:
     aws_profile: str | None = field(
         default=None, metadata=_about(option_parsers.text, "a profile", "orders", _AWS_PROFILE)
     )
+    env_user: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "the name of a variable", "DB_USER", _ENV_USER)
+    )
+    env_password: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "the name of a variable", "DB_PASSWORD", _ENV_WORD)
+    )
+    password_file: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a path", "/run/secrets/db", _FILE)
+    )
     dns: HostPort | None = field(
         default=None, metadata=_about(option_parsers.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
     )
@@ -355,7 +373,10 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
 )
 """Named sets of values; `Options` of the profile ``default`` are the defaults."""
 
-OF_PROVIDERS = ("iam_host", "secret", "secret_endpoint", "aws_region", "aws_profile")
+OF_PROVIDERS = (
+    *("iam_host", "secret", "secret_endpoint", "aws_region", "aws_profile"),
+    *("env_user", "env_password", "password_file"),
+)
 """Options, without prefix, that a provider of credentials reads; with any other one they are refused."""
 
 _FIELDS = MappingProxyType({PREFIX + each.name: each for each in fields(Options)})

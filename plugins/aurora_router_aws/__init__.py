@@ -1,6 +1,7 @@
-"""Logins to Aurora as AWS gives them. Needs the extra ``aws``, which is imported when it is first used."""
+"""Logins to Aurora as AWS and containers give them. AWS's need the extra ``aws``, imported when first used."""
 
+from aurora_router_aws.env import Environment
 from aurora_router_aws.iam import IamTokens
 from aurora_router_aws.secret import Secret
 
-__all__ = ["IamTokens", "Secret"]
+__all__ = ["Environment", "IamTokens", "Secret"]

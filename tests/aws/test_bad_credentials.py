@@ -163,6 +163,15 @@ def secret_unreachable(place):
     ask_secret("orders", "aurora_aws_region=eu-west-1 aurora_secret_endpoint=http://127.0.0.1:9")
 
 
+def variable_missing(place):
+    place.delenv("AURORA_PASSWORD", raising=False)
+    ask(kind="env")
+
+
+def file_missing(place):
+    ask("aurora_password_file=/nowhere/db", kind="env")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
 def test_what_goes_wrong_is_named(case, monkeypatch, tmp_path):
     monkeypatch.config = tmp_path / "config"
