@@ -87,7 +87,7 @@ class Placement:
     @property
     def trail(self) -> tuple[tuple[float, Event], ...]:
         """The last events of the cluster, oldest first, each with the monotonic clock's time in seconds."""
-        return tuple(self._cluster.trail)
+        return self._cluster.state.trail
 
     def publish(self, event: Event) -> None:
         """Publish an event about the cluster."""
@@ -264,7 +264,14 @@ class _Routed:
                 from aurora_router.runtime import incidents  # noqa: PLC0415 - see the module's docstring
 
             error = incidents.as_lost(self, error)
-            incidents.explain(self, placement, placement._cluster, error)  # noqa: SLF001 - a private part of this module
+            incidents.explain(
+                self,
+                placement._cluster,  # noqa: SLF001 - a private part of this module
+                error,
+                instance=placement.instance,
+                generation=placement.generation,
+                role=placement.role,
+            )
         return error
 
     def _leave(self) -> None:

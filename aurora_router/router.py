@@ -146,7 +146,7 @@ class _Routing:
                 self._args.request.options,
                 chosen.role,
                 loads=cluster.loads(view.instances),
-                quarantine=cluster.quarantine,
+                quarantine=cluster.state.health.quarantine,
                 now=runtime.now(),
                 rng=runtime,
                 turn=cluster.turn,

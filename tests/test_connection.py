@@ -24,7 +24,8 @@ from aurora_router.connection import _call_until, _Dial, _dial
 from aurora_router.flow import connect as flow
 from aurora_router.flow.attempt import AttemptFailed
 from aurora_router.forks import STEPS
-from aurora_router.policy.slow_start import SlowStart
+from aurora_router.policy.cluster_state import ClusterState
+from aurora_router.policy.slow_start import DialLimit, SlowStart
 from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 
@@ -484,7 +485,8 @@ def test_a_connect_interrupted_at_any_line_leaks_nothing(cluster, path):
         if cold:
             REGISTRY.reset()
         else:
-            known.slow_start, known.slow_start_epoch = SlowStart.begin(time.monotonic(), 0.0), known.view.epoch
+            limit = DialLimit(known.view.epoch, SlowStart.begin(time.monotonic(), 0.0))
+            known.update(ClusterState.change_dial_limit, limit)
 
     gc.freeze()
     try:

@@ -28,8 +28,8 @@ def rounds(seed=0, lasting=10.0, succeed_after=None, news_at=(), writers_at=()):
             simulation.at(time, cluster.wake)
 
         def succeed():
-            cluster.view = replace(cluster.view, epoch=cluster.view.epoch + 1)
-            cluster.wake()
+            view = replace(cluster.view, epoch=cluster.view.epoch + 1)
+            cluster.update(lambda state: (replace(state, view=view), ()))
 
         for time in writers_at:
             simulation.at(time, succeed)

@@ -18,6 +18,7 @@ from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
@@ -141,7 +142,7 @@ class ConnectAttempt(Generic[ConnT]):
             None if the instance is unknown, and the request is wanted until its time is over.
         """
         cluster, needed = self.cluster, self.request.wanted
-        id_ = name if name in cluster.view.instances else cluster.by_address.get(f"{address}:{port}", "")
+        id_ = name if name in cluster.view.instances else cluster.state.by_address.get(f"{address}:{port}", "")
         known = cluster.view.instances.get(id_)
         if known is None:
             return needed
@@ -149,7 +150,7 @@ class ConnectAttempt(Generic[ConnT]):
 
     def is_avoided(self, instance: str | None) -> bool:
         """Whether an instance failed recently, so that it is a last resort."""
-        quarantine = self.cluster.quarantine
+        quarantine = self.cluster.state.health.quarantine
         if instance is None or instance not in quarantine.terms:
             return False
         return quarantine.remaining(instance, self.runtime.now()) > 0.0
@@ -319,7 +320,7 @@ async def dial(
             connection = await runtime.dial(aim, attempt.dial_seconds())
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
-        cluster.record_dial_failure(target.addresses)
+        cluster.update(ClusterState.record_dial_failure, target.addresses)
         if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
             names = target.addresses if instance is None else (instance.id, *target.addresses)
             attempt.silent.update(dict.fromkeys(names, attempt.passes))
@@ -353,7 +354,7 @@ async def is_standby(
     runtime, cluster, path = attempt.runtime, attempt.cluster, attempt.runtime.path(connection)
     standby = runtime.in_hot_standby(connection)
     if standby is not None:
-        believed = cluster.role_reports.believes(path, runtime.backend_pid(connection), runtime.now())
+        believed = cluster.state.role_reports.believes(path, runtime.backend_pid(connection), runtime.now())
         standby = standby if believed else None
     if standby is None:
         started, wanted = runtime.now(), attempt.make_wanted(name, *path)
@@ -375,11 +376,11 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
     cluster, now, limit = attempt.cluster, attempt.runtime.now(), attempt.request.options.refresh
     refreshed_at = cluster.view.refreshed_at
     if instance.role is Role.WRITER and attempt.lacks_reader():
-        cluster.reader_missed_at = now
+        cluster.update(ClusterState.miss_reader, now)
         limit = min(limit, NO_READER_SECONDS)
     if cluster.view.provisional:
         limit = min(limit, PROVISIONAL_SECONDS)
-    return refreshed_at is not None and (cluster.overdue or now - refreshed_at > limit)
+    return refreshed_at is not None and (cluster.state.demand.overdue or now - refreshed_at > limit)
 
 
 # ---------------------------------------------------------------- failing

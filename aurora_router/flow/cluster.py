@@ -1,8 +1,11 @@
 """The state of one cluster in one process: what procedures share.
 
-The view is immutable and replaced as a whole, so readers take no lock. Only `reduce` makes a new one. Changes take the
-lock, which the runtime provides (a thread lock, or none in a simulation); no other module takes it. Waiters are woken
-one by one: each is a callable of its own.
+Theory. What is *known* of a cluster is one immutable value, the `ClusterState`, so readers take no lock and see one
+moment. `update` replaces it as a whole, under the lock, by what a transition of `policy.cluster_state` returns; then it
+wakes the waiters if there is news for them, and publishes the events. What is *counted* (connections, dials under way,
+permits, waiters) are objects that exist elsewhere, and is changed in place, also under the lock. The runtime provides
+the lock (a thread lock, or none in a simulation); no other module takes it. Waiters are woken one by one: each is a
+callable of its own.
 
 Invariant: what a connect takes (a reservation, the permit to query the topology, a place among the waiters) is an
 object that only the connect holds; the cluster refers to it weakly. An exception from a signal handler may end a
@@ -14,47 +17,27 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from aurora_router.model.bounds import MAX_NAMES, forget_oldest
-from aurora_router.model.event import (
-    ConfigurationAdvice,
-    InstanceFailed,
-    InstanceRecovered,
-    InstanceRemoved,
-    WriterConfirmed,
-    WriteRefused,
-    WriterSuspected,
-)
-from aurora_router.model.observation import Topology
-from aurora_router.model.reduce import reduce
-from aurora_router.model.view import View
-from aurora_router.policy import poll_interval
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
-from aurora_router.policy.quarantine import Quarantine
-from aurora_router.policy.role_reports import RoleReports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
+    from typing import Concatenate
 
-    from aurora_router.flow.dial_limiter import DialPermit
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
-    from aurora_router.model.observation import Observation
+    from aurora_router.model.observation import Observation, Topology
+    from aurora_router.model.view import View
     from aurora_router.policy.balance import Selection
-    from aurora_router.policy.paths import End, Known
-    from aurora_router.policy.role_reports import Path, RoleCheck
+    from aurora_router.policy.cluster_state import Transition
     from aurora_router.policy.route import Identity, Request, Route
     from aurora_router.policy.slow_start import SlowStart
 
-
-REFUSAL_SECONDS = 1.0
-"""Statements that the writer refuses as read-only start one check per so many seconds: some sessions are read-only."""
-
-TRAIL = 64
-"""How many recent events a cluster remembers."""
+P = ParamSpec("P")
 
 
 class Monitor(Protocol):
@@ -111,91 +94,114 @@ class TopologyPermit:
 
 
 class Cluster:
-    """What this process knows of one cluster, and its connections to it."""
+    """What this process knows of one cluster, and its connections to it.
+
+    Attributes:
+        identity: what the user named.
+        state: all that is known, as one value; `update` replaces it.
+        news: how many times there was news for waiters.
+        source: how the topology was read last; None: it was not read yet.
+        monitor: the monitor of the cluster; None: it has none.
+        used_at: when a connect last began, by the runtime's clock.
+        turn: how many connects have chosen an instance, from a random number on.
+        is_crowded: whether the monitor has to close its sessions, because an instance has no connection slot left.
+        dial_permits: what the dials under way in the present slow start hold.
+    """
 
     def __init__(self, identity: Identity, registry: ClusterRegistry, lock: AbstractContextManager[Any]) -> None:
         self.identity = identity
         self.registry = registry
         self._lock = lock
-        self.view = View()
-        self.quarantine = Quarantine()
-        self.source: Source | None = None
-        self.role_reports = RoleReports()
-        self.turn = 0
-        self.by_address: dict[str, str] = {}
-        self.max_lag: tuple[float, float] | None = None
-        self.reader_missed_at: float | None = None
-        self.paths: dict[End, Known] = {}
-        self.warned: set[str] = set()
+        self.state = ClusterState()
         self.news = 0
+        self.source: Source | None = None
         self.monitor: Monitor | None = None
-        self.suspected_at: float | None = None
-        self.slow_start: SlowStart | None = None
-        self.slow_start_epoch = 1
-        self.dial_permits: weakref.WeakSet[DialPermit] = weakref.WeakSet()
-        self.hung_at = -1.0
         self.used_at = math.inf
-        self.overdue = False
-        self.surveyed_at = -math.inf
+        self.turn = 0
         self.is_crowded = False
-        self._refused_at = -REFUSAL_SECONDS
-        self.trail: deque[tuple[float, Event]] = deque(maxlen=TRAIL)
+        self.dial_permits: weakref.WeakSet[Any] = weakref.WeakSet()
         self._topology_permit: weakref.ref[TopologyPermit] | None = None
         self._waiters: weakref.WeakKeyDictionary[Callable[[], None], None] = weakref.WeakKeyDictionary()
         self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}
-        self._latency: dict[str, float] = {}
-        self._failed_at: dict[str, float] = {}
         self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
+        self._latency: dict[str, float] = {}
 
     @property
     def name(self) -> str:
         """The cluster's name, for people."""
         return self.identity.name or self.identity.scope
 
-    # ------------------------------------------------------------ the view
+    # ------------------------------------------------------------ state
 
-    def observe(self, observation: Observation, now: float) -> tuple[Event, ...]:
-        """Change the view by an observation; wake the waiters and publish the events. Returns the events."""
+    def update(
+        self, transition: Callable[Concatenate[ClusterState, P], Transition], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Event, ...]:
+        """Replace the state by what a transition makes of it; wake the waiters if there is news, publish the events.
+
+        Args:
+            transition: returns the next state, and the events. It runs under the lock, so what is counted may be
+                changed in the same step.
+            args: what the transition takes after the state.
+            kwargs: the same, by name.
+
+        Returns:
+            The events.
+        """
         with self._lock:
-            before = self.view
-            self.view, events = reduce(before, observation, now)
-            changed = self.view is not before
-            if self.view.writer != before.writer:
-                self.role_reports = self.role_reports.writer_changed()
-        if changed:
+            before = self.state
+            self.state, events = transition(before, *args, **kwargs)
+            is_news = self.state.is_news(before)
+        if is_news:
             self.wake()
-        if isinstance(observation, Topology) and observation.malformed and "rows" not in self.warned:
-            self.warned.add("rows")
-            events += (ConfigurationAdvice(_describe_malformed(observation)),)
         for event in events:
-            self.report(event, now)
+            self.registry.publish(self, event)
         return events
 
-    def note_max_lag(self, bound: float, now: float) -> None:
-        """Note that a connect bounds the lag of readers: the lowest bound in use sets the monitor's pace."""
-        known = self.max_lag
-        if known is None or bound <= known[0] or now - known[1] > poll_interval.IN_USE_SECONDS:
-            self.max_lag = bound, now
+    @property
+    def view(self) -> View:
+        """The evidence: instances, their roles, the accepted writer."""
+        return self.state.view
 
-    def record_role_check(self, path: Path, check: RoleCheck, now: float) -> None:
-        """Record the answer to a role query on a path; see `RoleReports.checked`."""
-        with self._lock:
-            self.role_reports = self.role_reports.checked(path, check, now)
+    @property
+    def suspected_at(self) -> float | None:
+        """Since when the writer is suspected; None: it is not."""
+        return self.state.suspicion.since
 
-    def record_dial_failure(self, addresses: Collection[str]) -> None:
-        """Record a failed dial of some addresses; see `RoleReports.dial_failed`."""
-        with self._lock:
-            self.role_reports = self.role_reports.dial_failed(addresses)
+    @property
+    def slow_start(self) -> SlowStart | None:
+        """The slow start of the writer; None: its dials are not limited."""
+        return self.state.dial_limit.slow_start
+
+    @property
+    def limits_dials(self) -> bool:
+        """Whether dials of the writer need a `DialPermit`: it is a new one, or its slow start goes on."""
+        limit = self.state.dial_limit
+        return limit.slow_start is not None or self.state.view.epoch > limit.epoch
+
+    def observe(self, observation: Observation, now: float) -> tuple[Event, ...]:
+        """Change the view by an observation. Returns the events."""
+        return self.update(ClusterState.observe, observation, now)
 
     def report(self, event: Event, now: float) -> None:
         """Remember an event and publish it."""
-        if isinstance(event, InstanceFailed):
-            self._failed_at.setdefault(event.id, now)
-            forget_oldest(self._failed_at)
-        elif isinstance(event, InstanceRemoved):
-            self._failed_at.pop(event.id, None)
-        self.trail.append((now, event))
-        self.registry.publish(self, event)
+        self.update(ClusterState.record_events, now, event)
+
+    def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
+        """Avoid an instance for a while; see `Quarantine.record_failure`."""
+        self.update(ClusterState.record_failure, instance, now, base, began)
+
+    def record_success(self, instance: str, latency: float, now: float) -> None:
+        """Record that an instance answered a dial within `latency` seconds."""
+        health = self.state.health
+        if instance in health.failed_at or instance in health.quarantine.terms:
+            self.update(ClusterState.record_success, instance, now)
+        with self._lock:
+            known = self._latency.get(instance)
+            self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
+            if len(self._latency) > MAX_NAMES:
+                forget_oldest(self._latency)
+
+    # ------------------------------------------------------------ waiters
 
     def wake(self) -> None:
         """Wake every procedure that waits for a change."""
@@ -215,7 +221,7 @@ class Cluster:
         with self._lock:
             self._waiters.pop(waiter, None)
 
-    # ------------------------------------------------------------ suspicion of the writer
+    # ------------------------------------------------------------ the monitor, and suspicion of the writer
 
     @property
     def is_monitored(self) -> bool:
@@ -226,40 +232,21 @@ class Cluster:
         """Whether the monitor has to be started, or has to learn how a user connected."""
         return self.monitor is None or self.monitor.settled != (request, route, params)
 
+    def has_stalled(self, since: float, now: float) -> bool:
+        """Whether this process was stalled at some time since then, as far as the monitor's samples show it."""
+        monitor = self.monitor
+        return monitor is not None and monitor.has_stalled(since, now)
+
     def suspect_writer(self, reason: str, now: float) -> None:
         """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""
-        with self._lock:
-            if self.suspected_at is not None or not self.is_monitored:
-                return
-            self.suspected_at = now
-        self.report(WriterSuspected(reason), now)
-        self.wake()
+        if self.suspected_at is None:
+            self.update(lambda state: state.suspect_writer(reason, now) if self.is_monitored else (state, ()))
 
     def record_refused_write(self, instance: str, generation: int, now: float) -> None:
-        """Check the writer after a 25006 on a connection to it; without a monitor the next connect does that.
-
-        The error is a hint and no proof: a transaction may be read-only because the user chose that. It is no hint if
-        the view has changed since the connection was made.
-        """
-        with self._lock:
-            if self.view.writer != instance or not self.view.is_current(instance, generation):
-                return
-            if now - self._refused_at < REFUSAL_SECONDS:
-                return
-            self._refused_at = now
-            self.overdue = not self.is_monitored
-        self.report(WriteRefused(instance), now)
-        self.suspect_writer(f"{instance} refused to write", now)
-
-    def confirm_writer(self, asked_at: float, now: float) -> None:
-        """End a suspicion that is older than `asked_at`, when the accepted writer was asked and confirmed its role."""
-        with self._lock:
-            since, writer = self.suspected_at, self.view.writer
-            if since is None or asked_at < since or writer is None:
-                return
-            self.suspected_at = None
-        self.report(WriterConfirmed(writer, now - since), now)
-        self.wake()
+        """Check the writer after a 25006 on a connection to it; without a monitor the next connect does that."""
+        is_monitored = self.is_monitored
+        if self.update(ClusterState.record_refused_write, instance, generation, now, is_monitored=is_monitored):
+            self.suspect_writer(f"{instance} refused to write", now)
 
     def make_room(self) -> bool:
         """Make the monitor close its sessions: an instance has no connection slot left. Returns whether it has any."""
@@ -271,80 +258,16 @@ class Cluster:
 
     def on_monitor_stopped(self) -> None:
         """End a suspicion that the monitor cannot resolve: connects that wait have to find the writer themselves."""
-        self.suspected_at = None
-        self.wake()
+        self.update(ClusterState.end_suspicion)
+        self.wake()  # also without a suspicion: there is no monitor to wait for any more
 
     def reset_after_fork(self, lock: AbstractContextManager[Any]) -> None:
         """Forget, in the child of a fork, what is the parent's: connections, waiters, monitor, a held lock."""
         self._lock = lock
-        self.monitor, self.suspected_at = None, None
+        self.monitor = None
+        self.state, _ = self.state.end_suspicion()
         self._waiters = weakref.WeakKeyDictionary()
         self._connections = {}
-
-    def note_address(self, address: str, instance: str) -> None:
-        """Note which instance a connection to an address led to."""
-        self.by_address.pop(address, None)
-        self.by_address[address] = instance
-        forget_oldest(self.by_address)
-
-    @property
-    def needed(self) -> bool:
-        """Whether this process has, opens or waits for a connection."""
-        with self._lock:
-            return (
-                bool(self._waiters)
-                or any(map(len, self._dialling.values()))
-                or any(map(len, self._connections.values()))
-            )
-
-    def has_stalled(self, since: float, now: float) -> bool:
-        """Whether this process was stalled at some time since then, as far as the monitor's samples show it."""
-        monitor = self.monitor
-        return monitor is not None and monitor.has_stalled(since, now)
-
-    @property
-    def limits_dials(self) -> bool:
-        """Whether dials of the writer need a `DialPermit`: it is a new one, or its slow start goes on."""
-        return self.slow_start is not None or self.view.epoch > self.slow_start_epoch
-
-    def begin_slow_start(self, begin: Callable[[], SlowStart]) -> None:
-        """Begin the slow start of a new writer, unless another connect did."""
-        with self._lock:
-            if self.slow_start_epoch < self.view.epoch:
-                self.slow_start_epoch = self.view.epoch
-                self.dial_permits = weakref.WeakSet()
-                self.slow_start = begin()
-
-    def end_slow_start(self, slow_start: SlowStart) -> None:
-        """End a slow start that has expired, unless it has changed meanwhile."""
-        with self._lock:
-            if self.slow_start is slow_start:
-                self.slow_start = None
-
-    def begin_dial(self, permit: DialPermit) -> int | None:
-        """Count a dial in the slow start; returns the writer's epoch, or None if there is no slow start."""
-        with self._lock:
-            if self.slow_start is None:
-                return None
-            self.dial_permits.add(permit)
-            self.slow_start = self.slow_start.add_dial()
-            return self.slow_start_epoch
-
-    def end_dial(self, permit: DialPermit, epoch: int, follow: Callable[[SlowStart], SlowStart]) -> None:
-        """Record the end of a dial in the slow start of its epoch; one of a former writer shows nothing."""
-        with self._lock:
-            self.dial_permits.discard(permit)
-            if self.slow_start_epoch != epoch:
-                return
-            following = None if self.slow_start is None else follow(self.slow_start)
-            self.slow_start = None if following is None or following.over else following
-        self.wake()
-
-    def record_probe(self, seconds: float, now: float) -> None:
-        """Record that the monitor dialled the accepted writer within `seconds`; see `SlowStart.record_probe`."""
-        with self._lock:
-            if self.slow_start is not None and self.slow_start_epoch == self.view.epoch:
-                self.slow_start = self.slow_start.record_probe(seconds, now)
 
     # ------------------------------------------------------------ topology queries
 
@@ -372,27 +295,17 @@ class Cluster:
             self._topology_permit = None
         self.wake()
 
-    # ------------------------------------------------------------ success and failure
+    # ------------------------------------------------------------ connections and dials
 
-    def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
-        """Avoid an instance for a while; see `Quarantine.record_failure`."""
+    @property
+    def needed(self) -> bool:
+        """Whether this process has, opens or waits for a connection."""
         with self._lock:
-            self.quarantine = self.quarantine.record_failure(instance, now, base, began)
-
-    def record_success(self, instance: str, latency: float, now: float) -> None:
-        """Record that an instance answered a dial within `latency` seconds."""
-        failed_at = self._failed_at.pop(instance, None) if self._failed_at else None
-        if failed_at is not None:
-            self.report(InstanceRecovered(instance, now - failed_at), now)
-        with self._lock:
-            if instance in self.quarantine.terms:
-                self.quarantine = self.quarantine.record_success(instance)
-            known = self._latency.get(instance)
-            self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
-            if len(self._latency) > MAX_NAMES:
-                forget_oldest(self._latency)
-
-    # ------------------------------------------------------------ load
+            return (
+                bool(self._waiters)
+                or any(map(len, self._dialling.values()))
+                or any(map(len, self._connections.values()))
+            )
 
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
         """Connections in use or being made, and dial latency, of each instance."""
@@ -484,11 +397,3 @@ def _forget_empty(counted: dict[str, Any]) -> None:
     if len(counted) >= MAX_NAMES:
         for instance in [each for each, those in counted.items() if not len(those)]:
             del counted[instance]
-
-
-def _describe_malformed(topology: Topology) -> str:
-    ids, observer = ", ".join(topology.malformed[:3]), topology.observer or "an instance"
-    return (
-        f"{observer} lists instances whose ids cannot be read ({ids}): these rows are left out, and no instance is "
-        "taken for removed by such an answer"
-    )

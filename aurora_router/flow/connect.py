@@ -46,6 +46,7 @@ from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import is_lag_unproven, select
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import ReaderFallback
 from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
 
@@ -247,7 +248,7 @@ async def connect_by_topology(attempt: ConnectAttempt[ConnT]) -> ConnectResult[C
     await wait_until_writer_confirmed(attempt)
     cluster, options = attempt.cluster, attempt.request.options
     if options.max_lag is not None:
-        cluster.note_max_lag(options.max_lag, attempt.runtime.now())
+        cluster.update(ClusterState.bound_lag, options.max_lag, attempt.runtime.now())
     if attempt.route.role is WantedRole.WRITER and attempt.is_avoided(cluster.view.writer):
         attempt.distrusts_view = attempt.distrusts_view or not cluster.is_monitored
     if cluster.view.known and not attempt.distrusts_view:
@@ -319,7 +320,7 @@ async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Ins
         if found is not None:
             return _hand_out(attempt, *found, attempt.route)
     if attempt.lacks_reader():
-        cluster.reader_missed_at = attempt.runtime.now()
+        cluster.update(ClusterState.miss_reader, attempt.runtime.now())
     raise AttemptFailed(selection.reason if not selection.order else "no instance that fits could be reached")
 
 
@@ -346,7 +347,7 @@ def _select(
         attempt.request.options,
         attempt.route.role,
         loads=cluster.loads(cluster.view.instances),
-        quarantine=cluster.quarantine,
+        quarantine=cluster.state.health.quarantine,
         now=attempt.runtime.now(),
         rng=attempt.runtime,
         turn=turn,
@@ -478,7 +479,7 @@ def _hand_out(
 ) -> ConnectResult[ConnT]:
     """Return the result, which takes over the reservation."""
     reservation, attempt.reservation = attempt.reservation, None
-    reports = attempt.cluster.role_reports
+    reports = attempt.cluster.state.role_reports
     pooled = bool(reports.indirect) and reports.is_pooled(attempt.runtime.path(connection))
     generation, role = instance.generation, instance.role
     return ConnectResult(

@@ -31,7 +31,7 @@ def new_error(attempt: ConnectAttempt[ConnT], *, early: bool = False) -> NoInsta
         kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
     else:
         kind = InstanceTimeout if late else NoInstanceAvailable
-    error = kind(message, attempts=attempt.tries, view=cluster.view, trail=tuple(cluster.trail))
+    error = kind(message, attempts=attempt.tries, view=cluster.view, trail=cluster.state.trail)
     if full:
         error.sqlstate = TOO_MANY_CONNECTIONS
     if isinstance(error, WriterUnavailable):
@@ -59,7 +59,7 @@ def _describe_refused_claims(attempt: ConnectAttempt[ConnT]) -> str:
         return ""
     reasons = {
         event.claimed: event.reason
-        for at, event in attempt.cluster.trail
+        for at, event in attempt.cluster.state.trail
         if at >= attempt.started and isinstance(event, ClaimRefused)
     }
     return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from aurora_router.policy.slow_start import SlowStart
 from aurora_router.policy.verdict import FaultKind
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Runtime, Wanted
+    from aurora_router.policy.cluster_state import ClusterState, Transition
     from aurora_router.policy.verdict import Fault
 
 TOO_MANY_CONNECTIONS = "53300"
@@ -69,18 +71,41 @@ class DialPermit:
             longest = left() if self.cluster.is_monitored else min(left(), UNWATCHED_PAUSE)
             await self.runtime.wait_for_news(self.cluster, news, min(pause, longest))
             news = self.cluster.news
-        self._epoch = self.cluster.begin_dial(self)
+        self._epoch = self._begin_dial()
         self._began = None if self._epoch is None else self.runtime.now()
         return True
 
     def _pause(self) -> float:
         """Seconds until the dial may begin, as far as is known; begins the slow start of a new epoch."""
         cluster, now = self.cluster, self.runtime.now()
-        if cluster.view.epoch <= cluster.slow_start_epoch:
-            pause = self._pause_of(cluster.slow_start, now)
-            return UNKNOWN_PAUSE if pause is None else pause
-        cluster.begin_slow_start(lambda: SlowStart.begin(now, self.runtime.random(), cluster.usual_latency))
-        return self._pause()
+        if cluster.state.dial_limit.is_due(cluster.view.epoch):
+            cluster.update(self._begin_slow_start, now)
+            return self._pause()
+        pause = self._pause_of(cluster.slow_start, now)
+        return UNKNOWN_PAUSE if pause is None else pause
+
+    def _begin_slow_start(self, state: ClusterState, now: float) -> Transition:
+        """Begin the slow start of a new writer, unless another connect did."""
+        if not state.dial_limit.is_due(state.view.epoch):
+            return state, ()
+        self.cluster.dial_permits = WeakSet()
+        slow_start = SlowStart.begin(now, self.runtime.random(), self.cluster.usual_latency)
+        return state.change_dial_limit(state.dial_limit.begin(state.view.epoch, slow_start))
+
+    def _begin_dial(self) -> int | None:
+        """Count this dial in the slow start; returns the writer's epoch, or None if there is no slow start."""
+        epoch = None
+
+        def begin(state: ClusterState) -> Transition:
+            nonlocal epoch
+            if state.dial_limit.slow_start is None:
+                return state, ()
+            self.cluster.dial_permits.add(self)
+            epoch = state.dial_limit.epoch
+            return state.change_dial_limit(state.dial_limit.add_dial())
+
+        self.cluster.update(begin)
+        return epoch
 
     def _pause_of(self, slow_start: SlowStart | None, now: float) -> float | None:
         """Return the pause that a slow start requires; one that has expired is dropped.
@@ -93,7 +118,7 @@ class DialPermit:
         live = replace(slow_start, under_way=min(slow_start.under_way, len(self.cluster.dial_permits)))
         if not live.is_expired(now):
             return live.wait(now, alone=not self.cluster.has_writer_connection)
-        self.cluster.end_slow_start(slow_start)
+        self.cluster.update(lambda state: state.change_dial_limit(state.dial_limit.end(slow_start)))
         return 0.0
 
     def note_glances(self, wanted: Wanted) -> Wanted:
@@ -131,7 +156,8 @@ class DialPermit:
 
     def record_failure(self, fault: Fault) -> None:
         """Record that the dial failed. A timeout at a host that hung meanwhile shows nothing about its capacity."""
-        timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or self.cluster.hung_at < self._began)
+        hung_at = self.cluster.state.health.hung_at
+        timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or hung_at < self._began)
         if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
             self._end(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.runtime.random()))
 
@@ -141,7 +167,15 @@ class DialPermit:
 
     def _end(self, follow: Callable[[SlowStart, float, float], SlowStart]) -> None:
         began, self._began = self._began, None
-        if began is None or self._epoch is None:
+        epoch, cluster, now = self._epoch, self.cluster, self.runtime.now()
+        if began is None or epoch is None:
             return
-        now = self.runtime.now()
-        self.cluster.end_dial(self, self._epoch, lambda slow_start: follow(slow_start, now - began, now))
+
+        def end(state: ClusterState) -> Transition:
+            cluster.dial_permits.discard(self)
+            limit = state.dial_limit.end_dial(epoch, lambda slow_start: follow(slow_start, now - began, now))
+            return state.change_dial_limit(limit)
+
+        cluster.update(end)
+        if cluster.state.dial_limit.epoch == epoch:
+            cluster.wake()

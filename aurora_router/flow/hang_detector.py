@@ -24,6 +24,7 @@ from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRunti
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.hang_detection import (
     UNLIMITED,
     Action,
@@ -36,7 +37,7 @@ from aurora_router.policy.hang_detection import (
     rest_for,
     waiting_since,
 )
-from aurora_router.policy.paths import DIRECT_SECONDS, Known, remember, unanswered
+from aurora_router.policy.paths import DIRECT_SECONDS, Known, unanswered
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -243,9 +244,9 @@ class HangDetector(Generic[ConnT]):
         """Return where a connection leads if its path is known to be direct; else None."""
         target = self.runtime.target(held, id_)
         path = None if target is None else _path_of(target)
-        if path is None or self.cluster.role_reports.is_pooled(path):
+        if path is None or self.cluster.state.role_reports.is_pooled(path):
             return None
-        known = self.cluster.paths.get(path)
+        known = self.cluster.state.paths.get(path)
         return target if held.direct or (known is not None and known.direct) else None
 
     def is_direct(self, id_: str) -> bool:
@@ -259,7 +260,7 @@ class HangDetector(Generic[ConnT]):
             path = None if target is None else _path_of(target)
             if target is None or path is None or path in self._examined:
                 continue
-            known = self.cluster.paths.get(path)
+            known = self.cluster.state.paths.get(path)
             if known is None or now >= known.until:
                 self._examined.add(path)
                 self.runtime.spawn(self._examine_path(id_, target, path))
@@ -273,13 +274,13 @@ class HangDetector(Generic[ConnT]):
             direct = await probe.is_direct(target, self.monitor.options.connect_timeout)
             known = Known(direct, self.runtime.now() + DIRECT_SECONDS)
         except DialFailed:
-            known = unanswered(self.cluster.paths.get(path), self.runtime.now())
+            known = unanswered(self.cluster.state.paths.get(path), self.runtime.now())
         finally:
             self._examined.discard(path)
             probe.busy = False
             if probe is not shared:
                 await probe.close()
-        self.cluster.paths = remember(self.cluster.paths, path, known)
+        self.cluster.update(ClusterState.record_path, path, known)
 
     # ------------------------------------------------------------ suspicion
 
@@ -399,7 +400,7 @@ class HangDetector(Generic[ConnT]):
         reason = f"hung: no answer to a ping within {seconds:g} s"
         self.monitor.lost.add(id_)
         self._hung.add(id_)
-        self.cluster.hung_at = now
+        self.cluster.update(ClusterState.record_hang, now)
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
         self.cluster.record_failure(id_, now, self.monitor.options.quarantine, now)

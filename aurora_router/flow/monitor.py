@@ -35,6 +35,7 @@ from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.observation import Failure
 from aurora_router.policy import poll_interval
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
@@ -195,7 +196,7 @@ class ClusterMonitor(Generic[ConnT]):
             self._prepared.clear()
             self.runtime.spawn(self._refresh())
         due = self.runtime.now() >= self._check_reports_at and not self._is_locked_out
-        if due and not self._checking_reports and cluster.role_reports.lacks_standby:
+        if due and not self._checking_reports and cluster.state.role_reports.lacks_standby:
             self._checking_reports = True
             self.runtime.spawn(self._check_reports())
         if cluster.suspected_at is None and not self._is_locked_out:
@@ -260,14 +261,13 @@ class ClusterMonitor(Generic[ConnT]):
         return self.cluster.source is None or self.cluster.source.complete
 
     def _refresh_pause(self) -> float:
-        cluster, slow = self.cluster, self.options.refresh
-        if not self._is_complete and len(self._askable) > 1 and self.runtime.now() - cluster.surveyed_at > slow:
+        cluster, slow, now = self.cluster, self.options.refresh, self.runtime.now()
+        demand = cluster.state.demand
+        if not self._is_complete and len(self._askable) > 1 and now - demand.surveyed_at > slow:
             slow = min(slow, SURVEY_SECONDS)
         if cluster.view.provisional:
             slow = min(slow, PROVISIONAL_SECONDS)
-        return self._jitter * poll_interval.refresh_pause(
-            slow, cluster.max_lag, cluster.reader_missed_at, self.runtime.now()
-        )
+        return self._jitter * demand.pause(slow, now)
 
     # ------------------------------------------------------------ asking
 
@@ -382,7 +382,7 @@ class ClusterMonitor(Generic[ConnT]):
             self.record_lockout(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
-        known = id_ in self.lost or self.cluster.quarantine.remaining(id_, now) > 0.0
+        known = id_ in self.lost or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0
         self.lost.add(id_)
         if (verdict.down and not known) or (verdict.quarantine and self.cluster.view.lacks_failure(id_)):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
@@ -413,7 +413,7 @@ class ClusterMonitor(Generic[ConnT]):
         try:
             for reader in list(self.cluster.view.readers()):
                 probe = self.probe_of(reader.id)
-                if probe.busy or not self.cluster.role_reports.lacks_standby:
+                if probe.busy or not self.cluster.state.role_reports.lacks_standby:
                     continue
                 probe.busy = True
                 try:
@@ -430,7 +430,7 @@ class ClusterMonitor(Generic[ConnT]):
         view, askable = self.cluster.view, self._find_askable()
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
-            self.cluster.surveyed_at = self.runtime.now()
+            self.cluster.update(ClusterState.begin_survey, self.runtime.now())
         elif view.writer is not None:
             wanted = [view.writer] if view.writer in askable else wanted[:1]
         for id_ in wanted:

@@ -15,6 +15,7 @@ from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.model.reduce import names_another
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.paths import is_direct
 from aurora_router.policy.route import Mode, find, given_host, identity
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -215,9 +216,9 @@ class InstanceProbe(Generic[ConnT]):
                 writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
             if writer and self.cluster.view.writer == self.instance:
                 if self._dial_took is not None:
-                    self.cluster.record_probe(self._dial_took, self.runtime.now())
+                    self.cluster.update(ClusterState.record_probe, self._dial_took, self.runtime.now())
                 await self._offer_session(asked_at)
-                self.cluster.confirm_writer(asked_at, self.runtime.now())
+                self.cluster.update(ClusterState.confirm_writer, asked_at, self.runtime.now())
             return writer
 
     async def _offer_session(self, asked_at: float) -> None:
@@ -301,7 +302,7 @@ class InstanceProbe(Generic[ConnT]):
             try:
                 self._connection = await self.runtime.dial(target, max(0.0, until - self.used_at))
             except DialFailed:
-                self.cluster.record_dial_failure(target.addresses)
+                self.cluster.update(ClusterState.record_dial_failure, target.addresses)
                 self._place = None  # it may be somewhere else by now
                 raise
             self._dialled, self._dial_took = target.addresses, self.runtime.now() - self.used_at
@@ -363,4 +364,4 @@ async def query_given_name(
         cluster.source, topology, _ = answer
         cluster.observe(topology, runtime.now())
         if topology.observer_is_writer and topology.observer == cluster.view.writer:
-            cluster.confirm_writer(asked_at, runtime.now())
+            cluster.update(ClusterState.confirm_writer, asked_at, runtime.now())

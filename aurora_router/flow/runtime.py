@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.hang_detection import Limits
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
@@ -81,6 +80,24 @@ class DialFailed(Exception):
         self.fault = fault
         self.cause = cause
         self.done = done
+
+
+class Notifier(Protocol):
+    """Notifies the procedures that wait for its changes; a `Cluster` is one.
+
+    Attributes:
+        news: how many changes there were.
+    """
+
+    news: int
+
+    def add_waiter(self, waiter: Callable[[], None]) -> None:
+        """Call `waiter` once, from any thread, at the next change, if its owner still holds it then."""
+        ...
+
+    def drop_waiter(self, waiter: Callable[[], None]) -> None:
+        """Forget a waiter that no longer waits."""
+        ...
 
 
 class Runtime(Protocol[ConnT]):
@@ -152,8 +169,8 @@ class Runtime(Protocol[ConnT]):
         """The port at this end; None for a local socket."""
         ...
 
-    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
-        """Wait until `cluster.news` is another number than `seen`, or `seconds` have passed."""
+    async def wait_for_news(self, notifier: Notifier, seen: int, seconds: float) -> None:
+        """Wait until `notifier.news` is another number than `seen`, or `seconds` have passed."""
         ...
 
 

@@ -23,10 +23,11 @@ from aurora_router.flow.connect_error import find_cause
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED, find_impostor, identify, query_topology
 from aurora_router.model.endpoint import WantedRole
-from aurora_router.model.event import AnswerRefused, ClaimRefused, ConfigurationAdvice
+from aurora_router.model.event import AnswerRefused, ClaimRefused
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.balance import is_lag_unproven
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import Source as SourceChoice
 from aurora_router.policy.route import Address, Mode, identity
 from aurora_router.policy.verdict import FaultKind
@@ -180,7 +181,7 @@ async def recognise_instance(attempt: ConnectAttempt[ConnT], connection: ConnT, 
     """
     instance = await _identify_instance(attempt, connection, target.name)
     where = f"{attempt.runtime.address(connection)}:{target.port}"
-    attempt.cluster.note_address(where, instance.id)  # for `ConnectAttempt.make_wanted`
+    attempt.cluster.update(ClusterState.record_address, where, instance.id)  # for `ConnectAttempt.make_wanted`
     return instance
 
 
@@ -228,7 +229,7 @@ async def refresh(
     if permit is None:
         return None
     try:
-        cluster.overdue = False
+        cluster.update(ClusterState.begin_refresh)
         return await read_topology_on(attempt, connection, name, by_id=by_id)
     finally:
         cluster.end_topology_query()
@@ -273,7 +274,7 @@ async def read_topology_on(
     is_attached = identity(attempt.request, attempt.route) != cluster.identity
     events = cluster.observe(replace(topology, by_id=True) if is_attached else topology, runtime.now())
     if check is not None:
-        cluster.record_role_check(runtime.path(connection), check, runtime.now())
+        cluster.update(ClusterState.record_role_check, runtime.path(connection), check, runtime.now())
     attempt.role_report, attempt.topology_report = (connection, standby), (connection, started)
     _advise_on_names(attempt)
     observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
@@ -373,9 +374,7 @@ def advise_on_wait(attempt: ConnectAttempt[ConnT]) -> None:
 
 def _advise(attempt: ConnectAttempt[ConnT], key: str, text: str) -> None:
     """Report an advice once per cluster."""
-    if key not in attempt.cluster.warned:
-        attempt.cluster.warned.add(key)
-        attempt.cluster.report(ConfigurationAdvice(text), attempt.runtime.now())
+    attempt.cluster.update(ClusterState.advise, key, text, attempt.runtime.now())
 
 
 def _seed_name(seed: Address | Instance) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.role_reports import RoleCheck
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ async def _query_role(
     before = runtime.in_hot_standby(connection)
     rows = await ask(runtime, connection, sql, seconds, wanted)
     check = _read_role_check(runtime, connection, rows, before=before)
-    cluster.record_role_check(runtime.path(connection), check, runtime.now())
+    cluster.update(ClusterState.record_role_check, runtime.path(connection), check, runtime.now())
     return check, rows
 
 

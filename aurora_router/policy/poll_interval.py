@@ -13,6 +13,9 @@ that limit, is heard after about three times n.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
 SHARE = 0.04
 """The next look comes after this part of the time that has passed since the writer was suspected."""
 SHORTEST = 0.005
@@ -52,26 +55,61 @@ def fast_pause(elapsed: float, random: float) -> float:
     return add_jitter(min(LONGEST, max(SHORTEST, SHARE * elapsed)), random)
 
 
-def refresh_pause(
-    slow: float, max_lag: tuple[float, float] | None, reader_missed_at: float | None, now: float
-) -> float:
-    """The pause between two looks while all is well, in seconds.
-
-    Args:
-        slow: ``aurora_refresh``.
-        max_lag: the lowest bound of readers' lag in use, and when it was used last. The figures are to be at most half
-            of it old, so that connects need not ask; a bound below `LEAST_LAG` is left to them.
-        reader_missed_at: when a reader was wanted last and none known; None: never.
-        now: the time.
-    """
-    pause = slow
-    if max_lag is not None and max_lag[0] >= LEAST_LAG and now - max_lag[1] <= IN_USE_SECONDS:
-        pause = min(pause, max_lag[0] / 2.0)
-    if reader_missed_at is not None and now - reader_missed_at <= IN_USE_SECONDS:
-        pause = min(pause, MISSING_READER)
-    return pause
-
-
 def add_jitter(pause: float, random: float) -> float:
     """A pause with its jitter; `random` of [0, 1)."""
     return pause * (1.0 + JITTER * (2.0 * random - 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshDemand:
+    """What connects want to know sooner than the next refresh; each method returns the next value.
+
+    All times are in seconds, by the runtime's clock.
+
+    Attributes:
+        max_lag: the lowest bound of readers' lag in use, and when it was used last; None: none.
+        reader_missed_at: when a reader was wanted last and none was known; None: never.
+        overdue: whether the next connect has to query the topology, however young the view is.
+        surveyed_at: when all instances were last asked one by one, where an answer lists only one.
+    """
+
+    max_lag: tuple[float, float] | None = None
+    reader_missed_at: float | None = None
+    overdue: bool = False
+    surveyed_at: float = -math.inf
+
+    def bound_lag(self, bound: float, now: float) -> RefreshDemand:
+        """A connect bounds the lag of readers: the lowest bound counts, until it was not used for a while."""
+        known = self.max_lag
+        if known is None or bound <= known[0] or now - known[1] > IN_USE_SECONDS:
+            return replace(self, max_lag=(bound, now))
+        return self
+
+    def miss_reader(self, now: float) -> RefreshDemand:
+        """A connect wanted a reader, and none was known."""
+        return replace(self, reader_missed_at=now)
+
+    def set_overdue(self, *, overdue: bool) -> RefreshDemand:
+        """The next connect has to query the topology, or one does it now."""
+        return self if overdue is self.overdue else replace(self, overdue=overdue)
+
+    def begin_survey(self, now: float) -> RefreshDemand:
+        """All instances are asked one by one, from now on."""
+        return replace(self, surveyed_at=now)
+
+    def pause(self, slow: float, now: float) -> float:
+        """The pause between two refreshes, in seconds.
+
+        The figures of the lag are to be at most half of its bound old, so that connects need not ask; a bound below
+        `LEAST_LAG` is left to them.
+
+        Args:
+            slow: the pause if nothing is wanted sooner: ``aurora_refresh``.
+            now: the time.
+        """
+        pause = slow
+        if self.max_lag is not None and self.max_lag[0] >= LEAST_LAG and now - self.max_lag[1] <= IN_USE_SECONDS:
+            pause = min(pause, self.max_lag[0] / 2.0)
+        if self.reader_missed_at is not None and now - self.reader_missed_at <= IN_USE_SECONDS:
+            pause = min(pause, MISSING_READER)
+        return pause

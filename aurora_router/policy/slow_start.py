@@ -31,6 +31,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST_JITTER = 0.005
 """The first dial of a process is spread over so many seconds: no user notices, and listen queues do."""
@@ -156,6 +160,48 @@ class SlowStart:
     def first_pause(self, seconds: float) -> float:
         """The same for a process that has no connection."""
         return max(LEAST, min(_of(LONGEST_FIRST, self.row), FIRST_SHARE * seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class DialLimit:
+    """Whether dials of the writer are limited, and how; each method returns the next value.
+
+    Attributes:
+        epoch: the writer's epoch for which nothing has to begin any more: the first, or that of the last slow start.
+        slow_start: the slow start of that epoch; None: its dials are not limited (any more).
+    """
+
+    epoch: int = 1
+    slow_start: SlowStart | None = None
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether a slow start has to begin before a writer of this epoch is dialled."""
+        return epoch > self.epoch
+
+    def begin(self, epoch: int, slow_start: SlowStart) -> DialLimit:
+        """Begin the slow start of a new writer."""
+        return DialLimit(epoch, slow_start)
+
+    def end(self, slow_start: SlowStart) -> DialLimit:
+        """End a slow start that has expired, unless it has changed meanwhile."""
+        return replace(self, slow_start=None) if self.slow_start is slow_start else self
+
+    def add_dial(self) -> DialLimit:
+        """A dial began; it counts only in a slow start."""
+        return self if self.slow_start is None else replace(self, slow_start=self.slow_start.add_dial())
+
+    def end_dial(self, epoch: int, follow: Callable[[SlowStart], SlowStart]) -> DialLimit:
+        """A dial of a writer of `epoch` ended; one of a former writer shows nothing about the present one."""
+        if epoch != self.epoch or self.slow_start is None:
+            return self
+        following = follow(self.slow_start)
+        return replace(self, slow_start=None if following.over else following)
+
+    def record_probe(self, epoch: int, seconds: float, now: float) -> DialLimit:
+        """The monitor dialled a writer of `epoch` within `seconds`; see `SlowStart.record_probe`."""
+        if epoch != self.epoch or self.slow_start is None:
+            return self
+        return replace(self, slow_start=self.slow_start.record_probe(seconds, now))
 
 
 def _of(figures: tuple[float, ...], row: int) -> float:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from psycopg import pq
 
-    from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import Wanted
+    from aurora_router.flow.runtime import Notifier, Wanted
     from aurora_router.runtime.dns import Names
 
 T = TypeVar("T")
@@ -105,15 +104,15 @@ class BlockingRuntime(RealRuntime[ConnT]):
         """Close a connection."""
         connection.close()
 
-    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, notifier: Notifier, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         event = new_event()
         wake = event.set
         try:
-            cluster.add_waiter(wake)
-            event.wait(seconds if cluster.news == seen else 0.0)
+            notifier.add_waiter(wake)
+            event.wait(seconds if notifier.news == seen else 0.0)
         finally:
-            cluster.drop_waiter(wake)
+            notifier.drop_waiter(wake)
 
 
 def new_event() -> threading.Event | _Bell:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from psycopg import pq
 
-    from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import Wanted
+    from aurora_router.flow.runtime import Notifier, Wanted
     from aurora_router.runtime.dns import Names
 
 
@@ -91,7 +90,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
         """Close a connection."""
         await connection.close()
 
-    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, notifier: Notifier, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -100,12 +99,12 @@ class EventLoopRuntime(RealRuntime[ConnT]):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_settle, future)
 
-        cluster.add_waiter(waiter)
+        notifier.add_waiter(waiter)
         try:
-            if cluster.news == seen:
+            if notifier.news == seen:
                 await asyncio.wait({future}, timeout=seconds)
         finally:
-            cluster.drop_waiter(waiter)
+            notifier.drop_waiter(waiter)
             future.cancel()
 
 

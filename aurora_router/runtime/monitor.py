@@ -31,7 +31,7 @@ from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.probe import Access
 from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
-from aurora_router.model.event import ConfigurationAdvice
+from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.connect_args import opening_async
 from aurora_router.runtime.courier import COURIER
@@ -255,9 +255,8 @@ class Monitor:
                 self._watches.setdefault(begun, None)
                 cluster.monitor = begun
                 return
-        if "thread" not in cluster.warned and "shutdown" not in refused:
-            cluster.warned.add("thread")
-            cluster.report(ConfigurationAdvice(NO_THREAD.format(refused)), time.monotonic())
+        if "shutdown" not in refused:
+            cluster.update(ClusterState.advise, "thread", NO_THREAD.format(refused), time.monotonic())
 
     @property
     def running(self) -> bool:

@@ -11,6 +11,7 @@ from aurora_router.model.bounds import MAX_NAMES
 from aurora_router.model.observation import Failure, Row, Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
+from aurora_router.policy.cluster_state import TRAIL, ClusterState
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.route import route
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -28,7 +29,7 @@ class Conn:
 
 def sized(owner):
     """The sizes of all tables of an object."""
-    return {name: len(each) for name, each in vars(owner).items() if hasattr(each, "__len__") and name != "trail"}
+    return {name: len(each) for name, each in vars(owner).items() if hasattr(each, "__len__")}
 
 
 def test_a_cluster_forgets_instances_and_addresses():
@@ -38,15 +39,18 @@ def test_a_cluster_forgets_instances_and_addresses():
         cluster.observe(Topology((Row("w", writer=True), Row(id_, writer=False)), "w", observer_is_writer=True), now)
         cluster.observe(Failure(id_, 0, gone=False, reason="refused"), now)
         cluster.record_failure(id_, 1.0, 5.0, 1.0)
-        cluster.note_address(f"10.0.0.{number}:5432", id_)
+        cluster.update(ClusterState.record_address, f"10.0.0.{number}:5432", id_)
         connection, reservation = Conn(), cluster.reserve(id_)
         cluster.record_success(id_, 0.1, now)
         cluster.track(id_, connection, reservation=reservation)
         if number % 2:
             cluster.untrack(id_, connection)
     assert max(sized(cluster).values()) <= MAX_NAMES + 1, sized(cluster)
-    assert len(cluster.quarantine.terms) <= MAX_NAMES
-    assert cluster.by_address[f"10.0.0.{MANY - 1}:5432"] == id_, "the last one is known"
+    assert len(cluster.state.health.failed_at) <= MAX_NAMES
+    assert len(cluster.state.by_address) <= MAX_NAMES
+    assert len(cluster.state.trail) <= TRAIL
+    assert len(cluster.state.health.quarantine.terms) <= MAX_NAMES
+    assert cluster.state.by_address[f"10.0.0.{MANY - 1}:5432"] == id_, "the last one is known"
 
 
 def test_open_connections_are_counted_however_many_instances_there_are():

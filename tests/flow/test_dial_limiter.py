@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,12 @@ def scene():
     with Simulation(seed=3) as simulation:
         network = Network(simulation)
         yield simulation, SimulatedCluster(network), WatchedProcess(network)
+
+
+def change(cluster, slow_start):
+    """Replace the slow start of a cluster's writer."""
+    limit = replace(cluster.state.dial_limit, slow_start=slow_start)
+    cluster.update(lambda state: state.change_dial_limit(limit))
 
 
 async def many(simulation, process, cluster, count: int) -> list[float]:
@@ -61,7 +68,7 @@ def test_after_one_they_double(scene):
         again = await process.connect(cluster.conninfo())
         assert again.instance.id == "demo-2"
         known = conn.result.cluster
-        assert known.slow_start_epoch == 2
+        assert known.state.dial_limit.epoch == 2
         arrived = await many(simulation, process, cluster, 100)
         waves = Counter(round(at, 6) for at in arrived)
         assert [waves[at] for at in sorted(waves)][:2] == [2, 8], "twice as many with each success"
@@ -141,7 +148,7 @@ def test_a_process_without_a_watch_looks_for_another_writer_while_it_pauses(scen
         known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.failover("demo-2")
         await process.connect(cluster.conninfo())  # a process without any connection pauses for less
-        known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
+        change(known, known.slow_start.record_trouble(5.0, simulation.now, 1.0))
         assert known.slow_start.until - simulation.now > 6 * UNWATCHED_PAUSE
         cluster.hang("demo-2")
         cluster.failover("demo-3", zombie=True)
@@ -161,7 +168,7 @@ def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
         known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.failover("demo-2")
         (await process.connect(cluster.conninfo())).close()
-        known.slow_start = known.slow_start.record_trouble(5.0, simulation.now, 1.0)
+        change(known, known.slow_start.record_trouble(5.0, simulation.now, 1.0))
         assert known.slow_start.until - simulation.now > 20.0
         for id_ in ("demo-1", "demo-3"):
             known.record_failure(id_, simulation.now, 60.0, simulation.now)
@@ -290,8 +297,8 @@ def test_a_quick_handshake_of_the_monitor_ends_the_wait_of_a_process_without_a_c
     async def main():
         conn = await after_a_failover(simulation, cluster, process)
         known = conn.result.cluster
-        known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now, 1.0)
-        known.slow_start = known.slow_start.add_dial().record_failure(5.0, simulation.now + 6.0, 1.0)
+        change(known, known.slow_start.add_dial().record_failure(5.0, simulation.now, 1.0))
+        change(known, known.slow_start.add_dial().record_failure(5.0, simulation.now + 6.0, 1.0))
         assert known.slow_start.wait(simulation.now, alone=True) > 15.0
         await known.monitor.probe_of("demo-2").close()
         known.suspect_writer("a dial failed", simulation.now)

@@ -804,10 +804,10 @@ def test_a_lost_reader_comes_back_into_use(scene):
         assert readers == {"demo-3"}
         await scene.simulation.sleep(20.0)
         cluster = conn.result.cluster
-        assert cluster.quarantine.remaining("demo-2", scene.now) > 0
+        assert cluster.state.health.quarantine.remaining("demo-2", scene.now) > 0
         scene.cluster.heal("demo-2")
         await scene.simulation.sleep(2.0)
-        assert cluster.quarantine.remaining("demo-2", scene.now) == 0
+        assert cluster.state.health.quarantine.remaining("demo-2", scene.now) == 0
         last = await scene.process.connect(scene.cluster.conninfo("reader"))
         assert last.instance.id == "demo-2"
 

@@ -72,7 +72,7 @@ def test_a_hang_is_noticed_at_an_address_that_leads_straight_to_the_server(auror
     conninfo = cluster.conninfo(host=place.host, port=place.port, **SOON)
     with aurora_router.connect(conninfo, autocommit=True) as conn:
         deadline = time.monotonic() + 20.0
-        while not any(known.direct for known in conn.placement._cluster.paths.values()):
+        while not any(known.direct for known in conn.placement._cluster.state.paths.values()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         cluster.freeze(place.name)

@@ -13,9 +13,9 @@ from aurora_router.policy.poll_interval import (
     MISSING_READER,
     SHARE,
     SHORTEST,
+    RefreshDemand,
     add_jitter,
     fast_pause,
-    refresh_pause,
     time_limit,
 )
 
@@ -48,24 +48,32 @@ def test_the_number_of_looks_grows_slowly():
 
 
 def test_the_refresh_is_as_slow_as_was_asked_for_while_nothing_is_wished():
-    assert refresh_pause(30.0, None, None, 100.0) == 30.0
-    assert refresh_pause(30.0, (4.0, 100.0), None, 101.0 + IN_USE_SECONDS) == 30.0
-    assert refresh_pause(30.0, None, 100.0, 101.0 + IN_USE_SECONDS) == 30.0
+    assert RefreshDemand(None, None).pause(30.0, 100.0) == 30.0
+    assert RefreshDemand((4.0, 100.0), None).pause(30.0, 101.0 + IN_USE_SECONDS) == 30.0
+    assert RefreshDemand(None, 100.0).pause(30.0, 101.0 + IN_USE_SECONDS) == 30.0
 
 
 def test_a_wish_makes_it_faster():
-    assert refresh_pause(30.0, (4.0, 100.0), None, 110.0) == 2.0
-    assert refresh_pause(30.0, None, 100.0, 110.0) == MISSING_READER
-    assert refresh_pause(1.0, (4.0, 100.0), 100.0, 110.0) == 1.0
+    assert RefreshDemand((4.0, 100.0), None).pause(30.0, 110.0) == 2.0
+    assert RefreshDemand(None, 100.0).pause(30.0, 110.0) == MISSING_READER
+    assert RefreshDemand((4.0, 100.0), 100.0).pause(1.0, 110.0) == 1.0
 
 
 def test_a_bound_that_no_look_can_keep_up_with_is_left_to_connects():
-    assert refresh_pause(30.0, (LEAST_LAG / 2, 100.0), None, 110.0) == 30.0
+    assert RefreshDemand((LEAST_LAG / 2, 100.0), None).pause(30.0, 110.0) == 30.0
 
 
 @given(st.floats(0.1, 600), st.floats(0, 600))
 def test_the_writer_is_asked_once_a_second_at_most(slow, bound):
-    assert refresh_pause(slow, (bound, 0.0), None, 1.0) >= min(slow, LEAST_LAG / 2)
+    assert RefreshDemand((bound, 0.0), None).pause(slow, 1.0) >= min(slow, LEAST_LAG / 2)
+
+
+def test_the_lowest_bound_in_use_counts():
+    demand = RefreshDemand().bound_lag(4.0, 0.0).bound_lag(8.0, 10.0)
+    assert demand.max_lag == (4.0, 0.0)
+    assert demand.bound_lag(4.0, 10.0).max_lag == (4.0, 10.0)
+    assert demand.bound_lag(2.0, 10.0).max_lag == (2.0, 10.0)
+    assert demand.bound_lag(8.0, 1.0 + IN_USE_SECONDS).max_lag == (8.0, 1.0 + IN_USE_SECONDS)
 
 
 @given(st.floats(0.01, 10), st.floats(0.01, 20), st.floats(0.001, 20))

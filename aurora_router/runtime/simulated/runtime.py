@@ -17,7 +17,7 @@ from aurora_router.runtime.simulated.network import broke
 if TYPE_CHECKING:
     from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import Wanted
+    from aurora_router.flow.runtime import Notifier, Wanted
     from aurora_router.model.event import Event
     from aurora_router.model.view import View
     from aurora_router.policy.role_reports import Path
@@ -106,15 +106,15 @@ class SimulatedRuntime:
         """The port at this end."""
         return connection.local_port
 
-    async def wait_for_news(self, cluster: Cluster, seen: int, seconds: float) -> None:
+    async def wait_for_news(self, notifier: Notifier, seen: int, seconds: float) -> None:
         """Wait for news of a cluster."""
         wake = self.simulation.waker()
-        cluster.add_waiter(wake)
+        notifier.add_waiter(wake)
         try:
-            if cluster.news == seen:
+            if notifier.news == seen:
                 await self.simulation.park(self.simulation.now + seconds)
         finally:
-            cluster.drop_waiter(wake)
+            notifier.drop_waiter(wake)
 
 
 class _Home(Registry):

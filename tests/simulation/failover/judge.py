@@ -348,7 +348,7 @@ class Judge:
 
         The connection was made after its last sample, or its SYN was lost.
         """
-        known = conn.result.cluster.paths.get((conn.address, conn.port))
+        known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
         sampled = conn.since + self.limits(process).interval + SLACK
         return not direct and (since < sampled or self._resending(process, conn.server, since) > 0.0)
