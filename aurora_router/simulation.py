@@ -22,11 +22,12 @@ run. It tries *routing*:
 there is no database in it, so what talks to one is tested against a real cluster (`aurora_router_cluster`).
 """
 
-from aurora_router.runtime.simulated.cluster import Condition, SimulatedCluster, SimulatedInstance
-from aurora_router.runtime.simulated.connection import SimulatedConnection
+from aurora_router.runtime.simulated.cluster import SimulatedCluster
+from aurora_router.runtime.simulated.connection import Relay, SimulatedConnection
+from aurora_router.runtime.simulated.instance import Condition, SimulatedInstance
 from aurora_router.runtime.simulated.monitor_runtime import SimulatedMonitorRuntime, WatchedProcess
 from aurora_router.runtime.simulated.names import NameServer, SimulatedDns
-from aurora_router.runtime.simulated.network import Network, Relay
+from aurora_router.runtime.simulated.network import Network
 from aurora_router.runtime.simulated.runtime import SimulatedProcess, SimulatedRuntime
 from aurora_router.runtime.simulated.scheduler import Cancelled, Deadlock, Simulation, Task
 

@@ -15,7 +15,6 @@ from aurora_router.model.instance import Role
 from aurora_router.policy.incidents import note
 
 if TYPE_CHECKING:
-    from aurora_router.connection import Placement
     from aurora_router.flow.cluster import Cluster
 
 READ_ONLY = "25006"
@@ -38,30 +37,40 @@ def as_lost(connection: Any, error: psycopg.Error) -> psycopg.Error:
     return psycopg.OperationalError(f"the connection was lost: {said}")
 
 
-def explain(connection: Any, placement: Placement, cluster: Cluster, error: psycopg.Error) -> None:
+def explain(
+    connection: Any, cluster: Cluster, error: psycopg.Error, *, instance: str | None, generation: int, role: Role
+) -> None:
     """Attach an `Incident` to an error, and let the monitor look at what it may mean.
 
     The error stays the same object; it gets the attribute ``incident`` and a note (Python 3.10: in its text).
+
+    Args:
+        connection: on which the error was raised.
+        cluster: the cluster of its instance.
+        error: the error.
+        instance: the id of its instance; None: it is not known.
+        generation: the instance's generation when the connection was made.
+        role: the instance's role at that time.
     """
     lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in _ENDS_SESSION
     if hasattr(error, "incident") or not (lost or error.sqlstate == READ_ONLY):
         return
     now = time.monotonic()
-    if lost and error.sqlstate not in TIMED_OUT and placement.instance is not None:
-        cluster.suspect_writer(f"a connection to {placement.instance} broke", now)
-    elif not lost and placement.role is Role.WRITER and not _chose_read_only(connection):
-        cluster.record_refused_write(placement.instance or "", placement.generation, now)
-    view = placement.view
-    known = view.instances.get(placement.instance or "")
+    if lost and error.sqlstate not in TIMED_OUT and instance is not None:
+        cluster.suspect_writer(f"a connection to {instance} broke", now)
+    elif not lost and role is Role.WRITER and not _chose_read_only(connection):
+        cluster.record_refused_write(instance or "", generation, now)
+    view = cluster.view
+    known = view.instances.get(instance or "")
     incident = Incident(
         cluster=cluster.name,
-        instance=placement.instance,
-        role_before=None if placement.role is Role.UNKNOWN else placement.role,
+        instance=instance,
+        role_before=None if role is Role.UNKNOWN else role,
         role_now=None if known is None else known.role,
         writer_now=view.writer,
         cut=connection.cut_because,
         lost=lost,
-        events=tuple((now - at, event) for at, event in placement.trail),
+        events=tuple((now - at, event) for at, event in cluster.state.trail),
     )
     incident = replace(incident, text=note(incident))
     error.incident = incident  # type: ignore[attr-defined]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.runtime import Rows
-    from aurora_router.runtime.simulated.cluster import SimulatedInstance
     from aurora_router.runtime.simulated.connection import SimulatedConnection
+    from aurora_router.runtime.simulated.instance import SimulatedInstance
 
     Answer = Callable[[SimulatedConnection], Rows]
 
@@ -63,7 +63,7 @@ def _aurora(connection: SimulatedConnection) -> Rows:
     if not cluster.aurora:
         raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
     _permit(instance, "aurora_replica_status")
-    now = cluster.network.simulation.now
+    now = cluster.now
     since, rows = instance.frozen_view or (now, cluster.rows())
     if instance.rewrites is not None:
         rows = instance.rewrites(rows)

@@ -6,87 +6,16 @@ them. It is a stand-in for topology, names and faults, in procedures; it is no d
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from aurora_router.runtime.simulated.instance import Condition, SimulatedInstance
 
+if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
-    from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
 
 LSN_PER_SECOND = 1000
 """By how much the durable LSN of a volume grows in a second."""
-
-
-class Condition(enum.Enum):
-    """How an instance answers a dial."""
-
-    WELL = "accepts"
-    REFUSING = "refuses: nobody listens"
-    HANGING = "takes the packets and never answers"
-    UNREACHABLE = "no route to it"
-    STARTING = "is starting up (57P03)"
-    STOPPING = "is shutting down (57P03)"
-    FULL = "has too many connections (53300)"
-    REJECTING = "does not accept the password (28P01)"
-    UNVERIFIED = "shows a certificate for another name"
-    RESETTING = "accepts and closes at once"
-
-
-@dataclass(eq=False, slots=True)
-class SimulatedInstance:
-    """One instance; all of its attributes may be changed while the simulation runs.
-
-    Attributes:
-        id: its name.
-        address: numeric address that it listens on.
-        writer: whether it believes that it is the writer (``not pg_is_in_recovery()``).
-        zone: availability zone (no SQL source reports it).
-        lag: replica lag in seconds.
-        cpu: CPU use in percent.
-        condition: how it answers a dial.
-        silent: accepts dials, and never answers a query.
-        latency: of a round trip, in seconds.
-        accept_latency: of a dial, in seconds; what TLS and authentication cost.
-        reports_standby: whether it reports ``in_hot_standby`` at start-up (PostgreSQL 14+); False: as a proxy.
-        timeline: its timeline.
-        system: its system identifier.
-        rewrites: changes the rows that it sends of the cluster (see `SimulatedCluster.rows`): a row that lacks, one
-            without an id, one too many. None: it sends them as they are.
-        forbids: SQLSTATE with which it answers topology queries, None: it answers.
-        connections: the open ones, of all processes.
-    """
-
-    id: str
-    address: str
-    writer: bool = False
-    zone: str | None = None
-    lag: float = 0.01
-    cpu: float | None = 10.0
-    condition: Condition = Condition.WELL
-    silent: bool = False
-    latency: float = 0.0005
-    accept_latency: float = 0.002
-    reports_standby: bool = True
-    timeline: int = 1
-    system: str = "7300000000000000001"
-    forbids: str | None = None
-    rewrites: Callable[[Rows], Rows] | None = None
-    connections: set[SimulatedConnection] = field(default_factory=set)
-    _view: tuple[float, Rows] | None = None
-
-    @property
-    def frozen_view(self) -> tuple[float, Rows] | None:
-        """When the view was frozen, and its rows; None: it is up to date."""
-        return self._view
-
-    def drop_connections(self) -> None:
-        """Break all connections, as a crash does."""
-        for connection in sorted(self.connections, key=lambda each: each.server_pid):
-            connection.breaks()
 
 
 class SimulatedCluster:
@@ -149,10 +78,19 @@ class SimulatedCluster:
         return tuple(each for each in self.instances.values() if each is not self.writer)
 
     @property
+    def now(self) -> float:
+        """The virtual time, in seconds."""
+        return self.network.simulation.now
+
+    def next_pid(self) -> int:
+        """Return a process id that no backend has had."""
+        return self.network.next_pid()
+
+    @property
     def durable_lsn(self) -> int:
         """The durable LSN of the volume, now."""
         since, base = self._lsn
-        return base + int((self.network.simulation.now - since) * LSN_PER_SECOND)
+        return base + int((self.now - since) * LSN_PER_SECOND)
 
     @property
     def open_connections(self) -> int:
@@ -216,8 +154,7 @@ class SimulatedCluster:
         instance.drop_connections()
         instance.condition = Condition.STARTING
         instance.writer = instance is self.writer
-        simulation = self.network.simulation
-        simulation.at(simulation.now + seconds, lambda: self.heal(id_))
+        self.network.simulation.at(self.now + seconds, lambda: self.heal(id_))
 
     def failover(self, to: str, *, zombie: bool = False) -> None:
         """Promote a reader, at once; the former writer restarts as a reader.
@@ -244,19 +181,19 @@ class SimulatedCluster:
 
     def rewind(self, lsn: int) -> None:
         """Set the volume back (or forth) to an LSN, as a backtrack does."""
-        self._lsn = self.network.simulation.now, lsn
+        self._lsn = self.now, lsn
 
     def freeze_view(self, id_: str) -> None:
         """Let an instance go on reporting what it knows of the cluster now."""
         instance = self.instances[id_]
-        instance._view = (self.network.simulation.now, self.rows())  # noqa: SLF001 - of this module
+        instance._view = (self.now, self.rows())  # noqa: SLF001 - of this module
 
     def thaw_view(self, id_: str) -> None:
         """Let an instance's view be up to date again."""
         self.instances[id_]._view = None  # noqa: SLF001 - of this module
 
     def _promoted(self, instance: SimulatedInstance) -> None:
-        self._told.append((self.network.simulation.now, instance.id))
+        self._told.append((self.now, instance.id))
 
     # ------------------------------------------------------------ what it reports
 
@@ -302,5 +239,5 @@ class SimulatedCluster:
 
     def _writer_by_dns(self) -> SimulatedInstance | None:
         """The writer as DNS has it: late by `dns_delay`."""
-        known = [id_ for time, id_ in self._told if time == 0 or time + self.dns_delay <= self.network.simulation.now]
+        known = [id_ for time, id_ in self._told if time == 0 or time + self.dns_delay <= self.now]
         return self.instances.get(known[-1]) if known else None

@@ -1,15 +1,31 @@
-"""A connection of a simulated process to a simulated instance."""
+"""A connection of a simulated process to a simulated instance, and what may be in between."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
     from aurora_router.flow.attempt import ConnectResult
-    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
-    from aurora_router.runtime.simulated.network import Relay
+    from aurora_router.runtime.simulated.instance import ServingCluster, SimulatedInstance
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What is between clients and the instance that an address and port lead to: a proxy, a pooler.
+
+    Attributes:
+        reports: what a session through it reports as ``in_hot_standby``, whatever its server is: a pooler repeats what
+            the first server reported to it. None: nothing is reported.
+        own_port: the server sees a port of the relay's; False: that of the client, as where nothing is between.
+        own_pid: the backend's process id that is reported at start-up is one of the relay's: it is a pooler.
+    """
+
+    reports: bool | None
+    own_port: bool = True
+    own_pid: bool = False
 
 
 class SimulatedConnection:
@@ -31,12 +47,12 @@ class SimulatedConnection:
         heard: its process has found out that it broke.
         unread: its statement was answered, and its process has not read that.
         heard_at: when it last received something, by the virtual clock; None: its system does not say.
-        waiting_since, limits, was_writer, direct, cut_because: see `aurora_router.flow.runtime.Held`.
+        waiting_since, limits, was_writer, direct, cut_because: see `aurora_router.flow.runtime.TrackedConnection`.
     """
 
     def __init__(
         self,
-        cluster: SimulatedCluster,
+        cluster: ServingCluster,
         instance: SimulatedInstance,
         address: str,
         port: int | None = None,
@@ -47,10 +63,10 @@ class SimulatedConnection:
         self.instance = instance
         self.address = address
         self.port = cluster.port if port is None else port
-        self.backend_pid = self.server_pid = cluster.network.next_pid()
+        self.backend_pid = self.server_pid = cluster.next_pid()
         self.local_port = self.client_port = 32_768 + self.server_pid % 28_000
         if relay is not None and relay.own_pid:
-            self.backend_pid = cluster.network.next_pid()
+            self.backend_pid = cluster.next_pid()
         if relay is not None and relay.own_port:
             self.client_port = 61_000
         self.in_hot_standby: bool | None = None
@@ -64,7 +80,7 @@ class SimulatedConnection:
         self.was_writer = self.direct = False
         self.cut_because: str | None = None
         self.unread = False
-        self.heard_at: float | None = cluster.network.simulation.now
+        self.heard_at: float | None = cluster.now
         instance.connections.add(self)
         self.reported()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,13 +9,13 @@ import psycopg
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
-from aurora_router.runtime.simulated.cluster import Condition
-from aurora_router.runtime.simulated.connection import SimulatedConnection
+from aurora_router.runtime.simulated.connection import Relay, SimulatedConnection
+from aurora_router.runtime.simulated.instance import Condition
 from aurora_router.runtime.simulated.names import SimulatedDns
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Wanted
-    from aurora_router.runtime.simulated.cluster import SimulatedCluster, SimulatedInstance
+    from aurora_router.runtime.simulated.instance import ServingCluster, SimulatedInstance
     from aurora_router.runtime.simulated.scheduler import Simulation
 
 _SENTENCES = {
@@ -37,22 +36,6 @@ RESENT_SECONDS = 1.0
 """When a kernel sends the first packet of a connection again that got no answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """What is between clients and the instance that an address and port lead to: a proxy, a pooler.
-
-    Attributes:
-        reports: what a session through it reports as ``in_hot_standby``, whatever its server is: a pooler repeats what
-            the first server reported to it. None: nothing is reported.
-        own_port: the server sees a port of the relay's; False: that of the client, as where nothing is between.
-        own_pid: the backend's process id that is reported at start-up is one of the relay's: it is a pooler.
-    """
-
-    reports: bool | None
-    own_port: bool = True
-    own_pid: bool = False
-
-
 class Network:
     """The addresses of a simulation, and its name server.
 
@@ -67,7 +50,7 @@ class Network:
         self.simulation = simulation
         self.dns = SimulatedDns(simulation)
         self.relays: dict[tuple[str, int], Relay] = {}
-        self._listening: dict[tuple[str, int], tuple[SimulatedCluster, SimulatedInstance]] = {}
+        self._listening: dict[tuple[str, int], tuple[ServingCluster, SimulatedInstance]] = {}
         self.losses = 0
         self._addresses = 0
         self._pids = 0
@@ -82,7 +65,7 @@ class Network:
         self._pids += 1
         return self._pids
 
-    def listen(self, address: str, port: int, cluster: SimulatedCluster, instance: SimulatedInstance) -> None:
+    def listen(self, address: str, port: int, cluster: ServingCluster, instance: SimulatedInstance) -> None:
         """Lead dials of an address to an instance: its own, a tunnel, a load balancer."""
         self._listening[address, port] = cluster, instance
 
