@@ -47,7 +47,7 @@ _LISTED = 12
 """How many (groups of) attempts a message lists; the attribute has all of them."""
 
 
-def shown(value: object) -> str:
+def redact(value: object) -> str:
     """Return a given value as a message may show it; what may hold a password is not shown.
 
     A URL or a conninfo ends up in the place of a host name, a port or an option when arguments are mixed up, and a

@@ -92,7 +92,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
             each.close()
 
     def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - psycopg_pool's own
-        with within(_left(self, attempt), lambda: not self.closed):
+        with within(_seconds_left(self, attempt), lambda: not self.closed):
             super()._add_connection(attempt, growing)
 
     def _connect(self, timeout: float | None = None) -> CT:
@@ -137,7 +137,7 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
         return await super().getconn(timeout)
 
     async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
-        with within(_left(self, attempt), lambda: not self.closed):
+        with within(_seconds_left(self, attempt), lambda: not self.closed):
             await super()._add_connection(attempt, growing)
 
     async def _connect(self, timeout: float | None = None) -> ACT:
@@ -159,7 +159,7 @@ def _limit(timeout: float | None) -> AbstractContextManager[None]:
     return nullcontext() if timeout is None else within(max(LEAST_SECONDS, timeout))
 
 
-def _left(pool: Any, attempt: Any) -> float:
+def _seconds_left(pool: Any, attempt: Any) -> float:
     """Seconds until a pool gives an attempt to connect up."""
     until = getattr(attempt, "give_up_at", 0.0)
     return max(LEAST_SECONDS, until - time.monotonic() if until else pool.reconnect_timeout)
@@ -174,9 +174,9 @@ def _with_role(kwargs: AsyncKwargs | None, role: str | None) -> AsyncKwargs:
 
     def resolve() -> Any:
         found = given()
-        return awaited(found) if inspect.isawaitable(found) else {**found, **ours}
+        return add_ours(found) if inspect.isawaitable(found) else {**found, **ours}
 
-    async def awaited(found: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    async def add_ours(found: Awaitable[dict[str, Any]]) -> dict[str, Any]:
         return {**(await found), **ours}
 
     return resolve

@@ -255,10 +255,10 @@ class Router(_Routing):
         async def give(connection: Any) -> None:
             connection.close() if pool is None else pool.putconn(connection)
 
-        async def worked(connection: Any) -> T:
+        async def run_work(connection: Any) -> T:
             return work(connection)
 
-        async def committed() -> None:
+        async def run_commit() -> None:
             assert commit is not None
             commit()
 
@@ -267,8 +267,8 @@ class Router(_Routing):
             return router._asking(token)  # noqa: SLF001 - of this very class
 
         plan = self._plan(take, give, new_resolver)
-        finish = None if commit is None else committed
-        return run(Transaction(runtime, plan, worked, modes, finish, on_token).run())
+        finish = None if commit is None else run_commit
+        return run(Transaction(runtime, plan, run_work, modes, finish, on_token).run())
 
     def _renew(self, pool: Pool | None) -> Router:
         """This router, with the user and password of the moment where a pool has a callable for them."""

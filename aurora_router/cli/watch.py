@@ -146,7 +146,7 @@ class _Screen:
     def show(self, view: View, events: list[tuple[float, Event]]) -> None:
         """Draw."""
         self._events.extend(events)
-        self._live.update(self._drawn(view), refresh=True)
+        self._live.update(self._draw(view), refresh=True)
 
     def start(self) -> None:
         """Begin to draw."""
@@ -156,7 +156,7 @@ class _Screen:
         """Leave the last picture on the screen."""
         self._live.stop()
 
-    def _drawn(self, view: View) -> RenderableType:
+    def _draw(self, view: View) -> RenderableType:
         from rich.console import Group  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 

@@ -37,7 +37,7 @@ from aurora_router.policy.hang_detection import (
     rest_for,
     waiting_since,
 )
-from aurora_router.policy.paths import DIRECT_SECONDS, Known, unanswered
+from aurora_router.policy.paths import DIRECT_SECONDS, Known, record_no_answer
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Ping:
 class ProbingMonitor(Protocol):
     """What hang detection uses of the monitor."""
 
-    lost: set[str]
+    unhealthy: set[str]
     settled: tuple[Request, Route, Any] | None
 
     @property
@@ -129,19 +129,19 @@ class HangDetector(Generic[ConnT]):
 
     def sample(self, late: float) -> None:
         """Sample all connections once; this sample is `late` seconds later than planned."""
-        now, starved = self.runtime.now(), late > self.limits.lateness
+        now, stalled = self.runtime.now(), late > self.limits.lateness
         self._sampled_at = now
-        if starved:
+        if stalled:
             self.stalled_at = now
             self.cluster.report(ProcessStalled(late), now)
-        self._hung &= self.monitor.lost  # until it answers
+        self._hung &= self.monitor.unhealthy  # until it answers
         held = self.cluster.tracked_connections()
         self.limits = self._find_strictest(held)
         if self._user_limits().interval < self.limits.interval:
             self.monitor.settled = None  # the next connection of that user has to be sampled sooner
         self._forget(held)
         for id_, connections in held.items():
-            waiting = self._find_waiting(id_, connections, now, starved=starved)
+            waiting = self._find_waiting(id_, connections, now, stalled=stalled)
             if waiting:
                 self._suspect(id_, waiting, now)
             else:
@@ -174,7 +174,7 @@ class HangDetector(Generic[ConnT]):
                 del self._suspicions[id_]
                 self._served_at.pop(id_, None)
 
-    def _find_waiting(self, id_: str, connections: Iterable[Any], now: float, *, starved: bool) -> list[Any]:
+    def _find_waiting(self, id_: str, connections: Iterable[Any], now: float, *, stalled: bool) -> list[Any]:
         """Return the connections that have been waiting for the whole grace period; cut the stale ones."""
         waiting, stale = [], []
         for held in connections:
@@ -185,7 +185,7 @@ class HangDetector(Generic[ConnT]):
                 continue
             self._note_answer(id_, held, activity, now)
             waits = activity not in _SERVED
-            held.waiting_since = waiting_since(held.waiting_since, now, waits=waits, starved=starved)
+            held.waiting_since = waiting_since(held.waiting_since, now, waits=waits, stalled=stalled)
             if self._must_be_cut(id_, held, activity):
                 stale.append(held)
             elif is_suspicious(held.waiting_since, now, held.limits):
@@ -274,7 +274,7 @@ class HangDetector(Generic[ConnT]):
             direct = await probe.is_direct(target, self.monitor.options.connect_timeout)
             known = Known(direct, self.runtime.now() + DIRECT_SECONDS)
         except DialFailed:
-            known = unanswered(self.cluster.state.paths.get(path), self.runtime.now())
+            known = record_no_answer(self.cluster.state.paths.get(path), self.runtime.now())
         finally:
             self._examined.discard(path)
             probe.busy = False
@@ -375,14 +375,14 @@ class HangDetector(Generic[ConnT]):
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:
             heard = self._last_heard_at(id_, began, target)
-            signal = read_silence(began, now, heard, starved=self._was_stalled(began, now, seconds))
+            signal = read_silence(began, now, heard, stalled=self._was_stalled(began, now, seconds))
         rest = rest_for(signal, heard, now, self.limits)
         self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)
         if action is Action.CUT:
             self._condemn(id_, now, seconds)
         elif fault is None or signal is Signal.HEARD:
             self.cluster.report(HangRefuted(id_, now - began), now)
-        elif signal is not Signal.STARVED:
+        elif signal is not Signal.STALLED:
             self.cluster.suspect_writer(f"a ping of {id_} failed: {fault.text}", now)
 
     def _was_stalled(self, began: float, now: float, seconds: float) -> bool:
@@ -398,7 +398,7 @@ class HangDetector(Generic[ConnT]):
         """Declare an instance hung, cut its connections, and suspect the writer."""
         known = self.cluster.view.instances.get(id_)
         reason = f"hung: no answer to a ping within {seconds:g} s"
-        self.monitor.lost.add(id_)
+        self.monitor.unhealthy.add(id_)
         self._hung.add(id_)
         self.cluster.update(ClusterState.record_hang, now)
         if known is not None:

@@ -78,12 +78,15 @@ class ClusterMonitor(Generic[ConnT]):
         runtime: does the I/O.
         cluster: the cluster to look after.
         access: how to connect to the instances.
+
+    Attributes:
+        unhealthy: the ids of instances that did not answer the last probe.
     """
 
     def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access) -> None:
         self.runtime = runtime
         self.cluster = cluster
-        self.lost: set[str] = set()
+        self.unhealthy: set[str] = set()
         self.access = access
         self.settled: tuple[Request, Route, Any] | None = (access.request, access.route, access.params)
         self._names = dict[str, tuple["Address", Access]]()
@@ -185,11 +188,11 @@ class ClusterMonitor(Generic[ConnT]):
         self._give_up_where_refused()
         if cluster.suspected_at is not None and not self.can_ask:
             cluster.on_monitor_stopped()
-        wanted = sorted(askable if cluster.suspected_at is not None else self.lost & askable)
+        wanted = sorted(askable if cluster.suspected_at is not None else self.unhealthy & askable)
         for id_ in wanted:
             if not self.probe_of(id_).busy:
                 self._probes[id_].busy = True
-                self.runtime.spawn(self._probe_until_well(self._probes[id_]))
+                self.runtime.spawn(self._probe_until_healthy(self._probes[id_]))
         self._search_names()
         if self.runtime.now() - self._refreshed_at >= self._refresh_pause():
             self._plan_refresh()
@@ -205,7 +208,7 @@ class ClusterMonitor(Generic[ConnT]):
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""
         known = self.cluster.view.instances.keys()
-        self.lost &= known
+        self.unhealthy &= known
         self._prepared &= known
         for name in self._lockouts.keys() - known - self._names.keys():
             del self._lockouts[name]
@@ -271,7 +274,7 @@ class ClusterMonitor(Generic[ConnT]):
 
     # ------------------------------------------------------------ asking
 
-    async def _probe_until_well(self, probe: InstanceProbe[ConnT]) -> None:
+    async def _probe_until_healthy(self, probe: InstanceProbe[ConnT]) -> None:
         """Probe one instance until all is well again."""
         thorough = True
         try:
@@ -281,7 +284,7 @@ class ClusterMonitor(Generic[ConnT]):
                 if suspected_at is not None:
                     pause = poll_interval.fast_pause(self.runtime.now() - suspected_at, self.runtime.random())
                     await self.runtime.sleep(pause)
-                elif probe.instance in self.lost:
+                elif probe.instance in self.unhealthy:
                     await self.runtime.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.runtime.random()))
                 else:
                     return
@@ -300,7 +303,7 @@ class ClusterMonitor(Generic[ConnT]):
         view, cluster = self.cluster.view, self.cluster
         if cluster.suspected_at is None:
             return
-        alone = self.lost >= self._askable or (view.writer is not None and view.writer not in self._askable)
+        alone = self.unhealthy >= self._askable or (view.writer is not None and view.writer not in self._askable)
         if not alone and self.runtime.now() - cluster.suspected_at <= SEARCH_SECONDS:
             return
         for name, given in self._names.items():
@@ -328,7 +331,7 @@ class ClusterMonitor(Generic[ConnT]):
         """Probe an instance once; returns whether there was an answer."""
         began, id_ = self.runtime.now(), probe.instance
         known = self.cluster.view.instances[id_]
-        thorough = thorough or id_ in self.lost
+        thorough = thorough or id_ in self.unhealthy
         try:
             await self._update_view(probe, self._seconds_for(id_), thorough=thorough)
         except DialFailed as failed:
@@ -338,8 +341,8 @@ class ClusterMonitor(Generic[ConnT]):
         self._record_timing(id_, None)
         self._lockouts.pop(id_, None)
         self._accepted_at, self._is_locked_out = self.runtime.now(), False
-        if id_ in self.lost:
-            self.lost.discard(id_)
+        if id_ in self.unhealthy:
+            self.unhealthy.discard(id_)
             self.cluster.record_success(id_, self.runtime.now() - began, self.runtime.now())
         return True
 
@@ -382,8 +385,8 @@ class ClusterMonitor(Generic[ConnT]):
             self.record_lockout(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
-        known = id_ in self.lost or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0
-        self.lost.add(id_)
+        known = id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0
+        self.unhealthy.add(id_)
         if (verdict.down and not known) or (verdict.quarantine and self.cluster.view.lacks_failure(id_)):
             self.cluster.observe(Failure(id_, generation, gone=False, reason=verdict.name), now)
         self.cluster.record_failure(id_, now, self.options.quarantine, began)

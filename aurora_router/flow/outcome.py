@@ -98,13 +98,13 @@ class Resolver(Generic[ConnT]):
             else:
                 if last.outcome is not Outcome.IN_PROGRESS:
                     return last
-            if self._left() <= 0.0:
+            if self._seconds_left() <= 0.0:
                 return last
             pause = full_jitter(asked, self.runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
-            await self.runtime.sleep(min(pause, self._left()))
+            await self.runtime.sleep(min(pause, self._seconds_left()))
             asked += 1
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return max(0.0, self._started + self._patience - self.runtime.now())
 
     async def _ask_writer(self) -> Finding:
@@ -113,10 +113,10 @@ class Resolver(Generic[ConnT]):
         connection = result.connection
         try:
             finding, asked = await self._query_outcome(connection), 0
-            while finding.outcome is Outcome.IN_PROGRESS and self._left() > 0.0:
+            while finding.outcome is Outcome.IN_PROGRESS and self._seconds_left() > 0.0:
                 await self._end_orphan(connection)
                 pause = full_jitter(asked, self.runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
-                await self.runtime.sleep(min(pause, self._left()))
+                await self.runtime.sleep(min(pause, self._seconds_left()))
                 finding, asked = await self._query_outcome(connection), asked + 1
             return finding
         finally:
@@ -125,7 +125,7 @@ class Resolver(Generic[ConnT]):
 
     async def _connect_to_writer(self) -> ConnectResult[ConnT]:
         """Connect to the writer; the reservation is kept meanwhile, so that the monitor runs on."""
-        options = replace(self._request.options, failover_timeout=self._left())
+        options = replace(self._request.options, failover_timeout=self._seconds_left())
         request = replace(self._request, options=options)
         try:
             return await connect(self.runtime, self.find, request, self.sources)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aurora_router.flow.runtime import ConnT, Rows, Runtime
-from aurora_router.policy.outcome import unreplicated
+from aurora_router.policy.outcome import is_unreplicated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ class Reply:
     @property
     def replicated(self) -> bool:
         """Whether no wait for synchronous replication was cut short."""
-        return not any(unreplicated(each.source_function, each.message) for each in self.notices)
+        return not any(is_unreplicated(each.source_function, each.message) for each in self.notices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Watched:
+class TransactionRecord:
     """What libpq reported about a transaction while the work had its connection.
 
     Attributes:
@@ -135,7 +135,7 @@ class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
         """Publish an advice about the cluster of a connection."""
         ...
 
-    def watching(self, connection: ConnT) -> AbstractContextManager[Watched]:
+    def watching(self, connection: ConnT) -> AbstractContextManager[TransactionRecord]:
         """Meanwhile, watch the status of the connection's transaction after each operation; asks no server."""
         ...
 

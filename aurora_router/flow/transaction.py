@@ -8,9 +8,9 @@ Theory. There are three places at which something of an attempt can have committ
    token, which the transaction's first message returned. COMMIT is sent in one message with a check that the
    transaction is still the token's.
 2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
-   whether a transaction is open (`flow.session.Watched`). Before the work is run again, the server is asked for the
-   status of the token's xid: on the same connection if that still works, else by the resolver, since the operation that
-   was under way may have been a COMMIT.
+   whether a transaction is open (`flow.session.TransactionRecord`). Before the work is run again, the server is asked
+   for the status of the token's xid: on the same connection if that still works, else by the resolver, since the
+   operation that was under way may have been a COMMIT.
 3. *A transaction that the work began after it ended ours.* There is no token for it, so the work is never run again
    where it went on after the end of its transaction.
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aurora_router.flow.outcome import Resolver
-    from aurora_router.flow.session import Modes, Reply, SessionRuntime, Watched
+    from aurora_router.flow.session import Modes, Reply, SessionRuntime, TransactionRecord
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.policy.options import Options
 
@@ -120,7 +120,7 @@ class Commit(Generic[ConnT]):
         runtime: SessionRuntime[ConnT],
         connection: ConnT,
         token: CommitToken | None,
-        watched: Watched,
+        record: TransactionRecord,
         resolve: Callable[[BaseException | None], Awaitable[None]],
         *,
         read_only: bool,
@@ -128,7 +128,7 @@ class Commit(Generic[ConnT]):
         self.runtime = runtime
         self.connection = connection
         self.token = token
-        self.watched = watched
+        self.record = record
         self.resolve = resolve
         self.read_only = read_only
         self.state = _State.NOT_SENT
@@ -144,8 +144,8 @@ class Commit(Generic[ConnT]):
             CommitOutcomeUnknown: the outcome cannot be determined.
         """
         runtime, connection = self.runtime, self.connection
-        if self.watched.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
-            failed = runtime.is_aborted(connection) and not self.watched.ended
+        if self.record.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
+            failed = runtime.is_aborted(connection) and not self.record.ended
             how = "failed, and no exception reported that" if failed else "is over already"
             raise self._set_verdict(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
@@ -236,7 +236,7 @@ class Transaction(Generic[ConnT, T]):
             from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
 
         try:
-            async for attempt in transacting(self.runtime, self._count_attempts, self._left, retry_on=Replay):
+            async for attempt in transacting(self.runtime, self._count_attempts, self._seconds_left, retry_on=Replay):
                 with attempt:
                     if pending is not None:
                         pending = None
@@ -250,7 +250,7 @@ class Transaction(Generic[ConnT, T]):
         """How many attempts counted."""
         return self._counted
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         """Seconds for another attempt; 0 when it would be one too many."""
         enough = self._counted >= self.plan.options.transaction_attempts
         return 0.0 if enough else max(0.0, self._until - self.runtime.now())
@@ -286,26 +286,26 @@ class Transaction(Generic[ConnT, T]):
         return None
 
     async def _run_on(self, connection: ConnT) -> T:
-        watched: Watched | None = None
+        record: TransactionRecord | None = None
         try:
             token = await self._begin(connection)
             self._counted += 1
             if token is not None and self.on_token is not None:
                 self.on_token(token)
-            with self.runtime.watching(connection) as watched:
-                return await self._run_once(connection, token, watched)
+            with self.runtime.watching(connection) as record:
+                return await self._run_once(connection, token, record)
         except BaseException:
-            if watched is None or not watched.ended:
+            if record is None or not record.ended:
                 await self._roll_back(connection)
             raise
 
-    async def _run_once(self, connection: ConnT, token: CommitToken | None, watched: Watched) -> T:
+    async def _run_once(self, connection: ConnT, token: CommitToken | None, record: TransactionRecord) -> T:
         """Do the work, and commit; returns what the work returned."""
 
         async def resolve(cause: BaseException | None) -> None:
             await self._resolve(token, cause)
 
-        commit = Commit(self.runtime, connection, token, watched, resolve, read_only=self._read_only)
+        commit = Commit(self.runtime, connection, token, record, resolve, read_only=self._read_only)
         self._commit = commit
         try:
             result = await self.work(connection)
@@ -376,12 +376,12 @@ class Transaction(Generic[ConnT, T]):
             TransactionEnded: it ended its transaction itself, by a COMMIT, or went on after that.
             CommitOutcomeUnknown: the outcome cannot be determined.
         """
-        watched, replay = commit.watched, self._asks_for_replay(commit.connection, error)
-        if watched.went_on:
+        record, replay = commit.record, self._asks_for_replay(commit.connection, error)
+        if record.went_on:
             raise TransactionEnded("the work ended its transaction itself, went on, and then failed") from error
-        if not replay and (watched.rolled_back or not watched.ended):
+        if not replay and (record.rolled_back or not record.ended):
             return
-        if watched.ended and not watched.rolled_back and (replay or commit.token is None):
+        if record.ended and not record.rolled_back and (replay or commit.token is None):
             # It may have been the COMMIT of another transaction than the token's, after a ROLLBACK AND CHAIN.
             raise TransactionEnded("the work ended its transaction itself, and then failed") from error
         if commit.token is not None:
@@ -397,7 +397,7 @@ class Transaction(Generic[ConnT, T]):
     async def _find_out(self, commit: Commit[ConnT], token: CommitToken) -> Finding:
         """Determine the outcome of a transaction whose COMMIT we did not send; on its own connection if possible."""
         runtime, connection = self.runtime, commit.connection
-        if not (commit.watched.ended or runtime.is_broken(connection) or runtime.is_busy(connection)):
+        if not (commit.record.ended or runtime.is_broken(connection) or runtime.is_busy(connection)):
             try:
                 return await self._ask_here(connection, token)
             except DialFailed:

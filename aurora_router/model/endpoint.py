@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from aurora_router.errors import MalformedHost, shown
+from aurora_router.errors import MalformedHost, redact
 from aurora_router.forks import IMPORTING
 
 MAX_HOST_LENGTH = 253
@@ -282,7 +282,7 @@ def refuse_url(host: str) -> None:
     """
     if host[:1] not in {"/", "@"} and ("://" in host or "@" in host or "=" in host):
         raise MalformedHost(
-            f"host {shown(host)} is no host name: pass a whole URL as the conninfo, the first argument; in a URL, "
+            f"host {redact(host)} is no host name: pass a whole URL as the conninfo, the first argument; in a URL, "
             "percent-encode the special characters of user and password (@ as %40, / as %2F)"
         )
 

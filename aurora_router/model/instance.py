@@ -71,6 +71,6 @@ class Instance:
             return None
         return self.lag + max(0.0, now - self.lag_at)
 
-    def outdated(self) -> Instance:
+    def invalidate_connections(self) -> Instance:
         """This instance with every connection made so far declared stale."""
         return replace(self, generation=self.generation + 1)

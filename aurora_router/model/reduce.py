@@ -211,7 +211,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
         refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
         view, told = _own_word(view, seen, asked_at, now)
         view, added = _add_claimant(view, rows.get(claim.id), now)
-        return _heard(view, seen, claim, asked_at), (refused, *told, *added)
+        return _remember_answer(view, seen, claim, asked_at), (refused, *told, *added)
     withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
     writer = claim.id if claim is not None else None if withdrawn else view.writer
     older = claim is not None and not claim.own and _is_lower(claim.token, view.token)
@@ -227,7 +227,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if claim is not None and claim.own:
         following = replace(following, outage=None)
     following = replace(following, leftovers=MappingProxyType(leftovers), refreshed_at=now)
-    return _heard(following, seen, claim, asked_at), told
+    return _remember_answer(following, seen, claim, asked_at), told
 
 
 def _is_overtaken(view: View, observer: str | None, asked_at: float, *, word: bool | None) -> bool:
@@ -381,7 +381,7 @@ def _has_grown(view: View, claim: Claim) -> bool:
     return claim.own and claim.token is not None and dict(view.shown).get(claim.id, claim.token) < claim.token
 
 
-def _heard(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
+def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
     """Remember with what a former writer claimed, and what all answered while the accepted writer is in an outage."""
     view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
@@ -458,9 +458,9 @@ def _add_claimant(view: View, row: Row | None, now: float) -> Change:
         return view, ()
     if view.outage is None and _is_lower(row.token, view.token):
         return view, ()
-    instance = _described(Instance(row.id, Role.READER, view.retired.get(row.id, -1) + 1), row, now)
+    instance = _apply_row(Instance(row.id, Role.READER, view.retired.get(row.id, -1) + 1), row, now)
     retired = {id_: generation for id_, generation in view.retired.items() if id_ != row.id}
-    instances = _frozen({**view.instances, row.id: instance})
+    instances = _freeze({**view.instances, row.id: instance})
     return replace(view, instances=instances, retired=MappingProxyType(retired)), (InstanceAdded(row.id, Role.READER),)
 
 
@@ -485,13 +485,13 @@ def _merge(
     for row in rows.values():
         known, role = view.instances.get(row.id), Role.WRITER if row.id == writer else Role.READER
         if known is not None:
-            instances[row.id] = _described(_turn(known, role, events), row, now)
+            instances[row.id] = _apply_row(_turn(known, role, events), row, now)
         elif role is Role.READER and row.id != seen.observer and _is_leftover(view, row):
             if row.updated is not None:
                 leftovers[row.id] = row.updated
             continue
         else:
-            instances[row.id] = _described(Instance(row.id, role, view.retired.get(row.id, -1) + 1), row, now)
+            instances[row.id] = _apply_row(Instance(row.id, role, view.retired.get(row.id, -1) + 1), row, now)
             events.append(InstanceAdded(row.id, role))
         if row.id in {writer, seen.observer} or now - instances[row.id].updated_at <= STALE_ROW_SECONDS:
             listed.add(row.id)
@@ -565,7 +565,7 @@ def _turn(instance: Instance, role: Role, events: list[Event]) -> Instance:
     return turned
 
 
-def _described(instance: Instance, row: Row, now: float) -> Instance:
+def _apply_row(instance: Instance, row: Row, now: float) -> Instance:
     writer = instance.role is Role.WRITER
     changed = row.updated is None or row.updated != instance.updated
     offset = _offset(instance, row, now)
@@ -613,12 +613,12 @@ def _self_report(view: View, report: SelfReport, now: float) -> Change:
     turned = _turn(known, Role.READER, events)
     if events:
         turned = replace(turned, heard_at=asked_at)
-        view = replace(view, instances=_frozen({**view.instances, report.id: turned}))
+        view = replace(view, instances=_freeze({**view.instances, report.id: turned}))
     if report.id == view.writer:
         outage = view.outage or Outage(report.id, asked_at, WITHDREW)
         view = replace(view, writer=None, former=view.former | {report.id}, outage=outage)
         events = [WriterLost(report.id), *events]
-    return _heard(view, Topology((), report.id, observer_is_writer=False), None, asked_at), tuple(events)
+    return _remember_answer(view, Topology((), report.id, observer_is_writer=False), None, asked_at), tuple(events)
 
 
 def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) -> Change:
@@ -630,7 +630,7 @@ def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) 
     refusal = _refusal(view, claim)
     if refusal is not None:
         refused = ClaimRefused(known.id, known.id, view.writer, refusal)
-        return _heard(view, word, claim, asked_at), (refused,)
+        return _remember_answer(view, word, claim, asked_at), (refused,)
     events: list[Event] = []
     instances = dict(view.instances)
     instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0, heard_at=asked_at)
@@ -649,8 +649,8 @@ def _failure(view: View, failure: Failure, now: float) -> Change:
     view = _outage_after(view, failure, now)
     if not failure.gone:
         return view, (InstanceFailed(known.id, known.generation, gone=False, reason=failure.reason),)
-    aged = known.outdated()
-    instances = _frozen({**view.instances, known.id: aged})
+    aged = known.invalidate_connections()
+    instances = _freeze({**view.instances, known.id: aged})
     event = InstanceFailed(known.id, aged.generation, gone=True, reason=failure.reason)
     return replace(view, instances=instances), (event,)
 
@@ -687,7 +687,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
     forget_oldest(retired)
     following = replace(
         view,
-        instances=_frozen(instances),
+        instances=_freeze(instances),
         writer=writer,
         epoch=epoch,
         accepted_at=accepted_at,
@@ -700,5 +700,5 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
     return following, tuple(events)
 
 
-def _frozen(instances: Mapping[str, Instance]) -> Mapping[str, Instance]:
+def _freeze(instances: Mapping[str, Instance]) -> Mapping[str, Instance]:
     return MappingProxyType(dict(sorted(instances.items())))

@@ -82,7 +82,7 @@ class View:
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""
         values = (getattr(self, each.name) for each in fields(self))
-        return _restored, tuple(dict(each) if isinstance(each, MappingProxyType) else each for each in values)
+        return _restore, tuple(dict(each) if isinstance(each, MappingProxyType) else each for each in values)
 
     @property
     def known(self) -> bool:
@@ -111,7 +111,7 @@ class View:
         return known is not None and known.generation == generation
 
 
-def _restored(*pickled: Any) -> View:
+def _restore(*pickled: Any) -> View:
     """The view that was pickled or copied."""
     values: list[Any] = [MappingProxyType(each) if isinstance(each, dict) else each for each in pickled]
     return View(*values)

@@ -36,7 +36,7 @@ _REPORTED_FIRST = (
 """What says most about the instance, first."""
 
 
-def ordered(addresses: Sequence[str], *, v6_first: bool) -> list[str]:
+def order_by_family(addresses: Sequence[str], *, v6_first: bool) -> list[str]:
     """The addresses by family, otherwise as they were."""
     return sorted(addresses, key=lambda address: (":" in address) is not v6_first)
 

@@ -87,7 +87,7 @@ class ClusterState:
     def observe(self, observation: Observation, now: float) -> Transition:
         """Change the view by an observation."""
         view, events = reduce(self.view, observation, now)
-        reports = self.role_reports if view.writer == self.view.writer else self.role_reports.writer_changed()
+        reports = self.role_reports if view.writer == self.view.writer else self.role_reports.record_writer_change()
         advised = self.advised
         if isinstance(observation, Topology) and observation.malformed and "rows" not in advised:
             advised |= {"rows"}
@@ -99,12 +99,12 @@ class ClusterState:
         return after.record_events(now, *events)
 
     def record_role_check(self, path: Path, check: RoleCheck, now: float) -> Transition:
-        """Record the answer to a role query on a path; see `RoleReports.checked`."""
-        return self._with_reports(self.role_reports.checked(path, check, now))
+        """Record the answer to a role query on a path; see `RoleReports.record_check`."""
+        return self._with_reports(self.role_reports.record_check(path, check, now))
 
     def record_dial_failure(self, addresses: Collection[str]) -> Transition:
-        """Record a failed dial of some addresses; see `RoleReports.dial_failed`."""
-        return self._with_reports(self.role_reports.dial_failed(addresses))
+        """Record a failed dial of some addresses; see `RoleReports.record_dial_failure`."""
+        return self._with_reports(self.role_reports.record_dial_failure(addresses))
 
     def _with_reports(self, reports: RoleReports) -> Transition:
         return (self if reports is self.role_reports else replace(self, role_reports=reports)), ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from aurora_router.errors import InvalidOption, shown
+from aurora_router.errors import InvalidOption, redact
 from aurora_router.policy.options import PREFIX, is_option
 
 # Strings, not compiled: importing stays cheap, and `re` remembers what it has compiled.
@@ -122,4 +122,4 @@ def _decode(text: str, key: str | None) -> str:
             fault = str(error)
     if key is None:
         return text
-    raise InvalidOption(f"malformed option {key}={shown(text)}: bad percent-encoding ({fault})")
+    raise InvalidOption(f"malformed option {key}={redact(text)}: bad percent-encoding ({fault})")

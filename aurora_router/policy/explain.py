@@ -18,9 +18,9 @@ def reason(order: Sequence[Instance], ranks: Sequence[Rank], left_out: Sequence[
     """Say in one sentence why the first choice was chosen, or why there is none; see `balance.Selection`."""
     out = "; ".join(f"{each.id} left out: {why}" for each, why in left_out)
     if not order:
-        return f"no {_wanted(context.role)} suits ({out or 'no instance is known'})"
+        return f"no {_describe_role(context.role)} suits ({out or 'no instance is known'})"
     first = order[0]
-    chosen = f"{first.id}, {_described(first, context)}"
+    chosen = f"{first.id}, {_describe(first, context)}"
     if first.role is Role.WRITER and context.role in {WantedRole.READER, WantedRole.PREFER_READER}:
         return f"{chosen}, in place of a reader ({out or 'no other instance is at hand'})"
     equals = ranks.count(ranks[0])
@@ -29,15 +29,15 @@ def reason(order: Sequence[Instance], ranks: Sequence[Rank], left_out: Sequence[
 
 def lines(order: Sequence[Instance], left_out: Sequence[Exclusion], context: Context) -> list[str]:
     """Every instance of the view in one line: first those in the order of preference, then those left out."""
-    chosen = [f"{number}. {each.id}: {_described(each, context)}" for number, each in enumerate(order, 1)]
+    chosen = [f"{number}. {each.id}: {_describe(each, context)}" for number, each in enumerate(order, 1)]
     return chosen + [f"{each.id} left out: {why}" for each, why in left_out]
 
 
-def _wanted(role: WantedRole) -> str:
+def _describe_role(role: WantedRole) -> str:
     return "instance" if role is WantedRole.ANY else "reader" if role is WantedRole.PREFER_READER else role.value
 
 
-def _described(instance: Instance, context: Context) -> str:
+def _describe(instance: Instance, context: Context) -> str:
     """What counts about an instance."""
     load = context.load(instance)
     facts = [_role(instance)]

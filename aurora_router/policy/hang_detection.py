@@ -66,7 +66,7 @@ class Signal(enum.Enum):
     ANSWERED = "the ping was answered, perhaps by a refusal"
     HEARD = "the instance sent something on another connection"
     SILENT = "nothing came until the ping's deadline, on any connection"
-    STARVED = "this process itself was not attending"
+    STALLED = "this process itself did not run"
     RESTED = "the pause since the last ping is over"
 
 
@@ -85,7 +85,7 @@ TRANSITIONS: Mapping[tuple[State, Signal], tuple[State, Action]] = MappingProxyT
         (State.PINGING, Signal.ANSWERED): (State.RESTING, Action.NOTHING),
         (State.PINGING, Signal.HEARD): (State.RESTING, Action.NOTHING),
         (State.PINGING, Signal.SILENT): (State.RESTING, Action.CUT),
-        (State.PINGING, Signal.STARVED): (State.RESTING, Action.NOTHING),
+        (State.PINGING, Signal.STALLED): (State.RESTING, Action.NOTHING),
         (State.RESTING, Signal.RESTED): (State.QUIET, Action.NOTHING),
     }
 )
@@ -125,7 +125,7 @@ class Limits:
 
     @property
     def lateness(self) -> float:
-        """A sample that is later than this shows that this process was starved."""
+        """A sample that is later than this shows that this process was stalled."""
         return max(LEAST_LATENESS, min(self.grace, self.ping) / 4.0)
 
     @property
@@ -164,18 +164,18 @@ class Suspicion:
         return Suspicion(state, now + rest if state is State.RESTING else 0.0), action
 
 
-def read_silence(began: float, now: float, heard: float | None, *, starved: bool) -> Signal:
+def read_silence(began: float, now: float, heard: float | None, *, stalled: bool) -> Signal:
     """What the silence of a ping means.
 
     Args:
         began: when the ping began.
         now: the time by the runtime's clock.
         heard: when the instance last sent anything to this process, on any connection; None: not known.
-        starved: whether this process was not attending in the meantime.
+        stalled: whether this process was not attending in the meantime.
     """
     if heard is not None and began <= heard <= now:
         return Signal.HEARD
-    return Signal.STARVED if starved else Signal.SILENT
+    return Signal.STALLED if stalled else Signal.SILENT
 
 
 def rest_for(signal: Signal, heard: float | None, now: float, limits: Limits) -> float:
@@ -185,18 +185,18 @@ def rest_for(signal: Signal, heard: float | None, now: float, limits: Limits) ->
     return limits.rest
 
 
-def waiting_since(before: float | None, now: float, *, waits: bool, starved: bool) -> float | None:
+def waiting_since(before: float | None, now: float, *, waits: bool, stalled: bool) -> float | None:
     """Since when a connection was seen waiting in every sample; None: it does not wait.
 
     Args:
         before: the answer at the last sample.
         now: the time by the runtime's clock.
         waits: whether it waits in this sample.
-        starved: whether this process was not attending since the last sample.
+        stalled: whether this process was not attending since the last sample.
     """
     if not waits:
         return None
-    return now if before is None or starved else before
+    return now if before is None or stalled else before
 
 
 def is_suspicious(since: float | None, now: float, limits: Limits) -> bool:

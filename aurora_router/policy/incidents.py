@@ -18,7 +18,7 @@ def note(incident: Incident) -> str:
     """What happened to the instance of a connection, in a few lines, the last events of its cluster among them."""
     where = f"{incident.instance or 'an unknown instance'} (cluster {incident.cluster})"
     happened = f"the connection to {where} was lost" if incident.lost else f"{where} refused to write"
-    before, now = _named(incident.role_before), _named(incident.role_now)
+    before, now = _describe_role(incident.role_before), _describe_role(incident.role_now)
     writer = incident.writer_now or "none"
     if incident.lost and writer == incident.instance:
         writer += ", where this connection was lost; no other one is known yet"
@@ -33,5 +33,5 @@ def note(incident: Incident) -> str:
     return "\n".join(lines)
 
 
-def _named(role: Role | None) -> str:
+def _describe_role(role: Role | None) -> str:
     return "unknown" if role is None else role.value

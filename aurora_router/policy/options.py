@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aurora_router.errors import InvalidOption, shown
+from aurora_router.errors import InvalidOption, redact
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy import option_parsers
@@ -403,7 +403,7 @@ def split(params: Mapping[str, object]) -> tuple[Options, dict[str, object]]:
     base = _profile(given.pop(PROFILE, "default"))
     if not given:
         return base, rest
-    explicit = {_known(key).name: read_value(key, value) for key, value in given.items()}
+    explicit = {_find_field(key).name: read_value(key, value) for key, value in given.items()}
     _refuse_contradictions(explicit)
     return replace(base, **explicit), rest
 
@@ -441,14 +441,14 @@ def read_value(key: str, value: object) -> Any:
     Raises:
         InvalidOption: the key is unknown or the value malformed.
     """
-    metadata = _known(key).metadata
+    metadata = _find_field(key).metadata
     if isinstance(value, str) and re.search(_PASTED_IN.get(key, _PASTED), value):
-        raise InvalidOption(f"{key}={shown(value)}: this belongs in the conninfo, the first argument")
+        raise InvalidOption(f"{key}={redact(value)}: this belongs in the conninfo, the first argument")
     try:
         return metadata["read"](value)
     except ValueError as error:
         accepted = f"accepted: {metadata['accepts']}; for example {key}={metadata['example']}"
-        told = shown(value)
+        told = redact(value)
         fault = str(error) if told == repr(value) else "is not that"
         raise InvalidOption(f"{key}={told}: {fault} ({accepted})") from None
 
@@ -461,12 +461,12 @@ def describe() -> list[OptionDoc]:
     for key, each in _FIELDS.items():
         assert each.default is not MISSING
         written = {name: getattr(options, each.name) for name, options in PROFILES.items()}
-        profiles = {name: _written(value) for name, value in written.items() if value != each.default}
+        profiles = {name: _format_value(value) for name, value in written.items() if value != each.default}
         docs.append(
             OptionDoc(
                 key,
                 each.metadata["accepts"],
-                _written(each.default),
+                _format_value(each.default),
                 MappingProxyType(profiles),
                 each.metadata["example"],
                 each.metadata["description"],
@@ -475,7 +475,7 @@ def describe() -> list[OptionDoc]:
     return docs
 
 
-def _written(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None or value == ():
         return ""
     if isinstance(value, enum.Enum):
@@ -485,7 +485,7 @@ def _written(value: object) -> str:
     return f"{value:g}"
 
 
-def _known(key: str) -> Any:
+def _find_field(key: str) -> Any:
     """The field of an option."""
     try:
         return _FIELDS[key]
@@ -506,7 +506,7 @@ def _suggestion(key: str) -> str:
 def _profile(name: object) -> Options:
     found = PROFILES.get(name) if isinstance(name, str) else None
     if found is None:
-        raise InvalidOption(f"{PROFILE}={shown(name)}: no such profile (accepted: {', '.join(PROFILES)})")
+        raise InvalidOption(f"{PROFILE}={redact(name)}: no such profile (accepted: {', '.join(PROFILES)})")
     return found
 
 

@@ -3,7 +3,7 @@
 Two ways lead to evidence. Both leave a mark in the transaction's first message, and are asked on an instance that has
 just proven to be the writer by committing a write of the resolver's own (the *barrier*): a fenced writer cannot, and
 with synchronous replication everything before the barrier is then as durable as any acknowledged commit. A server that
-stops waiting for its replicas acknowledges all the same, with a warning (`unreplicated`): so the messages of
+stops waiting for its replicas acknowledges all the same, with a warning (`is_unreplicated`): so the messages of
 `flow.commit_sql` see to it that no setting of a session hides it. Such an acknowledgement is no barrier, and proves
 nothing.
 
@@ -200,7 +200,7 @@ def _elsewhere(witness_table: WitnessTable | None, evidence: WitnessEvidence) ->
     return None
 
 
-def unreplicated(source_function: str | None, message: str | None) -> bool:
+def is_unreplicated(source_function: str | None, message: str | None) -> bool:
     """Whether a notice says that a wait for synchronous replication was cut short: a success that is none yet.
 
     The text is translated by the server, the name of its C function is not (PostgreSQL: ``src/backend/replication``).

@@ -55,7 +55,7 @@ class Known(NamedTuple):
     unanswered: int = 0
 
 
-def unanswered(before: Known | None, now: float) -> Known:
+def record_no_answer(before: Known | None, now: float) -> Known:
     """What is known of a path after a question that was not answered: what was known before."""
     times = 1 if before is None else before.unanswered + 1
     pause = min(UNANSWERED_SECONDS * 2.0 ** min(times - 1, 16), LONGEST_UNANSWERED_SECONDS)

@@ -97,15 +97,13 @@ class RoleReports:
         """Whether a pooler was seen on a path."""
         return self.indirect.get(path, False)
 
-    def checked(self, path: Path, check: RoleCheck, now: float) -> RoleReports:
+    def record_check(self, path: Path, check: RoleCheck, now: float) -> RoleReports:
         """After a server was asked on a session of that path."""
         if not check.direct:
             pooled = self.is_pooled(path) or not check.same_backend
             if self.indirect.get(path) is pooled and path not in self.direct:
                 return self
-            return replace(
-                self, direct=_without(self.direct, {path}), indirect=_bounded({**self.indirect, path: pooled})
-            )
+            return replace(self, direct=_remove(self.direct, {path}), indirect=_limit({**self.indirect, path: pooled}))
         if path in self.indirect:
             return self
         if check.wrong:
@@ -113,23 +111,23 @@ class RoleReports:
         if None in check.reported:
             return self
         honest = True if check.standby and self.honest is None else self.honest
-        return replace(self, honest=honest, direct=_bounded({**self.direct, path: now + PROOF_SECONDS}))
+        return replace(self, honest=honest, direct=_limit({**self.direct, path: now + PROOF_SECONDS}))
 
-    def dial_failed(self, addresses: Collection[str]) -> RoleReports:
+    def record_dial_failure(self, addresses: Collection[str]) -> RoleReports:
         """After a dial of some addresses failed: something else may listen there next time."""
         gone = {path for path in self.direct if path[0] in addresses}
-        return replace(self, direct=_without(self.direct, gone)) if gone else self
+        return replace(self, direct=_remove(self.direct, gone)) if gone else self
 
-    def writer_changed(self) -> RoleReports:
+    def record_writer_change(self) -> RoleReports:
         """After a change of the writer: each path is checked again."""
         return replace(self, direct=MappingProxyType({})) if self.direct else self
 
 
-def _without(paths: Mapping[Path, float], gone: Collection[Path]) -> Mapping[Path, float]:
+def _remove(paths: Mapping[Path, float], gone: Collection[Path]) -> Mapping[Path, float]:
     return MappingProxyType({path: until for path, until in paths.items() if path not in gone})
 
 
-def _bounded(paths: dict[Path, T]) -> Mapping[Path, T]:
+def _limit(paths: dict[Path, T]) -> Mapping[Path, T]:
     while len(paths) > MAX_PATHS:
         del paths[next(iter(paths))]
     return MappingProxyType(paths)

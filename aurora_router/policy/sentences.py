@@ -139,7 +139,7 @@ def _cut(event: ConnectionsCut) -> Line:
     return Line(Level.WARNING, f"{count} to {event.id} cut: {event.reason}", f"cut {event.id}")
 
 
-def _failed(event: InstanceFailed) -> Line:
+def _describe_failure(event: InstanceFailed) -> Line:
     return Line(Level.WARNING, f"{event.id} failed: {event.reason}", f"failed {event.id}")
 
 
@@ -163,7 +163,7 @@ _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
     ),
     HangSuspected: lambda event: Line(Level.DEBUG, f"{event.id} is pinged: {event.waiting} connections wait for it"),
     InstanceAdded: lambda event: Line(Level.DEBUG, f"{event.id} is known now, as a {event.role.value}"),
-    InstanceFailed: _failed,
+    InstanceFailed: _describe_failure,
     InstanceRecovered: lambda event: Line(
         Level.WARNING, f"{event.id} is back after {duration(event.seconds)}", f"back {event.id}"
     ),

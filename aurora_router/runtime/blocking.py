@@ -93,7 +93,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
             except psycopg.Error as error:
                 single, limit = dials.send(DialFailed(libpq.fault_of(error), error))
             else:
-                self._names.answered(target.host, single.addresses[0])
+                self._names.record_address(target.host, single.addresses[0])
                 return connection
 
     async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
@@ -168,7 +168,7 @@ def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float, wanted: Wanted | N
                 return result
             result = following
     except psycopg.OperationalError as error:
-        raise libpq.lost(libpq.first_line(error)) from error
+        raise libpq.new_connection_lost(libpq.first_line(error)) from error
 
 
 class _Patience(NamedTuple):
@@ -187,4 +187,4 @@ def _wait(socket: int, patience: _Patience, *, writing: bool = False) -> None:
         if sockets.wait(socket, events, glance):
             return
         if glance == left or not (patience.wanted is None or patience.wanted()):
-            raise libpq.late("topology query", patience.seconds)
+            raise libpq.new_timeout("topology query", patience.seconds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from aurora_router.errors import InvalidOption, MalformedHost, shown
+from aurora_router.errors import InvalidOption, MalformedHost, redact
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
@@ -113,9 +113,9 @@ def opening(open_: Callable[..., T], params: Mapping[str, Any]) -> Callable[[Tar
     if not isinstance(params, Parameters) or params.provider is None:
         return open_
     with IMPORTING:
-        from aurora_router.runtime.credentials import authenticated  # noqa: PLC0415 - few calls have a provider
+        from aurora_router.runtime.credentials import make_dial  # noqa: PLC0415 - few calls have a provider
 
-    return authenticated(open_, params.provider, params)
+    return make_dial(open_, params.provider, params)
 
 
 def opening_async(
@@ -125,9 +125,9 @@ def opening_async(
     if not isinstance(params, Parameters) or params.provider is None:
         return open_
     with IMPORTING:
-        from aurora_router.runtime.credentials import authenticated_async  # noqa: PLC0415 - see above
+        from aurora_router.runtime.credentials import make_async_dial  # noqa: PLC0415 - see above
 
-    return authenticated_async(open_, params.provider, params)
+    return make_async_dial(open_, params.provider, params)
 
 
 def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs:
@@ -325,7 +325,7 @@ def _dial_limit(connect_timeout: object) -> float | None:
     try:
         seconds = int(float(str(connect_timeout)))
     except (ValueError, OverflowError):
-        raise psycopg.ProgrammingError(f"bad value for connect_timeout: {shown(connect_timeout)}") from None
+        raise psycopg.ProgrammingError(f"bad value for connect_timeout: {redact(connect_timeout)}") from None
     return NO_LIMIT if seconds <= 0 else max(LEAST_LIMIT, float(seconds))
 
 
@@ -378,7 +378,7 @@ def _refuse_urls(params: Mapping[str, Any]) -> None:
     for name, value in params.items():
         if name not in _SECRET and isinstance(value, str) and re.search(r"://[^/?]*@|://.*pass\w*=", value):
             kind = MalformedHost if name in {"host", "hostaddr"} else InvalidOption
-            raise kind(f"{name} is {shown(value)}: pass a URL as the conninfo, the first argument")
+            raise kind(f"{name} is {redact(value)}: pass a URL as the conninfo, the first argument")
 
 
 def _session_role(attributes: str) -> WantedRole:
@@ -386,7 +386,7 @@ def _session_role(attributes: str) -> WantedRole:
         return _SESSION_ROLES[attributes]
     except KeyError:
         known = ", ".join(_SESSION_ROLES)
-        raise InvalidOption(f"target_session_attrs={shown(attributes)}: accepted are {known}") from None
+        raise InvalidOption(f"target_session_attrs={redact(attributes)}: accepted are {known}") from None
 
 
 def _addresses(params: dict[str, Any]) -> tuple[Address, ...]:

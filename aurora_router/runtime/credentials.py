@@ -137,7 +137,7 @@ class CredentialCache:
         held = self._find_usable(login)
         if held is not None:
             return Found(held.credential, cached=True)
-        return Found(_given(self._wait(_Question(login, stand_in=False), self._provider, login)), cached=False)
+        return Found(_require(self._wait(_Question(login, stand_in=False), self._provider, login)), cached=False)
 
     async def get_async(self, login: Login) -> Found:
         """The same on an event loop, which is not blocked meanwhile."""
@@ -146,7 +146,7 @@ class CredentialCache:
         if held is not None:
             return Found(held.credential, cached=True)
         given = await self._wait_async(_Question(login, stand_in=False), self._provider, login)
-        return Found(_given(given), cached=False)
+        return Found(_require(given), cached=False)
 
     def after_rejection(self, login: Login, rejected: Found) -> Found | None:
         """What to dial with next, after the server rejected a credential; None: there is nothing else.
@@ -361,7 +361,7 @@ def _cause(error: BaseException) -> BaseException | None:
     return error if isinstance(error, Exception) else None
 
 
-def _given(answer: Credential | None) -> Credential:
+def _require(answer: Credential | None) -> Credential:
     assert answer is not None
     return answer
 
@@ -474,7 +474,7 @@ def login_for(base: Mapping[str, Any], target: Target) -> Login:
 _NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
 
 
-def authenticated(
+def make_dial(
     open_: Callable[[Target, float, Mapping[str, str]], T], provider: Provider, base: Mapping[str, Any]
 ) -> Callable[[Target, float], T]:
     """A function that dials with what the provider gives, and with what is left to try where the server rejects it."""
@@ -499,7 +499,7 @@ def authenticated(
     return dial
 
 
-def authenticated_async(
+def make_async_dial(
     open_: Callable[[Target, float, Mapping[str, str]], Awaitable[T]], provider: Provider, base: Mapping[str, Any]
 ) -> Callable[[Target, float], Awaitable[T]]:
     """The same for asyncio."""

@@ -80,7 +80,7 @@ class Names:
         Raises:
             DialFailed: no address was found in time.
         """
-        known = self._known(host, fresh=fresh)
+        known = self._recall(host, fresh=fresh)
         if known is not None:
             return known
         try:
@@ -93,7 +93,7 @@ class Names:
 
     async def resolve_async(self, host: str, *, fresh: bool = False) -> Resolution:
         """Resolve a name on the running event loop; otherwise like `resolve`."""
-        known = self._known(host, fresh=fresh)
+        known = self._recall(host, fresh=fresh)
         if known is not None:
             return known
         try:
@@ -108,7 +108,7 @@ class Names:
         """Whether a host is best dialled by IPv6 first: it was what led to a server the last time."""
         return self._v6.get(host or "", False)
 
-    def answered(self, host: str | None, address: str) -> None:
+    def record_address(self, host: str | None, address: str) -> None:
         """Remember which family led to a server, of a host with several addresses."""
         if self.prefers_v6(host) is not (":" in address):
             self._v6[host or ""] = ":" in address
@@ -121,11 +121,11 @@ class Names:
 
     # ------------------------------------------------------------ what needs no network
 
-    def _known(self, host: str, *, fresh: bool) -> Resolution | None:
+    def _recall(self, host: str, *, fresh: bool) -> Resolution | None:
         remembered = self._memory.get(host)
         if remembered is not None and time.monotonic() < remembered.until:
             if remembered.text or remembered.found is None:
-                raise _failed(remembered.text)
+                raise _new_failure(remembered.text)
             if not fresh:
                 return remembered.found
         endpoint = parse_endpoint(host)
@@ -154,14 +154,14 @@ class Names:
         asked = "the system's name servers" if self._server is None else f"{self._server[0]}:{self._server[1]}"
         whole = f"could not resolve host {host!r}: {text} (asked: {asked})"
         self._note(host, _Remembered(time.monotonic() + NEGATIVE_SECONDS, self.last(host), whole))
-        return _failed(whole)
+        return _new_failure(whole)
 
     # ------------------------------------------------------------ dnspython
 
     def _from_dns(self, host: str) -> tuple[Resolution, float]:
         resolver_class = _dnspython().resolver.Resolver
         gathered = _Answers()
-        for kind in gathered.wanted():
+        for kind in gathered.kinds_to_ask():
             with gathered:
                 resolver: Resolver = self._resolver(resolver_class)
                 asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
@@ -171,7 +171,7 @@ class Names:
     async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
         resolver_class = _dnspython().asyncresolver.Resolver
         gathered = _Answers()
-        for kind in gathered.wanted():
+        for kind in gathered.kinds_to_ask():
             with gathered:
                 resolver: AsyncResolver = self._resolver(resolver_class)
                 asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
@@ -245,7 +245,7 @@ class _Answers:
         self._answers: list[Answer] = []
         self._problem = ""
 
-    def wanted(self) -> Iterator[str]:
+    def kinds_to_ask(self) -> Iterator[str]:
         """The kinds of addresses to ask for."""
         for kind in _KINDS:
             if not self._problem:
@@ -280,7 +280,7 @@ class _Answers:
         return Resolution(addresses, canonical), float(ttl)
 
 
-def _failed(text: str) -> DialFailed:
+def _new_failure(text: str) -> DialFailed:
     return DialFailed(Fault(FaultKind.NAME, None, text), psycopg.OperationalError(text))
 
 

@@ -71,14 +71,14 @@ class EventLoopRuntime(RealRuntime[ConnT]):
             except DialFailed as failed:
                 single, limit = dials.send(failed)
             else:
-                self._names.answered(target.host, single.addresses[0])
+                self._names.record_address(target.host, single.addresses[0])
                 return connection
 
     async def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
             return await _await_dial(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
         except asyncio.TimeoutError:
-            raise libpq.expired(target.name, seconds) from None
+            raise libpq.new_dial_timeout(target.name, seconds) from None
         except psycopg.Error as error:
             raise DialFailed(libpq.fault_of(error), error) from error
 
@@ -164,9 +164,9 @@ async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted 
         pgconn.send_query(sql.encode())
         complete = await _complete(pgconn, results, seconds, wanted)
     except psycopg.OperationalError as error:
-        raise libpq.lost(libpq.first_line(error)) from error
+        raise libpq.new_connection_lost(libpq.first_line(error)) from error
     if not complete:
-        raise libpq.late("topology query", seconds)
+        raise libpq.new_timeout("topology query", seconds)
     return libpq.rows_of(results[-1] if results else None)
 
 
@@ -176,7 +176,7 @@ async def _complete(
     """Await the results of a statement that was sent; whether all of them came in time."""
     for glance in _slices(seconds, wanted):
         try:
-            await wait_at_most(glance, _answered(pgconn, results))
+            await wait_at_most(glance, _await_results(pgconn, results))
         except asyncio.TimeoutError:
             if _is_complete(pgconn, results):
                 return True
@@ -185,7 +185,7 @@ async def _complete(
     return False
 
 
-async def _answered(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> None:
+async def _await_results(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> None:
     """Await what is left of the results of a statement that was sent."""
     while pgconn.flush():
         await _ready(pgconn.socket, writable=True)

@@ -55,5 +55,5 @@ def _reply(results: list[pq.abc.PGresult]) -> Reply:
         if result.status == pq.ExecStatus.TUPLES_OK:
             rows = libpq.rows_of(result)
     if not results:
-        raise libpq.lost("the server sent no result")
+        raise libpq.new_connection_lost("the server sent no result")
     return Reply(rows, tuple((result.command_status or b"").decode() for result in results))

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import pq
 
 from aurora_router.flow.runtime import DialFailed, Rows, Target
-from aurora_router.policy.addresses import decisive, ordered, share
+from aurora_router.policy.addresses import decisive, order_by_family, share
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import passfile, sockets
 
@@ -72,14 +72,14 @@ def one_by_one(target: Target, seconds: float, *, v6_first: bool) -> Generator[t
     """
     until = time.monotonic() + seconds
     failures: list[DialFailed] = []
-    addresses = ordered(target.addresses, v6_first=v6_first)
+    addresses = order_by_family(target.addresses, v6_first=v6_first)
     for position, address in enumerate(addresses):
         limit = share(until - time.monotonic(), len(addresses) - position - 1, [each.fault for each in failures])
         failures.append((yield replace(target, addresses=(address,)), limit))
-    raise joined(addresses, failures)
+    raise join_failures(addresses, failures)
 
 
-def joined(addresses: Sequence[str], failures: Sequence[DialFailed]) -> DialFailed:
+def join_failures(addresses: Sequence[str], failures: Sequence[DialFailed]) -> DialFailed:
     """The failure of a dial of several addresses: of the kind that says most, with what each of them said."""
     main = failures[decisive([each.fault for each in failures])]
     told = "".join(f"\n- {address}: {each.fault.text}" for address, each in zip(addresses, failures, strict=True))
@@ -113,7 +113,7 @@ def rows_of(result: pq.abc.PGresult | None) -> Rows:
         DialFailed: the server refused the query.
     """
     if result is None:
-        raise lost("the server sent no result")
+        raise new_connection_lost("the server sent no result")
     if result.status != pq.ExecStatus.TUPLES_OK:
         cause = psycopg.errors.error_from_result(result)
         raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause)), cause)
@@ -126,18 +126,18 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-def lost(text: str) -> DialFailed:
+def new_connection_lost(text: str) -> DialFailed:
     """A connection broke during a service query."""
     return DialFailed(Fault(FaultKind.RESET, None, text), psycopg.OperationalError(text))
 
 
-def late(what: str, seconds: float) -> DialFailed:
+def new_timeout(what: str, seconds: float) -> DialFailed:
     """Something took longer than it may."""
     text = f"{what}: no answer within {seconds:.1f} s"
     return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
 
 
-def expired(name: str, seconds: float) -> DialFailed:
+def new_dial_timeout(name: str, seconds: float) -> DialFailed:
     """A dial took longer than it may; in psycopg's words."""
     text = f"connection timeout expired: {name} was not connected within {seconds:.1f} s"
     return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))

@@ -163,9 +163,9 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         """Let a procedure go on by itself."""
         task = asyncio.get_running_loop().create_task(procedure)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             COURIER.send(partial(observe.report_bug, self._cluster.name, error))
@@ -244,7 +244,7 @@ class Monitor:
             if self._ended or cluster.monitor is not None:
                 return
             try:
-                loop = self._started()
+                loop = self._ensure_started()
             except RuntimeError as error:
                 refused = str(error)
             else:
@@ -283,7 +283,7 @@ class Monitor:
 
     # ------------------------------------------------------------ the thread
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _ensure_started(self) -> asyncio.AbstractEventLoop:
         """The thread's loop; the caller holds the lock.
 
         Raises:

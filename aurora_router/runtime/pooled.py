@@ -27,7 +27,7 @@ def find_reason(connection: Any) -> str | None:
     try:
         return _compare(connection, blocking.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
-        return _lost(connection, failed)
+        return _describe_loss(connection, failed)
 
 
 async def find_reason_async(connection: Any) -> str | None:
@@ -37,7 +37,7 @@ async def find_reason_async(connection: Any) -> str | None:
     try:
         return _compare(connection, await eventloop.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
-        return _lost(connection, failed)
+        return _describe_loss(connection, failed)
 
 
 def _is_between_statements(pgconn: pq.abc.PGconn) -> bool:
@@ -53,5 +53,5 @@ def _compare(connection: Any, rows: Rows) -> str | None:
     return f"the connection to {placement.instance} is stale: the server behind the pooler is {now} now"
 
 
-def _lost(connection: Any, failed: DialFailed) -> str:
+def _describe_loss(connection: Any, failed: DialFailed) -> str:
     return f"the connection to {connection.placement.instance} was lost: {failed.fault.text}"

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import pq
 
 from aurora_router import observe
-from aurora_router.flow.session import Modes, Notice, Reply, Trouble, Watched
+from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord, Trouble
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingRuntime, run
@@ -138,8 +138,8 @@ def _instead(connection: Any, **methods: Callable[..., Any]) -> Iterator[None]:
             delattr(connection, name)
 
 
-def _note(connection: Any, watched: Watched, *, rollback: bool) -> None:
-    watched.note(idle=connection.pgconn.transaction_status == pq.TransactionStatus.IDLE, rollback=rollback)
+def _note(connection: Any, record: TransactionRecord, *, rollback: bool) -> None:
+    record.note(idle=connection.pgconn.transaction_status == pq.TransactionStatus.IDLE, rollback=rollback)
 
 
 class BlockingSessions(_Session, BlockingRuntime[SyncT]):
@@ -172,22 +172,22 @@ class BlockingSessions(_Session, BlockingRuntime[SyncT]):
     def committing(self, connection: SyncT, send: Callable[[], Awaitable[None]]) -> Iterator[None]:
         """Meanwhile, let the connection's own ``commit`` be `send`."""
 
-        async def sent() -> None:
+        async def run_send() -> None:
             await send()
 
-        with _instead(connection, commit=lambda: run(sent())):
+        with _instead(connection, commit=lambda: run(run_send())):
             yield
 
     @contextmanager
-    def watching(self, connection: SyncT) -> Iterator[Watched]:
+    def watching(self, connection: SyncT) -> Iterator[TransactionRecord]:
         """Meanwhile, watch the status of the connection's transaction after each operation."""
-        watched, wait, rollback, rolling = Watched(), connection.wait, connection.rollback, False
+        record, wait, rollback, rolling = TransactionRecord(), connection.wait, connection.rollback, False
 
         def wait_and_note(*args: Any, **kwargs: Any) -> Any:
             try:
                 return wait(*args, **kwargs)
             finally:
-                _note(connection, watched, rollback=rolling)
+                _note(connection, record, rollback=rolling)
 
         def roll_back() -> None:
             nonlocal rolling
@@ -198,7 +198,7 @@ class BlockingSessions(_Session, BlockingRuntime[SyncT]):
                 rolling = False
 
         with _instead(connection, wait=wait_and_note, rollback=roll_back):
-            yield watched
+            yield record
 
 
 class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
@@ -213,16 +213,16 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
             try:
                 reply = await wait_at_most(seconds, _await_steps(connection.pgconn, steps))
             except asyncio.TimeoutError:
-                raise libpq.late("answer", seconds or 0.0) from None
+                raise libpq.new_timeout("answer", seconds or 0.0) from None
         return replace(reply, notices=tuple(heard))
 
     async def complete(self, act: Callable[[AsyncT], Awaitable[None]], connection: AsyncT) -> None:
         """Do something to its end, in a task of its own, which no cancellation of the caller reaches."""
 
-        async def acted() -> None:
+        async def run_act() -> None:
             await act(connection)
 
-        task, cancelled = asyncio.ensure_future(acted()), None
+        task, cancelled = asyncio.ensure_future(run_act()), None
         while not task.done():
             try:
                 await asyncio.wait({task})
@@ -245,15 +245,15 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
             yield
 
     @contextmanager
-    def watching(self, connection: AsyncT) -> Iterator[Watched]:
+    def watching(self, connection: AsyncT) -> Iterator[TransactionRecord]:
         """Meanwhile, watch the status of the connection's transaction after each operation."""
-        watched, wait, rollback, rolling = Watched(), connection.wait, connection.rollback, False
+        record, wait, rollback, rolling = TransactionRecord(), connection.wait, connection.rollback, False
 
         async def wait_and_note(*args: Any, **kwargs: Any) -> Any:
             try:
                 return await wait(*args, **kwargs)
             finally:
-                _note(connection, watched, rollback=rolling)
+                _note(connection, record, rollback=rolling)
 
         async def roll_back() -> None:
             nonlocal rolling
@@ -264,7 +264,7 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
                 rolling = False
 
         with _instead(connection, wait=wait_and_note, rollback=roll_back):
-            yield watched
+            yield record
 
 
 def _drive(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:
@@ -278,7 +278,7 @@ def _drive(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: f
             return reply
         left = None if deadline is None else deadline - time.monotonic()
         if not sockets.wait(pgconn.socket, events, left):
-            raise libpq.late("answer", seconds or 0.0)
+            raise libpq.new_timeout("answer", seconds or 0.0)
 
 
 async def _await_steps(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply]) -> Reply:

@@ -66,7 +66,7 @@ def run_transaction(
     place: _Place = _OfEngine(source) if isinstance(source, Engine) else _OfSession(source)
     driver = place.getconn()
     try:
-        router = aurora_router.Router.of(_checked(driver, aurora_router.Connection))
+        router = aurora_router.Router.of(_check_class(driver, aurora_router.Connection))
     except BaseException:
         place.putconn(driver)
         raise
@@ -98,19 +98,19 @@ async def run_transaction_async(
     place = _find_async_place(source)
     driver = await place.getconn()
     try:
-        router = aurora_router.AsyncRouter.of(_checked(driver, aurora_router.AsyncConnection))
+        router = aurora_router.AsyncRouter.of(_check_class(driver, aurora_router.AsyncConnection))
     except BaseException:
         await place.putconn(driver)
         raise
 
-    async def worked(_: Any) -> T:
+    async def run_work(_: Any) -> T:
         return await work(await place.begin())
 
     async def resolver() -> aurora_router.AsyncRouter:
         return aurora_router.AsyncRouter(**await greenlet_spawn(_parameters, place.connection, place.driver))
 
     return await router.run_transaction(
-        worked,
+        run_work,
         isolation=isolation,
         read_only=read_only,
         deferrable=deferrable,
@@ -121,7 +121,7 @@ async def run_transaction_async(
     )
 
 
-def _checked(driver: Any, wanted: type[Any]) -> Any:
+def _check_class(driver: Any, wanted: type[Any]) -> Any:
     if not isinstance(driver, wanted):
         raise TypeError(
             f"run_transaction needs an engine of postgresql+aurora://, whose connections are {wanted.__name__} of "

@@ -135,7 +135,7 @@ class World:
                     raise psycopg.OperationalError('FATAL:  password authentication failed for user "keeper"')
 
             try:
-                credentials.authenticated(log_in, self.provider, params)(target, seconds)
+                credentials.make_dial(log_in, self.provider, params)(target, seconds)
             except psycopg.OperationalError as error:
                 connection.close()
                 raise DialFailed(libpq.fault_of(error), error) from error

@@ -6,8 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.errors import BinariesError
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres import template as template_module
@@ -83,3 +85,32 @@ def make_engine(binaries, account, run_directory):
     yield make
     for engine in made:
         engine.kill()
+
+
+@pytest.fixture(scope="module")
+def isolated():
+    """Whether each storage node of `ledger_cluster` has its own process; a module may override it."""
+    return False
+
+
+@pytest.fixture(scope="module")
+def ledger_cluster(isolated):
+    """A cluster with a table, for all tests of a module."""
+    with LocalCluster.start(readers=2, faults=True, isolated=isolated) as cluster:
+        with psycopg.connect(cluster.plain_conninfo(), autocommit=True) as writer:
+            writer.execute("create table ledger (i int)")
+        yield cluster
+
+
+@pytest.fixture
+def is_healed():
+    """Return whether a cluster is whole again after its faults were healed; a module overrides it."""
+    return lambda cluster: all(each.state == "available" for each in cluster.instances)
+
+
+@pytest.fixture
+def faulty_cluster(ledger_cluster, is_healed, eventually):
+    """The cluster of a module, which is healed after each test."""
+    yield ledger_cluster
+    ledger_cluster.faults.heal()
+    eventually(lambda: is_healed(ledger_cluster))

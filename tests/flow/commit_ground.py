@@ -14,7 +14,7 @@ import psycopg
 
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.runtime import DialFailed
-from aurora_router.flow.session import Modes, Notice, Reply, Watched
+from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord
 from aurora_router.flow.transaction import Plan, Transaction
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.connect_args import read_connect_args
@@ -200,7 +200,7 @@ class Sessions(SimulatedRuntime):
                 self._end(connection, "committed" if action.startswith("commit") else "aborted")
                 if action.endswith("and chain"):
                     self._begin_another(connection)
-        connection.watched.note(idle=self.is_idle(connection), rollback=actions == ("rollback()",))
+        connection.record.note(idle=self.is_idle(connection), rollback=actions == ("rollback()",))
 
     def _begin_another(self, connection):
         self.database_.xid += 1
@@ -244,8 +244,8 @@ class Sessions(SimulatedRuntime):
 
     @contextmanager
     def watching(self, connection):
-        connection.watched = Watched()
-        yield connection.watched
+        connection.record = TransactionRecord()
+        yield connection.record
 
     def new_id(self):
         return f"{0:08x}-0000-4000-8000-{self.simulation.rng.getrandbits(40):012x}"

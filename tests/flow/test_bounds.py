@@ -149,7 +149,7 @@ def test_resolved_names_are_bounded(monkeypatch):
     monkeypatch.setattr(names, "_from_dns", lambda host: (Resolution((f"10.0.0.{host[1:]}",), host), 60.0))
     for number in range(3 * dns.MAX_REMEMBERED):
         names.resolve(f"h{number}")
-        names.answered(f"h{number}", "::1")
+        names.record_address(f"h{number}", "::1")
     assert max(sized(names).values()) <= dns.MAX_REMEMBERED
 
 

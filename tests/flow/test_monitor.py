@@ -1046,7 +1046,7 @@ def test_an_address_that_another_instance_took_over_tells_nothing_of_the_first(s
         scene.network.listen(two.address, scene.cluster.port, scene.cluster, three)
         conn.result.cluster.suspect_writer("a test", scene.now)
         await scene.simulation.sleep(1.0)
-        assert "demo-2" in conn.result.cluster.monitor.lost
+        assert "demo-2" in conn.result.cluster.monitor.unhealthy
         conn.close()
 
     scene.run(client())

@@ -29,7 +29,7 @@ class Between(Network):
             connection.client_port += 1
             word = self._remembered.setdefault(address, connection.in_hot_standby) if kind == "pooler" else False
             connection.reported = lambda: setattr(connection, "in_hot_standby", word)
-            connection.reported()
+            connection.report_role()
         if kind == "pooler":
             connection.backend_pid = 1_700_000_000 + connection.server_pid
         return connection

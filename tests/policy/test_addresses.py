@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.policy.addresses import AFTER_REFUSAL, decisive, ordered, share
+from aurora_router.policy.addresses import AFTER_REFUSAL, decisive, order_by_family, share
 from aurora_router.policy.verdict import Fault, FaultKind
 
 KINDS = st.sampled_from(list(FaultKind))
@@ -32,8 +32,8 @@ def test_after_a_refusal_the_others_do_not_delay_a_failover():
 
 def test_the_family_that_led_to_a_server_comes_first():
     addresses = ["10.0.0.1", "fd00::1", "10.0.0.2"]
-    assert ordered(addresses, v6_first=False) == ["10.0.0.1", "10.0.0.2", "fd00::1"]
-    assert ordered(addresses, v6_first=True) == ["fd00::1", "10.0.0.1", "10.0.0.2"]
+    assert order_by_family(addresses, v6_first=False) == ["10.0.0.1", "10.0.0.2", "fd00::1"]
+    assert order_by_family(addresses, v6_first=True) == ["fd00::1", "10.0.0.1", "10.0.0.2"]
 
 
 @given(st.lists(KINDS, min_size=1, max_size=4))

@@ -62,12 +62,12 @@ def test_a_ping_precedes_every_cut_and_pings_are_far_apart(history):
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans(), st.booleans()), min_size=1))
 def test_waiting_counts_only_unbroken_and_while_awake(samples):
     since, now, begun = None, 0.0, None
-    for pause, waits, starved in samples:
+    for pause, waits, stalled in samples:
         now += pause
-        since = waiting_since(since, now, waits=waits, starved=starved)
+        since = waiting_since(since, now, waits=waits, stalled=stalled)
         if not waits:
             begun = None
-        elif begun is None or starved:
+        elif begun is None or stalled:
             begun = now
         assert since == begun
 
@@ -86,17 +86,17 @@ def test_a_rest_ends_by_time():
 
 
 def test_starvation_clears_without_a_cut():
-    assert Suspicion(State.PINGING).after(Signal.STARVED, 1.0) == (
+    assert Suspicion(State.PINGING).after(Signal.STALLED, 1.0) == (
         Suspicion(State.RESTING, 1.0 + REST_SECONDS),
         Action.NOTHING,
     )
 
 
 @given(seconds, st.floats(0.1, 10), st.none() | seconds, st.booleans())
-def test_silence_condemns_only_where_nothing_was_heard_and_this_process_was_awake(began, ping, heard, starved):
-    signal = read_silence(began, began + ping, heard, starved=starved)
+def test_silence_condemns_only_where_nothing_was_heard_and_this_process_was_awake(began, ping, heard, stalled):
+    signal = read_silence(began, began + ping, heard, stalled=stalled)
     lives = heard is not None and began <= heard <= began + ping
-    assert signal is (Signal.HEARD if lives else Signal.STARVED if starved else Signal.SILENT)
+    assert signal is (Signal.HEARD if lives else Signal.STALLED if stalled else Signal.SILENT)
 
 
 @given(
@@ -114,7 +114,7 @@ def test_a_hang_is_noticed_in_time_whatever_was_heard_before(profile, phase, gap
     while True:
         heard = max((each for each in served if each <= now), default=None)
         if pinged_at is not None and now >= pinged_at + limits.ping:
-            signal = read_silence(pinged_at, now, heard, starved=False)
+            signal = read_silence(pinged_at, now, heard, stalled=False)
             suspicion, action = suspicion.after(signal, now, rest_for(signal, heard, now, limits))
             pinged_at = None
             if action is Action.CUT:

@@ -23,9 +23,9 @@ from aurora_router.policy.outcome import (
     Outcome,
     WitnessEvidence,
     XactStatus,
+    is_unreplicated,
     judge_log,
     judge_witness,
-    unreplicated,
 )
 
 WITNESS_TABLE = WitnessTable("7", 1, 3, "app")
@@ -360,4 +360,4 @@ def test_rows_are_kept_twice_as_long_as_they_are_asked_for():
     ],
 )
 def test_the_warning_of_a_wait_that_was_cut_short(function, message, expected):
-    assert unreplicated(function, message) is expected
+    assert is_unreplicated(function, message) is expected

@@ -12,8 +12,8 @@ from aurora_router.policy.paths import (
     UNANSWERED_SECONDS,
     Known,
     is_direct,
+    record_no_answer,
     remember,
-    unanswered,
 )
 
 HERE, THERE = ("10.0.0.1", 50_123), ("10.0.0.9", 5432)
@@ -50,7 +50,7 @@ def test_what_is_remembered_is_bounded_and_the_newest_is_there(ports):
 def test_a_question_without_an_answer_is_asked_again_soon_and_then_more_seldom(direct):
     known, now = Known(direct=direct, until=600.0), 600.0
     for times in range(1, 40):
-        known = unanswered(known, now)
+        known = record_no_answer(known, now)
         assert known.direct is direct
         assert known.until - now == min(UNANSWERED_SECONDS * 2.0 ** (times - 1), LONGEST_UNANSWERED_SECONDS)
-    assert not unanswered(None, now).direct
+    assert not record_no_answer(None, now).direct

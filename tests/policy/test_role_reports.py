@@ -19,8 +19,8 @@ def seen(standby, *, reported="right", same_backend=True, same_port=True):
 
 def known(**changes):
     """Reports of a cluster whose writer and one of whose readers were checked at 0 s."""
-    reports = RoleReports().checked(WRITER, seen(False), 0.0)
-    return reports.checked(READER, seen(True, **changes), 0.0)
+    reports = RoleReports().record_check(WRITER, seen(False), 0.0)
+    return reports.record_check(READER, seen(True, **changes), 0.0)
 
 
 def test_nothing_is_believed_unchecked():
@@ -28,9 +28,9 @@ def test_nothing_is_believed_unchecked():
 
 
 def test_a_writer_is_believed_once_a_standby_has_reported():
-    alone = RoleReports().checked(WRITER, seen(False), 0.0)
+    alone = RoleReports().record_check(WRITER, seen(False), 0.0)
     assert (alone.believes(WRITER, PID, 1.0), alone.lacks_standby) == (False, True)
-    both = alone.checked(READER, seen(True), 1.0)
+    both = alone.record_check(READER, seen(True), 1.0)
     assert (both.believes(WRITER, PID, 1.0), both.believes(READER, PID, 1.0), both.lacks_standby) == (True, True, False)
     assert not both.believes(OTHER, PID, 1.0), "that path was not checked"
 
@@ -43,40 +43,40 @@ def test_a_standby_behind_something_proves_nothing_of_the_writer(change):
 
 
 def test_a_path_that_was_not_direct_never_is_again():
-    pooled = known().checked(WRITER, seen(False, same_backend=False), 1.0)
-    assert not pooled.checked(WRITER, seen(False), 2.0).believes(WRITER, PID, 2.0)
+    pooled = known().record_check(WRITER, seen(False, same_backend=False), 1.0)
+    assert not pooled.record_check(WRITER, seen(False), 2.0).believes(WRITER, PID, 2.0)
     assert pooled.is_pooled(WRITER)
-    relayed = known().checked(WRITER, seen(False, same_port=False), 1.0)
+    relayed = known().record_check(WRITER, seen(False, same_port=False), 1.0)
     assert (relayed.believes(WRITER, PID, 1.0), relayed.is_pooled(WRITER)) == (False, False)
 
 
 def test_a_wrong_report_ends_the_belief_for_good():
-    reports = known().checked(READER, seen(True, reported=False), 1.0).checked(READER, seen(True), 2.0)
+    reports = known().record_check(READER, seen(True, reported=False), 1.0).record_check(READER, seen(True), 2.0)
     assert not reports.believes(WRITER, PID, 2.0)
     assert not reports.lacks_standby, "there is nothing to be won by asking a standby"
 
 
 def test_a_wrong_report_of_a_relay_says_nothing_of_others():
-    reports = known().checked(OTHER, seen(True, reported=False, same_port=False), 1.0)
+    reports = known().record_check(OTHER, seen(True, reported=False, same_port=False), 1.0)
     assert reports.believes(WRITER, PID, 1.0)
     assert not reports.believes(OTHER, PID, 1.0)
 
 
 def test_a_promotion_during_the_answer_is_no_contradiction():
     promoted = RoleCheck(True, (True, False), same_backend=True, same_port=True)
-    assert known().checked(READER, promoted, 1.0).believes(WRITER, PID, 1.0)
+    assert known().record_check(READER, promoted, 1.0).believes(WRITER, PID, 1.0)
 
 
 def test_the_proof_ends():
     reports = known()
     assert reports.believes(WRITER, PID, PROOF_SECONDS - 0.1)
     assert not reports.believes(WRITER, PID, PROOF_SECONDS)
-    failed = reports.dial_failed(("10.0.0.9", WRITER[0]))
+    failed = reports.record_dial_failure(("10.0.0.9", WRITER[0]))
     assert (failed.believes(WRITER, PID, 1.0), failed.believes(READER, PID, 1.0)) == (False, True)
-    changed = reports.writer_changed()
+    changed = reports.record_writer_change()
     assert not changed.believes(READER, PID, 1.0)
-    assert changed.checked(WRITER, seen(False), 1.0).believes(WRITER, PID, 2.0), "a standby has reported before"
-    assert reports.dial_failed(("10.0.0.9",)) is reports
+    assert changed.record_check(WRITER, seen(False), 1.0).believes(WRITER, PID, 2.0), "a standby has reported before"
+    assert reports.record_dial_failure(("10.0.0.9",)) is reports
 
 
 @pytest.mark.parametrize("pid", [-5, 0, MAX_PID + 1, 2**31 - 1])
@@ -86,14 +86,14 @@ def test_what_is_no_process_id_is_a_poolers_number(pid):
 
 def test_a_local_socket_is_not_believed():
     local = (None, 5432)
-    reports = known().checked(local, seen(False, same_port=False), 1.0)
+    reports = known().record_check(local, seen(False, same_port=False), 1.0)
     assert not reports.believes(local, PID, 1.0)
 
 
 def test_paths_that_come_and_go_are_forgotten():
     reports = RoleReports()
     for number in range(3 * MAX_PATHS):
-        reports = reports.checked((f"a{number}", 1), seen(True), 0.0).checked((f"b{number}", 1), POOLED, 0.0)
+        reports = reports.record_check((f"a{number}", 1), seen(True), 0.0).record_check((f"b{number}", 1), POOLED, 0.0)
     assert (len(reports.direct), len(reports.indirect)) == (MAX_PATHS, MAX_PATHS)
 
 
@@ -132,16 +132,16 @@ def test_what_is_believed_is_true(data, kinds, engine_reports):
         server = data.draw(st.sampled_from(servers))
         match data.draw(st.sampled_from(["check", "failover", "failover heard of", "dial failed", "pooler restarted"])):
             case "check":
-                reports = reports.checked(server.path, server.check(), now)
+                reports = reports.record_check(server.path, server.check(), now)
             case "dial failed":
-                reports = reports.dial_failed((server.path[0],))
+                reports = reports.record_dial_failure((server.path[0],))
             case "pooler restarted":
                 server.remembered = server.standby
             case failover:
                 for each in servers:
                     each.standby = each is not server
                 if failover == "failover heard of":
-                    reports = reports.writer_changed()
+                    reports = reports.record_writer_change()
         for each in servers:
             if reports.believes(each.path, PID, now):
                 assert each.report == each.standby

@@ -365,8 +365,8 @@ class Rotating(Provider):
 def dial_with(provider, awaited):
     target, base = Target("a", "a.example", 5432), {"user": "app", "dbname": "app"}
     if not awaited:
-        return credentials.authenticated(provider.open, provider, base)(target, 5.0)
-    return asyncio.run(credentials.authenticated_async(provider.open_async, provider, base)(target, 5.0))
+        return credentials.make_dial(provider.open, provider, base)(target, 5.0)
+    return asyncio.run(credentials.make_async_dial(provider.open_async, provider, base)(target, 5.0))
 
 
 def pending(text="new", seconds=10.0):

@@ -61,7 +61,7 @@ def _ends(connection: SimulatedConnection) -> Rows:
 def _aurora(connection: SimulatedConnection) -> Rows:
     cluster, instance = connection.cluster, connection.instance
     if not cluster.aurora:
-        raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
+        raise new_refusal(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
     _permit(instance, "aurora_replica_status")
     now = cluster.now
     since, rows = instance.frozen_view or (now, cluster.rows())
@@ -78,7 +78,7 @@ def _aurora(connection: SimulatedConnection) -> Rows:
 
 def _identify(connection: SimulatedConnection) -> Rows:
     if not connection.cluster.aurora:
-        raise refused(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
+        raise new_refusal(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
     return [(*_session(connection), connection.instance.id)]
 
 
@@ -94,10 +94,10 @@ def _plain(connection: SimulatedConnection) -> Rows:
 
 def _permit(instance: SimulatedInstance, function: str) -> None:
     if instance.forbids is not None:
-        raise refused(instance.forbids, f"permission denied for function {function}")
+        raise new_refusal(instance.forbids, f"permission denied for function {function}")
 
 
-def refused(sqlstate: str, text: str) -> DialFailed:
+def new_refusal(sqlstate: str, text: str) -> DialFailed:
     """A query that the server refuses, as psycopg reports it."""
     error = psycopg.errors.lookup(sqlstate)(text)
     return DialFailed(libpq.fault_of(error), error)

@@ -123,7 +123,7 @@ class SimulatedCluster:
         self.network.listen(instance.address, self.port, self, instance)
         if writer:
             instance.lag = 0.0
-            self._promoted(instance)
+            self._record_promotion(instance)
         return instance
 
     def remove(self, id_: str) -> None:
@@ -174,7 +174,7 @@ class SimulatedCluster:
         promoted.timeline = max(each.timeline for each in self.instances.values()) + 1
         since, base = self._lsn
         self._lsn = since, base + 16
-        self._promoted(promoted)
+        self._record_promotion(promoted)
         if not zombie:
             for each in self.instances.values():
                 each.timeline = promoted.timeline
@@ -192,7 +192,7 @@ class SimulatedCluster:
         """Let an instance's view be up to date again."""
         self.instances[id_]._view = None  # noqa: SLF001 - of this module
 
-    def _promoted(self, instance: SimulatedInstance) -> None:
+    def _record_promotion(self, instance: SimulatedInstance) -> None:
         self._told.append((self.now, instance.id))
 
     # ------------------------------------------------------------ what it reports

@@ -82,9 +82,9 @@ class SimulatedConnection:
         self.unread = False
         self.heard_at: float | None = cluster.now
         instance.connections.add(self)
-        self.reported()
+        self.report_role()
 
-    def reported(self) -> None:
+    def report_role(self) -> None:
         """The server reports what it is, as a real one does at start-up, and after a change with its next answer."""
         self.standby = not self.instance.writer
         if self.relay is not None:

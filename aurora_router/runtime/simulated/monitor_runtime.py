@@ -147,7 +147,7 @@ class WatchedProcess(SimulatedProcess):
                     return
                 await self.runtime.sleep(_LOOK)
             connection.heard = True
-            raise libpq.lost("server closed the connection unexpectedly")
+            raise libpq.new_connection_lost("server closed the connection unexpectedly")
         finally:
             connection.waiting = False
 

@@ -79,14 +79,14 @@ class SimulatedDns:
         self.simulation.counts["resolve"] += 1
         if self.state is NameServer.SILENT:
             await self.simulation.sleep(self.lifetime)
-            raise unresolved(host, f"the name server did not answer within {self.lifetime:g} s")
+            raise new_name_failure(host, f"the name server did not answer within {self.lifetime:g} s")
         await self.simulation.sleep(self.latency)
         if self.state is NameServer.FAILING:
-            raise unresolved(host, "the name server answered SERVFAIL")
+            raise new_name_failure(host, "the name server answered SERVFAIL")
         canonical = self._canonical(parse_endpoint(host).host)
         addresses = self._addresses(canonical)
         if not addresses:
-            raise unresolved(host, "the name does not exist")
+            raise new_name_failure(host, "the name does not exist")
         return Resolution(addresses, canonical)
 
     def _canonical(self, name: str) -> str:
@@ -141,7 +141,7 @@ class Memory:
         return self._last.get(host)
 
 
-def unresolved(host: str, text: str) -> DialFailed:
+def new_name_failure(host: str, text: str) -> DialFailed:
     """A name that has no address (now)."""
     whole = f"could not resolve host {host!r}: {text} (asked: the simulated name server)"
     return DialFailed(Fault(FaultKind.NAME, None, whole), psycopg.OperationalError(whole))

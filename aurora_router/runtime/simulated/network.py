@@ -93,20 +93,20 @@ class Network:
         cluster, instance = self._listening.get((address, port), (None, None))
         if instance is None or cluster is None:
             await self.simulation.sleep(0.0005)
-            raise _failed(address, port, Condition.REFUSING)
+            raise new_dial_failure(address, port, Condition.REFUSING)
         if self.losses:
             self.losses -= 1
             if not await self.wait(min(seconds, RESENT_SECONDS), wanted) or seconds <= RESENT_SECONDS:
-                raise libpq.late(f"connecting to {address}", seconds)
+                raise libpq.new_timeout(f"connecting to {address}", seconds)
             seconds -= RESENT_SECONDS
         in_time = await self.wait(min(_duration(instance), seconds), wanted)
         condition = instance.condition if (address, port) in self._listening else Condition.RESETTING
         if condition is Condition.HANGING or instance.accept_latency > seconds or not in_time:
             if in_time:
                 await self.wait(seconds - min(_duration(instance), seconds), wanted)
-            raise libpq.late(f"connecting to {address}", seconds)
+            raise libpq.new_timeout(f"connecting to {address}", seconds)
         if condition is not Condition.WELL:
-            raise _failed(address, port, condition)
+            raise new_dial_failure(address, port, condition)
         return SimulatedConnection(cluster, instance, address, port, self.relays.get((address, port)))
 
 
@@ -115,13 +115,14 @@ def _duration(instance: SimulatedInstance) -> float:
     return instance.latency if quick else instance.accept_latency
 
 
-def _failed(address: str, port: int, condition: Condition) -> DialFailed:
+def new_dial_failure(address: str, port: int, condition: Condition) -> DialFailed:
+    """A dial that ended as libpq would report it in that condition."""
     text = f'connection failed: connection to server at "{address}", port {port} failed: {_SENTENCES[condition]}'
     error = psycopg.OperationalError(text)
     return DialFailed(libpq.fault_of(error), error)
 
 
-def broke() -> DialFailed:
+def new_connection_lost() -> DialFailed:
     """A connection that broke before its answer came."""
     text = "server closed the connection unexpectedly"
     return DialFailed(Fault(FaultKind.RESET, None, text), psycopg.OperationalError(text))

@@ -12,7 +12,7 @@ from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import Registry
 from aurora_router.runtime.simulated import answers
 from aurora_router.runtime.simulated.names import Memory
-from aurora_router.runtime.simulated.network import broke
+from aurora_router.runtime.simulated.network import new_connection_lost
 
 if TYPE_CHECKING:
     from aurora_router.flow.attempt import ConnectResult
@@ -53,7 +53,7 @@ class SimulatedRuntime:
     async def dial(self, target: Target, seconds: float) -> SimulatedConnection:
         """Open a connection to the first address that answers."""
         if not target.addresses:
-            raise libpq.lost(f"{target.name} has no address: a simulation has no sockets of files")
+            raise libpq.new_connection_lost(f"{target.name} has no address: a simulation has no sockets of files")
         until, failures = self.now() + seconds, list[DialFailed]()
         for address in target.addresses:
             following = len(target.addresses) - len(failures) - 1
@@ -62,7 +62,7 @@ class SimulatedRuntime:
                 return await self.network.dial(address, target.port or 5432, limit, target.wanted)
             except DialFailed as failed:
                 failures.append(failed)
-        raise failures[0] if len(failures) == 1 else libpq.joined(target.addresses, failures)
+        raise failures[0] if len(failures) == 1 else libpq.join_failures(target.addresses, failures)
 
     async def ask(
         self, connection: SimulatedConnection, sql: str, seconds: float, wanted: Wanted | None = None
@@ -76,10 +76,10 @@ class SimulatedRuntime:
         else:
             await self.simulation.sleep(instance.latency)
         if connection.broken or connection.closed:
-            raise broke()
+            raise new_connection_lost()
         if silent or instance.silent:
-            raise libpq.late("topology query", seconds)
-        connection.reported()
+            raise libpq.new_timeout("topology query", seconds)
+        connection.report_role()
         return answers.answer(connection, sql)
 
     async def discard(self, connection: SimulatedConnection) -> None:

@@ -19,19 +19,14 @@ from aurora_router_cluster import LocalCluster, errors
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with LocalCluster.start(readers=2, faults=True) as cluster:
-        with connect(cluster) as writer:
-            writer.execute("create table ledger (i int)")
-        yield cluster
+@pytest.fixture
+def is_healed():
+    return settled
 
 
 @pytest.fixture
-def cluster(shared, eventually):
-    yield shared
-    shared.faults.heal()
-    eventually(lambda: settled(shared))
+def cluster(faulty_cluster):
+    return faulty_cluster
 
 
 def settled(cluster):
@@ -242,12 +237,12 @@ def test_what_is_refused(cluster):
     assert faults.list() == []
 
 
-def test_the_relay_is_started_anew_when_it_is_killed(shared, cluster, eventually):
+def test_the_relay_is_started_anew_when_it_is_killed(ledger_cluster, cluster, eventually):
     def relays():
         found = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                if int(path.read_text().rpartition(")")[2].split()[1]) == shared.status().supervisor:
+                if int(path.read_text().rpartition(")")[2].split()[1]) == ledger_cluster.status().supervisor:
                     command = (path.parent / "cmdline").read_bytes()
                     found += [int(path.parent.name)] if b"faults/__main__.py" in command else []
         return found

@@ -7,7 +7,7 @@ import contextlib
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster, errors
+from aurora_router_cluster import errors
 from aurora_router_cluster.faults import disks
 from aurora_router_cluster.storage.disk.frames import Draft
 from aurora_router_cluster.storage.disk.logfile import FrameLog
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["one process", "isolated"])
-def shared(request):
-    with LocalCluster.start(readers=2, faults=True, isolated=request.param) as cluster:
-        with connect(cluster) as writer:
-            writer.execute("create table ledger (i int)")
-        yield cluster
+def isolated(request):
+    return request.param
 
 
 @pytest.fixture
-def cluster(shared, eventually):
-    yield shared
-    shared.faults.heal()
-    eventually(lambda: whole(shared))
+def is_healed():
+    return whole
+
+
+@pytest.fixture
+def cluster(faulty_cluster):
+    return faulty_cluster
 
 
 def connect(cluster):

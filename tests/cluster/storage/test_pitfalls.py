@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aurora_router.policy.outcome import unreplicated
+from aurora_router.policy.outcome import is_unreplicated
 from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.storage.core.lsn import parse_lsn
@@ -140,7 +140,7 @@ def test_a_cancel_during_the_quorum_wait_is_known_by_its_warning(cluster, eventu
         commit.join(30)
         assert not commit.is_alive()
         (warning,) = notices
-        assert unreplicated(*warning)
+        assert is_unreplicated(*warning)
         with psycopg.connect(cluster.plain_conninfo("reader"), autocommit=True) as reader:
             assert reader.execute("select count(*) from t").fetchone() == (0,)
             for node in (0, 1, 2):

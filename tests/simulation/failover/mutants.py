@@ -67,7 +67,7 @@ def forget_former_writers() -> Any:
 def keep_generations() -> Any:
     with (
         patch.object(Instance, "become", lambda self, role: replace(self, role=role)),
-        patch.object(Instance, "outdated", lambda self: self),
+        patch.object(Instance, "invalidate_connections", lambda self: self),
     ):
         yield
 

@@ -179,7 +179,7 @@ class Session:
         self.conn.unread = True
         if self.conn.heard_at is not None:
             self.conn.heard_at = self.clock.now
-        self.conn.reported()
+        self.conn.report_role()
         self.conn.wake()
 
     def _fate(self, sql: str) -> str | None:

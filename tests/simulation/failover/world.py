@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.flow.runtime import GLANCE_SECONDS, Activity, DialFailed
-from aurora_router.flow.session import Modes, Reply, Watched
+from aurora_router.flow.session import Modes, Reply, TransactionRecord
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.runtime import libpq
-from aurora_router.runtime.simulated.network import _failed
+from aurora_router.runtime.simulated.network import new_dial_failure
 from aurora_router.runtime.transacting import BlockingSessions
 from aurora_router.simulation import (
     Condition,
@@ -65,9 +65,9 @@ class Harbour(Network):
         server = self.servers.get(address) if behind is None else behind(wire.name)
         if server is None or (behind is None and (address, port) not in self._listening):
             await self.clock.sleep(0.0005)
-            raise _failed(address, port, Condition.REFUSING)
+            raise new_dial_failure(address, port, Condition.REFUSING)
         known = password == server.store.password
-        late = libpq.late(f"connecting to {address}", seconds)
+        late = libpq.new_timeout(f"connecting to {address}", seconds)
         lossy = isinstance(wire, Lookout)
         arrived = await self._arrived(process, server, until, wanted, lossy=lossy)
         if not arrived or not await self._shaken(process, server, until, wanted or (lambda: True)):
@@ -80,7 +80,7 @@ class Harbour(Network):
         elif condition is Condition.WELL and not known:
             condition = Condition.REJECTING
         if condition is not Condition.WELL:
-            raise _failed(address, port, condition)
+            raise new_dial_failure(address, port, condition)
         cluster = self._listening[server.instance.address, 5432][0]
         conn = Conn(process, cluster, server, address, port, self.relays.get((address, port)))
         conn.by_monitor = lossy
@@ -152,7 +152,7 @@ class Wire(SimulatedRuntime):
         return self.process.password
 
     async def dial(self, target, seconds):
-        failed = libpq.lost(f"{target.name} has no address")
+        failed = libpq.new_connection_lost(f"{target.name} has no address")
         for address in target.addresses:
             try:
                 port, wanted = target.port or 5432, target.wanted
@@ -188,7 +188,7 @@ class Wire(SimulatedRuntime):
         answer = connection.answer
         connection.unread = False
         if answer is None or self.harbour._missed(until):
-            raise libpq.late("answer", seconds or 0.0)
+            raise libpq.new_timeout("answer", seconds or 0.0)
         if isinstance(answer, DialFailed):
             raise DialFailed(answer.fault, answer.cause)
         return answer
@@ -216,7 +216,7 @@ class Wire(SimulatedRuntime):
 
     @contextmanager
     def watching(self, connection):
-        connection.watched = Watched()
+        connection.watched = TransactionRecord()
         yield connection.watched
         connection.watched = None
 
