@@ -19,6 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
+from aurora_router.flow.path_examiner import PathExaminer, ProbeOwner
 from aurora_router.flow.probe import InstanceProbe
 from aurora_router.flow.runtime import Activity, ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.event import ConnectionsCut, HangRefuted, HangSuspected, ProcessStalled
@@ -37,7 +38,6 @@ from aurora_router.policy.hang_detection import (
     rest_for,
     waiting_since,
 )
-from aurora_router.policy.paths import DIRECT_SECONDS, Known, record_no_answer
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Target
-    from aurora_router.policy.options import Options
-    from aurora_router.policy.paths import End
     from aurora_router.policy.route import Request, Route
     from aurora_router.policy.verdict import Fault
 
@@ -79,20 +77,16 @@ class Ping:
     ended: bool = False
 
 
-class ProbingMonitor(Protocol):
-    """What hang detection uses of the monitor."""
+class ProbingMonitor(ProbeOwner, Protocol):
+    """What hang detection uses of the monitor.
+
+    Attributes:
+        unhealthy: the ids of instances that did not answer the last probe.
+        settled: the request, the route and the parameters of the last connect, if another one like it is no news.
+    """
 
     unhealthy: set[str]
     settled: tuple[Request, Route, Any] | None
-
-    @property
-    def options(self) -> Options:
-        """The monitor's options."""
-        ...
-
-    def probe_of(self, id_: str) -> InstanceProbe[Any]:
-        """Return the monitor's probe of an instance, with its only session."""
-        ...
 
     def is_locked_out(self, id_: str) -> bool:
         """Whether an instance refused the monitor's login, so that it is not asked for a while."""
@@ -107,6 +101,7 @@ class HangDetector(Generic[ConnT]):
     """Detects hung instances of one cluster by its users' connections.
 
     Attributes:
+        paths: which connections have a direct path, so that they may be cut.
         stalled_at: when this process was last found to have been stalled, by the runtime's time.
         limits: how soon to suspect, and how long to ping: for each value, the strictest of the connections that were
             open at the last sample. Without connections, the limits of the last user who connected.
@@ -116,6 +111,7 @@ class HangDetector(Generic[ConnT]):
         self.runtime = runtime
         self.cluster = cluster
         self.monitor = monitor
+        self.paths = PathExaminer(runtime, cluster, monitor)
         self.stalled_at = -1.0
         self._sampled_at = runtime.now()
         self.limits = self._user_limits()
@@ -123,7 +119,6 @@ class HangDetector(Generic[ConnT]):
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
         self._unread: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._examined: set[End] = set()
         self._hung: set[str] = set()
         self._opening: set[str] = set()
 
@@ -146,7 +141,7 @@ class HangDetector(Generic[ConnT]):
                 self._suspect(id_, waiting, now)
             else:
                 self._prepare(id_, connections, now)
-            self._examine(id_, connections, now)
+            self.paths.examine(id_, connections, now)
 
     def _find_strictest(self, held: Mapping[str, Iterable[Any]]) -> Limits:
         """Return the strictest limits of connections, value by value; of none: those of the last user who connected."""
@@ -220,8 +215,8 @@ class HangDetector(Generic[ConnT]):
         if view.is_current(id_, held.generation):
             return False
         if held.was_writer and self._has_lost_role(id_):
-            return self._path(held, id_) is not None and not self._is_unconfirmed()
-        if activity in {Activity.WAITING, Activity.LISTENING} or self._path(held, id_) is None:
+            return self.paths.find_direct(held, id_) is not None and not self._is_unconfirmed()
+        if activity in {Activity.WAITING, Activity.LISTENING} or self.paths.find_direct(held, id_) is None:
             return False
         return activity is Activity.IDLE if id_ not in view.instances else id_ in self._hung
 
@@ -238,56 +233,12 @@ class HangDetector(Generic[ConnT]):
             return view.writer != id_
         return known is not None and known.role is Role.READER and id_ in view.former
 
-    # ------------------------------------------------------------ paths
-
-    def _path(self, held: Any, id_: str) -> Target | None:
-        """Return where a connection leads if its path is known to be direct; else None."""
-        target = self.runtime.target(held, id_)
-        path = None if target is None else _path_of(target)
-        if path is None or self.cluster.state.role_reports.is_pooled(path):
-            return None
-        known = self.cluster.state.paths.get(path)
-        return target if held.direct or (known is not None and known.direct) else None
-
-    def is_direct(self, id_: str) -> bool:
-        """Whether some connection has a direct path to an instance."""
-        return any(self._path(held, id_) is not None for held in self.cluster.tracked_connections().get(id_, ()))
-
-    def _examine(self, id_: str, connections: Iterable[Any], now: float) -> None:
-        """Examine unknown paths in the background."""
-        for held in connections:
-            target = None if held.direct else self.runtime.target(held, id_)
-            path = None if target is None else _path_of(target)
-            if target is None or path is None or path in self._examined:
-                continue
-            known = self.cluster.state.paths.get(path)
-            if known is None or now >= known.until:
-                self._examined.add(path)
-                self.runtime.spawn(self._examine_path(id_, target, path))
-
-    async def _examine_path(self, id_: str, target: Target, path: End) -> None:
-        """Examine a path on the session that exists there, or else on one that is closed afterwards."""
-        shared = self.monitor.probe_of(id_)
-        probe = shared if shared.is_on(path) and not shared.busy else InstanceProbe(self.runtime, self.cluster, id_)
-        probe.busy = True
-        try:
-            direct = await probe.is_direct(target, self.monitor.options.connect_timeout)
-            known = Known(direct, self.runtime.now() + DIRECT_SECONDS)
-        except DialFailed:
-            known = record_no_answer(self.cluster.state.paths.get(path), self.runtime.now())
-        finally:
-            self._examined.discard(path)
-            probe.busy = False
-            if probe is not shared:
-                await probe.close()
-        self.cluster.update(ClusterState.record_path, path, known)
-
     # ------------------------------------------------------------ suspicion
 
     def _suspect(self, id_: str, waiting: list[Any], now: float) -> None:
         thought = self._suspicions[id_].end_rest(now)
         self._suspicions[id_] = thought
-        target = next((found for held in waiting if (found := self._path(held, id_)) is not None), None)
+        target = next((found for held in waiting if (found := self.paths.find_direct(held, id_)) is not None), None)
         if target is None or thought.state is not State.QUIET:
             return
         heard = self._last_heard_at(id_, now - self.limits.grace, target)
@@ -304,7 +255,7 @@ class HangDetector(Generic[ConnT]):
         if id_ in self._opening or self.monitor.is_locked_out(id_) or not self.monitor.probe_of(id_).may_open:
             return
         for held in connections:
-            target = None if held.waiting_since is None else self._path(held, id_)
+            target = None if held.waiting_since is None else self.paths.find_direct(held, id_)
             if target is not None:
                 self._opening.add(id_)
                 self.runtime.spawn(self._open_ahead(id_, held, target, now))
@@ -405,7 +356,11 @@ class HangDetector(Generic[ConnT]):
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
         self.cluster.record_failure(id_, now, self.monitor.options.quarantine, now)
         self.cluster.suspect_writer(f"{id_} is {reason}", now)
-        direct = [held for held in self.cluster.tracked_connections().get(id_, ()) if self._path(held, id_) is not None]
+        direct = [
+            held
+            for held in self.cluster.tracked_connections().get(id_, ())
+            if self.paths.find_direct(held, id_) is not None
+        ]
         self._cut(id_, direct, reason)
 
     def _cut(self, id_: str, connections: Iterable[Any], reason: str) -> None:
@@ -416,8 +371,3 @@ class HangDetector(Generic[ConnT]):
             count += self.runtime.cut(held)
         if count:
             self.cluster.report(ConnectionsCut(id_, count, reason), self.runtime.now())
-
-
-def _path_of(target: Target) -> End | None:
-    """Return the path to a target; None for a local socket."""
-    return (target.addresses[0], target.port) if target.addresses and target.port is not None else None

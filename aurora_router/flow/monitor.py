@@ -25,7 +25,7 @@ instance was silent to a ping, lost its role, or left the cluster. When the moni
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.attempt import PROVISIONAL_SECONDS
 from aurora_router.flow.hang_detector import HangDetector
@@ -36,6 +36,7 @@ from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.observation import Failure
 from aurora_router.policy import poll_interval
 from aurora_router.policy.cluster_state import ClusterState
+from aurora_router.policy.lockouts import Lockouts
 from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
@@ -57,18 +58,6 @@ SURVEY_SECONDS = 1.0
 """When the other hosts of a list are asked, in seconds after a connect that took the first suitable one."""
 MAX_GIVEN = 8
 """How many names that users connected by are remembered: the cluster's own, and aliases of them."""
-
-LOCKOUT_SECONDS, LONGEST_LOCKOUT_SECONDS = 60.0, 600.0
-"""How long an instance that refused the monitor's login is not asked, in seconds; doubled each time.
-
-Servers count failed logins, and some lock the user out."""
-
-
-class Lockout(NamedTuple):
-    """A refused login: until when the instance is not asked (the runtime's time), and for how long, in seconds."""
-
-    until: float
-    length: float
 
 
 class ClusterMonitor(Generic[ConnT]):
@@ -94,7 +83,7 @@ class ClusterMonitor(Generic[ConnT]):
         self.hangs = HangDetector(runtime, cluster, self)
         self._is_locked_out = self._has_given_up = self._checking_reports = False
         self._searching: set[str] = set()
-        self._lockouts: dict[str, Lockout] = {}
+        self._lockouts = Lockouts()
         self._accepted_at = -1.0
         self._check_reports_at = runtime.now()
         self._probes: dict[str, InstanceProbe[ConnT]] = {}
@@ -121,16 +110,15 @@ class ClusterMonitor(Generic[ConnT]):
     def on_user_connected(self, access: Access) -> None:
         """Connect to the instances as the user did whose connect just succeeded."""
         before, lockouts = self.access, self._lockouts
-        if lockouts:
-            same = access.params == before.params
-            self._lockouts = {id_: each._replace(until=0.0) for id_, each in lockouts.items()} if same else {}
+        if lockouts.terms:
+            self._lockouts = lockouts.retry() if access.params == before.params else Lockouts()
         self.access, self._is_locked_out, self._has_given_up = access, False, False
         if access.request is not before.request:
             self._remember_names(access)
-        if lockouts or access.request is not before.request or access.route is not before.route:
+        if lockouts.terms or access.request is not before.request or access.route is not before.route:
             self._askable = self._find_askable()  # else `_start_due` has found it
         self.hangs.on_user_connected()
-        self.settled = None if lockouts else (access.request, access.route, access.params)
+        self.settled = None if lockouts.terms else (access.request, access.route, access.params)
 
     @property
     def options(self) -> Options:
@@ -210,8 +198,7 @@ class ClusterMonitor(Generic[ConnT]):
         known = self.cluster.view.instances.keys()
         self.unhealthy &= known
         self._prepared &= known
-        for name in self._lockouts.keys() - known - self._names.keys():
-            del self._lockouts[name]
+        self._lockouts = self._lockouts.keep(known | self._names.keys())
         for name in self._expired.keys() - known - self._names.keys():
             del self._expired[name]
 
@@ -248,7 +235,7 @@ class ClusterMonitor(Generic[ConnT]):
         if known is None or self.is_locked_out(id_) or find(known, route, request) is None:
             return False
         through = route.mode is Mode.NAME  # behind a name may be others than the one that is known by it
-        return not (through and id_ in map(str, request.given)) or self.hangs.is_direct(id_)
+        return not (through and id_ in map(str, request.given)) or self.hangs.paths.is_direct(id_)
 
     def probe_of(self, id_: str) -> InstanceProbe[ConnT]:
         """Return the probe of an instance, with its only session."""
@@ -318,7 +305,7 @@ class ClusterMonitor(Generic[ConnT]):
             try:
                 await query_given_name(self.runtime, self.cluster, access, address, self._seconds_for(name))
                 self._record_timing(name, None)
-                self._lockouts.pop(name, None)
+                self._lockouts = self._lockouts.record_login(name)
             except DialFailed as failed:
                 self._record_timing(name, failed.fault)
                 if judge(failed.fault).then is Next.RAISE:
@@ -339,7 +326,7 @@ class ClusterMonitor(Generic[ConnT]):
             self._record_no_answer(id_, known.generation, failed.fault, began)
             return False
         self._record_timing(id_, None)
-        self._lockouts.pop(id_, None)
+        self._lockouts = self._lockouts.record_login(id_)
         self._accepted_at, self._is_locked_out = self.runtime.now(), False
         if id_ in self.unhealthy:
             self.unhealthy.discard(id_)
@@ -393,21 +380,19 @@ class ClusterMonitor(Generic[ConnT]):
 
     def is_locked_out(self, id_: str) -> bool:
         """Whether an instance, or a given name, refused the monitor's login, so that it is not asked for a while."""
-        return id_ in self._lockouts and self.runtime.now() < self._lockouts[id_].until
+        return self._lockouts.is_locked_out(id_, self.runtime.now())
 
     def record_lockout(self, id_: str, fault: Fault, began: float) -> None:
         """Leave out an instance, or a given name, that refused the monitor's login; longer each time.
 
         If no other one has accepted the login since the suspicion began, connects have to find the writer themselves.
         """
-        now = self.runtime.now()
-        before = self._lockouts.get(id_)
-        length = LOCKOUT_SECONDS if before is None else min(2.0 * before.length, LONGEST_LOCKOUT_SECONDS)
-        self._lockouts[id_], self.settled = Lockout(now + length, length), None
+        now, is_known = self.runtime.now(), id_ in self._lockouts.terms
+        self._lockouts, self.settled = self._lockouts.record_refusal(id_, now), None
         suspected_at = self.cluster.suspected_at
         if not self._is_locked_out and self._accepted_at < (began if suspected_at is None else suspected_at):
             self._is_locked_out = True
-            if before is None:  # else it is known
+            if not is_known:
                 self.cluster.report(MonitorLockedOut(fault.text), now)
             self.cluster.on_monitor_stopped()
 

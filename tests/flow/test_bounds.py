@@ -106,6 +106,7 @@ def test_a_watch_forgets_what_left():
                 await simulation.sleep(1.0)
             assert max(sized(watch).values()) <= 8
             assert max(sized(watch.hangs).values()) <= 8
+            assert max(sized(watch.hangs.paths).values()) <= 8
 
         simulation.run(main())
 
