@@ -19,7 +19,7 @@ import math
 import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
-from aurora_router.model.bounds import MAX_NAMES, forget_oldest
+from aurora_router.model.bounds import MAX_NAMES, forget_empty, forget_oldest
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
 
@@ -136,16 +136,13 @@ class Cluster:
     def update(
         self, transition: Callable[Concatenate[ClusterState, P], Transition], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[Event, ...]:
-        """Replace the state by what a transition makes of it; wake the waiters if there is news, publish the events.
+        """Replace the state, wake the waiters if there is news, and publish the events; returns the events.
 
         Args:
             transition: returns the next state, and the events. It runs under the lock, so what is counted may be
                 changed in the same step.
             args: what the transition takes after the state.
             kwargs: the same, by name.
-
-        Returns:
-            The events.
         """
         with self._lock:
             before = self.state
@@ -231,11 +228,6 @@ class Cluster:
     def is_news_for_monitor(self, request: Request, route: Route, params: Any) -> bool:
         """Whether the monitor has to be started, or has to learn how a user connected."""
         return self.monitor is None or self.monitor.settled != (request, route, params)
-
-    def has_stalled(self, since: float, now: float) -> bool:
-        """Whether this process was stalled at some time since then, as far as the monitor's samples show it."""
-        monitor = self.monitor
-        return monitor is not None and monitor.has_stalled(since, now)
 
     def suspect_writer(self, reason: str, now: float) -> None:
         """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""
@@ -351,7 +343,7 @@ class Cluster:
         reservation = Reservation(self, instance)
         reserved = self._dialling.get(instance)
         if reserved is None:
-            _forget_empty(self._dialling)
+            forget_empty(self._dialling)
             reserved = self._dialling[instance] = weakref.WeakSet()
         reserved.add(reservation)
         return reservation
@@ -373,7 +365,7 @@ class Cluster:
                 self._unreserve(reservation)
             held = self._connections.get(instance)
             if held is None:
-                _forget_empty(self._connections)
+                forget_empty(self._connections)
                 held = self._connections[instance] = weakref.WeakKeyDictionary()
             held[connection] = None
 
@@ -390,10 +382,3 @@ class Cluster:
             refs = {id_: held.keyrefs() for id_, held in self._connections.items()}
         living = {id_: [each for ref in those if (each := ref()) is not None] for id_, those in refs.items()}
         return {id_: those for id_, those in living.items() if those}
-
-
-def _forget_empty(counted: dict[str, Any]) -> None:
-    """Forget instances without connections if there are too many."""
-    if len(counted) >= MAX_NAMES:
-        for instance in [each for each, those in counted.items() if not len(those)]:
-            del counted[instance]

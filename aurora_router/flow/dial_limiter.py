@@ -140,7 +140,8 @@ class DialPermit:
     def _was_attended(self) -> bool:
         """Whether this process was not stalled during the dial, which has just ended."""
         self._glance()
-        stalled = self._began is not None and self.cluster.has_stalled(self._began, self.runtime.now())
+        monitor, began = self.cluster.monitor, self._began
+        stalled = monitor is not None and began is not None and monitor.has_stalled(began, self.runtime.now())
         return not (self._is_late or stalled)
 
     def record_success(self) -> None:

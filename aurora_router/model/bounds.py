@@ -17,3 +17,10 @@ def forget_oldest(table: MutableMapping[KeyT, Any], most: int = MAX_NAMES) -> No
     """Remove the entries that were entered first, until there are at most `most`; for tables that threads share too."""
     for key in list(table)[: max(0, len(table) - most)]:
         table.pop(key, None)
+
+
+def forget_empty(table: MutableMapping[KeyT, Any], most: int = MAX_NAMES) -> None:
+    """Remove the entries that are empty, if there are `most` or more."""
+    if len(table) >= most:
+        for key in [key for key, each in table.items() if not len(each)]:
+            del table[key]
