@@ -6,6 +6,7 @@
     └── AuroraRouterError                       the root: catches all that is ours, and nothing else
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
+        ├── ExtensionFailed (ProgrammingError)  a function that was given to this library raised, or returned nonsense
         ├── CredentialsUnavailable 28000 (OperationalError)  the provider of credentials gave none
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
         └── RoutingError (OperationalError)     psycopg's: code that retries on that class goes on to do so
@@ -79,6 +80,13 @@ class CredentialsUnavailable(AuroraRouterError, psycopg.OperationalError):
     """The provider of credentials gave none; its own error is the cause."""
 
     sqlstate = "28000"
+
+
+class ExtensionFailed(AuroraRouterError, psycopg.ProgrammingError):
+    """A function that was given to this library raised (its error is the cause), or returned what it may not.
+
+    That is a topology source of another distribution, for example; a retry would fail in the same way.
+    """
 
 
 @dataclass(frozen=True, slots=True)

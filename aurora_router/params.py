@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aurora_router.credentials import Provider
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
-    from aurora_router.policy.options import Balance, OutcomeMethod, ReaderFallback, Source
+    from aurora_router.policy.options import Balance, OutcomeMethod, ReaderFallback
 
 
 class LibpqParams(TypedDict, total=False):
@@ -100,7 +100,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_password_file: str | None
     aurora_dns: HostPort | str | None
     aurora_trust_cname: bool | str | None
-    aurora_source: Source | str | None
+    aurora_source: Sequence[str] | str | None
     aurora_cluster: str | None
     aurora_connect_timeout: float | str | None
     aurora_failover_timeout: float | str | None

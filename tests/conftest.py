@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +28,34 @@ def events():
     end = aurora_router.subscribe(lambda cluster, event: seen.append(event))
     yield seen
     end()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution of one module with entry points, for one test: ``install(name, text, group, entries)``.
+
+    The entries map names to what they give, ``"module:attribute"``.
+    """
+    from aurora_router.runtime import connect_args
+
+    modules = []
+
+    def install(name, text, group, entries):
+        site = tmp_path / name
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / f"{name}.py").write_text(text)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"{entry} = {value}" for entry, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+        monkeypatch.syspath_prepend(site)
+        modules.append(name)
+
+    yield install
+    for name in modules:
+        sys.modules.pop(name, None)
+    for each in (connect_args._understand, connect_args._read):
+        each.cache_clear()  # they hold what the entry points gave
 
 
 def pytest_terminal_summary(terminalreporter):

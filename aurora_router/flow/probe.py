@@ -9,10 +9,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
-from aurora_router.model.event import AnswerRefused
+from aurora_router.model.event import AnswerRefused, ConfigurationAdvice
 from aurora_router.model.observation import SelfReport
 from aurora_router.model.reduce import names_another
 from aurora_router.policy.cluster_state import ClusterState
@@ -236,7 +237,7 @@ class InstanceProbe(Generic[ConnT]):
         sources = access.sources if cluster.source is None else (cluster.source,)
         left = max(0.0, until - self.runtime.now())
         try:
-            return await query_topology(self.runtime, connection, self.instance, sources, left, by_id=True)
+            return await _query_topology(self.runtime, cluster, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
@@ -332,6 +333,29 @@ class InstanceProbe(Generic[ConnT]):
             await self.close()
 
 
+async def _query_topology(
+    runtime: MonitorRuntime[ConnT],
+    cluster: Cluster,
+    connection: ConnT,
+    asked: str,
+    sources: Sequence[Source],
+    seconds: float,
+    *,
+    by_id: bool,
+) -> TopologyAnswer | None:
+    """Query the topology; an answer that a source cannot read is none, and reported once.
+
+    The monitor goes on with the roles that instances report: a fault in a source must not stop it.
+    """
+    try:
+        return await query_topology(runtime, connection, asked, sources, seconds, by_id=by_id)
+    except ExtensionFailed as failed:
+        if "source" not in cluster.warned:
+            cluster.warned.add("source")
+            cluster.report(ConfigurationAdvice(str(failed)), runtime.now())
+        return None
+
+
 async def query_given_name(
     runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
 ) -> None:
@@ -357,7 +381,7 @@ async def query_given_name(
     by_id = identity(access.request, access.route) != cluster.identity
     try:
         left = max(0.0, until - runtime.now())
-        answer = await query_topology(runtime, connection, str(address), sources, left, by_id=by_id)
+        answer = await _query_topology(runtime, cluster, connection, str(address), sources, left, by_id=by_id)
     finally:
         await runtime.discard(connection)
     if answer is not None:

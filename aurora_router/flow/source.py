@@ -21,9 +21,11 @@ class Source:
         sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
             are those of `flow.topology_query.ROLE`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
-            do not report their own.
+            do not report their own. A row that makes no sense is left out; an exception ends the connect with
+            `ExtensionFailed`.
         absent: SQLSTATEs by which a server shows that it is not of this kind.
         complete: whether one answer lists the whole cluster.
+        servers: what servers of this kind are called in messages; empty: by `name`.
         id_sql: one statement that returns the columns of `topology_query.ROLE` and the id; None: there is none.
         read_id: returns the id in the answer to it, or None.
     """
@@ -33,5 +35,6 @@ class Source:
     read: Callable[[Rows, str], Topology]
     absent: frozenset[str] = frozenset()
     complete: bool = True
+    servers: str = ""
     id_sql: str | None = None
     read_id: Callable[[Rows], str | None] = lambda _: None

@@ -28,7 +28,6 @@ from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.balance import is_lag_unproven
 from aurora_router.policy.cluster_state import ClusterState
-from aurora_router.policy.options import Source as SourceChoice
 from aurora_router.policy.route import Address, Mode, identity
 from aurora_router.policy.verdict import FaultKind
 
@@ -260,7 +259,7 @@ async def read_topology_on(
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
         raise note_failure(attempt, asked, failed, started, is_given_up=is_given_up) from failed
-    _judge_refusals(attempt, refusals, asked)
+    _judge_refusals(attempt, refusals, sources, asked, answered=answer is not None)
     if answer is None:
         standby = await is_standby(attempt, connection, asked)
         topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
@@ -325,11 +324,18 @@ async def lacks_lag_proof(attempt: ConnectAttempt[ConnT], connection: ConnT, ins
 # ---------------------------------------------------------------- advice for people
 
 
-def _judge_refusals(attempt: ConnectAttempt[ConnT], refusals: Sequence[DialFailed], asked: str) -> None:
+def _judge_refusals(
+    attempt: ConnectAttempt[ConnT],
+    refusals: Sequence[DialFailed],
+    sources: Sequence[Source],
+    asked: str,
+    *,
+    answered: bool,
+) -> None:
     """Report why a server did not answer a topology query, if a person can change that.
 
     Raises:
-        InvalidOption: it is not Aurora, and ``aurora_source=aurora`` says that it is.
+        InvalidOption: it is of no kind that ``aurora_source`` names, all of which report whole clusters.
     """
     for refusal in refusals:
         if refusal.fault.sqlstate == PERMISSION_DENIED:
@@ -339,10 +345,11 @@ def _judge_refusals(attempt: ConnectAttempt[ConnT], refusals: Sequence[DialFaile
                 f"the user may not ask for the topology ({refusal.fault.text}): connections are routed by the "
                 "names alone; grant EXECUTE on that function",
             )
-        elif attempt.request.options.source is SourceChoice.AURORA:
+        elif not answered and all(each.complete for each in sources):
+            kinds = " or ".join(each.servers or f"a server for the source {each.name}" for each in sources)
             raise InvalidOption(
-                f"aurora_source=aurora, but {asked} is not Aurora PostgreSQL ({refusal.fault.text}): "
-                "use aurora_source=auto or aurora_source=postgresql"
+                f"aurora_source={','.join(attempt.request.options.source)}, but {asked} is not {kinds} "
+                f"({refusal.fault.text}): use aurora_source=auto or aurora_source=postgresql"
             ) from refusal.cause
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.role_reports import RoleCheck
@@ -68,6 +69,7 @@ async def query_topology(
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
+        ExtensionFailed: a source could not read the answer.
     """
     for source in sources:
         before, asked_at = runtime.in_hot_standby(connection), runtime.now()
@@ -79,8 +81,15 @@ async def query_topology(
                     refusals.append(failed.with_traceback(None))  # whose frames would keep the connection
                 continue
             raise
-        topology = replace(_with_lag_times(source.read(rows, asked), asked_at), asked_at=asked_at, by_id=by_id)
-        return source, topology, _read_role_check(runtime, connection, rows, before=before) if rows else None
+        try:
+            topology = _with_lag_times(source.read(rows, asked), asked_at)
+            check = _read_role_check(runtime, connection, rows, before=before) if rows else None
+        except Exception as error:
+            raise ExtensionFailed(
+                f"the topology source {source.name} could not read the answer of {asked} "
+                f"({type(error).__name__}: {error}): correct its sql or its function read"
+            ) from error
+        return source, replace(topology, asked_at=asked_at, by_id=by_id), check
     return None
 
 

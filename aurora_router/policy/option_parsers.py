@@ -64,6 +64,17 @@ def http_url(value: object) -> str:
     return url
 
 
+def names(value: object) -> tuple[str, ...]:
+    """Names in an order: ``one,two`` or an iterable; in lower case, with ``_`` for ``-``; none twice."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
+    read = tuple(text(part).lower().replace("-", "_") for part in parts)
+    if not read:
+        raise ValueError("is empty")
+    if len(set(read)) < len(read):
+        raise ValueError("has a name twice")
+    return read
+
+
 def truth(value: object) -> bool:
     """A boolean, in the words that PostgreSQL takes."""
     if isinstance(value, bool):

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 PREFIX = "aurora_"
 PROFILE = "aurora_profile"
+AUTO_SOURCE = "auto"
+"""Stands for the topology sources that come with the library."""
+SOURCES = (AUTO_SOURCE, "aurora", "postgresql")
+"""The names of topology sources that need no entry point."""
 
 
 class Balance(str, enum.Enum):
@@ -45,14 +49,6 @@ class ReaderFallback(str, enum.Enum):
 
     WRITER = "writer"
     ERROR = "error"
-
-
-class Source(str, enum.Enum):
-    """Where the topology comes from."""
-
-    AUTO = "auto"
-    AURORA = "aurora"
-    POSTGRESQL = "postgresql"
 
 
 class OutcomeMethod(str, enum.Enum):
@@ -162,7 +158,10 @@ _TRUST = (
     "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
     "because a name server, or an attacker that answers in its place, could then name another server."
 )
-_SOURCE = "How the topology is asked for; `auto` recognises Aurora on the first connection."
+_SOURCE = (
+    "How the topology is asked for; `auto` recognises Aurora on the first connection. Other names are those of entry "
+    "points of the group `aurora_router.sources`; several are tried in their order until a server answers."
+)
 _CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
 _CONNECT_TIMEOUT = (
     "How long one dial of one instance may take, all of its addresses together. 5 s is ample for TLS across regions "
@@ -296,9 +295,9 @@ class Options:
         default=None, metadata=_about(option_parsers.name_server, "an IP address[:port]", "127.0.0.1:5300", _DNS)
     )
     trust_cname: bool = field(default=False, metadata=_about(option_parsers.truth, "on, off", "on", _TRUST))
-    source: Source = field(
-        default=Source.AUTO,
-        metadata=_about(option_parsers.choice(Source), "auto, aurora, postgresql", "postgresql", _SOURCE),
+    source: tuple[str, ...] = field(
+        default=(AUTO_SOURCE,),
+        metadata=_about(option_parsers.names, f"{', '.join(SOURCES)}, names of entry points", "postgresql", _SOURCE),
     )
     cluster: str | None = field(default=None, metadata=_about(option_parsers.text, "any text", "orders", _CLUSTER))
     connect_timeout: float = field(
@@ -480,6 +479,8 @@ def _format_value(value: object) -> str:
         return ""
     if isinstance(value, enum.Enum):
         return str(value.value)
+    if isinstance(value, tuple):
+        return ",".join(value)
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}"

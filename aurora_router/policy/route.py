@@ -27,7 +27,6 @@ from aurora_router.model.endpoint import (
     instance_host,
     parse_endpoint,
 )
-from aurora_router.policy.options import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +169,6 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
         reasons.append("aurora_instance is given")
         return Mode.PINNED, _domain_of_instances(request, endpoint)
     if len(request.given) > 1:
-        _refuse_aurora(request)
         reasons.append("several hosts are given: they are the instances")
         return Mode.LIST, None
     if endpoint.kind in _PASSED:
@@ -193,15 +191,6 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
         return Mode.INSTANCES, endpoint.domain
     reasons.append("it is not known how its instances are named (aurora_instance_host would say it)")
     return Mode.NAME, None
-
-
-def _refuse_aurora(request: Request) -> None:
-    """A list is asked host by host: ids that a server reports for the whole cluster would not match it."""
-    if request.options.source is Source.AURORA:
-        raise InvalidOption(
-            f"aurora_source=aurora has no effect with several hosts ({', '.join(map(str, request.given))}), each of "
-            "which is asked for itself alone: give the cluster's own endpoint as the only host, or remove aurora_source"
-        )
 
 
 def _domain_of_instances(request: Request, endpoint: Endpoint) -> str | None:

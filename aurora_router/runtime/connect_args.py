@@ -21,10 +21,10 @@ from aurora_router.policy.options import OF_PROVIDERS, PREFIX, ReaderFallback, o
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.dns import Names, names_for
 from aurora_router.runtime.passfile import Parameters
-from aurora_router.runtime.sources import BY_CHOICE
+from aurora_router.runtime.sources import find_sources
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target, Wanted
@@ -79,6 +79,7 @@ class ConnectArgs:
     Attributes:
         request: what routing has to know.
         params: what is left for libpq: no host, no port, none of our options.
+        sources: how to ask for the topology, in the order in which to try.
         methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
         degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
         nameless: databases whose server does not give its system identifier.
@@ -86,14 +87,10 @@ class ConnectArgs:
 
     request: Request
     params: Parameters = field(repr=False)
+    sources: tuple[Source, ...]
     methods: dict[str, OutcomeMethod] = field(default_factory=dict, compare=False)
     degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
     nameless: set[str] = field(default_factory=set, compare=False)
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """How to ask for the topology, in the order in which to try."""
-        return BY_CHOICE[self.request.options.source]
 
     @property
     def names(self) -> Names:
@@ -184,6 +181,7 @@ class _Said:
         options: ours.
         params: what is left for libpq.
         provider: gives user and password at each dial.
+        sources: how to ask for the topology, in the order in which to try.
         unsaid: parameters that routing has to know, and that the environment may give: a look into it costs a
             microsecond for each of them.
     """
@@ -192,6 +190,7 @@ class _Said:
     options: Options
     params: Mapping[str, Any]
     provider: Provider | None
+    sources: tuple[Source, ...]
     unsaid: tuple[str, ...]
 
 
@@ -207,7 +206,8 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     _refuse_urls(params)
     provider = _find_provider(provider, options, params)
     known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
-    return _Said(every, options, params, provider, tuple(name for name in known if params.get(name) is None))
+    unsaid = tuple(name for name in known if params.get(name) is None)
+    return _Said(every, options, params, provider, find_sources(options.source), unsaid)
 
 
 @lru_cache(maxsize=256)
@@ -236,7 +236,25 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     verifies = params.get("sslmode") == "verify-full"
     database = str(params.get("dbname") or params.get("user") or "")
     request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
-    return ConnectArgs(request, params)
+    _refuse_sources_of_clusters(request, said.sources)
+    return ConnectArgs(request, params, said.sources)
+
+
+def _refuse_sources_of_clusters(request: Request, sources: Sequence[Source]) -> None:
+    """Refuse a list of hosts where every source reports whole clusters.
+
+    A list is asked host by host: ids that a server reports for the whole cluster would not match it.
+
+    Raises:
+        InvalidOption: that is so.
+    """
+    options = request.options
+    if len(request.given) > 1 and options.instance is None and all(each.complete for each in sources):
+        raise InvalidOption(
+            f"aurora_source={','.join(options.source)} has no effect with several hosts "
+            f"({', '.join(map(str, request.given))}), each of which is asked for itself alone: give the cluster's own "
+            "endpoint as the only host, or remove aurora_source"
+        )
 
 
 def _find_provider(given: Any, options: Options, params: Mapping[str, Any]) -> Provider | None:

@@ -9,7 +9,6 @@ message, a repr or a key. No lock is held while a provider is asked.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import inspect
 import os
 import random
@@ -27,6 +26,7 @@ from aurora_router.errors import CredentialsUnavailable, InvalidOption
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
 from aurora_router.runtime.blocking import new_event
+from aurora_router.runtime.entry_points import load_named
 from aurora_router.runtime.libpq import fault_of, first_line
 from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
 
@@ -444,18 +444,15 @@ def find_named(name: str, options: Mapping[str, Any]) -> Provider:
     Raises:
         InvalidOption: there is none, it can't be loaded, or an option is none of its own.
     """
-    known = {each.name: each for each in importlib.metadata.entry_points(group=GROUP)}
-    if name not in known:
-        there = ", ".join(sorted(known)) or "none is installed"
-        raise InvalidOption(f"aurora_credentials={name!r}: no provider of that name (entry points {GROUP}: {there})")
-    try:
-        provider: Any = known[name].load()
-    except Exception as error:
-        raise InvalidOption(f"aurora_credentials={name!r}: its provider can't be loaded: {error}") from error
+    provider: Any = load_named("aurora_credentials", name, GROUP, "provider")
     for each in options:
         if each not in getattr(provider, "options", ()):
             raise InvalidOption(f"aurora_{each} has no effect with aurora_credentials={name}: remove it")
     made: Provider = provider.from_options(options) if hasattr(provider, "from_options") else provider
+    if not callable(made):
+        raise InvalidOption(
+            f"aurora_credentials={name!r}: its entry point gives a {type(made).__name__}, and has to give a callable"
+        )
     return made
 
 

@@ -159,10 +159,19 @@ def test_a_call_is_read_once():
         ("auto", (AURORA_POSTGRESQL, POSTGRESQL)),
         ("aurora", (AURORA_POSTGRESQL,)),
         ("postgresql", (POSTGRESQL,)),
+        ("PostgreSQL,Aurora", (POSTGRESQL, AURORA_POSTGRESQL)),
+        ("postgresql,auto", (POSTGRESQL, AURORA_POSTGRESQL)),
     ],
 )
 def test_sources(choice, sources):
     assert read_connect_args(f"host=h aurora_source={choice}", {}).sources == sources
+
+
+def test_a_source_that_reports_whole_clusters_is_refused_for_a_list():
+    told = r"aurora_source=aurora has no effect with several hosts \(a, b\)"
+    with pytest.raises(InvalidOption, match=told):
+        read_connect_args("host=a,b aurora_source=aurora", {})
+    assert read_connect_args("host=a,b aurora_source=aurora,postgresql", {}).sources == (AURORA_POSTGRESQL, POSTGRESQL)
 
 
 def test_name_servers():

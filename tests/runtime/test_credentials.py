@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import itertools
 import os
 import threading
@@ -485,7 +486,7 @@ def test_it_is_given_as_a_callable():
 
 def test_it_is_given_by_name(monkeypatch):
     found = EntryPoints([EntryPoint("vault", f"{__name__}:a_provider", credentials.GROUP)])
-    monkeypatch.setattr(credentials.importlib.metadata, "entry_points", lambda group: found)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     monkeypatch.setattr(EntryPoint, "load", lambda self: a_provider)
     assert provider_of("host=a aurora_credentials=vault user=one") is a_provider
     with pytest.raises(InvalidOption, match=r"aurora_credentials='safe': no provider of that name .*: vault\)"):
@@ -503,7 +504,7 @@ def test_it_is_made_from_options(monkeypatch):
         from_options = classmethod(lambda cls, options: cls(options))
 
     found = EntryPoints([EntryPoint("vault", f"{__name__}:Made", credentials.GROUP)])
-    monkeypatch.setattr(credentials.importlib.metadata, "entry_points", lambda group: found)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Made)
     args = read_connect_args("host=a aurora_credentials=vault aurora_aws_region=x", {})
     assert args.params.provider.given == {"aws_region": "x"}

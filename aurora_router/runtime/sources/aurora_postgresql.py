@@ -123,6 +123,7 @@ AURORA_POSTGRESQL = Source(
     sql=_SQL,
     read=_read,
     absent=frozenset({UNDEFINED_FUNCTION}),
+    servers="Aurora PostgreSQL",
     id_sql=_ID_SQL,
     read_id=_read_id,
 )
