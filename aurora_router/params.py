@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aurora_router.credentials import Provider
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
-    from aurora_router.policy.options import Balance, OutcomeMethod, ReaderFallback
+    from aurora_router.policy.options import Balance, BalanceFunction, OutcomeMethod, ReaderFallback
 
 
 class LibpqParams(TypedDict, total=False):
@@ -79,10 +79,11 @@ class ConnectParams(LibpqParams, total=False):
     """Connection parameters of libpq, and our options; None counts as not given."""
 
     credentials: Provider | None
+    balance: BalanceFunction | str | None
     aurora_profile: str | None
     aurora_role: WantedRole | str | None
     aurora_instance: str | None
-    aurora_balance: Balance | str | None
+    aurora_balance: BalanceFunction | Balance | str | None
     aurora_weights: Mapping[str, int] | str | None
     aurora_max_lag: float | str | None
     aurora_zones: Sequence[str] | str | None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aurora_router.model.endpoint import Endpoint, WantedRole
     from aurora_router.model.view import View
     from aurora_router.params import RouterParams
+    from aurora_router.policy.options import BalanceFunction
     from aurora_router.policy.outcome import Finding, Outcome
     from aurora_router.runtime.connect_args import ConnectArgs
 
@@ -96,6 +97,8 @@ class _Routing:
             )
         self.conninfo = conninfo
         self.options: dict[str, Any] = {**options}
+        if self.options.get("balance") is not None and self.options.get("aurora_balance") is None:
+            self.options["aurora_balance"] = self.options.pop("balance")  # so that one of a connection replaces it
         self._args = read_connect_args(conninfo, self.options)
 
     def _role(self, modes: Modes) -> str | None:
@@ -173,7 +176,7 @@ class Router(_Routing):
         role: str | None = None,
         instance: str | None = None,
         max_lag: float | None = None,
-        balance: str | None = None,
+        balance: BalanceFunction | str | None = None,
         **kwargs: Any,
     ) -> Connection[Any]:
         """Connect to an instance.
@@ -182,7 +185,7 @@ class Router(_Routing):
             role: ``writer``, ``reader``, ``prefer-reader`` or ``any``.
             instance: the id of the one instance to connect to.
             max_lag: highest replica lag of a reader, in seconds.
-            balance: how one of several readers is chosen.
+            balance: how one of several readers is chosen: a strategy, the name of an entry point, or a function.
             kwargs: as `Connection.connect` takes them.
         """
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
@@ -317,7 +320,7 @@ class AsyncRouter(_Routing):
         role: str | None = None,
         instance: str | None = None,
         max_lag: float | None = None,
-        balance: str | None = None,
+        balance: BalanceFunction | str | None = None,
         **kwargs: Any,
     ) -> AsyncConnection[Any]:
         """Connect to an instance; the arguments are those of `Router.connect`."""

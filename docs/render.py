@@ -383,7 +383,8 @@ BALANCING = """\
 strategy orders all of them, because a connect tries the next one if the first cannot be reached. The promises hold for
 the first instance of that order, within one process; the property tests in `tests/policy/test_choosers.py` check these
 figures. *n* is the number of suitable instances, *N* the number of connections that are opened and kept; the turn
-counts the connects of a cluster."""
+counts the connects of a cluster. A [function of your own](how-to-extend.md#a-balance-function-of-your-own) can take
+the place of a strategy."""
 
 
 def balancing() -> str:

@@ -17,7 +17,7 @@ from aurora_router.router import _level
 
 def test_our_options_are_the_ones_that_are_parsed():
     ours = set(ConnectParams.__annotations__) - set(LibpqParams.__annotations__)
-    assert ours == {"credentials", PROFILE, *(PREFIX + each.name for each in fields(Options))}
+    assert ours == {"credentials", "balance", PROFILE, *(PREFIX + each.name for each in fields(Options))}
 
 
 def test_libpqs_parameters_are_all_there():

@@ -324,12 +324,18 @@ class Cluster:
             self.turn += 1
             return self.turn - 1
 
-    def choose(self, choice: Callable[[], tuple[Selection, str | None]]) -> tuple[Selection, Reservation | None]:
+    def choose(
+        self, choice: Callable[[], tuple[Selection, str | None]], *, is_atomic: bool = True
+    ) -> tuple[Selection, Reservation | None]:
         """Choose an instance, and count a connection to it; both in one step, so that concurrent connects spread.
 
         Args:
             choice: returns a selection, and the id of the instance to count; None: no connection is counted.
+            is_atomic: whether it is called under the lock. False: concurrent connects may see the same counts.
         """
+        if not is_atomic:
+            selection, instance = choice()
+            return selection, None if instance is None else self.reserve(instance)
         with self._lock:
             selection, instance = choice()
             return selection, None if instance is None else self._reserve(instance)

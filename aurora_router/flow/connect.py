@@ -47,7 +47,7 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.cluster_state import ClusterState
-from aurora_router.policy.options import ReaderFallback
+from aurora_router.policy.options import Balance, ReaderFallback
 from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ async def connect(
     Raises:
         NoInstanceAvailable: no suitable instance could be reached in time.
         NameNotResolved: the given name has no address.
+        ExtensionFailed: a function of the user's, or a topology source of another distribution, failed.
         Exception: the driver's own, if no other try could succeed (a wrong password, no such database).
     """
     attempt = _begin_attempt(runtime, find, request, await find_route(runtime, request), sources)
@@ -300,7 +301,8 @@ async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Ins
     while True:
         if spare is not None and not cluster.view.is_current(spare[1].id, spare[1].generation):
             spare = None  # the view has changed since
-        selection, attempt.reservation = cluster.choose(partial(_select, attempt, spare, turn, tried))
+        choice = partial(_select, attempt, spare, turn, tried)
+        selection, attempt.reservation = cluster.choose(choice, is_atomic=_is_atomic(attempt))
         instance = _find_untried(attempt, selection, tried)
         if instance is None:
             break
@@ -340,7 +342,10 @@ def _select(
     turn: int,
     tried: Container[tuple[str, Role]] | None = None,
 ) -> tuple[Selection, str | None]:
-    """Choose by the policy. With `tried`, also returns the first instance that was not tried yet, to be reserved."""
+    """Choose by the policy. With `tried`, also returns the first instance that was not tried yet, to be reserved.
+
+    A connection that is there already is preferred among equals, unless a user's function has chosen another instance.
+    """
     cluster = attempt.cluster
     selection = select(
         cluster.view,
@@ -352,7 +357,7 @@ def _select(
         rng=attempt.runtime,
         turn=turn,
     )
-    if spare is not None:
+    if spare is not None and (tried is None or isinstance(attempt.request.options.balance, Balance)):
         selection = selection.preferring(spare[1].id)
     first = None if tried is None else _find_untried(attempt, selection, tried)
     return selection, None if first is None else first.id
@@ -360,7 +365,13 @@ def _select(
 
 def _choose_again(attempt: ConnectAttempt[ConnT], connection: ConnT, found: Instance) -> Selection:
     """Choose with what is known by now, given a connection to an instance; counts nothing."""
-    return attempt.cluster.choose(partial(_select, attempt, (connection, found), 0))[0]
+    choice = partial(_select, attempt, (connection, found), 0)
+    return attempt.cluster.choose(choice, is_atomic=_is_atomic(attempt))[0]
+
+
+def _is_atomic(attempt: ConnectAttempt[ConnT]) -> bool:
+    """Whether to choose and to count in one step: a user's function may take its time, or use the cluster itself."""
+    return isinstance(attempt.request.options.balance, Balance)
 
 
 async def _try_candidate(attempt: ConnectAttempt[ConnT], instance: Instance) -> tuple[ConnT, Instance] | None:

@@ -11,6 +11,7 @@ comes before one that is preferred; every instance of the view is either in the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.forks import IMPORTING
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from aurora_router.model.view import View
+    from aurora_router.policy.choosers import Chooser
     from aurora_router.policy.context import Load, Random, Rank
+    from aurora_router.policy.options import CustomBalance
     from aurora_router.policy.quarantine import Quarantine
 
 LAG_SECONDS = 1.0
@@ -90,6 +93,9 @@ def select(
     For concurrent connects to spread, the caller counts each selection (a connection being opened in `loads`, the next
     `turn`) before it makes the next one.
 
+    Raises:
+        ExtensionFailed: the user's function, if `options` have one, raised or returned what it may not.
+
     Args:
         view: the cluster as last known.
         options: balance, weights, lag, zones, fall-back.
@@ -106,7 +112,7 @@ def select(
     tiers: dict[Rank, list[Instance]] = {}
     for each in candidates.kept:
         tiers.setdefault(rank(each, context), []).append(each)
-    choose = CHOOSERS[options.balance]
+    choose = CHOOSERS[options.balance] if isinstance(options.balance, Balance) else _chooser_of(options.balance)
     order: list[Instance] = []
     ranks: list[Rank] = []
     for number in sorted(tiers):
@@ -114,6 +120,14 @@ def select(
         order += choose(tier, context) if len(tier) > 1 else tier
         ranks += [number] * len(tier)
     return Selection(tuple(order), tuple(ranks), candidates.left_out, context)
+
+
+def _chooser_of(custom: CustomBalance) -> Chooser:
+    """The chooser that a user's function makes."""
+    with IMPORTING:
+        from aurora_router.policy.custom_balance import order_by_function  # noqa: PLC0415 - few have a function
+
+    return partial(order_by_function, custom)
 
 
 class Candidates(NamedTuple):

