@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from aurora_router.connection import Placement
+    from aurora_router.policy.recycling import HeldConnection
 
 
 class _Nothing:
@@ -48,9 +49,9 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
 
     Costs no round trip where the connection leads to one server for good: what is known is compared. Behind a pooler
     the server is asked for its role, which costs one round trip (a connection within a pipeline, or whose transaction
-    has failed, is not asked). A stale connection is closed, and its ``psycopg_pool`` is made to replace those that lie
-    idle as well (it would otherwise try them one by one, with growing pauses). The result of an `AsyncConnection` is to
-    be awaited, as its pool does.
+    has failed, is not asked). A stale connection is closed; if idle ones of its ``psycopg_pool`` are stale as well, the
+    pool is made to replace them at once (it would otherwise try them one by one, with growing pauses). The result of an
+    `AsyncConnection` is to be awaited, as its pool does.
 
     Raises:
         StaleConnection: it was lost, or its instance has another role than it had, failed, or left the cluster.
@@ -70,13 +71,14 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
 
 
 def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
-    """Close a stale connection, and have its pool replace those that lie idle."""
-    placement = getattr(connection, "placement", None)
-    error = StaleConnection(reason)
+    """Close a stale connection, and have its pool replace its idle connections if others are stale as well."""
+    placement: Placement | None = getattr(connection, "placement", None)
+    error, pool = StaleConnection(reason), getattr(connection, "_pool", None)
+    held = _describe(connection)
     if placement is not None:
         error = StaleConnection(reason, view=placement.view, trail=placement.trail)
         cast("Connection[Any]", connection).discard()
-    drain = _drain_of(getattr(connection, "_pool", None))
+    drain = _drain_of(pool) if _has_stale_idle(pool, placement, held) else None
     if isinstance(connection, psycopg.AsyncConnection) and drain is not None:
         return _drain(drain, error)
     if drain is not None:
@@ -95,6 +97,22 @@ async def _drain(drain: Callable[[], Any], error: StaleConnection) -> None:
     raise error
 
 
+def _has_stale_idle(pool: Any, placement: Placement | None, refused: HeldConnection) -> bool:
+    """Whether a pool holds idle connections to the same cluster that are to be recycled, too.
+
+    True where that can't be seen: another pool than psycopg_pool's, or a connection that is in no cluster.
+    """
+    idle = getattr(pool, "_pool", None)
+    if idle is None or placement is None:
+        return True
+    with IMPORTING:
+        from aurora_router.policy.recycling import choose_recycled  # noqa: PLC0415 - few connections are stale
+
+    cluster = placement._cluster  # noqa: SLF001 - the package's own
+    same = [each for each in idle.copy() if getattr(getattr(each, "placement", None), "_cluster", None) is cluster]
+    return any(choose_recycled(placement.view, [_describe(each) for each in same], refused))
+
+
 def _drain_of(pool: Any) -> Callable[[], Any] | None:
     """How to let a pool replace what lies idle in it; None: there is no pool, or it did so a moment ago.
 
@@ -109,21 +127,45 @@ def _drain_of(pool: Any) -> Callable[[], Any] | None:
 
 
 def stale(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str | None:
-    """Why a connection is not to be used any more; None: it may be. A connection of psycopg's own class always may."""
-    if connection.pgconn.status == _CLOSED:  # what `closed` asks for
-        return "the connection was lost"
-    if not isinstance(connection, (Connection, AsyncConnection)) or connection.sound():
+    """Why a connection is not to be used any more; None: it may be. A connection of psycopg's own class always may.
+
+    The rules of `policy.recycling` decide; they are asked where what `sound` looks at has changed.
+    """
+    if connection.pgconn.status != _CLOSED and (  # what `closed` asks for
+        not isinstance(connection, (Connection, AsyncConnection)) or connection.sound()
+    ):
         return None
-    placement = connection.placement
-    if connection.is_inherited:
-        return f"the connection was opened by process {connection.process}, of which this one was forked"
-    reported = connection.pgconn.parameter_status(b"in_hot_standby")
-    if placement is not None and connection.reported is not (None if reported is None else reported == b"on"):
-        now = "a writer" if connection.reported else "a reader"
-        placement._cluster.suspect_writer(f"{placement.instance} reports that it is {now} now", time.monotonic())  # noqa: SLF001
-        return f"the connection to {placement.instance} is stale: its server reports that it is {now} now"
-    if placement is None or placement.current is not False:
-        return f"{placement.instance if placement and placement.instance else 'the server'} has ended the connection"
-    known = placement.view.instances.get(placement.instance or "")
-    now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
-    return f"the connection to {placement.instance} is stale: the instance {now}"
+    with IMPORTING:
+        from aurora_router.policy.recycling import judge_held  # noqa: PLC0415 - few connections are stale
+
+    placement: Placement | None = getattr(connection, "placement", None)
+    found = judge_held(None if placement is None else placement.view, _describe(connection))
+    if found is None:
+        return None
+    if placement is not None and found.suspicion is not None:
+        placement._cluster.suspect_writer(found.suspicion, time.monotonic())  # noqa: SLF001 - the package's own
+    return found.reason
+
+
+def _describe(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> HeldConnection:
+    """What is known of a connection here, without a round trip."""
+    with IMPORTING:
+        from aurora_router.policy.recycling import HeldConnection  # noqa: PLC0415 - see above
+        from aurora_router.runtime import libpq, sockets  # noqa: PLC0415
+
+    placement, pgconn = getattr(connection, "placement", None), connection.pgconn
+    try:
+        ended = sockets.end_of(pgconn.socket)()
+    except psycopg.OperationalError:  # it has no socket any more
+        return HeldConnection(None, 0, closed=True)
+    if not isinstance(connection, (Connection, AsyncConnection)):
+        return HeldConnection(None, 0)
+    return HeldConnection(
+        None if placement is None else placement.instance,
+        connection.generation,
+        ended=ended,
+        pooled=placement is not None and placement.pooled,
+        process=connection.process if connection.is_inherited else None,
+        reported=connection.reported,
+        reports=libpq.reported_standby(pgconn),
+    )
