@@ -1,34 +1,37 @@
-"""Connection routing for Amazon Aurora: the right instance, kept right, with psycopg's own connections."""
+"""Connection routing for Amazon Aurora: the right instance, kept right, with psycopg's own connections.
+
+Importing the package loads no driver and little of itself: each public name is imported when it is first used.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 from aurora_router._version import __version__
-from aurora_router.connection import AsyncConnection, Connection, Placement, connect
-from aurora_router.errors import (
-    RETRYABLE,
-    Attempt,
-    AuroraRouterError,
-    CommitOutcomeUnknown,
-    CredentialsUnavailable,
-    ExtensionFailed,
-    FailoverError,
-    InstanceTimeout,
-    InvalidOption,
-    MalformedHost,
-    NameNotResolved,
-    NameNotVerifiable,
-    NoInstanceAvailable,
-    RoutingError,
-    StaleConnection,
-    TransactionEnded,
-    WriterTimeout,
-    WriterUnavailable,
-)
 from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from aurora_router.checking import check
+    from aurora_router.connection import AsyncConnection, Connection, Placement, connect
     from aurora_router.credentials import Credential, Login
+    from aurora_router.errors import (
+        RETRYABLE,
+        Attempt,
+        AuroraRouterError,
+        CommitOutcomeUnknown,
+        CredentialsUnavailable,
+        ExtensionFailed,
+        FailoverError,
+        InstanceTimeout,
+        InvalidOption,
+        MalformedHost,
+        NameNotResolved,
+        NameNotVerifiable,
+        NoInstanceAvailable,
+        RoutingError,
+        StaleConnection,
+        TransactionEnded,
+        WriterTimeout,
+        WriterUnavailable,
+    )
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.event import (
         AnswerRefused,
@@ -118,7 +121,29 @@ _LATE = {
     name: module
     for module, names in {
         "aurora_router.checking": ["check"],
+        "aurora_router.connection": ["AsyncConnection", "Connection", "Placement", "connect"],
         "aurora_router.credentials": ["Credential", "Login"],
+        "aurora_router.errors": [
+            "Attempt",
+            "AuroraRouterError",
+            "CommitOutcomeUnknown",
+            "CredentialsUnavailable",
+            "ExtensionFailed",
+            "FailoverError",
+            "InstanceTimeout",
+            "InvalidOption",
+            "MalformedHost",
+            "NameNotResolved",
+            "NameNotVerifiable",
+            "NoInstanceAvailable",
+            "RETRYABLE",
+            "RoutingError",
+            "StaleConnection",
+            "TransactionEnded",
+            "WriterTimeout",
+            "WriterUnavailable",
+        ],
+        "aurora_router.model.commit_token": ["CommitToken"],
         "aurora_router.model.event": [
             "AnswerRefused",
             "ClaimRefused",
@@ -133,15 +158,14 @@ _LATE = {
             "MonitorLockedOut",
             "ProcessStalled",
             "RoleChanged",
+            "WriteRefused",
             "WriterChanged",
             "WriterConfirmed",
-            "WriteRefused",
             "WriterLost",
             "WriterSuspected",
         ],
         "aurora_router.model.incident": ["Incident"],
         "aurora_router.model.instance": ["Instance", "Role"],
-        "aurora_router.model.commit_token": ["CommitToken"],
         "aurora_router.model.view": ["View"],
         "aurora_router.observe": ["subscribe"],
         "aurora_router.policy.outcome": ["Outcome"],
@@ -149,11 +173,11 @@ _LATE = {
     }.items()
     for name in names
 }
-"""Public names that not every program needs, and the modules that are imported when they are first used."""
+"""Public names, and the modules that are imported when they are first used."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is not needed for a connection when it is first asked for (PEP 562)."""
+    """Import a public name when it is first asked for (PEP 562)."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - as late as what it imports
@@ -162,3 +186,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_LATE[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that were not used yet."""
+    return sorted({*globals(), *__all__})

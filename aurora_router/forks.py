@@ -12,6 +12,7 @@ Invariant: no thread waits for another one within `STEPS`, so a fork never waits
 from __future__ import annotations
 
 import contextlib
+import logging  # noqa: F401 - so that its hooks were registered before, see below
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -142,4 +143,6 @@ def _in_child() -> None:
         IMPORTING._at_fork_reinit()  # noqa: SLF001 - what `threading` and `logging` do; the holder does not exist here
 
 
+# What is registered last is called first before a fork. So a fork waits for imports before it takes the lock of
+# logging, which many modules need while they are imported: the other way around both would wait for each other.
 os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -30,6 +30,37 @@ def test_no_extra_is_imported():
     assert not any(name.startswith("aurora_router.runtime.simulated") for name in loaded)
 
 
+DRIVERS = ("psycopg", "psycopg_binary", "psycopg_c", "psycopg2", "MySQLdb")
+
+
+def test_no_driver_is_imported_before_it_is_needed():
+    code = (
+        "import sys, aurora_router; aurora_router.Role, aurora_router.Credential; print(*sys.modules)\n"
+        "aurora_router.connect; print(*sys.modules)"
+    )
+    before, after = (
+        {name.partition(".")[0] for name in line.split()}
+        for line in subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        ).stdout.splitlines()
+    )
+    assert before & set(DRIVERS) == set()
+    assert "psycopg" in after
+
+
+def test_the_public_names_are_those_of_type_checkers():
+    """What is imported late is what the block for type checkers imports, from the same modules."""
+    tree = ast.parse(Path(aurora_router.__file__).read_text())
+    (block,) = [each for each in tree.body if isinstance(each, ast.If)]
+    checked = {name.name: each.module for each in block.body for name in each.names}
+    assert checked == aurora_router._LATE
+    assert sorted([*checked, "__version__"]) == sorted(aurora_router.__all__)
+    assert set(aurora_router.__all__) <= set(dir(aurora_router))
+    assert all(getattr(aurora_router, name) is not None for name in aurora_router.__all__)
+    with pytest.raises(AttributeError, match="module 'aurora_router' has no attribute 'conect'"):
+        aurora_router.conect  # noqa: B018
+
+
 @pytest.mark.parametrize("module", ["aurora_router", "aurora_router.simulation"])
 def test_no_thread_runs_after_the_import(module):
     assert told(f"import threading, {module}; print(threading.active_count())") == ["1"]
