@@ -12,26 +12,7 @@ if TYPE_CHECKING:
     from aurora_router.checking import check
     from aurora_router.connection import AsyncConnection, Connection, Placement, connect
     from aurora_router.credentials import Credential, Login
-    from aurora_router.errors import (
-        RETRYABLE,
-        Attempt,
-        AuroraRouterError,
-        CommitOutcomeUnknown,
-        CredentialsUnavailable,
-        ExtensionFailed,
-        FailoverError,
-        InstanceTimeout,
-        InvalidOption,
-        MalformedHost,
-        NameNotResolved,
-        NameNotVerifiable,
-        NoInstanceAvailable,
-        RoutingError,
-        StaleConnection,
-        TransactionEnded,
-        WriterTimeout,
-        WriterUnavailable,
-    )
+    from aurora_router.errors import Attempt, AuroraRouterError, ExtensionFailed, InvalidOption, MalformedHost
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.event import (
         AnswerRefused,
@@ -58,6 +39,21 @@ if TYPE_CHECKING:
     from aurora_router.model.view import View
     from aurora_router.observe import subscribe
     from aurora_router.policy.outcome import Outcome
+    from aurora_router.psycopg_errors import (
+        RETRYABLE,
+        CommitOutcomeUnknown,
+        CredentialsUnavailable,
+        FailoverError,
+        InstanceTimeout,
+        NameNotResolved,
+        NameNotVerifiable,
+        NoInstanceAvailable,
+        RoutingError,
+        StaleConnection,
+        TransactionEnded,
+        WriterTimeout,
+        WriterUnavailable,
+    )
     from aurora_router.router import AsyncRouter, Explanation, Router
 
 __all__ = [
@@ -123,26 +119,7 @@ _LATE = {
         "aurora_router.checking": ["check"],
         "aurora_router.connection": ["AsyncConnection", "Connection", "Placement", "connect"],
         "aurora_router.credentials": ["Credential", "Login"],
-        "aurora_router.errors": [
-            "Attempt",
-            "AuroraRouterError",
-            "CommitOutcomeUnknown",
-            "CredentialsUnavailable",
-            "ExtensionFailed",
-            "FailoverError",
-            "InstanceTimeout",
-            "InvalidOption",
-            "MalformedHost",
-            "NameNotResolved",
-            "NameNotVerifiable",
-            "NoInstanceAvailable",
-            "RETRYABLE",
-            "RoutingError",
-            "StaleConnection",
-            "TransactionEnded",
-            "WriterTimeout",
-            "WriterUnavailable",
-        ],
+        "aurora_router.errors": ["Attempt", "AuroraRouterError", "ExtensionFailed", "InvalidOption", "MalformedHost"],
         "aurora_router.model.commit_token": ["CommitToken"],
         "aurora_router.model.event": [
             "AnswerRefused",
@@ -169,6 +146,21 @@ _LATE = {
         "aurora_router.model.view": ["View"],
         "aurora_router.observe": ["subscribe"],
         "aurora_router.policy.outcome": ["Outcome"],
+        "aurora_router.psycopg_errors": [
+            "RETRYABLE",
+            "CommitOutcomeUnknown",
+            "CredentialsUnavailable",
+            "FailoverError",
+            "InstanceTimeout",
+            "NameNotResolved",
+            "NameNotVerifiable",
+            "NoInstanceAvailable",
+            "RoutingError",
+            "StaleConnection",
+            "TransactionEnded",
+            "WriterTimeout",
+            "WriterUnavailable",
+        ],
         "aurora_router.router": ["AsyncRouter", "Explanation", "Router"],
     }.items()
     for name in names

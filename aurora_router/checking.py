@@ -15,8 +15,8 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from aurora_router.connection import AsyncConnection, Connection
-from aurora_router.errors import StaleConnection
 from aurora_router.forks import IMPORTING
+from aurora_router.psycopg_errors import StaleConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -6,10 +6,10 @@
     └── AuroraRouterError                       the root: catches all that is ours, and nothing else
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
-        ├── ExtensionFailed (ProgrammingError)  a function that was given to this library raised, or returned nonsense
+        ├── ExtensionFailed (RuntimeError)      a function that was given to this library raised, or returned nonsense
         ├── CredentialsUnavailable 28000 (OperationalError)  the provider of credentials gave none
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
-        └── RoutingError (OperationalError)     psycopg's: code that retries on that class goes on to do so
+        └── RoutingError (OperationalError)     the driver's: code that retries on that class goes on to do so
             ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
             │   └── InstanceTimeout 08001       (also a psycopg.errors.ConnectionTimeout) every dial timed out
             ├── NameNotResolved 08001           a host name has no address
@@ -19,6 +19,10 @@
                 ├── WriterUnavailable 08001     (also a NoInstanceAvailable) no writer confirmed itself in time
                 │   └── WriterTimeout 08001     (also an InstanceTimeout) every dial timed out
                 └── StaleConnection 08003       a pool's connection whose instance is not what it was
+
+In parentheses: the built-in error, or the error of the driver's DB-API, that it is as well. The classes of this module
+know no driver; a driver family derives its own from them (`aurora_router.psycopg_errors`), and those are what a connect
+raises and what ``aurora_router`` has under their names.
 
 The five characters are the SQLSTATE (PostgreSQL documentation, appendix A), as the attribute ``sqlstate``.
 
@@ -32,9 +36,7 @@ import re
 import sys
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
-
-import psycopg
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,13 +78,13 @@ class MalformedHost(AuroraRouterError, ValueError):
     """A host name that no name server could know."""
 
 
-class CredentialsUnavailable(AuroraRouterError, psycopg.OperationalError):
+class CredentialsUnavailable(AuroraRouterError):
     """The provider of credentials gave none; its own error is the cause."""
 
-    sqlstate = "28000"
+    sqlstate: str | None = "28000"
 
 
-class ExtensionFailed(AuroraRouterError, psycopg.ProgrammingError):
+class ExtensionFailed(AuroraRouterError, RuntimeError):
     """A function that was given to this library raised (its error is the cause), or returned what it may not.
 
     That is a topology source of another distribution, for example; a retry would fail in the same way.
@@ -114,7 +116,7 @@ def _group(attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, str]]:
         yield group[-1], f", {len(group)} times" if len(group) > 1 else ""
 
 
-class RoutingError(AuroraRouterError, psycopg.OperationalError):
+class RoutingError(AuroraRouterError):
     """A connection could not be put on the right instance.
 
     Attributes:
@@ -122,6 +124,8 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
         view: the cluster as it was known when the error was raised; None when nothing was known.
         trail: the last events of the cluster, oldest first, each with the monotonic clock's time in seconds.
     """
+
+    sqlstate: str | None = None
 
     def __init__(
         self,
@@ -144,13 +148,13 @@ class RoutingError(AuroraRouterError, psycopg.OperationalError):
 class NoInstanceAvailable(RoutingError):
     """No instance of the cluster fits the request, or none that fits could be reached in time."""
 
-    sqlstate = "08001"
+    sqlstate: str | None = "08001"
 
 
 class NameNotResolved(RoutingError):
     """A host name has no address, or no name server answered."""
 
-    sqlstate = "08001"
+    sqlstate: str | None = "08001"
 
 
 class FailoverError(RoutingError):
@@ -160,17 +164,17 @@ class FailoverError(RoutingError):
         before: the cluster as it was known when the work began; `view` is what is known now.
     """
 
-    sqlstate = "08006"
+    sqlstate: str | None = "08006"
     before: View | None = None
 
 
 class WriterUnavailable(FailoverError, NoInstanceAvailable):
     """No writer confirmed itself in time: the failover takes longer than ``aurora_failover_timeout``."""
 
-    sqlstate = "08001"
+    sqlstate: str | None = "08001"
 
 
-class InstanceTimeout(NoInstanceAvailable, psycopg.errors.ConnectionTimeout):
+class InstanceTimeout(NoInstanceAvailable):
     """No instance could be reached: there were dials, and every one of them timed out."""
 
 
@@ -181,18 +185,18 @@ class WriterTimeout(WriterUnavailable, InstanceTimeout):
 class StaleConnection(FailoverError):
     """A connection that a pool keeps is of no use any more: it was lost, or its instance is not what it was."""
 
-    sqlstate = "08003"
+    sqlstate: str | None = "08003"
 
 
 class NameNotVerifiable(RoutingError):
     """Under ``sslmode=verify-full`` the name to verify would come from DNS, which proves nothing."""
 
 
-class TransactionEnded(AuroraRouterError, psycopg.ProgrammingError):
+class TransactionEnded(AuroraRouterError):
     """The work of ``run_transaction`` ended its transaction itself (it may be committed), or hid that it failed."""
 
 
-class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnknown):
+class CommitOutcomeUnknown(RoutingError):
     """The answer to COMMIT was lost, and it is not known (yet) whether the transaction committed.
 
     Also what an exception becomes that interrupted ``run_transaction`` while COMMIT was under way or after it, as that
@@ -201,6 +205,8 @@ class CommitOutcomeUnknown(RoutingError, psycopg.errors.TransactionResolutionUnk
     Attributes:
         token: to ask again later, by ``Router.outcome_of``; None where there is no way to ask.
     """
+
+    sqlstate: str | None = "08007"
 
     def __init__(self, message: str, *, token: CommitToken | None = None) -> None:
         super().__init__(message)
@@ -217,18 +223,19 @@ def annotate(error: BaseException, token: CommitToken | None, text: str) -> None
         error.add_note(text)
 
 
-RETRYABLE: Final[tuple[type[Exception], ...]] = (
-    NoInstanceAvailable,
-    NameNotResolved,
-    StaleConnection,
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.ReadOnlySqlTransaction,
-)
-"""Errors after which it is certain that the connect, or the transaction in which they were raised, had no effect.
+@dataclass(frozen=True, slots=True)
+class ErrorFamily:
+    """The classes that a procedure raises: those of a driver family, which are its driver's own errors, too.
 
-Nothing had been sent yet, or the server has rolled the transaction back. The whole of it may be tried again, on another
-connection, whatever it does. For ``except``, ``isinstance`` and tenacity. Not among them: a connection that is lost
-during a statement or COMMIT (`psycopg.OperationalError`), and `CommitOutcomeUnknown`; ``run_transaction`` deals with
-those.
-"""
+    Each is a subclass of the class here that it is named after.
+    """
+
+    no_instance_available: type[NoInstanceAvailable]
+    instance_timeout: type[InstanceTimeout]
+    writer_unavailable: type[WriterUnavailable]
+    writer_timeout: type[WriterTimeout]
+    name_not_resolved: type[NameNotResolved]
+    name_not_verifiable: type[NameNotVerifiable]
+    failover_error: type[FailoverError]
+    commit_outcome_unknown: type[CommitOutcomeUnknown]
+    transaction_ended: type[TransactionEnded]

@@ -15,8 +15,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router import errors
-from aurora_router.errors import (
+from aurora_router import (
     Attempt,
     AuroraRouterError,
     CommitOutcomeUnknown,
@@ -28,13 +27,50 @@ from aurora_router.errors import (
     RoutingError,
     WriterTimeout,
     WriterUnavailable,
+    errors,
+    psycopg_errors,
 )
 from aurora_router.model.commit_token import CommitToken, ServerIncarnation
 from aurora_router.model.event import Event
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import Outage, View
 
-OURS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, AuroraRouterError)]
+
+def classes_of(module):
+    """The errors that a module defines, by name."""
+    found = {name: each for name, each in vars(module).items() if isinstance(each, type)}
+    return {
+        name: each
+        for name, each in found.items()
+        if issubclass(each, AuroraRouterError) and each.__module__ == module.__name__
+    }
+
+
+NEUTRAL, PSYCOPGS = classes_of(errors), classes_of(psycopg_errors)
+OURS = list({**NEUTRAL, **PSYCOPGS}.values())
+"""The classes that users have under `aurora_router`."""
+
+
+@pytest.mark.parametrize("name", PSYCOPGS)
+def test_the_family_of_psycopg_mirrors_the_tree(name):
+    own, neutral = PSYCOPGS[name], NEUTRAL[name]
+    assert getattr(aurora_router, name) is own
+    assert issubclass(own, neutral)
+    assert issubclass(own, psycopg.Error)
+    assert not issubclass(neutral, psycopg.Error)
+    assert own.__doc__ == neutral.__doc__
+    assert own.sqlstate == getattr(neutral, "sqlstate", None)
+    for other, above in NEUTRAL.items():
+        assert issubclass(neutral, above) is issubclass(own, PSYCOPGS.get(other, above)), other
+
+
+def test_a_driver_family_has_every_class_that_is_the_drivers_too():
+    known = {errors.AuroraRouterError, InvalidOption, MalformedHost, errors.ExtensionFailed}
+    assert set(NEUTRAL.values()) - known == {NEUTRAL[name] for name in PSYCOPGS}
+    for each in fields(psycopg_errors.FAMILY):
+        made = getattr(psycopg_errors.FAMILY, each.name)
+        assert made.__name__.lower() == each.name.replace("_", "")
+        assert made is PSYCOPGS[made.__name__]
 
 
 @pytest.mark.parametrize("error", [each for each in OURS if issubclass(each, RoutingError)])
@@ -49,8 +85,8 @@ def test_a_wrong_call_is_a_value_error_and_not_worth_a_retry(error):
 
 
 def test_every_class_is_in_the_tree_of_the_docstring():
-    for each in OURS:
-        assert each.__name__ in errors.__doc__
+    for each in NEUTRAL:
+        assert each in errors.__doc__
 
 
 def test_every_attempt_is_told_and_equal_ones_once():
@@ -101,18 +137,18 @@ TOKEN = CommitToken(1, 2, 3, 4, ServerIncarnation("s", 1, 2, None), 5, flush_pro
 
 def made(kind):
     """An error of a class with all that it can hold."""
-    if kind is CommitOutcomeUnknown:
+    if issubclass(kind, errors.CommitOutcomeUnknown):
         return kind("not known", token=TOKEN)
-    if not issubclass(kind, RoutingError):
+    if not issubclass(kind, errors.RoutingError):
         return kind("wrong")
     trail = tuple((float(number), event) for number, event in enumerate(EVENTS))
     error = kind("no", attempts=[Attempt("demo-1", "refused", 0.1)] * 2, view=VIEW, trail=trail)
-    if issubclass(kind, FailoverError):
+    if issubclass(kind, errors.FailoverError):
         error.before = VIEW
     return error
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("kind", [*OURS, NEUTRAL["WriterTimeout"], NEUTRAL["CommitOutcomeUnknown"]])
 @pytest.mark.parametrize(
     "through",
     [copy.copy, copy.deepcopy, *(lambda error, at=at: pickle.loads(pickle.dumps(error, at)) for at in range(2, 6))],

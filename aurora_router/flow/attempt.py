@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
-from aurora_router.errors import Attempt, NameNotResolved, NameNotVerifiable
+from aurora_router.errors import Attempt
 from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.flow.topology_query import check_role
@@ -433,9 +433,9 @@ def note_failure(
         if not alive:
             cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
     if fault.kind is FaultKind.NAME and len(attempt.request.given) == 1 and not cluster.view.known:
-        raise NameNotResolved(fault.text, attempts=attempt.tries) from failed.cause
+        raise attempt.runtime.errors.name_not_resolved(fault.text, attempts=attempt.tries) from failed.cause
     if fault.kind is FaultKind.IDENTITY and attempt.route.endpoint.kind in _UNVERIFIABLE:
-        raise NameNotVerifiable(
+        raise attempt.runtime.errors.name_not_verifiable(
             f"sslmode=verify-full: the server's certificate is not for {attempt.request.given[0].host!r} "
             f"({fault.text}): connect by the endpoint's real name, or let aurora_trust_cname=on verify the "
             "name that DNS says it is an alias of",

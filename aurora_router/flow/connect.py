@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import Attempt, NameNotResolved
+from aurora_router.errors import Attempt
 from aurora_router.flow.attempt import (
     AttemptFailed,
     ConnectAttempt,
@@ -121,7 +121,7 @@ async def find_route(runtime: Runtime[ConnT], request: Request) -> Route:
     except DialFailed as failed:
         last = runtime.last_resolution(host)
         if last is None:
-            raise NameNotResolved(failed.fault.text) from failed.cause
+            raise runtime.errors.name_not_resolved(failed.fault.text) from failed.cause
         resolution = last
     return route(request, resolution.canonical)
 

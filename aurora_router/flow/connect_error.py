@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import InstanceTimeout, NoInstanceAvailable, WriterTimeout, WriterUnavailable
+from aurora_router.errors import WriterUnavailable
 from aurora_router.flow.attempt import AttemptFailed
 from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS
 from aurora_router.flow.runtime import ConnT, DialFailed
@@ -13,6 +13,7 @@ from aurora_router.model.event import ClaimRefused
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
+    from aurora_router.errors import NoInstanceAvailable
     from aurora_router.flow.attempt import ConnectAttempt
 
 
@@ -26,11 +27,12 @@ def new_error(attempt: ConnectAttempt[ConnT], *, early: bool = False) -> NoInsta
         f"connected {'in one round' if once else f'within {patience:g} s'}: {_describe_failure(attempt)}. "
         f"{_describe_refused_claims(attempt)}Known: {known or 'nothing'}.{' Tried:' if attempt.tries else ''}"
     )
+    family = attempt.runtime.errors
     late, full = attempt.faults == {FaultKind.TIMEOUT}, attempt.sqlstates == {TOO_MANY_CONNECTIONS}
     if attempt.route.role is WantedRole.WRITER and attempt.view_before.known and not full:
-        kind: type[NoInstanceAvailable] = WriterTimeout if late else WriterUnavailable
+        kind: type[NoInstanceAvailable] = family.writer_timeout if late else family.writer_unavailable
     else:
-        kind = InstanceTimeout if late else NoInstanceAvailable
+        kind = family.instance_timeout if late else family.no_instance_available
     error = kind(message, attempts=attempt.tries, view=cluster.view, trail=cluster.state.trail)
     if full:
         error.sqlstate = TOO_MANY_CONNECTIONS

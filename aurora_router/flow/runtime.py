@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from aurora_router.errors import ErrorFamily
     from aurora_router.policy.hang_detection import Limits
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import Path
@@ -102,6 +103,11 @@ class Notifier(Protocol):
 
 class Runtime(Protocol[ConnT]):
     """Does the I/O of a procedure. One per kind of connection that is to be made."""
+
+    @property
+    def errors(self) -> ErrorFamily:
+        """The classes of what a procedure raises: those of the driver whose connections these are."""
+        ...
 
     def now(self) -> float:
         """The runtime's monotonic clock, in seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurora_router.errors import InvalidOption, NameNotResolved
+from aurora_router.errors import InvalidOption
 from aurora_router.flow.attempt import (
     AttemptFailed,
     ConnectAttempt,
@@ -131,7 +131,7 @@ async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT,
         return kept
     if attempt.faults == {FaultKind.NAME} and not attempt.cluster.view.known:  # as with a single host: at once
         text = "none of the hosts given has an address. Tried:"
-        raise NameNotResolved(text, attempts=attempt.tries) from find_cause(attempt)
+        raise attempt.runtime.errors.name_not_resolved(text, attempts=attempt.tries) from find_cause(attempt)
     raise AttemptFailed("none of the hosts given answered")
 
 

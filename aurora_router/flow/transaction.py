@@ -35,7 +35,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from aurora_router.errors import CommitOutcomeUnknown, FailoverError, InvalidOption, TransactionEnded, annotate
+from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded, annotate
 from aurora_router.flow import commit_sql
 from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.forks import IMPORTING
@@ -126,6 +126,7 @@ class Commit(Generic[ConnT]):
         read_only: bool,
     ) -> None:
         self.runtime = runtime
+        self.errors = runtime.errors
         self.connection = connection
         self.token = token
         self.record = record
@@ -147,7 +148,7 @@ class Commit(Generic[ConnT]):
         if self.record.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
             failed = runtime.is_aborted(connection) and not self.record.ended
             how = "failed, and no exception reported that" if failed else "is over already"
-            raise self._set_verdict(TransactionEnded(f"there is nothing to commit: the transaction {how}"))
+            raise self._set_verdict(self.errors.transaction_ended(f"there is nothing to commit: the transaction {how}"))
         self.state = _State.SENT
         try:
             message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
@@ -160,13 +161,15 @@ class Commit(Generic[ConnT]):
             self.state = _State.REFUSED
             if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
                 if self.token is not None:
-                    raise self._set_verdict(TransactionEnded("the work ended its transaction itself")) from failed.cause
+                    raise self._set_verdict(
+                        self.errors.transaction_ended("the work ended its transaction itself")
+                    ) from failed.cause
                 if self.read_only:
                     raise self._set_verdict(InvalidOption(_WROTE)) from failed.cause
             raise failed.cause from None
         if reply.tags[-1] != "COMMIT":
             self.state = _State.REFUSED
-            raise self._set_verdict(TransactionEnded(f"the server answered COMMIT with {reply.tags[-1]}"))
+            raise self._set_verdict(self.errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
         if not reply.replicated:
             await self._settle(None)
         self.state = _State.COMMITTED
@@ -208,6 +211,7 @@ class Transaction(Generic[ConnT, T]):
         on_token: Callable[[CommitToken], None] | None = None,
     ) -> None:
         self.runtime = runtime
+        self.errors = runtime.errors
         self.plan = plan
         self.work = work
         self.modes = modes
@@ -270,7 +274,9 @@ class Transaction(Generic[ConnT, T]):
                 raise
             token, why = pending
             if isinstance(error, Exception):
-                raise CommitOutcomeUnknown(f"{why}: {type(error).__name__}: {error}", token=token) from error
+                raise self.errors.commit_outcome_unknown(
+                    f"{why}: {type(error).__name__}: {error}", token=token
+                ) from error
             annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
             raise
 
@@ -326,7 +332,7 @@ class Transaction(Generic[ConnT, T]):
             await self.runtime.discard(connection)
             raise
         if commit.state is _State.NOT_SENT:
-            raise TransactionEnded("the work's layer did not commit by the connection that it was given")
+            raise self.errors.transaction_ended("the work's layer did not commit by the connection that it was given")
         return result
 
     async def _finish(self, commit: Commit[ConnT]) -> None:
@@ -378,19 +384,21 @@ class Transaction(Generic[ConnT, T]):
         """
         record, replay = commit.record, self._asks_for_replay(commit.connection, error)
         if record.went_on:
-            raise TransactionEnded("the work ended its transaction itself, went on, and then failed") from error
+            raise self.errors.transaction_ended(
+                "the work ended its transaction itself, went on, and then failed"
+            ) from error
         if not replay and (record.rolled_back or not record.ended):
             return
         if record.ended and not record.rolled_back and (replay or commit.token is None):
             # It may have been the COMMIT of another transaction than the token's, after a ROLLBACK AND CHAIN.
-            raise TransactionEnded("the work ended its transaction itself, and then failed") from error
+            raise self.errors.transaction_ended("the work ended its transaction itself, and then failed") from error
         if commit.token is not None:
             finding = await self._find_out(commit, commit.token)
             if finding.outcome is Outcome.COMMITTED:
-                raise TransactionEnded("the work ended its transaction itself, and then failed") from error
+                raise self.errors.transaction_ended("the work ended its transaction itself, and then failed") from error
             if finding.outcome is not Outcome.NOT_COMMITTED:
                 why = f"the work failed, and it is unknown whether it committed before that: {finding.reason}"
-                raise CommitOutcomeUnknown(why, token=commit.token) from error
+                raise self.errors.commit_outcome_unknown(why, token=commit.token) from error
         if replay:
             raise Replay(error) from error
 
@@ -408,7 +416,7 @@ class Transaction(Generic[ConnT, T]):
         except Exception as error:
             if not self._is_drivers(error):  # an interruption, or a failure of what gives the credentials
                 why = f"the work failed, and asking whether it committed before that failed, too: {error}"
-                raise CommitOutcomeUnknown(why, token=token) from error
+                raise self.errors.commit_outcome_unknown(why, token=token) from error
             return Finding(Outcome.UNKNOWN, f"no server can be asked for it: {error}")
 
     async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
@@ -429,20 +437,24 @@ class Transaction(Generic[ConnT, T]):
         """Determine the outcome of a COMMIT; returns if it committed."""
         if token is None:
             if self._read_only:
-                raise Replay(cause or FailoverError("a read-only transaction has nothing to replicate"))
-            raise CommitOutcomeUnknown("the answer to COMMIT was lost, and there is no way to ask for it") from cause
+                raise Replay(cause or self.errors.failover_error("a read-only transaction has nothing to replicate"))
+            raise self.errors.commit_outcome_unknown(
+                "the answer to COMMIT was lost, and there is no way to ask for it"
+            ) from cause
         resolver: Resolver[ConnT] | None = None
         try:
             resolver = await self.plan.new_resolver(token)
             finding = await resolver.run()
         except Exception as error:
             why = f"the answer to COMMIT was lost, and no server can be asked for it: {error}"
-            raise CommitOutcomeUnknown(why, token=token) from error
+            raise self.errors.commit_outcome_unknown(why, token=token) from error
         if finding.outcome is Outcome.NOT_COMMITTED:
-            raise Replay(cause or FailoverError("COMMIT succeeded without its replicas, and then was lost"))
+            raise Replay(
+                cause or self.errors.failover_error("COMMIT succeeded without its replicas, and then was lost")
+            )
         if finding.outcome is not Outcome.COMMITTED:
             why = f"the answer to COMMIT was lost: {finding.reason}"
-            raise CommitOutcomeUnknown(why, token=token) from (cause or resolver.cause)
+            raise self.errors.commit_outcome_unknown(why, token=token) from (cause or resolver.cause)
 
     # ------------------------------------------------------------ the first message
 

@@ -20,11 +20,12 @@ from weakref import WeakSet
 
 import psycopg
 
-from aurora_router import native
+from aurora_router import errors, native
 from aurora_router.credentials import GROUP, Credential, Login
-from aurora_router.errors import CredentialsUnavailable, InvalidOption
+from aurora_router.errors import InvalidOption
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
+from aurora_router.psycopg_errors import CredentialsUnavailable
 from aurora_router.runtime.blocking import new_event
 from aurora_router.runtime.entry_points import load_named
 from aurora_router.runtime.libpq import fault_of, first_line
@@ -346,7 +347,7 @@ class CredentialCache:
                 del self._asking[question]
         login = question.login
         who = "" if login.user is None and login.host is None else f" for user {login.user} at {login.host}"
-        kind = "" if isinstance(error, CredentialsUnavailable) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, errors.CredentialsUnavailable) else f"{type(error).__name__}: "
         told = f"the provider of credentials gave none{who}: {kind}{first_line(error)}"
         failed = CredentialsUnavailable(told)
         answer.set_exception(failed)
@@ -356,7 +357,7 @@ class CredentialCache:
 
 def _cause(error: BaseException) -> BaseException | None:
     """What an error of a provider is shown to come from."""
-    if isinstance(error, CredentialsUnavailable):
+    if isinstance(error, errors.CredentialsUnavailable):  # of whatever driver, or of none
         return error.__cause__
     return error if isinstance(error, Exception) else None
 

@@ -19,6 +19,7 @@ from psycopg import pq
 from aurora_router.flow.runtime import DialFailed, Rows, Target
 from aurora_router.policy.addresses import decisive, order_by_family, share
 from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.psycopg_errors import FAMILY
 from aurora_router.runtime import passfile, sockets
 
 if TYPE_CHECKING:
@@ -214,6 +215,8 @@ class RealRuntime(Generic[ConnT]):
 
     now = staticmethod(time.monotonic)
     """The monotonic clock, in seconds."""
+    errors = FAMILY
+    """What a procedure raises."""
 
     def random(self) -> float:
         """A random number in [0, 1)."""

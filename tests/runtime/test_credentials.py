@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 import aurora_router
+from aurora_router import CredentialsUnavailable, errors
 from aurora_router.credentials import Credential, Login
-from aurora_router.errors import CredentialsUnavailable, InvalidOption
+from aurora_router.errors import InvalidOption
 from aurora_router.flow.runtime import Target
 from aurora_router.runtime import credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
@@ -317,9 +318,10 @@ def test_what_matters_to_a_provider_is_asked_for_once():
     assert password(cache, LOGIN._replace(user="other")) == "token 3"
 
 
-def test_an_error_that_a_provider_words_itself_is_not_worded_again():
+@pytest.mark.parametrize("kind", [CredentialsUnavailable, errors.CredentialsUnavailable])
+def test_an_error_that_a_provider_words_itself_is_not_worded_again(kind):
     def provider(login):
-        raise CredentialsUnavailable("the safe is locked: open it") from OSError("rust")
+        raise kind("the safe is locked: open it") from OSError("rust")
 
     with pytest.raises(CredentialsUnavailable) as raised:
         CredentialCache(provider).get(LOGIN)
@@ -500,6 +502,9 @@ def test_it_is_made_from_options(monkeypatch):
 
         def __init__(self, options):
             self.given = options
+
+        def __call__(self, login):
+            return "token"
 
         from_options = classmethod(lambda cls, options: cls(options))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router.flow.connect import connect, refresh_topology
 from aurora_router.flow.runtime import DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
+from aurora_router.psycopg_errors import FAMILY
 from aurora_router.runtime import libpq
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import Registry
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 class SimulatedRuntime:
     """A `Runtime` on the virtual clock of a simulation; one per process, which remembers names of its own."""
+
+    errors = FAMILY
 
     def __init__(self, network: Network) -> None:
         self.network = network
