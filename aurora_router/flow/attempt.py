@@ -23,7 +23,7 @@ from aurora_router.policy.route import Address, Mode, Request, Route, given_host
 from aurora_router.policy.verdict import FaultKind, Next, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aurora_router.flow.cluster import Cluster, Reservation
     from aurora_router.flow.source import Source
@@ -60,6 +60,7 @@ class ConnectAttempt(Generic[ConnT]):
 
     Attributes:
         runtime: does the I/O.
+        find: returns the state of the cluster that a routed request is for.
         cluster: the cluster that the request is for; replaced if an answer shows that it is another one.
         request: what was requested.
         route: how the request is routed.
@@ -83,6 +84,7 @@ class ConnectAttempt(Generic[ConnT]):
     """
 
     runtime: Runtime[ConnT]
+    find: Callable[[Request, Route], Cluster]
     cluster: Cluster
     request: Request
     route: Route

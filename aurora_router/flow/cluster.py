@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aurora_router.model.event import Event
     from aurora_router.model.observation import Observation, Topology
     from aurora_router.model.view import View
+    from aurora_router.policy.admission import AdmissionPolicy
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.cluster_state import Transition
     from aurora_router.policy.route import Identity, Request, Route
@@ -116,6 +117,7 @@ class Cluster:
         self.news = 0
         self.source: Source | None = None
         self.monitor: Monitor | None = None
+        self.admission: AdmissionPolicy | None = None
         self.used_at = math.inf
         self.turn = 0
         self.is_crowded = False
@@ -199,6 +201,11 @@ class Cluster:
                 forget_oldest(self._latency)
 
     # ------------------------------------------------------------ waiters
+
+    def change_admission(self, policy: AdmissionPolicy | None) -> None:
+        """Let a policy decide about the connects from now on, and about those that are held; None: each may begin."""
+        self.admission = policy
+        self.wake()
 
     def wake(self) -> None:
         """Wake every procedure that waits for a change."""

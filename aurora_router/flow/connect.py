@@ -15,6 +15,7 @@ connection that is not handed out is closed, also on cancellation; every reserva
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import Balance, ReaderFallback
-from aurora_router.policy.route import Mode, Request, Route, leads_elsewhere, route
+from aurora_router.policy.route import Address, Mode, Request, Route, leads_elsewhere, route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Sequence
@@ -134,7 +135,7 @@ def _begin_attempt(
         # The hosts of a list are the instances: the ids in an answer about the whole cluster would not match them.
         sources = [each for each in sources if not each.complete]
     started = cluster.used_at = runtime.now()
-    return ConnectAttempt(runtime, cluster, request, chosen, sources, started, cluster.view)
+    return ConnectAttempt(runtime, find, cluster, request, chosen, sources, started, cluster.view)
 
 
 # ---------------------------------------------------------------- rounds
@@ -182,8 +183,13 @@ def _record_failed_round(attempt: ConnectAttempt[ConnT], why: AttemptFailed) -> 
         attempt.cluster.suspect_writer(f"a connect to the writer failed: {why}", attempt.runtime.now())
 
 
-def choose_strategy(attempt: ConnectAttempt[ConnT]) -> Strategy[ConnT]:
-    """Return the strategy of the next round, by the route and by what is known of the cluster."""
+def choose_strategy(attempt: ConnectAttempt[ConnT], *, is_admitted: bool = False) -> Strategy[ConnT]:
+    """Return the strategy of the next round, by the route and by what is known of the cluster.
+
+    If the cluster has an admission policy, that is asked first, unless it was: `is_admitted`.
+    """
+    if attempt.cluster.admission is not None and not is_admitted:
+        return connect_if_admitted
     mode, cluster = attempt.route.mode, attempt.cluster
     if mode is Mode.THROUGH:
         return connect_unrouted
@@ -198,6 +204,25 @@ def choose_strategy(attempt: ConnectAttempt[ConnT]) -> Strategy[ConnT]:
 
 
 # ---------------------------------------------------------------- the strategies
+
+
+async def connect_if_admitted(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
+    """Follow the strategy of the route when the cluster's admission policy lets the connect pass."""
+    with IMPORTING:
+        from aurora_router.flow.admission import wait_until_admitted  # noqa: PLC0415 - few clusters have a policy
+
+    elsewhere = await wait_until_admitted(attempt)
+    if elsewhere is None:
+        return await choose_strategy(attempt, is_admitted=True)(attempt)
+    request, runtime = attempt.request, attempt.runtime
+    options = replace(request.options, failover_timeout=attempt.seconds_left())
+    redirected = replace(request, given=(Address(elsewhere.host, elsewhere.port),), options=options)
+    other = _begin_attempt(runtime, attempt.find, redirected, await find_route(runtime, redirected), attempt.sources)
+    try:
+        return await choose_strategy(other, is_admitted=True)(other)
+    finally:
+        attempt.tries += other.tries
+        other.release()
 
 
 async def connect_unrouted(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
