@@ -13,7 +13,7 @@ from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
-from aurora_router.model.event import AnswerRefused, ConfigurationAdvice
+from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
 from aurora_router.model.reduce import names_another
 from aurora_router.policy.cluster_state import ClusterState
@@ -350,9 +350,7 @@ async def _query_topology(
     try:
         return await query_topology(runtime, connection, asked, sources, seconds, by_id=by_id)
     except ExtensionFailed as failed:
-        if "source" not in cluster.warned:
-            cluster.warned.add("source")
-            cluster.report(ConfigurationAdvice(str(failed)), runtime.now())
+        cluster.update(ClusterState.advise, "source", str(failed), runtime.now())
         return None
 
 
