@@ -102,7 +102,7 @@ def test_a_server_of_another_kind_is_recognised(rack, monkeypatch, cluster):
     rack()
 
     def refuse(connection):
-        raise answers.refused(UNDEFINED_FUNCTION, "function rack.members() does not exist")
+        raise answers.new_refusal(UNDEFINED_FUNCTION, "function rack.members() does not exist")
 
     from aurora_router.sources import ROLE
 
