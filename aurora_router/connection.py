@@ -203,8 +203,8 @@ class _Routed:
     """The process that opened the connection; 0 for one that was not made by ``connect``."""
     sound: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
-    guard: AbstractContextManager[Any] = nullcontext()
-    """Held while the connection is closed, or cut from another thread."""
+    guard: Any = nullcontext()
+    """Held while the socket is closed, or used from another thread; never while anything is waited for."""
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
@@ -241,9 +241,9 @@ class _Routed:
         self.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
         if result.instance is None:
             return
+        self.guard = native.new_rlock()
         result.track()
         if options.monitor and route is not None:
-            self.guard = native.new_rlock()
             self.was_writer = result.role is Role.WRITER
             self.direct = route.direct
             self.socket_id = sockets.identify(pgconn.socket)
@@ -276,15 +276,20 @@ class _Routed:
 
     def _leave(self) -> None:
         placement = self.placement
-        returned = not cast("psycopg.Connection[Any]", self).closed  # to its pool, by close_returns
-        if placement is not None and placement.instance is not None and not returned:
+        if placement is not None and placement.instance is not None:
             placement._cluster.untrack(placement.instance, self)  # noqa: SLF001 - a private part of this module
 
     def discard(self) -> None:
         """Close the connection for good, whatever pool it belongs to; never waits."""
         with self._closing():
             cast("psycopg.Connection[Any]", self).pgconn.finish()
-            self._leave()
+        self._leave()
+
+    @property
+    def _is_lent(self) -> bool:
+        """Whether `close` returns the connection to its pool (``close_returns``), which may wait for the server."""
+        pool = getattr(self, "_pool", None)
+        return bool(getattr(pool, "close_returns", False)) and not cast("psycopg.Connection[Any]", self).closed
 
     @property
     def is_inherited(self) -> bool:
@@ -301,8 +306,9 @@ class _Routed:
                 from aurora_router.runtime.sockets import sever  # noqa: PLC0415 - a fork is rare
 
             sever(cast("psycopg.Connection[Any]", self).pgconn.socket)
-            self.guard = nullcontext()  # the thread that held it may not exist here
-        return self.guard
+            self.guard = native.new_rlock()  # the thread that held it may not exist here
+        guard: AbstractContextManager[Any] = self.guard
+        return guard
 
 
 class Connection(_Routed, psycopg.Connection[Row]):
@@ -408,9 +414,13 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
     def close(self) -> None:
         """Close the connection, as psycopg does."""
-        with self._closing():
+        guard = self._closing()
+        if self._is_lent:
+            super().close()  # the pool rolls back: no guard is held meanwhile
+            return
+        with guard:
             super().close()
-            self._leave()
+        self._leave()
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[Notify, None, None]:
         """Yield notifications, as psycopg does; the monitor knows meanwhile that the connection waits."""
@@ -514,9 +524,13 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
     async def close(self) -> None:
         """Close the connection, as psycopg does."""
-        with self._closing():
+        guard = self._closing()
+        if self._is_lent:
             await super().close()
-            self._leave()
+            return
+        with guard:
+            await super().close()  # it does not suspend: nothing is sent that is waited for
+        self._leave()
 
     async def notifies(
         self, *, timeout: float | None = None, stop_after: int | None = None

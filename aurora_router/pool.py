@@ -18,13 +18,13 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
 
-from aurora_router import native
 from aurora_router.checking import check
 from aurora_router.connection import AsyncConnection, Connection, within
 
@@ -49,7 +49,9 @@ __all__ = ["AsyncConnectionPool", "AsyncNullConnectionPool", "ConnectionPool", "
 LEAST_SECONDS = 0.1
 """What a connect gets at least, where the pool's time is over."""
 
-_REOPENING = native.new_lock()
+_reopening = threading.RLock()
+"""Held while a pool opens again, which waits for threads to begin: in a patched process these are greenlets, and it has
+to be a lock that lets them run."""
 
 CT = TypeVar("CT", bound="Connection[Any]", default="Connection[TupleRow]")
 ACT = TypeVar("ACT", bound="AsyncConnection[Any]", default="AsyncConnection[TupleRow]")
@@ -68,10 +70,10 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
     def __init__(
         self, conninfo: Conninfo = "", *, role: str | None = None, kwargs: Kwargs | None = None, **pool: Any
     ) -> None:
-        self._process = os.getpid()
         self._given = conninfo, role, kwargs, pool
         given: Any = {"connection_class": Connection, "check": check, **pool}
         super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+        self._process = os.getpid()  # last: from now on no thread waits for it to be opened again
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Obtain a connection, as psycopg's pool gives it; one of this process."""
@@ -81,7 +83,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
 
     def _reopen(self) -> None:
         """In the child of a fork: begin again, and let go of the parent's connections."""
-        with _REOPENING:
+        with _reopening:
             if self._process == os.getpid():
                 return
             inherited, is_open = list(self._pool), not self.closed
@@ -180,3 +182,11 @@ def _with_role(kwargs: AsyncKwargs | None, role: str | None) -> AsyncKwargs:
         return {**(await found), **ours}
 
     return resolve
+
+
+def _after_fork() -> None:
+    global _reopening  # noqa: PLW0603 - the thread that held it does not exist in the child
+    _reopening = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

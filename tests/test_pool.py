@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import threading
 import time
@@ -82,6 +84,24 @@ async def test_and_an_awaited_one():
         return {"password": "x"}
 
     assert await _with_role(token, "reader")() == {"password": "x", "aurora_role": "reader"}
+
+
+@pytest.mark.case
+def test_a_forked_pool_is_used_by_no_thread_before_it_is_open_again(refused, monkeypatch):
+    """A thread that came while another one opened it would get the parent's."""
+    with contextlib.closing(ConnectionPool(refused, min_size=1, open=False)) as pool:
+        pool._process = 0  # as in the child of a fork
+        seen, made = [], psycopg_pool.ConnectionPool.__init__
+
+        def observed(self, *args, **kwargs):
+            seen.append(pool._process)
+            made(self, *args, **kwargs)
+            seen.append(pool._process)
+
+        monkeypatch.setattr(psycopg_pool.ConnectionPool, "__init__", observed)
+        with pytest.raises(psycopg_pool.PoolClosed):
+            pool.getconn()
+        assert (seen, pool._process) == ([0, 0], os.getpid())
 
 
 @pytest.fixture(params=["refused", "silent"])

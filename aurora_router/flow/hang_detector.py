@@ -174,6 +174,8 @@ class HangDetector(Generic[ConnT]):
         waiting, stale = [], []
         for held in connections:
             activity = self.runtime.activity(held)
+            if activity is Activity.CLOSED:  # no answer ended its statement
+                continue
             if activity is Activity.BROKEN:
                 self.cluster.untrack(id_, held)
                 self.cluster.suspect_writer(f"a connection to {id_} broke", now)

@@ -188,6 +188,7 @@ class Activity(enum.Enum):
     WAITING = "waits for the server"
     LISTENING = "waits for notifications"
     BROKEN = "it was lost, and its owner did not close it yet"
+    CLOSED = "its owner closes it now, or just did"
 
 
 class TrackedConnection(Protocol):

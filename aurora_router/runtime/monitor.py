@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import math
 import os
 import selectors
 import time
 from functools import partial
 from select import POLLIN, POLLOUT
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg import pq
@@ -39,7 +38,7 @@ from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.passfile import Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Rows, Wanted
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Route
     from aurora_router.runtime.connect_args import ConnectArgs
     from aurora_router.runtime.dns import Names
+
+T = TypeVar("T")
 
 EXIT_SECONDS = 0.05
 """How long the exit waits for the thread, which then is left to end with the process."""
@@ -179,35 +180,42 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         for key in list(self._offered):
             self._withdraw(key)
 
+    # A user's connection is looked at, or cut, only while its user does not close it. The monitor's thread watches over
+    # all clusters, so it never waits for a user's.
+
     def activity(self, held: Any) -> Activity:
         """What a user's connection does now."""
-        found = _ACTIVITY[held.pgconn.transaction_status]
-        if found is Activity.BROKEN:
-            return found if held.broken else Activity.IDLE
-        return Activity.LISTENING if held.listening and found is not Activity.WAITING else found
+        if not held.guard.acquire(blocking=False):
+            return Activity.CLOSED
+        try:
+            found = _ACTIVITY[held.pgconn.transaction_status]
+            if found is Activity.BROKEN:
+                return found if held.broken else Activity.CLOSED
+            return Activity.LISTENING if held.listening and found is not Activity.WAITING else found
+        finally:
+            held.guard.release()
 
     def target(self, held: Any, name: str) -> Target | None:
         """Where a user's connection leads."""
-        pgconn = held.pgconn
-        with contextlib.suppress(psycopg.Error, ValueError):
+        if not held.guard.acquire(blocking=False):
+            return None
+        try:
+            pgconn = held.pgconn
             host, address, port = pgconn.host.decode(), pgconn.hostaddr.decode(), int(pgconn.port)
-            return Target(name, host, port, (address,) if address else ())
-        return None
+        except (psycopg.Error, ValueError):
+            return None
+        finally:
+            held.guard.release()
+        return Target(name, host, port, (address,) if address else ())
 
     def heard_at(self, held: Any) -> float | None:
         """When the last data arrived on a user's connection, by the kernel's clock."""
-        with held.guard:
-            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
-                return None
-            seconds = sockets.since_data(held.pgconn.socket, held.socket_id)
+        seconds = _with_socket(held, sockets.since_data)
         return None if seconds is None else self.now() - seconds
 
     def has_unread(self, held: Any) -> bool:
         """Whether something arrived that its user has not read yet."""
-        with held.guard:
-            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
-                return False
-            return sockets.has_unread(held.pgconn.socket, held.socket_id)
+        return bool(_with_socket(held, sockets.has_unread))
 
     def ends(self, connection: _Own) -> tuple[End | None, End | None]:
         """Both ends of a connection of the monitor's own."""
@@ -215,10 +223,17 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
 
     def cut(self, held: Any) -> bool:
         """Shut the socket of a user's connection down."""
-        with held.guard:
-            if held.socket_id is None or held.pgconn.status == pq.ConnStatus.BAD:
-                return False
-            return sockets.shut_down(held.pgconn.socket, held.socket_id)
+        return bool(_with_socket(held, sockets.shut_down))
+
+
+def _with_socket(held: Any, use: Callable[[int, sockets.SocketId], T]) -> T | None:
+    """Use the socket of a user's connection; None: there is none any more, or its user closes it now."""
+    if held.socket_id is None or not held.guard.acquire(blocking=False):
+        return None
+    try:
+        return None if held.pgconn.status == pq.ConnStatus.BAD else use(held.pgconn.socket, held.socket_id)
+    finally:
+        held.guard.release()
 
 
 class Monitor:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
+import psycopg_pool
 import pytest
 
 import aurora_router
-from aurora_router import native
+from aurora_router import native, pool
+from aurora_router.flow.runtime import Activity
 from aurora_router.model.event import ConfigurationAdvice
-from aurora_router.runtime.monitor import MONITOR
+from aurora_router.runtime.monitor import MONITOR, ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
 
@@ -280,6 +285,79 @@ def test_who_waits_for_a_frozen_server_is_woken(still, events, kind):
     cut = of(events, aurora_router.ConnectionsCut)
     assert [event.count for event in cut] == [1]
     assert "hung" in cut[0].reason
+
+
+def close_blocking(class_, conninfo: str, freeze, outcome: list[str]) -> None:
+    """Close a connection of a pool in the middle of a transaction, after the server froze."""
+    with class_(
+        conninfo, min_size=1, connection_class=aurora_router.Connection, close_returns=True, open=True
+    ) as conns:
+        conn = conns.getconn()
+        conn.execute("SELECT 1")
+        freeze()
+        conn.close()
+        outcome.append("closed" if conn.closed else "returned")
+
+
+def close_awaited(class_, conninfo: str, freeze, outcome: list[str]) -> None:
+    """The same on an event loop."""
+
+    async def main() -> None:
+        async with class_(
+            conninfo, min_size=1, connection_class=aurora_router.AsyncConnection, close_returns=True, open=False
+        ) as conns:
+            conn = await conns.getconn()
+            await conn.execute("SELECT 1")
+            freeze()
+            await conn.close()
+            outcome.append("closed" if conn.closed else "returned")
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(psycopg.__version__ < "3.3", reason="close_returns with a class of one's own needs psycopg 3.3")
+@pytest.mark.parametrize(
+    "close",
+    [
+        partial(close_blocking, psycopg_pool.ConnectionPool),
+        partial(close_blocking, pool.ConnectionPool),
+        partial(close_awaited, psycopg_pool.AsyncConnectionPool),
+        partial(close_awaited, pool.AsyncConnectionPool),
+    ],
+)
+def test_who_returns_a_connection_by_closing_it_is_woken_too(still, events, close):
+    conninfo = still.conninfo(aurora_profile="aggressive")
+    frozen, outcome = threading.Event(), []
+
+    def freeze() -> None:
+        still.freeze(still.writer)
+        frozen.set()
+
+    thread = threading.Thread(target=close, args=(conninfo, freeze, outcome), daemon=True)
+    thread.start()
+    try:
+        assert frozen.wait(PATIENCE)
+        until(lambda: of(events, aurora_router.ConnectionsCut), "the connection that is returned was cut")
+    finally:
+        still.thaw(still.writer)
+        thread.join(PATIENCE)
+    assert outcome == ["closed"]
+
+
+@pytest.mark.parametrize("look", ["activity", "target", "heard_at", "has_unread", "cut"])
+def test_the_monitor_waits_for_no_user_who_closes_a_connection(look):
+    """One thread watches over all clusters: it takes a connection that is being closed for closed."""
+    guard = native.new_rlock()
+    held = SimpleNamespace(guard=guard, socket_id=object(), pgconn=None)
+    runtime = ThreadMonitorRuntime(None, None)
+    arguments = [held, "demo-1"] if look == "target" else [held]
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(getattr(runtime, look)(*arguments)), daemon=True)
+    with guard:
+        thread.start()
+        thread.join(5.0)
+        assert not thread.is_alive()
+    assert answers[0] in {None, False, Activity.CLOSED}
 
 
 def test_a_broken_connection_is_noticed_without_a_hook(still, events):
