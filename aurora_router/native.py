@@ -5,8 +5,11 @@ lock knows greenlets alone. The monitor needs a thread of the system: an event l
 running loop of every other greenlet too, so that Django and `asyncio.run` refuse to work. What that thread and the
 greenlets share is therefore guarded by the interpreter's own locks.
 
-Invariant: a thread that holds one of these locks does not wait for anything else, so no greenlet can be switched out
-    with it.
+Invariants: a thread that holds one of these locks does not wait for anything else, so no greenlet can be switched out
+with it. What guards a table is reentrant: a signal handler runs between two instructions of the main thread, maybe of
+one that holds the lock, and may connect. It finds the table with the change under way done or not done, and it has
+ended before that change goes on. So a change is one step of a built-in type (``setdefault``, ``pop``), or it looks
+again before its last step; and a loop goes over a copy.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ def is_patched() -> bool:
 
 
 new_lock: Callable[[], Any] = original("_thread", "allocate_lock")
-"""Make a lock between threads of the system. Found once: the interpreter's own function stays what it is."""
+"""Make a lock by which one thread of the system waits for another. Found once: the interpreter's own function stays
+what it is. Not for a table: a signal handler would wait forever for the frame that it interrupted."""
 
 new_rlock: Callable[[], AbstractContextManager[Any]] = original("_thread", "RLock")
-"""Make a reentrant lock between threads of the system."""
+"""Make a reentrant lock between threads of the system, for what guards a table."""
 
 get_ident: Callable[[], int] = original("_thread", "get_ident")
 """Return the number of the system's thread that this runs in."""

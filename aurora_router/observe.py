@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aurora_router import native
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.policy.sentences import Journal, report
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ logger = logging.getLogger("aurora_router")
 MOST_CLUSTERS = 256
 """For how many clusters it is remembered what was logged."""
 _journals: dict[Hashable, Journal] = {}
-_lock = native.new_lock()
+_lock = native.new_rlock()
 _subscribers: tuple[Subscriber, ...] = ()
 
 
@@ -54,8 +55,7 @@ def publish(cluster: str, event: Event, identity: Hashable = None) -> None:
         journal = _journals.pop(identity or cluster, Journal())
         journal, level, sentence = report(journal, event, time.monotonic())
         _journals[identity or cluster] = journal
-        if len(_journals) > MOST_CLUSTERS:
-            del _journals[next(iter(_journals))]
+        forget_oldest(_journals, MOST_CLUSTERS)
     logger.log(level, "%s: %s", cluster, sentence, extra={"aurora_cluster": cluster, "aurora_event": event})
     for subscriber in _subscribers:
         try:
@@ -71,7 +71,7 @@ def report_bug(cluster: str, error: BaseException) -> None:
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - the thread that held it does not exist in the child
-    _lock = native.new_lock()
+    _lock = native.new_rlock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import linecache
 import os
@@ -464,7 +465,7 @@ def swept(files, prepare, conninfo, **options):
             assert not any(map(len, state._connections.values())), where
             assert not state.is_querying_topology, where
             assert not state.dial_permits, where
-            assert not state._lock.locked(), where
+            assert not state._lock._is_owned(), where
             assert not state.needed, where
         assert not len(STEPS.dials), where
         assert _call_until() == (None, None), where
@@ -498,3 +499,75 @@ def test_a_connect_interrupted_at_any_line_leaks_nothing(cluster, path):
     assert cold or known.slow_start.width == 2, (
         "the dial that was not interrupted was admitted, and reported its success"
     )
+
+
+# ---------------------------------------------------------------- signal handlers that connect
+
+
+class _Handler:
+    """A trace function that acts as a signal handler before each different line of the library, once."""
+
+    def __init__(self, handle):
+        self.handle = handle
+        self.seen = set()
+        self.at = None
+
+    def __call__(self, frame, event, _):
+        return self.line if "/aurora_router/" in frame.f_code.co_filename else None
+
+    def line(self, frame, event, _):
+        where = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and where not in self.seen:
+            self.seen.add(where)
+            self.at = where
+            self.handle()  # nothing is traced meanwhile
+        return self.line
+
+
+@contextlib.contextmanager
+def no_longer_than(seconds, handler):
+    """A thread that waits for a lock is woken by a signal."""
+
+    def give_up(*_):
+        sys.settrace(None)
+        pytest.fail(f"the handler waits for what it interrupted, at {handler.at}")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.one_python
+def test_a_signal_handler_may_connect_at_any_line_of_a_connect(cluster):
+    conninfo, held = cluster.conninfo("reader"), []
+    with connect(conninfo):
+        pass
+
+    def handle():
+        held.append(connect(conninfo, aurora_failover_timeout=15))
+        if len(held) > 8:
+            held.pop(0).close()
+
+    handler, tracing = _Handler(handle), sys.gettrace()
+    with no_longer_than(150, handler):
+        for path in ("cold", "cold", "warm"):
+            if path == "cold":
+                REGISTRY.reset()
+                dns.forget()
+            sys.settrace(handler)
+            try:  # all handlers together take longer than a connect may
+                connection = connect(conninfo, aurora_failover_timeout=140, aurora_connect_timeout=140)
+                connection.execute("SELECT 1")
+                connection.close()
+            finally:
+                sys.settrace(tracing)
+    for each in held:
+        each.close()
+    assert len(handler.seen) > 600
+    for known in states():
+        assert not any(map(len, known._dialling.values()))
+        assert not any(map(len, known._connections.values()))

@@ -89,9 +89,16 @@ class Reservation:
 
 
 class TopologyPermit:
-    """Permits one connect at a time to query the topology, for as long as that connect holds it."""
+    """Permits one connect at a time to query the topology, for as long as that connect holds it.
 
-    __slots__ = ("__weakref__",)
+    Attributes:
+        thread: the thread in which the connect runs; None: it does not matter.
+    """
+
+    __slots__ = ("__weakref__", "thread")
+
+    def __init__(self, thread: int | None) -> None:
+        self.thread = thread
 
 
 class Cluster:
@@ -142,13 +149,17 @@ class Cluster:
 
         Args:
             transition: returns the next state, and the events. It runs under the lock, so what is counted may be
-                changed in the same step.
+                changed in the same step; it runs again where a signal handler has changed the state meanwhile.
             args: what the transition takes after the state.
             kwargs: the same, by name.
         """
         with self._lock:
-            before = self.state
-            self.state, events = transition(before, *args, **kwargs)
+            while True:
+                before = self.state
+                after, events = transition(before, *args, **kwargs)
+                if self.state is before:  # else a signal handler of this thread connected meanwhile
+                    break
+            self.state = after
             is_news = self.state.is_news(before)
         if is_news:
             self.wake()
@@ -273,10 +284,15 @@ class Cluster:
     @property
     def is_querying_topology(self) -> bool:
         """Whether a connect holds the permit to query the topology."""
-        permit = self._topology_permit
-        return permit is not None and permit() is not None
+        return self.topology_permit is not None
 
-    def begin_topology_query(self) -> TopologyPermit | None:
+    @property
+    def topology_permit(self) -> TopologyPermit | None:
+        """The permit to query the topology, if a connect holds it."""
+        permit = self._topology_permit
+        return None if permit is None else permit()
+
+    def begin_topology_query(self, thread: int | None = None) -> TopologyPermit | None:
         """Permit the caller to query the topology, until `end_topology_query` or until it drops the result.
 
         None: another connect does.
@@ -284,7 +300,7 @@ class Cluster:
         with self._lock:
             if self.is_querying_topology:
                 return None
-            permit = TopologyPermit()
+            permit = TopologyPermit(thread)
             self._topology_permit = weakref.ref(permit)
             return permit
 
@@ -357,7 +373,7 @@ class Cluster:
         reserved = self._dialling.get(instance)
         if reserved is None:
             forget_empty(self._dialling)
-            reserved = self._dialling[instance] = weakref.WeakSet()
+            reserved = self._dialling.setdefault(instance, weakref.WeakSet())
         reserved.add(reservation)
         return reservation
 
@@ -379,7 +395,7 @@ class Cluster:
             held = self._connections.get(instance)
             if held is None:
                 forget_empty(self._connections)
-                held = self._connections[instance] = weakref.WeakKeyDictionary()
+                held = self._connections.setdefault(instance, weakref.WeakKeyDictionary())
             held[connection] = None
 
     def untrack(self, instance: str, connection: Any) -> None:
@@ -392,6 +408,6 @@ class Cluster:
     def tracked_connections(self) -> dict[str, list[Any]]:
         """Return the open connections, by instance."""
         with self._lock:
-            refs = {id_: held.keyrefs() for id_, held in self._connections.items()}
+            refs = {id_: held.keyrefs() for id_, held in list(self._connections.items())}
         living = {id_: [each for ref in those if (each := ref()) is not None] for id_, those in refs.items()}
         return {id_: those for id_, those in living.items() if those}

@@ -121,6 +121,18 @@ class Runtime(Protocol[ConnT]):
         """Let `seconds` pass."""
         ...
 
+    @property
+    def thread(self) -> int | None:
+        """The thread in which the procedure runs; None: there are none."""
+        ...
+
+    def can_wait_for(self, thread: int | None) -> bool:
+        """Whether a procedure of that thread goes on while this one waits.
+
+        One that a signal handler interrupted does not while a connect of the handler blocks their thread.
+        """
+        ...
+
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """Resolve a host name; `fresh`: ask the name server even if the answer is cached (names that rotate).
 

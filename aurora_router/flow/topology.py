@@ -52,13 +52,17 @@ async def ensure_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instan
     if cluster.view.known and (not attempt.distrusts_view or cluster.is_monitored):
         return None
     news = cluster.news
-    permit = cluster.begin_topology_query()
+    permit = cluster.begin_topology_query(attempt.runtime.thread)
     if permit is not None:
         try:
             return await read_topology(attempt)
         finally:
             cluster.end_topology_query()
-    while cluster.is_querying_topology and cluster.news == news and (left := attempt.seconds_left()) > 0.0:
+    while cluster.news == news and (left := attempt.seconds_left()) > 0.0:
+        other = cluster.topology_permit
+        if other is None or not attempt.runtime.can_wait_for(other.thread):
+            break
+        del other  # it is gone as soon as its connect is
         await attempt.runtime.wait_for_news(cluster, news, min(left, PERMIT_SECONDS))
     return None if attempt.cluster.view.known else await read_topology(attempt)
 
@@ -224,7 +228,7 @@ async def refresh(
     Args and errors: see `read_topology_on`.
     """
     cluster = attempt.cluster
-    permit = cluster.begin_topology_query()
+    permit = cluster.begin_topology_query(attempt.runtime.thread)
     if permit is None:
         return None
     try:

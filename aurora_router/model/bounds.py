@@ -22,5 +22,5 @@ def forget_oldest(table: MutableMapping[KeyT, Any], most: int = MAX_NAMES) -> No
 def forget_empty(table: MutableMapping[KeyT, Any], most: int = MAX_NAMES) -> None:
     """Remove the entries that are empty, if there are `most` or more."""
     if len(table) >= most:
-        for key in [key for key, each in table.items() if not len(each)]:
-            del table[key]
+        for key in [key for key, each in list(table.items()) if not len(each)]:
+            table.pop(key, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import contextlib
 import select
-import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -67,6 +66,10 @@ class BlockingRuntime(RealRuntime[ConnT]):
         """Let `seconds` pass."""
         time.sleep(seconds)  # noqa: ASYNC251 - this runtime's coroutines are driven without an event loop
 
+    def can_wait_for(self, thread: int | None) -> bool:
+        """Whether a procedure of that thread goes on while this one waits; greenlets share one."""
+        return thread != native.get_ident() or native.is_patched()
+
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """What a host name stands for."""
         return self._names.resolve(host, fresh=fresh)
@@ -115,9 +118,31 @@ class BlockingRuntime(RealRuntime[ConnT]):
             notifier.drop_waiter(wake)
 
 
-def new_event() -> threading.Event | _Bell:
-    """An event that a thread or a greenlet waits for, and that any thread may set."""
-    return _Bell() if native.is_patched() else threading.Event()
+def new_event() -> _Latch | _Bell:
+    """An event that one thread or greenlet waits for, once, and that any thread may set."""
+    return _Bell() if native.is_patched() else _Latch()
+
+
+class _Latch:
+    """An event that is a lock, released to set it: a signal handler may set what its own thread is about to wait for.
+
+    `threading.Event` takes a lock of its own in both, and is not reentrant.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = native.new_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the thread that waits."""
+        with contextlib.suppress(RuntimeError):  # it was set before
+            self._lock.release()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until it is set, for `seconds` at most."""
+        self._lock.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
 
 class _Bell:
@@ -128,7 +153,7 @@ class _Bell:
 
     def __init__(self) -> None:
         self._ends = _socket.socketpair()
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
 
     def set(self) -> None:
         """Wake the greenlet, if it still waits."""

@@ -1,6 +1,7 @@
 """The credentials of a provider, cached: asked for once for all callers that wait, renewed before they expire.
 
-Invariants: a provider is asked by one caller at a time for one login, and the other callers wait for its answer. A
+Invariants: a provider is asked by one caller at a time for one login, and the other callers wait for its answer, unless
+only their own thread could give it. A
 credential that has not expired outlives the failures of its provider, which is then asked ever more rarely. One dial
 tries three credentials at most: the cached one, the next one, and what stands in for that one. No secret is a part of a
 message, a repr or a key. No lock is held while a provider is asked.
@@ -115,6 +116,18 @@ class _Question(NamedTuple):
 _Answer: TypeAlias = "Future[Credential | None]"
 
 
+class _Asking(NamedTuple):
+    """A question that is asked now.
+
+    Attributes:
+        answer: what its callers wait for.
+        thread: the thread that asks, or whose event loop does; None: one that nothing else runs in.
+    """
+
+    answer: _Answer
+    thread: int | None
+
+
 class CredentialCache:
     """The credentials that one provider gave. Safe for threads and event loops."""
 
@@ -122,9 +135,9 @@ class CredentialCache:
         self._provider = provider
         self._scope: Callable[[Login], Login] = getattr(provider, "scope", None) or (lambda login: login)
         self._stand_in: Callable[[Login, Credential], object] | None = getattr(provider, "stand_in", None)
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self._held: dict[Login, _Held] = {}
-        self._asking: dict[_Question, _Answer] = {}
+        self._asking: dict[_Question, _Asking] = {}
         self._tasks: set[asyncio.Future[Any]] = set()  # an event loop holds its tasks weakly
         _caches.add(self)
 
@@ -225,7 +238,7 @@ class CredentialCache:
 
     def reset(self) -> None:
         """In the child of a fork: the callers that were asking are the parent's, and the lock may be held."""
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self._asking = {}
 
     def _is_asking(self, login: Login) -> bool:
@@ -255,7 +268,7 @@ class CredentialCache:
         Raises:
             CredentialsUnavailable: the provider failed.
         """
-        answer, mine = self._begin(question)
+        answer, mine = self._begin(question, blocks=True)
         return self._ask(question, answer, ask, about) if mine else answer.result()
 
     async def _wait_async(self, question: _Question, ask: Callable[..., object], *about: object) -> Credential | None:
@@ -274,19 +287,34 @@ class CredentialCache:
         if not asking.cancelled():
             asking.exception()
 
-    def _begin(self, question: _Question) -> tuple[_Answer, bool]:
-        """The answer that is waited for, and whether the caller has to ask for it."""
+    def _begin(self, question: _Question, *, blocks: bool = False, here: bool = True) -> tuple[_Answer, bool]:
+        """The answer that is waited for, and whether the caller has to ask for it.
+
+        Args:
+            question: what is asked.
+            blocks: whether the caller blocks its thread while it waits. Then it cannot wait for that thread itself: a
+                frame that a signal handler interrupted, or a task of the event loop that runs there.
+            here: whether the caller would ask in its own thread.
+        """
+        thread = native.get_ident()
         with self._lock:
-            answer = self._asking.get(question)
+            asking = self._asking.get(question)
             # A greenlet can't wait for a thread of the system, nor that for a greenlet: in a patched process each asks.
-            if answer is not None and not native.is_patched():
-                return answer, False
-            self._asking[question] = answer = Future()
+            if asking is not None and not native.is_patched() and not (blocks and asking.thread == thread):
+                return asking.answer, False
+            answer: _Answer = Future()
+            self._asking[question] = _Asking(answer, thread if here else None)
             return answer, True
+
+    def _end(self, question: _Question, answer: _Answer) -> None:
+        """A question was answered; the caller holds the lock."""
+        asking = self._asking.get(question)
+        if asking is not None and asking.answer is answer:
+            self._asking.pop(question, None)
 
     def _renew(self, login: Login) -> None:
         question = _Question(login, stand_in=False)
-        answer, mine = self._begin(question)
+        answer, mine = self._begin(question, here=False)
         if not mine:
             return
         native.run_in_background(lambda: self._renew_now(question, answer), _THREAD)
@@ -332,8 +360,7 @@ class CredentialCache:
         self, question: _Question, answer: _Answer, credential: Credential | None, given: object
     ) -> Credential | None:
         with self._lock:
-            if self._asking.get(question) is answer:
-                del self._asking[question]
+            self._end(question, answer)
             if isinstance(given, Credential) and not question.stand_in:
                 self._held[question.login] = _Held(given, time.time())
                 forget_oldest(self._held)
@@ -343,8 +370,7 @@ class CredentialCache:
     def _fail(self, question: _Question, answer: _Answer, error: BaseException) -> BaseException:
         """What to raise where the provider gave nothing; callers that wait for the answer get an error of their own."""
         with self._lock:
-            if self._asking.get(question) is answer:
-                del self._asking[question]
+            self._end(question, answer)
         login = question.login
         who = "" if login.user is None and login.host is None else f" for user {login.user} at {login.host}"
         kind = "" if isinstance(error, errors.CredentialsUnavailable) else f"{type(error).__name__}: "
@@ -422,7 +448,7 @@ def _in_background(ask: Callable[[], T]) -> Future[T]:
 
 _caches: WeakSet[CredentialCache] = WeakSet()
 _by_provider: dict[Any, CredentialCache] = {}
-_lock: Any = native.new_lock()
+_lock: Any = native.new_rlock()
 
 
 def cache_of(provider: Provider) -> CredentialCache:
@@ -529,7 +555,7 @@ def _is_rejection(error: psycopg.Error) -> bool:
 
 def _reset() -> None:
     global _lock  # noqa: PLW0603 - the parent's may be held
-    _lock = native.new_lock()
+    _lock = native.new_rlock()
     for cache in _caches:
         cache.reset()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import psycopg
 from psycopg import pq
 
+from aurora_router import native
 from aurora_router.flow.runtime import DialFailed, Rows, Target
 from aurora_router.policy.addresses import decisive, order_by_family, share
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -221,6 +222,15 @@ class RealRuntime(Generic[ConnT]):
     def random(self) -> float:
         """A random number in [0, 1)."""
         return _RANDOM.random()
+
+    @property
+    def thread(self) -> int:
+        """The thread in which the procedure runs."""
+        return native.get_ident()
+
+    def can_wait_for(self, thread: int | None) -> bool:  # noqa: ARG002 - of an event loop: all of its tasks go on
+        """Whether a procedure of that thread goes on while this one waits."""
+        return True
 
     def in_hot_standby(self, connection: ConnT) -> bool | None:
         """What the server reported of itself when the connection began."""

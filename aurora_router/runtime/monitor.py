@@ -18,6 +18,8 @@ import math
 import os
 import selectors
 import time
+import weakref
+from collections import deque
 from functools import partial
 from select import POLLIN, POLLOUT
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -236,16 +238,28 @@ def _with_socket(held: Any, use: Callable[[int, sockets.SocketId], T]) -> T | No
         held.guard.release()
 
 
+class _Frame:
+    """Stands for a call that is under way, and goes with it, also where a signal handler's exception ends it."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _no_frame() -> None:
+    return None
+
+
 class Monitor:
     """The thread and what it looks after. Safe for threads."""
 
     def __init__(self) -> None:
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alive: Any = None
         self._watches: dict[ClusterMonitor[Any], asyncio.Task[None] | None] = {}
         self._ended = False
         self._inherited: list[Any] = []
+        self._waiting: deque[tuple[Cluster, Access, Names]] = deque()
+        self._beginning: Callable[[], object] = _no_frame
 
     def attend(self, cluster: Cluster, args: ConnectArgs, route: Route) -> None:
         """Look after a cluster from now on, with the credentials of a user whose connect just succeeded."""
@@ -255,23 +269,36 @@ class Monitor:
             running.on_user_connected(access)
             cast("ThreadMonitorRuntime", running.runtime).take(names)
             return
+        refused: list[tuple[Cluster, str]] = []
+        frame = _Frame()
+        self._waiting.append((cluster, access, names))
         with self._lock:
-            if self._ended or cluster.monitor is not None:
-                return
-            try:
-                loop = self._ensure_started()
-            except RuntimeError as error:
-                refused = str(error)
-            else:
-                # In this order: a signal handler's exception may end it at any point, and one that has begun
-                # takes its place by itself, while one that was never begun would keep it for good.
-                begun: ClusterMonitor[Any] = ClusterMonitor(ThreadMonitorRuntime(cluster, names), cluster, access)
-                loop.call_soon_threadsafe(self._begin, begun)
-                self._watches.setdefault(begun, None)
-                cluster.monitor = begun
-                return
-        if "shutdown" not in refused:
-            cluster.update(ClusterState.advise, "thread", NO_THREAD.format(refused), time.monotonic())
+            while self._waiting and self._beginning() is None:  # else a signal handler interrupted that frame
+                self._beginning = weakref.ref(frame)
+                try:
+                    while self._waiting:
+                        refused += self._begin_one(*self._waiting.popleft())
+                finally:
+                    self._beginning = _no_frame
+        for each, why in refused:
+            if "shutdown" not in why:
+                each.update(ClusterState.advise, "thread", NO_THREAD.format(why), time.monotonic())
+
+    def _begin_one(self, cluster: Cluster, access: Access, names: Names) -> list[tuple[Cluster, str]]:
+        """Begin to look after a cluster; returns it, and why, if there is no thread. The caller holds the lock."""
+        if self._ended or cluster.monitor is not None:
+            return []
+        try:
+            loop = self._ensure_started()
+        except RuntimeError as error:
+            return [(cluster, str(error))]
+        # In this order: a signal handler's exception may end it at any point, and one that has begun
+        # takes its place by itself, while one that was never begun would keep it for good.
+        begun: ClusterMonitor[Any] = ClusterMonitor(ThreadMonitorRuntime(cluster, names), cluster, access)
+        loop.call_soon_threadsafe(self._begin, begun)
+        self._watches.setdefault(begun, None)
+        cluster.monitor = begun
+        return []
 
     @property
     def running(self) -> bool:
@@ -291,7 +318,8 @@ class Monitor:
     def reset(self) -> None:
         """In the child of a fork: there is no thread, and the parent's loop is not ours."""
         self._inherited.append((self._loop, self._watches))
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
+        self._waiting, self._beginning = deque(), _no_frame
         self._loop = None
         COURIER.close()
         self._watches = {}

@@ -40,22 +40,22 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self._clusters: dict[Identity, Cluster] = {}
 
     def find(self, request: Request, route: Route) -> Cluster:
         """The cluster that a request is for, as far as names say."""
         key = identity(request, route)
         found = self._clusters.get(key)
-        if found is not None:
-            return found
-        with self._lock:
-            cluster = self._clusters.get(key)
-            if cluster is None:
-                cluster = self._new(key)
-                if route.mode is Mode.LIST:
-                    cluster.observe(GivenHosts(tuple((str(each), each.host, each.port) for each in request.given)), 0.0)
-            return cluster
+        if found is None:
+            with self._lock:
+                found = self._clusters.get(key)
+                if found is None:
+                    found = self._clusters.setdefault(key, self._new(key))
+                    self._make_room(found)
+        if route.mode is Mode.LIST and not found.view.instances:  # without the lock: it may publish
+            found.observe(GivenHosts(tuple((str(each), each.host, each.port) for each in request.given)), 0.0)
+        return found
 
     def match_cluster(self, cluster: Cluster, key: Identity, topology: Topology) -> Cluster:
         """The cluster that an answer through a name is of.
@@ -68,22 +68,21 @@ class Registry:
         with self._lock:
             current = self._clusters.get(key, cluster)
             if is_disjoint(current.view, topology) if current.identity == key else is_foreign(current.view, topology):
-                return self._new(key)
+                self._clusters[key] = new = self._new(key)
+                self._make_room(new)
+                return new
             if current.identity != key:
                 return current
-            known = {id(each): each for each in self._clusters.values() if each is not current}
+            known = {id(each): each for each in list(self._clusters.values()) if each is not current}
             for other in known.values():
                 if _may_be_one(key, other.identity) and agree(other.view, topology):
                     return self._unite(current, other)
             return current
 
     def _new(self, key: Identity) -> Cluster:
-        """A cluster of which nothing is known; the caller holds the lock."""
-        cluster = Cluster(key, self, native.new_lock())
+        """A cluster of which nothing is known."""
+        cluster = Cluster(key, self, native.new_rlock())
         cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
-        self._clusters[key] = cluster
-        if len(self._clusters) > MAX_CLUSTERS:
-            self._make_room(cluster)
         return cluster
 
     def _make_room(self, new: Cluster) -> None:
@@ -91,15 +90,19 @@ class Registry:
 
         What is forgotten is learned by the next connect. The caller holds the lock.
         """
-        known = {id(each): each for each in self._clusters.values() if each is not new and each.monitor is None}
+        if len(self._clusters) <= MAX_CLUSTERS:
+            return
+        those = list(self._clusters.values())
+        known = {id(each): each for each in those if each is not new and each.monitor is None}
         for unused in sorted(known.values(), key=lambda each: each.used_at):
             if len(self._clusters) <= MAX_CLUSTERS:
                 return
             if not unused.needed:
-                self._clusters = {key: each for key, each in self._clusters.items() if each is not unused}
-        for key in [key for key, each in self._clusters.items() if key != each.identity]:
+                for key in [key for key, each in list(self._clusters.items()) if each is unused]:
+                    self._clusters.pop(key, None)
+        for key in [key for key, each in list(self._clusters.items()) if key != each.identity]:
             if len(self._clusters) > MAX_CLUSTERS:
-                del self._clusters[key]
+                self._clusters.pop(key, None)
 
     def _unite(self, cluster: Cluster, other: Cluster) -> Cluster:
         """Let the one of two that has no connections give way; the caller holds the lock."""
@@ -111,7 +114,7 @@ class Registry:
             return cluster
         if gone.identity.is_certain:
             stays.identity = gone.identity
-        for key, each in self._clusters.items():
+        for key, each in list(self._clusters.items()):
             if each is gone:
                 self._clusters[key] = stays
         return stays
@@ -122,9 +125,9 @@ class Registry:
 
     def reset(self) -> None:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         for cluster in self._clusters.values():
-            cluster.reset_after_fork(native.new_lock())
+            cluster.reset_after_fork(native.new_rlock())
         self._clusters = {}
 
 

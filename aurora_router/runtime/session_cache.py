@@ -54,14 +54,14 @@ class SessionCache:
     """
 
     def __init__(self) -> None:
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self.laid: dict[Key, pq.abc.PGconn] = {}
         self._inherited: list[Any] = []
 
     def lay(self, key: Key, pgconn: pq.abc.PGconn) -> None:
         """Lay a session down; one that lay there for the same parameters is closed."""
         with self._lock:
-            before = self.laid.get(key)
+            before = self.laid.pop(key, None)
             self.laid[key] = pgconn
         if before is not None:
             before.finish()
@@ -78,14 +78,12 @@ class SessionCache:
     def clear(self, key: Key, pgconn: pq.abc.PGconn) -> None:
         """Close a session that was laid down, if it was not taken."""
         with self._lock:
-            if self.laid.get(key) is not pgconn:
-                return
-            del self.laid[key]
-        pgconn.finish()
+            if self.laid.get(key) is pgconn and self.laid.pop(key, None) is pgconn:
+                pgconn.finish()
 
     def reset(self) -> None:
         """In the child of a fork: keep what lies here from the garbage collector, and take nothing."""
-        self._lock = native.new_lock()
+        self._lock = native.new_rlock()
         self._inherited.append(self.laid)
         self.laid = {}
 

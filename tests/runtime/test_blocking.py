@@ -13,7 +13,7 @@ from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.policy.verdict import FaultKind
-from aurora_router.runtime.blocking import BlockingRuntime, run
+from aurora_router.runtime.blocking import BlockingRuntime, new_event, run
 from aurora_router.runtime.dns import Names
 from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.registry import Registry
@@ -186,3 +186,31 @@ class TestAsking:
                 run(runtime().ask(connection, IN_RECOVERY, 5.0))
             assert caught.value.fault.kind in {FaultKind.RESET, FaultKind.REJECTED}
             connection.close()
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_an_event_may_be_set_twice_and_before_it_is_waited_for():
+    event = new_event()
+    event.set()
+    event.set()
+    began = time.monotonic()
+    event.wait(20.0)
+    assert time.monotonic() - began < 10.0
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.0, -1.0])
+def test_an_event_is_waited_for_no_longer_than_wanted(seconds):
+    began = time.monotonic()
+    new_event().wait(seconds)
+    assert time.monotonic() - began >= seconds
+
+
+def test_a_blocking_procedure_cannot_wait_for_one_of_its_own_thread():
+    """Which a signal handler interrupted; on an event loop all tasks go on."""
+    blocking, awaited = BlockingRuntime(None, None), EventLoopRuntime(None, None)
+    assert blocking.thread == awaited.thread == threading.get_ident()
+    assert not blocking.can_wait_for(threading.get_ident())
+    assert blocking.can_wait_for(None)
+    assert awaited.can_wait_for(threading.get_ident())

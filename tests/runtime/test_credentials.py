@@ -670,3 +670,39 @@ def test_a_router_asks_for_it_too(cluster, vault):
     assert router.run_transaction(lambda conn: conn.execute("SELECT current_user").fetchone()[0]) == "keeper"
     with router.connect(role="reader") as conn:
         assert conn.execute("SELECT current_user").fetchone()[0] == "keeper"
+
+
+# ---------------------------------------------------------------- within a thread that already asks
+
+
+def test_a_signal_handler_does_not_wait_for_the_frame_that_it_interrupted():
+    """What it needs, only that frame could give: it asks itself."""
+    asked = []
+
+    def provider(login):
+        asked.append(login)
+        return f"word {len(asked)}" if len(asked) > 1 else f"outer, after {password(cache)}"
+
+    cache = CredentialCache(provider)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(password(cache)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert answers == ["outer, after word 2"]
+
+
+async def test_a_blocking_connect_does_not_wait_for_a_task_of_its_own_event_loop():
+    asked = []
+
+    async def provider(login):
+        asked.append(login)
+        await asyncio.sleep(0.1 if len(asked) == 1 else 0.0)
+        return f"word {len(asked)}"
+
+    cache = CredentialCache(provider)
+    waiting = asyncio.ensure_future(cache.get_async(LOGIN))
+    for _ in range(5):
+        await asyncio.sleep(0)  # it begins
+    assert asked
+    assert password(cache) == "word 2"
+    await waiting

@@ -21,7 +21,7 @@ import aurora_router
 from aurora_router import native, pool
 from aurora_router.flow.runtime import Activity
 from aurora_router.model.event import ConfigurationAdvice
-from aurora_router.runtime.monitor import MONITOR, ThreadMonitorRuntime
+from aurora_router.runtime.monitor import MONITOR, Monitor, ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
 
@@ -198,6 +198,28 @@ def test_a_first_connect_while_the_interpreter_shuts_down(still, moment):
         moment,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n2\n3\n", "")
+
+
+def test_a_signal_handler_leaves_its_cluster_to_the_frame_that_it_interrupted(monkeypatch):
+    """Two frames that start the thread at a time would start two."""
+    monitor, began, under_way = Monitor(), [], []
+    args = SimpleNamespace(request=None, sources=None, params=None, names=None)
+
+    def begin_one(cluster, access, names):
+        under_way.append(cluster)
+        began.append((cluster.name, len(under_way)))
+        if cluster.name == "first":  # a signal arrives, and its handler connects to another cluster
+            monitor.attend(SimpleNamespace(name="second", monitor=None), args, None)
+        under_way.pop()
+        return []
+
+    monkeypatch.setattr(monitor, "_begin_one", begin_one)
+    thread = threading.Thread(
+        target=lambda: monitor.attend(SimpleNamespace(name="first", monitor=None), args, None), daemon=True
+    )
+    thread.start()
+    thread.join(20)
+    assert began == [("first", 1), ("second", 1)]
 
 
 # ---------------------------------------------------------------- what must not be cut

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from aurora_router.flow.cluster import Cluster
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.route import identity, route
 from aurora_router.runtime.connect_args import read_connect_args
@@ -199,3 +201,37 @@ def test_the_child_of_a_fork_knows_nothing():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
     assert ended.stdout == "0\n", ended.stderr
+
+
+# ---------------------------------------------------------------- signal handlers
+
+
+def test_a_signal_handler_finds_the_cluster_that_the_frame_it_interrupted_was_making(monkeypatch):
+    registry, found = Registry(), []
+    make = Registry._new
+
+    def interrupted(self, key):
+        monkeypatch.setattr(Registry, "_new", make)
+        found.append(find(registry, CLUSTER))  # the handler's connect
+        return make(self, key)
+
+    monkeypatch.setattr(Registry, "_new", interrupted)
+    thread = threading.Thread(target=lambda: found.append(find(registry, CLUSTER)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert len(found) == 2
+    assert found[0] is found[1] is find(registry, CLUSTER)
+
+
+def test_hosts_of_a_list_are_observed_without_the_lock(monkeypatch):
+    """An observation may publish, and a subscriber may connect."""
+    registry, seen = Registry(), []
+    observe = Cluster.observe
+
+    def observed(self, *args):
+        seen.append(registry._lock._is_owned())
+        return observe(self, *args)
+
+    monkeypatch.setattr(Cluster, "observe", observed)
+    cluster = find(registry, "host=10.0.0.1,10.0.0.2")
+    assert (seen, len(cluster.view.instances)) == ([False], 2)

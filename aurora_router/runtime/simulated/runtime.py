@@ -41,6 +41,12 @@ class SimulatedRuntime:
         """The virtual clock, in seconds."""
         return self.simulation.now
 
+    thread = None
+
+    def can_wait_for(self, thread: int | None) -> bool:  # noqa: ARG002 - the scheduler's procedures all go on
+        """Whether another procedure goes on while this one waits."""
+        return True
+
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` of virtual time pass."""
         await self.simulation.sleep(seconds)
