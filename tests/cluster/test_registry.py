@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def state(monkeypatch, run_directory):
 def test_a_look_at_the_lock_is_not_taken_for_a_supervisor():
     """Another process lists the clusters just when one is claimed."""
     place = registry.ClusterDirectory("demo")
-    place.path.mkdir()
+    place.path.mkdir(parents=True, mode=0o700)
+    place.path.parent.chmod(0o700)
     look = os.open(place.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(look, fcntl.LOCK_SH)
     looking = threading.Timer(0.02, os.close, [look])
@@ -69,6 +71,59 @@ def test_what_a_killed_supervisor_left_is_swept(run_directory, account):
     alive.release()
 
 
+def test_what_still_writes_to_a_run_directory_does_not_keep_it(run_directory, account):
+    """A copy that still runs in a thread: files appear while they are deleted."""
+    run = registry.make_run_directory(run_directory, 1, account)
+    begun = threading.Event()
+
+    def copy():
+        for number in range(60):
+            (run / "demo-1" / f"part-{number}").mkdir(parents=True, exist_ok=True)
+            begun.set()
+            time.sleep(0.005)
+
+    copying = threading.Thread(target=copy)
+    copying.start()
+    begun.wait()
+    assert registry.sweep(run)
+    copying.join()
+    assert registry.sweep(run)
+    assert not run.exists()
+
+
+def test_what_cannot_be_deleted_stays_registered(run_directory, account, monkeypatch):
+    run = registry.make_run_directory(run_directory, 1, account)
+    (run / "demo-1").mkdir()
+    place = registry.ClusterDirectory("demo")
+    place.claim()
+    place.record(run)
+    with monkeypatch.context() as refused:
+        refused.setattr(registry.shutil, "rmtree", lambda *_, **__: None)
+        assert place.release() == [run]
+        assert registry.sweep_leftovers() == []  # it tries, and keeps it
+        again = registry.ClusterDirectory("demo")
+        again.claim()
+        again.record(registry.make_run_directory(run_directory, 1, account))
+        os.close(again._lock)  # as its death would
+    assert registry.running() == []
+    assert registry.sweep_leftovers() == ["demo"]
+    assert [path.name for path in run_directory.iterdir()] == ["state"]
+    assert str(run) in registry.explain_left([run])
+
+
+def test_looking_makes_nothing(state):
+    assert registry.running() == []
+    assert registry.sweep_leftovers() == []
+    assert registry.ClusterDirectory("demo").path == state / "demo"
+    assert not state.exists()
+
+
+def test_a_relative_state_directory_is_refused(monkeypatch):
+    monkeypatch.setenv(registry.VARIABLE, "some/where")
+    with pytest.raises(SupervisorError, match=r"AURORA_ROUTER_STATE=some/where is a relative path.*absolute"):
+        registry.running()
+
+
 def test_a_record_that_points_elsewhere_deletes_nothing(run_directory):
     precious = run_directory / "precious"
     precious.mkdir()
@@ -79,7 +134,8 @@ def test_a_record_that_points_elsewhere_deletes_nothing(run_directory):
     assert precious.exists()
 
 
-def test_somebody_else_s_state_is_refused(monkeypatch):
+def test_somebody_else_s_state_is_refused(monkeypatch, state):
+    state.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(SupervisorError, match="belongs to another user"):
         registry.state_directory()
@@ -95,10 +151,17 @@ def test_a_state_directory_that_others_may_write_is_refused(state, mode):
     assert registry.state_directory() == state
 
 
-def test_a_state_directory_that_cannot_be_made_is_a_sentence(state):
+def test_a_state_directory_that_is_a_file_is_a_sentence(state):
     state.write_text("a file")
-    with pytest.raises(SupervisorError, match=f"state directory {state}.* cannot be made .File exists.; set AURORA"):
-        registry.state_directory()
+    with pytest.raises(SupervisorError, match=f"{state} is not a directory; set AURORA"):
+        registry.running()
+
+
+def test_a_state_directory_that_cannot_be_made_is_a_sentence(monkeypatch, run_directory):
+    monkeypatch.setenv(registry.VARIABLE, str(run_directory / "below"))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+    with pytest.raises(SupervisorError, match=r"state directory .*/below.* cannot be made .Read-only.; set AURORA"):
+        registry.ClusterDirectory("demo").claim()
 
 
 def test_the_runtime_directory_of_another_user_is_not_used(monkeypatch, run_directory):

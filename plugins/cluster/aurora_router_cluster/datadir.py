@@ -269,6 +269,8 @@ class DataDirectory:
         """Delete what a creation that was interrupted has left."""
         if self._record is None:
             shutil.rmtree(self.storage, ignore_errors=True)
+            if self.storage.exists():
+                return  # the record stays: by it the next start sees what this is, and tries again
             for name in (RECORD, CERTIFICATE, KEY):
                 (self.path / name).unlink(missing_ok=True)
 

@@ -25,7 +25,7 @@ Every message says what was wrong, what was tried, and what to do. Errors cross 
 
 from __future__ import annotations
 
-import errno
+from aurora_router_cluster import limits
 
 
 class ClusterError(Exception):
@@ -96,25 +96,12 @@ class SupervisorError(ClusterError):
     """The supervisor process ended unexpectedly, did not answer, or could not be reached."""
 
 
-_ADVICE = {
-    errno.ENOSPC: "free some room, or name another directory (--dir)",
-    errno.EDQUOT: "the quota is used up: free some room, or name another directory (--dir)",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "this machine has too many open files: end some programs",
-    errno.ENOMEM: "end some programs, or start fewer readers (--readers)",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u), or end some programs",
-    errno.EROFS: "the file system is read-only: name another directory (--dir)",
-    errno.EACCES: "check the permissions",
-    errno.EPERM: "check the permissions",
-}
-
-
 def explain_os_error(error: OSError) -> str:
     """An error of the operating system as a sentence: what failed, on which file, and what can be done about it."""
     if error.errno is None or error.strerror is None:
         return str(error)
     where = f"{error.filename}: " if error.filename is not None else ""
-    advice = _ADVICE.get(error.errno)
+    advice = limits.advice(error.errno)
     return f"{where}{error.strerror}" + (f"; {advice}" if advice else "")
 
 

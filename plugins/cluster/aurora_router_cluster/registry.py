@@ -5,7 +5,8 @@
     <state>/<key>/            mode 0700, ours
         lock                  held (flock) by the supervisor as long as it lives; the kernel frees it
         control.sock          its Unix socket
-        cluster.json          {"run": directory with the instances' homes, "storage": that of nodes that are kept}
+        cluster.json          {"run": directory with the instances' homes, "storage": that of nodes that are kept,
+                               "left": run directories of former starts that could not be deleted}
         supervisor.log        what it printed
 """
 
@@ -15,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -28,7 +30,11 @@ from aurora_router_cluster.errors import ClusterRunningError, DirectoryError, Su
 from aurora_router_cluster.postgres import processes, sysv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from aurora_router_cluster.postgres.account import Account
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "AURORA_ROUTER_STATE"
 NAME_VARIABLE = "AURORA_ROUTER_CLUSTER"
@@ -37,35 +43,47 @@ DEFAULT_LABEL = "demo"
 RUN_PREFIX = "aurora-"
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of a Unix socket's path
 NODE_COMMAND = "aurora_router_cluster.storage.nodeserver"  # distinguishes the process of a storage node from a shell
+DELETE_SECONDS = 10.0  # for which a directory is deleted again and again while files appear in it
+DELETE_PAUSE = 0.05
+UNCHANGED = 3  # tries in a row that changed nothing, after which a directory is left
 LOOK_SECONDS = 0.1  # another process's look at a lock, to see whether it is held, takes less
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 ROOM_PER_INSTANCE = 96 << 20  # bytes of tmpfs that an instance may come to need in a short life
 
 
 def state_directory() -> Path:
-    """The directory of all clusters of this user, made if need be.
+    """The directory of all clusters of this user; it may not exist yet (`make_state_directory`).
 
     ``AURORA_ROUTER_STATE``, else ``$XDG_RUNTIME_DIR/aurora-router``, else ``/tmp/aurora-router-<uid>``.
 
-    A runtime directory of another user is not used: after ``su`` or ``sudo`` the variable still names it.
+    A runtime directory of another user is not used: after ``su`` or ``sudo`` the variable still names it. A relative
+    path is refused: it would lead each process, such as a supervisor, elsewhere.
 
     Raises:
-        SupervisorError: it cannot be made, belongs to another user, or others may write to it.
+        SupervisorError: its path is relative, it belongs to another user, or others may write to it.
     """
     if explicit := os.environ.get(VARIABLE):
-        directory = Path(explicit).absolute()
+        directory = Path(explicit)
+        if not directory.is_absolute():
+            raise SupervisorError(
+                f"{VARIABLE}={explicit} is a relative path, which leads every process elsewhere; set it to an "
+                "absolute one"
+            )
     elif (runtime := os.environ.get("XDG_RUNTIME_DIR")) and _is_own(Path(runtime)):
         directory = Path(runtime) / FOLDER
     else:
         directory = Path("/tmp") / f"{FOLDER}-{os.getuid()}"  # noqa: S108 - its owner is checked below
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
+    except FileNotFoundError:
+        return directory
     except OSError as error:
         raise SupervisorError(
-            f"the state directory {directory}, where running clusters are found, cannot be made "
+            f"the state directory {directory}, where running clusters are found, cannot be used "
             f"({error.strerror}); set {VARIABLE} to a directory of your own"
         ) from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise SupervisorError(f"{directory} is not a directory; set {VARIABLE} to a directory of your own")
     if found.st_uid != os.geteuid():
         raise SupervisorError(f"{directory} belongs to another user; set {VARIABLE} to a directory of your own")
     if found.st_mode & OTHERS_WRITE:
@@ -74,6 +92,31 @@ def state_directory() -> Path:
             f"take the place of your clusters; close it (chmod go-w {directory}), or set {VARIABLE} to another one"
         )
     return directory
+
+
+def make_state_directory() -> Path:
+    """Make the state directory if need be, for a cluster that is started: what only looks makes nothing.
+
+    Raises:
+        SupervisorError: it cannot be made, or not be used.
+    """
+    directory = state_directory()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SupervisorError(
+            f"the state directory {directory}, where running clusters are found, cannot be made "
+            f"({error.strerror}); set {VARIABLE} to a directory of your own"
+        ) from None
+    return state_directory()  # looked at again: it may be another's that has just been made
+
+
+def _entries() -> list[Path]:
+    """What is in the state directory; nothing, if it is not there."""
+    try:
+        return list(state_directory().iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _is_own(directory: Path) -> bool:
@@ -112,6 +155,7 @@ class ClusterDirectory:
         self.key = key
         self.path = state_directory() / key
         self._lock: int | None = None
+        self._left: list[Path] = []
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
             raise SupervisorError(f"{self.socket} is too long for a Unix socket; set {VARIABLE} to a shorter path")
 
@@ -131,6 +175,7 @@ class ClusterDirectory:
         Raises:
             ClusterRunningError: another supervisor holds it.
         """
+        make_state_directory()
         while self._lock is None:
             self.path.mkdir(mode=0o700, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -144,31 +189,48 @@ class ClusterDirectory:
                 self._lock = lock
             else:
                 os.close(lock)
-        self._sweep_run()
+        self._left = self._sweep_run()
         for leftover in ("control.sock", "cluster.json"):
             (self.path / leftover).unlink(missing_ok=True)
 
     def record(self, run: Path, storage: Path | None = None) -> None:
         """Note where the instances live, and storage nodes whose files are kept, for the process that cleans up."""
         facts = {"run": str(run), "storage": str(storage) if storage is not None else None}
+        self._write_record({**facts, "left": list(map(str, self._left))})
+
+    def _write_record(self, facts: Mapping[str, object]) -> None:
         (self.path / "cluster.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    def _sweep_run(self) -> None:
+    def _sweep_run(self) -> list[Path]:
+        """End what works for the cluster and delete its run directories; returns those that could not be deleted."""
+        left = self._left
         with contextlib.suppress(OSError, ValueError, KeyError):
             facts = json.loads((self.path / "cluster.json").read_text(encoding="utf-8"))
-            run = Path(facts["run"])
-            if run.name.startswith(RUN_PREFIX):
-                sweep(run)
+            named = [Path(text) for text in dict.fromkeys([facts["run"], *facts.get("left", [])])]
+            left = [run for run in named if run.name.startswith(RUN_PREFIX) and not sweep(run)]
             if facts["storage"] is not None:
                 processes.sweep(Path(facts["storage"]), NODE_COMMAND)
+        return left
 
-    def release(self) -> None:
-        """Delete the directory and stop being its supervisor."""
-        self._sweep_run()
-        shutil.rmtree(self.path, ignore_errors=True)
+    def release(self) -> list[Path]:
+        """Delete the directory and stop being its supervisor.
+
+        A run directory that cannot be deleted stays registered, so that the next start of any cluster tries again.
+
+        Returns:
+            Those directories.
+        """
+        left = self._sweep_run()
+        if left:
+            with contextlib.suppress(OSError):
+                (self.path / "control.sock").unlink(missing_ok=True)
+                self._write_record({"run": str(left[0]), "storage": None, "left": list(map(str, left[1:]))})
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        return left
 
 
 def _lock_alone(lock: int) -> bool:
@@ -192,29 +254,54 @@ def _same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
-def sweep(run: Path) -> None:
-    """End every process of the instances below `run`, and delete it."""
-    processes.sweep(run)
-    sysv.remove_below(run)
-    shutil.rmtree(run, ignore_errors=True)
+def sweep(run: Path) -> bool:
+    """End every process that works below `run`, and delete it; returns whether it is gone.
+
+    A thread, or a program that works elsewhere, may still write there: then files appear while we delete, and deleting
+    is repeated as long as what is left changes.
+    """
+    deadline = time.monotonic() + DELETE_SECONDS
+    unchanged, before = 0, None
+    while True:
+        processes.sweep(run)
+        sysv.remove_below(run)
+        shutil.rmtree(run, ignore_errors=True)
+        if not os.path.lexists(run):
+            return True
+        left = sorted(map(str, run.rglob("*")))
+        unchanged = unchanged + 1 if left == before else 0
+        if unchanged >= UNCHANGED or time.monotonic() > deadline:
+            return False
+        before = left
+        time.sleep(DELETE_PAUSE)
 
 
 def sweep_leftovers() -> list[str]:
     """Clean up after all supervisors that were killed; return their keys."""
     swept: list[str] = []
-    for path in state_directory().iterdir():
+    for path in _entries():
         with contextlib.suppress(ClusterRunningError, SupervisorError, OSError):
             home = ClusterDirectory(path.name)
             if (path / "cluster.json").exists():
                 home.claim()
-                home.release()
-                swept.append(path.name)
+                if left := home.release():
+                    log.warning("%s", explain_left(left))
+                else:
+                    swept.append(path.name)
     return swept
+
+
+def explain_left(left: Sequence[Path]) -> str:
+    """What is said of run directories that could not be deleted."""
+    return (
+        f"{', '.join(map(str, left))} could not be deleted, and stays registered: the next start of a cluster tries "
+        "again; or delete it yourself"
+    )
 
 
 def running() -> list[str]:
     """Keys of the clusters that run now."""
-    return sorted(path.name for path in state_directory().iterdir() if _is_locked(path / "lock"))
+    return sorted(path.name for path in _entries() if _is_locked(path / "lock"))
 
 
 def _is_locked(lock: Path) -> bool:

@@ -17,11 +17,12 @@ import signal
 import subprocess
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import datadir, reaper
+from aurora_router_cluster import datadir, limits, reaper
 from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
@@ -33,13 +34,13 @@ from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import AddressInUseError, ClusterError, explain_os_error
+from aurora_router_cluster.errors import AddressInUseError, ClusterError, SupervisorError, explain_os_error
 from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
-from aurora_router_cluster.registry import ClusterDirectory, make_run_directory, sweep_leftovers
+from aurora_router_cluster.registry import ClusterDirectory, explain_left, make_run_directory, sweep_leftovers
 from aurora_router_cluster.rpc.served import find_served, served
 from aurora_router_cluster.storage.direct import DirectVolume
 from aurora_router_cluster.storage.inventory import Inventory
@@ -367,20 +368,33 @@ def make_upkeep(options: ClusterOptions, state: ClusterState, volume: QuorumVolu
     )
 
 
-async def serve(options: ClusterOptions, home: ClusterDirectory, run: Path, data: DataDirectory | None = None) -> None:
-    """Start a cluster, say so, and serve it until its end."""
-    supervisor = Supervisor(options, home, run, data)
+async def serve(
+    options: ClusterOptions,
+    home: ClusterDirectory,
+    run: Path,
+    data: DataDirectory | None = None,
+    threads: ThreadPoolExecutor | None = None,
+) -> None:
+    """Start a cluster, say so, and serve it until its end; what blocks is done in `threads`."""
     loop = asyncio.get_running_loop()
+    if threads is not None:
+        loop.set_default_executor(threads)
+    supervisor = Supervisor(options, home, run, data)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.ended.set)
     if options.owner is not None:
         loop.add_reader(0, _owner_spoke, supervisor.ended)
     starting = loop.create_task(supervisor.start())
     ending = loop.create_task(supervisor.ended.wait())
+    limit = watch_for_limits(loop)
     try:
-        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {starting, ending, limit}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()
+            await asyncio.wait({starting})
+            if limit.done():
+                raise limit.result()
         await starting
         _say({"ready": home.key})
         while not supervisor.ended.is_set() and options.owner in {None, os.getppid()}:
@@ -390,6 +404,24 @@ async def serve(options: ClusterOptions, home: ClusterDirectory, run: Path, data
     finally:
         ending.cancel()
         await supervisor.close()
+
+
+def watch_for_limits(loop: asyncio.AbstractEventLoop) -> asyncio.Future[BaseException]:
+    """A future with the first error in a callback of `loop` that is a limit of the machine (`limits.explain`).
+
+    asyncio logs such an error and goes on; what waits for the callback, as the start of a cluster, waits for ever.
+    """
+    met: asyncio.Future[BaseException] = loop.create_future()
+
+    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None or limits.explain(error) is None or met.done():
+            loop.default_exception_handler(context)
+        else:
+            met.set_result(error)
+
+    loop.set_exception_handler(on_error)
+    return met
 
 
 def _owner_spoke(ended: asyncio.Event) -> None:
@@ -413,34 +445,44 @@ def main(arguments: list[str]) -> int:
     A failure is reported when everything has been cleaned up: the starter may then end us at once.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # until the event loop has handlers of its own
+    left: list[Path] = []
     try:
-        _supervise(ClusterOptions.from_json(arguments[0]))
-    except ClusterError as error:
-        log.warning("%s: %s", type(error).__name__, error)
-        _say({"error": type(error).__name__, "message": str(error)})
-        return 1
-    except (OSError, LookupError) as error:
-        log.exception("it failed")
-        text = str(error)  # a sentence of ours, unless the operating system said it
-        if isinstance(error, OSError) and error.errno is not None:
-            text = f"the cluster could not be started: {explain_os_error(error)}"
-        _say({"error": "SupervisorError", "message": text})
-        return 1
-    except Exception as error:
-        log.exception("it failed")
-        place = "".join(traceback.format_tb(error.__traceback__)[-1:]).strip().replace("\n", " ")
-        text = f"the cluster could not be started, by a fault of aurora-router: {type(error).__name__}: {error}"
-        _say({"error": "SupervisorError", "message": f"{text} ({place}); please report it"})
+        _supervise(ClusterOptions.from_json(arguments[0]), left)
+    except Exception as error:  # it becomes the one line that the starter waits for
+        if isinstance(error, ClusterError):
+            log.warning("%s: %s", type(error).__name__, error)
+        else:
+            log.exception("it failed")
+        kind, text = explain_failure(error)
+        _say({"error": kind, "message": f"{text}; {explain_left(left)}" if left else text})
         return 1
     return 0
 
 
-def _supervise(options: ClusterOptions) -> None:
+def explain_failure(error: Exception) -> tuple[str, str]:
+    """What is said of a cluster that could not be started: the class of the error for its starter, and a sentence."""
+    if isinstance(error, ClusterError):
+        return type(error).__name__, str(error)
+    what = "the cluster could not be started"
+    if (limit := limits.explain(error)) is not None:
+        return SupervisorError.__name__, f"{what}: {limit}"
+    if isinstance(error, (OSError, LookupError)):
+        met = isinstance(error, OSError) and error.errno is not None  # else it is a sentence of ours
+        text = f"{what}: {explain_os_error(error)}" if met and isinstance(error, OSError) else str(error)
+        return SupervisorError.__name__, text
+    place = "".join(traceback.format_tb(error.__traceback__)[-1:]).strip().replace("\n", " ")
+    text = f"{what}, by a fault of aurora-router: {type(error).__name__}: {error} ({place}); please report it"
+    return SupervisorError.__name__, text
+
+
+def _supervise(options: ClusterOptions, left: list[Path]) -> None:
+    """Be the supervisor; run directories that could not be deleted are added to `left`."""
     with contextlib.suppress(OSError):
         sweep_leftovers()
     home = ClusterDirectory(options.key)
     home.claim()
     guard = data = None
+    threads = ThreadPoolExecutor(thread_name_prefix="copying")
     try:
         _log_to(home.log)
         if options.data is not None:
@@ -449,11 +491,15 @@ def _supervise(options: ClusterOptions) -> None:
         run = _run_directory(options)
         home.record(run, data.storage if data is not None else None)
         guard = _start_reaper(run, home.key)
-        asyncio.run(serve(options, home, run, data))
+        asyncio.run(serve(options, home, run, data, threads))
     finally:
+        # asyncio ends the threads by one more thread, which the machine may refuse: then they write to what is deleted
+        threads.shutdown(cancel_futures=True)
         if data is not None:
             data.close()  # first: a process that sees the cluster gone may start it again
-        home.release()
+        left += home.release()
+        if left:
+            log.warning("%s", explain_left(left))
         if guard is not None:
             guard.communicate(reaper.IN_ORDER)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster import errors
+from aurora_router_cluster import errors, limits
 from aurora_router_cluster.errors import SupervisorError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
     if not line.endswith(b"\n"):
         assert process.stderr is not None
         status, printed = process.wait(), process.stderr.read().decode(errors="replace").strip().splitlines()
-        said = f": {printed[-1]}" if printed else ""
+        said = limits.explain_status(status, printed[-1] if printed else "")
         raise SupervisorError(
-            f"the supervisor process of the cluster ended before it was ready, with status {status}{said}; it was "
+            f"the supervisor process of the cluster ended before it was ready (status {status}): {said}; it was "
             f"started by {sys.executable} -m aurora_router_cluster.supervisor"
         )
     answer = json.loads(line)

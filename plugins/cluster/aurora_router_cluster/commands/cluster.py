@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster import limits
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.commands import faults, history, live, nodes, show
@@ -76,8 +77,15 @@ class ClusterCommand:
         except ClusterError as error:
             sys.stderr.write(f"aurora-router cluster: {error}\n")
             return 1
+        except BrokenPipeError:
+            raise  # of standard output: the program that reads it has ended, and wants no more
         except OSError as error:
             sys.stderr.write(f"aurora-router cluster: {explain_os_error(error)}\n")
+            return 1
+        except (MemoryError, RuntimeError) as error:
+            if (limit := limits.explain(error)) is None:
+                raise
+            sys.stderr.write(f"aurora-router cluster: {limit}\n")
             return 1
         return 0
 

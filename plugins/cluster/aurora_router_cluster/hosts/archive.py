@@ -8,7 +8,7 @@ import tarfile
 import threading
 from pathlib import Path
 
-from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.errors import EngineError, explain_os_error
 
 
 class Packer:
@@ -43,7 +43,7 @@ def pack(directory: Path) -> bytes:
         with tarfile.open(fileobj=target, mode="w:gz", compresslevel=1) as archive:
             archive.add(directory, arcname=".")
     except OSError as error:
-        raise EngineError(f"packing {directory} failed: {error}") from error
+        raise EngineError(f"packing {directory} failed: {explain_os_error(error)}") from error
     return target.getvalue()
 
 

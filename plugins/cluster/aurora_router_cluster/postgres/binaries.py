@@ -19,6 +19,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import limits
 from aurora_router_cluster.errors import BinariesError
 from aurora_router_cluster.postgres import cache
 
@@ -170,7 +171,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
         if attempt.returncode != 0:
             raise BinariesError(
                 f"the user {account.name} may not enter {wall}, and cannot run the copy "
-                f"{copied.program(name)} either: {attempt.stdout.strip()}"
+                f"{copied.program(name)} either: {limits.explain_status(attempt.returncode, attempt.stdout.strip())}"
             )
     return copied
 

@@ -23,6 +23,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import limits
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import processes, programs, settings, sysv
 from aurora_router_cluster.postgres.endpoints import EngineAddress
@@ -131,9 +132,9 @@ class Engine:
             EngineError: the copy failed, e.g. for lack of room.
         """
         self.make_home()
-        status, complaint = await programs.finish(programs.copying(source, self.data))
+        status, printed = await programs.finish(programs.copying(source, self.data), within=self.home)
         if status != 0:
-            raise EngineError(f"copying {source} to {self.data} failed: {complaint}")
+            raise EngineError(programs.explain_copy(source, self.data, status, printed))
 
     def configure(self, extra: Mapping[str, str], *, standby: bool) -> None:
         """Write the complete configuration; takes effect at the next start (or `reload`, where PostgreSQL can).
@@ -229,7 +230,7 @@ class Engine:
         deadline = time.monotonic() + timeout
         while (state := self.state()) not in wanted:
             if state is State.DOWN:
-                raise EngineError(f"{self.name} ended instead of getting {_names(wanted)}:\n{self.log_tail()}")
+                raise EngineError(f"{self.name} ended instead of getting {_names(wanted)}:\n{self._last_words()}")
             if time.monotonic() > deadline:
                 raise EngineError(
                     f"{self.name} is {state.value}, not {_names(wanted)}, after {timeout:g} s:\n{self.log_tail()}"
@@ -315,6 +316,11 @@ class Engine:
         except OSError:
             return "(it printed nothing)"
         return "\n".join(text.splitlines()[-lines:])
+
+    def _last_words(self) -> str:
+        """The end of the log, and how the server ended where a signal ended it: then it may have printed nothing."""
+        status = self.process.poll() if self.process is not None else None
+        return self.log_tail() if status is None or status >= 0 else limits.explain_status(status, self.log_tail())
 
     def _signal(self, number: signal.Signals) -> None:
         if self.process is None or not self.alive:

@@ -11,6 +11,7 @@ import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster import limits
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import cache, settings
 
@@ -91,7 +92,8 @@ def single_user(binaries: Binaries, account: Account, data: Path, sql: str, data
 def _run(account: Account, command: Sequence[str | Path], text_input: str | None = None) -> None:
     result = account.run(command, text_input=text_input)
     if result.returncode != 0 or "ERROR:" in result.stdout:
-        raise EngineError(f"building the template failed: {' '.join(map(str, command))}\n{result.stdout[-2000:]}")
+        why = limits.explain_status(result.returncode, result.stdout[-2000:])
+        raise EngineError(f"building the template failed: {' '.join(map(str, command))}\n{why}")
 
 
 def control_data(binaries: Binaries, account: Account, data: Path) -> dict[str, str]:
@@ -102,7 +104,8 @@ def control_data(binaries: Binaries, account: Account, data: Path) -> dict[str, 
     """
     result = account.run([binaries.program("pg_controldata"), data])
     if result.returncode != 0:
-        raise EngineError(f"pg_controldata fails on {data}: {result.stdout.strip()}")
+        why = limits.explain_status(result.returncode, result.stdout.strip())
+        raise EngineError(f"pg_controldata fails on {data}: {why}")
     pairs = (line.partition(":") for line in result.stdout.splitlines() if ":" in line)
     return {label.strip(): value.strip() for label, _, value in pairs}
 

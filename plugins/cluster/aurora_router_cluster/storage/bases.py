@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,9 +82,7 @@ def copy_base(account: Account, base: Path, data: Path) -> None:
     if (base / ARCHIVE).exists():
         data.mkdir(mode=0o700)
         command = programs.unpacking(base / ARCHIVE, data)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise EngineError(f"copying {base} to {data} failed: {done.stderr.strip()}")
+    programs.run_copy(base, command, data)
     if data.stat().st_uid != account.uid:
         account.own(data)
 
@@ -142,9 +139,9 @@ async def back_up(
     options = ["--wal-method=none", "--checkpoint=fast", "--no-sync", "--no-manifest"]
     options += ["--format=tar", "--gzip", "--compress=1"] if compressed else []
     command = [str(binaries.program("pg_basebackup")), "-D", str(target), "-d", where, *options]
-    status, complaint = await programs.finish(account.command(command), {**account.environment(), **password})
+    status, printed = await programs.finish(account.command(command), {**account.environment(), **password})
     if status != 0:
-        raise EngineError(f"copying {source.name} into the storage failed: {complaint}")
+        raise EngineError(programs.explain_copy(source.name, "the storage", status, printed))
 
 
 def _make_room(directory: Path, account: Account) -> None:

@@ -59,7 +59,7 @@ class DirectVolume:
         backup = [self._binaries.program("pg_basebackup"), "-D", reader.data_directory, "-d", _conninfo(writer)]
         code, output = await self._run([*map(str, backup), *options])
         if code != 0:
-            raise EngineError(f"copying {writer.name} to {reader.name} by pg_basebackup failed: {output}")
+            raise EngineError(programs.explain_copy(writer.name, reader.name, code, output))
 
     async def _rewind(self, reader: EngineAddress, writer: EngineAddress) -> bool:
         """Try pg_rewind.

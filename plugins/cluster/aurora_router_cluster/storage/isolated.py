@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster import limits
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.remote import RemoteNode
@@ -120,14 +121,17 @@ class IsolatedNode(RemoteNode):
         deadline = loop.time() + START_SECONDS
         while not self.connected:
             if not self.up or loop.time() > deadline:
+                status = self._process.poll() if self._process is not None else None
                 said = self._last_words()
+                if status is not None and (status < 0 or not said):
+                    said = limits.explain_status(status, said)
                 await self._end()
-                raise NodeUnavailable(f"node {self.node} in {self.zone} did not start: {said}")
+                raise NodeUnavailable(f"node {self.node} in {self.zone} did not start: {said or 'it said nothing'}")
             await asyncio.sleep(POLL_SECONDS)
 
     def _last_words(self) -> str:
         text = (self.directory / "log").read_text(encoding="utf-8", errors="replace")
-        return "; ".join(text.splitlines()[-3:]) or "it said nothing"
+        return "; ".join(text.splitlines()[-3:])
 
     async def stop(self) -> None:
         """Take it down as the loss of its machine would: SIGKILL, no last word."""

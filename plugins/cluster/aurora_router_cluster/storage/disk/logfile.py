@@ -27,6 +27,7 @@ import os
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.errors import explain_os_error
 from aurora_router_cluster.postgres.files import sync
 from aurora_router_cluster.storage.disk.errors import DamagedError, LogFailedError, OutOfFilesError
 from aurora_router_cluster.storage.disk.frames import (
@@ -110,7 +111,8 @@ class FrameLog:
             log._open()
         except (OSError, OutOfFilesError) as error:
             log.close()
-            raise LogFailedError(f"the log in {directory} cannot be opened: {error}") from error
+            why = explain_os_error(error) if isinstance(error, OSError) else error
+            raise LogFailedError(f"the log in {directory} cannot be opened: {why}") from error
         return log
 
     def _open(self) -> None:
