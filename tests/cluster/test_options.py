@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.options import PACES, ClusterOptions, Pace
+from aurora_router_cluster.postgres import settings
+from aurora_router_cluster.storage.rebuilding import recovery_settings
+from aurora_router_cluster.storage.targets import Target
 
 
 def test_there_and_back():
@@ -53,3 +58,38 @@ def test_a_pace_is_a_default_of_which_parts_can_be_replaced():
 def test_an_unknown_option_is_named():
     with pytest.raises(RequestError, match="nonsense"):
         ClusterOptions.from_json('{"name": "demo", "key": "demo", "nonsense": 1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("synchronous_standby_names", "", "synchronous_standby_names cannot be set.*write quorum"),
+        ("Port", "5432", "Port cannot be set.*use --port"),
+        ("unix_socket_directories", "/tmp", "cannot be set"),
+        ("primary_conninfo", "host=x", "cannot be set.*failover"),
+        ("config_file", "/x", "cannot be set"),
+        ("hot_standby", "off", "takes no connections"),
+        ("wal_level", "minimal", "'replica' .the default. or 'logical'"),
+        ("a'b", "1", "is not the name of a server setting"),
+        ("a = 1\nb", "1", "is not the name of a server setting"),
+        ("", "1", "is not the name of a server setting"),
+        ("work_mem", "8MB\nx=1", "the value of work_mem has a line break"),
+        ("work_mem", 8, "the value of work_mem is 8, a int"),
+    ],
+)
+def test_settings_that_are_the_cluster_s_or_none_are_refused(name, value, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        ClusterOptions("demo", "demo", settings={name: value})
+
+
+def test_other_settings_are_the_user_s():
+    ClusterOptions("demo", "demo", settings={"wal_level": "logical", "auto_explain.log_nested_statements": "on"})
+    ClusterOptions("demo", "demo", flavour="direct", settings={"synchronous_standby_names": "*"})
+
+
+def test_what_an_instance_is_configured_with_belongs_to_the_cluster():
+    """What the engine, the volumes and a recovery write is refused, unless it only is a default for the user."""
+    engine = {"listen_addresses", "port", "unix_socket_directories", "cluster_name"}
+    assert engine <= settings.OWNED.keys()
+    recovery = recovery_settings(Target(lsn=1), SimpleNamespace(end=1)).keys() - {"hot_standby_feedback"}
+    assert recovery <= settings.OWNED.keys() | settings.OWNED_BY_QUORUM.keys()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.postgres.settings import refusal
 
 FLAVOURS = {"direct": False, "quorum": True}
 """Kind of volume -> whether its storage keeps the log."""
@@ -103,7 +104,8 @@ class ClusterOptions:
             one.
         remote: hosts that the cluster is spread over, see `hosts.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
-        settings: server settings for all instances, name -> value.
+        settings: server settings for all instances, name -> value; not those that the cluster owns, see
+            `postgres.settings.OWNED`.
         started_in: working directory of the process that started it, shown to people.
         owner: process id that the cluster ends with; None: it stays until it is ended.
     """
@@ -155,6 +157,7 @@ class ClusterOptions:
         if self.dns_ttl < 0 or min(self.detection or 0, self.promotion or 0, self.dns_delay or 0) < 0:
             raise RequestError("dns_ttl, detection, promotion and dns_delay cannot be negative")
         self._check_storage()
+        self._check_settings()
         if self.port is not None and not 1 <= self.port <= 65535:
             raise RequestError(f"{self.port} is not a port number (1 to 65535); leave it out for any free one")
         if not 0 <= self.dns_port <= 65535:
@@ -172,6 +175,11 @@ class ClusterOptions:
                 raise RequestError(f"{each.name}={value!r}: want {each.type}, not {type(value).__name__}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise RequestError(f"{each.name}={value}: want a number of seconds")
+
+    def _check_settings(self) -> None:
+        for name, value in self.settings.items():
+            if (why := refusal(name, value, keeps_log=self.keeps_log)) is not None:
+                raise RequestError(why)
 
     def _check_storage(self) -> None:
         if not self.keeps_log and (self.isolated or self.segment_size is not None):

@@ -7,6 +7,7 @@ of an *instance* is what the volume holds.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +70,72 @@ TEMPLATE: dict[str, str] = {
     "max_worker_processes": "1",
     "max_prepared_transactions": "0",
 }
+
+_FILES = "the cluster writes the instance's files and knows where they are"
+_ADDRESSES = "the cluster gives every instance an address and port of its own"
+_LOG = "the cluster leads each reader to the log, and changes that in a failover"
+_RECOVERY = "a failover, restore or backtrack decides where a recovery ends (cluster restore, cluster backtrack)"
+OWNED: dict[str, str] = {
+    "listen_addresses": f"{_ADDRESSES}; use --address",
+    "port": f"{_ADDRESSES}; use --port",
+    "unix_socket_directories": f"{_FILES}; use --dir",
+    "cluster_name": "it is the name of the instance; use --name",
+    "config_file": _FILES,
+    "data_directory": f"{_FILES}; use --dir",
+    "hba_file": _FILES,
+    "ident_file": _FILES,
+    "include": _FILES,
+    "include_dir": _FILES,
+    "include_if_exists": _FILES,
+    "primary_conninfo": _LOG,
+    "primary_slot_name": _LOG,
+    "restore_command": _LOG,
+    "promote_trigger_file": "the cluster promotes an instance itself (cluster failover)",
+    "recovery_end_command": _RECOVERY,
+    "recovery_target": _RECOVERY,
+    "recovery_target_action": _RECOVERY,
+    "recovery_target_inclusive": _RECOVERY,
+    "recovery_target_lsn": _RECOVERY,
+    "recovery_target_name": _RECOVERY,
+    "recovery_target_time": _RECOVERY,
+    "recovery_target_timeline": _RECOVERY,
+    "recovery_target_xid": _RECOVERY,
+    "hot_standby": "a reader without it takes no connections",
+    "restart_after_crash": "a writer that restarts in place would show commits that were never acknowledged",
+    "ssl": "the cluster makes the certificates; use --tls",
+    "ssl_cert_file": "the cluster makes the certificates; use --tls",
+    "ssl_key_file": "the cluster makes the certificates; use --tls",
+}
+"""Settings that the cluster writes and relies on -> why a user cannot set them, and what to use instead."""
+OWNED_BY_QUORUM = {
+    "synchronous_standby_names": "by it commits wait for the write quorum of the storage; a commit that need not be "
+    "durable uses SET synchronous_commit = off",
+}
+"""The same, where the storage keeps the log."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
+
+
+def refusal(name: object, value: object, *, keeps_log: bool) -> str | None:
+    """Why a user cannot have a setting, as a sentence; None: it is one for PostgreSQL to judge.
+
+    Args:
+        name: the setting's; PostgreSQL does not mind its case.
+        value: its value.
+        keeps_log: whether the storage keeps the log (flavour ``quorum``).
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return f"{name!r} is not the name of a server setting; want NAME=VALUE, e.g. work_mem=8MB"
+    if not isinstance(value, str):
+        return f"the value of {name} is {value!r}, a {type(value).__name__}; settings are text, e.g. '8MB'"
+    if any(character in value for character in "\n\r\0"):
+        return f"the value of {name} has a line break or a null character: {value!r}; set each setting on its own"
+    owned = {**OWNED, **OWNED_BY_QUORUM} if keeps_log else OWNED
+    if (why := owned.get(name.lower())) is not None:
+        return f"{name} cannot be set, it belongs to the cluster: {why}"
+    if name.lower() == "wal_level" and value.strip().lower() not in {"replica", "logical"}:
+        return f"wal_level={value!r}: readers need the log of 'replica' (the default) or 'logical'"
+    return None
+
 
 ACCESS = f"""\
 local all {SUPERUSER} trust
