@@ -73,6 +73,11 @@ def choose(directory: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, "readers": len(record["roster"]["instances"]) - 1, **given}
 
 
+def holds_cluster(directory: Path) -> bool:
+    """Whether there is a cluster's directory at that path, now."""
+    return (directory / RECORD).exists()
+
+
 def _record(directory: Path) -> dict[str, Any] | None:
     """What ``cluster.json`` says; None: there is no cluster yet.
 

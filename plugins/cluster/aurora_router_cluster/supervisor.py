@@ -109,7 +109,8 @@ class Supervisor:
         self.dns: DnsServer | RemoteDns | None = None
         backtrack = Backtrack(self.state, self.plane.procedure)
         requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
-        self.control = ControlServer(home.socket, requests)
+        places = (run,) if data is None else (data.path, run)
+        self.control = ControlServer(home.socket, requests, places)
         self.ended = asyncio.Event()
         self._before = before
         self._kept = False  # whether the instances are written down when they change

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,3 +97,32 @@ def test_classes_are_found_by_name(name):
 @pytest.mark.parametrize("name", ["annotations", "Exception", "by_name", ""])
 def test_other_names_are_a_supervisor_s_error(name):
     assert errors.by_name(name) is errors.SupervisorError
+
+
+def test_a_full_disk_without_a_path_is_the_directory_without_room(tmp_path, monkeypatch):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for directory in (data, run):
+        directory.mkdir()
+    room = {data: 0, run: 1 << 30}
+    monkeypatch.setattr(channel.shutil, "disk_usage", lambda directory: SimpleNamespace(free=room[directory]))
+    kind, said = channel.explain_failure(OSError(errno.ENOSPC, "No space left on device"), (data, run))
+    assert kind == "DirectoryError"
+    assert said == (
+        f"the request failed, and the cluster goes on: {data}: No space left on device; free some room there and try "
+        "again"
+    )
+    named = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    assert "/data/x: No space" in channel.explain_failure(named, (run,))[1]
+
+
+def test_a_directory_that_was_moved_is_said(tmp_path):
+    kind, said = channel.explain_failure(FileNotFoundError(errno.ENOENT, "No such file", "y"), (tmp_path / "gone",))
+    assert kind == "DirectoryError"
+    assert f"{tmp_path / 'gone'}, where the cluster's files are kept, is not there any more" in said
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_a_limit_is_no_failure_of_the_supervisor(error):
+    said = channel.explain_failure(error, ())[1]
+    assert said.startswith("the request failed, and the cluster goes on: ")
+    assert "Error" not in said

@@ -7,15 +7,16 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import limits
+from aurora_router_cluster import datadir, limits
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.commands import faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explain_os_error
 from aurora_router_cluster.options import FLAVOURS, PACED, PACES
-from aurora_router_cluster.registry import NAME_VARIABLE, default_key
+from aurora_router_cluster.registry import NAME_VARIABLE, default_key, explain_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,6 +173,8 @@ def _up(args: argparse.Namespace) -> None:
                 cluster.wait()
             except KeyboardInterrupt:
                 show.line(f"stopping; {show.fate(status)}")
+    if not args.detach and Path(status.directory).exists():
+        sys.stderr.write(f"aurora-router cluster: {explain_left([Path(status.directory)])}\n")
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -230,7 +233,13 @@ def _down(args: argparse.Namespace) -> None:
         show.line(f"ending the cluster {status.key}; {show.fate(status)}")
     cluster.down()
     facts = {"ended": status.key, "deleted": status.directory, "kept": status.data}
-    show.result(args, f"the cluster {status.key} has ended", facts)
+    if status.data is not None and not datadir.holds_cluster(Path(status.data)):
+        facts["kept"] = None
+    text = f"the cluster {status.key} has ended"
+    if Path(status.directory).exists():
+        facts["deleted"] = None
+        text += f"; {explain_left([Path(status.directory)])}"
+    show.result(args, text, facts)
 
 
 def _print_json(facts: dict[str, Any]) -> None:

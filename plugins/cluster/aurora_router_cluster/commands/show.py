@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster import datadir
 from aurora_router_cluster.commands import live
 from aurora_router_cluster.postgres import files
 
@@ -133,6 +134,12 @@ def fate(cluster: ClusterStatus) -> str:
     """What happens to the data when the cluster ends."""
     if cluster.data is None:
         return f"all of its data, in {cluster.directory}, are deleted"
+    if not datadir.holds_cluster(Path(cluster.data)):
+        return (
+            f"{cluster.data}, where its data were kept, is not there any more: it was moved or deleted while the "
+            "cluster ran; if it was moved, start the cluster again from its new place: aurora-router cluster up --data "
+            "DIR"
+        )
     again = f"aurora-router cluster up --data {shlex.quote(cluster.data)}"
     return f"its data are kept in {cluster.data}; start it again with: {again}"
 

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
+import shutil
 import socket
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster import errors
-from aurora_router_cluster.errors import ClusterError, ClusterNotFoundError, RequestError, SupervisorError
+from aurora_router_cluster import errors, limits
+from aurora_router_cluster.errors import (
+    ClusterError,
+    ClusterNotFoundError,
+    DirectoryError,
+    RequestError,
+    SupervisorError,
+    explain_os_error,
+)
 from aurora_router_cluster.rpc.streams import StreamServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -26,12 +35,18 @@ LONGEST_LINE = 1 << 20
 
 
 class ControlServer(StreamServer):
-    """Serves `commands` on the Unix socket `path`; each takes keyword arguments and returns what JSON can hold."""
+    """Serves `commands` on the Unix socket `path`; each takes keyword arguments and returns what JSON can hold.
 
-    def __init__(self, path: Path, commands: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
+    `directories` hold the cluster's files: an error that names no file is one of theirs.
+    """
+
+    def __init__(
+        self, path: Path, commands: Mapping[str, Callable[..., Awaitable[Any]]], directories: Sequence[Path] = ()
+    ) -> None:
         super().__init__()
         self._path = path
         self._commands = commands
+        self._directories = directories
 
     async def start(self) -> None:
         """Listen."""
@@ -51,7 +66,8 @@ class ControlServer(StreamServer):
             return {"error": type(error).__name__, "message": str(error)}
         except Exception as error:
             log.exception("a request failed: %s", line)
-            return {"error": "SupervisorError", "message": f"the supervisor failed: {type(error).__name__}: {error}"}
+            kind, message = explain_failure(error, self._directories)
+            return {"error": kind, "message": message}
 
     async def _dispatch(self, line: bytes) -> Any:
         try:
@@ -62,6 +78,33 @@ class ControlServer(StreamServer):
             known = ", ".join(self._commands)
             raise RequestError(f"not a request: {error!r}; commands are {known}") from error
         return await command(**arguments)
+
+
+def explain_failure(error: Exception, directories: Sequence[Path]) -> tuple[str, str]:
+    """What is said of a request that failed without a sentence: the class of the error for the client, and a sentence.
+
+    An error of the operating system is none of the supervisor, which goes on. One of a full disk often comes without a
+    path, since it is met by a write: then it is the directory without room.
+    """
+    if gone := [directory for directory in directories if not directory.exists()]:
+        return DirectoryError.__name__, (
+            f"{gone[0]}, where the cluster's files are kept, is not there any more ({error}): it was moved or deleted "
+            "while the cluster runs; put it back, or end the cluster (cluster down)"
+        )
+    if (limit := limits.explain(error)) is not None:
+        return SupervisorError.__name__, f"the request failed, and the cluster goes on: {limit}"
+    if not isinstance(error, OSError) or error.errno is None:
+        return SupervisorError.__name__, f"the supervisor failed: {type(error).__name__}: {error}"
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return SupervisorError.__name__, f"the request failed, and the cluster goes on: {explain_os_error(error)}"
+    if error.filename is not None:
+        where = str(error.filename)
+    else:
+        fullest = min(directories, key=lambda directory: shutil.disk_usage(directory).free, default=None)
+        where = str(fullest) if fullest is not None else "one of the cluster's directories"
+    return DirectoryError.__name__, (
+        f"the request failed, and the cluster goes on: {where}: {error.strerror}; free some room there and try again"
+    )
 
 
 def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: float | None) -> Any:

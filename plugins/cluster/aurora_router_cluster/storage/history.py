@@ -334,7 +334,7 @@ class VolumeHistory:
         if not membership.writes(answers):
             raise FailoverImpossibleError(
                 f"a branch of the log is opened at a write quorum (4 of 6), and too few storage nodes answer: "
-                f"{answers.explain()}; nothing has changed; bring one up (cluster node-up) and try again"
+                f"{answers.explain()}; nothing has changed; to try again, {volume.nodes.advice()}"
             )
 
     async def go(self, branch_range: BranchRange, point: int) -> RecoveryPoint:

@@ -156,17 +156,37 @@ class NodeSet(dict[int, Member]):
         await self.get_node(number).stop()
 
     async def up(self, number: int) -> None:
-        """Bring one up over the files that it has.
+        """Bring one up over the files that it has; one that runs and whose disk has failed is opened again.
 
         Raises:
             RequestError: there is none of that number.
-            EngineError: it cannot run.
+            EngineError: it cannot run, or its disk still fails.
         """
+        node = self.get_node(number)
         try:
-            await self.get_node(number).start()
+            await node.start()
         except NodeUnavailable as error:
             raise EngineError(f"{error}; replace it by a new one: cluster replace-node {number}") from error
+        if node.failure is not None and not await node.reopen():
+            raise EngineError(
+                f"storage node {number} runs, but its disk fails: {node.failure}. It comes back by itself once the "
+                f"disk takes what is written (free some room in {self._directory}), or replace it by a new one: "
+                f"cluster replace-node {number}"
+            )
         self._up_again(number)
+
+    def advice(self) -> str:
+        """What can be done about nodes that do not answer: an end of the sentence that says so."""
+        failed = sorted(node.node for node in self.values() if node.failure is not None)
+        down = sorted(node.node for node in self.values() if not node.up)
+        ways: list[str] = []
+        if failed:
+            numbers = ", ".join(map(str, failed))
+            ways.append(f"let the disks of {numbers} take writes again (they come back by themselves then)")
+        if down or not failed:
+            which = f" {', '.join(map(str, down))}" if down else ""
+            ways.append(f"bring up a storage node that is down (cluster node-up){':' if which else ''}{which}")
+        return ", and ".join(ways)
 
     def revive(self) -> None:
         """Begin to bring those up again whose process ended without a request; none waits for another."""

@@ -449,8 +449,7 @@ class QuorumVolume:
             await reach_write_quorum(self.nodes)
         except StorageError as error:
             raise FailoverImpossibleError(
-                f"the volume cannot be recovered now: {error}; nothing has changed. Bring a storage node up (cluster "
-                "node-up) and try again"
+                f"the volume cannot be recovered now: {error}; nothing has changed; to try again, {self.nodes.advice()}"
             ) from error
 
     async def recover(self) -> RecoveryPoint:

@@ -202,7 +202,7 @@ class MembershipChange:
         if not force:
             raise RequestError(
                 f"storage nodes {lost} do not answer, {left} are left: three of six can be read, but not written to. "
-                "Bring one up again (cluster node-up). If they are gone for good, repair --force forms a new "
+                f"To go on, {self._node_set.advice()}. If they are gone for good, repair --force forms a new "
                 "membership without them; if one of them is alive elsewhere, there will be two volumes"
             )
         with self.alone(f"a new membership is being formed from storage nodes {left}"):
