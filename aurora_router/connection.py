@@ -10,6 +10,7 @@ within the functions that need it.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
@@ -178,6 +179,8 @@ def within(seconds: float, wanted: Wanted | None = None) -> Iterator[None]:
 
 _BLOCKING: Any = psycopg.Connection
 _AWAITED: Any = psycopg.AsyncConnection
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+_FULL = "connect failed: {}: close files or connections, or raise the limit (ulimit -n)"
 _EXPLAINED = (psycopg.OperationalError, psycopg.InternalError)
 """What a lost connection (the first) and a refused write (25006, the second) raise."""
 
@@ -193,6 +196,8 @@ class _Routed:
     waiting_since: float | None = None
     limits: Limits | None = None
     listening = 0
+    returned = 0
+    """How many times `close` returned the connection to its pool (``close_returns``)."""
     was_writer = direct = False
     cut_because: str | None = None
     """Why this library shut the socket down; None: it did not."""
@@ -391,6 +396,10 @@ class Connection(_Routed, psycopg.Connection[Row]):
             result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise  # of a signal handler, maybe: TimeoutError is one
+            raise _shorten_traceback(psycopg.OperationalError(_FULL.format(error))) from error
         result.connection._register(result, args)  # noqa: SLF001 - of this class
         result.connection.origin = (conninfo, kwargs)
         return cast("Self", result.connection)
@@ -416,6 +425,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         """Close the connection, as psycopg does."""
         guard = self._closing()
         if self._is_lent:
+            self.returned += 1
             super().close()  # the pool rolls back: no guard is held meanwhile
             return
         with guard:
@@ -504,6 +514,10 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
             result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR:
+                raise  # of a signal handler, maybe: TimeoutError is one
+            raise _shorten_traceback(psycopg.OperationalError(_FULL.format(error))) from error
         result.connection._register(result, args)  # noqa: SLF001 - of this class
         result.connection.origin = (conninfo, kwargs)
         return cast("Self", result.connection)
@@ -526,6 +540,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         """Close the connection, as psycopg does."""
         guard = self._closing()
         if self._is_lent:
+            self.returned += 1
             await super().close()
             return
         with guard:

@@ -243,11 +243,13 @@ class Router(_Routing):
         """
         runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
+        returned: dict[int, int] = {}
 
         async def take() -> Any:
             if pool is None:
                 return self.connect(role=self._role(modes))
             connection = pool.getconn()
+            returned[id(connection)] = _times_returned(connection)
             try:
                 self._refuse_elsewhere(connection)
             except BaseException:
@@ -256,7 +258,10 @@ class Router(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
-            connection.close() if pool is None else pool.putconn(connection)
+            if pool is None:
+                connection.close()
+            elif returned.pop(id(connection), 0) == _times_returned(connection):  # else the work returned it itself
+                pool.putconn(connection)
 
         async def run_work(connection: Any) -> T:
             return work(connection)
@@ -352,11 +357,13 @@ class AsyncRouter(_Routing):
         """
         runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
+        returned: dict[int, int] = {}
 
         async def take() -> Any:
             if pool is None:
                 return await self.connect(role=self._role(modes))
             connection = await pool.getconn()
+            returned[id(connection)] = _times_returned(connection)
             try:
                 self._refuse_elsewhere(connection)
             except BaseException:
@@ -365,7 +372,10 @@ class AsyncRouter(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
-            await (connection.close() if pool is None else pool.putconn(connection))
+            if pool is None:
+                await connection.close()
+            elif returned.pop(id(connection), 0) == _times_returned(connection):
+                await pool.putconn(connection)
 
         async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = await (self._renew(pool) if resolver is None else resolver())
@@ -458,3 +468,9 @@ def _token(token: CommitToken | CommitOutcomeUnknown) -> CommitToken:
 
 def _dial_nothing(target: Target, seconds: float) -> NoReturn:
     raise RuntimeError(f"explaining dials nothing, and yet {target.name} was dialled ({seconds} s)")
+
+
+def _times_returned(connection: Any) -> int:
+    """How many times closing a connection returned it to its pool: then it may be another user's by now."""
+    times: int = getattr(connection, "returned", 0)
+    return times

@@ -275,17 +275,15 @@ class CredentialCache:
         """The same on an event loop."""
         answer, mine = self._begin(question)
         if not mine:
-            return await asyncio.shield(asyncio.wrap_future(answer))
+            return await _wait_for(asyncio.wrap_future(answer))
         asking = asyncio.ensure_future(self._ask_async(question, answer, ask, about))
         self._tasks.add(asking)
         asking.add_done_callback(self._on_asked)
-        return await asyncio.shield(asking)
+        return await _wait_for(asking)
 
     def _on_asked(self, asking: asyncio.Future[Any]) -> None:
-        """Let go of a task; its failure counts as retrieved, also if its caller was cancelled meanwhile."""
+        """Let go of a task."""
         self._tasks.discard(asking)
-        if not asking.cancelled():
-            asking.exception()
 
     def _begin(self, question: _Question, *, blocks: bool = False, here: bool = True) -> tuple[_Answer, bool]:
         """The answer that is waited for, and whether the caller has to ask for it.
@@ -379,6 +377,18 @@ class CredentialCache:
         answer.set_exception(failed)
         answer.exception()  # it counts as retrieved, also where no caller waits
         return CredentialsUnavailable(told) if isinstance(error, Exception) else error
+
+
+async def _wait_for(answer: asyncio.Future[T]) -> T:
+    """The result of what others wait for too; a failure counts as retrieved, also if the caller is cancelled."""
+    answer.add_done_callback(_retrieve)
+    await asyncio.wait({answer})
+    return answer.result()
+
+
+def _retrieve(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _cause(error: BaseException) -> BaseException | None:

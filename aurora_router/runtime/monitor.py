@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import math
 import os
 import selectors
@@ -410,7 +411,7 @@ async def _keep_credentials(watch: ClusterMonitor[Any]) -> None:
 
 def _prepare() -> None:
     """Import now what the first failover needs: then it would take longer than the dial that it is for."""
-    with IMPORTING:
+    with IMPORTING, contextlib.suppress(OSError):  # no descriptor is left: the failover will import it
         import aurora_router.retry  # noqa: F401, PLC0415 - see above; a program that connects once does without
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import psycopg
+import psycopg_pool
 import pytest
 
 import aurora_router
 from aurora_router import TransactionEnded
+from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 
 from .relay import Cut
 from .test_cut_off import prepare, rows
@@ -236,3 +238,45 @@ def test_a_forged_warning_costs_a_question_and_nothing_else(pair):
     assert router.run_transaction(work, on_token=tokens.append) == "done"
     assert len(tokens) == 1
     assert pair.value("select count(*) from forged") == 1
+
+
+# ---------------------------------------------------------------- works that return the connection to its pool
+
+
+@pytest.mark.skipif(psycopg.__version__ < "3.3", reason="close_returns with a class of one's own needs psycopg 3.3")
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_a_work_that_closes_the_connection_of_a_pool(pair, is_taken):
+    """It is not returned a second time: it may be another user's by then."""
+    router = aurora_router.Router(pair.conninfo())
+    with ConnectionPool(pair.conninfo(), min_size=1, max_size=1, close_returns=True, open=True) as pool:
+        users = []
+
+        def work(connection):
+            connection.execute(INSERT)
+            connection.close()
+            if is_taken:
+                users.append(pool.getconn(timeout=20))
+
+        with pytest.raises(TransactionEnded):
+            router.run_transaction(work, pool=pool)
+        if is_taken:
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                pool.getconn(timeout=0.2)
+            pool.putconn(users[0])
+        with pool.connection(timeout=20) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    assert rows(pair) == 0
+
+
+@pytest.mark.skipif(psycopg.__version__ < "3.3", reason="close_returns with a class of one's own needs psycopg 3.3")
+async def test_a_work_that_closes_the_connection_of_an_asyncio_pool(pair):
+    router = aurora_router.AsyncRouter(pair.conninfo())
+    async with AsyncConnectionPool(pair.conninfo(), min_size=1, close_returns=True, open=False) as pool:
+
+        async def work(connection):
+            await connection.execute(INSERT)
+            await connection.close()
+
+        with pytest.raises(TransactionEnded):
+            await router.run_transaction(work, pool=pool)
+    assert rows(pair) == 0

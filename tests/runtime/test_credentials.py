@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import itertools
 import os
@@ -706,3 +707,29 @@ async def test_a_blocking_connect_does_not_wait_for_a_task_of_its_own_event_loop
     assert asked
     assert password(cache) == "word 2"
     await waiting
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_caller_that_is_cancelled_when_the_provider_fails_leaves_no_error_behind(steps):
+    reported, failing = [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+
+    async def provider(login):
+        await failing.wait()
+        raise asyncio.CancelledError
+
+    cache = CredentialCache(provider)
+    callers = [asyncio.ensure_future(cache.get_async(LOGIN)) for _ in range(2)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    failing.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for each in callers:
+        each.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    del callers, each
+    gc.collect()
+    assert reported == []
