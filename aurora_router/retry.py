@@ -29,30 +29,48 @@ FIRST_REPLAY, LONGEST_REPLAY = 0.01, 1.0
 
 
 def reconnecting(
-    runtime: Runtime[Any], cluster: Cluster, left: Callable[[], float], *, retry_on: type[BaseException]
+    runtime: Runtime[Any],
+    cluster: Cluster,
+    left: Callable[[], float],
+    *,
+    retry_on: type[BaseException],
+    began: float,
+    may_get_writer: Callable[[], bool],
 ) -> tenacity.AsyncRetrying:
     """Rounds of connecting: exponential waits with full jitter, cut short by news of a writer.
+
+    News is another writer, an instance that joined or left, or the end of a suspicion that is older than the round that
+    failed: the writer answers again. A suspicion that began during that round may be its own work, and that during the
+    wait the work of another connect that waits as well. If their ends were news, a writer that answers the monitor, and
+    not these connects, would keep them dialling without a pause.
 
     Args:
         runtime: gives clock, randomness and sleep.
         cluster: whose change ends a wait early.
         left: seconds for which it makes sense to go on.
         retry_on: the exception that asks for another round; all others end it.
+        began: when the first round began, by the runtime's clock.
+        may_get_writer: whether the writer may serve this connect; else the end of a suspicion is no news.
     """
+    round_began = began
 
     def wait(state: tenacity.RetryCallState) -> float:
         pause = full_jitter(state.attempt_number - 1, runtime.random(), base=FIRST_WAIT, cap=LONGEST_WAIT)
         return min(pause, left())
 
     async def sleep(seconds: float) -> None:
-        """Not all news help: failures of other connects, which wait as well, would keep all of them dialling."""
-        view, doubted, began = cluster.view, cluster.suspected_at, runtime.now()
+        """Wait; see above."""
+        nonlocal round_began
+        view, suspected_at, began = cluster.view, cluster.suspected_at, runtime.now()
+        is_older = _is_older(suspected_at, round_began) and may_get_writer()
         while (pause := began + seconds - runtime.now()) > 0.0 and cluster.view.epoch == view.epoch:
-            if cluster.suspected_at != doubted or cluster.view.instances.keys() != view.instances.keys():
+            has_ended = is_older and cluster.suspected_at != suspected_at
+            if has_ended or cluster.view.instances.keys() != view.instances.keys():
                 pause = min(pause, began + LEAST_WAIT - runtime.now())
                 if pause <= 0.0:
-                    return
+                    break
             await runtime.wait_for_news(cluster, cluster.news, pause)
+        round_began = runtime.now()
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(retry_on),
@@ -61,6 +79,11 @@ def reconnecting(
         sleep=sleep,
         reraise=True,
     )
+
+
+def _is_older(suspected_at: float | None, began: float) -> bool:
+    """Whether a suspicion began before a round did."""
+    return suspected_at is not None and suspected_at < began
 
 
 def transacting(

@@ -162,6 +162,18 @@ class ConnectAttempt(Generic[ConnT]):
         wanted = self.route.role is WantedRole.READER or self.route.role is WantedRole.PREFER_READER
         return wanted and not any(True for _ in self.cluster.view.readers())
 
+    def find_named(self) -> Instance | None:
+        """Return the one instance that the name, or the option, denotes; None: it is unknown."""
+        name = (self.request.options.instance or self.route.endpoint.label or "").lower()
+        return next((each for each in self.cluster.view.instances.values() if each.id.lower() == name), None)
+
+    def may_get_writer(self) -> bool:
+        """Whether the writer may serve this connect, so that news of the writer may help it."""
+        if self.route.mode is not Mode.PINNED:
+            return True
+        named = self.find_named()
+        return named is None or named.role is not Role.READER
+
     def release(self) -> None:
         """Release the reservation, if any."""
         reservation, self.reservation = self.reservation, None
@@ -426,13 +438,14 @@ def note_failure(
     attempt.faults.add(fault.kind)
     attempt.sqlstates.add(fault.sqlstate)
     if instance is not None and (verdict.down or verdict.quarantine):
+        was_known = cluster.is_known_down(instance.id)
         alive = attempt.is_alive = fault.kind is FaultKind.REJECTED and not verdict.down
         if not attempt.is_avoided(instance.id) or (not alive and cluster.view.lacks_failure(instance.id)):
             failure = Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=alive)
             cluster.observe(failure, now)
         if verdict.quarantine:
             cluster.record_failure(instance.id, now, attempt.request.options.quarantine, started)
-        if not alive:
+        if not (alive or was_known):
             cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
     if fault.kind is FaultKind.NAME and len(attempt.request.given) == 1 and not cluster.view.known:
         raise attempt.runtime.errors.name_not_resolved(fault.text, attempts=attempt.tries) from failed.cause

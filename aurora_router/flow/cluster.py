@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from aurora_router.model.bounds import MAX_NAMES, forget_empty, forget_oldest
+from aurora_router.model.instance import Role
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
 
@@ -154,12 +155,12 @@ class Cluster:
             kwargs: the same, by name.
         """
         with self._lock:
-            while True:
+            is_done = False
+            while not is_done:  # again, if a signal handler has changed the state meanwhile
                 before = self.state
                 after, events = transition(before, *args, **kwargs)
-                if self.state is before:  # else a signal handler of this thread connected meanwhile
-                    break
-            self.state = after
+                # One expression without a call: no handler runs within it.
+                self.state, is_done = (after, True) if self.state is before else (self.state, False)
             is_news = self.state.is_news(before)
         if is_news:
             self.wake()
@@ -246,6 +247,14 @@ class Cluster:
     def is_news_for_monitor(self, request: Request, route: Route, params: Any) -> bool:
         """Whether the monitor has to be started, or has to learn how a user connected."""
         return self.monitor is None or self.monitor.settled != (request, route, params)
+
+    def is_known_down(self, instance: str) -> bool:
+        """Whether an instance is a reader that failed before, and has not answered since.
+
+        That it still does not answer is no reason to suspect the writer.
+        """
+        known = self.view.instances.get(instance)
+        return instance in self.state.health.failed_at and known is not None and known.role is Role.READER
 
     def suspect_writer(self, reason: str, now: float) -> None:
         """Suspect the writer, so that the monitor asks all instances at once. Without a monitor nothing happens."""

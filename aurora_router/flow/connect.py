@@ -156,7 +156,14 @@ async def _retry(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
         from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
 
     attempt.distrusts_view = True
-    rounds = reconnecting(attempt.runtime, attempt.cluster, attempt.seconds_left, retry_on=AttemptFailed)
+    rounds = reconnecting(
+        attempt.runtime,
+        attempt.cluster,
+        attempt.seconds_left,
+        retry_on=AttemptFailed,
+        began=attempt.started,
+        may_get_writer=attempt.may_get_writer,
+    )
     try:
         async for each in rounds:
             with each:
@@ -256,14 +263,13 @@ async def connect_to_named_instance(attempt: ConnectAttempt[ConnT]) -> ConnectRe
         found = await read_topology_through(attempt, attempt.request.given[0])
         return await _hand_out_whatever_role(attempt, *found)
     spare = await ensure_topology(attempt)
-    name = (wanted or attempt.route.endpoint.label or "").lower()
-    known = next((each for each in attempt.cluster.view.instances.values() if each.id.lower() == name), None)
+    known = attempt.find_named()
     if spare is not None:
         if known is not None and spare[1].id == known.id:
             return await _hand_out_whatever_role(attempt, *spare)
         await attempt.runtime.discard(spare[0])
     if known is None:
-        raise AttemptFailed(f"the cluster has no instance {wanted or name!r}")
+        raise AttemptFailed(f"the cluster has no instance {wanted or attempt.route.endpoint.label!r}")
     attempt.reservation = attempt.cluster.reserve(known.id)
     connection = await dial_reserved(attempt, known)
     return await _hand_out_whatever_role(attempt, connection, known)

@@ -6,7 +6,8 @@ A ping is several tries (`TRIES`), started one after the other, all with the pin
 first try uses the session that the monitor has with the instance, if any: such a session answers even if the postmaster
 accepts no new one. The others dial. So one lost packet proves nothing: TCP repeats a SYN after a second, which is all
 of a ping's time, but other tries are under way by then. To have a session in time, one is opened as soon as a statement
-has been waiting for a moment, long before that is suspicious (`_open_ahead`).
+has been waiting for a moment, long before that is suspicious (`_open_ahead`). It has the time of a dial, and not that
+of a ping: a login may take longer than a ping.
 
 Invariant: a connection whose path is not known to be direct is never cut. Its instance is known from what was reported
 when it was made, and behind a pooler or a load balancer it may be on another one by now.
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import Target
+    from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.policy.route import Request, Route
     from aurora_router.policy.verdict import Fault
 
@@ -273,8 +274,9 @@ class HangDetector(Generic[ConnT]):
             if served or not probe.may_open:
                 return
             probe.busy, began = True, self.runtime.now()
+            wanted = self._make_wanted(id_, began)
             try:
-                await probe.open(target, self.limits.ping)
+                await probe.open(replace(target, wanted=wanted), self.monitor.options.connect_timeout)
             except DialFailed as failed:
                 if judge(failed.fault).then is Next.RAISE:
                     self.monitor.record_lockout(id_, failed.fault, began)
@@ -283,10 +285,25 @@ class HangDetector(Generic[ConnT]):
         finally:
             self._opening.discard(id_)
 
+    def _make_wanted(self, id_: str, began: float) -> Wanted:
+        """Return the question whether a session that is opened ahead is still worth waiting for.
+
+        A login may take a healthy server longer than a ping. But a dial that takes so long must not keep the monitor
+        from dialling again when it has to ask all instances: the packet that began it may be lost.
+        """
+        cluster, known = self.cluster, self.cluster.view.instances.get(id_)
+
+        def is_wanted() -> bool:
+            is_late = self.runtime.now() - began > self.limits.ping
+            is_current = known is not None and cluster.view.is_current(id_, known.generation)
+            return is_current and not (is_late and cluster.suspected_at is not None)
+
+        return is_wanted
+
     def _last_heard_at(self, id_: str, since: float, target: Target) -> float | None:
         """Return when an instance last sent anything on any connection, if that was after `since`; else None."""
-        own = self.monitor.probe_of(id_).heard_at(target)
-        latest = since if own is None else own
+        own = self.monitor.probe_of(id_).heard_at(target), self.runtime.dial_heard_at(target)
+        latest = max((since, *(each for each in own if each is not None)))
         for held in self.cluster.tracked_connections().get(id_, ()):
             heard = self.runtime.heard_at(held)
             if heard is not None:
@@ -335,7 +352,7 @@ class HangDetector(Generic[ConnT]):
             self._condemn(id_, now, seconds)
         elif fault is None or signal is Signal.HEARD:
             self.cluster.report(HangRefuted(id_, now - began), now)
-        elif signal is not Signal.STALLED:
+        elif signal is not Signal.STALLED and not self.cluster.is_known_down(id_):
             self.cluster.suspect_writer(f"a ping of {id_} failed: {fault.text}", now)
 
     def _was_stalled(self, began: float, now: float, seconds: float) -> bool:

@@ -24,7 +24,6 @@ instance was silent to a ping, lost its role, or left the cluster. When the moni
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.attempt import PROVISIONAL_SECONDS
@@ -405,8 +404,9 @@ class ClusterMonitor(Generic[ConnT]):
                     continue
                 probe.busy = True
                 try:
-                    with contextlib.suppress(DialFailed):
-                        await probe.check_role_report(self.access, self.hangs.limits.ping)
+                    await probe.check_role_report(self.access, self._seconds_for(reader.id))
+                except DialFailed as failed:
+                    self._record_timing(reader.id, failed.fault)
                 finally:
                     probe.busy = False
         finally:

@@ -248,6 +248,13 @@ class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
         """When the last data arrived here on a user's connection, by the runtime's clock; None: that is not known."""
         ...
 
+    def dial_heard_at(self, target: Target) -> float | None:
+        """When a server last sent anything on a dial of the monitor's, also one that failed later; None: never.
+
+        Only bytes of the server count: the kernel of a process that hangs accepts connections, too.
+        """
+        ...
+
     def has_unread(self, held: Any) -> bool:
         """Whether data, or the end, of a user's connection arrived that its user has not read yet."""
         ...

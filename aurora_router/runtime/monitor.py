@@ -33,6 +33,7 @@ from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.probe import Access
 from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import IMPORTING, step_by_step
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.connect_args import opening_async
@@ -41,7 +42,7 @@ from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.passfile import Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Mapping
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Rows, Wanted
@@ -87,7 +88,28 @@ class _Own(psycopg.AsyncConnection[Any]):
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Any:
-        return step_by_step(super()._connect_gen(*args, **kwargs))
+        return _note_bytes(step_by_step(super()._connect_gen(*args, **kwargs)))
+
+
+_heard: dict[End, float] = {}
+"""When bytes last arrived on a dial of the monitor's, by the address and the port that were dialled."""
+
+
+def _note_bytes(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Do the same steps of a dial, and note when the server has sent something for one of them."""
+    try:
+        wanted = next(dialling)
+        while True:
+            ready = yield wanted
+            if sockets.has_bytes(wanted[0]) and (end := sockets.ends_of(wanted[0])[1]) is not None:
+                _heard.pop(end, None)
+                _heard[end] = time.monotonic()
+                forget_oldest(_heard)
+            wanted = dialling.send(ready)
+    except StopIteration as done:
+        return done.value
+    finally:
+        dialling.close()
 
 
 def _naming(pgconn: pq.abc.PGconn) -> str:
@@ -215,6 +237,12 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         """When the last data arrived on a user's connection, by the kernel's clock."""
         seconds = _with_socket(held, sockets.since_data)
         return None if seconds is None else self.now() - seconds
+
+    def dial_heard_at(self, target: Target) -> float | None:
+        """When the last data arrived on a dial of the monitor's to a target."""
+        port = target.port
+        found = [_heard.get((each, port)) for each in target.addresses] if port is not None else []
+        return max((each for each in found if each is not None), default=None)
 
     def has_unread(self, held: Any) -> bool:
         """Whether something arrived that its user has not read yet."""

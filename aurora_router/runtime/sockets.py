@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import stat
 import struct
 import sys
+import termios
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,6 +130,17 @@ def has_unread(fd: int, known: SocketId) -> bool:
             poll = native.original("select", "poll")()
             poll.register(twin, select.POLLIN)
             return bool(poll.poll(0))
+    except OSError:
+        return False
+
+
+def has_bytes(fd: int) -> bool:
+    """Whether bytes arrived on a socket that were not read yet; its end or an error is no byte, nor is an accept.
+
+    TCP_INFO would not do for a connection that is being made: there the time counts from the accept.
+    """
+    try:
+        return struct.unpack("=i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4))) != (0,)
     except OSError:
         return False
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 import psycopg
 import pytest
 
-from aurora_router.errors import WriterUnavailable
+from aurora_router.errors import NoInstanceAvailable, WriterUnavailable
 from aurora_router.flow.hang_detector import STALE
 from aurora_router.flow.monitor import ALONE_SECONDS, LINGER_SECONDS, SEARCH_SECONDS
-from aurora_router.flow.runtime import DialFailed
+from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.model.event import (
     ClaimRefused,
     ConnectionsCut,
@@ -518,6 +518,60 @@ def test_a_postmaster_that_stands_still_costs_no_statement_that_sends_nothing(sc
     assert not scene.of(ConnectionsCut)
 
 
+@pytest.mark.parametrize("login", [1.2, 1.5, 2.0, 4.0])
+def test_a_login_that_takes_longer_than_a_ping_is_no_hang(scene, login):
+    """The server sends its first bytes at once, and then waits for LDAP, or for a login trigger."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.instances["demo-1"].login_latency = login
+        await scene.process.execute(conn, 10.0)
+        before = scene.simulation.counts["dial"]
+        await scene.process.execute(conn, 5.0)
+        assert scene.simulation.counts["dial"] == before, "by now there is a session, which answers every ping"
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangRefuted)
+    assert not scene.of(ConnectionsCut)
+    assert not scene.of(WriterSuspected)
+
+
+def test_a_hang_is_noticed_in_time_after_logins_that_take_longer_than_a_ping(scene):
+    """From the last byte on."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.instances["demo-1"].login_latency = 2.0
+        work = scene.simulation.spawn(scene.process.execute(conn, 60.0))
+        await scene.simulation.sleep(1.9)  # while it is being pinged
+        hung = scene.now
+        scene.cluster.hang("demo-1")
+        with pytest.raises(DialFailed):
+            await work.wait()
+        assert scene.now - hung <= Limits(1.0, 1.0).noticed + 0.05
+
+    scene.run(client())
+
+
+def test_a_kernel_that_accepts_is_no_sign_of_life(scene):
+    """Nothing but bytes of the server counts: a frozen one has a backlog, which its kernel fills."""
+    heard = []
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.hang("demo-1")
+        began = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        address = scene.cluster.instances["demo-1"].address
+        at = scene.process.monitor_runtime.dial_heard_at(Target("demo-1", None, 5432, (address,)))
+        heard.append(at is not None and at > began)
+
+    scene.run(client())
+    assert heard == [False]
+
+
 @pytest.mark.case
 @pytest.mark.parametrize("profile", ["default", "aggressive"])
 def test_a_lost_packet_is_no_hang(scene, profile):
@@ -767,6 +821,38 @@ def test_failures_of_others_do_not_keep_a_process_dialling(scene):
         first.close()
 
     scene.run(client())
+
+
+@pytest.mark.parametrize("target", ["instance:demo-2", "instance:demo-1", "writer"])
+@pytest.mark.parametrize("clients", [1, 3])
+def test_the_waits_of_a_connect_grow_though_the_writer_answers_the_monitor(scene, target, clients):
+    """It has a session; the instance that is wanted accepts no new one. What the failures cause is no news to them."""
+    wanted = "demo-1" if target == "writer" else target.removeprefix("instance:")
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        await scene.process.execute(conn, 0.5)  # so that the monitor has a session
+        scene.cluster.instances[wanted].condition = Condition.REFUSING
+        if wanted != "demo-1":
+            scene.cluster.instances[wanted].drop_connections()
+        await scene.simulation.sleep(1.0)
+        tries = []
+        connects = [
+            scene.simulation.spawn(scene.process.connect(scene.cluster.conninfo(target, aurora_failover_timeout=12)))
+            for _ in range(clients)
+        ]
+        for each in connects:
+            try:
+                await each.wait()
+            except NoInstanceAvailable as error:
+                tries.append(len(error.attempts))
+        assert len(tries) == clients
+        assert max(tries) <= 50
+        conn.close()
+
+    scene.run(client())
+    suspicions = len(scene.of(WriterSuspected))
+    assert suspicions <= (2 if wanted == "demo-2" else 50 * clients)
 
 
 def test_the_topology_is_looked_at_while_all_is_well(scene):

@@ -22,8 +22,8 @@ class Between(Network):
         self.at = {}
         self._remembered = {}
 
-    async def dial(self, address, port, seconds, wanted=None):
-        connection = await super().dial(address, port, seconds, wanted)
+    async def dial(self, address, port, *rest):
+        connection = await super().dial(address, port, *rest)
         kind = self.at.get(address)
         if kind is not None:
             connection.client_port += 1

@@ -53,6 +53,16 @@ def test_sessions_go_on_while_the_postmaster_stands_still(aurora_cluster, events
 
 
 @pytest.mark.case
+def test_sessions_go_on_where_a_login_takes_longer_than_a_ping(aurora_cluster, events):
+    """As with a login trigger, or LDAP: the server answers a dial at once, and lets it in much later."""
+    conninfo = aurora_cluster.conninfo(options="-c post_auth_delay=1", **SOON)
+    with aurora_router.connect(conninfo, autocommit=True) as conn:
+        conn.execute(f"SELECT pg_sleep({2 * STALL})")
+        assert conn.placement.current
+    assert not [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+@pytest.mark.case
 def test_a_proxy_that_lets_new_connections_wait_costs_no_statement(aurora_cluster, events):
     """Its slots are taken: the probe is accepted, and nothing answers it."""
     place = aurora_cluster.instance(aurora_cluster.writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
 import sys
@@ -33,6 +34,24 @@ def test_a_shut_down_wakes_who_waits_and_leaves_the_descriptor(pair):
     assert client.recv(1) == b""
     assert peer.recv(1) == b""
     os.fstat(client.fileno())
+
+
+def test_only_bytes_are_bytes(pair):
+    """An accept is none, the end is none, and an error is none."""
+    client, peer = pair
+    assert not sockets.has_bytes(client.fileno())
+    peer.send(b"x")
+    assert sockets.wait(client.fileno(), select.POLLIN, 5.0)
+    assert sockets.has_bytes(client.fileno())
+    assert client.recv(1) == b"x"
+    assert not sockets.has_bytes(client.fileno())
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()  # a reset
+    assert sockets.wait(client.fileno(), select.POLLIN, 5.0)
+    assert not sockets.has_bytes(client.fileno())
+    number = client.fileno()
+    client.close()
+    assert not sockets.has_bytes(number)
 
 
 def test_a_number_that_was_given_anew_is_left_alone(pair):

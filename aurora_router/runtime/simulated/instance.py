@@ -85,7 +85,8 @@ class SimulatedInstance:
         condition: how it answers a dial.
         silent: accepts dials, and never answers a query.
         latency: of a round trip, in seconds.
-        accept_latency: of a dial, in seconds; what TLS and authentication cost.
+        accept_latency: of a dial until the server sends its first bytes, in seconds; what TLS costs.
+        login_latency: of the rest of a dial: what authentication and login triggers cost.
         reports_standby: whether it reports ``in_hot_standby`` at start-up (PostgreSQL 14+); False: as a proxy.
         timeline: its timeline.
         system: its system identifier.
@@ -105,6 +106,7 @@ class SimulatedInstance:
     silent: bool = False
     latency: float = 0.0005
     accept_latency: float = 0.002
+    login_latency: float = 0.0
     reports_standby: bool = True
     timeline: int = 1
     system: str = "7300000000000000001"

@@ -44,6 +44,16 @@ class SimulatedMonitorRuntime(SimulatedRuntime):
         super().__init__(network)
         self.tasks: list[Task[None]] = []
         self._own: list[Task[None]] = []
+        self._heard: dict[tuple[str, int], float] = {}
+
+    def note_bytes(self, address: str, port: int) -> None:
+        """Note that a server has sent something on a dial."""
+        self._heard[address, port] = self.now()
+
+    def dial_heard_at(self, target: Target) -> float | None:
+        """When the last data arrived on a dial of a target."""
+        port = target.port or 5432
+        return max((self._heard[each, port] for each in target.addresses if (each, port) in self._heard), default=None)
 
     def for_a_cluster(self) -> Self:
         """The same runtime, for what looks after one cluster: `end` ends that alone."""

@@ -14,6 +14,8 @@ from aurora_router.runtime.simulated.instance import Condition
 from aurora_router.runtime.simulated.names import SimulatedDns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router.flow.runtime import Wanted
     from aurora_router.runtime.simulated.instance import ServingCluster, SimulatedInstance
     from aurora_router.runtime.simulated.scheduler import Simulation
@@ -83,8 +85,15 @@ class Network:
                 return False
         return True
 
-    async def dial(self, address: str, port: int, seconds: float, wanted: Wanted | None = None) -> SimulatedConnection:
-        """Open a connection.
+    async def dial(
+        self,
+        address: str,
+        port: int,
+        seconds: float,
+        wanted: Wanted | None = None,
+        note_bytes: Callable[[str, int], None] = lambda _address, _port: None,
+    ) -> SimulatedConnection:
+        """Open a connection; `note_bytes` is called with the address and the port when the server sends something.
 
         Raises:
             DialFailed: as libpq would report it.
@@ -105,9 +114,33 @@ class Network:
             if in_time:
                 await self.wait(seconds - min(_duration(instance), seconds), wanted)
             raise libpq.new_timeout(f"connecting to {address}", seconds)
+        if condition not in {Condition.REFUSING, Condition.UNREACHABLE}:
+            note_bytes(address, port)
         if condition is not Condition.WELL:
             raise new_dial_failure(address, port, condition)
+        await self._log_in(instance, (address, port), seconds, wanted)
+        note_bytes(address, port)
         return SimulatedConnection(cluster, instance, address, port, self.relays.get((address, port)))
+
+    async def _log_in(
+        self, instance: SimulatedInstance, path: tuple[str, int], seconds: float, wanted: Wanted | None
+    ) -> None:
+        """The rest of a dial of at most `seconds`, after the first bytes of the server's.
+
+        Raises:
+            DialFailed: as libpq would report it.
+        """
+        latency, left = instance.login_latency, seconds - _duration(instance)
+        if not latency:
+            return
+        in_time = await self.wait(min(latency, left), wanted) and latency <= left
+        if in_time and instance.condition is Condition.HANGING:
+            await self.wait(left - latency, wanted)
+            in_time = False
+        if not in_time:
+            raise libpq.new_timeout(f"connecting to {path[0]}", seconds)
+        if instance.condition is not Condition.WELL:
+            raise new_dial_failure(*path, Condition.RESETTING)
 
 
 def _duration(instance: SimulatedInstance) -> float:

@@ -68,10 +68,13 @@ class SimulatedRuntime:
             following = len(target.addresses) - len(failures) - 1
             limit = share(until - self.now(), following, [each.fault for each in failures])
             try:
-                return await self.network.dial(address, target.port or 5432, limit, target.wanted)
+                return await self.network.dial(address, target.port or 5432, limit, target.wanted, self.note_bytes)
             except DialFailed as failed:
                 failures.append(failed)
         raise failures[0] if len(failures) == 1 else libpq.join_failures(target.addresses, failures)
+
+    def note_bytes(self, address: str, port: int) -> None:
+        """Note that a server has sent something on a dial; a monitor does."""
 
     async def ask(
         self, connection: SimulatedConnection, sql: str, seconds: float, wanted: Wanted | None = None

@@ -377,6 +377,32 @@ class Control:
         server.deaf, server.deafness[-1][1] = False, self.clock.now
         server.gate.open()
 
+    async def slow_logins(self, rng: random.Random) -> None:
+        """Logins take longer than a ping may take, and not so long as a dial may; monitors have to begin sessions."""
+        chosen = rng.sample(list(self.servers.values()), rng.choice([1, len(self.servers)]))
+        for each in chosen:
+            self._end_idle(each)
+            each.login = rng.uniform(1.1, 1.7)
+            each.logins.append([self.clock.now, float("inf")])
+        await self.clock.sleep(rng.uniform(4.0, 15.0))
+        for each in chosen:
+            each.login, each.logins[-1][1] = 0.0, self.clock.now
+
+    async def refuse_dials(self, rng: random.Random) -> None:
+        """A server refuses new sessions, as where its postmaster has died, and those that it has go on."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
+        server = rng.choice([self.writer, rng.choice(list(self.servers.values()))])
+        if server.instance.condition is Condition.WELL and not server.muted:
+            self._harm(server)
+            server.instance.condition = Condition.REFUSING
+            await self.clock.sleep(rng.uniform(4.0, 12.0))
+            server.instance.condition = Condition.WELL
+            self._well(server)
+        self._busy = False
+        self._free.open()
+
     async def lose_packets(self, rng: random.Random) -> None:
         """Some of the packets that begin a session are lost; monitors have to begin some."""
         self.harbour.losses = rng.choice([0.3, 0.7])
@@ -546,6 +572,8 @@ INCIDENTS = {
     "stale_lag": "fall_behind",
     "lost_packets": "lose_packets",
     "stalled_postmasters": "stall_postmaster",
+    "slow_logins": "slow_logins",
+    "refused_dials": "refuse_dials",
 }
 """Dimension -> the incident that it brings."""
 

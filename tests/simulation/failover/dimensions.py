@@ -36,6 +36,8 @@ class Dimensions:
         stale_lag: readers fall behind, and ``aurora_max_lag`` is given.
         lost_packets: the network loses some of the packets that begin a monitor's session; the kernel repeats them.
         stalled_postmasters: a server accepts no session for a while, and a statement that sends nothing goes on.
+        slow_logins: a login takes a server longer than a ping may take, after its first bytes; statements go on.
+        refused_dials: a server refuses new sessions for a while, and those that it has go on.
         silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
             ``TCP_INFO``).
     """
@@ -58,6 +60,8 @@ class Dimensions:
     stale_lag: bool = False
     lost_packets: bool = False
     stalled_postmasters: bool = False
+    slow_logins: bool = False
+    refused_dials: bool = False
     silent_kernels: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,16 @@ SLACK = 0.3
 
 DIAL = {"aggressive": 2.0, "patient": 15.0}
 """How long a dial may take, by profile where it is not the default's, in seconds."""
+LOGIN = 2.0
+"""How long a login that takes long may take, in seconds; see `Control.slow_logins`."""
 RESOLVING = 30.0
 """For how long an outcome is asked for at least, in seconds."""
 GAP = 0.01
 """A pause between two silences that is shorter lets no answer through, in seconds."""
+
+
+STORM = 80, 4.0
+"""So many suspicions of the writer in so many seconds are a storm: each of a few connects brings one a second."""
 
 
 class Violation(AssertionError):
@@ -64,6 +71,7 @@ class Judge:
         self.told: dict[int, str] = {}
         self.why: dict[int, BaseException] = {}
         self.seen: dict[Process, int] = {}
+        self._suspicions: dict[Process, deque[float]] = {}
         self._read: dict[Process, int] = {}
         self._waited: dict[tuple[Process, Any, float], bool] = {}
         self._overtaken: dict[tuple[Process, Any], float] = {}  # when a later writer than that one became known
@@ -86,6 +94,8 @@ class Judge:
 
     def _heard(self, process: Process, at: float, event: Any) -> None:
         lacking = "aurora_instance_host" in process.options
+        if isinstance(event, WriterSuspected):
+            self._suspected(process, at)
         if isinstance(event, MonitorLockedOut) and lacking and self.control.store.password == "first":
             raise Violation(f"at {at:.3f} the monitor gave up: {event}")
         if not self._concerns(event):
@@ -101,6 +111,13 @@ class Judge:
             self._hung(process, at, event)
         if self.calm and isinstance(event, (ConnectionsCut, WriterSuspected, InstanceFailed)):
             raise Violation(f"a false alarm at {at:.3f}: {event}")
+
+    def _suspected(self, process: Process, at: float) -> None:
+        """The pauses of connects that wait grow, so that they do not make the monitor ask all without an end."""
+        times = self._suspicions.setdefault(process, deque(maxlen=STORM[0]))
+        times.append(at)
+        if len(times) == STORM[0] and at - times[0] < STORM[1]:
+            raise Violation(f"the writer was suspected {STORM[0]} times in {at - times[0]:.1f} s, until {at:.3f}")
 
     def _concerns(self, event: Any) -> bool:
         """Whether an event is about an instance of this cluster."""
@@ -247,7 +264,7 @@ class Judge:
             return
         late = now - known[-1]
         spans = [*conn.server.harmed, *conn.server.mute, *conn.server.loaded, *conn.server.deafness]
-        spans += [*process.mute, *process.starved, *process.stalled]
+        spans += [*process.mute, *process.starved, *process.stalled, *conn.server.logins]
         # a second, after which the given names are asked as well, and what that takes
         bound = 1.0 + SLACK + self._resending(process, conn.server, known[-1])
         if late > bound and not overlap(spans, known[-1] - 0.5, now) and not self.names_failed(began):
@@ -281,7 +298,7 @@ class Judge:
         first = list(self.control.servers.values())[: self.control.first]
         if self.control.placed is not None:
             first = [each for each in first if each.id in self.control.placed]
-        trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.behind] for each in first}
+        trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.logins, *each.behind] for each in first}
         for each in first:
             if each.instance.writer:  # its rows alone may show that it is the writer again; a loaded one is spared
                 trouble[each] += [*each.odd, *each.loaded]
@@ -301,6 +318,7 @@ class Judge:
             + others
             + 3.0 * bool(others)
             + (8.0 if self.names_failed(began) else 0.0)
+            + LOGIN * sum(overlap(each.logins, began, now) > 0.0 for each in self.control.servers.values())
         )
         if now - began > bound:
             raise Violation(f"a reader's connect took {now - began:.2f} s, for {bound:.2f} s at most")

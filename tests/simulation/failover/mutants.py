@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from aurora_router import retry
 from aurora_router.flow import attempt, commit_sql, connect, hang_detector, outcome, probe, topology, transaction
 from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.hang_detector import HangDetector
@@ -233,6 +234,16 @@ def hear_no_answers() -> Any:
     return patch.object(HangDetector, "_last_heard_at", lambda *_: None)
 
 
+def hear_no_logins() -> Any:
+    """What a server sends on a dial that does not end in time is no sign of life."""
+    return patch.object(Lookout, "dial_heard_at", lambda *_: None)
+
+
+def take_own_suspicions_for_news() -> Any:
+    """The end of a suspicion that a connect caused itself ends its wait."""
+    return patch.object(retry, "_is_older", lambda *_: True)
+
+
 def overlook_what_is_unread() -> Any:
     """A connection whose answer its user has not read yet is taken for one that waits."""
     return patch.object(Lookout, "has_unread", lambda *_: False)
@@ -371,6 +382,8 @@ MUTANTS = (
     Mutant("a monitor that could not start is counted on", count_on_a_monitor),
     Mutant("a monitor that was refused never tries a new password", stay_blind),
     Mutant("a silent ping is enough to cut", hear_no_answers),
+    Mutant("a login that takes long is taken for silence", hear_no_logins),
+    Mutant("what a connect caused itself is news to it", take_own_suspicions_for_news),
     Mutant("one dial without an answer is enough to cut", try_once),
     Mutant("a ping does not ask the session that there is", ask_no_session),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),

@@ -340,7 +340,7 @@ class Schedule:
                 tasks = tasks[:2]
             elif self.drawn & {"stalled_accepting", "stalled_clients"}:  # several connections to one server
                 tasks += [self.read] * 3
-            if self.drawn & {"lost_packets", "stalled_postmasters"}:
+            if self.drawn & {"lost_packets", "stalled_postmasters", "slow_logins"}:
                 tasks += [self.wait] * 2
             for task in tasks:
                 with self.clock.owned(process.users):

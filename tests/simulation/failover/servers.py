@@ -110,6 +110,7 @@ class Server:
         alone: its replicas are cut off from it.
         deaf: it accepts no session; those that it has go on.
         dark: packets between it and all clients are lost.
+        login: seconds that a login takes after the first bytes of the server's (LDAP, a login trigger).
         slow: seconds that everything takes longer.
         skew: seconds by which its clock is wrong.
         gate: opens whenever somebody who waits for it should look again.
@@ -117,6 +118,7 @@ class Server:
         darkness: spans of time in which packets were lost.
         loaded: spans of time in which everything took longer.
         deafness: spans of time in which it accepted no session.
+        logins: spans of time in which a login took long.
         behind: spans of time in which it lagged behind, as a reader.
         odd: spans of time in which its answers were not as they should be.
         harmed: spans of time in which something was wrong with it.
@@ -126,12 +128,13 @@ class Server:
     def __init__(self, clock: Clock, instance: SimulatedInstance, store: Store) -> None:
         self.clock, self.instance, self.store = clock, instance, store
         self.stopped = self.deaf = self.dark = self.briefly = self.alone = False
-        self.slow = self.skew = 0.0
+        self.login = self.slow = self.skew = 0.0
         self.gate = Gate(clock)
         self.mute: list[list[float]] = []
         self.darkness: list[list[float]] = []
         self.loaded: list[list[float]] = []
         self.deafness: list[list[float]] = []
+        self.logins: list[list[float]] = []
         self.behind: list[list[float]] = []
         self.odd: list[list[float]] = []
         self.harmed: list[list[float]] = []

@@ -60,13 +60,12 @@ class Harbour(Network):
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
-        process, password = wire.process, wire.password
+        process = wire.process
         behind, until = self.behind.get(address), self.clock.now + seconds
         server = self.servers.get(address) if behind is None else behind(wire.name)
         if server is None or (behind is None and (address, port) not in self._listening):
             await self.clock.sleep(0.0005)
             raise new_dial_failure(address, port, Condition.REFUSING)
-        known = password == server.store.password
         late = libpq.new_timeout(f"connecting to {address}", seconds)
         lossy = isinstance(wire, Lookout)
         arrived = await self._arrived(process, server, until, wanted, lossy=lossy)
@@ -74,11 +73,9 @@ class Harbour(Network):
             raise late
         if self._missed(until):
             raise late
-        condition = server.instance.condition
-        if self.resets and self.clock.rng.random() < self.resets:
-            condition = Condition.RESETTING
-        elif condition is Condition.WELL and not known:
-            condition = Condition.REJECTING
+        condition = await self._answer(wire, server, address, port, until, wanted or (lambda: True))
+        if condition is None:
+            raise late
         if condition is not Condition.WELL:
             raise new_dial_failure(address, port, condition)
         cluster = self._listening[server.instance.address, 5432][0]
@@ -129,6 +126,34 @@ class Harbour(Network):
         cost = instance.accept_latency + 2 * server.slow
         await self.clock.sleep(min(cost, max(0.0, until - self.clock.now)))
         return not (server.muted or server.deaf or process.dark) or await self._shaken(process, server, until, wanted)
+
+    async def _answer(
+        self, wire: Wire, server: Server, address: str, port: int, until: float, wanted: Any
+    ) -> Condition | None:
+        """How a server answers a dial that has reached it; None: too late."""
+        condition = server.instance.condition
+        if self.resets and self.clock.rng.random() < self.resets:
+            condition = Condition.RESETTING
+        elif condition is Condition.WELL and wire.password != server.store.password:
+            condition = Condition.REJECTING
+        if condition is not Condition.REFUSING:
+            wire.note_bytes(address, port)
+        if condition is Condition.WELL and server.login:
+            lives = server.lives
+            if not await self._logged_in(wire.process, server, until, wanted):
+                return None
+            wire.note_bytes(address, port)
+            condition = server.instance.condition if server.lives == lives else Condition.RESETTING
+        return condition
+
+    async def _logged_in(self, process: Any, server: Server, until: float, wanted: Any) -> bool:
+        """Whether a login that takes long ends in time."""
+        done = self.clock.now + server.login
+        while self.clock.now < min(done, until):
+            await self.clock.sleep(min(done, until, self.clock.now + GLANCE_SECONDS) - self.clock.now)
+            if not wanted():
+                return False
+        return done < until and await self._shaken(process, server, until, wanted)
 
     def _missed(self, until: float) -> bool:
         """Whether a client that stood still takes an answer that came in time for one that came too late."""
