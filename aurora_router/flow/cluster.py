@@ -155,12 +155,12 @@ class Cluster:
             kwargs: the same, by name.
         """
         with self._lock:
-            is_done = False
-            while not is_done:  # again, if a signal handler has changed the state meanwhile
+            before = self.state
+            after, events = transition(before, *args, **kwargs)
+            while self.state is not before:  # a signal handler has changed it meanwhile
                 before = self.state
                 after, events = transition(before, *args, **kwargs)
-                # One expression without a call: no handler runs within it.
-                self.state, is_done = (after, True) if self.state is before else (self.state, False)
+            self.state = after
             is_news = self.state.is_news(before)
         if is_news:
             self.wake()
@@ -327,8 +327,8 @@ class Cluster:
         with self._lock:
             return (
                 bool(self._waiters)
-                or any(map(len, self._dialling.values()))
-                or any(map(len, self._connections.values()))
+                or any(map(len, list(self._dialling.values())))
+                or any(map(len, list(self._connections.values())))
             )
 
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
