@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0: done; 1: it failed and said why; 2: the command line was wrong; 130: interrupted.
     """
     words = sys.argv[1:] if argv is None else argv
-    commands: list[Command] = [Topology(), Explain(), ClusterMonitor(), OutcomeCommand(), *plugin_commands()]
     try:
+        commands: list[Command] = [Topology(), Explain(), ClusterMonitor(), OutcomeCommand(), *plugin_commands()]
         args = _parse(_parser(commands, next((word for word in words if not word.startswith("-")), "")), words)
         return int(args.run(args))
     except CommandUnavailableError as error:
@@ -42,8 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # the program that read our output has ended, as `head` does
+        _drop_output()
         return 0
+
+
+def _drop_output() -> None:
+    """Lead standard output nowhere: Python writes what is left of it at its end, and would complain again."""
+    with contextlib.suppress(OSError, ValueError):  # it may be none of the system's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:

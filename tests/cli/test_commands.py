@@ -99,3 +99,37 @@ def test_a_command_of_others_says_what_is_missing(where, monkeypatch, capsys):
     monkeypatch.setattr(command, "entry_points", lambda group: EntryPoints([entry]))
     assert main(["lazy"]) == 2
     assert capsys.readouterr().err == "aurora-router lazy cannot run: No module named 'absent'.\n"
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aurora_router.cli.main.plugin_commands", interrupt)
+    assert main(["cluster", "up"]) == 130
+
+
+PRINT_TO_A_CLOSED_PIPE = """
+import os, sys
+from aurora_router.cli import main
+from aurora_router_cluster.commands.cluster import ClusterCommand
+from aurora_router_cluster.commands import show
+def listing(args):
+    for number in range(10):
+        show.line(str(number))
+ClusterCommand.configure.__globals__["_list"] = listing
+sys.stdin.read()
+sys.exit(main.main(["cluster", "list"]))
+"""
+
+
+def test_output_that_is_wanted_no_more_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRINT_TO_A_CLOSED_PIPE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()  # as `head` does
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
