@@ -170,3 +170,13 @@ except ImproperlyConfigured as error:
     environment = {**os.environ, "PSYCOPG_IMPL": "none"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert ended.stdout.startswith("aurora_router_django needs psycopg 3, and could not import it (")
+
+
+def test_a_test_mirror_is_still_a_reader(configured, cluster):
+    """It takes the database's name from the other alias, and nothing else: what it reads may lag."""
+    configured["replica"].creation.set_as_test_mirror(configured["default"].settings_dict)
+    configured["replica"].ensure_connection()
+    try:
+        assert configured["replica"].connection.placement.instance != cluster.writer
+    finally:
+        configured["replica"].close()
