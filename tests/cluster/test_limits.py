@@ -61,7 +61,7 @@ def test_a_program_that_printed_nothing_has_a_status():
 
 
 async def test_a_limit_that_a_callback_meets_is_not_waited_for():
-    """asyncio logs the error of a callback, and what waits for that one waits for ever."""
+    """asyncio logs the error of a callback, and what waits for that one waits forever."""
 
     def refuse(error):
         raise error

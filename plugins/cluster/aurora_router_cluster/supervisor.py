@@ -410,7 +410,7 @@ async def serve(
 def watch_for_limits(loop: asyncio.AbstractEventLoop) -> asyncio.Future[BaseException]:
     """A future with the first error in a callback of `loop` that is a limit of the machine (`limits.explain`).
 
-    asyncio logs such an error and goes on; what waits for the callback, as the start of a cluster, waits for ever.
+    asyncio logs such an error and goes on; what waits for the callback, as the start of a cluster, waits forever.
     """
     met: asyncio.Future[BaseException] = loop.create_future()
 

@@ -73,7 +73,7 @@ async def _read_to_end(pipe: IO[bytes]) -> bytes:
     """All that comes out of a pipe.
 
     Not by asyncio's transport: that asks for 256 KiB at once, and where there is no memory it logs the error and reads
-    again, for ever.
+    again, forever.
     """
     loop = asyncio.get_running_loop()
     read: list[bytes] = []
