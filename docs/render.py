@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import aurora_router.model.event as event_module
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.hang_detection import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.options import OptionDoc, Options, describe
-from aurora_router.policy.verdict import BY_KIND, BY_SQLSTATE, Verdict
+from aurora_router.policy.verdict import BY_CLASS, BY_KIND, BY_SQLSTATE, Verdict
+from aurora_router.runtime.languages import SENTENCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +46,7 @@ DESIGN = (
     (
         "no instance can be reached at the moment",
         "an error after one round",
-        "retries for `aurora_failover_timeout` if something answered or refused; not if nothing answered at all",
+        "retries for `aurora_failover_timeout` if anything answered, or refused for any reason; not if all was silent",
         "It waits for the end of a failover. `aurora_failover_timeout=0` means one round.",
     ),
     (
@@ -240,14 +242,27 @@ def _summary(option: OptionDoc) -> str:
     return re.split(r"[.:;] |\.$", option.description)[0]
 
 
+LANGUAGES = """\
+Final at once is what every instance would say: a wrong password, no such database, a parameter, a certificate. An error
+that is not known is taken for a trouble of that one instance: the connect goes on for up to `aurora_failover_timeout`,
+and its error lists what each instance said.
+
+libpq gives no SQLSTATE for a refused connection, only the server's sentence. The SQLSTATE is found by that sentence, in
+English or in another language that is known ({languages}).
+With a server in any other language a wrong password is not recognised, and such a connect ends only after
+`aurora_failover_timeout`. The language of the application's own process (`locale.setlocale`) does not matter."""
+
+
 def verdicts() -> str:
     """What an error means for routing, from the table that decides it."""
     rows = [(f"SQLSTATE {code}", *_facts(verdict)) for code, verdict in BY_SQLSTATE.items()]
+    rows += [(f"another SQLSTATE of class {code}", *_facts(verdict)) for code, verdict in BY_CLASS.items()]
     rows += [(kind.value, *_facts(verdict)) for kind, verdict in BY_KIND.items()]
     return "\n\n".join([
         "# Connect errors: what each means for routing",
         NOTE,
         "When a dial fails, this table decides whether the instance counts as down, and what the connect does next.",
+        LANGUAGES.format(languages=", ".join(each for each in sorted({*chain(*SENTENCES.values())}))),
         _table(("error", "verdict", "the instance is down", "avoided for a while", "then", "meaning"), rows),
     ]) + "\n"  # fmt: skip
 

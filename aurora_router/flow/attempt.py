@@ -20,7 +20,7 @@ from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
-from aurora_router.policy.verdict import FaultKind, Next, judge
+from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, Next, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,10 @@ class ConnectAttempt(Generic[ConnT]):
         sqlstates: the SQLSTATEs of the failures so far; None: one had none.
         last_failure: why the last try, or the last round, failed.
         has_answer: whether a server has answered, or at least a host that refuses.
-        is_alive: whether the instance that failed last has answered: it is up, and has no connection slot, for example.
+        is_alive: whether the last failure is no evidence that its instance is down: it answered that it has no
+            connection slot, for example, or this machine had no port for the socket.
+        nexts: what the verdicts about the failures so far call for.
+        last_cause: the driver's own error of the last of these failures.
         distrusts_view: whether the topology is queried even if it is known.
         asked: the servers that were asked for the topology so far, by name.
         silent: the ids and addresses that did not answer a dial, each with the pass in which that was.
@@ -97,6 +100,8 @@ class ConnectAttempt(Generic[ConnT]):
     last_failure: BaseException | None = None
     has_answer: bool = False
     is_alive: bool = False
+    nexts: set[Next] = field(default_factory=set)
+    last_cause: BaseException | None = None
     distrusts_view: bool = False
     asked: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
@@ -437,6 +442,9 @@ def note_failure(
     attempt.last_failure = failed.cause
     attempt.faults.add(fault.kind)
     attempt.sqlstates.add(fault.sqlstate)
+    attempt.nexts.add(verdict.then)
+    attempt.last_cause = failed.cause
+    attempt.is_alive = attempt.is_alive or fault.kind in ON_THIS_SIDE
     if instance is not None and (verdict.down or verdict.quarantine):
         was_known = cluster.is_known_down(instance.id)
         alive = attempt.is_alive = fault.kind is FaultKind.REJECTED and not verdict.down
@@ -458,5 +466,5 @@ def note_failure(
         ) from failed.cause
     if verdict.then is Next.RAISE:
         raise failed.cause from None
-    attempt.has_answer = attempt.has_answer or fault.sqlstate is not None
+    attempt.has_answer = attempt.has_answer or fault.kind is FaultKind.REJECTED
     return AttemptFailed(fault.text)

@@ -50,6 +50,7 @@ from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import Balance, ReaderFallback
 from aurora_router.policy.route import Address, Mode, Request, Route, leads_elsewhere, route
+from aurora_router.policy.verdict import Next
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Sequence
@@ -146,7 +147,10 @@ async def _retry(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
 
     Raises:
         NoInstanceAvailable: no suitable instance could be reached in time.
+        Exception: the driver's own, if every instance failed in a way that will not change by itself.
     """
+    if attempt.last_cause is not None and attempt.nexts == {Next.OTHERS} and not attempt.has_answer:
+        raise attempt.last_cause from None
     if attempt.seconds_left() <= 0.0:
         raise new_error(attempt) from find_cause(attempt)
     if _is_refused_for_good(attempt):

@@ -39,7 +39,7 @@ from aurora_router.policy.hang_detection import (
     rest_for,
     waiting_since,
 )
-from aurora_router.policy.verdict import FaultKind, Next, judge
+from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, refuses_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,12 +69,14 @@ class Ping:
         began: when, by the runtime's time.
         seconds: how long it may take.
         left: how many tries have not ended.
+        kept: a fault of this machine's, which kept a try from being sent; None: all were.
         ended: whether it was answered, or all tries were silent.
     """
 
     began: float
     seconds: float
     left: int
+    kept: Fault | None = None
     ended: bool = False
 
 
@@ -278,7 +280,7 @@ class HangDetector(Generic[ConnT]):
             try:
                 await probe.open(replace(target, wanted=wanted), self.monitor.options.connect_timeout)
             except DialFailed as failed:
-                if judge(failed.fault).then is Next.RAISE:
+                if refuses_login(failed.fault):
                     self.monitor.record_lockout(id_, failed.fault, began)
             finally:
                 probe.busy = False
@@ -334,18 +336,25 @@ class HangDetector(Generic[ConnT]):
             if probe is not self.monitor.probe_of(id_):
                 await probe.close()
         ping.left -= 1
-        silent = fault is not None and fault.kind in SILENCE
+        if fault is not None and fault.kind in ON_THIS_SIDE:
+            ping.kept = fault
+        silent = fault is not None and (fault.kind in SILENCE or fault.kind in ON_THIS_SIDE)
         if not ping.ended and not (silent and ping.left):
             ping.ended = True
-            self._end_ping(id_, target, ping, fault)
+            self._end_ping(id_, target, ping, fault if ping.kept is None or not silent else ping.kept)
 
     def _end_ping(self, id_: str, target: Target, ping: Ping, fault: Fault | None) -> None:
-        """Judge a ping that ended with an answer (None), a fault that is an answer, or the silence of all tries."""
+        """Judge a ping that ended with an answer (None), a fault that is an answer, or the silence of all tries.
+
+        If a try could not be sent, for a fault of this machine's, the silence of the others is no proof.
+        """
         now, began, seconds = self.runtime.now(), ping.began, ping.seconds
         signal, heard = Signal.ANSWERED, None
         if fault is not None and fault.kind in SILENCE:
             heard = self._last_heard_at(id_, began, target)
             signal = read_silence(began, now, heard, stalled=self._was_stalled(began, now, seconds))
+        elif fault is not None and fault.kind in ON_THIS_SIDE:
+            signal = Signal.STALLED
         rest = rest_for(signal, heard, now, self.limits)
         self._suspicions[id_], action = self._suspicions[id_].after(signal, now, rest)
         if action is Action.CUT:

@@ -37,7 +37,7 @@ from aurora_router.policy import poll_interval
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
 from aurora_router.policy.route import Mode, find
-from aurora_router.policy.verdict import FaultKind, Next, judge
+from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, judge, refuses_login
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
@@ -307,7 +307,7 @@ class ClusterMonitor(Generic[ConnT]):
                 self._lockouts = self._lockouts.record_login(name)
             except DialFailed as failed:
                 self._record_timing(name, failed.fault)
-                if judge(failed.fault).then is Next.RAISE:
+                if refuses_login(failed.fault):
                     self.record_lockout(name, failed.fault, began)
             await self.runtime.sleep(poll_interval.add_jitter(pause, self.runtime.random()))
         finally:
@@ -367,7 +367,9 @@ class ClusterMonitor(Generic[ConnT]):
 
     def _record_no_answer(self, id_: str, generation: int, fault: Fault, began: float) -> None:
         now, verdict = self.runtime.now(), judge(fault)
-        if verdict.then is Next.RAISE:
+        if fault.kind in ON_THIS_SIDE:
+            return
+        if refuses_login(fault):
             self.record_lockout(id_, fault, began)
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
@@ -430,7 +432,9 @@ class ClusterMonitor(Generic[ConnT]):
                 await self._update_view(probe, self.options.connect_timeout, thorough=True)
                 self._accepted_at, self._is_locked_out = self.runtime.now(), False
             except DialFailed as failed:
-                if judge(failed.fault).then is Next.RAISE:
+                if failed.fault.kind in ON_THIS_SIDE:
+                    continue
+                if refuses_login(failed.fault):
                     self.record_lockout(id_, failed.fault, began)
                     continue
                 if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, self.runtime.now()):

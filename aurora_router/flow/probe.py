@@ -19,7 +19,7 @@ from aurora_router.model.reduce import names_another
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.paths import is_direct
 from aurora_router.policy.route import Mode, find, given_host, identity
-from aurora_router.policy.verdict import Fault, FaultKind
+from aurora_router.policy.verdict import ON_THIS_SIDE, Fault, FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -39,7 +39,9 @@ KEPT_SECONDS = 10.0
 APART_SECONDS = 30.0
 """Between two sessions that are opened while nothing is suspected, in seconds, if users' connections come and go."""
 UNREACHABLE_SECONDS = 0.1
-"""Between two tries of a ping without a route, in seconds: the client's own network may be down."""
+"""Between two tries of a ping without a route or a port, in seconds: the client's own network may be down."""
+_NOT_YET = frozenset({FaultKind.UNREACHABLE, *ON_THIS_SIDE})
+"""Faults of a ping that may pass while it lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +112,21 @@ class InstanceProbe(Generic[ConnT]):
         """Query the instance at the address of the users' connections, while `Target.wanted` holds.
 
         Returns:
-            None if the instance answered; else the fault. Silence and unreachability are returned only after `seconds`.
+            None if the instance answered; else the fault. Silence, and what kept the query from being sent, are
+            returned only after `seconds`.
         """
         until = self.runtime.now() + seconds
         with self._using():
             if self._dialled != target.addresses:
                 await self.close()
             fault = await self._try_query(target, IN_RECOVERY, until)
-            while fault is not None and fault.kind is FaultKind.UNREACHABLE and self.runtime.now() < until:
+            kept = None
+            while fault is not None and fault.kind in _NOT_YET and self.runtime.now() < until:
+                kept = fault if fault.kind in ON_THIS_SIDE else kept
                 await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
                 fault = await self._try_query(target, IN_RECOVERY, until)
+            if kept is not None and fault is not None and fault.kind is FaultKind.TIMEOUT:
+                return kept  # what was sent in the end had less than the time of a ping
             return fault
 
     def heard_at(self, target: Target) -> float | None:

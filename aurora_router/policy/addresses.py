@@ -27,10 +27,14 @@ _REPORTED_FIRST = (
     FaultKind.REJECTED,
     FaultKind.IDENTITY,
     FaultKind.CLIENT,
+    FaultKind.PROTOCOL,
     FaultKind.RESET,
     FaultKind.REFUSED,
+    FaultKind.UNKNOWN,
     FaultKind.TIMEOUT,
     FaultKind.UNREACHABLE,
+    FaultKind.EXHAUSTED,
+    FaultKind.DENIED,
     FaultKind.NAME,
 )
 """What says most about the instance, first."""

@@ -3,6 +3,11 @@
 A fault is what the runtime extracts from an exception: the SQLSTATE where the server gave one, and the kind of
 trouble below it (refused, timed out, reset …). The table is the documentation's table, too.
 
+An error that is not known is taken for a trouble of the one instance that it came from: another instance is tried, then
+this one again. Final at once is only what is known to be the same everywhere: a wrong password, no such database, a
+parameter, a certificate. In between is what will not change by itself, but may be different at another instance: the
+others are tried, and if each of them says such a thing, the driver's own error is raised at once.
+
 A dial that failed is a dial that failed: the instance is avoided for a while and probed. It is no evidence about the
 connections that are established already, which may well work (a firewall or a load balancer reset one handshake, the
 server stops and lets its sessions end); those that do not work are found by their own sockets, or by the monitor.
@@ -28,7 +33,15 @@ class FaultKind(enum.Enum):
     NAME = "name not resolved"
     REJECTED = "rejected by the server"
     IDENTITY = "certificate of another name"
-    CLIENT = "client side (TLS, a parameter, a local file)"
+    CLIENT = "client side (a certificate, a parameter, a local file)"
+    PROTOCOL = "no TLS there, or not PostgreSQL's protocol"
+    EXHAUSTED = "client side, no port or memory for a socket"
+    DENIED = "client side, no socket may be opened (descriptors, permissions, a local firewall)"
+    UNKNOWN = "not known"
+
+
+ON_THIS_SIDE = frozenset({FaultKind.EXHAUSTED, FaultKind.DENIED})
+"""Nothing was sent, so that nothing is known of the instance: it is neither silent nor down, and has not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class Next(enum.Enum):
 
     RAISE = "raise the driver's own error at once"
     ELSEWHERE = "try another instance, then this one again"
+    OTHERS = "try the other instances, and raise the driver's own error if none serves"
     AGAIN = "try this one again, and others meanwhile"
 
 
@@ -119,8 +133,12 @@ _UNRESOLVED = Verdict(
     "name", down=False, quarantine=True, then=Next.ELSEWHERE, meaning="The host name has no address (now)."
 )
 _REJECTED = Verdict(
-    "rejected", down=False, quarantine=False, then=Next.RAISE,
-    meaning="The server refuses the connection for a reason that is not about routing.",
+    "rejected", down=False, quarantine=True, then=Next.ELSEWHERE,
+    meaning="The server refuses the connection for a reason that is not known; another one may not.",
+)  # fmt: skip
+_INVALID = Verdict(
+    "invalid", down=False, quarantine=False, then=Next.RAISE,
+    meaning="The server does not understand what is asked of it; no other instance will.",
 )  # fmt: skip
 _IDENTITY = Verdict(
     "identity", down=False, quarantine=False, then=Next.RAISE,
@@ -129,6 +147,22 @@ _IDENTITY = Verdict(
 _CLIENT = Verdict(
     "client", down=False, quarantine=False, then=Next.RAISE,
     meaning="The trouble is on this side: a parameter, a certificate, a file.",
+)  # fmt: skip
+_PROTOCOL = Verdict(
+    "protocol", down=False, quarantine=False, then=Next.OTHERS,
+    meaning="What answers there has no TLS where it is required, or is not PostgreSQL.",
+)  # fmt: skip
+_EXHAUSTED = Verdict(
+    "exhausted", down=False, quarantine=False, then=Next.ELSEWHERE,
+    meaning="This machine has no port or memory for the socket (now); nothing is known of the instance.",
+)  # fmt: skip
+_DENIED = Verdict(
+    "denied", down=False, quarantine=False, then=Next.OTHERS,
+    meaning="This process may not open that socket; nothing is known of the instance.",
+)  # fmt: skip
+_UNKNOWN = Verdict(
+    "unknown", down=False, quarantine=True, then=Next.ELSEWHERE,
+    meaning="The dial failed for a reason that is not known; another one may not.",
 )  # fmt: skip
 
 BY_SQLSTATE: Mapping[str, Verdict] = {
@@ -146,7 +180,16 @@ BY_SQLSTATE: Mapping[str, Verdict] = {
     "57P02": _STOPPING,
     "57P03": _STARTING,
 }
-"""SQLSTATE -> verdict (PostgreSQL documentation, appendix A). What is not here says nothing about the instance."""
+"""SQLSTATE -> verdict (PostgreSQL documentation, appendix A)."""
+
+BY_CLASS: Mapping[str, Verdict] = {
+    "0A": _INVALID,
+    "22": _INVALID,
+    "28": _AUTHENTICATION,
+    "3D": _NO_DATABASE,
+    "42": _INVALID,
+}
+"""Class of an SQLSTATE -> verdict, for those that are the same everywhere. The kind of fault decides the others."""
 
 BY_KIND: Mapping[FaultKind, Verdict] = {
     FaultKind.REFUSED: _REFUSED,
@@ -157,12 +200,23 @@ BY_KIND: Mapping[FaultKind, Verdict] = {
     FaultKind.REJECTED: _REJECTED,
     FaultKind.IDENTITY: _IDENTITY,
     FaultKind.CLIENT: _CLIENT,
+    FaultKind.PROTOCOL: _PROTOCOL,
+    FaultKind.EXHAUSTED: _EXHAUSTED,
+    FaultKind.DENIED: _DENIED,
+    FaultKind.UNKNOWN: _UNKNOWN,
 }
 """Kind of fault -> verdict, where the server gave no SQLSTATE that decides."""
 
 
 def judge(fault: Fault) -> Verdict:
     """What a fault of a dial, or of a query on a fresh connection, means."""
-    if fault.sqlstate is not None and fault.sqlstate in BY_SQLSTATE:
-        return BY_SQLSTATE[fault.sqlstate]
-    return BY_KIND[fault.kind]
+    code = fault.sqlstate or ""
+    return BY_SQLSTATE.get(code) or BY_CLASS.get(code[:2]) or BY_KIND[fault.kind]
+
+
+def refuses_login(fault: Fault) -> bool:
+    """Whether the monitor's login is refused, for all that is known: to ask again soon would not help."""
+    verdict = judge(fault)
+    if fault.kind in ON_THIS_SIDE:
+        return False
+    return verdict.then is Next.RAISE or verdict.then is Next.OTHERS or verdict is _REJECTED

@@ -13,6 +13,7 @@ import psycopg
 from aurora_router import native
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq, sockets
+from aurora_router.runtime.faults import fault_of, first_line
 from aurora_router.runtime.libpq import HasPgconn, RealRuntime
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
         try:
             return self._open(target, seconds)
         except psycopg.Error as error:
-            raise DialFailed(libpq.fault_of(error), error) from error
+            raise DialFailed(fault_of(error), error) from error
 
     def _dial_one_by_one(self, target: Target, seconds: float) -> ConnT:
         dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
@@ -94,7 +95,7 @@ class BlockingRuntime(RealRuntime[ConnT]):
             try:
                 connection = self._open(single, limit)
             except psycopg.Error as error:
-                single, limit = dials.send(DialFailed(libpq.fault_of(error), error))
+                single, limit = dials.send(DialFailed(fault_of(error), error))
             else:
                 self._names.record_address(target.host, single.addresses[0])
                 return connection
@@ -193,7 +194,7 @@ def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float, wanted: Wanted | N
                 return result
             result = following
     except psycopg.OperationalError as error:
-        raise libpq.new_connection_lost(libpq.first_line(error)) from error
+        raise libpq.new_connection_lost(first_line(error)) from error
 
 
 class _Patience(NamedTuple):

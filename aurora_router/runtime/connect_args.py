@@ -231,7 +231,6 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
 def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> ConnectArgs:
     every, options, params = said.every, said.options, Parameters(said.params)
     params.provider = said.provider
-    own_attributes = params.get("target_session_attrs")
     known = not service_files or _take_service(params)
     for name, value in zip(said.unsaid, environment, strict=True):
         if value is not None and params.get(name) is None and known:
@@ -242,8 +241,8 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     if limit is not None and every.get("aurora_connect_timeout") is None:
         options = replace(options, connect_timeout=limit)
     attributes = params.pop("target_session_attrs", None)
-    if attributes != own_attributes:
-        params["target_session_attrs"] = "any"  # or libpq would find it again, and refuse what routing chose
+    if attributes is not None:
+        params["target_session_attrs"] = "any"  # or libpq would find the environment's, and refuse what routing chose
     refuses_primary = False
     if options.role is None and options.instance is None and attributes is not None:
         refuses_primary = attributes in _REFUSES_PRIMARY and every.get("aurora_reader_fallback") is None

@@ -29,7 +29,7 @@ from aurora_router.observe import logger
 from aurora_router.psycopg_errors import CredentialsUnavailable
 from aurora_router.runtime.blocking import new_event
 from aurora_router.runtime.entry_points import load_named
-from aurora_router.runtime.libpq import fault_of, first_line
+from aurora_router.runtime.faults import fault_of, first_line
 from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
 
 if TYPE_CHECKING:

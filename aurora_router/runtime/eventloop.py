@@ -10,6 +10,7 @@ import psycopg
 
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.runtime import libpq
+from aurora_router.runtime.faults import fault_of, first_line
 from aurora_router.runtime.libpq import HasPgconn, RealRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
@@ -80,7 +81,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
         except asyncio.TimeoutError:
             raise libpq.new_dial_timeout(target.name, seconds) from None
         except psycopg.Error as error:
-            raise DialFailed(libpq.fault_of(error), error) from error
+            raise DialFailed(fault_of(error), error) from error
 
     async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
         """One service query by the simple protocol; an answer that is there when the time is over counts."""
@@ -164,7 +165,7 @@ async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted 
         pgconn.send_query(sql.encode())
         complete = await _complete(pgconn, results, seconds, wanted)
     except psycopg.OperationalError as error:
-        raise libpq.new_connection_lost(libpq.first_line(error)) from error
+        raise libpq.new_connection_lost(first_line(error)) from error
     if not complete:
         raise libpq.new_timeout("topology query", seconds)
     return libpq.rows_of(results[-1] if results else None)

@@ -12,6 +12,7 @@ from aurora_router.flow.runtime import DialFailed, Rows
 from aurora_router.flow.session import Reply
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
+from aurora_router.runtime.faults import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -43,7 +44,7 @@ def exchange(pgconn: pq.abc.PGconn, sql: str) -> Generator[int, None, Reply]:
                 return _reply(results)
             results.append(result)
     except psycopg.OperationalError as error:
-        raise DialFailed(Fault(FaultKind.RESET, error.sqlstate, libpq.first_line(error)), error) from error
+        raise DialFailed(Fault(FaultKind.RESET, error.sqlstate, first_line(error)), error) from error
 
 
 def _reply(results: list[pq.abc.PGresult]) -> Reply:
@@ -51,7 +52,7 @@ def _reply(results: list[pq.abc.PGresult]) -> Reply:
     for done, result in enumerate(results):
         if result.status not in _FINE:
             cause = psycopg.errors.error_from_result(result)
-            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, libpq.first_line(cause)), cause, done)
+            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause)), cause, done)
         if result.status == pq.ExecStatus.TUPLES_OK:
             rows = libpq.rows_of(result)
     if not results:

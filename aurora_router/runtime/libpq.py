@@ -1,13 +1,12 @@
 """What the runtimes of threads and of event loops share: the real clock, libpq, nothing that waits.
 
-That is: the parameters of a dial, the rows of a service query, faults out of exceptions, and `RealRuntime`.
+That is: the parameters of a dial, the rows of a service query, and `RealRuntime`.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import re
 import time
 from dataclasses import replace
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from aurora_router.policy.addresses import decisive, order_by_family, share
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.psycopg_errors import FAMILY
 from aurora_router.runtime import passfile, sockets
+from aurora_router.runtime.faults import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -52,6 +52,8 @@ def dial_params(base: Mapping[str, Any], target: Target, seconds: float, login: 
         params["host"] = target.host
     if target.addresses:
         params["hostaddr"] = target.addresses[0]
+    elif target.host and (os.environ.get("PGHOSTADDR") or base.get("service") or os.environ.get("PGSERVICE")):
+        params["hostaddr"] = ""  # or libpq would dial the address that it finds there, not this socket
     if target.port is not None:
         params["port"] = target.port
     if not base.get("password") and (password := passfile.password(base, target)) is not None:
@@ -143,54 +145,6 @@ def new_dial_timeout(name: str, seconds: float) -> DialFailed:
     """A dial took longer than it may; in psycopg's words."""
     text = f"connection timeout expired: {name} was not connected within {seconds:.1f} s"
     return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
-
-
-def first_line(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(str(error).split())
-
-
-# libpq gives no SQLSTATE for a connection that was refused, only the server's sentence. These are the sentences of
-# src/backend (English, as Aurora's lc_messages is); one that is not known is taken as final and shown as it is.
-_SENTENCES = (
-    ("28P01", re.compile(r"password authentication failed")),
-    (
-        "28000",
-        re.compile(r"no pg_hba\.conf entry|authentication failed|role .* does not exist|not permitted to log in"),
-    ),
-    ("3D000", re.compile(r"database .* does not exist")),
-    ("53300", re.compile(r"too many clients|too many connections|remaining connection slots")),
-    (
-        "57P03",
-        re.compile(r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections"),
-    ),
-    ("57P01", re.compile(r"terminating connection due to administrator")),
-    ("57P02", re.compile(r"terminating connection because of crash")),
-    ("42501", re.compile(r"permission denied")),
-)
-_KINDS = (
-    (FaultKind.NAME, re.compile(r"could not translate host name|failed to resolve host")),
-    (FaultKind.REFUSED, re.compile(r"Connection refused|No such file or directory")),
-    (FaultKind.TIMEOUT, re.compile(r"timeout expired|timed out")),
-    (FaultKind.UNREACHABLE, re.compile(r"No route to host|unreachable|Host is down|Cannot assign requested address")),
-    (FaultKind.IDENTITY, re.compile(r"does not match host name")),
-    (FaultKind.RESET, re.compile(r"closed the connection unexpectedly|reset by peer|Broken pipe|EOF detected")),
-)
-
-
-def fault_of(error: BaseException) -> Fault:
-    """What an exception of a dial says, in terms that `policy.verdict` judges."""
-    text = str(error)
-    line = first_line(error)
-    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        return Fault(FaultKind.REJECTED, error.sqlstate, line)
-    if "FATAL:" in text or "ERROR:" in text:
-        sqlstate = next((code for code, sentence in _SENTENCES if sentence.search(text)), None)
-        return Fault(FaultKind.REJECTED, sqlstate, line)
-    if isinstance(error, psycopg.errors.ConnectionTimeout):
-        return Fault(FaultKind.TIMEOUT, None, line)
-    kind = next((kind for kind, words in _KINDS if words.search(text)), FaultKind.CLIENT)
-    return Fault(kind, None, line)
 
 
 _RANDOM = random.SystemRandom()

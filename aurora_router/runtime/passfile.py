@@ -1,8 +1,9 @@
 """Passwords from the password file, under the names that the user wrote there.
 
 libpq looks a password up by the host that is dialled (documentation: "The Password File"). An instance is dialled by
-its own name, but what people put into the file is the endpoint that they know. So where the file has nothing for an
-instance, the entry of a host that was given counts: the server is one of that cluster.
+its own name, but what people put into the file is the endpoint that they know. So where the file has no line that names
+the instance, the entry of a host that was given counts: the server is one of that cluster. A line that names that host
+counts before one for any host (``*``), as it does for libpq when the endpoint itself is dialled.
 
 A password given in any other way is not looked up, nor is one where a service file may give it. A file that others may
 read is ignored, as by libpq, which says so itself.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Address
 
 DEFAULT_PORT = "5432"
+ANY = "*"
 _FIELD = re.compile(r"((?:[^:\\]|\\.)*)(?::|$)")
 
 
@@ -41,7 +43,7 @@ class Entry(NamedTuple):
     def fits(self, host: str, port: str, database: str, user: str) -> bool:
         """Whether the line is for such a connection."""
         pairs = zip(self[:4], (host, port, database, user), strict=True)
-        return all(written in {"*", wanted} for written, wanted in pairs)
+        return all(written in {ANY, wanted} for written, wanted in pairs)
 
 
 class Parameters(dict[str, Any]):
@@ -76,10 +78,15 @@ def password(base: Mapping[str, Any], target: Target) -> str | None:
     database = str(base.get("dbname") or os.environ.get("PGDATABASE") or user)
     port = str(target.port or os.environ.get("PGPORT") or DEFAULT_PORT)
     entries = read(path_of(base))
-    if find(entries, target.host or "", port, database, user) is not None:
+    own = find(entries, target.host or "", port, database, user)
+    if own is not None and own.host != ANY:
         return None
-    filed = (find(entries, each.host, str(each.port or port), database, user) for each in given if each.host)
-    return next((each for each in filed if each is not None), None)
+    found = (find(entries, each.host, str(each.port or port), database, user) for each in given if each.host)
+    filed = [each for each in found if each is not None]
+    naming = next((each.password for each in filed if each.host != ANY), None)
+    if naming is not None or own is not None:  # without a line that names either, libpq finds its own
+        return naming
+    return filed[0].password if filed else None
 
 
 def _is_given_otherwise(base: Mapping[str, Any]) -> bool:
@@ -117,6 +124,6 @@ def parse(text: str) -> Iterable[Entry]:
             yield Entry(*fields)
 
 
-def find(entries: Iterable[Entry], host: str, port: str, database: str, user: str) -> str | None:
-    """The password of the first entry that fits."""
-    return next((each.password for each in entries if each.fits(host, port, database, user)), None)
+def find(entries: Iterable[Entry], host: str, port: str, database: str, user: str) -> Entry | None:
+    """The first entry that fits."""
+    return next((each for each in entries if each.fits(host, port, database, user)), None)

@@ -590,6 +590,42 @@ def test_a_lost_packet_is_no_hang(scene, profile):
     assert not scene.of(ConnectionsCut)
 
 
+@pytest.mark.parametrize("profile", ["default", "aggressive"])
+def test_a_client_without_a_free_port_takes_no_instance_for_hung(scene, profile):
+    """The pings cannot be sent, and nothing that was not sent is silence."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo(aurora_profile=profile))
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.EXHAUSTED
+        await scene.process.execute(conn, 6.0)
+        for each in scene.cluster.instances.values():
+            each.condition = Condition.WELL
+        await scene.process.execute(conn, 6.0)
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(HangSuspected)
+    for kind in (ConnectionsCut, WriterSuspected, MonitorLockedOut):
+        assert not scene.of(kind)
+
+
+def test_a_hang_is_noticed_once_there_is_a_port_again(scene):
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.instances["demo-1"].silent = True
+        scene.cluster.instances["demo-1"].condition = Condition.EXHAUSTED
+        scene.simulation.at(scene.now + 6.0, lambda: scene.cluster.hang("demo-1"))
+        began = scene.now
+        with pytest.raises(DialFailed):
+            await scene.process.execute(conn)
+        assert 6.0 < scene.now - began < 6.0 + 2.0 * conn.limits.noticed
+        conn.close()
+
+    scene.run(client())
+    assert scene.of(ConnectionsCut)
+
+
 def test_short_connections_with_statements_of_a_moment_open_one_session_in_half_a_minute(scene):
     """The monitor's session is closed when no connection needs it, and not opened again for each."""
 

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from aurora_router.errors import AuroraRouterError, InvalidOption, MalformedHost
+from aurora_router.flow.runtime import Target
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.options import BALANCE_GROUP, Balance, CustomBalance, Options, ReaderFallback
 from aurora_router.policy.route import Address, route
 from aurora_router.router import Router
+from aurora_router.runtime import connect_args
 from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
@@ -119,7 +122,7 @@ def test_the_environment_is_asked_where_nothing_is_given(monkeypatch):
 def test_target_session_attrs_asks_for_a_role(attributes, role):
     call = read_connect_args(f"host=h target_session_attrs={attributes}", {})
     assert call.request.options.role is role
-    assert "target_session_attrs" not in call.params
+    assert call.params["target_session_attrs"] == "any"
     assert read_connect_args(f"host=h target_session_attrs={attributes} aurora_role=any", {}).request.options.role is (
         WantedRole.ANY
     )
@@ -482,3 +485,51 @@ def test_a_nul_is_refused_since_libpqs_text_would_end_there(name):
             read_connect_args("host=a port=5432", {name: value})
     with pytest.raises(psycopg.ProgrammingError, match="the conninfo has a NUL character in it"):
         read_connect_args(f"host=a {name}='x\0y'", {})
+
+
+ELSEWHERE = {
+    "host": "elsewhere.example.com",
+    "hostaddr": "192.0.2.9",
+    "port": "6999",
+    "dbname": "other",
+    "user": "other",
+    "sslmode": "disable",
+    "target_session_attrs": "standby",
+    "connect_timeout": "77",
+}
+GIVEN = {
+    "host": "h",
+    "hostaddr": "192.0.2.1",
+    "port": "5432",
+    "dbname": "app",
+    "user": "app",
+    "sslmode": "require",
+    "target_session_attrs": "read-write",
+    "connect_timeout": "7",
+}
+
+
+def dialled_with(keywords, target):
+    """What libpq takes for each parameter, if a dial leaves the rest to the environment or the service."""
+    params = dial_params(read_connect_args("", keywords).params, target, 5.0)
+    return {name: str(params.get(name, value)) for name, value in ELSEWHERE.items()}
+
+
+@pytest.mark.parametrize("source", ["environment", "service"])
+@pytest.mark.parametrize(
+    "target", [Target("t", "t.example.com", 5432, ("192.0.2.2",)), Target("t", "/run/postgresql", 5432)]
+)
+def test_nothing_that_routing_takes_out_comes_back_from_elsewhere(source, target, monkeypatch, tmp_path):
+    """Whatever is given explicitly, and the place that is dialled, hold against the environment and a service."""
+    keywords = dict(GIVEN)
+    if source == "environment":
+        for name, value in ELSEWHERE.items():
+            monkeypatch.setenv(connect_args._ENVIRONMENT[name], value)
+    else:
+        path = tmp_path / "services"
+        path.write_text("[elsewhere]\n" + "".join(f"{name}={value}\n" for name, value in ELSEWHERE.items()))
+        monkeypatch.setenv("PGSERVICEFILE", str(path))
+        keywords["service"] = "elsewhere"
+    assert set(ELSEWHERE) == set(connect_args._ENVIRONMENT), "every parameter that routing takes from there"
+    expected = {**GIVEN, "host": target.host, "hostaddr": "".join(target.addresses), "target_session_attrs": "any"}
+    assert dialled_with(keywords, target) == expected

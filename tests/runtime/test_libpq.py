@@ -13,6 +13,7 @@ import pytest
 from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.policy.verdict import FaultKind, judge
 from aurora_router.runtime import libpq
+from aurora_router.runtime.faults import fault_of
 
 
 @contextlib.contextmanager
@@ -43,7 +44,7 @@ def dialled(**params):
     """The fault of a dial that has to fail."""
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect("", connect_timeout=2, user="app", dbname="app", sslmode="disable", **params)
-    return libpq.fault_of(caught.value)
+    return fault_of(caught.value)
 
 
 def fatal(sqlstate, text):
@@ -125,10 +126,16 @@ def test_sentences_of_the_server_give_its_sqlstate(sqlstate, text):
     assert text in fault.text
 
 
-def test_a_sentence_that_nobody_knows_is_final():
-    with listening(fatal("0A000", "unsupported frontend protocol")) as port:
+def test_a_sentence_that_is_not_known_is_about_that_server():
+    with listening(fatal("08P01", "query_wait_timeout")) as port:
         fault = dialled(host="127.0.0.1", port=port)
     assert judge(fault).name == "rejected"
+
+
+def test_a_version_that_no_server_speaks_is_final():
+    with listening(fatal("0A000", "unsupported frontend protocol")) as port:
+        fault = dialled(host="127.0.0.1", port=port)
+    assert judge(fault).name == "invalid"
 
 
 @pytest.mark.parametrize(
@@ -138,11 +145,13 @@ def test_a_sentence_that_nobody_knows_is_final():
         (psycopg.errors.ConnectionTimeout("connection timeout expired"), FaultKind.TIMEOUT, None),
         (psycopg.OperationalError('certificate for "a" does not match host name "b"'), FaultKind.IDENTITY, None),
         (psycopg.OperationalError("No route to host"), FaultKind.UNREACHABLE, None),
+        (psycopg.OperationalError("Cannot assign requested address"), FaultKind.EXHAUSTED, None),
+        (psycopg.OperationalError("Too many open files"), FaultKind.DENIED, None),
         (psycopg.OperationalError("SSL error: certificate verify failed"), FaultKind.CLIENT, None),
     ],
 )
 def test_other_exceptions(error, kind, sqlstate):
-    fault = libpq.fault_of(error)
+    fault = fault_of(error)
     assert (fault.kind, fault.sqlstate) == (kind, sqlstate)
 
 
@@ -205,13 +214,13 @@ def test_a_dial_of_several_addresses_fails_by_what_says_most(outcomes, kind):
     dials = libpq.one_by_one(Target("h", "h", 1, ("127.0.0.1", "::1")), 4.0, v6_first=False)
     first, limit = next(dials)
     assert (first.addresses, limit) == (("127.0.0.1",), pytest.approx(2.0, abs=0.1))
-    second, limit = dials.send(DialFailed(libpq.fault_of(causes[0]), causes[0]))
+    second, limit = dials.send(DialFailed(fault_of(causes[0]), causes[0]))
     assert second.addresses == ("::1",)
     assert limit == pytest.approx(1.0 if outcomes[0] == "refused" else 4.0, abs=0.1)
     with pytest.raises(DialFailed) as caught:
-        dials.send(DialFailed(libpq.fault_of(causes[1]), causes[1]))
+        dials.send(DialFailed(fault_of(causes[1]), causes[1]))
     assert caught.value.fault.kind is kind
-    assert type(caught.value.cause) is type(causes[[libpq.fault_of(each).kind for each in causes].index(kind)])
+    assert type(caught.value.cause) is type(causes[[fault_of(each).kind for each in causes].index(kind)])
     assert "- 127.0.0.1: " in str(caught.value.cause)
     assert "- ::1: " in str(caught.value.cause)
 

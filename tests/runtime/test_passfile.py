@@ -51,8 +51,8 @@ def test_lines_are_read_as_libpq_reads_them():
 
 def test_the_first_entry_that_fits_counts():
     entries = list(parse("h:1:d:u:first\n*:*:*:*:any\nh:1:d:u:late"))
-    assert find(entries, "h", "1", "d", "u") == "first"
-    assert find(entries, "other", "1", "d", "u") == "any"
+    assert find(entries, "h", "1", "d", "u").password == "first"
+    assert find(entries, "other", "1", "d", "u").password == "any"
     assert find(entries[:1], "other", "1", "d", "u") is None
 
 
@@ -66,6 +66,29 @@ def test_an_entry_for_the_endpoint_counts_for_its_instances(passfile):
 def test_an_entry_for_the_instance_itself_is_left_to_libpq(passfile):
     path = passfile(f"{INSTANCE.host}:*:*:*:own\n{ENDPOINT}:*:*:*:endpoint\n")
     assert password(filed(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["{endpoint}:*:*:*:secret", "*:*:*:*:other"], "secret"),
+        (["{instance}:*:*:*:own", "{endpoint}:*:*:*:secret", "*:*:*:*:other"], None),
+        (["{endpoint}:*:*:*:secret", "{instance}:*:*:*:own", "*:*:*:*:other"], None),
+        (["*:*:*:*:other", "{endpoint}:*:*:*:secret"], None),  # libpq takes the first line for the endpoint as well
+        (["*:*:*:*:other"], None),
+        (["*:5433:*:*:other"], None),
+        (["{endpoint}:*:*:someone:secret", "*:*:*:*:other"], None),
+    ],
+)
+def test_a_line_for_any_host_does_not_hide_the_line_for_the_endpoint(passfile, lines, expected):
+    """Each connect gets the password that libpq gives to the one that dials the endpoint itself."""
+    path = passfile("".join(line.format(endpoint=ENDPOINT, instance=INSTANCE.host) + "\n" for line in lines))
+    assert password(filed(path)) == expected
+
+
+def test_a_line_for_any_host_at_the_port_that_was_given(passfile):
+    path = passfile("*:6432:*:*:secret\n")
+    assert password(filed(path, port=6432)) == "secret"
 
 
 def test_the_given_host_itself_is_left_to_libpq(passfile):

@@ -8,7 +8,7 @@ import psycopg
 
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE
-from aurora_router.runtime import libpq
+from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
@@ -100,7 +100,7 @@ def _permit(instance: SimulatedInstance, function: str) -> None:
 def new_refusal(sqlstate: str, text: str) -> DialFailed:
     """A query that the server refuses, as psycopg reports it."""
     error = psycopg.errors.lookup(sqlstate)(text)
-    return DialFailed(libpq.fault_of(error), error)
+    return DialFailed(fault_of(error), error)
 
 
 ANSWERS: dict[str, Answer] = {

@@ -69,6 +69,9 @@ class Condition(enum.Enum):
     REJECTING = "does not accept the password (28P01)"
     UNVERIFIED = "shows a certificate for another name"
     RESETTING = "accepts and closes at once"
+    UNKNOWN = "refuses, with a sentence that is not known"
+    WITHOUT_TLS = "has no TLS, where it is required"
+    EXHAUSTED = "is not dialled: the client has no port left"
 
 
 @dataclass(eq=False, slots=True)

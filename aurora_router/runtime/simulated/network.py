@@ -9,6 +9,7 @@ import psycopg
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
+from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.connection import Relay, SimulatedConnection
 from aurora_router.runtime.simulated.instance import Condition
 from aurora_router.runtime.simulated.names import SimulatedDns
@@ -30,6 +31,10 @@ _SENTENCES = {
     Condition.UNVERIFIED: 'server certificate for "demo" does not match host name "orders"',
     Condition.RESETTING: "server closed the connection unexpectedly\n\tThis probably means the server terminated "
     "abnormally\n\tbefore or while processing the request.",
+    Condition.UNKNOWN: "FATAL:  no more connections allowed (max_client_conn)",
+    Condition.WITHOUT_TLS: "server does not support SSL, but SSL was required",
+    Condition.EXHAUSTED: "Cannot assign requested address\n\tIs the server running on that host and accepting TCP/IP "
+    "connections?",
 }
 """What libpq says of each, so that its sentences are read here as they are in production."""
 
@@ -144,7 +149,7 @@ class Network:
 
 
 def _duration(instance: SimulatedInstance) -> float:
-    quick = instance.condition in {Condition.REFUSING, Condition.UNREACHABLE}
+    quick = instance.condition in {Condition.REFUSING, Condition.UNREACHABLE, Condition.EXHAUSTED}
     return instance.latency if quick else instance.accept_latency
 
 
@@ -152,7 +157,7 @@ def new_dial_failure(address: str, port: int, condition: Condition) -> DialFaile
     """A dial that ended as libpq would report it in that condition."""
     text = f'connection failed: connection to server at "{address}", port {port} failed: {_SENTENCES[condition]}'
     error = psycopg.OperationalError(text)
-    return DialFailed(libpq.fault_of(error), error)
+    return DialFailed(fault_of(error), error)
 
 
 def new_connection_lost() -> DialFailed:

@@ -30,6 +30,9 @@ VERDICTS = {
     Condition.REJECTING: "authentication",
     Condition.UNVERIFIED: "identity",
     Condition.RESETTING: "connection_lost",
+    Condition.UNKNOWN: "rejected",
+    Condition.WITHOUT_TLS: "protocol",
+    Condition.EXHAUSTED: "exhausted",
 }
 
 

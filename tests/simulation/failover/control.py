@@ -403,6 +403,17 @@ class Control:
         self._busy = False
         self._free.open()
 
+    async def refuse_strangely(self, rng: random.Random) -> None:
+        """A server refuses sessions with a sentence that is not known, and those that it has go on."""
+        server = rng.choice(list(self.servers.values()))
+        if server.balking:
+            return
+        self._end_idle(server)
+        server.balking = True
+        server.refusing.append([self.clock.now, float("inf")])
+        await self.clock.sleep(rng.uniform(0.2, 6.0))
+        server.balking, server.refusing[-1][1] = False, self.clock.now
+
     async def lose_packets(self, rng: random.Random) -> None:
         """Some of the packets that begin a session are lost; monitors have to begin some."""
         self.harbour.losses = rng.choice([0.3, 0.7])
@@ -574,6 +585,7 @@ INCIDENTS = {
     "stalled_postmasters": "stall_postmaster",
     "slow_logins": "slow_logins",
     "refused_dials": "refuse_dials",
+    "unknown_sentences": "refuse_strangely",
 }
 """Dimension -> the incident that it brings."""
 

@@ -38,6 +38,8 @@ class Dimensions:
         stalled_postmasters: a server accepts no session for a while, and a statement that sends nothing goes on.
         slow_logins: a login takes a server longer than a ping may take, after its first bytes; statements go on.
         refused_dials: a server refuses new sessions for a while, and those that it has go on.
+        unknown_sentences: a server refuses sessions for a while with a sentence that is not known; those that it has go
+            on.
         silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
             ``TCP_INFO``).
     """
@@ -63,6 +65,7 @@ class Dimensions:
     slow_logins: bool = False
     refused_dials: bool = False
     silent_kernels: bool = False
+    unknown_sentences: bool = False
 
     @property
     def names(self) -> list[str]:

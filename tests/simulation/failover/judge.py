@@ -264,7 +264,7 @@ class Judge:
             return
         late = now - known[-1]
         spans = [*conn.server.harmed, *conn.server.mute, *conn.server.loaded, *conn.server.deafness]
-        spans += [*process.mute, *process.starved, *process.stalled, *conn.server.logins]
+        spans += [*process.mute, *process.starved, *process.stalled, *conn.server.logins, *conn.server.refusing]
         # a second, after which the given names are asked as well, and what that takes
         bound = 1.0 + SLACK + self._resending(process, conn.server, known[-1])
         if late > bound and not overlap(spans, known[-1] - 0.5, now) and not self.names_failed(began):
@@ -298,7 +298,10 @@ class Judge:
         first = list(self.control.servers.values())[: self.control.first]
         if self.control.placed is not None:
             first = [each for each in first if each.id in self.control.placed]
-        trouble = {each: [*each.harmed, *each.mute, *each.deafness, *each.logins, *each.behind] for each in first}
+        trouble = {
+            each: [*each.harmed, *each.mute, *each.deafness, *each.logins, *each.refusing, *each.behind]
+            for each in first
+        }
         for each in first:
             if each.instance.writer:  # its rows alone may show that it is the writer again; a loaded one is spared
                 trouble[each] += [*each.odd, *each.loaded]
@@ -393,7 +396,9 @@ class Judge:
     def _acknowledging(self, since: float) -> float:
         """Seconds since then in which so many servers were sound that one could acknowledge what it wrote."""
         needed, now = 1 if self.control.store.aurora else 2, self.clock.now
-        spans = [joined([*each.harmed, *each.mute, *each.deafness]) for each in self.control.servers.values()]
+        spans = [
+            joined([*each.harmed, *each.mute, *each.deafness, *each.refusing]) for each in self.control.servers.values()
+        ]
         ends = {edge for those in spans for span in those for edge in span if since < edge < now}
         return sum(
             b - a

@@ -120,6 +120,11 @@ def full_is_final() -> Any:
     return patch.dict(verdict.BY_SQLSTATE, {"53300": final})
 
 
+def unknown_is_final() -> Any:
+    final = replace(verdict.BY_KIND[verdict.FaultKind.REJECTED], then=Next.RAISE)
+    return patch.dict(verdict.BY_KIND, {verdict.FaultKind.REJECTED: final})
+
+
 def trust_the_status_alone() -> Any:
     """The naive way: ``pg_xact_status`` on whoever is the writer now."""
 
@@ -368,6 +373,7 @@ MUTANTS = (
     Mutant("nobody is woken by news", never_wake, soon=True),
     Mutant("readers wait for a writer", readers_wait_for_writers),
     Mutant("too many connections is final", full_is_final, soon=True),
+    Mutant("a sentence that is not known is final", unknown_is_final),
     Mutant("the status of the xid alone is believed", trust_the_status_alone),
     Mutant("the absence of a witness is taken for a proof", absence_is_proof),
     Mutant("what is unknown is replayed", replay_the_unknown, soon=True),

@@ -109,6 +109,7 @@ class Server:
         briefly: it was stopped for a moment, and nothing is wrong with it.
         alone: its replicas are cut off from it.
         deaf: it accepts no session; those that it has go on.
+        balking: it refuses sessions with a sentence that is not known; those that it has go on.
         dark: packets between it and all clients are lost.
         login: seconds that a login takes after the first bytes of the server's (LDAP, a login trigger).
         slow: seconds that everything takes longer.
@@ -119,6 +120,7 @@ class Server:
         loaded: spans of time in which everything took longer.
         deafness: spans of time in which it accepted no session.
         logins: spans of time in which a login took long.
+        refusing: spans of time in which it refused sessions with a sentence that is not known.
         behind: spans of time in which it lagged behind, as a reader.
         odd: spans of time in which its answers were not as they should be.
         harmed: spans of time in which something was wrong with it.
@@ -127,7 +129,7 @@ class Server:
 
     def __init__(self, clock: Clock, instance: SimulatedInstance, store: Store) -> None:
         self.clock, self.instance, self.store = clock, instance, store
-        self.stopped = self.deaf = self.dark = self.briefly = self.alone = False
+        self.stopped = self.deaf = self.balking = self.dark = self.briefly = self.alone = False
         self.login = self.slow = self.skew = 0.0
         self.gate = Gate(clock)
         self.mute: list[list[float]] = []
@@ -135,6 +137,7 @@ class Server:
         self.loaded: list[list[float]] = []
         self.deafness: list[list[float]] = []
         self.logins: list[list[float]] = []
+        self.refusing: list[list[float]] = []
         self.behind: list[list[float]] = []
         self.odd: list[list[float]] = []
         self.harmed: list[list[float]] = []

@@ -134,6 +134,8 @@ class Harbour(Network):
         condition = server.instance.condition
         if self.resets and self.clock.rng.random() < self.resets:
             condition = Condition.RESETTING
+        elif condition is Condition.WELL and server.balking:
+            condition = Condition.UNKNOWN
         elif condition is Condition.WELL and wire.password != server.store.password:
             condition = Condition.REJECTING
         if condition is not Condition.REFUSING:

@@ -1,0 +1,224 @@
+"""Faults out of the driver's exceptions: what the text of a failed dial says, in whatever language.
+
+Theory. libpq gives no SQLSTATE for a connection that was refused, and no error number for a socket that failed: only a
+text, which may be in three languages. Its own sentences are in the language of this process (``LC_MESSAGES``), if its
+catalogue is installed; they end with the system's name of an error (`os.strerror`), which is in that language too; and
+a sentence of the server's is in the server's ``lc_messages``. So:
+
+- A sentence of the server's is recognised by its form, ``SEVERITY:  sentence`` (two blanks, which libpq writes in every
+  language), and its SQLSTATE by the English words, or those of `languages`. One that is not known is a refusal for an
+  unknown reason.
+- An error of the system is recognised by the name that it has in this process at that moment, or the English one.
+- A sentence of libpq's is recognised by its English words, or by what the catalogue makes of them.
+- What is not recognised is `FaultKind.UNKNOWN`, which is tried elsewhere: an unknown text never ends a connect.
+
+What an error of the system means (`_ERRORS`; a kind of fault is judged by `policy.verdict`):
+
+| error | kind | because |
+|---|---|---|
+| ECONNREFUSED, ENOENT | refused | nothing listens on that port, or on that Unix socket |
+| ETIMEDOUT | timed out | no answer to any packet |
+| EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN | unreachable | no packet gets there; so it is if a host died |
+| ECONNRESET, ECONNABORTED, ENETRESET, EPIPE | connection lost | the other end, or something in between, ended it |
+| EADDRNOTAVAIL, EADDRINUSE | exhausted | all local ports towards that address are in use or in TIME_WAIT |
+| ENOBUFS, ENOMEM | exhausted | the kernel has no memory for a socket |
+| EMFILE, ENFILE | denied | no file descriptor is left; the same for every instance |
+| EACCES, EPERM | denied | a local firewall, or the mode of a Unix socket |
+| EAFNOSUPPORT | denied | this machine has no IPv6 |
+
+Exhausted and denied are no evidence about the server: nothing was sent. EAGAIN (the queue of a Unix socket is full) is
+not listed: it is about that one server, and passes.
+"""
+
+from __future__ import annotations
+
+import errno
+import locale
+import os
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from aurora_router.forks import IMPORTING
+from aurora_router.policy.verdict import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SEVERITY = re.compile(r"(?:^|\s)[^\s:]+:  \S|FATAL:|ERROR:|could not fork new process")
+"""How a sentence of the server's begins. A postmaster that cannot fork sends its sentence without a severity."""
+
+_SENTENCES = (
+    ("28P01", re.compile(r"password authentication failed")),
+    (
+        "28000",
+        re.compile(
+            r"pg_hba\.conf|authentication failed|role .* does not exist|not permitted to log in"
+            r"|no such user|auth failed|login rejected|SSL required|no credentials for the role"  # PgBouncer, RDS Proxy
+        ),
+    ),
+    # The server's code for the second is 55000, which others mean otherwise; for routing, it is the same.
+    (
+        "3D000",
+        re.compile(r"database .* does not exist|is not currently accepting connections|no such database"),
+    ),
+    ("53300", re.compile(r"too many clients|too many connections|remaining connection slots")),
+    (
+        "57P03",
+        re.compile(r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections"),
+    ),
+    ("57P01", re.compile(r"terminating connection due to (administrator|unexpected postmaster exit)")),
+    ("57P02", re.compile(r"terminating connection because of crash")),
+    ("42501", re.compile(r"permission denied|must be superuser")),
+    ("0A000", re.compile(r"unsupported frontend protocol|unsupported startup parameter")),
+    ("42704", re.compile(r"unrecognized configuration parameter")),
+    ("22023", re.compile(r"invalid value for parameter|invalid command-line argument")),
+)
+"""SQLSTATE <- the sentences of src/backend (and of PgBouncer and RDS Proxy), the first that fits."""
+
+_WORDS = (
+    (FaultKind.IDENTITY, re.compile(r"does not match host name")),
+    (
+        FaultKind.CLIENT,
+        re.compile(
+            r"certificate|unknown ca\b|private key|sslmode|sslrootcert|no password supplied|channel binding"
+            r"|authentication method|invalid .*value|invalid connection option|service file|definition of service"
+            r"|could not match|is too long"
+        ),
+    ),
+    (FaultKind.NAME, re.compile(r"could not translate host name|failed to resolve host")),
+    (FaultKind.TIMEOUT, re.compile(r"timeout expired|timed out")),
+    (
+        FaultKind.RESET,
+        re.compile(r"closed the connection unexpectedly|EOF detected|unexpected eof|has been closed unexp"),
+    ),
+)
+"""What libpq and psycopg say themselves, in English; a file or a certificate before the system's error about it."""
+
+_NO_TLS = re.compile(
+    r"does not support SSL|doesn't support GSSAPI|invalid response to (SSL|GSSAPI) negotiation"
+    r"|expected authentication request|unsupported protocol|wrong version number"
+)
+"""How libpq says that there is no TLS, or no PostgreSQL: last, as that may be the second try after a broken one."""
+
+_CATALOGUE = (
+    (FaultKind.IDENTITY, 'server certificate for "%s" does not match host name "%s"'),
+    (FaultKind.CLIENT, 'root certificate file "%s" does not exist\n'),
+    (FaultKind.CLIENT, 'could not read root certificate file "%s": %s'),
+    (FaultKind.CLIENT, 'could not open certificate file "%s": %s'),
+    (FaultKind.CLIENT, 'could not load private key file "%s": %s'),
+    (FaultKind.CLIENT, "fe_sendauth: no password supplied"),
+    (FaultKind.NAME, 'could not translate host name "%s" to address: %s'),
+    (FaultKind.TIMEOUT, "timeout expired"),
+    (
+        FaultKind.RESET,
+        (
+            "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n"
+            "\tbefore or while processing the request."
+        ),
+    ),
+    (FaultKind.RESET, "SSL SYSCALL error: EOF detected"),
+    (FaultKind.RESET, "SSL connection has been closed unexpectedly"),
+    (FaultKind.PROTOCOL, "server does not support SSL, but SSL was required"),
+    (FaultKind.PROTOCOL, "received invalid response to SSL negotiation: %c"),
+)
+"""Sentences as libpq's catalogue has them; up to PostgreSQL 15 with a newline at the end."""
+
+_ERRORS = (
+    (FaultKind.REFUSED, "Connection refused", ("ECONNREFUSED",)),
+    (FaultKind.REFUSED, "No such file or directory", ("ENOENT",)),
+    (FaultKind.TIMEOUT, "timed out", ("ETIMEDOUT",)),
+    (
+        FaultKind.UNREACHABLE,
+        "No route to host|unreachable|Host is down|Network is down",
+        ("EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN"),
+    ),
+    (
+        FaultKind.RESET,
+        "reset by peer|Broken pipe|caused connection abort|dropped connection on reset",
+        ("ECONNRESET", "EPIPE", "ECONNABORTED", "ENETRESET"),
+    ),
+    (
+        FaultKind.EXHAUSTED,
+        "Can(not|'t) assign requested address|Address already in use|No buffer space|Cannot allocate memory",
+        ("EADDRNOTAVAIL", "EADDRINUSE", "ENOBUFS", "ENOMEM"),
+    ),
+    (
+        FaultKind.DENIED,
+        "Too many open files|Permission denied|Operation not permitted|Address family not supported",
+        ("EMFILE", "ENFILE", "EACCES", "EPERM", "EAFNOSUPPORT"),
+    ),
+)
+"""Kind of fault <- what the system calls the error, in English; and its names in `errno`, where the platform has it."""
+
+
+def first_line(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(str(error).split())
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What an exception of a dial says, in terms that `policy.verdict` judges."""
+    text = str(error)
+    line = first_line(error)
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return Fault(FaultKind.REJECTED, error.sqlstate, line)
+    if _SEVERITY.search(text):
+        sqlstate = next((code for code, sentence in _SENTENCES if sentence.search(text)), None)
+        return Fault(FaultKind.REJECTED, sqlstate or _find_sqlstate(line), line)
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return Fault(FaultKind.TIMEOUT, None, line)
+    if not isinstance(error, (psycopg.OperationalError, psycopg.InternalError)):  # a parameter that is not understood
+        return Fault(FaultKind.CLIENT, None, line)
+    return Fault(_find_kind(text), None, line)
+
+
+def _find_sqlstate(line: str) -> str | None:
+    """Find the SQLSTATE of a sentence that a server says in another language than English."""
+    with IMPORTING:
+        from aurora_router.runtime.languages import SENTENCES  # noqa: PLC0415 - most servers speak English
+
+    for sqlstate, languages in SENTENCES.items():
+        if any(re.search(each, line) for patterns in languages.values() for each in patterns):
+            return sqlstate
+    return None
+
+
+def _find_kind(text: str) -> FaultKind:
+    """Find the kind of a fault in what libpq and the system say, in English or in this process's language."""
+    for kind, words in _WORDS:
+        if words.search(text):
+            return kind
+    for kind, sentence in _CATALOGUE:
+        if _is_translated(sentence, text):
+            return kind
+    for kind, words_of_system, names in _ERRORS:
+        if re.search(words_of_system, text) or any(name in text for name in _names_here(names)):
+            return kind
+    return FaultKind.PROTOCOL if _NO_TLS.search(text) else FaultKind.UNKNOWN
+
+
+def _names_here(errors: tuple[str, ...]) -> Iterator[str]:
+    """Yield what this process's locale calls errors, also as libpq's text has it if that is not in UTF-8."""
+    for each in errors:
+        if hasattr(errno, each):
+            name = os.strerror(getattr(errno, each))
+            yield name
+            if not name.isascii():
+                yield name.encode(locale.getpreferredencoding(do_setlocale=False), "surrogateescape").decode(
+                    errors="replace"
+                )
+
+
+def _is_translated(sentence: str, text: str) -> bool:
+    """Whether a text is a sentence of libpq's in this process's language."""
+    if not hasattr(locale, "dgettext"):  # the platform has no catalogues
+        return False
+    domain = f"libpq5-{psycopg.pq.version() // 10000}"
+    for msgid in (sentence, f"{sentence}\n"):
+        translation = locale.dgettext(domain, msgid)
+        if translation != msgid:
+            parts = re.split(r"%\d*\$?[sc]", translation.strip())
+            return re.search(".*?".join(re.escape(each) for each in parts), text) is not None
+    return False

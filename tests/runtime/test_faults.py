@@ -1,0 +1,237 @@
+"""Faults out of texts in any language; those of real sockets are in `test_libpq`."""
+
+from __future__ import annotations
+
+import errno
+import locale
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from aurora_router.policy.verdict import FaultKind, Next, judge
+from aurora_router.runtime import faults
+from aurora_router.runtime.faults import fault_of
+from aurora_router.runtime.languages import SENTENCES
+
+AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+GERMAN_AT = "connection failed: Verbindung zum Server auf »127.0.0.1«, Port 5432 fehlgeschlagen: "
+
+
+def kind_of(text):
+    return fault_of(psycopg.OperationalError(text)).kind
+
+
+@pytest.mark.parametrize(("kind", "_", "names"), faults._ERRORS, ids=lambda each: getattr(each, "name", ""))
+def test_errors_of_the_system_are_known_by_their_names_in_any_language(kind, _, names, monkeypatch):
+    for name in names:
+        number = getattr(errno, name)
+        assert kind_of(f"{AT}{os.strerror(number)}\n\tIs the server running?") is kind, name
+    monkeypatch.setattr(os, "strerror", lambda number: f"システム {number} です")
+    for name in names:
+        assert kind_of(f"{AT}システム {getattr(errno, name)} です\n") is kind, name
+
+
+def test_a_locale_that_is_not_utf_8(monkeypatch):
+    """libpq's text is taken for UTF-8, whatever the process's locale says it is."""
+    monkeypatch.setattr(os, "strerror", lambda number: "Connexion refusée" if number == errno.ECONNREFUSED else "autre")
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda *, do_setlocale: "latin-1")
+    assert kind_of(AT + "Connexion refusée".encode("latin-1").decode(errors="replace")) is FaultKind.REFUSED
+    assert kind_of(AT + "Connexion refusée") is FaultKind.REFUSED
+
+
+@pytest.mark.parametrize("version", [180001, 150005])
+def test_what_libpq_says_itself_is_known_by_its_catalogue(version, monkeypatch):
+    german = {
+        "timeout expired": "Timeout abgelaufen",
+        'could not translate host name "%s" to address: %s': "konnte Hostnamen »%s« nicht in Adresse übersetzen: %s",
+        'server certificate for "%s" does not match host name "%s"': "Zertifikat »%s« passt nicht zu »%s«",
+        'root certificate file "%s" does not exist\n': "Root-Zertifikat-Datei »%1$s« existiert nicht\n",
+        "SSL SYSCALL error: EOF detected": "SSL-SYSCALL-Fehler: Dateiende entdeckt",
+    }
+    if version < 160000:
+        german = {f"{key.strip()}\n": f"{value.strip()}\n" for key, value in german.items()}
+    domain = f"libpq5-{version // 10000}"
+    monkeypatch.setattr(psycopg.pq, "version", lambda: version)
+    monkeypatch.setattr(
+        locale, "dgettext", lambda name, text: german.get(text, text) if name == domain else text, raising=False
+    )
+    assert kind_of(f"{GERMAN_AT}Timeout abgelaufen\n") is FaultKind.TIMEOUT
+    assert kind_of("konnte Hostnamen »db.example.com« nicht in Adresse übersetzen: weg\n") is FaultKind.NAME
+    assert kind_of(f"{GERMAN_AT}Zertifikat »a« passt nicht zu »b«\n") is FaultKind.IDENTITY
+    assert kind_of(f"{GERMAN_AT}Root-Zertifikat-Datei »/x« existiert nicht\nGeben Sie eine an\n") is FaultKind.CLIENT
+    assert kind_of(f"{GERMAN_AT}SSL-SYSCALL-Fehler: Dateiende entdeckt\n") is FaultKind.RESET
+
+
+def test_a_platform_without_catalogues(monkeypatch):
+    monkeypatch.delattr(locale, "dgettext", raising=False)
+    assert kind_of(f"{GERMAN_AT}Timeout abgelaufen\n") is FaultKind.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{AT}FATAL:  das sagt kein Server, den man kennt",
+        f"{GERMAN_AT}FATAL:  das sagt kein Server, den man kennt",
+        f"{AT}ВАЖНО:  ничего не понятно",
+        f"{AT}致命错误:  不明",
+        f"{AT}FATAL:  no more connections allowed (max_client_conn)",
+        f"{AT}FATAL:  query_wait_timeout",
+        f"{AT}FATAL:  server login has been failing, try again later (server_login_retry)",
+        f"{AT}FATAL:  pgbouncer cannot connect to server",
+        f"{AT}FATAL:  server conn crashed?",
+        f"{AT}FATAL:  canceling authentication due to timeout",
+        f"{AT}FATAL:  out of memory",
+        f"{AT}FATAL:  insufficient resources",
+        f"{AT}FATAL:  could not write init file: No space left on device",
+        f"{AT}FATAL:  canceling statement due to conflict with recovery",
+        f"{AT}could not fork new process for connection: Cannot allocate memory",
+        f"{AT}could not fork new process for connection: Resource temporarily unavailable",
+    ],
+)
+def test_a_sentence_of_the_server_that_is_not_known_is_about_that_server(text):
+    fault = fault_of(psycopg.OperationalError(text))
+    assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, None)
+    assert judge(fault).then is Next.ELSEWHERE
+    assert judge(fault).quarantine
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ('FATAL:  database "app" is not currently accepting connections', "3D000"),
+        ("FATAL:  no such database: app", "3D000"),
+        ("FATAL:  no such user: app", "28000"),
+        ("FATAL:  SASL authentication failed", "28000"),
+        ("FATAL:  This RDS proxy has no credentials for the role app. Check the credentials", "28000"),
+        ("FATAL:  kein pg_hba.conf-Eintrag für Host »127.0.0.1«", "28000"),
+        ('FATAL:  unrecognized configuration parameter "x"', "42704"),
+        ('FATAL:  invalid value for parameter "work_mem": "x"', "22023"),
+        ("FATAL:  unsupported startup parameter: options", "0A000"),
+        ('FATAL:  permission denied to set parameter "x"', "42501"),
+    ],
+)
+def test_what_every_instance_would_say_is_final(text, sqlstate):
+    fault = fault_of(psycopg.OperationalError(AT + text))
+    assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, sqlstate)
+    assert judge(fault).then is Next.RAISE
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("FATAL:  Passwort-Authentifizierung für Benutzer »app« fehlgeschlagen", "28P01"),
+        ("FATAL:  authentification par mot de passe échouée pour l'utilisateur  « app »", "28P01"),
+        ('FATAL:  autenticação do tipo senha falhou para o usuário "app"', "28P01"),
+        ('ВАЖНО:  пользователь "app" не прошёл проверку подлинности (по паролю)', "28P01"),
+        ('致命错误:  用户 "app" 的密码认证失败', "28P01"),
+        ('FATAL:  データベース"app"は存在しません', "3D000"),
+        ("FATAL:  no existe el rol «app»", "28000"),
+        ("FATAL:  tut mir leid, schon zu viele Verbindungen", "53300"),
+        ("FATAL:  das Datenbanksystem startet", "57P03"),
+        ("치명적오류:  데이터베이스 시스템이 새로 가동 중입니다.", "57P03"),
+    ],
+)
+def test_servers_that_speak_another_language(text, sqlstate):
+    fault = fault_of(psycopg.OperationalError(AT + text))
+    assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, sqlstate)
+
+
+def test_no_sentence_of_one_meaning_fits_another():
+    """Neither in its own language nor in one that looks like it."""
+    for sqlstate, languages in SENTENCES.items():
+        for patterns in languages.values():
+            for each in patterns:
+                told = f"{AT}FATAL:  {re.sub(r'[.][*]', 'x', each)}".replace("\\", "")
+                assert fault_of(psycopg.OperationalError(told)).sqlstate == sqlstate, told
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("FATAL:  server login failed: FATAL the database system is starting up", "57P03"),
+        ("FATAL:  terminating connection due to unexpected postmaster exit", "57P01"),
+        ("FATAL:  the database is shutting down", "57P03"),
+    ],
+)
+def test_what_a_pooler_repeats_of_its_server_is_known(text, sqlstate):
+    assert fault_of(psycopg.OperationalError(AT + text)).sqlstate == sqlstate
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('could not open certificate file "/x": Permission denied', FaultKind.CLIENT),
+        ('could not read root certificate file "/x": No such file or directory', FaultKind.CLIENT),
+        ("fe_sendauth: no password supplied", FaultKind.CLIENT),
+        ("SSL error: tlsv1 alert unknown ca", FaultKind.CLIENT),
+        ("server does not support SSL, but SSL was required", FaultKind.PROTOCOL),
+        ("received invalid response to SSL negotiation: H", FaultKind.PROTOCOL),
+        ("server sent an error response during SSL exchange", FaultKind.UNKNOWN),
+        ("SSL error: unexpected eof while reading", FaultKind.RESET),
+        (f"SSL error: unexpected eof while reading\n{AT}expected authentication request", FaultKind.RESET),
+        ("Resource temporarily unavailable", FaultKind.UNKNOWN),
+        ("etwas, das niemand kennt", FaultKind.UNKNOWN),
+    ],
+)
+def test_what_libpq_says_in_english(text, kind):
+    assert kind_of(AT + text) is kind
+
+
+def test_a_parameter_that_is_not_understood_is_on_this_side():
+    assert fault_of(psycopg.ProgrammingError('invalid connection option "hots"')).kind is FaultKind.CLIENT
+
+
+# ---------------------------------------------------------------- a real process
+
+
+def catalogue(messages):
+    """A compiled catalogue of messages, as msgfmt makes it."""
+    pairs = [(key.encode(), messages[key].encode()) for key in sorted(messages)]
+    size, place, tables, texts = len(pairs), 28 + 16 * len(pairs), [[], []], b""
+    for column in (0, 1):
+        for pair in pairs:
+            tables[column] += [len(pair[column]), place + len(texts)]
+            texts += pair[column] + b"\0"
+    head = struct.pack("Iiiiiii", 0x950412DE, 0, size, 28, 28 + 8 * size, 0, 0)
+    return head + b"".join(struct.pack(f"{2 * size}i", *table) for table in tables) + texts
+
+
+SPEAKING = """
+import locale, sys
+locale.setlocale(locale.LC_ALL, "")
+locale.bindtextdomain("libc", sys.argv[1])
+import psycopg
+from aurora_router.runtime.faults import fault_of
+try:
+    psycopg.connect(f"host=127.0.0.1 port={sys.argv[2]} user=app dbname=app")
+except psycopg.OperationalError as error:
+    print(error, "=", fault_of(error).kind.name)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its C library has another way to other languages")
+def test_a_process_in_the_language_of_its_user(tmp_path):
+    """As with the package ``libc-l10n``; nothing listens, and the process calls that what its user calls it."""
+    place = tmp_path / "de" / "LC_MESSAGES"
+    place.mkdir(parents=True)
+    german = {"": "Content-Type: text/plain; charset=UTF-8\n", "Connection refused": "Verbindungsaufbau abgelehnt"}
+    (place / "libc.mo").write_bytes(catalogue(german))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        told = subprocess.run(
+            [sys.executable, "-c", SPEAKING, str(tmp_path), port],
+            env={**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "de"},
+            check=True,
+            capture_output=True,
+            encoding="utf-8",
+        ).stdout
+    if "Verbindungsaufbau abgelehnt" not in told:
+        pytest.skip("the C library has no catalogues")
+    assert told.strip().endswith("= REFUSED")
