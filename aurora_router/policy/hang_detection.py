@@ -14,7 +14,7 @@ anything to this process on any connection while the ping was silent. The eviden
   encrypted records do, whatever is in them. It is the kernel's clock, so it is right even where this process was not
   attending;
 * bytes that arrived on a dial of the monitor's own, also one that did not end in time: a login may take a healthy
-  server longer than a ping (LDAP, a login trigger). An accept is none: the kernel of a frozen process accepts, too;
+  server longer than a ping (LDAP, a login trigger). An accept is none: a frozen process's kernel accepts, too;
 * where there is no such time (a Unix socket, another system): a connection that waited for the server in one sample and
   does not in the next.
 

@@ -20,7 +20,8 @@ from botocore.exceptions import ClientError
 import aurora_router
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.model.event import MonitorLockedOut
-from aurora_router.runtime import credentials, libpq
+from aurora_router.runtime import credentials
+from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.monitor import RENEWAL_SECONDS
 from aurora_router.simulation import Condition, Network, SimulatedCluster, Simulation, WatchedProcess
@@ -139,7 +140,7 @@ class World:
                 credentials.make_dial(log_in, self.provider, params)(target, seconds)
             except psycopg.OperationalError as error:
                 connection.close()
-                raise DialFailed(libpq.fault_of(error), error) from error
+                raise DialFailed(fault_of(error), error) from error
             return connection
 
         return dial_and_log_in

@@ -20,6 +20,7 @@ def answer(server, text):
     with contextlib.suppress(OSError):
         client, _ = server.accept()
         with client:
+            client.settimeout(4.0)  # a dial that was given up may be closed late
             client.recv(8)
             client.sendall(text)
             while client.recv(100):
