@@ -21,8 +21,8 @@ import aurora_router
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.model.event import MonitorLockedOut
 from aurora_router.runtime import credentials
-from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.connect_args import read_connect_args
+from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.monitor import RENEWAL_SECONDS
 from aurora_router.simulation import Condition, Network, SimulatedCluster, Simulation, WatchedProcess
 from aurora_router_aws import sdk
