@@ -22,7 +22,8 @@ def begin_suspicions(simulation, cluster, suspicions):
     """Begin and end suspicions at given times; returns the function that begins or ends one."""
 
     def suspect(since):
-        cluster.suspected_at = since
+        suspicion = replace(cluster.state.suspicion, since=since)
+        cluster.update(lambda state: (replace(state, suspicion=suspicion), ()))
         cluster.wake()
 
     for begin, end in suspicions:
