@@ -367,10 +367,10 @@ class ClusterMonitor(Generic[ConnT]):
 
     def _record_no_answer(self, id_: str, generation: int, fault: Fault, began: float) -> None:
         now, verdict = self.runtime.now(), judge(fault)
-        if fault.kind in ON_THIS_SIDE:
-            return
         if refuses_login(fault):
             self.record_lockout(id_, fault, began)
+        if fault.kind in ON_THIS_SIDE:
+            return
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
         known = id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0
@@ -432,10 +432,10 @@ class ClusterMonitor(Generic[ConnT]):
                 await self._update_view(probe, self.options.connect_timeout, thorough=True)
                 self._accepted_at, self._is_locked_out = self.runtime.now(), False
             except DialFailed as failed:
-                if failed.fault.kind in ON_THIS_SIDE:
-                    continue
                 if refuses_login(failed.fault):
                     self.record_lockout(id_, failed.fault, began)
+                    continue
+                if failed.fault.kind in ON_THIS_SIDE:
                     continue
                 if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, self.runtime.now()):
                     continue

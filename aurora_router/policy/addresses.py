@@ -34,6 +34,7 @@ _REPORTED_FIRST = (
     FaultKind.TIMEOUT,
     FaultKind.UNREACHABLE,
     FaultKind.EXHAUSTED,
+    FaultKind.CREDENTIALS,
     FaultKind.DENIED,
     FaultKind.NAME,
 )

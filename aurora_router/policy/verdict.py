@@ -37,10 +37,11 @@ class FaultKind(enum.Enum):
     PROTOCOL = "no TLS there, or not PostgreSQL's protocol"
     EXHAUSTED = "client side, no port or memory for a socket"
     DENIED = "client side, no socket may be opened (descriptors, permissions, a local firewall)"
+    CREDENTIALS = "client side, the provider of credentials gave none"
     UNKNOWN = "not known"
 
 
-ON_THIS_SIDE = frozenset({FaultKind.EXHAUSTED, FaultKind.DENIED})
+ON_THIS_SIDE = frozenset({FaultKind.EXHAUSTED, FaultKind.DENIED, FaultKind.CREDENTIALS})
 """Nothing was sent, so that nothing is known of the instance: it is neither silent nor down, and has not answered."""
 
 
@@ -156,6 +157,10 @@ _EXHAUSTED = Verdict(
     "exhausted", down=False, quarantine=False, then=Next.ELSEWHERE,
     meaning="This machine has no port or memory for the socket (now); nothing is known of the instance.",
 )  # fmt: skip
+_LATE_CREDENTIALS = Verdict(
+    "credentials", down=False, quarantine=False, then=Next.ELSEWHERE,
+    meaning="The provider of credentials has not answered in time, so nothing was dialled.",
+)  # fmt: skip
 _DENIED = Verdict(
     "denied", down=False, quarantine=False, then=Next.OTHERS,
     meaning="This process may not open that socket; nothing is known of the instance.",
@@ -203,6 +208,7 @@ BY_KIND: Mapping[FaultKind, Verdict] = {
     FaultKind.PROTOCOL: _PROTOCOL,
     FaultKind.EXHAUSTED: _EXHAUSTED,
     FaultKind.DENIED: _DENIED,
+    FaultKind.CREDENTIALS: _LATE_CREDENTIALS,
     FaultKind.UNKNOWN: _UNKNOWN,
 }
 """Kind of fault -> verdict, where the server gave no SQLSTATE that decides."""
@@ -217,6 +223,6 @@ def judge(fault: Fault) -> Verdict:
 def refuses_login(fault: Fault) -> bool:
     """Whether the monitor's login is refused, for all that is known: to ask again soon would not help."""
     verdict = judge(fault)
-    if fault.kind in ON_THIS_SIDE:
+    if fault.kind in ON_THIS_SIDE and fault.kind is not FaultKind.CREDENTIALS:
         return False
     return verdict.then is Next.RAISE or verdict.then is Next.OTHERS or verdict is _REJECTED

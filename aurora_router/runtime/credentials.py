@@ -541,7 +541,10 @@ def make_async_dial(
 
     async def dial(target: Target, seconds: float) -> T:
         login = login_for(base, target)
-        found = await cache.get_async(login)
+        try:
+            found = await cache.get_async(login)
+        except asyncio.CancelledError as cancelled:  # a task of its own, which ends with the time for the dial
+            raise _new_late(seconds) from cancelled
         for tries_left in range(TRIES - 1, -1, -1):
             try:
                 connection = await open_(target, seconds, found.params())
@@ -557,6 +560,13 @@ def make_async_dial(
         raise AssertionError("the last try returns or raises")
 
     return dial
+
+
+def _new_late(seconds: float) -> CredentialsUnavailable:
+    """The error of a dial whose time the provider took; what it says later counts for the next one."""
+    late = CredentialsUnavailable(f"the provider of credentials has not answered within {seconds:g} s")
+    late.sqlstate = None  # it may still answer: worth another try
+    return late
 
 
 def _is_rejection(error: psycopg.Error) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import psycopg
 
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
+from aurora_router.psycopg_errors import CredentialsUnavailable
 from aurora_router.runtime import libpq
 from aurora_router.runtime.faults import fault_of, first_line
 from aurora_router.runtime.libpq import HasPgconn, RealRuntime
@@ -129,6 +130,7 @@ async def _await_dial(dialling: asyncio.Future[ConnT], seconds: float, wanted: W
 
     Raises:
         TimeoutError: asyncio's; the time is over, or the connection is not wanted any more.
+        CredentialsUnavailable: the provider of credentials took all of the time.
     """
     for glance in _slices(seconds, wanted):
         try:
@@ -140,6 +142,8 @@ async def _await_dial(dialling: asyncio.Future[ConnT], seconds: float, wanted: W
             return dialling.result()
     _give_up(dialling)
     await asyncio.wait({dialling})
+    if not dialling.cancelled() and isinstance(late := dialling.exception(), CredentialsUnavailable):
+        raise late
     raise asyncio.TimeoutError
 
 

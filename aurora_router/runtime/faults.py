@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from aurora_router import errors
 from aurora_router.forks import IMPORTING
 from aurora_router.policy.verdict import Fault, FaultKind
 
@@ -162,6 +163,8 @@ def fault_of(error: BaseException) -> Fault:
     """What an exception of a dial says, in terms that `policy.verdict` judges."""
     text = str(error)
     line = first_line(error)
+    if isinstance(error, errors.CredentialsUnavailable):
+        return Fault(FaultKind.CREDENTIALS, error.sqlstate, line)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return Fault(FaultKind.REJECTED, error.sqlstate, line)
     if _SEVERITY.search(text):

@@ -20,6 +20,7 @@ from aurora_router import CredentialsUnavailable, errors
 from aurora_router.credentials import Credential, Login
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.runtime import Target
+from aurora_router.model.event import ConnectionsCut, InstanceFailed, WriterSuspected
 from aurora_router.runtime import credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
@@ -662,6 +663,38 @@ def test_the_monitor_asks_for_the_password_of_the_moment(cluster, vault, monkeyp
 
         until(suspected)
     assert set(opened) == {b"keeper"}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("awaited", [False, True], ids=["function", "coroutine"])
+def test_a_provider_that_hangs_blames_no_instance(cluster, vault, awaited):
+    """The monitor can log in nowhere: nothing is known of the instance, so a long statement goes on."""
+    released, asked = threading.Event(), []
+
+    def answer(login):
+        asked.append(login)
+        if len(asked) > 1:
+            assert released.wait(30.0)
+        return vault(login).password
+
+    async def answer_later(login):
+        asked.append(login)
+        if len(asked) > 1:
+            await asyncio.to_thread(released.wait, 30.0)
+        return vault(login).password
+
+    name = f"hanging-{awaited}"
+    given = without_password(cluster, credentials=answer_later if awaited else answer, user="keeper")
+    events = []
+    unsubscribe = aurora_router.subscribe(lambda _, event: events.append(event))
+    try:
+        with aurora_router.connect(**given, aurora_profile="aggressive", aurora_cluster=name) as conn:
+            assert conn.execute("SELECT pg_sleep(3), 1").fetchone()[1] == 1
+    finally:
+        released.set()
+        unsubscribe()
+    assert len(asked) > 1, "the monitor asked, and hung"
+    assert not [each for each in events if isinstance(each, (InstanceFailed, ConnectionsCut, WriterSuspected))]
 
 
 @pytest.mark.cluster
