@@ -79,7 +79,7 @@ def test_what_is_not_known_to_be_the_same_everywhere_leads_elsewhere(kind, sqlst
         assert judge(Fault(kind, sqlstate)).then is not Next.RAISE
 
 
-@pytest.mark.parametrize("kind", ON_THIS_SIDE)
+@pytest.mark.parametrize("kind", sorted(ON_THIS_SIDE, key=lambda kind: kind.name))
 def test_what_was_not_sent_shows_nothing_of_the_instance(kind):
     verdict = judge(Fault(kind))
     assert not any((verdict.down, verdict.quarantine, refuses_login(Fault(kind))))
