@@ -181,6 +181,7 @@ BY_SQLSTATE: Mapping[str, Verdict] = {
     "3D000": _NO_DATABASE,
     "42501": _FORBIDDEN,
     "53300": _FULL,
+    "55P02": _INVALID,
     "57P01": _STOPPING,
     "57P02": _STOPPING,
     "57P03": _STARTING,

@@ -74,7 +74,14 @@ _SENTENCES = (
     ("42501", re.compile(r"permission denied|must be superuser")),
     ("0A000", re.compile(r"unsupported frontend protocol|unsupported startup parameter")),
     ("42704", re.compile(r"unrecognized configuration parameter")),
-    ("22023", re.compile(r"invalid value for parameter|invalid command-line argument")),
+    (
+        "22023",
+        re.compile(
+            r"invalid value for parameter|invalid command-line argument|requires an? (\w+ )?value"
+            r"|outside the valid range for parameter|invalid list syntax|client encoding|could not find a conversion"
+        ),
+    ),
+    ("55P02", re.compile(r"^.*parameter \S+ cannot be (changed|set)")),
 )
 """SQLSTATE <- the sentences of src/backend (and of PgBouncer and RDS Proxy), the first that fits."""
 

@@ -74,7 +74,7 @@ def test_what_a_failover_and_an_overload_look_like(fault, name, down):
 @pytest.mark.parametrize("kind", FaultKind)
 @pytest.mark.parametrize("sqlstate", [None, *BY_SQLSTATE, "08P01", "XX000"])
 def test_what_is_not_known_to_be_the_same_everywhere_leads_elsewhere(kind, sqlstate):
-    final = {"28000", "28P01", "3D000", "42501"} if kind is FaultKind.REJECTED else {sqlstate}
+    final = {"28000", "28P01", "3D000", "42501", "55P02"} if kind is FaultKind.REJECTED else {sqlstate}
     if kind not in {FaultKind.IDENTITY, FaultKind.CLIENT} and sqlstate not in final:
         assert judge(Fault(kind, sqlstate)).then is not Next.RAISE
 
