@@ -96,7 +96,8 @@ class Judge:
         lacking = "aurora_instance_host" in process.options
         if isinstance(event, WriterSuspected):
             self._suspected(process, at)
-        if isinstance(event, MonitorLockedOut) and lacking and self.control.store.password == "first":
+        refused = any(begin <= at for each in self.control.servers.values() for begin, _ in each.refusing)
+        if isinstance(event, MonitorLockedOut) and lacking and not refused and self.control.store.password == "first":
             raise Violation(f"at {at:.3f} the monitor gave up: {event}")
         if not self._concerns(event):
             return

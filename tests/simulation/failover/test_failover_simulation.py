@@ -91,6 +91,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (961449415, Dimensions.just("constant_reports")),
         (611596481, Dimensions.just("changed_passwords")),
         (611597506, Dimensions.just("frozen_dials")),
+        (624660413, Dimensions.just("unknown_sentences", "shared_template")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
