@@ -272,7 +272,7 @@ class Router(_Routing):
 
         async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = self._renew(pool) if resolver is None else resolver()
-            return router._asking(token)  # noqa: SLF001 - of this very class
+            return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
         finish = None if commit is None else run_commit
@@ -379,7 +379,7 @@ class AsyncRouter(_Routing):
 
         async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = await (self._renew(pool) if resolver is None else resolver())
-            return router._asking(token)  # noqa: SLF001 - of this very class
+            return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
         return await Transaction(runtime, plan, work, modes, commit, on_token).run()

@@ -16,6 +16,7 @@ from aurora_router.runtime.monitor import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import IamTokens, sdk
 from aurora_router_cluster import LocalCluster
+from tests.superuser import run_as_superuser
 
 from .conftest import SECRET_KEY
 from .sigv4 import verify
@@ -32,15 +33,8 @@ PROXY = "pool.proxy-c9akciq32.eu-west-1.rds.amazonaws.com"
 def cluster():
     pytest.importorskip("trustme")
     with LocalCluster.start(readers=1, tls=True, postgres=str(BINARIES[-1].parent)) as cluster:
-        run_on(cluster, "CREATE ROLE keeper LOGIN")
+        run_as_superuser(cluster, "CREATE ROLE keeper LOGIN")
         yield cluster
-
-
-def run_on(cluster, sql):
-    writer = cluster.instance(cluster.writer)
-    superuser = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "dbname": "app"}
-    with psycopg.connect(**superuser, autocommit=True) as conn:
-        conn.execute(sql)
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def tokens(cluster, keys, monkeypatch):
         token = url.removeprefix("https://")
         assert verify(token, SECRET_KEY)["DBUser"] == "keeper"
         signed.append(token)
-        run_on(cluster, f"ALTER ROLE keeper PASSWORD '{token}'")
+        run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{token}'")
         return url
 
     monkeypatch.setattr(sdk, "sign_query", sign)
@@ -128,7 +122,7 @@ def test_no_token_is_shown(cluster, tokens, caplog):
         with caplog.at_level(logging.DEBUG):
             with aurora_router.connect(**options) as conn:
                 said.append(repr(conn) + repr(conn.placement))
-            run_on(cluster, "ALTER ROLE keeper PASSWORD 'else'")
+            run_as_superuser(cluster, "ALTER ROLE keeper PASSWORD 'else'")
             with pytest.raises(psycopg.OperationalError, match="password authentication failed") as refused:
                 aurora_router.connect(
                     **{

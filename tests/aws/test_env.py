@@ -7,7 +7,6 @@ import sys
 import time
 import traceback
 
-import psycopg
 import pytest
 
 import aurora_router
@@ -18,6 +17,7 @@ from aurora_router.runtime.credentials import CredentialCache
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import Environment
 from aurora_router_cluster import LocalCluster
+from tests.superuser import connect_as_superuser
 
 LOGIN = Login("a", 5432, "named", "app")
 
@@ -102,12 +102,10 @@ def test_a_file_that_changes_is_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(credentials, "_by_provider", {})
     file = tmp_path / "password"
     with LocalCluster.start(readers=0) as cluster:
-        writer = cluster.instance(cluster.writer)
         given = dict(each.split("=", 1) for each in cluster.conninfo("writer").split())
         del given["password"]
         options = {**given, "user": "keeper", "aurora_credentials": "env", "aurora_password_file": str(file)}
-        superuser = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "dbname": "app"}
-        with psycopg.connect(**superuser, autocommit=True) as conn:
+        with connect_as_superuser(cluster) as conn:
             conn.execute("CREATE ROLE keeper LOGIN")
             for number in range(3):
                 conn.execute(f"ALTER ROLE keeper PASSWORD 'word {number}'")

@@ -26,6 +26,7 @@ from aurora_router.runtime.credentials import CredentialCache
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import Secret, sdk
 from aurora_router_cluster import LocalCluster
+from tests.superuser import run_as_superuser
 
 from .conftest import SECRET_KEY
 
@@ -274,22 +275,17 @@ class Rotation:
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
-        run_on(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{HIDDEN} 0'")
-        run_on(cluster, f"CREATE ROLE keeper_clone LOGIN PASSWORD '{HIDDEN} 0'")
+        run_as_superuser(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{HIDDEN} 0'")
+        run_as_superuser(cluster, f"CREATE ROLE keeper_clone LOGIN PASSWORD '{HIDDEN} 0'")
         yield cluster
-
-
-def run_on(cluster, sql):
-    writer = cluster.instance(cluster.writer)
-    superuser = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "dbname": "app"}
-    with psycopg.connect(**superuser, autocommit=True) as conn:
-        conn.execute(sql)
 
 
 @pytest.fixture
 def rotation(cluster, manager, monkeypatch):
     monkeypatch.setattr(credentials, "_by_provider", {})
-    yield Rotation(manager, lambda user, number: run_on(cluster, f"ALTER ROLE {user} PASSWORD '{HIDDEN} {number}'"))
+    yield Rotation(
+        manager, lambda user, number: run_as_superuser(cluster, f"ALTER ROLE {user} PASSWORD '{HIDDEN} {number}'")
+    )
     REGISTRY.reset()
 
 

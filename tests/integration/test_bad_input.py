@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import aurora_router
 from aurora_router.policy.conninfo import split_conninfo
+from tests.superuser import connect_as_superuser
 
 pytestmark = pytest.mark.cluster
 
@@ -71,9 +72,8 @@ def test_bad_input(case, connect, request):
 @pytest.mark.parametrize("connect", [connect_blocking, connect_async])
 def test_a_wrong_password_bothers_the_server_once(connect, aurora_cluster):
     writer = aurora_cluster.instance(aurora_cluster.writer)
-    superuser = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "dbname": "app"}
     role = f"once_{connect.__name__}"
-    with psycopg.connect(**superuser, autocommit=True) as conn:
+    with connect_as_superuser(aurora_cluster) as conn:
         conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'")
         try:
             with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

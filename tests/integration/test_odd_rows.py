@@ -10,6 +10,7 @@ import pytest
 
 import aurora_router
 from aurora_router.model.event import ConfigurationAdvice, ConnectionsCut, InstanceRemoved, RoleChanged, WriterLost
+from tests.superuser import connect_as_superuser
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
 
@@ -23,7 +24,7 @@ def cluster(request):
     from aurora_router_cluster import LocalCluster
 
     with LocalCluster.start(readers=1, postgres=request.config.getoption("--aurora-postgres")) as started:
-        with administrator(started) as conn:
+        with connect_as_superuser(started) as conn:
             conn.execute("SET allow_system_table_mods = on")
             conn.execute(f"ALTER FUNCTION {ORIGINAL}() RENAME TO true_replica_status")
         with answering(started, "SELECT * FROM pg_catalog.true_replica_status()"):
@@ -31,20 +32,11 @@ def cluster(request):
 
 
 @contextmanager
-def administrator(cluster):
-    writer = cluster.instance(cluster.writer)
-    with psycopg.connect(
-        host=writer.socket_directory, port=writer.port, user="postgres", dbname="app", autocommit=True
-    ) as conn:
-        yield conn
-
-
-@contextmanager
 def answering(cluster, body):
     """Let the topology function answer with the rows of a query, until the end of the block."""
 
     def put(body):
-        with administrator(cluster) as conn:
+        with connect_as_superuser(cluster) as conn:
             conn.execute("SET allow_system_table_mods = on")
             (columns,) = conn.execute(
                 "SELECT pg_get_function_arguments('pg_catalog.true_replica_status'::regproc)"
@@ -95,7 +87,7 @@ def test_a_healthy_transaction_goes_on(cluster, body, events):
         conn.execute("CREATE TEMP TABLE t (i int)")
         with answering(cluster, body):
             del events[:]
-            with administrator(cluster) as admin:
+            with connect_as_superuser(cluster) as admin:
                 admin.execute("SELECT pg_terminate_backend(%s)", [broken.info.backend_pid])
             with pytest.raises(psycopg.OperationalError):
                 broken.execute("SELECT 1")

@@ -11,6 +11,7 @@ import sqlalchemy
 
 import aurora_router
 from aurora_router_cluster import LocalCluster
+from tests.superuser import run_as_superuser
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
 
@@ -21,10 +22,7 @@ SECRET = "Zq7-not-to-be-seen-4x"
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
-        writer = cluster.instance(cluster.writer)
-        superuser = {"host": writer.socket_directory, "port": writer.port, "user": "postgres", "dbname": "app"}
-        with psycopg.connect(**superuser, autocommit=True) as conn:
-            conn.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{SECRET}'")
+        run_as_superuser(cluster, f"CREATE ROLE {USER} LOGIN PASSWORD '{SECRET}'")
         yield cluster
 
 

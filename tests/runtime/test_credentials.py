@@ -26,6 +26,7 @@ from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
 from aurora_router.runtime.monitor import ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
+from tests.superuser import run_as_superuser
 
 LOGIN = Login("apps-1.example", 5432, "app", "app")
 SECRET = "Zq7-not-to-be-seen-4x"
@@ -556,22 +557,14 @@ def test_what_contradicts_itself_is_refused(conninfo, keywords, told):
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
-        run_on(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{SECRET} 1'")
+        run_as_superuser(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{SECRET} 1'")
         yield cluster
-
-
-def run_on(cluster, sql):
-    writer = cluster.instance(cluster.writer)
-    with psycopg.connect(
-        host=writer.socket_directory, port=writer.port, user="postgres", dbname="app", autocommit=True
-    ) as conn:
-        conn.execute(sql)
 
 
 @pytest.fixture
 def vault(cluster):
     """Gives the password that the role has; a test may change it."""
-    run_on(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} 1'")
+    run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} 1'")
     state = {"number": 1, "asked": []}
 
     def provider(login: Login) -> Credential:
@@ -580,7 +573,7 @@ def vault(cluster):
 
     def rotate():
         state["number"] += 1
-        run_on(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} {state['number']}'")
+        run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} {state['number']}'")
 
     provider.rotate, provider.asked = rotate, state["asked"]
     return provider

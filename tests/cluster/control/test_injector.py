@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import LocalCluster, errors
+from tests.superuser import connect_as_superuser
 
 pytestmark = pytest.mark.cluster
 
@@ -37,19 +38,13 @@ def settled(cluster):
 
 
 def recovering(cluster, one):
-    with contextlib.suppress(psycopg.OperationalError), inside(cluster, one.name) as session:
+    with contextlib.suppress(psycopg.OperationalError), connect_as_superuser(cluster, one.name) as session:
         return session.execute("select pg_is_in_recovery()").fetchone()[0]
     return None
 
 
 def connect(cluster, target="writer", **extra):
     return psycopg.connect(cluster.plain_conninfo(target, **extra), autocommit=True)
-
-
-def inside(cluster, name):
-    """A session that no fault of the network touches: over the server's own Unix socket."""
-    one = cluster.instance(name)
-    return psycopg.connect(host=one.socket_directory, port=one.port, user="postgres", dbname="app", autocommit=True)
 
 
 def times_out(cluster, target):
@@ -70,7 +65,7 @@ def resolve(cluster, target="writer", timeout=5.0):
 
 
 def statuses(cluster, name, column="server_id"):
-    with inside(cluster, name) as session:
+    with connect_as_superuser(cluster, name) as session:
         rows = session.execute(f"select server_id, {column} from aurora_replica_status()").fetchall()
     return dict(rows)
 
@@ -78,7 +73,7 @@ def statuses(cluster, name, column="server_id"):
 def test_a_partitioned_writer_is_failed_over_and_lives_on_as_a_zombie(cluster, eventually):
     old = cluster.writer
     pid = cluster.instance(old).pid
-    with connect(cluster) as client, inside(cluster, old) as zombie:
+    with connect(cluster) as client, connect_as_superuser(cluster, old) as zombie:
         with cluster.faults.partition(old) as injected:
             assert [fault.text for fault in cluster.status().faults] == [f"{injected.id} partition {old}"]
             assert times_out(cluster, f"instance:{old}")
@@ -100,7 +95,7 @@ def test_a_partitioned_writer_is_failed_over_and_lives_on_as_a_zombie(cluster, e
 def test_a_commit_of_a_partitioned_writer_is_not_acknowledged(cluster, eventually):
     """Its log does not reach the storage, so also a session inside waits, and its row never was."""
     old = cluster.writer
-    with contextlib.closing(inside(cluster, old)) as zombie, cluster.faults.partition(old):
+    with contextlib.closing(connect_as_superuser(cluster, old)) as zombie, cluster.faults.partition(old):
         zombie.pgconn.send_query(b"insert into public.ledger values (666)")
         eventually(lambda: cluster.writer != old)
         with connect(cluster) as writer:
@@ -117,7 +112,7 @@ def test_clients_only(cluster):
     old, reader = cluster.writer, cluster.readers[0]
     with cluster.faults.partition(old, clients_only=True), cluster.faults.partition(reader, clients_only=True):
         assert times_out(cluster, f"instance:{old}")
-        with inside(cluster, old) as session:
+        with connect_as_superuser(cluster, old) as session:
             session.execute("insert into ledger values (2)")
         time.sleep(1.5)  # longer than a failover takes
         assert cluster.writer == old
@@ -132,14 +127,14 @@ def test_a_partitioned_reader_leaves_the_reader_endpoint_and_comes_back(cluster,
         eventually(lambda: cluster.instance(cut).state == "unreachable")
         with connect(cluster) as writer:
             writer.execute("insert into ledger values (3)")
-        with inside(cluster, cut) as session:
+        with connect_as_superuser(cluster, cut) as session:
             assert session.execute("select * from ledger where i = 3").fetchall() == []
         found = {resolve(cluster, "reader").answer[0][0].to_text() for _ in range(4)}
         assert found == {cluster.instance(other).host}
     eventually(lambda: settled(cluster))
 
     def arrived():
-        with inside(cluster, cut) as session:
+        with connect_as_superuser(cluster, cut) as session:
             return session.execute("select * from ledger where i = 3").fetchall() == [(3,)]
 
     eventually(arrived)
@@ -179,7 +174,7 @@ def test_status_rows_of_a_skewed_clock_and_a_stale_view(cluster, eventually):
     writer = cluster.writer
 
     def ahead(name):
-        with inside(cluster, writer) as session:
+        with connect_as_superuser(cluster, writer) as session:
             return session.execute(
                 "select extract(epoch from last_update_timestamp - clock_timestamp())::float8 "
                 "from aurora_replica_status() where server_id = %s",
@@ -283,7 +278,7 @@ def test_plain_streaming_can_be_cut_off_too(flavour, eventually):
         with cluster.faults.partition(cut):
             with connect(cluster) as writer:
                 writer.execute("insert into ledger values (1)")
-            with inside(cluster, cut) as session:
+            with connect_as_superuser(cluster, cut) as session:
                 assert session.execute("select * from ledger").fetchall() == []
         eventually(lambda: settled(cluster))
         with cluster.faults.partition(old):
