@@ -33,7 +33,7 @@ from aurora_router.runtime.faults import fault_of, first_line
 from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target
@@ -114,6 +114,7 @@ class _Question(NamedTuple):
 
 
 _Answer: TypeAlias = "Future[Credential | None]"
+_Steps: TypeAlias = "Generator[tuple[_Question, Callable[..., object], tuple[object, ...]], Credential | None, T]"
 
 
 class _Asking(NamedTuple):
@@ -147,20 +148,11 @@ class CredentialCache:
         Raises:
             CredentialsUnavailable: the provider gives none.
         """
-        login = self._scope(login)
-        held = self._find_usable(login)
-        if held is not None:
-            return Found(held.credential, cached=True)
-        return Found(_require(self._wait(_Question(login, stand_in=False), self._provider, login)), cached=False)
+        return self._run(self._find(login))
 
     async def get_async(self, login: Login) -> Found:
         """The same on an event loop, which is not blocked meanwhile."""
-        login = self._scope(login)
-        held = self._find_usable(login)
-        if held is not None:
-            return Found(held.credential, cached=True)
-        given = await self._wait_async(_Question(login, stand_in=False), self._provider, login)
-        return Found(_require(given), cached=False)
+        return await self._run_async(self._find(login))
 
     def after_rejection(self, login: Login, rejected: Found) -> Found | None:
         """What to dial with next, after the server rejected a credential; None: there is nothing else.
@@ -168,34 +160,29 @@ class CredentialCache:
         Raises:
             CredentialsUnavailable: the provider gives no other one.
         """
-        if rejected.stand_in:
-            return None
-        if rejected.cached:
-            self.forget(login, rejected.credential)
-            fresh = self.get(login)
-            if not _are_same(fresh.credential, rejected.credential):
-                return fresh
-            rejected = fresh
-        if self._stand_in is None:
-            return None
-        login = self._scope(login)
-        other = self._find_other(login, rejected.credential)
-        if other is not None:
-            return other
-        try:
-            question = _Question(login, stand_in=True)
-            return _as_stand_in(self._wait(question, self._stand_in, login, rejected.credential), rejected)
-        except CredentialsUnavailable as error:
-            logger.warning("%s, which would stand in for one that the server rejected", error)
-            return None
+        return self._run(self._find_next(login, rejected))
 
     async def after_rejection_async(self, login: Login, rejected: Found) -> Found | None:
         """The same on an event loop."""
+        return await self._run_async(self._find_next(login, rejected))
+
+    # Both are written once, as steps: each yields what is to be asked, and gets the answer, or the error.
+
+    def _find(self, login: Login) -> _Steps[Found]:
+        login = self._scope(login)
+        held = self._find_usable(login)
+        if held is not None:
+            return Found(held.credential, cached=True)
+        given = yield _Question(login, stand_in=False), self._provider, (login,)
+        assert given is not None
+        return Found(given, cached=False)
+
+    def _find_next(self, login: Login, rejected: Found) -> _Steps[Found | None]:
         if rejected.stand_in:
             return None
         if rejected.cached:
             self.forget(login, rejected.credential)
-            fresh = await self.get_async(login)
+            fresh = yield from self._find(login)
             if not _are_same(fresh.credential, rejected.credential):
                 return fresh
             rejected = fresh
@@ -206,12 +193,41 @@ class CredentialCache:
         if other is not None:
             return other
         try:
-            question = _Question(login, stand_in=True)
-            given = await self._wait_async(question, self._stand_in, login, rejected.credential)
+            given = yield _Question(login, stand_in=True), self._stand_in, (login, rejected.credential)
             return _as_stand_in(given, rejected)
         except CredentialsUnavailable as error:
             logger.warning("%s, which would stand in for one that the server rejected", error)
             return None
+
+    def _run(self, steps: _Steps[T]) -> T:
+        """Ask what the steps yield, and return what they return."""
+        try:
+            wanted = next(steps)
+            while True:
+                try:
+                    given = self._wait(*wanted)
+                except CredentialsUnavailable as error:
+                    wanted = steps.throw(error)
+                else:
+                    wanted = steps.send(given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _run_async(self, steps: _Steps[T]) -> T:
+        """The same on an event loop."""
+        try:
+            wanted = next(steps)
+            while True:
+                try:
+                    given = await self._wait_async(*wanted)
+                except CredentialsUnavailable as error:
+                    wanted = steps.throw(error)
+                else:
+                    wanted = steps.send(given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
     def confirm(self, login: Login, found: Found) -> None:
         """Keep what stood in and was accepted, until it expires; one that does not expire is not kept."""
@@ -262,7 +278,7 @@ class CredentialCache:
 
     # ------------------------------------------------------------ asking
 
-    def _wait(self, question: _Question, ask: Callable[..., object], *about: object) -> Credential | None:
+    def _wait(self, question: _Question, ask: Callable[..., object], about: Sequence[object]) -> Credential | None:
         """The answer to a question, asked here or by another caller.
 
         Raises:
@@ -271,7 +287,9 @@ class CredentialCache:
         answer, mine = self._begin(question, blocks=True)
         return self._ask(question, answer, ask, about) if mine else answer.result()
 
-    async def _wait_async(self, question: _Question, ask: Callable[..., object], *about: object) -> Credential | None:
+    async def _wait_async(
+        self, question: _Question, ask: Callable[..., object], about: Sequence[object]
+    ) -> Credential | None:
         """The same on an event loop."""
         answer, mine = self._begin(question)
         if not mine:
@@ -396,11 +414,6 @@ def _cause(error: BaseException) -> BaseException | None:
     if isinstance(error, errors.CredentialsUnavailable):  # of whatever driver, or of none
         return error.__cause__
     return error if isinstance(error, Exception) else None
-
-
-def _require(answer: Credential | None) -> Credential:
-    assert answer is not None
-    return answer
 
 
 def _are_same(one: Credential, other: Credential) -> bool:
