@@ -102,6 +102,10 @@ _FULL = Verdict(
     "too_many_connections", down=False, quarantine=True, then=Next.ELSEWHERE,
     meaning="The instance lives and has no connection slot free.",
 )  # fmt: skip
+_OVERLOADED = Verdict(
+    "overloaded", down=False, quarantine=True, then=Next.ELSEWHERE,
+    meaning="The instance lives, and has no memory, process or disk space for another connection (now).",
+)  # fmt: skip
 _STARTING = Verdict(
     "starting_up", down=True, quarantine=True, then=Next.ELSEWHERE,
     meaning="The instance restarts, and accepts no connections yet.",
@@ -194,8 +198,9 @@ BY_CLASS: Mapping[str, Verdict] = {
     "28": _AUTHENTICATION,
     "3D": _NO_DATABASE,
     "42": _INVALID,
+    "53": _OVERLOADED,
 }
-"""Class of an SQLSTATE -> verdict, for those that are the same everywhere. The kind of fault decides the others."""
+"""Class of an SQLSTATE -> verdict, where all of the class mean the same. The kind of fault decides the others."""
 
 BY_KIND: Mapping[FaultKind, Verdict] = {
     FaultKind.REFUSED: _REFUSED,

@@ -64,7 +64,19 @@ _SENTENCES = (
         "3D000",
         re.compile(r"database .* does not exist|is not currently accepting connections|no such database"),
     ),
-    ("53300", re.compile(r"too many clients|too many connections|remaining connection slots")),
+    (
+        "53300",
+        re.compile(r"too many clients|too many connections|remaining connection slots|no more connections allowed"),
+    ),
+    (
+        "53000",
+        re.compile(
+            r"could not fork new process|out of memory|insufficient resources|could not write init file"
+            r"|query_wait_timeout|canceling authentication due to timeout"
+        ),
+    ),
+    # What a pooler says whose server does not answer; it sends 08P01 or 58000 with it.
+    ("08001", re.compile(r"server login has been failing|cannot connect to server|server conn crashed")),
     (
         "57P03",
         re.compile(r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections"),
@@ -78,10 +90,10 @@ _SENTENCES = (
         "22023",
         re.compile(
             r"invalid value for parameter|invalid command-line argument|requires an? (\w+ )?value"
-            r"|outside the valid range for parameter|invalid list syntax|client encoding|could not find a conversion"
+            r"|outside the valid range for parameter"
         ),
     ),
-    ("55P02", re.compile(r"^.*parameter \S+ cannot be (changed|set)")),
+    ("55P02", re.compile(r"parameter \S+ cannot be changed")),
 )
 """SQLSTATE <- the sentences of src/backend (and of PgBouncer and RDS Proxy), the first that fits."""
 
@@ -209,9 +221,9 @@ def _find_kind(text: str) -> FaultKind:
     return FaultKind.PROTOCOL if _NO_TLS.search(text) else FaultKind.UNKNOWN
 
 
-def _names_here(errors: tuple[str, ...]) -> Iterator[str]:
+def _names_here(names: tuple[str, ...]) -> Iterator[str]:
     """Yield what this process's locale calls errors, also as libpq's text has it if that is not in UTF-8."""
-    for each in errors:
+    for each in names:
         if hasattr(errno, each):
             name = os.strerror(getattr(errno, each))
             yield name

@@ -14,7 +14,7 @@ import sys
 import psycopg
 import pytest
 
-from aurora_router.policy.verdict import FaultKind, Next, judge
+from aurora_router.policy.verdict import FaultKind, Next, judge, refuses_login
 from aurora_router.runtime import faults
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.languages import SENTENCES
@@ -80,18 +80,7 @@ def test_a_platform_without_catalogues(monkeypatch):
         f"{GERMAN_AT}FATAL:  das sagt kein Server, den man kennt",
         f"{AT}ВАЖНО:  ничего не понятно",
         f"{AT}致命错误:  不明",
-        f"{AT}FATAL:  no more connections allowed (max_client_conn)",
-        f"{AT}FATAL:  query_wait_timeout",
-        f"{AT}FATAL:  server login has been failing, try again later (server_login_retry)",
-        f"{AT}FATAL:  pgbouncer cannot connect to server",
-        f"{AT}FATAL:  server conn crashed?",
-        f"{AT}FATAL:  canceling authentication due to timeout",
-        f"{AT}FATAL:  out of memory",
-        f"{AT}FATAL:  insufficient resources",
-        f"{AT}FATAL:  could not write init file: No space left on device",
         f"{AT}FATAL:  canceling statement due to conflict with recovery",
-        f"{AT}could not fork new process for connection: Cannot allocate memory",
-        f"{AT}could not fork new process for connection: Resource temporarily unavailable",
     ],
 )
 def test_a_sentence_of_the_server_that_is_not_known_is_about_that_server(text):
@@ -99,6 +88,30 @@ def test_a_sentence_of_the_server_that_is_not_known_is_about_that_server(text):
     assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, None)
     assert judge(fault).then is Next.ELSEWHERE
     assert judge(fault).quarantine
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("FATAL:  no more connections allowed (max_client_conn)", "53300"),
+        ("FATAL:  query_wait_timeout", "53000"),
+        ("FATAL:  canceling authentication due to timeout", "53000"),
+        ("FATAL:  out of memory", "53000"),
+        ("FATAL:  insufficient resources", "53000"),
+        ("FATAL:  could not write init file: No space left on device", "53000"),
+        ("could not fork new process for connection: Cannot allocate memory", "53000"),
+        ("could not fork new process for connection: Resource temporarily unavailable", "53000"),
+        ("FATAL:  server login has been failing, try again later (server_login_retry)", "08001"),
+        ("FATAL:  pgbouncer cannot connect to server", "08001"),
+        ("FATAL:  server conn crashed?", "08001"),
+    ],
+)
+def test_what_passes_is_about_that_server_and_shuts_no_monitor_out(text, sqlstate):
+    fault = fault_of(psycopg.OperationalError(AT + text))
+    assert (fault.kind, fault.sqlstate) == (FaultKind.REJECTED, sqlstate)
+    assert judge(fault).then is Next.ELSEWHERE
+    assert judge(fault).quarantine
+    assert not refuses_login(fault)
 
 
 @pytest.mark.parametrize(

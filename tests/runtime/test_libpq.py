@@ -127,7 +127,7 @@ def test_sentences_of_the_server_give_its_sqlstate(sqlstate, text):
 
 
 def test_a_sentence_that_is_not_known_is_about_that_server():
-    with listening(fatal("08P01", "query_wait_timeout")) as port:
+    with listening(fatal("08P01", "not today")) as port:
         fault = dialled(host="127.0.0.1", port=port)
     assert judge(fault).name == "rejected"
 

@@ -31,7 +31,7 @@ _SENTENCES = {
     Condition.UNVERIFIED: 'server certificate for "demo" does not match host name "orders"',
     Condition.RESETTING: "server closed the connection unexpectedly\n\tThis probably means the server terminated "
     "abnormally\n\tbefore or while processing the request.",
-    Condition.UNKNOWN: "FATAL:  no more connections allowed (max_client_conn)",
+    Condition.UNKNOWN: "FATAL:  not today",
     Condition.WITHOUT_TLS: "server does not support SSL, but SSL was required",
     Condition.EXHAUSTED: "Cannot assign requested address\n\tIs the server running on that host and accepting TCP/IP "
     "connections?",
