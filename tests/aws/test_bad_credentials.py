@@ -67,19 +67,27 @@ def unknown_profile(place):
     ask("aurora_aws_profile=nosuch")
 
 
-def role_denied(place):
-    from botocore.exceptions import ClientError
-
-    def refuse(*_):
-        told = (
-            "User arn:aws:iam::123456789012:user/app is not authorized to perform: sts:AssumeRole on resource: "
-            "arn:aws:iam::123456789012:role/db"
-        )
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": told}}, "AssumeRole")
-
-    place.setattr("botocore.client.BaseClient._make_api_call", refuse)
+def give_keys(place):
+    """Keys in the environment."""
     place.setenv("AWS_ACCESS_KEY_ID", "A")
     place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+
+
+def deny(place, code, action, resource):
+    """Let AWS deny an action, in its words."""
+    from botocore.exceptions import ClientError
+
+    message = f"User arn:aws:iam::123456789012:user/app is not authorized to perform: {action} on resource: {resource}"
+
+    def refuse(*_):
+        raise ClientError({"Error": {"Code": code, "Message": message}}, action.partition(":")[2])
+
+    place.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    give_keys(place)
+
+
+def role_denied(place):
+    deny(place, "AccessDenied", "sts:AssumeRole", "arn:aws:iam::123456789012:role/db")
     place.config.write_text(
         "[profile orders]\nrole_arn = arn:aws:iam::123456789012:role/db\ncredential_source = Environment\n"
     )
@@ -103,8 +111,7 @@ def ask_secret(name, more=""):
 
 def stored(place, **value):
     """A secret with this value, in eu-west-1."""
-    place.setenv("AWS_ACCESS_KEY_ID", "A")
-    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    give_keys(place)
     place.setenv("AWS_REGION", "eu-west-1")
     with mock_aws():
         if value:
@@ -129,18 +136,7 @@ def secret_unknown(place):
 
 
 def secret_denied(place):
-    from botocore.exceptions import ClientError
-
-    def refuse(*_):
-        told = (
-            "User arn:aws:iam::123456789012:user/app is not authorized to perform: secretsmanager:GetSecretValue on "
-            "resource: orders"
-        )
-        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": told}}, "GetSecretValue")
-
-    place.setattr("botocore.client.BaseClient._make_api_call", refuse)
-    place.setenv("AWS_ACCESS_KEY_ID", "A")
-    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    deny(place, "AccessDeniedException", "secretsmanager:GetSecretValue", "orders")
     ask_secret("orders", "aurora_aws_region=eu-west-1")
 
 
@@ -157,8 +153,7 @@ def secret_binary(place):
 
 
 def secret_unreachable(place):
-    place.setenv("AWS_ACCESS_KEY_ID", "A")
-    place.setenv("AWS_SECRET_ACCESS_KEY", "B")
+    give_keys(place)
     place.setattr(sdk, "RETRIES", {"mode": "standard", "total_max_attempts": 1})
     ask_secret("orders", "aurora_aws_region=eu-west-1 aurora_secret_endpoint=http://127.0.0.1:9")
 
