@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aurora_router.model.view import View
 
-    Rule = Callable[[View | None, "HeldConnection"], str | None]
+    Rule = Callable[[View | None, "HeldConnection"], "Recycling | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,38 +60,39 @@ class Recycling(NamedTuple):
     suspicion: str | None = None
 
 
-def was_lost(view: View | None, held: HeldConnection) -> str | None:  # noqa: ARG001 - a rule
+def was_lost(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
     """It is closed already."""
-    return "the connection was lost" if held.closed else None
+    return Recycling("the connection was lost") if held.closed else None
 
 
-def is_of_another_process(view: View | None, held: HeldConnection) -> str | None:  # noqa: ARG001 - a rule
+def is_of_another_process(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
     """It was opened before a fork: the parent's session."""
     if held.process is None:
         return None
-    return f"the connection was opened by process {held.process}, of which this one was forked"
+    return Recycling(f"the connection was opened by process {held.process}, of which this one was forked")
 
 
-def has_changed_role(view: View | None, held: HeldConnection) -> str | None:  # noqa: ARG001 - a rule
-    """Its server reports another role than at first."""
+def has_changed_role(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
+    """Its server reports another role than at first; if that is an instance, the writer is to be confirmed."""
     if held.reported is held.reports:
         return None
-    where = held.instance or "the server"
-    return f"the connection to {where} is stale: its server reports that it is {_reported_role(held)} now"
+    reports = f"reports that it is {'a reader' if held.reports else 'a writer'} now"
+    reason = f"the connection to {held.instance or 'the server'} is stale: its server {reports}"
+    return Recycling(reason, None if held.instance is None else f"{held.instance} {reports}")
 
 
-def is_outdated(view: View | None, held: HeldConnection) -> str | None:
+def is_outdated(view: View | None, held: HeldConnection) -> Recycling | None:
     """Its instance failed, changed its role or left since it was made."""
     if view is None or held.instance is None or view.is_current(held.instance, held.generation):
         return None
     known = view.instances.get(held.instance)
     now = "has left the cluster" if known is None else f"is not what it was, and now a {known.role.value}"
-    return f"the connection to {held.instance} is stale: the instance {now}"
+    return Recycling(f"the connection to {held.instance} is stale: the instance {now}")
 
 
-def was_ended(view: View | None, held: HeldConnection) -> str | None:  # noqa: ARG001 - a rule
+def was_ended(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
     """The server hung up."""
-    return f"{held.instance or 'the server'} has ended the connection" if held.ended else None
+    return Recycling(f"{held.instance or 'the server'} has ended the connection") if held.ended else None
 
 
 RULES: tuple[Rule, ...] = (was_lost, is_of_another_process, has_changed_role, is_outdated, was_ended)
@@ -105,13 +106,8 @@ def judge_held(view: View | None, held: HeldConnection) -> Recycling | None:
         view: the cluster as last known; None: it is not known which one the connection belongs to.
         held: the connection.
     """
-    for rule in RULES:
-        reason = rule(view, held)
-        if reason is not None:
-            if rule is not has_changed_role or held.instance is None:
-                return Recycling(reason)
-            return Recycling(reason, f"{held.instance} reports that it is {_reported_role(held)} now")
-    return None
+    found = (rule(view, held) for rule in RULES)
+    return next((each for each in found if each is not None), None)
 
 
 def choose_recycled(
@@ -132,7 +128,3 @@ def _share_fate(held: HeldConnection, refused: HeldConnection | None) -> Recycli
     if refused is None or not (held.pooled and refused.pooled) or held.instance != refused.instance:
         return None
     return Recycling(f"another connection to {held.instance} by way of the pooler is stale")
-
-
-def _reported_role(held: HeldConnection) -> str:
-    return "a reader" if held.reports else "a writer"
