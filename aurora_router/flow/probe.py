@@ -244,7 +244,7 @@ class InstanceProbe(Generic[ConnT]):
         sources = access.sources if cluster.source is None else (cluster.source,)
         left = max(0.0, until - self.runtime.now())
         try:
-            return await _query_topology(self.runtime, cluster, connection, self.instance, sources, left, by_id=True)
+            return await _query_or_advise(self.runtime, cluster, connection, self.instance, sources, left, by_id=True)
         except DialFailed:
             await self.close()
             raise
@@ -340,7 +340,7 @@ class InstanceProbe(Generic[ConnT]):
             await self.close()
 
 
-async def _query_topology(
+async def _query_or_advise(
     runtime: MonitorRuntime[ConnT],
     cluster: Cluster,
     connection: ConnT,
@@ -350,7 +350,7 @@ async def _query_topology(
     *,
     by_id: bool,
 ) -> TopologyAnswer | None:
-    """Query the topology; an answer that a source cannot read is none, and reported once.
+    """Query the topology; for an answer that a source cannot read, advise to fix the source, and return None.
 
     The monitor goes on with the roles that instances report: a fault in a source must not stop it.
     """
@@ -386,7 +386,7 @@ async def query_given_name(
     by_id = identity(access.request, access.route) != cluster.identity
     try:
         left = max(0.0, until - runtime.now())
-        answer = await _query_topology(runtime, cluster, connection, str(address), sources, left, by_id=by_id)
+        answer = await _query_or_advise(runtime, cluster, connection, str(address), sources, left, by_id=by_id)
     finally:
         await runtime.discard(connection)
     if answer is not None:
