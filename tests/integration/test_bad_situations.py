@@ -29,7 +29,7 @@ CASES = yaml.safe_load((Path(__file__).parent / "bad_situations.yaml").read_text
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Loses a reader, and gets databases of its own."""
+    """Loses its third instance and gets it again, as each situation needs it, and gets databases of its own."""
     with LocalCluster.start(readers=2) as cluster:
         yield cluster
 
@@ -53,7 +53,13 @@ def database(cluster, *statements):
     return {"dbname": name, "aurora_cluster": name}
 
 
+def has_third(cluster):
+    return "demo-3" in [each.name for each in cluster.instances]
+
+
 def reader_removed_while_connecting(cluster):
+    if not has_third(cluster):
+        cluster.add_reader("demo-3")
     found, ending, failed = [], threading.Event(), []
 
     def connects():
@@ -78,6 +84,8 @@ def reader_removed_while_connecting(cluster):
 
 
 def removed_reader_by_its_id(cluster):
+    if has_third(cluster):
+        cluster.remove("demo-3")
     aurora_router.connect(cluster.conninfo()).close()  # the cluster is known
     aurora_router.connect(cluster.conninfo(aurora_instance="demo-3", aurora_failover_timeout=0.5))
 
