@@ -18,7 +18,9 @@ from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import Failure
+from aurora_router.policy.balance import is_another_available
 from aurora_router.policy.cluster_state import ClusterState
+from aurora_router.policy.context import Context
 from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, Next, judge
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 _UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 """Names that no certificate of Aurora's carries."""
+
+_CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
+"""Where one of several instances may serve."""
 
 ROOM_SECONDS = 0.5
 """How long a dial waits for the monitor to close its sessions, in seconds."""
@@ -138,7 +143,8 @@ class ConnectAttempt(Generic[ConnT]):
     def make_wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
         """Return the question whether an instance is still worth waiting for.
 
-        It is not if it hung, left the cluster, or changed its role meanwhile.
+        It is not if it hung, left the cluster, or changed its role meanwhile; nor, if it failed before and was chosen
+        as a last resort, when another suitable instance has answered or joined.
 
         Args:
             name: its id, or the name by which it was dialled.
@@ -153,7 +159,23 @@ class ConnectAttempt(Generic[ConnT]):
         known = cluster.view.instances.get(id_)
         if known is None:
             return needed
-        return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
+        if self.route.mode not in _CHOOSING or not self.is_avoided(known.id):
+            return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
+        available = cluster.view.instances.keys() - cluster.state.health.quarantine.terms.keys()
+
+        def is_wanted() -> bool:
+            if needed is not None and not needed():
+                return False
+            current = cluster.view.is_current(known.id, known.generation)
+            return current and not is_another_available(self._context(), available)
+
+        return is_wanted
+
+    def _context(self) -> Context:
+        """What is looked at to tell whether an instance is suitable by now; loads do not matter for that."""
+        cluster, request, now = self.cluster, self.request, self.runtime.now()
+        quarantine = cluster.state.health.quarantine
+        return Context(cluster.view, request.options, self.route.role, {}, quarantine, now, self.runtime, 0)
 
     def is_avoided(self, instance: str | None) -> bool:
         """Whether an instance failed recently, so that it is a last resort."""
@@ -432,7 +454,7 @@ def note_failure(
     """
     fault, cluster, now = failed.fault, attempt.cluster, attempt.runtime.now()
     if is_given_up:
-        text = "given up: meanwhile it hung, left, or changed its role"
+        text = "given up: meanwhile it hung, left, or changed its role, or another one is available"
         if attempt.request.wanted is not None and not attempt.request.wanted():
             text = "given up: the connection is not wanted any more"
         attempt.tries.append(Attempt(name, text, now - started))

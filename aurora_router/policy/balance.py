@@ -22,7 +22,7 @@ from aurora_router.policy.context import Context, Exclusion
 from aurora_router.policy.options import Balance, Options, ReaderFallback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
     from aurora_router.model.view import View
     from aurora_router.policy.choosers import Chooser
@@ -222,6 +222,15 @@ def suitable(instances: Iterable[Instance], context: Context) -> Candidates:
     for each in FILTERS:
         candidates = each(candidates, context)
     return candidates
+
+
+def is_another_available(context: Context, available: Container[str]) -> bool:
+    """Whether a suitable instance that is not among those `available` before has joined, or answered after a failure.
+
+    A connect that waits for an instance that failed, as its last resort, is better off with that one.
+    """
+    others = (each for each in context.view.instances.values() if each.id not in available)
+    return bool(suitable((each for each in others if each.id not in context.quarantine.terms), context).kept)
 
 
 # ---------------------------------------------------------------- preferences: (instance, context) -> 0, 1, …

@@ -136,3 +136,33 @@ def test_a_name_that_leads_to_an_instance_that_was_silent_is_asked_last():
         assert scene.simulation.now - began < 5.5, "the time of one dial"
 
     scene.run(client())
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["chosen", "named"])
+def test_a_last_resort_that_is_silent_is_given_up_when_another_reader_answers(named):
+    """A dial of a reader that failed before may take as long as a dial may; the other one is back long before that.
+
+    No other one may serve where an instance was named.
+    """
+    scene = Scene(WatchedProcess, 2)
+    simulation, cluster, connect = scene.simulation, scene.cluster, scene.process.connect
+    conninfo = cluster.conninfo("reader")
+    options = {"aurora_reader_fallback": "error", "aurora_quarantine": 30.0}
+
+    async def client():
+        await connect(cluster.conninfo("writer"))
+        cluster.hang("demo-2")
+        cluster.crash("demo-3")
+        with pytest.raises(NoInstanceAvailable):
+            await connect(conninfo, **options, aurora_failover_timeout=6.0)
+        began = simulation.now
+        simulation.at(began + 1.0, lambda: cluster.heal("demo-3"))
+        if named:
+            with pytest.raises(NoInstanceAvailable) as caught:
+                await connect(conninfo, **options, aurora_instance="demo-2", aurora_failover_timeout=6.0)
+            assert not any("given up" in each.outcome for each in caught.value.attempts)
+        else:
+            assert (await connect(conninfo, **options)).instance.id == "demo-3"
+            assert simulation.now - began < 2.5
+
+    scene.run(client())

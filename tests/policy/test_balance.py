@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import rank, select, suitable
+from aurora_router.policy.balance import is_another_available, rank, select, suitable
 from aurora_router.policy.context import Load
-from aurora_router.policy.options import Balance, Options
+from aurora_router.policy.options import Balance, Options, ReaderFallback
 from aurora_router.policy.quarantine import Quarantine
 
 
@@ -44,6 +44,16 @@ def choose(view=CLUSTER, role=WantedRole.READER, loads=None, quarantine=None, se
 
 def ids(selection):
     return [each.id for each in selection.order]
+
+
+@given(st.sets(st.sampled_from(["demo-1", "demo-2", "demo-3"])), st.sets(st.sampled_from(["demo-2", "demo-3"])))
+def test_another_is_available_once_a_suitable_one_is_that_was_not_before(before, failed):
+    """The writer is no reader's alternative where that is an error."""
+    quarantine = Quarantine()
+    for each in failed:
+        quarantine = quarantine.record_failure(each, 0.0, 30.0)
+    context = choose(quarantine=quarantine, reader_fallback=ReaderFallback.ERROR).context
+    assert is_another_available(context, before) is bool({"demo-2", "demo-3"} - failed - before)
 
 
 def test_preferring_moves_an_equal_to_the_front():

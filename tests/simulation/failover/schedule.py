@@ -12,6 +12,7 @@ that both think to have a quorum.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -390,14 +391,15 @@ class Schedule:
         """What is documented: the pace of the monitor, a dial that is under way, a pause of the slow start where one
         goes on.
 
-        A dial that began before the end of the last incident may be one more trouble for that slow start.
+        A dial that is under way at the end of the last incident may be one more trouble in that slow start's row.
         """
         now, pause = self.clock.now, 0.0
         dial = DIAL.get(process.options["aurora_profile"], 5.0)
         for slow_start in (each.slow_start for each in process.clusters if each.slow_start is not None):
             pause = max(pause, slow_start.until - now)
             if slow_start.under_way:  # one that succeeds late is trouble, too, and for a process that has a connection
-                pause = max(pause, replace(slow_start, first=False).record_trouble(dial, now, 1.0).until - now)
+                next_in_row = replace(slow_start, first=False, known_at=-math.inf)
+                pause = max(pause, next_in_row.record_trouble(dial, now, 1.0).until - now)
         names = 6.0 if overlap(self.judge.names, now - 5.0, now) else 0.0
         known = any(each.view.known for each in process.clusters) and not self.pooled
         known = known and self.control.is_placed(self.control.writer)

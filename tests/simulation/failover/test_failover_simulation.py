@@ -91,6 +91,8 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (961449415, Dimensions.just("constant_reports")),
         (611596481, Dimensions.just("changed_passwords")),
         (611597506, Dimensions.just("frozen_dials")),
+        (595173008, Dimensions.just("reset_dials")),
+        (595173030, Dimensions.just("slow_logins")),
         (624660413, Dimensions.just("unknown_sentences", "shared_template")),
     ],
 )
