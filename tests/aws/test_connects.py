@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from aurora_router.runtime.monitor import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import IamTokens, sdk
 from aurora_router_cluster import LocalCluster
-from tests.superuser import run_as_superuser
+from tests.superuser import connect_as_superuser, run_as_superuser
 
 from .conftest import SECRET_KEY
 from .sigv4 import verify
@@ -53,11 +54,24 @@ def tokens(cluster, keys, monkeypatch):
         assert verify(token, SECRET_KEY)["DBUser"] == "keeper"
         signed.append(token)
         run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{token}'")
+        wait_for_readers(cluster)
         return url
 
     monkeypatch.setattr(sdk, "sign_query", sign)
     yield signed
     REGISTRY.reset()
+
+
+def wait_for_readers(cluster):
+    """Wait until the readers have replayed what is committed: they reject a password that they do not know yet."""
+    with connect_as_superuser(cluster) as writer:
+        (position,) = writer.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    deadline = time.monotonic() + 30.0
+    for name in cluster.readers:
+        with connect_as_superuser(cluster, name) as reader:
+            while reader.execute("SELECT pg_last_wal_replay_lsn() >= %s", [position]).fetchone() != (True,):
+                assert time.monotonic() < deadline, f"{name} never replayed {position}"
+                time.sleep(0.01)
 
 
 def options_of(cluster, **more):
