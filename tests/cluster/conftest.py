@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import LocalCluster
-from aurora_router_cluster.errors import BinariesError
+from aurora_router_cluster.errors import BinariesError, RequestError
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres import template as template_module
 from aurora_router_cluster.postgres.account import Account
@@ -60,6 +61,43 @@ def eventually():
         return result
 
     return wait
+
+
+@pytest.fixture
+def restored(eventually):
+    """A context manager that gives a cluster back as it was: all is up and complete, and no reader was added.
+
+    Storage nodes may have been replaced: what needs their numbers asks for them.
+    """
+
+    def is_whole(cluster) -> bool:
+        """Whether all instances answer, and all copies hold everything."""
+        nodes = [(node["up"], node.get("scl"), node.get("epoch")) for node in cluster.nodes]
+        instances = all(one.state == "available" for one in cluster.instances)
+        return instances and all(up for up, *_ in nodes) and len(set(nodes)) == 1
+
+    @contextlib.contextmanager
+    def restored(cluster):
+        first = [one.name for one in cluster.instances]
+        try:
+            yield cluster
+        finally:
+            for node in cluster.nodes:
+                if not node["up"]:
+                    cluster.nodes.up(node["node"])
+            for one in cluster.instances:
+                if one.state == "stopped":
+                    with contextlib.suppress(RequestError):  # it is being started already
+                        cluster.start_instance(one.name)
+            eventually(lambda: is_whole(cluster))
+            if cluster.writer not in first:
+                cluster.failover(first[0])
+            for one in cluster.instances:
+                if one.name not in first:
+                    cluster.remove(one.name)
+            eventually(lambda: is_whole(cluster))
+
+    return restored
 
 
 @pytest.fixture

@@ -57,13 +57,14 @@ def test_another_authority_is_not_trusted(cluster, tmp_path):
         connect(cluster, "writer", sslrootcert=str(tmp_path / "other.pem"))
 
 
-def test_a_new_reader_and_a_new_writer_have_it_too(cluster):
-    added = cluster.add_reader()
-    with connect(cluster, f"instance:{added.name}") as connection:
-        assert connection.info.pgconn.ssl_in_use
-    cluster.failover(added.name)
-    with connect(cluster, "writer") as connection:
-        assert connection.execute("select pg_is_in_recovery()").fetchone() == (False,)
+def test_a_new_reader_and_a_new_writer_have_it_too(cluster, restored):
+    with restored(cluster):
+        added = cluster.add_reader()
+        with connect(cluster, f"instance:{added.name}") as connection:
+            assert connection.info.pgconn.ssl_in_use
+        cluster.failover(added.name)
+        with connect(cluster, "writer") as connection:
+            assert connection.execute("select pg_is_in_recovery()").fetchone() == (False,)
 
 
 def test_a_server_built_without_tls_is_named(account, tmp_path):

@@ -111,11 +111,23 @@ def test_each_has_a_test(pitfall):
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def running():
     with LocalCluster.start(readers=1) as made:
         with psycopg.connect(made.plain_conninfo(), autocommit=True) as connection:
             connection.execute("create table t(i int primary key)")
         yield made
+
+
+@pytest.fixture
+def cluster(running, restored, eventually):
+    """The module's cluster, its table empty."""
+    with restored(running):
+        with psycopg.connect(running.plain_conninfo(), autocommit=True) as connection:
+            connection.execute("truncate t")
+        with psycopg.connect(running.plain_conninfo("reader"), autocommit=True) as reader:
+            eventually(lambda: reader.execute("select to_regclass('t') is not null").fetchone() == (True,))
+            eventually(lambda: reader.execute("select count(*) from t").fetchone() == (0,))
+        yield running
 
 
 def under_way(cluster) -> bool:
