@@ -177,6 +177,29 @@ def slow(session: nox.Session) -> None:
     session.run("pytest", "--hypothesis-profile=many", "-m", "not slow and not cluster", "--timeout=1800", *CORE)
 
 
+SHARING = [
+    "tests/aws",
+    "tests/cluster",
+    "tests/commits",
+    "tests/django",
+    "tests/integration",
+    "tests/poolers",
+    "tests/runtime",
+    "tests/sqlalchemy",
+    "tests/test_connection.py",
+]
+"""Where the tests of a module share a cluster."""
+
+
+@nox.session
+def order(session: nox.Session) -> None:
+    """The tests that share a cluster, each module's in reversed order: none relies on what an earlier one did to it."""
+    session.install(*TESTED)
+    chosen = _tool_arguments(session) or SHARING
+    manner = ["--reversed", *QUICK, "--dist=loadfile"]  # a module is not shared out: its order is the reversed one
+    session.run("pytest", *manner, "-m", "not slow and not bulk", *chosen)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/, a warning is an error; and run all of its examples."""

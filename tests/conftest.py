@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 
@@ -17,6 +18,18 @@ settings.register_profile("default", patient, max_examples=50)
 settings.register_profile("many", patient, max_examples=1000)
 settings.register_profile("few", patient, max_examples=20)
 settings.load_profile("default")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--reversed", action="store_true", help="run the tests of each module in reversed order")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """With `--reversed` a test fails that relies on what an earlier one of its module did to their cluster."""
+    if config.getoption("--reversed"):
+        modules = itertools.groupby(list(items), key=lambda item: item.path)
+        items[:] = [item for _, module in modules for item in reversed(list(module))]
 
 
 @pytest.fixture
