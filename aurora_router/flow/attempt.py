@@ -25,7 +25,7 @@ from aurora_router.policy.route import Address, Mode, Request, Route, given_host
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, Next, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aurora_router.flow.cluster import Cluster, Reservation
     from aurora_router.flow.source import Source
@@ -172,7 +172,7 @@ class ConnectAttempt(Generic[ConnT]):
         return is_wanted
 
     def _context(self) -> Context:
-        """What is looked at to tell whether an instance is suitable by now; loads do not matter for that."""
+        """What decides whether an instance is suitable by now; loads do not matter for that."""
         cluster, request, now = self.cluster, self.request, self.runtime.now()
         quarantine = cluster.state.health.quarantine
         return Context(cluster.view, request.options, self.route.role, {}, quarantine, now, self.runtime, 0)
@@ -183,6 +183,10 @@ class ConnectAttempt(Generic[ConnT]):
         if instance is None or instance not in quarantine.terms:
             return False
         return quarantine.remaining(instance, self.runtime.now()) > 0.0
+
+    def record_silence(self, names: Iterable[str]) -> None:
+        """Record the ids and addresses of an instance that did not answer: it is not dialled again in this pass."""
+        self.silent.update(dict.fromkeys(names, self.passes))
 
     def lacks_reader(self) -> bool:
         """Whether a reader is wanted, and none is known."""
@@ -363,8 +367,7 @@ async def dial(
         is_given_up = wanted is not None and not wanted()
         cluster.update(ClusterState.record_dial_failure, target.addresses)
         if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
-            names = target.addresses if instance is None else (instance.id, *target.addresses)
-            attempt.silent.update(dict.fromkeys(names, attempt.passes))
+            attempt.record_silence(target.addresses if instance is None else (instance.id, *target.addresses))
         if permit is not None and not is_given_up:
             permit.record_failure(failed.fault)
         if failed.fault.kind is FaultKind.REFUSED and target.addresses:

@@ -222,6 +222,8 @@ class InstanceProbe(Generic[ConnT]):
             if thorough or writer or not expected:
                 answer = await self._query_topology(access, until)
                 writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
+            if self._dial_took is not None and self.instance in self.cluster.state.health.quarantine.terms:
+                self.cluster.record_success(self.instance, self._dial_took, self.runtime.now())  # for users as well
             if writer and self.cluster.view.writer == self.instance:
                 if self._dial_took is not None:
                     self.cluster.update(ClusterState.record_probe, self._dial_took, self.runtime.now())

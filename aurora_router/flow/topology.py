@@ -26,9 +26,10 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
+from aurora_router.model.reduce import names_another
 from aurora_router.policy.balance import is_lag_unproven
 from aurora_router.policy.cluster_state import ClusterState
-from aurora_router.policy.route import Address, Mode, identity
+from aurora_router.policy.route import Address, Mode, find, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
@@ -239,7 +240,12 @@ async def refresh(
 
 
 async def read_topology_on(
-    attempt: ConnectAttempt[ConnT], connection: ConnT, asked: str, *, by_id: bool = False
+    attempt: ConnectAttempt[ConnT],
+    connection: ConnT,
+    asked: str,
+    *,
+    by_id: bool = False,
+    seconds: float | None = None,
 ) -> Instance:
     """Query the topology on a connection; the answer changes the view. Returns the instance that answered.
 
@@ -248,6 +254,7 @@ async def read_topology_on(
         connection: on which to ask.
         asked: what was dialled: an instance's id, or a name that the user gave.
         by_id: whether it was an instance's id, see `Topology.by_id`.
+        seconds: how long that may take; None: as long as a dial.
 
     Raises:
         AttemptFailed: no answer, or one about another cluster, or from a former writer that does not know that it is
@@ -257,7 +264,7 @@ async def read_topology_on(
     sources = attempt.sources if cluster.source is None else (cluster.source,)
     started, wanted = runtime.now(), attempt.make_wanted(asked, *runtime.path(connection))
     refusals: list[DialFailed] = []
-    seconds = attempt.dial_seconds()
+    seconds = attempt.dial_seconds() if seconds is None else seconds
     try:
         answer = await query_topology(runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
     except DialFailed as failed:
@@ -273,6 +280,8 @@ async def read_topology_on(
         standby = not topology.observer_is_writer
         cluster = _find_cluster(attempt, topology, asked)
         cluster.source = source
+        if topology.observer != cluster.view.writer and names_another(cluster.view, topology):
+            await _ask_accepted(attempt)
     # A name that is only attached to the cluster may lead elsewhere: it proves as little as an instance's id.
     is_attached = identity(attempt.request, attempt.route) != cluster.identity
     events = cluster.observe(replace(topology, by_id=True) if is_attached else topology, runtime.now())
@@ -291,6 +300,39 @@ async def read_topology_on(
         why = reasons[0] if reasons else "a later one is known"
         raise AttemptFailed(f"{observer} takes itself for the writer, and is not accepted: {why}")
     return known
+
+
+async def _ask_accepted(attempt: ConnectAttempt[ConnT]) -> None:
+    """Ask the accepted writer before another one replaces it, if nothing was wrong with it so far.
+
+    What this process knows may be old: the writer may have lost its role meanwhile, and got it back. A zombie of the
+    time between shows more of the log than is known, and less than there is. It is asked for as long as a ping may
+    take; no answer is no evidence against it.
+    """
+    runtime, cluster = attempt.runtime, attempt.cluster
+    accepted = cluster.view.instances.get(cluster.view.writer or "")
+    if accepted is None or cluster.suspected_at is not None:  # else the monitor asks all of them
+        return
+    if find(accepted, attempt.route, attempt.request) is None:
+        return
+    until = runtime.now() + min(attempt.dial_seconds(), attempt.request.options.ping_timeout)
+    try:
+        target = await find_target(attempt, accepted)
+    except AttemptFailed:
+        return
+    aim = Target(target.name, target.host, target.port, target.addresses, attempt.make_wanted(accepted.id))
+    try:
+        connection = await runtime.dial(aim, max(0.1, until - runtime.now()))
+    except DialFailed as failed:
+        if failed.fault.kind is FaultKind.TIMEOUT:
+            attempt.record_silence((accepted.id, *target.addresses))
+        return
+    try:
+        await read_topology_on(attempt, connection, accepted.id, by_id=True, seconds=max(0.1, until - runtime.now()))
+    except AttemptFailed as why:
+        attempt.last_failure = why
+    finally:
+        await runtime.discard(connection)
 
 
 def _find_cluster(attempt: ConnectAttempt[ConnT], topology: Topology, asked: str) -> Cluster:

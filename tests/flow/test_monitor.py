@@ -937,6 +937,26 @@ def test_a_lost_reader_comes_back_into_use(scene):
     assert len(scene.of(WriterConfirmed)) >= 1, "the writer confirmed itself while the reader was down"
 
 
+@pytest.mark.parametrize("dials", [True, False], ids=["new session", "old session"])
+def test_a_dial_of_the_monitor_that_succeeds_brings_an_instance_back_into_use(scene, dials):
+    """It was avoided since a user's dial failed. An answer on an old session does not show that it accepts dials."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        cluster = conn.result.cluster
+        cluster.suspect_writer("a test: so all are asked, and have a session", scene.now)
+        await scene.simulation.sleep(1.0)
+        if dials:
+            scene.cluster.instances["demo-2"].drop_connections()
+        cluster.record_failure("demo-2", scene.now, 30.0, scene.now)
+        cluster.suspect_writer("a test: all are asked again", scene.now)
+        await scene.simulation.sleep(1.0)
+        assert (cluster.state.health.quarantine.remaining("demo-2", scene.now) == 0) is dials
+        conn.close()
+
+    scene.run(client())
+
+
 def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene):
     async def client():
         writer = await scene.process.connect(scene.cluster.conninfo())

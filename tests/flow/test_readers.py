@@ -112,9 +112,9 @@ def test_an_instance_that_was_silent_is_not_dialled_again_as_a_reader():
         await scene.simulation.sleep(1.0)
         scene.cluster.failover("demo-2", zombie=True)
         scene.cluster.instances["demo-2"].condition = Condition.WELL
-        await connect(conninfo, aurora_instance="demo-2")
+        await connect(conninfo, aurora_instance="demo-2")  # asks the former writer first, as long as a ping may take
         assert (await reader.wait()).instance.id == "demo-2"
-        assert scene.simulation.now - began < 1.5
+        assert scene.simulation.now - began < 2.5, "a dial may take 5 s"
 
     scene.run(client())
 
