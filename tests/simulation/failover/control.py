@@ -294,6 +294,8 @@ class Control:
         """The writer's replicas are cut off, and somebody cancels the backends that wait for them."""
         writer = self.writer
         writer.alone = True
+        writer.lonely.append([self.clock.now, float("inf")])
+        span = writer.lonely[-1]
         for _ in range(self.rng.randrange(20, 60)):
             for each in writer.running.values():
                 each.cancelled = True
@@ -301,7 +303,7 @@ class Control:
             await self._pause(0.005, 0.1)
         if self.rng.random() < 0.6:
             await self.lose_writer()
-        writer.alone = False
+        writer.alone, span[1] = False, self.clock.now
         writer.gate.open()
 
     async def pause_writer(self) -> None:

@@ -398,7 +398,8 @@ class Judge:
         """Seconds since then in which so many servers were sound that one could acknowledge what it wrote."""
         needed, now = 1 if self.control.store.aurora else 2, self.clock.now
         spans = [
-            joined([*each.harmed, *each.mute, *each.deafness, *each.refusing]) for each in self.control.servers.values()
+            joined([*each.harmed, *each.mute, *each.deafness, *each.refusing, *each.lonely])
+            for each in self.control.servers.values()
         ]
         ends = {edge for those in spans for span in those for edge in span if since < edge < now}
         return sum(

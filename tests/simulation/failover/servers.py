@@ -122,6 +122,7 @@ class Server:
         logins: spans of time in which a login took long.
         refusing: spans of time in which it refused sessions with a sentence that is not known.
         behind: spans of time in which it lagged behind, as a reader.
+        lonely: spans of time in which it was cut off from its replicas, so that nothing it commits is acknowledged.
         odd: spans of time in which its answers were not as they should be.
         harmed: spans of time in which something was wrong with it.
         lives: grows with each start.
@@ -139,6 +140,7 @@ class Server:
         self.logins: list[list[float]] = []
         self.refusing: list[list[float]] = []
         self.behind: list[list[float]] = []
+        self.lonely: list[list[float]] = []
         self.odd: list[list[float]] = []
         self.harmed: list[list[float]] = []
         self.sessions: dict[Any, None] = {}

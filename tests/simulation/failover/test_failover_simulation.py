@@ -94,6 +94,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (595173008, Dimensions.just("reset_dials")),
         (595173030, Dimensions.just("slow_logins")),
         (522561746, Dimensions.just("changed_passwords", "frozen_dials")),
+        (157529406, Dimensions.just("frozen_dials")),
         (522565185, Dimensions.just("rebuilt_readers")),
         (624660413, Dimensions.just("unknown_sentences", "shared_template")),
     ],
