@@ -71,6 +71,7 @@ class Judge:
         self.told: dict[int, str] = {}
         self.why: dict[int, BaseException] = {}
         self.seen: dict[Process, int] = {}
+        self._seen_before: dict[Process, tuple[float, int]] = {}  # the last change of that: when, and what it was
         self._suspicions: dict[Process, deque[float]] = {}
         self._read: dict[Process, int] = {}
         self._waited: dict[tuple[Process, Any, float], bool] = {}
@@ -105,6 +106,7 @@ class Judge:
             reign = self._reign(event.new, at)
             if reign < self.seen.get(process, -1):
                 raise Violation(f"at {at:.3f} {event.new} was accepted, though a later writer was known")
+            self._seen_before[process] = at, self.seen.get(process, -1)
             self.seen[process] = reign
             if event.old is not None:
                 self._overtaken[process, self.control.named(event.old)] = at
@@ -175,18 +177,23 @@ class Judge:
         """A connection was handed out, by a connect that began then, or by a pool (None)."""
         self.listen(process)
         self._of(self.control, conn)
-        zombie = conn.standby is False and self.control.reign(conn.server) < self.seen.get(process, -1)
+        seen = self._seen_until_now(process)
+        zombie = conn.standby is False and self.control.reign(conn.server) < seen
         if role == "reader" and zombie and conn.server.instance.writer:
             raise Violation(f"{conn.server.id}, a former writer that does not know it, was handed out as a reader")
         if role == "writer":
             if conn.standby:
                 raise Violation(f"a reader was handed out as the writer: {conn.server.id}")
-            reign = self.control.reign(conn.server)
-            if reign < self.seen.get(process, -1):
+            if self.control.reign(conn.server) < seen:
                 raise Violation(f"{conn.server.id} was handed out as the writer, and a later one was known")
 
         elif self._lag(process, conn) > process.options.get("aurora_max_lag", float("inf")) + SLACK:
             raise Violation(f"{conn.server.id} was handed out with a lag of {conn.server.instance.lag:.1f} s")
+
+    def _seen_until_now(self, process: Process) -> int:
+        """The latest promotion that a process knew of before this instant: what is learned in it is no sooner."""
+        at, before = self._seen_before.get(process, (-1.0, -1))
+        return before if at == self.clock.now else self.seen.get(process, -1)
 
     def _lag(self, process: Process, conn: Conn) -> float:
         """By how much a server lags behind, as far as its readers can tell."""
@@ -306,6 +313,8 @@ class Judge:
         for each in first:
             if each.instance.writer:  # its rows alone may show that it is the writer again; a loaded one is spared
                 trouble[each] += [*each.odd, *each.loaded]
+            elif "aurora_max_lag" in process.options:  # its rows may lack its lag, which is unproven then
+                trouble[each] += each.odd
         sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return
