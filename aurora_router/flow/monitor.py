@@ -195,8 +195,8 @@ class ClusterMonitor(Generic[ConnT]):
     def _is_unwell(self, id_: str) -> bool:
         """Whether an instance did not answer the last probe, or is avoided since a user's dial failed.
 
-        Such a dial may have been refused in a way that is no news to a probe (the server was starting up), and nobody
-        else finds out when that is over: users avoid it.
+        Such a dial may have been refused in a way that is no news to a probe (the server was starting up), and users
+        avoid the instance: no one else finds out when that is over.
         """
         return id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, self.runtime.now()) > 0.0
 
