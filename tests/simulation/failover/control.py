@@ -368,7 +368,7 @@ class Control:
     def _end_idle(self, server: Server) -> None:
         """End the idle sessions of monitors, as ``idle_session_timeout`` does: they have to dial."""
         for each in list(server.sessions):
-            if each.conn.result is None and each.idle:
+            if each.conn.by_monitor and each.idle:
                 each.die()
 
     async def _deafen(self, server: Server, seconds: float) -> None:

@@ -98,6 +98,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (157535054, Dimensions.just("rebuilt_readers", "slow_logins")),
         (157535313, Dimensions.just("odd_rows", "stale_lag")),
         (157535665, Dimensions.just("hidden_notices", "lost_packets")),
+        (974742830, Dimensions.just("slow_logins", "stale_lag")),
         (522565185, Dimensions.just("rebuilt_readers")),
         (624660413, Dimensions.just("unknown_sentences", "shared_template")),
     ],
