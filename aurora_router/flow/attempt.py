@@ -8,7 +8,7 @@ instance for a while. If no other try could succeed, the driver's own error is r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import Attempt
@@ -45,6 +45,8 @@ LEAVING_SECONDS = 0.05
 """How long a server process takes to end after its client has disconnected, in seconds."""
 
 
+SIBLING_SECONDS = 2.0
+"""How long a dial of the cluster's other endpoint may take when the given one was silent, in seconds."""
 NO_READER_SECONDS = 1.0
 """How old a view without a reader may be when the writer serves in a reader's place, in seconds."""
 PROVISIONAL_SECONDS = 1.0
@@ -85,6 +87,7 @@ class ConnectAttempt(Generic[ConnT]):
         asked: the servers that were asked for the topology so far, by name.
         silent: the ids and addresses that did not answer a dial, each with the pass in which that was.
         passes: how many passes over the suitable instances have begun.
+        further_seconds: how much longer it takes, where all was silent, to dial the cluster's other endpoint.
         lacks_address: whether the address of a suitable instance is unknown, in this pass.
         reservation: counts a connection that is being opened.
         role_report: the last connection whose server reported its role, and whether it is a standby.
@@ -111,6 +114,7 @@ class ConnectAttempt(Generic[ConnT]):
     asked: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
     passes: int = 0
+    further_seconds: float = 0.0
     lacks_address: bool = False
     reservation: Reservation | None = None
     role_report: tuple[ConnT, bool] | None = None
@@ -127,12 +131,22 @@ class ConnectAttempt(Generic[ConnT]):
 
         If a server has answered, or at least a host that refuses, it is an outage: the failover timeout. If all was
         silent since this process began, it may as well be a wrong address or a firewall: one dial for each host that
-        was given.
+        was given, and `further_seconds`.
         """
         options = self.request.options
         if self.has_answer or self.cluster.view.known:
             return options.failover_timeout
-        return min(options.failover_timeout, options.connect_timeout * len(self.request.given))
+        longest = options.connect_timeout * len(self.request.given) + self.further_seconds
+        return min(options.failover_timeout, longest)
+
+    @property
+    def sibling(self) -> Address | None:
+        """The cluster's other endpoint, where the name that was given is one of its two; else None."""
+        request = self.request
+        if self.route.mode is not Mode.INSTANCES or len(request.given) > 1 or request.hostaddr is not None:
+            return None
+        host = self.route.endpoint.sibling
+        return None if host is None else replace(request.given[0], host=host)
 
     def dial_seconds(self) -> float:
         """How long a dial may take; in the only round (``aurora_failover_timeout=0``) nothing else limits it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.attempt import (
+    SIBLING_SECONDS,
     AttemptFailed,
     ConnectAttempt,
     dial,
@@ -18,6 +19,7 @@ from aurora_router.flow.attempt import (
     is_refresh_due,
     is_standby,
     note_failure,
+    resolve_target,
 )
 from aurora_router.flow.connect_error import find_cause
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
@@ -33,7 +35,7 @@ from aurora_router.policy.route import Address, Mode, find, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
@@ -90,10 +92,12 @@ async def read_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance
         )
     )
     postponed: list[Address | Instance] = []
+    dialled: set[str] = set()
     for seed in seeds:
         attempt.asked.append(_seed_name(seed))
         try:
             target = await find_target(attempt, seed)
+            dialled.update(target.addresses)
             if attempt.silent.keys().isdisjoint(target.addresses):
                 return await _read_topology_at(attempt, seed, target)
             postponed.append(seed)
@@ -104,7 +108,35 @@ async def read_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance
             return await read_topology_through(attempt, seed)
         except AttemptFailed as why:
             attempt.last_failure = why
+    found = None if attempt.cluster.view.known else await _read_topology_of_sibling(attempt, dialled)
+    if found is not None:
+        return found
     raise AttemptFailed("no server answered that could report the topology")
+
+
+async def _read_topology_of_sibling(
+    attempt: ConnectAttempt[ConnT], dialled: Container[str]
+) -> tuple[ConnT, Instance] | None:
+    """Query the topology through the cluster's other endpoint, in a process that knows nothing yet of the cluster.
+
+    The instance that the given endpoint leads to is down, or hangs, and DNS may lead there for long; any other one
+    knows the cluster. Returns None if no answer came, or if the endpoint leads to what was `dialled` already.
+    """
+    sibling = attempt.sibling
+    if sibling is None:
+        return None
+    try:
+        target = await resolve_target(attempt.runtime, str(sibling), sibling.host, sibling.port, fresh=False)
+    except DialFailed:  # a cluster may have one of both names alone
+        return None
+    if any(each in dialled for each in target.addresses):
+        return None
+    attempt.further_seconds = SIBLING_SECONDS
+    try:
+        return await _read_topology_at(attempt, sibling, target)
+    except AttemptFailed as why:
+        attempt.last_failure = why
+        return None
 
 
 async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance]:

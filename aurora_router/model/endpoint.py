@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -101,6 +101,12 @@ class Endpoint:
             return self.host
         return f"{self.label}.{_PREFIX_OF[self.kind]}{self.domain}"
 
+    @property
+    def sibling(self) -> str | None:
+        """The host of a cluster's reader endpoint, from its cluster endpoint, and the other way round; else None."""
+        other = _SIBLINGS.get(self.kind)
+        return None if other is None or self.domain is None else replace(self, kind=other).render()
+
 
 def parse_endpoint(host: str) -> Endpoint:
     """Read a host.
@@ -174,6 +180,11 @@ _KIND_OF = {
     "": EndpointKind.INSTANCE,
 }
 _PREFIX_OF = {kind: prefix for prefix, kind in _KIND_OF.items()}
+
+_SIBLINGS = {
+    EndpointKind.CLUSTER: EndpointKind.CLUSTER_READER,
+    EndpointKind.CLUSTER_READER: EndpointKind.CLUSTER,
+}
 
 _ROLE_OF = {
     EndpointKind.CLUSTER_READER: WantedRole.READER,

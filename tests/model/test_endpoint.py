@@ -248,6 +248,17 @@ def hosts(draw):
 
 
 @given(hosts())
+def test_only_the_two_endpoints_of_a_cluster_have_a_sibling(host):
+    endpoint = parse_endpoint(host)
+    sibling = None if endpoint.sibling is None else parse_endpoint(endpoint.sibling)
+    pair = {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}
+    assert (sibling is not None) is (endpoint.kind in pair)
+    if sibling is not None:
+        assert {endpoint.kind, sibling.kind} == pair
+        assert (sibling.label, sibling.domain, sibling.sibling) == (endpoint.label, endpoint.domain, endpoint.host)
+
+
+@given(hosts())
 def test_rendering_a_parsed_host_gives_the_canonical_host(host):
     endpoint = parse_endpoint(host)
     assert endpoint.render() == endpoint.host == host.lower().removesuffix(".")
