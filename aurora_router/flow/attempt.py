@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import Attempt
-from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
+from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialAttention, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
@@ -146,7 +146,7 @@ class ConnectAttempt(Generic[ConnT]):
         if self.route.mode is not Mode.INSTANCES or len(request.given) > 1 or request.hostaddr is not None:
             return None
         host = self.route.endpoint.sibling
-        return None if host is None else replace(request.given[0], host=host)
+        return None if host is None else Address(host, self.route.port)
 
     def dial_seconds(self) -> float:
         """How long a dial may take; in the only round (``aurora_failover_timeout=0``) nothing else limits it."""
@@ -367,8 +367,10 @@ async def dial(
     runtime, cluster, started = attempt.runtime, attempt.cluster, attempt.runtime.now()
     address = target.addresses[0] if target.addresses else None
     wanted = attempt.make_wanted(target.name if instance is None else instance.id, address, target.port)
-    asked = wanted if permit is None or wanted is None else permit.note_glances(wanted)
-    aim = Target(target.name, target.host, target.port, target.addresses, asked)
+    attention = DialAttention(runtime, cluster)
+    aim = Target(target.name, target.host, target.port, target.addresses, attention.watch(wanted))
+    if permit is not None:
+        permit.attention = attention
     try:
         try:
             connection = await runtime.dial(aim, attempt.dial_seconds())
@@ -379,6 +381,11 @@ async def dial(
             connection = await runtime.dial(aim, attempt.dial_seconds())
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
+        if failed.fault.kind is FaultKind.TIMEOUT and not is_given_up and not attention.was_kept():
+            text = "given up: this process stood still meanwhile"
+            attempt.tries.append(Attempt(target.name, text, runtime.now() - started))
+            attempt.is_alive = True
+            raise AttemptFailed(f"{target.name}: {text}") from failed
         cluster.update(ClusterState.record_dial_failure, target.addresses)
         if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
             attempt.record_silence(target.addresses if instance is None else (instance.id, *target.addresses))

@@ -34,12 +34,58 @@ UNATTENDED_SECONDS = 0.5
 """If a dial is not checked for so long, instead of `GLANCE_SECONDS`, this process was stalled."""
 
 
+class DialAttention:
+    """Whether this process attended to a dial: one that it did not says nothing about the server.
+
+    A process that got no CPU, or whose event loop was blocked, looks at a dial late; or its monitor found it stalled.
+
+    Args:
+        runtime: does the I/O.
+        cluster: the cluster of the instance that is dialled, now.
+    """
+
+    def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
+        self.runtime = runtime
+        self.cluster = cluster
+        self._began = runtime.now()
+        self._glanced_at: float | None = None
+        self._is_late = False
+
+    def watch(self, wanted: Wanted | None) -> Wanted | None:
+        """Return `wanted`, which a dial calls again and again, with a note of each call; None as it is."""
+        if wanted is None:
+            return None
+        self._glanced_at = self.runtime.now()
+
+        def glance() -> bool:
+            self._glance()
+            return wanted()
+
+        return glance
+
+    def _glance(self) -> None:
+        if self._glanced_at is not None:
+            now = self.runtime.now()
+            self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
+            self._glanced_at = now
+
+    def was_kept(self) -> bool:
+        """Whether this process was not stalled during the dial, which has just ended."""
+        self._glance()
+        monitor = self.cluster.monitor
+        stalled = monitor is not None and monitor.has_stalled(self._began, self.runtime.now())
+        return not (self._is_late or stalled)
+
+
 class DialPermit:
     """One dial's place in the slow start of its cluster.
 
     Args:
         runtime: does the I/O.
         cluster: the cluster of the writer that is dialled.
+
+    Attributes:
+        attention: whether this process attends to the dial, once that has begun.
     """
 
     def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
@@ -47,8 +93,7 @@ class DialPermit:
         self.cluster = cluster
         self._began: float | None = None
         self._epoch: int | None = None
-        self._glanced_at: float | None = None
-        self._is_late = False
+        self.attention: DialAttention | None = None
 
     async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
         """Wait until the dial may begin, for `left` seconds at most.
@@ -121,28 +166,9 @@ class DialPermit:
         self.cluster.update(lambda state: state.change_dial_limit(state.dial_limit.end(slow_start)))
         return 0.0
 
-    def note_glances(self, wanted: Wanted) -> Wanted:
-        """Return `wanted`, which a dial calls again and again, with a note of each call: late calls show a stall."""
-        self._glanced_at = self.runtime.now()
-
-        def glance() -> bool:
-            self._glance()
-            return wanted()
-
-        return glance
-
-    def _glance(self) -> None:
-        if self._glanced_at is not None:
-            now = self.runtime.now()
-            self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
-            self._glanced_at = now
-
     def _was_attended(self) -> bool:
         """Whether this process was not stalled during the dial, which has just ended."""
-        self._glance()
-        monitor, began = self.cluster.monitor, self._began
-        stalled = monitor is not None and began is not None and monitor.has_stalled(began, self.runtime.now())
-        return not (self._is_late or stalled)
+        return self.attention is None or self.attention.was_kept()
 
     def record_success(self) -> None:
         """Record that the dial succeeded."""

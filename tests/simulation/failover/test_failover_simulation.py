@@ -100,6 +100,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (157535665, Dimensions.just("hidden_notices", "lost_packets")),
         (974742830, Dimensions.just("slow_logins", "stale_lag")),
         (522565185, Dimensions.just("rebuilt_readers")),
+        (236368162, NONE),
         (624660413, Dimensions.just("unknown_sentences", "shared_template")),
     ],
 )
