@@ -8,7 +8,7 @@ instance for a while. If no other try could succeed, the driver's own error is r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import Attempt
