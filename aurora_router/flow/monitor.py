@@ -24,6 +24,7 @@ instance was silent to a ping, lost its role, or left the cluster. When the moni
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.attempt import PROVISIONAL_SECONDS
@@ -83,6 +84,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._is_locked_out = self._has_given_up = self._checking_reports = False
         self._searching: set[str] = set()
         self._lockouts = Lockouts()
+        self._login_since = -math.inf
         self._accepted_at = -1.0
         self._check_reports_at = runtime.now()
         self._probes: dict[str, InstanceProbe[ConnT]] = {}
@@ -109,6 +111,8 @@ class ClusterMonitor(Generic[ConnT]):
     def on_user_connected(self, access: Access) -> None:
         """Connect to the instances as the user did whose connect just succeeded."""
         before, lockouts = self.access, self._lockouts
+        if access.params != before.params:
+            self._login_since = self.runtime.now()
         if lockouts.terms:
             self._lockouts = lockouts.retry() if access.params == before.params else Lockouts()
         self.access, self._is_locked_out, self._has_given_up = access, False, False
@@ -395,7 +399,10 @@ class ClusterMonitor(Generic[ConnT]):
         """Leave out an instance, or a given name, that refused the monitor's login; longer each time.
 
         If no other one has accepted the login since the suspicion began, connects have to find the writer themselves.
+        A refusal of the login of before, whose dial `began` when no user had the new one, counts for nothing.
         """
+        if began < self._login_since:
+            return
         now, is_known = self.runtime.now(), id_ in self._lockouts.terms
         self._lockouts, self.settled = self._lockouts.record_refusal(id_, now), None
         suspected_at = self.cluster.suspected_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import psycopg
@@ -1136,6 +1137,25 @@ def test_the_monitor_hears_only_of_connects_that_are_news(scene, monkeypatch):
         assert len((await connect("writer", aurora_hang_grace=0.2))[1]) == 1, "the password may be new"
 
     scene.run(client())
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_refusal_of_the_login_of_before_locks_nobody_out(scene, late):
+    """A dial with the old password was under way when a user came with the new one."""
+
+    async def client():
+        conn = await scene.process.connect(scene.cluster.conninfo())
+        monitor = conn.result.cluster.monitor
+        dialled_before = scene.now
+        await scene.simulation.sleep(0.5)
+        monitor.on_user_connected(replace(monitor.access, params="another password"))
+        refusal = Fault(FaultKind.REJECTED, "28P01", "no")
+        monitor.record_lockout("demo-2", refusal, dialled_before if late else scene.now)
+        assert monitor.is_locked_out("demo-2") is not late
+        conn.close()
+
+    scene.run(client())
+    assert len(scene.of(MonitorLockedOut)) == (0 if late else 1)
 
 
 def test_one_instance_that_refuses_the_watch_is_left_out_for_a_while(scene):
