@@ -81,7 +81,7 @@ every Python.
 """
 
 
-QUICK = ["-n", "4", "--hypothesis-profile=few"]
+QUICK = ["-n", "3", "--hypothesis-profile=few"]
 """For what waits much of its time; the session `slow` has many examples."""
 
 
@@ -153,7 +153,7 @@ def tests(session: nox.Session) -> None:
         left_out = OWN_PYTHON_ONLY
         if str(session.python) in BETWEEN:
             marked += " and not cluster"
-    manner += ["-n", "4"] if own else QUICK
+    manner += ["-n", "3"] if own else QUICK
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
 
