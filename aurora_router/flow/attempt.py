@@ -498,7 +498,7 @@ def note_failure(
             failure = Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=alive)
             cluster.observe(failure, now)
         if verdict.quarantine:
-            cluster.record_failure(instance.id, now, attempt.request.options.quarantine, started, full=alive)
+            cluster.record_failure(instance.id, now, attempt.request.options.quarantine, started)
         if not (alive or was_known):
             cluster.suspect_writer(f"a dial of {instance.id} failed: {verdict.name}", now)
     if fault.kind is FaultKind.NAME and len(attempt.request.given) == 1 and not cluster.view.known:

@@ -197,9 +197,9 @@ class Cluster:
         """Remember an event and publish it."""
         self.update(ClusterState.record_events, now, event)
 
-    def record_failure(self, instance: str, now: float, base: float, began: float, *, full: bool = False) -> None:
+    def record_failure(self, instance: str, now: float, base: float, began: float) -> None:
         """Avoid an instance for a while; see `Quarantine.record_failure`."""
-        self.update(ClusterState.record_failure, instance, now, base, began, full=full)
+        self.update(ClusterState.record_failure, instance, now, base, began)
 
     def record_success(self, instance: str, latency: float, now: float) -> None:
         """Record that an instance answered a dial within `latency` seconds."""

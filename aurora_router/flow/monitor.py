@@ -202,7 +202,7 @@ class ClusterMonitor(Generic[ConnT]):
         Such a dial may have been refused in a way that is no news to a probe (the server was starting up), and users
         avoid the instance: no one else finds out when that is over.
         """
-        return id_ in self.unhealthy or self.cluster.state.health.quarantine.is_worth_probing(id_, self.runtime.now())
+        return id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, self.runtime.now()) > 0.0
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""

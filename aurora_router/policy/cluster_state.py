@@ -191,9 +191,9 @@ class ClusterState:
 
     # ------------------------------------------------------------ health of instances
 
-    def record_failure(self, instance: str, now: float, base: float, began: float, *, full: bool = False) -> Transition:
+    def record_failure(self, instance: str, now: float, base: float, began: float) -> Transition:
         """Avoid an instance for a while; see `Quarantine.record_failure`."""
-        return self._with_health(self.health.record_failure(instance, now, base, began, full=full)), ()
+        return self._with_health(self.health.record_failure(instance, now, base, began)), ()
 
     def record_success(self, instance: str, now: float) -> Transition:
         """Record that an instance answered: it is not avoided any more."""

@@ -36,9 +36,9 @@ class Health:
     failed_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     hung_at: float = -1.0
 
-    def record_failure(self, instance: str, now: float, base: float, began: float, *, full: bool = False) -> Health:
+    def record_failure(self, instance: str, now: float, base: float, began: float) -> Health:
         """After a failed dial; see `Quarantine.record_failure`."""
-        return self._with_quarantine(self.quarantine.record_failure(instance, now, base, began, full=full))
+        return self._with_quarantine(self.quarantine.record_failure(instance, now, base, began))
 
     def record_success(self, instance: str) -> Health:
         """After an answer: the instance is not avoided any more, and its failure is over."""

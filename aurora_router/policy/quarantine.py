@@ -24,15 +24,11 @@ MAX_SECONDS = 30.0
 
 
 class _Term(NamedTuple):
-    """One instance's quarantine: when it began and ends (by the runtime's clock), how long it is; all in seconds.
-
-    `full`: it has no room for a session, and would not have any for a probe either.
-    """
+    """One instance's quarantine: when it began and ends (by the runtime's clock), how long it is; all in seconds."""
 
     since: float
     until: float
     length: float
-    full: bool = False
 
 
 _NO_TERMS: Mapping[str, _Term] = MappingProxyType({})
@@ -65,14 +61,7 @@ class Quarantine:
         term = self.terms.get(instance)
         return max(0.0, term.until - now) if term is not None else 0.0
 
-    def is_worth_probing(self, instance: str, now: float) -> bool:
-        """Whether a probe may show that an instance that is kept away from serves again."""
-        term = self.terms.get(instance)
-        return term is not None and now < term.until and not term.full
-
-    def record_failure(
-        self, instance: str, now: float, base: float, began: float | None = None, *, full: bool = False
-    ) -> Quarantine:
+    def record_failure(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
         """After a failure.
 
         Args:
@@ -80,7 +69,6 @@ class Quarantine:
             now: the time by the runtime's clock, in seconds.
             base: length of a first quarantine, in seconds; 0 or less: none.
             began: when the try that failed began; None: unknown, which counts as before the quarantine.
-            full: whether the instance had no room for a session.
         """
         if base <= 0:
             return self
@@ -91,7 +79,7 @@ class Quarantine:
         if term is not None and now - term.until > MAX_SECONDS:
             length = min(base, MAX_SECONDS)
         remembered = {id_: each for id_, each in self.terms.items() if now - each.until <= MAX_SECONDS}
-        following = {**remembered, instance: _Term(now, now + length, length, full)}
+        following = {**remembered, instance: _Term(now, now + length, length)}
         forget_oldest(following)
         return Quarantine(MappingProxyType(following))
 
