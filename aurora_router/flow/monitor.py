@@ -179,7 +179,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._give_up_where_refused()
         if cluster.suspected_at is not None and not self.can_ask:
             cluster.on_monitor_stopped()
-        wanted = sorted(askable if cluster.suspected_at is not None else filter(self._is_unwell, askable))
+        wanted = sorted(askable if cluster.suspected_at is not None else self.unhealthy & askable)
         for id_ in wanted:
             if not self.probe_of(id_).busy:
                 self._probes[id_].busy = True
@@ -195,14 +195,6 @@ class ClusterMonitor(Generic[ConnT]):
             self.runtime.spawn(self._check_reports())
         if cluster.suspected_at is None and not self._is_locked_out:
             self._prepare(askable - self._prepared)
-
-    def _is_unwell(self, id_: str) -> bool:
-        """Whether an instance did not answer the last probe, or is avoided since a user's dial failed.
-
-        Such a dial may have been refused in a way that is no news to a probe (the server was starting up), and users
-        avoid the instance: no one else finds out when that is over.
-        """
-        return id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, self.runtime.now()) > 0.0
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""
@@ -282,7 +274,7 @@ class ClusterMonitor(Generic[ConnT]):
                 if suspected_at is not None:
                     pause = poll_interval.fast_pause(self.runtime.now() - suspected_at, self.runtime.random())
                     await self.runtime.sleep(pause)
-                elif self._is_unwell(probe.instance):
+                elif probe.instance in self.unhealthy:
                     await self.runtime.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.runtime.random()))
                 else:
                     return

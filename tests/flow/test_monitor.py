@@ -958,25 +958,6 @@ def test_a_dial_of_the_monitor_that_succeeds_brings_an_instance_back_into_use(sc
     scene.run(client())
 
 
-def test_an_instance_that_was_starting_up_comes_back_into_use(scene):
-    """Such a refusal is no news to a probe, and users avoid the instance: nobody else finds out that it is over."""
-
-    async def client():
-        conn = await scene.process.connect(scene.cluster.conninfo())
-        cluster = conn.result.cluster
-        scene.cluster.instances["demo-2"].condition = Condition.STARTING
-        readers = {(await scene.process.connect(scene.cluster.conninfo("reader"))).instance.id for _ in range(6)}
-        assert readers == {"demo-3"}
-        cluster.record_failure("demo-2", scene.now, 60.0, scene.now)
-        await scene.simulation.sleep(10.0)
-        scene.cluster.instances["demo-2"].condition = Condition.WELL
-        await scene.simulation.sleep(2.0)
-        assert cluster.state.health.quarantine.remaining("demo-2", scene.now) == 0
-        conn.close()
-
-    scene.run(client())
-
-
 def test_idle_connections_to_a_demoted_writer_are_cut_and_readers_survive(scene):
     async def client():
         writer = await scene.process.connect(scene.cluster.conninfo())

@@ -95,7 +95,6 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (595173030, Dimensions.just("slow_logins")),
         (522561746, Dimensions.just("changed_passwords", "frozen_dials")),
         (157529406, Dimensions.just("frozen_dials")),
-        (157535054, Dimensions.just("rebuilt_readers", "slow_logins")),
         (157535313, Dimensions.just("odd_rows", "stale_lag")),
         (157535665, Dimensions.just("hidden_notices", "lost_packets")),
         (974742830, Dimensions.just("slow_logins", "stale_lag")),
