@@ -9,10 +9,10 @@ instance for a while. If no other try could succeed, the driver's own error is r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.errors import Attempt
-from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialAttention, DialPermit
+from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
@@ -45,10 +45,10 @@ LEAVING_SECONDS = 0.05
 """How long a server process takes to end after its client has disconnected, in seconds."""
 
 
-SIBLING_SECONDS = 2.0
-"""How long a dial of the cluster's other endpoint may take when the given one was silent, in seconds."""
 NO_READER_SECONDS = 1.0
 """How old a view without a reader may be when the writer serves in a reader's place, in seconds."""
+UNATTENDED_SECONDS = 0.5
+"""If a dial is not checked for so long, instead of `GLANCE_SECONDS`, this process was stalled."""
 PROVISIONAL_SECONDS = 1.0
 """How old a view may be whose token of the writer may be from before its promotion, in seconds."""
 
@@ -138,15 +138,6 @@ class ConnectAttempt(Generic[ConnT]):
             return options.failover_timeout
         longest = options.connect_timeout * len(self.request.given) + self.further_seconds
         return min(options.failover_timeout, longest)
-
-    @property
-    def sibling(self) -> Address | None:
-        """The cluster's other endpoint, where the name that was given is one of its two; else None."""
-        request = self.request
-        if self.route.mode is not Mode.INSTANCES or len(request.given) > 1 or request.hostaddr is not None:
-            return None
-        host = self.route.endpoint.sibling
-        return None if host is None else Address(host, self.route.port)
 
     def dial_seconds(self) -> float:
         """How long a dial may take; in the only round (``aurora_failover_timeout=0``) nothing else limits it."""
@@ -352,6 +343,50 @@ def _check_still_writer(attempt: ConnectAttempt[ConnT], instance: Instance) -> N
         raise AttemptFailed(f"{instance.id} was the writer, and now another one is, or it is suspected")
 
 
+class DialAttention:
+    """Records whether this process attended to a dial. A timeout of one that it neglected is no evidence.
+
+    It neglected a dial if it got no CPU, or if its event loop was blocked. Then it checked the dial late, or its
+    monitor found that it was stalled.
+
+    Args:
+        runtime: does the I/O.
+        cluster: the cluster of the instance that is dialled, now.
+    """
+
+    def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
+        self.runtime = runtime
+        self.cluster = cluster
+        self._began = runtime.now()
+        self._glanced_at: float | None = None
+        self._is_late = False
+
+    def watch(self, wanted: Wanted | None) -> Wanted | None:
+        """Return `wanted`, which a dial calls again and again, with a note of each call; None as it is."""
+        if wanted is None:
+            return None
+        self._glanced_at = self.runtime.now()
+
+        def glance() -> bool:
+            self._glance()
+            return wanted()
+
+        return glance
+
+    def _glance(self) -> None:
+        if self._glanced_at is not None:
+            now = self.runtime.now()
+            self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
+            self._glanced_at = now
+
+    def was_steady(self) -> bool:
+        """Whether this process was not stalled during the dial, which has just ended."""
+        self._glance()
+        monitor = self.cluster.monitor
+        stalled = monitor is not None and monitor.has_stalled(self._began, self.runtime.now())
+        return not (self._is_late or stalled)
+
+
 async def dial(
     attempt: ConnectAttempt[ConnT], target: Target, instance: Instance | None, permit: DialPermit | None = None
 ) -> ConnT:
@@ -381,8 +416,8 @@ async def dial(
             connection = await runtime.dial(aim, attempt.dial_seconds())
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
-        if failed.fault.kind is FaultKind.TIMEOUT and not is_given_up and not attention.was_kept():
-            text = "given up: this process stood still meanwhile"
+        if failed.fault.kind is FaultKind.TIMEOUT and not is_given_up and not attention.was_steady():
+            text = "timed out while this process was stalled, which is no evidence against the server"
             attempt.tries.append(Attempt(target.name, text, runtime.now() - started))
             attempt.is_alive = True
             raise AttemptFailed(f"{target.name}: {text}") from failed

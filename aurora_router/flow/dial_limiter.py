@@ -18,8 +18,9 @@ from aurora_router.policy.verdict import FaultKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aurora_router.flow.attempt import DialAttention
     from aurora_router.flow.cluster import Cluster
-    from aurora_router.flow.runtime import Runtime, Wanted
+    from aurora_router.flow.runtime import Runtime
     from aurora_router.policy.cluster_state import ClusterState, Transition
     from aurora_router.policy.verdict import Fault
 
@@ -30,51 +31,6 @@ UNWATCHED_PAUSE = 5.0
 """The longest pause without a monitor, in seconds: after that a connect has to look for the writer itself."""
 STAND_IN_PAUSE = 2.0
 """The longest pause before the writer is dialled in place of a reader, in seconds."""
-UNATTENDED_SECONDS = 0.5
-"""If a dial is not checked for so long, instead of `GLANCE_SECONDS`, this process was stalled."""
-
-
-class DialAttention:
-    """Whether this process attended to a dial: one that it did not says nothing about the server.
-
-    A process that got no CPU, or whose event loop was blocked, looks at a dial late; or its monitor found it stalled.
-
-    Args:
-        runtime: does the I/O.
-        cluster: the cluster of the instance that is dialled, now.
-    """
-
-    def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
-        self.runtime = runtime
-        self.cluster = cluster
-        self._began = runtime.now()
-        self._glanced_at: float | None = None
-        self._is_late = False
-
-    def watch(self, wanted: Wanted | None) -> Wanted | None:
-        """Return `wanted`, which a dial calls again and again, with a note of each call; None as it is."""
-        if wanted is None:
-            return None
-        self._glanced_at = self.runtime.now()
-
-        def glance() -> bool:
-            self._glance()
-            return wanted()
-
-        return glance
-
-    def _glance(self) -> None:
-        if self._glanced_at is not None:
-            now = self.runtime.now()
-            self._is_late = self._is_late or now - self._glanced_at > UNATTENDED_SECONDS
-            self._glanced_at = now
-
-    def was_kept(self) -> bool:
-        """Whether this process was not stalled during the dial, which has just ended."""
-        self._glance()
-        monitor = self.cluster.monitor
-        stalled = monitor is not None and monitor.has_stalled(self._began, self.runtime.now())
-        return not (self._is_late or stalled)
 
 
 class DialPermit:
@@ -168,7 +124,7 @@ class DialPermit:
 
     def _was_attended(self) -> bool:
         """Whether this process was not stalled during the dial, which has just ended."""
-        return self.attention is None or self.attention.was_kept()
+        return self.attention is None or self.attention.was_steady()
 
     def record_success(self) -> None:
         """Record that the dial succeeded."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.attempt import (
-    SIBLING_SECONDS,
     AttemptFailed,
     ConnectAttempt,
     dial,
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from aurora_router.flow.source import Source
 
 
+SIBLING_SECONDS = 2.0
+"""How long a dial of the cluster's other endpoint may take when the given one was silent, in seconds."""
 PERMIT_SECONDS = 1.0
 """How often a connect that waits for the topology checks that another one still queries it, in seconds."""
 
@@ -122,9 +123,11 @@ async def _read_topology_of_sibling(
     The instance that the given endpoint leads to is down, or hangs, and DNS may lead there for long; any other one
     knows the cluster. Returns None if no answer came, or if the endpoint leads to what was `dialled` already.
     """
-    sibling = attempt.sibling
-    if sibling is None:
+    route, request = attempt.route, attempt.request
+    host = route.endpoint.sibling
+    if host is None or route.mode is not Mode.INSTANCES or len(request.given) > 1 or request.hostaddr is not None:
         return None
+    sibling = Address(host, route.port)
     try:
         target = await resolve_target(attempt.runtime, str(sibling), sibling.host, sibling.port, fresh=False)
     except DialFailed:  # a cluster may have one of both names alone

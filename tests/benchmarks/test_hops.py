@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from aurora_router.policy.route import Address
 from aurora_router.policy.slow_start import SlowStart
-from benchmarks.hops import tracing
+from benchmarks.hops import main, tracing
 
 
 def test_files_and_the_deepest_stack_of_a_package_are_counted():
@@ -15,3 +17,8 @@ def test_files_and_the_deepest_stack_of_a_package_are_counted():
     assert trace.files == ["policy/route.py", "policy/slow_start.py"]
     assert trace.deepest[0] in {"policy/route.py:__str__", "policy/slow_start.py:begin"}
     assert sys.getprofile() is None
+
+
+@pytest.mark.cluster
+def test_a_warm_connect_keeps_its_bounds(capsys):
+    assert main([]) == 0, capsys.readouterr().out

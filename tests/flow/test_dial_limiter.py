@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from aurora_router.errors import RoutingError
-from aurora_router.flow.dial_limiter import STAND_IN_PAUSE, UNWATCHED_PAUSE, DialAttention, DialPermit
+from aurora_router.flow.attempt import DialAttention
+from aurora_router.flow.dial_limiter import STAND_IN_PAUSE, UNWATCHED_PAUSE, DialPermit
 from aurora_router.policy.slow_start import CALM, FIRST_JITTER
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
@@ -280,14 +281,14 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
 @pytest.mark.parametrize("kept", [True, False], ids=["attended", "not attended"])
 def test_a_timeout_of_a_dial_that_this_process_did_not_attend_to_is_no_evidence(scene, kept, monkeypatch):
     simulation, cluster, process = scene
-    monkeypatch.setattr(DialAttention, "was_kept", lambda _: kept)
+    monkeypatch.setattr(DialAttention, "was_steady", lambda _: kept)
 
     async def main():
         known = (await process.connect(cluster.conninfo())).result.cluster
         cluster.hang("demo-2")
         with pytest.raises(RoutingError) as caught:
             await process.connect(cluster.conninfo(), aurora_instance="demo-2", aurora_failover_timeout=0)
-        assert ("stood still" in str(caught.value)) is not kept
+        assert ("was stalled" in str(caught.value)) is not kept
         assert ("demo-2" in known.state.health.failed_at) is kept
         assert (known.state.health.quarantine.remaining("demo-2", simulation.now) > 0.0) is kept
 

@@ -169,15 +169,15 @@ class Schedule:
         finally:
             self._bounded(began, f"a connect to the {role}")
         conn.lossy = process.loses > 0.0
-        if "hidden_notices" in self.drawn:
-            with contextlib.suppress(psycopg.Error):
-                await process.said(conn, "SET client_min_messages TO error")
         if role == "reader":
             self.judge.reader_came(process, began, known)
         elif "frozen_dials" in self.drawn:
             self.judge.writer_came(process, conn, began)
         self.judge.handed(process, conn, role, began)
         self.counts["connects"] += 1
+        if "hidden_notices" in self.drawn:
+            with contextlib.suppress(psycopg.Error):
+                await process.said(conn, "SET client_min_messages TO error")
         return conn
 
     def _bounded(self, began: float, what: str) -> None:

@@ -97,6 +97,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (157529406, Dimensions.just("frozen_dials")),
         (157535313, Dimensions.just("odd_rows", "stale_lag")),
         (157535665, Dimensions.just("hidden_notices", "lost_packets")),
+        (472074044, Dimensions.just("hidden_notices")),
         (974742830, Dimensions.just("slow_logins", "stale_lag")),
         (522565185, Dimensions.just("rebuilt_readers")),
         (236368162, NONE),
