@@ -405,7 +405,7 @@ async def dial(
     attention = DialAttention(runtime, cluster)
     aim = Target(target.name, target.host, target.port, target.addresses, attention.watch(wanted))
     if permit is not None:
-        permit.attention = attention
+        permit.was_steady = attention.was_steady
     try:
         try:
             connection = await runtime.dial(aim, attempt.dial_seconds())

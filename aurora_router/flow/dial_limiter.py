@@ -18,7 +18,6 @@ from aurora_router.policy.verdict import FaultKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aurora_router.flow.attempt import DialAttention
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Runtime
     from aurora_router.policy.cluster_state import ClusterState, Transition
@@ -41,7 +40,7 @@ class DialPermit:
         cluster: the cluster of the writer that is dialled.
 
     Attributes:
-        attention: whether this process attends to the dial, once that has begun.
+        was_steady: returns whether this process was not stalled during the dial, once that has ended.
     """
 
     def __init__(self, runtime: Runtime[Any], cluster: Cluster) -> None:
@@ -49,7 +48,7 @@ class DialPermit:
         self.cluster = cluster
         self._began: float | None = None
         self._epoch: int | None = None
-        self.attention: DialAttention | None = None
+        self.was_steady: Callable[[], bool] = lambda: True
 
     async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
         """Wait until the dial may begin, for `left` seconds at most.
@@ -122,15 +121,11 @@ class DialPermit:
         self.cluster.update(lambda state: state.change_dial_limit(state.dial_limit.end(slow_start)))
         return 0.0
 
-    def _was_attended(self) -> bool:
-        """Whether this process was not stalled during the dial, which has just ended."""
-        return self.attention is None or self.attention.was_steady()
-
     def record_success(self) -> None:
         """Record that the dial succeeded."""
         if self._began is None:
             return
-        attended = self._was_attended()
+        attended = self.was_steady()
         self._end(
             lambda slow_start, seconds, now: slow_start.record_success(
                 seconds, now, self.runtime.random(), attended=attended
@@ -141,7 +136,7 @@ class DialPermit:
         """Record that the dial failed. A timeout at a host that hung meanwhile shows nothing about its capacity."""
         hung_at = self.cluster.state.health.hung_at
         timed_out = fault.kind is FaultKind.TIMEOUT and (self._began is None or hung_at < self._began)
-        if (timed_out and self._was_attended()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
+        if (timed_out and self.was_steady()) or fault.sqlstate == TOO_MANY_CONNECTIONS:
             self._end(lambda slow_start, seconds, now: slow_start.record_failure(seconds, now, self.runtime.random()))
 
     def end(self) -> None:

@@ -263,8 +263,9 @@ def test_a_dial_to_which_its_own_event_loop_did_not_attend_is_no_trouble(scene, 
         known = (await after_a_failover(simulation, cluster, process)).result.cluster
         turn = DialPermit(process.runtime, known)
         await turn.wait(lambda: 60.0)
-        turn.attention = DialAttention(process.runtime, known)
-        wanted = turn.attention.watch(lambda: True)
+        attention = DialAttention(process.runtime, known)
+        turn.was_steady = attention.was_steady
+        wanted = attention.watch(lambda: True)
         for pause in [3.0] if blocked else [0.1] * 30:
             await simulation.sleep(pause)
             assert wanted()
