@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
+from aurora_router.flow.dial_limiter import STAND_IN_PAUSE
 from aurora_router.flow.hang_detector import TRIES
 from aurora_router.model.event import ConnectionsCut, InstanceFailed, MonitorLockedOut, WriterChanged, WriterSuspected
 from aurora_router.model.instance import Role
@@ -321,6 +322,7 @@ class Judge:
         starts = [each.slow_start for each in process.clusters if each.slow_start is not None]
         if all(each.instance.writer for each in sound) and any(each.row or each.until > began for each in starts):
             return  # the writer stands in, and is spared
+        spared = any(each.row or each.until > began or each.under_way for each in starts)
         silent = sum(
             overlap([*each.mute, *each.deafness], began - 5.0, now) > 0.0 for each in self.control.servers.values()
         )
@@ -332,6 +334,7 @@ class Judge:
             + 3.0 * bool(others)
             + (8.0 if self.names_failed(began) else 0.0)
             + LOGIN * sum(overlap(each.logins, began, now) > 0.0 for each in self.control.servers.values())
+            + STAND_IN_PAUSE * spared  # the writer is waited for, before a reader that failed is tried again
         )
         if now - began > bound:
             raise Violation(f"a reader's connect took {now - began:.2f} s, for {bound:.2f} s at most")

@@ -30,7 +30,7 @@ from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 from .clock import Clock
 from .control import CALM, FAULTS, FOUND, INCIDENTS, Control
 from .dimensions import NEED_AURORA, PLAYED, Dimensions
-from .judge import DIAL, Judge, Violation, overlap
+from .judge import DIAL, SLACK, Judge, Violation, overlap
 from .servers import Store
 from .world import Harbour, Process
 
@@ -384,7 +384,9 @@ class Schedule:
         cluster = conn.result.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
         if process.monitored and not self.pooled and askable and not cluster.is_monitored:
-            raise Violation("after the last incident the monitor does not look")
+            await self.clock.sleep(self.judge.limits(process).interval + SLACK)  # it may have been told this instant
+            if not cluster.is_monitored:
+                raise Violation("after the last incident the monitor does not look")
         conn.close()
 
     def _patience(self, process: Process) -> float:

@@ -102,6 +102,10 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (522565185, Dimensions.just("rebuilt_readers")),
         (236368162, NONE),
         (624660413, Dimensions.just("unknown_sentences", "shared_template")),
+        (157535054, Dimensions.just("rebuilt_readers", "slow_logins")),
+        (472072553, Dimensions.just("unknown_addresses", "rebuilt_readers")),
+        (472073668, NONE),
+        (472077771, NONE),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
