@@ -129,7 +129,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         self._offered: dict[session_cache.Key, pq.abc.PGconn] = {}
 
     def take(self, names: Names) -> None:
-        """Resolve host names as the last user who connected does."""
+        """Resolve host names as the last connect does."""
         self._names = names
 
     async def _open_one(self, target: Target, seconds: float) -> _Own:

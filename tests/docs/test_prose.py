@@ -98,7 +98,8 @@ def told(seat):
 
 
 sql = "select told from whoever where seat"
-few = "whoever it is"
+few = "of nobody"
+one = "nobody"
 '''
     assert sorted(found(source, "module.py")) == [
         (1, "Whoever"),
@@ -106,7 +107,28 @@ few = "whoever it is"
         (3, "told"),
         (8, "can not"),
         (10, "told"),
+        (14, "nobody"),
     ]
+
+
+def test_of_other_files_the_comments_are_read():
+    text = "a: told  # it was told\nb: 'x#told'\n# whoever\n"
+    assert found(text, "some.yaml") == [(1, "told"), (3, "whoever")]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("told = 1", ["told"]),
+        ("self._told: int = 1", ["_told"]),
+        ("def ask(doubted_for): ...", ["doubted_for"]),
+        ("class PromotionHerald: ...", ["PromotionHerald"]),
+        ("async def tell(): ...", ["tell"]),
+        ("reported = whole = told()", []),
+    ],
+)
+def test_names_are_checked(source, names):
+    assert [hit.words for hit in prose.name_hits_of("module.py", source)] == names
 
 
 def test_an_entry_of_the_allow_list_permits_one_phrase_in_one_file():

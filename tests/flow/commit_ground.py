@@ -1,7 +1,7 @@
 """A server of which the procedures around a commit are convinced, on the virtual clock.
 
-It is a model: it knows transactions, an xid counter and witness rows, and what to do with the very messages of
-`flow.commit_sql`, told apart by what they begin and end with. What SQL means is tried on real servers
+It is a model: it knows transactions, an xid counter and witness rows, and what to do with the messages of
+`flow.commit_sql`, distinguished by what they begin and end with. What SQL means is tried on real servers
 (`tests/commits`).
 """
 
@@ -68,7 +68,7 @@ class Database:
 
 
 class Sessions(SimulatedRuntime):
-    """A `SessionRuntime` over a simulated cluster; `fates` is what becomes of the messages, in turn."""
+    """A `SessionRuntime` over a simulated cluster; `fates` is what happens to the messages, in turn."""
 
     def __init__(self, network, database, fates=()):
         super().__init__(network)
