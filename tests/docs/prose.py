@@ -20,6 +20,7 @@ import sys
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,11 +180,14 @@ class Hit(NamedTuple):
         return f"{self.file}:{self.line}: {self.words!r}: write {self.rule.instead} ({self.rule.reason})"
 
 
-def _compiled(rule: Rule) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w`./-])(?:{rule.pattern.replace(' ', chr(92) + 's+')})(?![\w(]|\.\w)", re.IGNORECASE)
+def _compiled(*patterns: str) -> re.Pattern[str]:
+    either = "|".join(patterns).replace(" ", r"\s+")
+    return re.compile(rf"(?<![\w`./-])(?:{either})(?![\w(]|\.\w)", re.IGNORECASE)
 
 
-_COMPILED = [(rule, _compiled(rule)) for rule in RULES]
+_COMPILED = [(rule, _compiled(rule.pattern)) for rule in RULES]
+_ANY = _compiled(*(rule.pattern for rule in RULES))
+"""Finds out whether some rule matches, many times faster than one rule after the other."""
 
 _MARKDOWN_CODE = re.compile(
     r"^[ ]*(`{3,}|~{3,}).*?^[ ]*\1[ ]*$"  # a fenced block
@@ -214,20 +218,26 @@ def markdown_pieces(text: str) -> Iterator[Piece]:
 
 def python_pieces(text: str) -> Iterator[Piece]:
     """Docstrings, comments and messages of a Python file."""
-    yield from _strings(ast.parse(text))
+    yield from _strings(_nodes_of(text))
     yield from _comments(text)
 
 
-def _strings(tree: ast.Module) -> Iterator[Piece]:
-    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+@lru_cache(maxsize=1)
+def _nodes_of(text: str) -> list[ast.AST]:
+    """All nodes of a Python file, which is read for its strings and then for its names."""
+    return list(ast.walk(ast.parse(text)))
+
+
+def _strings(nodes: list[ast.AST]) -> Iterator[Piece]:
+    documented = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     inside = {
         id(part)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.JoinedStr)
         for part in ast.walk(node)
         if part is not node and isinstance(part, ast.Constant)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             said = "".join(str(part.value) if isinstance(part, ast.Constant) else "`…`" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
@@ -271,9 +281,9 @@ READERS: dict[str, Callable[[str], Iterator[Piece]]] = {
 }
 
 
-def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def names_of(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """The line and the name of each function, class, parameter, variable and attribute that is defined."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -286,7 +296,7 @@ def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def name_hits_of(file: str, text: str) -> Iterator[Hit]:
     """The names in a file that have a part which `NAMES` forbids."""
-    for line, name in names_of(ast.parse(text)):
+    for line, name in names_of(_nodes_of(text)):
         for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name):
             for pattern, instead in NAMES.items():
                 if re.fullmatch(pattern, part, re.IGNORECASE):
@@ -296,6 +306,8 @@ def name_hits_of(file: str, text: str) -> Iterator[Hit]:
 def hits_of(file: str, text: str, allowed: tuple[Allowed, ...] = ALLOWED) -> Iterator[Hit]:
     """Every hit in a file's text that no entry of the allow-list covers."""
     for piece in READERS[Path(file).suffix](text):
+        if not _ANY.search(piece.text):
+            continue
         spans = _permitted(file, piece.text, allowed)
         for rule, pattern in _COMPILED:
             for match in pattern.finditer(piece.text):
