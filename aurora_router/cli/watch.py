@@ -37,7 +37,7 @@ EVENTS = 12
 """How many of the last events the screen shows."""
 
 
-class ClusterMonitor:
+class Watch:
     """Hold one connection, let the monitor look after the cluster, show what it sees."""
 
     name = "watch"

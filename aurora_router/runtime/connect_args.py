@@ -92,7 +92,7 @@ class ConnectArgs:
         params: what is left for libpq: no host, no port, none of our options.
         sources: how to ask for the topology, in the order in which to try.
         methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
-        degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
+        degraded: where that is a makeshift, and until when; see `flow.begin.Plan`.
         nameless: databases whose server does not give its system identifier.
     """
 

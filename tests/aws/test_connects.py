@@ -13,7 +13,7 @@ import pytest
 
 import aurora_router
 from aurora_router.runtime import credentials
-from aurora_router.runtime.monitor import ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import IamTokens, sdk
 from aurora_router_cluster import LocalCluster

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import psycopg
 
+from aurora_router.flow.begin import Plan
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord
-from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.transaction import Transaction
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.simulated.runtime import SimulatedRuntime

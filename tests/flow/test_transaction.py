@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
 from aurora_router.flow import commit_sql
+from aurora_router.flow.begin import DEGRADED_SECONDS
 from aurora_router.flow.session import Modes
-from aurora_router.flow.transaction import DEGRADED_SECONDS
 from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Outcome
 from tests.flow.commit_ground import FATES, LATER, Database, Ground, Sessions

@@ -24,7 +24,7 @@ from aurora_router.model.event import ConnectionsCut, InstanceFailed, WriterSusp
 from aurora_router.runtime import credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
-from aurora_router.runtime.monitor import ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 from tests.superuser import run_as_superuser
 

@@ -21,7 +21,8 @@ import aurora_router
 from aurora_router import native, pool
 from aurora_router.flow.runtime import Activity
 from aurora_router.model.event import ConfigurationAdvice
-from aurora_router.runtime.monitor import MONITOR, Monitor, ThreadMonitorRuntime
+from aurora_router.runtime.monitor import MONITOR, Monitor
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
 

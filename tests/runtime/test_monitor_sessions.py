@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.runtime.monitor import SESSION_NAME, ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import SESSION_NAME, ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]

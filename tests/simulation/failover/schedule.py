@@ -21,9 +21,10 @@ from typing import Any
 import psycopg
 
 from aurora_router.errors import NameNotResolved, RoutingError
+from aurora_router.flow.begin import Plan
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
-from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.transaction import Transaction
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
