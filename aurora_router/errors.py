@@ -135,10 +135,10 @@ class RoutingError(AuroraRouterError):
         view: View | None = None,
         trail: Sequence[tuple[float, Event]] = (),
     ) -> None:
-        told = [f"- {attempt}{times}" for attempt, times in _group(attempts)]
-        if len(told) > _LISTED:
-            told = [f"- ({len(told) - _LISTED} earlier ones)", *told[-_LISTED:]]
-        lines = [message, *told]
+        listed = [f"- {attempt}{times}" for attempt, times in _group(attempts)]
+        if len(listed) > _LISTED:
+            listed = [f"- ({len(listed) - _LISTED} earlier ones)", *listed[-_LISTED:]]
+        lines = [message, *listed]
         super().__init__("\n".join(lines))
         self.attempts = tuple(attempts)
         self.view = view

@@ -11,10 +11,11 @@ import psycopg
 
 from aurora_router.connection import AsyncConnection, Connection
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption
+from aurora_router.flow.begin import Plan
 from aurora_router.flow.connect import find_route, refresh_topology
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
-from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.transaction import Transaction
 from aurora_router.policy.balance import select
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures: list[Figure] = []
     try:
         for family in options.only or FAMILIES:
-            figures += _told(family, setting)
+            figures += _measure(family, setting)
     finally:
         setting.close()
     if options.json is not None:
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _told(family: str, setting: Setting) -> Iterator[Figure]:
+def _measure(family: str, setting: Setting) -> Iterator[Figure]:
     """The figures of a family, each printed as soon as it is there."""
     measure = cast("Callable[[Setting], Iterable[Figure]]", import_module(_module(family)).measure)
     start = time.monotonic()

@@ -149,13 +149,13 @@ def _stall(postmaster: int, seconds: float) -> None:
 def _stopped(pids: list[int], seconds: float) -> float:
     """Stop processes for a while; returns for how long it was in the end."""
     began = time.monotonic()
-    _tell(pids, signal.SIGSTOP)
+    _send_signal(pids, signal.SIGSTOP)
     time.sleep(seconds)
-    _tell(pids, signal.SIGCONT)
+    _send_signal(pids, signal.SIGCONT)
     return time.monotonic() - began
 
 
-def _tell(pids: list[int], what: signal.Signals) -> None:
+def _send_signal(pids: list[int], what: signal.Signals) -> None:
     for pid in pids:
         try:
             os.kill(pid, what)

@@ -131,7 +131,7 @@ def write(client: Client, operation: Operation, values: tuple[Any, ...], conn: p
 
 
 def transact(client: Client, conninfo: str, **options: Any) -> None:
-    """`Router.run_transaction` with a pool, its word taken for it."""
+    """`Router.run_transaction` with a pool; what it reports is taken as the outcome."""
     router = aurora_router.Router(conninfo, **options)
     with aurora_pool.ConnectionPool(conninfo, min_size=1, max_size=2) as pool:
         while not client.stop.is_set():

@@ -339,7 +339,7 @@ def one_cluster(kinds: Sequence[str], seed: int, *, chatty: bool, **options: Any
     except RuntimeError as error:
         books.blame(CLIENT, f"failover {len(books.rounds) + 1} ({kinds[len(books.rounds)]}): {error}")
     if books.wrong:
-        tell(books, kinds[: len(books.rounds) + 1], seed)
+        print_report(books, kinds[: len(books.rounds) + 1], seed)
     elif chatty:
         sys.stdout.write(
             f"{len(books.rounds)} failovers, {books.operations} operations, {books.repeated} disturbed, "
@@ -349,7 +349,7 @@ def one_cluster(kinds: Sequence[str], seed: int, *, chatty: bool, **options: Any
     return books
 
 
-def tell(books: Books, kinds: Sequence[str], seed: int) -> None:
+def print_report(books: Books, kinds: Sequence[str], seed: int) -> None:
     """What is wrong, and how to have it again."""
     for kind, texts in books.wrong.items():
         sys.stdout.write(f"WRONG: {len(texts)} {kind}\n" + "".join(f"  {text}\n" for text in texts[:20]))

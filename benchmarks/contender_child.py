@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INSERT = "INSERT INTO failover_ledger VALUES (1)"
-WHO = "SELECT pg_catalog.aurora_db_instance_identifier()"
+INSTANCE_ID = "SELECT pg_catalog.aurora_db_instance_identifier()"
 PAUSE = 0.002  # seconds between two writes, and after a reconnect that failed
 POOL = 20
 THEIRS = "initial_connection,aurora_connection_tracker,failover_v2,host_monitoring_v2"  # the incumbent's defaults
@@ -64,7 +64,7 @@ class Session:
         self._connection.execute(INSERT)
 
     async def where(self) -> str:
-        return str(self._connection.execute(WHO).fetchone()[0])
+        return str(self._connection.execute(INSTANCE_ID).fetchone()[0])
 
     async def renew(self, error: Exception) -> None:
         del error
@@ -88,7 +88,7 @@ class Wrapped(Session):
 
     async def where(self) -> str:
         cursor = self._connection.cursor()
-        cursor.execute(WHO)
+        cursor.execute(INSTANCE_ID)
         return str(cursor.fetchone()[0])
 
 
@@ -110,7 +110,7 @@ class Awaited:
         await (await self._opened()).execute(INSERT)
 
     async def where(self) -> str:
-        cursor = await (await self._opened()).execute(WHO)
+        cursor = await (await self._opened()).execute(INSTANCE_ID)
         return str((await cursor.fetchone())[0])
 
     async def renew(self, error: Exception) -> None:
@@ -132,7 +132,7 @@ class Engine:
         import sqlalchemy
 
         self.engine = engine
-        self._insert, self._who = sqlalchemy.text(INSERT), sqlalchemy.text(WHO)
+        self._insert, self._instance_id = sqlalchemy.text(INSERT), sqlalchemy.text(INSTANCE_ID)
 
     async def write(self) -> None:
         with self.engine.connect() as connection:
@@ -140,7 +140,7 @@ class Engine:
 
     async def where(self) -> str:
         with self.engine.connect() as connection:
-            return str(connection.execute(self._who).scalar_one())
+            return str(connection.execute(self._instance_id).scalar_one())
 
     async def renew(self, error: Exception) -> None:
         del error
@@ -273,7 +273,7 @@ def readers(places: Sequence[str]) -> dict[str, Any]:
 
     def read(place: str) -> None:
         with aurora_router.connect(place, autocommit=True) as connection:
-            instance = str(connection.execute(WHO).fetchone()[0])
+            instance = str(connection.execute(INSTANCE_ID).fetchone()[0])
             reads[instance], errors[instance] = 0, []
             while not ended.is_set():
                 try:
@@ -315,7 +315,7 @@ def pool(kind: str, place: str) -> dict[str, Any]:
     handed: list[str] = []
     for _ in range(POOL):
         connection = engine.engine.connect()
-        handed.append(str(connection.exec_driver_sql(WHO).scalar_one()))
+        handed.append(str(connection.exec_driver_sql(INSTANCE_ID).scalar_one()))
         connections.append(connection)  # kept, so that each checkout gets another one
     return {"stale": handed.count(first), "handed": len(handed)}
 

@@ -163,8 +163,8 @@ class Field:
         """All instances by their addresses, for libpq to find the writer among them."""
         cluster = self.cluster
         hosts = ",".join(each.host for each in cluster.instances)
-        who = f"user={cluster.user} password={cluster.password} dbname={cluster.dbname}"
-        return f"host={hosts} port={cluster.port} {who} target_session_attrs=read-write connect_timeout=2"
+        login = f"user={cluster.user} password={cluster.password} dbname={cluster.dbname}"
+        return f"host={hosts} port={cluster.port} {login} target_session_attrs=read-write connect_timeout=2"
 
     def probe(self) -> Process:
         """The probe of all instances but the present writer."""

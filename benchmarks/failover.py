@@ -42,7 +42,7 @@ LONG_PATIENCE = 200.0  # the same, once, for those that do not notice by then
 
 
 @dataclass(frozen=True)
-class Told:
+class Outage:
     """What a contender reported of one fault, in seconds.
 
     Attributes:
@@ -56,7 +56,7 @@ class Told:
     late: float
 
 
-Rounds = dict[str, list["Told | None"]]
+Rounds = dict[str, list["Outage | None"]]
 """Contender -> what it reported in each round; None: nothing."""
 
 
@@ -67,14 +67,14 @@ def measure(setting: Setting) -> Iterator[Figure]:
         field = _field(setting.cluster, Path(directory))
         make_ledger(setting.cluster)
         yield _a_dial(setting.cluster)
-        yield from _told_kills(field, _kills(field, setting), cells)
-        yield from _told_readers(field, setting.rounds(READERS))
+        yield from _report_kills(field, _kills(field, setting), cells)
+        yield from _report_readers(field, setting.rounds(READERS))
         freezes = _hangs(field, setting.rounds(HANGS), setting.cluster.freeze, setting.cluster.thaw)
-        yield from _told_hangs(field, "freeze", freezes, cells)
+        yield from _report_hangs(field, "freeze", freezes, cells)
         yield from _black_holes(setting, Path(directory), cells)
-        yield from _told_pools(field, setting.rounds(POOLS), cells)
+        yield from _report_pools(field, setting.rounds(POOLS), cells)
         if not setting.quick:
-            yield from _told_patiently(field, cells)
+            yield from _report_patient(field, cells)
     print("\n" + _side_by_side(field.all, cells), flush=True)
 
 
@@ -146,7 +146,7 @@ def _kills(field: Field, setting: Setting) -> Rounds:
 
 def _fault(
     field: Field, processes: dict[str, Process], fault: Callable[[str], object], patience: float
-) -> dict[str, Told | None]:
+) -> dict[str, Outage | None]:
     """Let all processes connect, do it to the writer, and read what they report."""
     settled(field.cluster)
     probe = field.probe()
@@ -170,8 +170,8 @@ def _fault(
     return {name: reported and _from(began, reported, earliest["acked"]) for name, reported in found.items()}  # type: ignore[misc]
 
 
-def _from(began: float, reported: dict[str, Any], earliest: float) -> Told:
-    return Told(reported["noticed"] - began, reported["acked"] - began, reported["acked"] - earliest)
+def _from(began: float, reported: dict[str, Any], earliest: float) -> Outage:
+    return Outage(reported["noticed"] - began, reported["acked"] - began, reported["acked"] - earliest)
 
 
 def _end(processes: Iterable[Process]) -> None:
@@ -179,7 +179,7 @@ def _end(processes: Iterable[Process]) -> None:
         each.end()
 
 
-def _told_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+def _report_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
     for contender in field.alone:
         there = [each for each in rounds[contender.name] if each is not None]
         name = f"failover, kill, {contender.name}"
@@ -197,7 +197,7 @@ def _told_kills(field: Field, rounds: Rounds, cells: dict[str, dict[str, str]]) 
                 yield Figure.unbounded(text, value, "ms", f"of {len(late)}")
 
 
-def _ended(name: str, rounds: list[Told | None]) -> Figure:
+def _ended(name: str, rounds: list[Outage | None]) -> Figure:
     ended = sum(each is not None for each in rounds)
     return Figure.unbounded(f"{name}: rounds that ended within {PATIENCE:g} s", ended, "", f"of {len(rounds)}")
 
@@ -216,7 +216,7 @@ def _black_holes(setting: Setting, directory: Path, cells: dict[str, dict[str, s
         field = _field(cluster, directory)
         make_ledger(cluster)
         rounds = _hangs(field, setting.rounds(HANGS), cluster.faults.partition, lambda _: cluster.faults.heal())
-        yield from _told_hangs(field, "black hole", rounds, cells)
+        yield from _report_hangs(field, "black hole", rounds, cells)
 
 
 def _hangs(field: Field, count: int, begin: Callable[[str], object], heal: Callable[[str], object]) -> Rounds:
@@ -230,12 +230,12 @@ def _hangs(field: Field, count: int, begin: Callable[[str], object], heal: Calla
 
 def _hung(
     field: Field,
-    who: list[Contender],
+    chosen: list[Contender],
     begin: Callable[[str], object],
     heal: Callable[[str], object],
     patience: float,
-) -> dict[str, Told | None]:
-    processes = {contender.name: field.start(contender) for contender in who}
+) -> dict[str, Outage | None]:
+    processes = {contender.name: field.start(contender) for contender in chosen}
     try:
         old = field.cluster.writer
         assert old is not None
@@ -246,7 +246,7 @@ def _hung(
         settled(field.cluster)
 
 
-def _told_hangs(field: Field, fault: str, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+def _report_hangs(field: Field, fault: str, rounds: Rounds, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
     for contender in field.all:
         there = [each for each in rounds[contender.name] if each is not None]
         name = f"failover, {fault}, {contender.name}"
@@ -265,10 +265,10 @@ def _told_hangs(field: Field, fault: str, rounds: Rounds, cells: dict[str, dict[
         yield Figure.unbounded(f"{name}: first ack, from the {fault}, longest", acked, "s", f"of {len(there)}")
 
 
-def _told_patiently(field: Field, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+def _report_patient(field: Field, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
     """Once, those that take minutes."""
-    cluster, who = field.cluster, [LISTED, PRE_PING, *([INCUMBENT] if INCUMBENT in field.all else [])]
-    for name, reported in _hung(field, who, cluster.freeze, cluster.thaw, LONG_PATIENCE).items():
+    cluster, chosen = field.cluster, [LISTED, PRE_PING, *([INCUMBENT] if INCUMBENT in field.all else [])]
+    for name, reported in _hung(field, chosen, cluster.freeze, cluster.thaw, LONG_PATIENCE).items():
         noticed = reported.noticed if reported is not None else None
         text = f"failover, freeze for {LONG_PATIENCE:g} s, {name}"
         yield Figure.unbounded(
@@ -284,7 +284,7 @@ def _told_patiently(field: Field, cells: dict[str, dict[str, str]]) -> Iterator[
 # ---------------------------------------------------------------- readers and pools
 
 
-def _told_readers(field: Field, count: int) -> Iterator[Figure]:
+def _report_readers(field: Field, count: int) -> Iterator[Figure]:
     """Connections to readers while the writer is killed."""
     reads, errors = 0, []
     for _ in range(count):
@@ -312,7 +312,7 @@ def _told_readers(field: Field, count: int) -> Iterator[Figure]:
     )
 
 
-def _told_pools(field: Field, count: int, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
+def _report_pools(field: Field, count: int, cells: dict[str, dict[str, str]]) -> Iterator[Figure]:
     """Pools of 20 beside a zombie."""
     stale: dict[str, list[int]] = defaultdict(list)
     for _ in range(count):
@@ -354,10 +354,10 @@ def _zombie(field: Field) -> dict[str, int]:
 # ---------------------------------------------------------------- the table
 
 
-def _side_by_side(who: list[Contender], cells: dict[str, dict[str, str]]) -> str:
+def _side_by_side(chosen: list[Contender], cells: dict[str, dict[str, str]]) -> str:
     """One line for each contender, one column for each figure."""
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     rows = [["contender", *columns], ["---"] * (len(columns) + 1)]
-    rows += [[each.name, *(cells[each.name].get(column, "") for column in columns)] for each in who]
+    rows += [[each.name, *(cells[each.name].get(column, "") for column in columns)] for each in chosen]
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns) + 1)]
     return "\n".join("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks.setting import Setting
 
-Told = dict[str, float]
+Measured = dict[str, float]
 
 RUNS = 30
 IMPORT_MS, MEMORY_MB, LASTING_THREADS, EXIT_MS = 20, 12, 1, 50
@@ -93,7 +93,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
         yield _left([(_leave(run, "aurora_router", ours), _leave(run, "psycopg", stock)) for _ in times])
 
 
-def _imported(runs: list[Told]) -> Iterator[Figure]:
+def _imported(runs: list[Measured]) -> Iterator[Figure]:
     seconds = [each["seconds"] for each in runs]
     spread = f"median {statistics.median(seconds) * 1e3:.1f} ms of {len(seconds)} processes"
     yield Figure.at_most("import of aurora_router beyond psycopg, fastest", min(seconds) * 1e3, "ms", IMPORT_MS, spread)
@@ -102,7 +102,7 @@ def _imported(runs: list[Told]) -> Iterator[Figure]:
     yield Figure.at_most("threads after import", max(each["threads"] for each in runs), "", 0)
 
 
-def _connected(mine: list[Told], its: list[Told]) -> Iterator[Figure]:
+def _connected(mine: list[Measured], its: list[Measured]) -> Iterator[Figure]:
     ours, stock = (statistics.median(each["kilobytes"] for each in runs) / 1024 for runs in (mine, its))
     about = f"{ours:.1f} of {stock:.1f} MB, {len(mine)} processes each"
     yield Figure.at_most("memory beyond psycopg, connected", ours - stock, "MB", MEMORY_MB, about)
@@ -110,7 +110,7 @@ def _connected(mine: list[Told], its: list[Told]) -> Iterator[Figure]:
     yield Figure.at_most("lasting threads, connected", lasting, "", LASTING_THREADS, f"{most} right after the connects")
 
 
-def _leave(run: Callable[..., Told], module: str, conninfo: str) -> float:
+def _leave(run: Callable[..., Measured], module: str, conninfo: str) -> float:
     """Seconds from the last statement of a program to the end of its process, by the clock of both."""
     return -run(_EXIT, module, conninfo)["left"] + time.monotonic()
 
@@ -122,7 +122,7 @@ def _left(pairs: list[tuple[float, float]]) -> Figure:
     return Figure.at_most("exit beyond psycopg, connected and watched, fastest", ours - stock, "ms", EXIT_MS, about)
 
 
-def _run(bytecode: str, script: str, *arguments: str) -> Told:
+def _run(bytecode: str, script: str, *arguments: str) -> Measured:
     """Run a script in a Python of its own, with compiled modules as installed packages have them."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
@@ -132,5 +132,5 @@ def _run(bytecode: str, script: str, *arguments: str) -> Told:
         text=True,
         env={**environment, "PYTHONPYCACHEPREFIX": bytecode},
     )
-    reported: Told = json.loads(done.stdout)
+    reported: Measured = json.loads(done.stdout)
     return reported

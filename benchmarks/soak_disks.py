@@ -119,7 +119,7 @@ class Disks:
         else:
             self._switch(node).symlink_to(str(ERRORS[kind]))
 
-    def mend(self, kind: str, node: int) -> None:
+    def repair(self, kind: str, node: int) -> None:
         """Let it take something again."""
         (self.nodes[node] / FILLER if kind == FULL else self._switch(node)).unlink()
 
@@ -278,7 +278,7 @@ def _round(
     finally:
         began = time.monotonic()
         for node in failing:
-            disks.mend(kind, node)
+            disks.repair(kind, node)
     before = len(ledger.acknowledged)
     if _eventually(lambda: _is_well(cluster, found) and len(ledger.acknowledged) > before, BACK):
         found.back.append(time.monotonic() - began)

@@ -72,7 +72,7 @@ def install(tmp_path, monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say loudly which tests of containers were not run, and why: nobody reads the list of skips."""
+    """Say loudly which tests of containers were not run, and why: the list of skips is easily overlooked."""
     if any(report.nodeid.startswith("tests/docker/") for report in terminalreporter.stats.get("passed", [])):
         return
     for report in terminalreporter.stats.get("skipped", []):

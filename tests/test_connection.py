@@ -45,7 +45,7 @@ def started():
 
 @pytest.fixture
 def cluster(started, monkeypatch):
-    """The cluster, reached without the background watch, whose own sockets and waiters come and go."""
+    """The cluster, reached without the monitor, whose own sockets and waiters come and go."""
     plain = started.conninfo
     monkeypatch.setattr(started, "conninfo", lambda *args, **extra: plain(*args, aurora_monitor="off", **extra))
     return started
@@ -62,7 +62,7 @@ def states():
 
 
 def sockets():
-    """The TCP sockets that this process has open to somebody."""
+    """The TCP sockets that this process has open to another one."""
     gc.collect()
     found = []
     for entry in Path("/proc/self/fd").iterdir():
@@ -221,7 +221,7 @@ def test_a_connection_made_otherwise_has_no_placement(cluster):
 
 @pytest.mark.parametrize("step", ["routed", "learned", "asked", "dialled"])
 async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
-    """Cancelled right after each of the awaits of a connect that learns, discards and dials anew."""
+    """Cancelled right after each of the awaits of a connect that learns, discards and dials again."""
     from aurora_router.runtime.eventloop import EventLoopRuntime
 
     wanted = {"routed": ("resolve", 1), "learned": ("dial", 1), "asked": ("ask", 1), "dialled": ("dial", 2)}
@@ -301,7 +301,7 @@ def test_an_interrupted_connect_leaks_nothing(cluster, monkeypatch, kind):
 
 
 def test_an_interrupt_while_waiting_for_a_writer(cluster, monkeypatch):
-    """The wait for news ends at once, and nobody is left on the list of those who wait."""
+    """The wait for news ends at once, and no task is left on the list of those that wait."""
     with connect(cluster.conninfo()):
         pass
     (state,) = states()

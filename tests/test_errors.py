@@ -1,4 +1,4 @@
-"""The tree of errors: what is caught by which class, and what a message tells."""
+"""The tree of errors: what is caught by which class, and what a message says."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_every_class_is_in_the_tree_of_the_docstring():
 
 def test_every_attempt_is_told_and_equal_ones_once():
     attempts = [Attempt("demo-1", "refused", 0.001)] * 3 + [Attempt("demo-2", "timed out", 2.0)]
-    error = NoInstanceAvailable("nobody. Tried:", attempts=attempts, view=View(writer="demo-1"))
+    error = NoInstanceAvailable("no instance. Tried:", attempts=attempts, view=View(writer="demo-1"))
     assert str(error).splitlines() == [
-        "nobody. Tried:",
+        "no instance. Tried:",
         "- demo-1: refused (0.001 s), 3 times",
         "- demo-2: timed out (2.000 s)",
     ]

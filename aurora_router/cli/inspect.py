@@ -62,25 +62,25 @@ class Explain:
         router = Router(read_target(args.target))
         if args.connect:
             router.topology()
-        told = router.explain()
+        explanation = router.explain()
         facts: dict[str, Any] = {
-            "host": told.endpoint.host,
-            "kind": told.endpoint.kind.value,
-            "cluster or instance": told.endpoint.label,
-            "domain": told.endpoint.domain,
-            "region": told.endpoint.region,
-            "partition": told.endpoint.partition,
-            "role": told.role.value,
-            "connects to": told.mode.value,
+            "host": explanation.endpoint.host,
+            "kind": explanation.endpoint.kind.value,
+            "cluster or instance": explanation.endpoint.label,
+            "domain": explanation.endpoint.domain,
+            "region": explanation.endpoint.region,
+            "partition": explanation.endpoint.partition,
+            "role": explanation.role.value,
+            "connects to": explanation.mode.value,
         }
         if args.json:
-            output.say_json({**facts, "reasons": told.reasons, "candidates": told.candidates})
+            output.say_json({**facts, "reasons": explanation.reasons, "candidates": explanation.candidates})
             return 0
         width = max(map(len, facts))
         for name, value in facts.items():
             if value:
                 output.say(f"{name.ljust(width)}  {value}")
-        for title, lines in (("because", told.reasons), ("candidates", told.candidates)):
+        for title, lines in (("because", explanation.reasons), ("candidates", explanation.candidates)):
             for number, line in enumerate(lines):
                 output.say(f"{(title if number == 0 else '').ljust(width)}  {line}")
         return 0

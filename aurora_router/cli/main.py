@@ -15,7 +15,7 @@ from aurora_router.cli import output
 from aurora_router.cli.command import Command, CommandUnavailableError, plugin_commands
 from aurora_router.cli.inspect import Explain, Topology
 from aurora_router.cli.outcome import OutcomeCommand
-from aurora_router.cli.watch import ClusterMonitor
+from aurora_router.cli.watch import Watch
 from aurora_router.errors import AuroraRouterError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        commands: list[Command] = [Topology(), Explain(), ClusterMonitor(), OutcomeCommand(), *plugin_commands()]
+        commands: list[Command] = [Topology(), Explain(), Watch(), OutcomeCommand(), *plugin_commands()]
         args = _parse(_parser(commands, next((word for word in words if not word.startswith("-")), "")), words)
         return int(args.run(args))
     except CommandUnavailableError as error:

@@ -37,7 +37,7 @@ EVENTS = 12
 """How many of the last events the screen shows."""
 
 
-class ClusterMonitor:
+class Watch:
     """Hold one connection, let the monitor look after the cluster, show what it sees."""
 
     name = "watch"
@@ -52,26 +52,26 @@ class ClusterMonitor:
 
     def run(self, args: argparse.Namespace) -> int:
         """Watch until the time is over, or Ctrl-C."""
-        told: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
-        end = observe.subscribe(lambda _, event: told.put((time.time(), event)))
+        reported: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
+        end = observe.subscribe(lambda _, event: reported.put((time.time(), event)))
         observe.logger.addHandler(logging.NullHandler())  # events are shown here; warnings would spoil the screen
         try:
             with _Line(read_target(args.target), args.refresh) as line, _screen(as_json=args.json) as screen:
                 until = time.monotonic() + args.seconds
                 while time.monotonic() < until:
-                    screen.show(line.view(), _new(told))
+                    screen.show(line.view(), _new(reported))
         finally:
             end()
         return 0
 
 
-def _new(told: queue.SimpleQueue[tuple[float, Event]]) -> list[tuple[float, Event]]:
+def _new(reported: queue.SimpleQueue[tuple[float, Event]]) -> list[tuple[float, Event]]:
     """The events since the last time; waits for the first for a moment."""
     found: list[tuple[float, Event]] = []
     with contextlib.suppress(queue.Empty):
-        found.append(told.get(timeout=LOOK_SECONDS))
+        found.append(reported.get(timeout=LOOK_SECONDS))
         while True:
-            found.append(told.get_nowait())
+            found.append(reported.get_nowait())
     return found
 
 
@@ -166,8 +166,8 @@ class _Screen:
             cpu = "" if each.cpu is None else f"{each.cpu:.0f}"
             style = "bold green" if each.role is Role.WRITER else ""
             table.add_row(each.id, each.role.value, lag, cpu, str(each.generation), style=style)
-        told = "\n".join(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event}" for at, event in self._events)
-        return Group(table, told)
+        lines = "\n".join(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event}" for at, event in self._events)
+        return Group(table, lines)
 
 
 @contextlib.contextmanager

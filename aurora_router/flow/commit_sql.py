@@ -143,8 +143,8 @@ def log_token(rows: Rows, server_version: int) -> CommitToken:
 
 def witness_mark(id_: str, *, system: bool) -> str:
     """Leave a witness row as the transaction's first write; `system`: whether the system identifier is to be had."""
-    marks = f"{_COMMON}, {_PLACE}, {_SYSTEM if system else 'NULL'}"
-    return f"INSERT INTO {TABLE} (id) VALUES ('{_check_uuid(id_)}'); SELECT {marks}"  # noqa: S608 - checked
+    columns = f"{_COMMON}, {_PLACE}, {_SYSTEM if system else 'NULL'}"
+    return f"INSERT INTO {TABLE} (id) VALUES ('{_check_uuid(id_)}'); SELECT {columns}"  # noqa: S608 - checked
 
 
 def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:

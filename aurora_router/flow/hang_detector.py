@@ -107,7 +107,7 @@ class HangDetector(Generic[ConnT]):
         paths: which connections have a direct path, so that they may be cut.
         stalled_at: when this process was last found to have been stalled, by the runtime's time.
         limits: how soon to suspect, and how long to ping: for each value, the strictest of the connections that were
-            open at the last sample. Without connections, the limits of the last user who connected.
+            open at the last sample. Without connections, the limits of the last connect.
     """
 
     def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, monitor: ProbingMonitor) -> None:
@@ -147,7 +147,7 @@ class HangDetector(Generic[ConnT]):
             self.paths.examine(id_, connections, now)
 
     def _find_strictest(self, held: Mapping[str, Iterable[Any]]) -> Limits:
-        """Return the strictest limits of connections, value by value; of none: those of the last user who connected."""
+        """Return the strictest limits of connections, value by value; of none: those of the last connect."""
         strictest = UNLIMITED
         for those in held.values():
             for each in those:
@@ -156,7 +156,7 @@ class HangDetector(Generic[ConnT]):
         return self._user_limits() if strictest == UNLIMITED else strictest
 
     def _user_limits(self) -> Limits:
-        """Return the limits of the last user who connected."""
+        """Return the limits of the last connect."""
         return Limits(self.monitor.options.hang_grace, self.monitor.options.ping_timeout)
 
     def on_user_connected(self) -> None:

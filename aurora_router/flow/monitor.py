@@ -125,7 +125,7 @@ class ClusterMonitor(Generic[ConnT]):
 
     @property
     def options(self) -> Options:
-        """The options of the last user who succeeded."""
+        """The options of the last connect that succeeded."""
         return self.access.request.options
 
     # ------------------------------------------------------------ the loop

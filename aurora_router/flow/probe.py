@@ -218,7 +218,7 @@ class InstanceProbe(Generic[ConnT]):
             self._dial_took = None
             writer = not (await self.check_role(target, until)).standby
             view = self.cluster.view
-            expected = writer is (view.writer == self.instance) and not view.lacks_word(self.instance)
+            expected = writer is (view.writer == self.instance) and not view.lacks_report(self.instance)
             if thorough or writer or not expected:
                 answer = await self._query_topology(access, until)
                 writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
@@ -269,8 +269,8 @@ class InstanceProbe(Generic[ConnT]):
             await ask_accepted()
         moved = find_impostor(self.instance, topology)
         if moved is None:
-            told = cluster.observe(topology, self.runtime.now())
-            refused = next((each for each in told if isinstance(each, AnswerRefused)), None)
+            events = cluster.observe(topology, self.runtime.now())
+            refused = next((each for each in events if isinstance(each, AnswerRefused)), None)
             moved = None if refused is None else f"{self.instance} left the cluster: {refused.reason}"
         if moved is not None:
             await self.close()

@@ -31,162 +31,29 @@ except for a ``ROLLBACK AND CHAIN`` with a ``COMMIT AND CHAIN`` after it.
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded, annotate
 from aurora_router.flow import commit_sql
+from aurora_router.flow.begin import FirstMessage
+from aurora_router.flow.commit import Commit, CommitState, Replay
 from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.forks import IMPORTING
-from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aurora_router.flow.begin import Plan
     from aurora_router.flow.outcome import Resolver
     from aurora_router.flow.session import Modes, Reply, SessionRuntime, TransactionRecord
     from aurora_router.model.commit_token import CommitToken
-    from aurora_router.policy.options import Options
 
 T = TypeVar("T")
-RefusalT = TypeVar("RefusalT", TransactionEnded, InvalidOption)
 
-_WROTE = (
-    "the transaction was to be read-only, and its work wrote, or took a transaction id: nothing is committed. "
-    "Leave read_only away, so that a lost COMMIT can be looked for"
-)
 READ_ONLY = "25006"
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATEs that ask for another try: serialization failure, deadlock."""
-DEGRADED_SECONDS = 300.0
-"""How long a method that a database does not offer is not tried again."""
-
-
-@dataclass
-class Plan(Generic[ConnT]):
-    """How transactions are run; one per router, so that what was learned is learned once.
-
-    Attributes:
-        options: this library's options.
-        take: provides a connection.
-        give: takes it back, usable or not.
-        resolver: makes the resolver of a token, with the current credentials.
-        methods: which method works in which database.
-        degraded: by database, which method replaces one that was not available, and until when, by the runtime's clock.
-        nameless: databases whose server does not report its system identifier, so that tokens are without it.
-    """
-
-    options: Options
-    take: Callable[[], Awaitable[ConnT]]
-    give: Callable[[ConnT], Awaitable[None]]
-    new_resolver: Callable[[CommitToken], Awaitable[Resolver[ConnT]]]
-    methods: dict[str, OutcomeMethod] = field(default_factory=dict)
-    degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict)
-    nameless: set[str] = field(default_factory=set)
-
-
-class _State(enum.Enum):
-    """How far a commit got."""
-
-    NOT_SENT = enum.auto()
-    SENT = enum.auto()
-    REFUSED = enum.auto()
-    SETTLED = enum.auto()
-    COMMITTED = enum.auto()
-
-
-class Replay(Exception):
-    """The attempt is proven not committed; another one may succeed."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-class Commit(Generic[ConnT]):
-    """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
-
-    It is resolved before a layer above gets an answer, so that such a layer sees the true outcome.
-
-    Attributes:
-        state: how far it got.
-        verdict: what `Transaction.run` raises, whatever a layer above does with the exception that it got.
-    """
-
-    def __init__(
-        self,
-        runtime: SessionRuntime[ConnT],
-        connection: ConnT,
-        token: CommitToken | None,
-        record: TransactionRecord,
-        resolve: Callable[[BaseException | None], Awaitable[None]],
-        *,
-        read_only: bool,
-    ) -> None:
-        self.runtime = runtime
-        self.errors = runtime.errors
-        self.connection = connection
-        self.token = token
-        self.record = record
-        self.resolve = resolve
-        self.read_only = read_only
-        self.state = _State.NOT_SENT
-        self.verdict: BaseException | None = None
-
-    async def send(self) -> None:
-        """Commit.
-
-        Raises:
-            Exception: the driver's own: the server refused, or the connection broke and it is not committed.
-            TransactionEnded: the transaction is over, or it failed and the work went on.
-            InvalidOption: it was to be read-only, and wrote.
-            CommitOutcomeUnknown: the outcome cannot be determined.
-        """
-        runtime, connection = self.runtime, self.connection
-        if self.record.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
-            failed = runtime.is_aborted(connection) and not self.record.ended
-            how = "failed, and no exception reported that" if failed else "is over already"
-            raise self._set_verdict(self.errors.transaction_ended(f"there is nothing to commit: the transaction {how}"))
-        self.state = _State.SENT
-        try:
-            message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
-            reply = await runtime.execute(connection, message, None)
-        except DialFailed as failed:
-            if runtime.is_broken(connection):
-                await self._settle(failed.cause)
-                self.state = _State.COMMITTED
-                return
-            self.state = _State.REFUSED
-            if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
-                if self.token is not None:
-                    raise self._set_verdict(
-                        self.errors.transaction_ended("the work ended its transaction itself")
-                    ) from failed.cause
-                if self.read_only:
-                    raise self._set_verdict(InvalidOption(_WROTE)) from failed.cause
-            raise failed.cause from None
-        if reply.tags[-1] != "COMMIT":
-            self.state = _State.REFUSED
-            raise self._set_verdict(self.errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
-        if not reply.replicated:
-            await self._settle(None)
-        self.state = _State.COMMITTED
-
-    def _set_verdict(self, error: RefusalT) -> RefusalT:
-        self.verdict = error
-        return error
-
-    async def _settle(self, cause: BaseException | None) -> None:
-        """Determine the outcome; returns if it committed, else raises what a layer above takes for a failed COMMIT."""
-        try:
-            await self.resolve(cause)
-        except (Replay, CommitOutcomeUnknown) as verdict:
-            self.state, self.verdict = _State.SETTLED, verdict
-            if isinstance(verdict, Replay):
-                raise verdict.cause from None
-            raise
 
 
 class Transaction(Generic[ConnT, T]):
@@ -285,9 +152,9 @@ class Transaction(Generic[ConnT, T]):
         commit = self._commit
         if commit is None or self._read_only:
             return None
-        if commit.state is _State.COMMITTED:
+        if commit.state is CommitState.COMMITTED:
             return commit.token, "the transaction is committed, and what came after its COMMIT was interrupted"
-        if commit.state is _State.SENT:
+        if commit.state is CommitState.SENT:
             return commit.token, "it was interrupted while its COMMIT was under way"
         return None
 
@@ -317,13 +184,13 @@ class Transaction(Generic[ConnT, T]):
             result = await self.work(connection)
             await self._finish(commit)
         except Exception as error:
-            if commit.state in {_State.SENT, _State.COMMITTED} or commit.verdict is error:
+            if commit.state in {CommitState.SENT, CommitState.COMMITTED} or commit.verdict is error:
                 raise
             if isinstance(commit.verdict, Replay):
                 raise Replay(error) from error
             if commit.verdict is not None:
                 raise commit.verdict from error
-            if commit.state is _State.NOT_SENT:
+            if commit.state is CommitState.NOT_SENT:
                 await self._judge_failed_work(commit, error)
             elif self._asks_for_replay(connection, error):
                 raise Replay(error) from error
@@ -331,7 +198,7 @@ class Transaction(Generic[ConnT, T]):
         except BaseException:
             await self.runtime.discard(connection)
             raise
-        if commit.state is _State.NOT_SENT:
+        if commit.state is CommitState.NOT_SENT:
             raise self.errors.transaction_ended("the work's layer did not commit by the connection that it was given")
         return result
 
@@ -375,7 +242,7 @@ class Transaction(Generic[ConnT, T]):
         return trouble.connection and (self.runtime.is_broken(connection) or trouble.sqlstate == READ_ONLY)
 
     async def _judge_failed_work(self, commit: Commit[ConnT], error: Exception) -> None:
-        """ProbingMonitor a work that failed before COMMIT was sent; returns where its error stands as it is.
+        """Judge a work that failed before COMMIT was sent; returns if its error stays as it is.
 
         Raises:
             Replay: it may be run again: nothing of it is committed.
@@ -459,7 +326,7 @@ class Transaction(Generic[ConnT, T]):
     # ------------------------------------------------------------ the first message
 
     async def _begin(self, connection: ConnT) -> CommitToken | None:
-        """Begin, with the marks of the method that works here; a connection that can't is tried no further."""
+        """Begin a transaction on a connection; one on which that fails is not used again."""
         modes = self.modes.merge(self.runtime.modes(connection))
         self._read_only = bool(modes.read_only)
         begin = commit_sql.begin(modes.sql) if self.runtime.is_idle(connection) else ""
@@ -469,96 +336,13 @@ class Transaction(Generic[ConnT, T]):
             if self._read_only:
                 await self._execute(connection, begin)
                 return None
-            return await self._begin_with_mark(connection, begin)
+            return await FirstMessage(self.runtime, self.plan, connection).send(begin)
         except DialFailed as failed:
             if self.runtime.is_broken(connection) or failed.fault.sqlstate == READ_ONLY:
                 self._counted += failed.fault.sqlstate == READ_ONLY
                 await self.runtime.discard(connection)
                 raise Replay(failed.cause) from failed
             raise failed.cause from None
-
-    async def _begin_with_mark(self, connection: ConnT, begin: str) -> CommitToken | None:
-        database = self.runtime.database(connection)
-        chosen = self.plan.options.outcome
-        method = known = chosen if chosen is not OutcomeMethod.AUTO else self._find_known_method(database)
-        if method is None:
-            method = self.plan.methods[database] = await self._find_method(connection)
-        try:
-            token = await self._mark(connection, begin, method)
-        except DialFailed as failed:
-            if self.runtime.is_broken(connection) or failed.fault.sqlstate not in commit_sql.LACKING:
-                raise
-            if method is OutcomeMethod.WITNESS:
-                if database not in self.plan.nameless and failed.fault.sqlstate not in commit_sql.NO_TABLE:
-                    self.plan.nameless.add(database)
-                    return await self._mark_again(connection, begin, failed)
-                self.plan.nameless.discard(database)
-            if chosen is OutcomeMethod.WITNESS:
-                raise InvalidOption(
-                    f"aurora_outcome=witness: {failed.fault.text} "
-                    "(install it by: aurora-router outcome install URL, or set aurora_outcome=auto)"
-                ) from failed.cause
-            if chosen is OutcomeMethod.LOG:
-                raise InvalidOption(f"aurora_outcome=log: the server does not offer it: {failed.fault.text}") from None
-            self._degrade(connection, method, failed.fault.text)
-            return await self._mark_again(connection, begin, failed)
-        if known is None:
-            self.plan.degraded.pop(database, None)
-        return token
-
-    async def _mark_again(self, connection: ConnT, begin: str, failed: DialFailed) -> CommitToken | None:
-        """Begin again after a mark was refused; where a layer above has begun, that is by another attempt."""
-        if not begin:
-            raise Replay(failed.cause) from failed
-        await self.runtime.rollback(connection)
-        return await self._begin_with_mark(connection, begin)
-
-    def _find_known_method(self, database: str) -> OutcomeMethod | None:
-        """The method of a database; None where it has to be found out, for the first time or again after a while."""
-        makeshift = self.plan.degraded.get(database)
-        return self.plan.methods.get(database) if makeshift is None or self.runtime.now() < makeshift[1] else None
-
-    def _degrade(self, connection: ConnT, lacking: OutcomeMethod, text: str) -> None:
-        """Take the next method for a while where one is not to be had, and say so when it is news."""
-        database = self.runtime.database(connection)
-        method = OutcomeMethod.LOG if lacking is OutcomeMethod.WITNESS else OutcomeMethod.OFF
-        before = self.plan.degraded.get(database)
-        self.plan.methods[database] = method
-        self.plan.degraded[database] = (method, self.runtime.now() + DEGRADED_SECONDS)
-        if before is not None and before[0] is method:
-            return
-        if method is OutcomeMethod.OFF:
-            text = (
-                f"database {database}: a COMMIT whose answer is lost cannot be resolved. There is no witness table, "
-                f"and the log position is not available: {text}. "
-                "Create the table by: aurora-router outcome install URL"
-            )
-        else:
-            text = (
-                f"database {database}: the witness table is not available any more, commits are resolved by the log "
-                f"position: {text}. Create the table by: aurora-router outcome install URL"
-            )
-        self.runtime.advise(connection, text)
-
-    async def _find_method(self, connection: ConnT) -> OutcomeMethod:
-        """The better method that this database offers: once per database, one question."""
-        reply = await self._execute(connection, commit_sql.PROBE)
-        return OutcomeMethod.WITNESS if reply.rows[0][0] == "t" else OutcomeMethod.LOG
-
-    async def _mark(self, connection: ConnT, begin: str, method: OutcomeMethod) -> CommitToken | None:
-        prefix = f"{begin}; " if begin else ""
-        if method is OutcomeMethod.WITNESS:
-            id_ = self.runtime.new_id()
-            database = self.runtime.database(connection)
-            system = database not in self.plan.nameless
-            reply = await self._execute(connection, prefix + commit_sql.witness_mark(id_, system=system))
-            return commit_sql.witness_token(reply.rows, id_, database)
-        if method is OutcomeMethod.LOG:
-            version = self.runtime.server_version(connection)
-            reply = await self._execute(connection, prefix + commit_sql.log_mark(version))
-            return commit_sql.log_token(reply.rows, version)
-        await self._execute(connection, begin)
-        return None
 
     async def _execute(self, connection: ConnT, sql: str) -> Reply:
         return await self.runtime.execute(connection, sql, None)

@@ -60,7 +60,7 @@ class Topology:
     Attributes:
         rows: what it reported of the instances, itself included.
         observer: its own id; None when it could not say (a source without such a function).
-        observer_is_writer: its own word about itself (``not pg_is_in_recovery()``); None when not asked.
+        observer_is_writer: its own report about itself (``not pg_is_in_recovery()``); None when not asked.
         complete: whether the rows are meant to be the whole cluster (False: only the observer, as with plain
             PostgreSQL, or some rows could not be read). What they lack may still make the answer an incomplete one.
         malformed: the ids of the rows that could not be read, as they came.
@@ -83,7 +83,7 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class SelfReport:
-    """An instance's word about itself outside of a topology query.
+    """An instance's report about itself outside of a topology query.
 
     Reported as ``in_hot_standby`` at start-up, or by an error (25006: it is a reader). `asked_at`: as in `Topology`.
     """

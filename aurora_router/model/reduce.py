@@ -4,14 +4,14 @@ Theory. Clients see a failover in fragments: a query on one instance, a refused 
 isolated instance keeps reporting. None of them carries an epoch of the server's, and clocks of two instances cannot
 be compared. So evidence is ordered:
 
-1. **An instance's word about itself beats rows about others.** Answers are ordered by when they were asked for
+1. **An instance's report about itself beats rows about others.** Answers are ordered by when they were asked for
    (`Topology.asked_at`, this process's clock): one that was overtaken by a later one of the same instance is ignored,
    and one that was asked for before a writer was accepted neither replaces nor withdraws it.
 2. **Only a complete answer takes away.** An answer is complete if all of its rows could be read, the observer's own is
    among them, one instance is marked as the writer, and that row is not older than the accepted evidence. Anything less
-   adds instances and facts, and removes none, names no new writer, and withdraws none: a role changes by a complete
-   answer or by the instance's own word. An instance is removed when complete answers over `MISSING_SECONDS` do not list
-   it: one that restarts is in no instance's rows for a moment.
+   adds instances and facts; it removes no instance, and it neither names a new writer nor withdraws one: a role changes
+   by a complete answer or by the instance's own report. An instance is removed when complete answers over
+   `MISSING_SECONDS` do not list it: one that restarts is in no instance's rows for a moment.
 3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
    the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
    legal, a zombie A is not; only A itself can show a token that it had not when it was fenced). What an instance
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
 Change = tuple["View", tuple[Event, ...]]
 
 WITHDREW = "it said that it is a reader"
-"""Why an outage began, where the accepted writer's own word did."""
+"""Why an outage began, where the accepted writer's own report did."""
 
 
 def reduce(view: View, observation: Observation, now: float) -> Change:
@@ -199,7 +199,7 @@ class Claim:
 
 def _topology(view: View, seen: Topology, now: float) -> Change:
     asked_at = now if seen.asked_at is None else seen.asked_at
-    if _is_overtaken(view, seen.observer, asked_at, word=seen.observer_is_writer):
+    if _is_overtaken(view, seen.observer, asked_at, is_writer=seen.observer_is_writer):
         return view, ()
     rows = {row.id: _with_lag(view, row, seen, asked_at) for row in _unique(seen.rows).values()}
     claim = _find_claim(rows, seen, asked_at)
@@ -209,9 +209,9 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     refusal = None if claim is None else _refusal(view, claim)
     if claim is not None and refusal is not None:
         refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
-        view, told = _own_word(view, seen, asked_at, now)
+        view, reported = _count_self_report(view, seen, asked_at, now)
         view, added = _add_claimant(view, rows.get(claim.id), now)
-        return _remember_answer(view, seen, claim, asked_at), (refused, *told, *added)
+        return _remember_answer(view, seen, claim, asked_at), (refused, *reported, *added)
     withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
     writer = claim.id if claim is not None else None if withdrawn else view.writer
     older = claim is not None and not claim.own and _is_lower(claim.token, view.token)
@@ -219,7 +219,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     instances, events, leftovers = _merge(view, rows, seen, writer, asked_at, now, complete=complete)
     if withdrawn and view.writer is not None:
         events = [WriterLost(view.writer), *events]
-    following, told = _accept(view, instances, writer, now, events)
+    following, reported = _accept(view, instances, writer, now, events)
     if claim is not None:
         following = _note_proof(view, following, claim, monotone=seen.monotone, older=older)
     if withdrawn and following.outage is None:
@@ -227,16 +227,16 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if claim is not None and claim.own:
         following = replace(following, outage=None)
     following = replace(following, leftovers=MappingProxyType(leftovers), refreshed_at=now)
-    return _remember_answer(following, seen, claim, asked_at), told
+    return _remember_answer(following, seen, claim, asked_at), reported
 
 
-def _is_overtaken(view: View, observer: str | None, asked_at: float, *, word: bool | None) -> bool:
+def _is_overtaken(view: View, observer: str | None, asked_at: float, *, is_writer: bool | None) -> bool:
     """Whether a later answer of the same instance is known, or an answer that made it the writer."""
     known = view.instances.get(observer or "")
     if known is None:
         return False
     earlier = known.heard_at is not None and asked_at < known.heard_at
-    return earlier or (word is False and observer == view.writer and asked_at < view.accepted_at)
+    return earlier or (is_writer is False and observer == view.writer and asked_at < view.accepted_at)
 
 
 def _unique(rows: Iterable[Row]) -> dict[str, Row]:
@@ -267,7 +267,7 @@ def _writing(row: Row) -> tuple[bool, float, bool]:
 
 
 def _find_claim(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
-    """Which instance is the writer, by this answer: the observer's own word first, then the one row marked as such.
+    """Which instance is the writer, by this answer: the observer's own report first, then the one row marked as such.
 
     Of two such rows (for a moment after a failover) the one with the higher token counts.
     """
@@ -442,7 +442,7 @@ def _note_position(view: View, following: View, claim: Claim) -> View:
     return following if claim.system is None else replace(following, system=claim.system)
 
 
-def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change:
+def _count_self_report(view: View, seen: Topology, asked_at: float, now: float) -> Change:
     """Of a refused answer only what the observer says of itself counts, and only when it says: a reader."""
     if seen.observer is None or seen.observer_is_writer is not False:
         return view, ()
@@ -450,7 +450,7 @@ def _own_word(view: View, seen: Topology, asked_at: float, now: float) -> Change
 
 
 def _add_claimant(view: View, row: Row | None, now: float) -> Change:
-    """Add a refused claimant as a reader, so that it can be asked itself: only its own word may count.
+    """Add a refused claimant as a reader, so that it can be asked itself: only its own report may count.
 
     A former writer is in no instance's rows while it is built again; it may be promoted straight after.
     """
@@ -523,7 +523,7 @@ def _enter_observer(
     asked_at: float,
     events: list[Event],
 ) -> None:
-    """The observer answered, so it exists, also where its own row is missing; its word about its role counts."""
+    """The observer answered, so it exists, also where its own row is missing; its report of its role counts."""
     if seen.observer is None or seen.observer_is_writer is None:
         return
     known = instances.get(seen.observer)
@@ -599,13 +599,13 @@ def _lag_at(row: Row, offset: float | None) -> float | None:
     return min(row.lag_at, row.updated + offset)
 
 
-# ---------------------------------------------------------------- an instance's word about itself
+# ---------------------------------------------------------------- an instance's report about itself
 
 
 def _self_report(view: View, report: SelfReport, now: float) -> Change:
     asked_at = now if report.asked_at is None else report.asked_at
     known = view.instances.get(report.id)
-    if known is None or not view.known or _is_overtaken(view, report.id, asked_at, word=report.writer):
+    if known is None or not view.known or _is_overtaken(view, report.id, asked_at, is_writer=report.writer):
         return view, ()
     if report.writer:
         return _claims_by_itself(view, known, asked_at, now)
@@ -623,20 +623,20 @@ def _self_report(view: View, report: SelfReport, now: float) -> Change:
 
 def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) -> Change:
     """A bare "I am not in recovery" has no token."""
-    word = Topology((), known.id, observer_is_writer=True)
+    report = Topology((), known.id, observer_is_writer=True)
     claim = Claim(known.id, None, own=True, complete=False, asked_at=asked_at)
     if known.id == view.writer:
         return (view if view.outage is None else replace(view, outage=None)), ()
     refusal = _refusal(view, claim)
     if refusal is not None:
         refused = ClaimRefused(known.id, known.id, view.writer, refusal)
-        return _remember_answer(view, word, claim, asked_at), (refused,)
+        return _remember_answer(view, report, claim, asked_at), (refused,)
     events: list[Event] = []
     instances = dict(view.instances)
     instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0, heard_at=asked_at)
     _settle_others(instances, known.id, events)
-    following, told = _accept(view, instances, known.id, now, events)
-    return _note_proof(view, following, claim, monotone=view.monotone, older=False), told
+    following, reported = _accept(view, instances, known.id, now, events)
+    return _note_proof(view, following, claim, monotone=view.monotone, older=False), reported
 
 
 # ---------------------------------------------------------------- a failure

@@ -99,7 +99,7 @@ class View:
             return instance == self.writer
         return instance not in self.outage.failed
 
-    def lacks_word(self, instance: str) -> bool:
+    def lacks_report(self, instance: str) -> bool:
         """Whether another answer of an instance may decide on a claim that was refused in the present outage."""
         named = {} if self.outage is None else dict(self.outage.named)
         claimants = {id_ for id_, writer in named.items() if id_ == writer}

@@ -58,7 +58,7 @@ class Context(NamedTuple):
         return self.loads.get(instance.id, NO_LOAD)
 
     def zone(self, instance: Instance) -> str | None:
-        """An instance's zone: the user's word first."""
+        """An instance's zone: what the user configured comes first."""
         return dict(self.options.zone_map).get(instance.id.lower(), instance.zone)
 
     def weight(self, instance: Instance) -> int:

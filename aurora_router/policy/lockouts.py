@@ -1,10 +1,10 @@
 """Which instances, and given names, refuse the monitor's login: they are not asked for a while.
 
-Theory. The monitor logs in as the last user who connected. A server that refuses that (a password was changed) will
-refuse it again, and servers count failed logins: some lock the user out. So a refusal leaves the server out for
-`LOCKOUT_SECONDS`, twice as long after each further one, up to `LONGEST_LOCKOUT_SECONDS`. A user who connects shows that
-some login is accepted: with the same parameters the servers are asked again at once, and with others, which no server
-has refused yet, all refusals are void.
+Theory. The monitor logs in with the credentials of the last connect. A server that refuses them (a password was
+changed) will refuse them again, and servers count failed logins: some lock the user out. So after a refusal the server
+is not asked for `LOCKOUT_SECONDS`, twice as long after each further one, up to `LONGEST_LOCKOUT_SECONDS`. A user's
+connect shows that some login is accepted: with the same parameters the servers are asked again at once; with other
+parameters, which no server has refused yet, all refusals are void.
 
 Invariant: a server that refuses each time is asked at most once in `LOCKOUT_SECONDS`, unless a user connects.
 """

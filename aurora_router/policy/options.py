@@ -495,9 +495,9 @@ def read_value(key: str, value: object) -> Any:
         return metadata["read"](value)
     except ValueError as error:
         accepted = f"accepted: {metadata['accepts']}; for example {key}={metadata['example']}"
-        told = redact(value)
-        fault = str(error) if told == repr(value) else "is not that"
-        raise InvalidOption(f"{key}={told}: {fault} ({accepted})") from None
+        shown = redact(value)
+        fault = str(error) if shown == repr(value) else "is not that"
+        raise InvalidOption(f"{key}={shown}: {fault} ({accepted})") from None
 
 
 def describe() -> list[OptionDoc]:

@@ -129,7 +129,7 @@ _SAME_INCARNATION = {
     XactStatus.FUTURE: Finding(Outcome.UNKNOWN, "the server that ran it does not know its xid"),
     XactStatus.FORGOTTEN: Finding(Outcome.UNKNOWN, "it is older than the server's commit log"),
 }
-_OTHER_LIFE = {
+_OTHER_INCARNATION = {
     XactStatus.ABORTED: Finding(Outcome.NOT_COMMITTED, "its xid aborted, whichever transaction had it"),
     XactStatus.IN_PROGRESS: Finding(Outcome.IN_PROGRESS, "its xid is running, whichever transaction has it"),
     XactStatus.FUTURE: Finding(Outcome.NOT_COMMITTED, "its xid was never assigned in the log that survived"),
@@ -152,11 +152,12 @@ def judge_log(token: CommitToken, evidence: LogEvidence) -> Finding:
     if end is not None and end < lsn:
         return _LOST
     if evidence.status is not XactStatus.COMMITTED:
-        return _OTHER_LIFE[evidence.status]
-    return _SURVIVED if (doubt := _doubt(token, incarnation, evidence)) is None else Finding(Outcome.UNKNOWN, doubt)
+        return _OTHER_INCARNATION[evidence.status]
+    reason = _find_reuse(token, incarnation, evidence)
+    return _SURVIVED if reason is None else Finding(Outcome.UNKNOWN, reason)
 
 
-def _doubt(token: CommitToken, incarnation: ServerIncarnation, evidence: LogEvidence) -> str | None:
+def _find_reuse(token: CommitToken, incarnation: ServerIncarnation, evidence: LogEvidence) -> str | None:
     """Why an xid that committed in another incarnation may be another transaction's; None: it is ours."""
     if evidence.incarnation.recovered is None or not evidence.promoted:
         return "the server was restarted since: its xid may have been given to another transaction"

@@ -54,7 +54,7 @@ class Quarantine:
 
     def __repr__(self) -> str:
         terms = ", ".join(f"{id_} until {term.until:g}" for id_, term in self.terms.items())
-        return f"<Quarantine {terms or 'of nobody'}>"
+        return f"<Quarantine {terms or 'of no instance'}>"
 
     def remaining(self, instance: str, now: float) -> float:
         """Seconds that an instance is still kept away from; 0.0: it is not."""

@@ -105,16 +105,16 @@ def report(journal: Journal, event: Event, now: float) -> tuple[Journal, Level, 
     return journal._replace(said=MappingProxyType(dict(kept))), level, sentence
 
 
-def describe(event: Event, doubted_for: float | None = None) -> Line:
+def describe(event: Event, suspected_for: float | None = None) -> Line:
     """Put one event into words.
 
     Args:
         event: what happened.
-        doubted_for: for how long the writer has been suspected, in seconds; None: it is not.
+        suspected_for: for how long the writer has been suspected, in seconds; None: it is not.
     """
     line = _SENTENCES[type(event)](event)
-    if isinstance(event, WriterChanged) and event.old is not None and doubted_for is not None:
-        return line._replace(sentence=f"{line.sentence} after {duration(doubted_for)}")
+    if isinstance(event, WriterChanged) and event.old is not None and suspected_for is not None:
+        return line._replace(sentence=f"{line.sentence} after {duration(suspected_for)}")
     return line
 
 

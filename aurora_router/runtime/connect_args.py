@@ -92,7 +92,7 @@ class ConnectArgs:
         params: what is left for libpq: no host, no port, none of our options.
         sources: how to ask for the topology, in the order in which to try.
         methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
-        degraded: where that is a makeshift, and until when; see `flow.transaction.Plan`.
+        degraded: where that is a makeshift, and until when; see `flow.begin.Plan`.
         nameless: databases whose server does not give its system identifier.
     """
 
@@ -398,13 +398,13 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
     try:
         return conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
     except UnicodeDecodeError:
-        told = "a percent-encoded character of the conninfo is not UTF-8"
-        raise psycopg.ProgrammingError(f"{told} (it is not shown: {_PART})") from None
+        what = "a percent-encoded character of the conninfo is not UTF-8"
+        raise psycopg.ProgrammingError(f"{what} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
         if not re.search(r"(?i)pass\w*\s*=|://[^:]*:.*@", conninfo) or _is_misspelled(error):
             raise
-        told = str(error).replace('"="', "=").split('"')[0].strip()
-        raise type(error)(f"{told} … (the rest is not shown: {_PART})") from None
+        message = str(error).replace('"="', "=").split('"')[0].strip()
+        raise type(error)(f"{message} … (the rest is not shown: {_PART})") from None
 
 
 def _is_misspelled(error: psycopg.Error) -> bool:
@@ -474,6 +474,6 @@ def _port(value: str | None) -> int | None:
     if value is None:
         return None
     if not value.strip().isdecimal() or not 0 < int(value) < 65536:
-        told = f'"{value}"' if value.strip().lstrip("+-").isdecimal() else f"not a number (not shown: {_PART})"
-        raise psycopg.OperationalError(f"invalid port number: {told}")
+        shown = f'"{value}"' if value.strip().lstrip("+-").isdecimal() else f"not a number (not shown: {_PART})"
+        raise psycopg.OperationalError(f"invalid port number: {shown}")
     return int(value)

@@ -388,13 +388,13 @@ class CredentialCache:
         with self._lock:
             self._end(question, answer)
         login = question.login
-        who = "" if login.user is None and login.host is None else f" for user {login.user} at {login.host}"
+        about = "" if login.user is None and login.host is None else f" for user {login.user} at {login.host}"
         kind = "" if isinstance(error, errors.CredentialsUnavailable) else f"{type(error).__name__}: "
-        told = f"the provider of credentials gave none{who}: {kind}{first_line(error)}"
-        failed = CredentialsUnavailable(told)
+        text = f"the provider of credentials gave none{about}: {kind}{first_line(error)}"
+        failed = CredentialsUnavailable(text)
         answer.set_exception(failed)
         answer.exception()  # it counts as retrieved, also where no caller waits
-        return CredentialsUnavailable(told) if isinstance(error, Exception) else error
+        return CredentialsUnavailable(text) if isinstance(error, Exception) else error
 
 
 async def _wait_for(answer: asyncio.Future[T]) -> T:

@@ -25,7 +25,7 @@ TIMED_OUT = frozenset({"25P03", "25P04", "57P05"})
 
 
 def as_lost(connection: Any, error: psycopg.Error) -> psycopg.Error:
-    """Turn psycopg's word about too many answers into the `psycopg.OperationalError` that a lost connection is.
+    """Turn psycopg's error about too many answers into the `psycopg.OperationalError` that a lost connection is.
 
     A pooler that loses its server answers twice: with what the server said last, and with what it says itself. psycopg
     takes one answer to BEGIN, COMMIT and ROLLBACK, and raises an InternalError without a SQLSTATE for two.

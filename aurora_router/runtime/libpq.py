@@ -86,8 +86,8 @@ def one_by_one(target: Target, seconds: float, *, v6_first: bool) -> Generator[t
 def join_failures(addresses: Sequence[str], failures: Sequence[DialFailed]) -> DialFailed:
     """The failure of a dial of several addresses: of the kind that says most, with what each of them said."""
     main = failures[decisive([each.fault for each in failures])]
-    told = "".join(f"\n- {address}: {each.fault.text}" for address, each in zip(addresses, failures, strict=True))
-    text = f"{main.fault.text}\nMultiple connection attempts failed. All failures were:{told}"
+    listed = "".join(f"\n- {address}: {each.fault.text}" for address, each in zip(addresses, failures, strict=True))
+    text = f"{main.fault.text}\nMultiple connection attempts failed. All failures were:{listed}"
     cause = main.cause
     if isinstance(cause, psycopg.Error):
         cause = type(cause)(text, pgconn=cause.pgconn)

@@ -234,11 +234,11 @@ def _explain(error: Exception) -> str:
     code = _code_of(error)
     if code is None:
         hint = next((_BY_NAME[each.__name__] for each in type(error).__mro__ if each.__name__ in _BY_NAME), None)
-        told = f"{type(error).__name__}: {_first_line(str(error))}"
+        text = f"{type(error).__name__}: {_first_line(str(error))}"
     else:
         message = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
-        hint, told = _HINTS.get(code), f"{code}: {_first_line(message)}"
-    return told if hint is None else f"{told} ({hint})"
+        hint, text = _HINTS.get(code), f"{code}: {_first_line(message)}"
+    return text if hint is None else f"{text} ({hint})"
 
 
 def _first_line(text: str) -> str:

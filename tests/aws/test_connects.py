@@ -1,4 +1,4 @@
-"""Connects with IAM tokens to real clusters with TLS: users and monitor are let in, and no token is ever shown."""
+"""Connects with IAM tokens to real clusters with TLS: users and monitor can log in, and no token is ever shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import aurora_router
 from aurora_router.runtime import credentials
-from aurora_router.runtime.monitor import ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import IamTokens, sdk
 from aurora_router_cluster import LocalCluster
@@ -34,7 +34,7 @@ PROXY = "pool.proxy-c9akciq32.eu-west-1.rds.amazonaws.com"
 def cluster():
     pytest.importorskip("trustme")
     with LocalCluster.start(readers=1, tls=True, postgres=str(BINARIES[-1].parent)) as cluster:
-        run_as_superuser(cluster, "CREATE ROLE keeper LOGIN")
+        run_as_superuser(cluster, "CREATE ROLE seller LOGIN")
         yield cluster
 
 
@@ -51,9 +51,9 @@ def tokens(cluster, keys, monkeypatch):
     def sign(*args):
         url = original(*args)
         token = url.removeprefix("https://")
-        assert verify(token, SECRET_KEY)["DBUser"] == "keeper"
+        assert verify(token, SECRET_KEY)["DBUser"] == "seller"
         signed.append(token)
-        run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{token}'")
+        run_as_superuser(cluster, f"ALTER ROLE seller PASSWORD '{token}'")
         wait_for_readers(cluster)
         return url
 
@@ -80,7 +80,7 @@ def options_of(cluster, **more):
     return {
         "host": writer.host,
         "port": writer.port,
-        "user": "keeper",
+        "user": "seller",
         "dbname": "app",
         "aurora_instance_host": places,
         "aurora_credentials": "iam",
@@ -117,14 +117,14 @@ def test_users_and_monitor_log_in_with_one_token(cluster, tokens, awaited, monke
 
     for role in ("writer", "reader"):
         found = asyncio.run(who(role)) if awaited else who_blocking(role)
-        assert found == ("keeper", role == "reader", True)
+        assert found == ("seller", role == "reader", True)
     with aurora_router.connect(**options) as conn:
         conn.autocommit = True
         for _ in range(100):
             if opened:
                 break
             conn.execute("SELECT pg_sleep(0.1)")
-    assert set(opened) == {(b"keeper", True)}
+    assert set(opened) == {(b"seller", True)}
     assert len(tokens) == 1
 
 
@@ -136,7 +136,7 @@ def test_no_token_is_shown(cluster, tokens, caplog):
         with caplog.at_level(logging.DEBUG):
             with aurora_router.connect(**options) as conn:
                 said.append(repr(conn) + repr(conn.placement))
-            run_as_superuser(cluster, "ALTER ROLE keeper PASSWORD 'else'")
+            run_as_superuser(cluster, "ALTER ROLE seller PASSWORD 'else'")
             with pytest.raises(psycopg.OperationalError, match="password authentication failed") as refused:
                 aurora_router.connect(
                     **{
@@ -151,7 +151,7 @@ def test_no_token_is_shown(cluster, tokens, caplog):
                 aurora_router.connect(**{**options, "aurora_aws_region": "us-east-1"})
             said.append(shown(failed.value))
             provider = IamTokens(PROXY)
-            said += [repr(provider), repr(provider(aurora_router.Login("h", 1, "keeper", None)))]
+            said += [repr(provider), repr(provider(aurora_router.Login("h", 1, "seller", None)))]
         said += [f"{record.getMessage()} {record.args} {record.__dict__}" for record in caplog.records]
     finally:
         unsubscribe()
@@ -168,7 +168,7 @@ def test_botocores_own_records_would_show_it(keys, caplog):
     with caplog.at_level(logging.DEBUG):
         frozen = sdk.find_keys(None).frozen
         token = sdk.sign_query(
-            frozen, f"https://{PROXY}:5432/?Action=connect&DBUser=keeper", "rds-db", "eu-west-1", 900
+            frozen, f"https://{PROXY}:5432/?Action=connect&DBUser=seller", "rds-db", "eu-west-1", 900
         )
         assert token.rpartition("X-Amz-Signature=")[2] in caplog.text
         caplog.clear()

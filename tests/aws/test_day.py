@@ -39,7 +39,7 @@ ARN = "arn:aws:secretsmanager:eu-test-1:123456789012:secret:orders-AbCdEf"
 class Tokens:
     """A server that accepts IAM tokens."""
 
-    options = "user=keeper aurora_credentials=iam"
+    options = "user=seller aurora_credentials=iam"
 
     def __init__(self, world) -> None:
         self.world, self.last = world, {}
@@ -47,7 +47,7 @@ class Tokens:
     def accepts(self, target, params):
         said = verify(params["password"], SECRET_KEY)
         age = self.world.time() - timegm(strptime(said["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
-        right = (said["host"], said["region"], said["DBUser"]) == (f"{target.host}:5432", "eu-test-1", "keeper")
+        right = (said["host"], said["region"], said["DBUser"]) == (f"{target.host}:5432", "eu-test-1", "seller")
         self.world.counts["tokens"] += self.last.get(target.host) != params["password"]
         self.last[target.host] = params["password"]
         return right and -1.0 <= age <= 900.0
@@ -67,7 +67,7 @@ class Secrets:
         self.world, self.wanted, self.current, self.pending = world, 1, 1, None
 
     def accepts(self, target, params):
-        return (params["user"], params["password"]) == ("keeper", f"word {self.wanted}")
+        return (params["user"], params["password"]) == ("seller", f"word {self.wanted}")
 
     def get_secret_value(self, *, SecretId, VersionStage):  # noqa: N803 - as in boto3
         assert SecretId == ARN
@@ -76,7 +76,7 @@ class Secrets:
         if self.world.away or number is None:
             code = "InternalServiceError" if self.world.away else "ResourceNotFoundException"
             raise ClientError({"Error": {"Code": code, "Message": "not now"}}, "GetSecretValue")
-        return {"SecretString": json.dumps({"username": "keeper", "password": f"word {number}"})}
+        return {"SecretString": json.dumps({"username": "seller", "password": f"word {number}"})}
 
     def hour(self):
         """A rotation, whose window is open for a second to two minutes; an outage of half an hour after it."""
@@ -134,7 +134,7 @@ class World:
                 self.counts["logins"] += 1
                 if not self.server.accepts(target, {**params, **login}):
                     self.counts["rejected"] += 1
-                    raise psycopg.OperationalError('FATAL:  password authentication failed for user "keeper"')
+                    raise psycopg.OperationalError('FATAL:  password authentication failed for user "seller"')
 
             try:
                 credentials.make_dial(log_in, self.provider, params)(target, seconds)
@@ -217,7 +217,7 @@ class World:
 
 @pytest.fixture
 def virtual(monkeypatch, keys):
-    """botocore's clock is that of the world; AWS credentials can't be had while AWS is away."""
+    """botocore's clock is the virtual one; AWS credentials can't be had while AWS is away."""
     import botocore.auth
 
     worlds = []

@@ -38,8 +38,8 @@ def given_by(provider):
 def test_variables(monkeypatch):
     monkeypatch.setenv("AURORA_PASSWORD", "word")
     assert given_by(Environment()) == (None, "word")
-    monkeypatch.setenv("AURORA_USER", "keeper")
-    assert given_by(Environment()) == ("keeper", "word")
+    monkeypatch.setenv("AURORA_USER", "seller")
+    assert given_by(Environment()) == ("seller", "word")
     monkeypatch.setenv("DB_USER", "other")
     monkeypatch.setenv("DB_PASSWORD", "else")
     assert given_by(Environment("DB_USER", "DB_PASSWORD")) == ("other", "else")
@@ -104,11 +104,11 @@ def test_a_file_that_changes_is_read_again(tmp_path, monkeypatch):
     with LocalCluster.start(readers=0) as cluster:
         given = dict(each.split("=", 1) for each in cluster.conninfo("writer").split())
         del given["password"]
-        options = {**given, "user": "keeper", "aurora_credentials": "env", "aurora_password_file": str(file)}
+        options = {**given, "user": "seller", "aurora_credentials": "env", "aurora_password_file": str(file)}
         with connect_as_superuser(cluster) as conn:
-            conn.execute("CREATE ROLE keeper LOGIN")
+            conn.execute("CREATE ROLE seller LOGIN")
             for number in range(3):
-                conn.execute(f"ALTER ROLE keeper PASSWORD 'word {number}'")
+                conn.execute(f"ALTER ROLE seller PASSWORD 'word {number}'")
                 file.write_text(f"word {number}\n")
                 aurora_router.connect(**options).close()
     REGISTRY.reset()

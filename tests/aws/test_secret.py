@@ -49,7 +49,7 @@ def store(manager, value, name="orders"):
     return manager.create_secret(Name=name, SecretString=text)["ARN"]
 
 
-def login(number, user="keeper"):
+def login(number, user="seller"):
     return json.dumps({"username": user, "password": f"{HIDDEN} {number}"})
 
 
@@ -62,9 +62,9 @@ def said(credential):
 
 @pytest.mark.parametrize("more", [{}, {"engine": "postgres", "host": "elsewhere", "port": 1, "dbname": "other"}])
 def test_user_and_password_alone_count(manager, more):
-    arn = store(manager, {"username": "keeper", "password": "word", **more})
+    arn = store(manager, {"username": "seller", "password": "word", **more})
     credential = Secret(arn)(LOGIN)
-    assert (credential.user, credential.password, credential.expires_at) == ("keeper", "word", None)
+    assert (credential.user, credential.password, credential.expires_at) == ("seller", "word", None)
     assert 0.8 * 900 - 5 <= credential.renew_at - time.time() <= 900
 
 
@@ -72,16 +72,16 @@ def test_a_name_needs_a_region(manager, monkeypatch):
     store(manager, login(1), name="prod/orders@db")
     with pytest.raises(CredentialsUnavailable, match=r"does not say the region.*aurora_aws_region or AWS_REGION"):
         Secret("prod/orders@db")(LOGIN)
-    assert said(Secret("prod/orders@db", REGION)(LOGIN)) == ("keeper", "1")
+    assert said(Secret("prod/orders@db", REGION)(LOGIN)) == ("seller", "1")
     monkeypatch.setenv("AWS_REGION", REGION)
-    assert said(Secret("prod/orders@db")(LOGIN)) == ("keeper", "1")
+    assert said(Secret("prod/orders@db")(LOGIN)) == ("seller", "1")
 
 
 def test_a_replica_is_read_in_its_own_region(manager):
     arn = manager.create_secret(Name="orders", SecretString=login(1), AddReplicaRegions=[{"Region": "eu-central-1"}])[
         "ARN"
     ]
-    assert said(Secret(arn, "eu-central-1")(LOGIN)) == ("keeper", "1")
+    assert said(Secret(arn, "eu-central-1")(LOGIN)) == ("seller", "1")
     with pytest.raises(CredentialsUnavailable, match="ResourceNotFoundException"):
         Secret(arn, "eu-north-1")(LOGIN)
 
@@ -141,7 +141,7 @@ def test_all_instances_share_it(manager, monkeypatch):
     monkeypatch.setattr(Secret, "_read", lambda self, stage: read.append(stage) or login(1))
     cache = CredentialCache(Secret(arn))
     for host in ("a", "b", "c"):
-        assert said(cache.get(LOGIN._replace(host=host, instance=host, database=host)).credential) == ("keeper", "1")
+        assert said(cache.get(LOGIN._replace(host=host, instance=host, database=host)).credential) == ("seller", "1")
     assert read == ["AWSCURRENT"]
 
 
@@ -159,15 +159,15 @@ def test_an_outage_is_survived_with_what_was_read_last(manager, monkeypatch, cap
     now = [time.time()]
     monkeypatch.setattr(credentials.time, "time", lambda: now[0])
     cache = CredentialCache(Secret(store(manager, login(1))))
-    assert said(cache.get(LOGIN).credential) == ("keeper", "1")
+    assert said(cache.get(LOGIN).credential) == ("seller", "1")
     refusing(monkeypatch, EndpointConnectionError(endpoint_url="https://secretsmanager.eu-west-1.amazonaws.com"))
     now[0] += 3 * 3600.0
-    assert said(cache.get(LOGIN).credential) == ("keeper", "1")
+    assert said(cache.get(LOGIN).credential) == ("seller", "1")
     deadline = time.monotonic() + 30.0
     while "EndpointConnectionError" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert said(cache.get(LOGIN).credential) == ("keeper", "1")
+    assert said(cache.get(LOGIN).credential) == ("seller", "1")
     assert HIDDEN not in caplog.text
 
 
@@ -195,9 +195,9 @@ def test_what_aws_refuses_is_named(manager, monkeypatch, code, hint):
     ("value", "told"),
     [
         (HIDDEN, "is no JSON object: store a JSON object with"),
-        (f'{{"username": "keeper", "password": "{HIDDEN}"', "is no JSON object"),
+        (f'{{"username": "seller", "password": "{HIDDEN}"', "is no JSON object"),
         (f'["{HIDDEN}"]', "is no JSON object"),
-        (json.dumps({"user": "keeper", "password": HIDDEN}), 'has no text under "username"'),
+        (json.dumps({"user": "seller", "password": HIDDEN}), 'has no text under "username"'),
         (json.dumps({"username": HIDDEN}), 'has no text under "password"'),
         (json.dumps({"username": HIDDEN, "password": 5}), 'has no text under "password"'),
         (json.dumps({"username": HIDDEN, "password": ""}), 'has no text under "password"'),
@@ -254,9 +254,9 @@ class Rotation:
     def __init__(self, manager, change, name="orders") -> None:
         self.manager, self.change, self.number = manager, change, 1
         self.arn = store(manager, login(1), name)
-        change("keeper", 1)
+        change("seller", 1)
 
-    def begin(self, user="keeper"):
+    def begin(self, user="seller"):
         """createSecret and setSecret: the database wants what is pending."""
         self.number += 1
         self.pending = self.manager.put_secret_value(
@@ -275,8 +275,8 @@ class Rotation:
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
-        run_as_superuser(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{HIDDEN} 0'")
-        run_as_superuser(cluster, f"CREATE ROLE keeper_clone LOGIN PASSWORD '{HIDDEN} 0'")
+        run_as_superuser(cluster, f"CREATE ROLE seller LOGIN PASSWORD '{HIDDEN} 0'")
+        run_as_superuser(cluster, f"CREATE ROLE seller_clone LOGIN PASSWORD '{HIDDEN} 0'")
         yield cluster
 
 
@@ -312,28 +312,28 @@ def who(options, *, awaited=False):
 def test_connects_succeed_in_each_step_of_a_rotation(cluster, rotation, awaited):
     options = options_of(cluster, rotation)
     for _ in range(2):
-        assert who(options, awaited=awaited) == "keeper"
+        assert who(options, awaited=awaited) == "seller"
         rotation.begin()
-        assert who(options, awaited=awaited) == "keeper"
+        assert who(options, awaited=awaited) == "seller"
         rotation.end()
-        assert who(options, awaited=awaited) == "keeper"
+        assert who(options, awaited=awaited) == "seller"
 
 
 @pytest.mark.cluster
 def test_the_user_changes_with_alternating_users(cluster, rotation):
     options = options_of(cluster, rotation, user="not-this-one")
-    assert who(options) == "keeper"
-    rotation.begin("keeper_clone")
-    assert who(options) == "keeper"
+    assert who(options) == "seller"
+    rotation.begin("seller_clone")
+    assert who(options) == "seller"
     rotation.end()
-    rotation.change("keeper", 99)
-    assert who(options) == "keeper_clone"
+    rotation.change("seller", 99)
+    assert who(options) == "seller_clone"
 
 
 @pytest.mark.cluster
 def test_a_pending_version_that_may_not_be_read_leaves_the_servers_error(cluster, rotation, monkeypatch, caplog):
     options, original = options_of(cluster, rotation), Secret._read
-    assert who(options) == "keeper"
+    assert who(options) == "seller"
     rotation.begin()
 
     def denied(self, stage):
@@ -347,14 +347,14 @@ def test_a_pending_version_that_may_not_be_read_leaves_the_servers_error(cluster
         who(options)
     assert "cannot read the pending version" in caplog.text
     rotation.end()
-    assert who(options) == "keeper"
+    assert who(options) == "seller"
 
 
 @pytest.mark.cluster
 def test_a_wrong_password_without_a_rotation_is_tried_once(cluster, rotation, monkeypatch):
     stages, original = [], Secret._read
     monkeypatch.setattr(Secret, "_read", lambda self, stage: stages.append(stage) or original(self, stage))
-    rotation.change("keeper", 99)
+    rotation.change("seller", 99)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         who(options_of(cluster, rotation))
     assert stages == ["AWSCURRENT", "AWSPENDING"]
@@ -407,10 +407,10 @@ def test_no_secret_is_shown(cluster, rotation, caplog):
                 shown.append(repr(conn) + repr(conn.placement))
                 with caplog.at_level(logging.WARNING, "botocore"):  # for the client of the test
                     rotation.begin()
-                assert who(options) == "keeper"
+                assert who(options) == "seller"
                 with caplog.at_level(logging.WARNING, "botocore"):
                     rotation.end()
-                rotation.change("keeper", 98)
+                rotation.change("seller", 98)
                 with pytest.raises(psycopg.OperationalError) as refused:
                     who(options)
                 shown.append("".join(traceback.format_exception(refused.value)))

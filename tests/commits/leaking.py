@@ -1,4 +1,4 @@
-"""A client program that is told by its standard input what to do: many workers, failover after failover.
+"""A client program that is controlled through its standard input: many workers, failover after failover.
 
 ``python leaking.py threads|tasks CONNINFO WORKERS``; it answers each line with one of JSON. ``round``: every worker
 writes until it has succeeded once; ``rest``: what the process holds when it has come to rest; ``exit``: the time.
@@ -24,7 +24,7 @@ from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 PATIENCE = 300.0
 INSERT = "INSERT INTO ledger VALUES (%s)"
 SETTLED = 12.0
-"""After so many seconds the watch has closed connections of its own that nobody needed."""
+"""After so many seconds the monitor has closed those of its connections that were not needed."""
 
 
 def held() -> dict[str, float]:

@@ -20,7 +20,7 @@ from aurora_router_cluster.postgres.engine import Engine, State
 
 from .relay import Relay
 
-SETTINGS = {"wal_writer_delay": "10s", "wal_receiver_status_interval": "1s"}  # what nobody waits for stays unflushed
+SETTINGS = {"wal_writer_delay": "10s", "wal_receiver_status_interval": "1s"}  # what no client waits for stays unflushed
 NOWHERE = "host=/nowhere"
 
 
@@ -152,7 +152,7 @@ class Pair:
         self.promote()
 
     def fail_over_with(self, *, burn):
-        """Fail over, and have the xid `burn` committed by another client before anybody asks for it."""
+        """Fail over, and have the xid `burn` committed by another client before any client asks for it."""
         self.relays[self.two].pause()
         self.fail_over()
         self.relays[self.one].resume()

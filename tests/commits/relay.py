@@ -17,7 +17,7 @@ class Cut(enum.Enum):
     BEFORE_SEND = "before COMMIT reaches the server"
     AFTER_SEND = "as soon as COMMIT was passed on"
     AFTER_ACK = "when the server has answered, before the client hears of it"
-    SILENT = "before COMMIT reaches the server, which is not told that the client is gone"
+    SILENT = "before COMMIT reaches the server, which does not learn that the client is gone"
     STAY = "COMMIT is kept back while the connection stays open, until `let_go`"
 
 
@@ -60,7 +60,7 @@ class Relay:
         self._gate.set()
 
     def pause(self) -> None:
-        """Let nobody in until `resume`: new connections wait."""
+        """Accept no client until `resume`: new connections wait."""
         self._open.clear()
 
     def resume(self) -> None:

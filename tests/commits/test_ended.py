@@ -175,7 +175,7 @@ def test_an_error_after_a_rollback_stays_what_it_is(pair):
 
 
 def test_a_pipeline_that_is_left_open_commits_nothing(pair):
-    """COMMIT can not be sent by the simple protocol meanwhile."""
+    """COMMIT cannot be sent by the simple protocol meanwhile."""
 
     left_open = []
 

@@ -127,23 +127,23 @@ KEPT = kept.info.backend_pid
 
 
 def application(environ, start_response):
-    """Write, and tell where; what fails is told, too, and the client asks again."""
+    """Write, and report where; a failure is reported, too, and the client asks again."""
     try:
         with router.connect(autocommit=True) as connection:
             connection.execute("INSERT INTO ledger VALUES (1)")
             count = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [KEPT]).fetchone()[0]
-            told = {"instance": connection.placement.instance, "kept": count}
+            report = {"instance": connection.placement.instance, "kept": count}
     except psycopg.Error as error:
-        told = {"error": str(error)}
+        report = {"error": str(error)}
     watches = sum(thread.name == "aurora-router-monitor" for thread in threading.enumerate())
-    body = json.dumps({"pid": os.getpid(), "parent": os.getppid(), "watches": watches, **told}).encode()
+    body = json.dumps({"pid": os.getpid(), "parent": os.getppid(), "watches": watches, **report}).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 '''
 
 
 class OverSocket(http.client.HTTPConnection):
-    """HTTP over a socket in the file system: no port to be lost to anybody else."""
+    """HTTP over a socket in the file system: no port that another process may take."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=PATIENCE)
@@ -200,7 +200,7 @@ def helped() -> str:
 
 
 def told_by_all(path: str, instance: str, workers: int = 3) -> dict[int, dict]:
-    """What each worker tells, once all of them write to `instance`."""
+    """What each worker reports, once all of them write to `instance`."""
     told: dict[int, dict] = {}
 
     def asked() -> bool:

@@ -1,4 +1,4 @@
-"""The naive question (``pg_xact_status`` alone) answers about somebody else's transaction; ours does not."""
+"""The naive question (``pg_xact_status`` alone) answers about another client's transaction; ours does not."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_xid_reused_after_a_crash_in_place_and_then_a_promotion(make_pair):
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_restart_in_place_is_not_taken_for_a_promotion(pair, committed):
-    """With our record in the log: an xid that committed may be anybody's, one that aborted is nobody's."""
+    """With our record in the log: an xid that committed may be any client's, one that aborted is no client's."""
     tokens = []
     router = aurora_router.Router(pair.conninfo(aurora_outcome="log", aurora_failover_timeout=3))
     if committed:

@@ -2,7 +2,7 @@
 
 ``python tests/compliance/run.py`` starts a reference cluster and runs the suite of the SQLAlchemy that is installed
 four times against its writer: stock and ours, sync and async, each in a database of its own. It fails unless no test of
-ours fails and every test has the same outcome on both, by its id; ``--help`` tells how to run a part. Ended by SIGTERM,
+ours fails and every test has the same outcome on both, by its id; ``--help`` says how to run a part. Ended by SIGTERM,
 or by its limit, it leaves neither a cluster nor a run behind.
 """
 
@@ -63,7 +63,7 @@ def begin(url: str, written: Path, only: str | None) -> subprocess.Popen[bytes]:
 
 
 def _path() -> str:
-    """Where a run finds `requirements` and `outcomes`, and whatever this one was told."""
+    """Where a run finds `requirements` and `outcomes`, and whatever this one was passed."""
     return os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

@@ -176,7 +176,7 @@ async def lost(t: Ground) -> None:
 
 
 async def forgotten(t: Ground) -> None:
-    """A connection that nobody closed says so when it is collected."""
+    """A connection that was not closed says so when it is collected."""
     made = await t.make.connect(t.conninfo)
     raw = plain(made)
     with warnings.catch_warnings(record=True) as caught:

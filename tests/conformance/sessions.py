@@ -140,7 +140,7 @@ async def notifications(t: Ground) -> None:
     async for notify in conn.notifies(timeout=30, stop_after=3):
         t.told("notify", (notify.channel, notify.payload))
     async for _ in conn.notifies(timeout=0.01):
-        raise AssertionError("nobody notified")
+        raise AssertionError("no notification")
 
     async def told() -> None:
         await other.execute("notify conformance, 'later'")

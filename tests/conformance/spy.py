@@ -35,7 +35,7 @@ TWINS = {
 CLASSES = tuple({*TWINS, *TWINS.values()})
 
 VOLATILE = {"backend_pid", "fileno", "wait_timeout"}
-"""Names whose values differ from one connection to the next, whoever made it: their types are compared."""
+"""Names whose values differ from one connection to the next, whatever made it: their types are compared."""
 
 LOG: ContextVar[list[Entry]] = ContextVar("log")
 PUBLIC: dict[str, set[str]] = {}

@@ -26,7 +26,7 @@ def documented():
 
 @pytest.fixture(scope="session")
 def cluster():
-    """Fails over when it is told to; a test that breaks it mends it."""
+    """Fails over on request; a test that breaks it repairs it."""
     from aurora_router_cluster import LocalCluster
 
     with LocalCluster.start(readers=2, auto=False) as cluster:

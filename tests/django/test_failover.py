@@ -1,4 +1,4 @@
-"""What becomes of Django's connections, kept by it or by a pool, when the cluster changes."""
+"""What happens to Django's connections, kept by it or by a pool, when the cluster changes."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ with socket.socket(socket.AF_UNIX) as control:
 
 
 class ContainerCluster(RunningCluster):
-    """Names by the published name server, which tells the loopback addresses of the instances; faults by docker.
+    """Names by the published name server, which returns the loopback addresses of the instances; faults by docker.
 
     Args:
         stack: the running compose project.

@@ -1,6 +1,6 @@
 """A cluster of twelve containers for the session; skipped, loudly, where none can be run.
 
-``AURORA_DOCKER=1`` asks for it (`nox -s docker` does): elsewhere nobody expects a test run to start containers.
+``AURORA_DOCKER=1`` asks for it (`nox -s docker` does): elsewhere a test run should not start containers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.docker.cluster import ContainerCluster
 from tests.docker.engine import NoEngine, compose_command, engine
 
 ASKED_FOR = os.environ.get("AURORA_DOCKER") == "1"
-collect_ignore_glob = [] if ASKED_FOR else ["test_same_*.py"]  # a handful that is skipped tells as much as hundreds
+collect_ignore_glob = [] if ASKED_FOR else ["test_same_*.py"]  # a handful of skipped tests says as much as hundreds
 TIMES: dict[str, float] = {}
 RESULTS: dict[str, list[dict]] = {}
 

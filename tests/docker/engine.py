@@ -49,7 +49,7 @@ def engine():
     """See that an engine answers while the block runs; one that was started for it is stopped after it.
 
     Ours lives in a directory of its own and leaves the machine's packet filter alone: what is published goes through
-    docker's proxy, and the containers reach nobody but each other.
+    docker's proxy, and the containers reach only each other.
 
     Raises:
         NoEngine: none answers, and none can be started.

@@ -46,7 +46,7 @@ class OneConnection:
 
 
 class Ledger:
-    """Writes entry after entry; `acked` are those that committed, `unknown` those of which nobody can tell."""
+    """Writes entry after entry; `acked` are those that committed, `unknown` those of which the outcome is unknown."""
 
     def __init__(self, conninfo, client):
         self.client = client

@@ -30,7 +30,7 @@ def free_port(host: str) -> int:
 
 
 def choose() -> dict[str, str]:
-    """Variables of ``compose.yaml`` that meet nobody else's."""
+    """Variables of ``compose.yaml`` that no other stack uses."""
     place = f"{random.randrange(24, 32)}.{random.randrange(256)}"
     loopback = f"127.{place}"
     return {
@@ -122,7 +122,7 @@ class Stack:
         return lambda: run("docker", "network", "connect", "--ip", address, "--alias", service, network, found)
 
     def blackhole(self, service: str):
-        """Drop every packet in the container's own namespace: nobody is told anything."""
+        """Drop every packet in the container's own namespace: no peer gets an answer."""
         rules = "iptables -{0} INPUT ! -i lo -j DROP && iptables -{0} OUTPUT ! -o lo -j DROP"
         self.inside(service, "sh", "-c", rules.format("A"))
         return lambda: self.inside(service, "sh", "-c", rules.format("D"))

@@ -87,7 +87,7 @@ class Inside:
 
 
 def judge(cluster, clients):
-    """What the ledger holds, against what its writers were told."""
+    """What the ledger holds, against what was reported to its writers."""
     result = {"acked": 0, "lost": 0, "doubled": 0, "unknown": 0, "outage": 0.0}
     with aurora_router.connect(cluster.conninfo()) as connection:
         for client, facts in clients.items():

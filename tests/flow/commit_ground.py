@@ -1,7 +1,7 @@
 """A server of which the procedures around a commit are convinced, on the virtual clock.
 
-It is a model: it knows transactions, an xid counter and witness rows, and what to do with the very messages of
-`flow.commit_sql`, told apart by what they begin and end with. What SQL means is tried on real servers
+It is a model: it knows transactions, an xid counter and witness rows, and what to do with the messages of
+`flow.commit_sql`, distinguished by what they begin and end with. What SQL means is tried on real servers
 (`tests/commits`).
 """
 
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import psycopg
 
+from aurora_router.flow.begin import Plan
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord
-from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.transaction import Transaction
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.simulated.runtime import SimulatedRuntime
@@ -68,7 +69,7 @@ class Database:
 
 
 class Sessions(SimulatedRuntime):
-    """A `SessionRuntime` over a simulated cluster; `fates` is what becomes of the messages, in turn."""
+    """A `SessionRuntime` over a simulated cluster; `fates` is what happens to the messages, in turn."""
 
     def __init__(self, network, database, fates=()):
         super().__init__(network)

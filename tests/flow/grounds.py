@@ -194,7 +194,7 @@ class Blocking:
             self.cluster.delete_custom_endpoint(label)
 
     def conninfo(self, step):
-        """Without the background watch: what is counted is what connects do."""
+        """Without the monitor: what is counted is what connects do."""
         if "to" in step:
             return self.cluster.conninfo(step["to"], aurora_monitor="off")
         addresses = {each.name: each.host for each in self.cluster.instances}

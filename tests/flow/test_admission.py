@@ -39,7 +39,7 @@ def host_of(cluster):
 
 
 def held_until(end, reason="a planned failover"):
-    """Holds connects to the writer; readers are as good as ever."""
+    """Holds connects to the writer; readers are not affected."""
     return lambda role, view, now: Hold(end, reason) if role is WantedRole.WRITER and now < end else None
 
 

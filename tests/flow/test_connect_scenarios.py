@@ -1,4 +1,4 @@
-"""Plays `tests/scenarios/connect/*.yaml` (see the README there) in the three worlds."""
+"""Plays `tests/scenarios/connect/*.yaml` (see the README there) in the three runtimes."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_who_gives_up_leaves_his_place(scene):
 
 
 def test_a_late_dial_of_the_former_writer_says_nothing_of_the_new_one(scene):
-    """It timed out because that one hung: the new writer has room, and nobody pauses."""
+    """It timed out because that one hung: the new writer has room, and no connect pauses."""
     simulation, cluster, process = scene
 
     async def main():
@@ -207,7 +207,7 @@ def test_long_after_a_failover_nobody_waits_whatever_a_handshake_takes(scene):
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("count", [2, 20])
 def test_a_hiccup_costs_a_small_process_little(scene, seconds, count):
-    """The new writer is slow for a moment; then it is as quick as ever, and the pool is full soon after."""
+    """The new writer is slow for a moment; then it is as quick as before, and the pool is full soon after."""
     simulation, cluster, process = scene
 
     async def main():

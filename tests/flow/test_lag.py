@@ -85,7 +85,7 @@ def test_within_the_bound_nothing_is_asked():
         asked, _ = await scene.asked(aurora_max_lag=5.0)
         assert asked == 1
         asked, _ = await scene.asked(aurora_max_lag=5.0)
-        assert asked == 0, "one answer tells of all readers"
+        assert asked == 0, "one answer has all readers"
         await scene.simulation.sleep(1.0)
         assert [(await scene.asked(aurora_max_lag=0.02))[0] for _ in range(3)] == [1, 1, 1]
 

@@ -1,4 +1,4 @@
-"""Watching a simulated cluster: doubt and its end, hangs, cuts, and what must not happen, on a virtual clock."""
+"""Watching a simulated cluster: a suspected writer, hangs, cuts, and what must not happen, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_refused_write_that_nobody_watches_has_the_next_connect_ask(scene):
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(scene, stale):
-    """The new writer joined after the last look, and who is left knows it not or is not there."""
+    """The new writer joined after the last look, and the instances that are left do not know it, or are not there."""
 
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())
@@ -202,7 +202,7 @@ def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(sce
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_given_name_that_refuses_the_watch_leaves_the_search_to_the_users(scene, stale):
-    """The new writer joined after the last look, and the watch has an old password: who waits may have the new one."""
+    """The new writer joined after the last look; the monitor has an old password, a waiting user the new one."""
 
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())
@@ -231,7 +231,7 @@ def test_a_given_name_that_refuses_the_watch_leaves_the_search_to_the_users(scen
 
 
 def test_a_path_is_examined_on_the_session_that_there_is():
-    """The watch has one with the new writer, which then accepts no other: a hang is noticed all the same."""
+    """The monitor has one with the new writer, which then accepts no other: a hang is noticed all the same."""
     scene = Scene(readers=1)
     scene.cluster.aurora = False
     hosts = ",".join(each.address for each in scene.cluster.instances.values())
@@ -358,7 +358,7 @@ def test_a_long_statement_of_a_living_server_is_left_alone(scene):
 
 
 def test_a_refusal_is_a_sign_of_life(scene):
-    """Too many connections: the ping is not let in, and nobody is cut."""
+    """Too many connections: the ping cannot log in, and no connection is cut."""
 
     async def client():
         conn = await scene.process.connect(scene.cluster.conninfo())
@@ -393,7 +393,7 @@ def test_a_failed_dial_says_nothing_of_established_connections(scene, condition)
 
 
 def test_a_failed_dial_cuts_no_connection_of_an_older_generation(scene):
-    """A reader was promoted: its connections are stale for a pool, and go on for those who have them."""
+    """A reader was promoted: its connections are stale for a pool, and stay usable for those that have them."""
 
     async def client():
         held = [await scene.process.connect(scene.cluster.conninfo("reader")) for _ in range(6)]
@@ -764,7 +764,7 @@ def test_a_starved_process_blames_itself(scene):
         assert scene.of(HangSuspected)
         watch.hangs.sample(late=5.0)
         await scene.simulation.sleep(0.9)
-        assert not scene.of(ConnectionsCut), "the ping was silent while nobody attended"
+        assert not scene.of(ConnectionsCut), "the ping was silent while this process did not attend"
         conn.waiting = False
         conn.close()
 
@@ -773,7 +773,7 @@ def test_a_starved_process_blames_itself(scene):
 
 
 def test_a_dial_that_ends_after_its_instance_was_replaced_is_not_handed_out(scene):
-    """It hung, another became the writer, it woke up and still believes: its word at start-up is not enough."""
+    """It hung, another became the writer, it woke up and still believes: its report at start-up is not enough."""
 
     async def client():
         first = await scene.process.connect(scene.cluster.conninfo())
@@ -840,7 +840,7 @@ def test_a_former_writer_that_does_not_know_it_is_no_reader(scene):
 
 
 def test_failures_of_others_do_not_keep_a_process_dialling(scene):
-    """Two connects without a watch, and nobody to be found: each failure is news to the other."""
+    """Two connects without a monitor, and no instance to be found: each failure is news to the other."""
     process = SimulatedProcess(scene.network)
 
     async def client():
@@ -1010,7 +1010,7 @@ def test_a_watch_that_is_not_let_in_leaves_the_search_to_the_users(scene):
         scene.cluster.failover("demo-3")
         again = await scene.process.connect(scene.cluster.conninfo())
         assert again.instance.id == "demo-3"
-        assert cluster.is_monitored, "who got in told how"
+        assert cluster.is_monitored, "the user that logged in passed on how"
         again.close()
         conn.close()
 
@@ -1240,7 +1240,7 @@ class Fate:
             self.cluster.failover(living[0], zombie=zombie)
 
     def repair(self) -> None:
-        """A writer that answers, everybody else a reader of it, and all views up to date."""
+        """A writer that answers, all others readers of it, and all views up to date."""
         if self.cluster.writer.condition is not Condition.WELL:
             self._promote(zombie=True)
         for each in self.cluster.instances.values():
@@ -1303,7 +1303,7 @@ def test_a_new_writer_that_refuses_the_monitor_is_left_to_the_users():
         conn.result.cluster.suspect_writer("a connection broke", scene.simulation.now)
         began = scene.simulation.now
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            await scene.process.connect(scene.cluster.conninfo())  # by the user's own word, not after the whole time
+            await scene.process.connect(scene.cluster.conninfo())  # because a user connected, not after the whole time
         assert scene.simulation.now - began < SEARCH_SECONDS + 6.0
         assert scene.of(MonitorLockedOut)
         scene.cluster.instances["demo-2"].condition = Condition.WELL

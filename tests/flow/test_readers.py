@@ -1,4 +1,4 @@
-"""Readers that have just joined are found when one is wanted; a former writer is a reader by its own word alone."""
+"""Readers that have just joined are found when one is wanted; a former writer is a reader by its own report alone."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_weighted_is_in_proportion(seed):
 
 @pytest.mark.parametrize("balance", ["least_connections", "two_choices", "round_robin"])
 def test_what_a_dead_reader_leaves_is_spread(balance):
-    """All of the first round see it alive; what fails is chosen anew."""
+    """All of the first round see it alive; for what fails, another one is chosen."""
     counts, _ = connected(1, balance, before=lambda cluster: cluster.crash("demo-4"))
     assert "demo-4" not in counts
     assert max(counts.values()) - min(counts.values()) <= (10 if balance == "two_choices" else 2)

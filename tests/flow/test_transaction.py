@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
 from aurora_router.flow import commit_sql
+from aurora_router.flow.begin import DEGRADED_SECONDS
 from aurora_router.flow.session import Modes
-from aurora_router.flow.transaction import DEGRADED_SECONDS
 from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Outcome
 from tests.flow.commit_ground import FATES, LATER, Database, Ground, Sessions
@@ -471,7 +471,7 @@ async def fail_later(at, connection, how):
 def test_a_work_that_ends_its_transaction_is_never_run_again(actions, how, method, fails_once):
     """What it did is there once at most: either it is raised that it ended its transaction, or it is run again."""
     if method == "off" and any(each.endswith("chain") for each in actions):
-        return  # without a token nothing tells
+        return  # without a token there is no evidence
     if "rollback and chain" in actions and "commit and chain" in actions:
         return  # documented
     ground = Ground(outcome=method, failover_timeout=30, transaction_attempts=3)
@@ -563,7 +563,7 @@ def test_a_rollback_before_an_error_is_raised_leaves_the_error_as_it_is(ground):
 
     with pytest.raises(KeyError):
         at.run(work)
-    assert not any("xact_status" in sql for sql in at.runtime.sent), "nobody was asked"
+    assert not any("xact_status" in sql for sql in at.runtime.sent), "no server was asked"
 
 
 def test_a_conflict_that_the_work_rolled_back_is_tried_again(ground):

@@ -1,4 +1,4 @@
-"""Runs in the incumbent's own environment: connects by its wrapper and tells what it saw, as JSON."""
+"""Runs in the incumbent's own environment: connects by its wrapper and reports what it saw, as JSON."""
 
 import json
 import sys

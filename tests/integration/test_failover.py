@@ -150,7 +150,7 @@ def test_a_writer_of_which_nothing_was_ever_heard_is_found(aurora_cluster_factor
 
 
 def test_a_writer_without_readers_is_found_again(aurora_cluster_factory):
-    """It is built anew in its place, and stands in no rows until it is the writer again."""
+    """It is rebuilt in its place, and stands in no rows until it is the writer again."""
     cluster = aurora_cluster_factory(readers=0)
     with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
         conn.execute("CREATE TABLE ledger (n int)")

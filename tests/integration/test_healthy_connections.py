@@ -1,4 +1,4 @@
-"""Connections that work are left alone, whatever becomes of new ones; a hang is noticed where that can be known."""
+"""Connections that work are left alone, whatever happens to new ones; a hang is noticed where that can be known."""
 
 from __future__ import annotations
 

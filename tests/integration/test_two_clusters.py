@@ -41,7 +41,7 @@ def test_by_name(pair):
 
 
 def test_behind_tunnels_with_the_same_ids(pair):
-    """Nothing but addresses is known: the map of instances tells the clusters apart."""
+    """Nothing but addresses is known: the map of instances distinguishes the clusters."""
     for _ in range(3):
         for cluster in pair:
             hosts = ",".join(f"{each.name}={each.host}:{each.port}" for each in cluster.instances)

@@ -36,7 +36,7 @@ class Cell:
 
     @property
     def requirements(self) -> list[str]:
-        """What pip is told for it."""
+        """What pip gets for it."""
         above = {"2.0": "2.1", "2.1": "2.2", "3.2": "3.3", "3.3": "3.4"}
         low = {"2.0": "2.0.16"}.get(self.sqlalchemy, self.sqlalchemy)
         return [

@@ -29,7 +29,7 @@ SELECTION = [
     "tests/test_connection.py",
     "tests/integration/test_failover.py::test_a_lost_writer_is_replaced_and_never_handed_out_again",
 ]
-"""Small and telling: the driver's interface, the dialect, pools, connecting, and a failover."""
+"""Small, but it covers much: the driver's interface, the dialect, pools, connecting, and a failover."""
 OF_CONTAINERS = [
     "tests/docker/test_same_conformance.py",
     "tests/docker/test_same_pools.py",
@@ -70,7 +70,7 @@ def directory_of(postgres: str) -> Path | None:
 
 
 def tested(cell: Cell, binaries: Path) -> dict[str, Any]:
-    """Run, and tell what was run with what and how it ended."""
+    """Run, and report what was run with what and how it ended."""
     manner = {"isolated": ["--aurora-isolated"], "containers": ["--timeout=1800"]}.get(cell.storage, [])
     selection = OF_CONTAINERS if cell.storage == "containers" else SELECTION
     environment = {**os.environ, "AURORA_ROUTER_POSTGRES": str(binaries), "PSYCOPG_IMPL": cell.implementation}

@@ -1,6 +1,6 @@
 """What holds of `reduce` whatever is observed, in whatever order.
 
-Arbitrary observations here; honest ones of worlds in which things fail in `test_reduce_worlds.py`.
+Arbitrary observations here; honest ones of clusters in which things fail in `test_reduce_worlds.py`.
 
 Invariants: `epoch` never decreases, and grows by one exactly when another writer is accepted; the generation of an id
 never decreases, also when it leaves and comes back; there is one instance in the writer's role at most, the accepted
@@ -258,7 +258,7 @@ def test_a_clock_that_is_wrong_by_an_hour_hides_no_instance_that_updates_its_row
     st.floats(-1e6, 1e6),
 )
 def test_a_figure_of_an_instance_whose_clock_was_seen_is_no_younger_than_it_is(answers, wrong):
-    """Whatever the clocks of those that tell of it; each answer is (seconds after the last, age of its rows, skew)."""
+    """Whatever the clocks of those that report it; each answer is (seconds after the last, age of its rows, skew)."""
     view = lagging(View(), 0.0, 0.0, 0.0, wrong)
     time = 0.0
     for pause, age, skew in answers:
@@ -287,9 +287,9 @@ def test_a_row_that_is_left_over_counts_for_nothing():
 def test_an_instance_is_asked_again_that_names_another_one_than_a_refused_claimant():
     named = {"b": "b", "c": "a", "d": None, "e": "b"}
     view = View(outage=Outage("a", 1.0, "refused", named=frozenset(named.items())))
-    assert [each for each in "abcdef" if view.lacks_word(each)] == ["a", "c", "d", "f"]
-    assert not View(outage=Outage("a", 1.0, "refused", named=frozenset({("c", "a")}))).lacks_word("c"), "none claims"
-    assert not View().lacks_word("c")
+    assert [each for each in "abcdef" if view.lacks_report(each)] == ["a", "c", "d", "f"]
+    assert not View(outage=Outage("a", 1.0, "refused", named=frozenset({("c", "a")}))).lacks_report("c"), "none claims"
+    assert not View().lacks_report("c")
 
 
 def test_given_hosts_are_the_instances_until_there_is_evidence():

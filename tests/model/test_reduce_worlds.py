@@ -1,4 +1,4 @@
-"""What holds of `reduce` in a world: instances that are promoted, die, freeze and come back, and answer honestly.
+"""What holds of `reduce` for a cluster: instances that are promoted, die, freeze and come back, and answer honestly.
 
 An answer is true when it is given, and may arrive late, in any order, with rows missing. A writer that loses its role
 without noticing (a zombie) goes on claiming it; the storage has fenced it, so its token stands still.
@@ -25,7 +25,7 @@ from aurora_router.model.view import View
 IDS = "abcd"
 WHAT = {"ask": 10, "deliver": 9, "look": 6, "promote": 2, "zombie": 2, "fail": 2, "return": 2}
 SEEDS = st.lists(st.integers(0, 2**32), min_size=10, max_size=10)
-"""Ten worlds by one example: hypothesis' own choice of steps seldom leads anywhere."""
+"""Ten clusters by one example: hypothesis' own choice of steps seldom leads anywhere."""
 
 
 def steps_of(seed):
@@ -146,7 +146,7 @@ def lacks(observation, id_):
 
 
 def played(steps, *, lower):
-    """A world after these steps, the client of which knew it at the beginning."""
+    """A cluster after these steps, the client of which knew it at the beginning."""
     world = World(lower)
     world.deliver(*world.answer("a"))
     for what, id_, number in steps:
@@ -190,7 +190,7 @@ def test_no_incomplete_answer_removes_an_instance_or_withdraws_a_writer(seed, la
         view, _ = reduce(world.view, told, world.now)
         assert view.instances.keys() >= before.instances.keys()
         if view.writer != before.writer:
-            assert before.writer == id_ or view.writer == id_, "its own word"
+            assert before.writer == id_ or view.writer == id_, "its own report"
         world.view = replace(view)
 
 

@@ -323,7 +323,7 @@ def test_a_table_that_is_not_the_one_of_the_token_proves_nothing(written, asked,
     ):
         assert finding.outcome is (Outcome.NOT_COMMITTED if void else Outcome.COMMITTED)
     elif written is None and not void:
-        assert finding.outcome is Outcome.COMMITTED, "nobody else knew the id"
+        assert finding.outcome is Outcome.COMMITTED, "no other client knew the id"
     else:
         assert finding.outcome is Outcome.UNKNOWN
 

@@ -71,7 +71,7 @@ def test_it_is_a_value():
     assert hash(one) == hash(other)
     assert one != "demo-1"
     assert repr(one) == "<Quarantine demo-1 until 2>"
-    assert repr(Quarantine()) == "<Quarantine of nobody>"
+    assert repr(Quarantine()) == "<Quarantine of no instance>"
 
 
 steps = st.tuples(st.sampled_from("abc"), st.floats(0, 100), st.floats(0, 60), st.booleans(), st.booleans())

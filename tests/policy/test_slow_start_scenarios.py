@@ -19,7 +19,7 @@ class Scenario:
     Attributes:
         name: what happens.
         wanted: how many connections the process wants.
-        still: when the server answers nobody, as (from, until), in seconds after the failover.
+        still: when the server answers no client, as (from, until), in seconds after the failover.
         lost: how many seconds later single dials get through, by number, since a packet of theirs was lost.
         next_within: seconds from the last slow handshake to the next connection, at most.
         all_within: the same to the last connection.

@@ -27,7 +27,7 @@ def haproxy():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say loudly which poolers are missing: nobody reads the list of skips."""
+    """Say loudly which poolers are missing: the list of skips is easily overlooked."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = {report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}
     for reason in sorted(each for each in reasons if "no pooler: " in each):

@@ -141,7 +141,7 @@ class PgBouncer(Listener):
         dbname: the database behind each of the names; None: the one of that name.
         settings: of its configuration, for example ``pool_mode="transaction"``. By default: session pooling, servers
             that failed are dialled again at once, no password is asked for (it logs in with the user `user`).
-        user: by whom, with the same as the password, it logs in to servers.
+        user: the name, and the password, with which it logs in to servers.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """A program that forks again and again while another of its threads connects for the first time; see `test_forks`.
 
-Each child connects too. Prints how many children there were, and what became of those that did not end well.
+Each child connects too. Prints how many children there were, and the outcome of those that did not end well.
 """
 
 import faulthandler

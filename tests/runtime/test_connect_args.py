@@ -399,7 +399,7 @@ def test_no_special_character_in_a_password_makes_a_message_repeat_it(before, af
     said = everything_said(form.format(password), {})
     is_host = "@" in before and {"/", "?"} & {
         *after
-    }  # app:@HOST/… or app:@HOST?…: nothing tells that it was meant for a password
+    }  # app:@HOST/… or app:@HOST?…: nothing shows that it was meant for a password
     assert SECRET not in said or "/" in before or is_host
 
 

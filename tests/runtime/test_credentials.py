@@ -24,7 +24,7 @@ from aurora_router.model.event import ConnectionsCut, InstanceFailed, WriterSusp
 from aurora_router.runtime import credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
-from aurora_router.runtime.monitor import ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 from tests.superuser import run_as_superuser
 
@@ -91,7 +91,7 @@ def test_it_is_renewed_in_the_background_before_it_expires(clock):
     cache = CredentialCache(provider)
     password(cache)
     clock[0] += 721.0
-    assert password(cache) == "token 1", "nobody waits for a renewal"
+    assert password(cache) == "token 1", "no connect waits for a renewal"
     until(lambda: password(cache) == "token 2")
     assert len(provider.asked) == 2
 
@@ -557,23 +557,23 @@ def test_what_contradicts_itself_is_refused(conninfo, keywords, told):
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
-        run_as_superuser(cluster, f"CREATE ROLE keeper LOGIN PASSWORD '{SECRET} 1'")
+        run_as_superuser(cluster, f"CREATE ROLE seller LOGIN PASSWORD '{SECRET} 1'")
         yield cluster
 
 
 @pytest.fixture
 def vault(cluster):
     """Gives the password that the role has; a test may change it."""
-    run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} 1'")
+    run_as_superuser(cluster, f"ALTER ROLE seller PASSWORD '{SECRET} 1'")
     state = {"number": 1, "asked": []}
 
     def provider(login: Login) -> Credential:
         state["asked"].append(login)
-        return Credential(f"{SECRET} {state['number']}", user="keeper")
+        return Credential(f"{SECRET} {state['number']}", user="seller")
 
     def rotate():
         state["number"] += 1
-        run_as_superuser(cluster, f"ALTER ROLE keeper PASSWORD '{SECRET} {state['number']}'")
+        run_as_superuser(cluster, f"ALTER ROLE seller PASSWORD '{SECRET} {state['number']}'")
 
     provider.rotate, provider.asked = rotate, state["asked"]
     return provider
@@ -601,12 +601,12 @@ def test_a_rotated_password_costs_one_more_dial(cluster, vault, awaited):
 
         return asyncio.run(main())
 
-    assert [who(), who()] == ["keeper", "keeper"]
+    assert [who(), who()] == ["seller", "seller"]
     asked = list(vault.asked)
     assert len(set(asked)) == len(asked), "once for each name that was dialled"
     assert all(login.host is not None and login.database == "app" for login in asked)
     vault.rotate()
-    assert who() == "keeper"
+    assert who() == "seller"
     assert len(vault.asked) > len(asked)
 
 
@@ -616,7 +616,7 @@ def test_a_wrong_one_that_was_just_given_is_psycopgs_error(cluster):
 
     def provider(login):
         asked.append(login)
-        return Credential("wrong", user="keeper")
+        return Credential("wrong", user="seller")
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         aurora_router.connect(**without_password(cluster, credentials=provider))
@@ -636,7 +636,7 @@ def test_a_provider_that_has_none_ends_the_connect_at_once(cluster):
 
 @pytest.mark.cluster
 def test_the_monitor_asks_for_the_password_of_the_moment(cluster, vault, monkeypatch):
-    """A session that it opens after a rotation is let in, though no user connected since."""
+    """A session that it opens after a rotation is accepted, though no user connected since."""
     opened, original = [], ThreadMonitorRuntime._open_one
 
     async def counted(runtime, *rest):
@@ -655,7 +655,7 @@ def test_the_monitor_asks_for_the_password_of_the_moment(cluster, vault, monkeyp
             return opened
 
         until(suspected)
-    assert set(opened) == {b"keeper"}
+    assert set(opened) == {b"seller"}
 
 
 @pytest.mark.cluster
@@ -677,7 +677,7 @@ def test_a_provider_that_hangs_blames_no_instance(cluster, vault, awaited):
         return vault(login).password
 
     name = f"hanging-{awaited}"
-    given = without_password(cluster, credentials=answer_later if awaited else answer, user="keeper")
+    given = without_password(cluster, credentials=answer_later if awaited else answer, user="seller")
     events = []
     unsubscribe = aurora_router.subscribe(lambda _, event: events.append(event))
     try:
@@ -694,9 +694,9 @@ def test_a_provider_that_hangs_blames_no_instance(cluster, vault, awaited):
 def test_a_router_asks_for_it_too(cluster, vault):
     router = aurora_router.Router(**without_password(cluster, credentials=vault))
     vault.rotate()
-    assert router.run_transaction(lambda conn: conn.execute("SELECT current_user").fetchone()[0]) == "keeper"
+    assert router.run_transaction(lambda conn: conn.execute("SELECT current_user").fetchone()[0]) == "seller"
     with router.connect(role="reader") as conn:
-        assert conn.execute("SELECT current_user").fetchone()[0] == "keeper"
+        assert conn.execute("SELECT current_user").fetchone()[0] == "seller"
 
 
 # ---------------------------------------------------------------- within a thread that already asks

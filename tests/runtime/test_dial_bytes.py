@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from aurora_router.flow.runtime import Target
-from aurora_router.runtime.monitor import ThreadMonitorRuntime, _Own
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime, _Own
 
 
 def answer(server, text):

@@ -42,7 +42,7 @@ def server():
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def resolve(request):
-    """One way of asking `Names`, in both worlds."""
+    """One way of asking `Names`, blocking and in an event loop."""
 
     def blocking(names, host, **how):
         return names.resolve(host, **how)
@@ -303,7 +303,7 @@ def test_a_name_that_idna_refuses_fails_at_once(resolve, system, monkeypatch, ho
 
 
 def test_no_thread_holds_the_exit_up():
-    """A look-up that hangs for ever is nobody's business at the end."""
+    """A look-up that hangs forever delays no exit."""
     code = (
         "import socket, threading\n"
         "from aurora_router.runtime import dns\n"

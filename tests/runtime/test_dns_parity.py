@@ -66,7 +66,7 @@ MOUNT = 'mount --bind "$1/hosts" /etc/hosts && mount --bind "$1/resolv.conf" /et
 
 @pytest.fixture(scope="module")
 def server():
-    """On port 53 of an address that nobody else has: a resolv.conf tells no port."""
+    """On port 53 of an address that no other process has: a resolv.conf has no port."""
     address = f"127.{os.getpid() >> 16 & 127 | 64}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
     with NameServer(RECORDS, (address, 53)) as server:
         yield server

@@ -1,4 +1,4 @@
-"""What becomes of a wait, and of a dial that succeeds, when it is cancelled or too late."""
+"""What happens to a wait, and to a dial that succeeds, when it is cancelled or too late."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_cancelled_dial_leaves_no_connection():
     dialling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dialling
-    await asyncio.sleep(0)  # the dial ends after who waited for it
+    await asyncio.sleep(0)  # the dial ends after the task that waited for it
     await stubborn.made.finished.wait()
 
 
@@ -84,7 +84,7 @@ async def test_a_cancellation_that_comes_with_the_answer_is_not_lost():
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # it waits
     answer.set_result("an answer")
-    await asyncio.sleep(0)  # the answer was read, and who waits for it has not learned that yet
+    await asyncio.sleep(0)  # the answer was read, and the task that waits for it does not know that yet
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

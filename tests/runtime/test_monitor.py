@@ -21,7 +21,8 @@ import aurora_router
 from aurora_router import native, pool
 from aurora_router.flow.runtime import Activity
 from aurora_router.model.event import ConfigurationAdvice
-from aurora_router.runtime.monitor import MONITOR, Monitor, ThreadMonitorRuntime
+from aurora_router.runtime.monitor import MONITOR, Monitor
+from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster
 
@@ -385,7 +386,7 @@ def test_the_monitor_waits_for_no_user_who_closes_a_connection(look):
 def test_a_broken_connection_is_noticed_without_a_hook(still, events):
     one = aurora_router.connect(still.conninfo(), autocommit=True)
     with one as conn, aurora_router.connect(still.conninfo(), autocommit=True) as other:
-        until(lambda: conn.placement._cluster.suspected_at is None, "the doubts of an earlier test were settled")
+        until(lambda: conn.placement._cluster.suspected_at is None, "the suspicion of an earlier test has ended")
         events.clear()
         other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):

@@ -1,4 +1,4 @@
-"""The monitor's own sessions: named, few, and not in anybody's way."""
+"""The monitor's own sessions: named, few, and in no user's way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import aurora_router
-from aurora_router.runtime.monitor import SESSION_NAME, ThreadMonitorRuntime
+from aurora_router.runtime.monitor_runtime import SESSION_NAME, ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
@@ -62,7 +62,7 @@ def pinged(still, admin, **options):
     conn = aurora_router.connect(still.conninfo(aurora_hang_grace=0.2, **options), autocommit=True)
 
     def suspected():
-        conn.execute("SELECT pg_sleep(0.5)")  # again and again: a starved monitor suspects nobody
+        conn.execute("SELECT pg_sleep(0.5)")  # again and again: a starved monitor suspects no instance
         return sessions(admin)
 
     until(suspected, "the monitor has a session")
@@ -73,7 +73,7 @@ def test_a_session_is_named_and_the_only_one_of_its_instance(still, admin):
     with pinged(still, admin, application_name="shop") as conn:
         assert sessions(admin) == [(conn.info.dbname, f"{SESSION_NAME} (shop)")]
         conn.placement._cluster.suspect_writer("a test", time.monotonic())
-        until(lambda: conn.placement._cluster.suspected_at is None, "the doubt is over")
+        until(lambda: conn.placement._cluster.suspected_at is None, "the suspicion is over")
         assert len(sessions(admin)) <= 1
 
 

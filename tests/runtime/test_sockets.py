@@ -1,4 +1,4 @@
-"""Shutting down exactly one socket, whatever became of its number."""
+"""Shutting down exactly one socket, whatever its number is used for by then."""
 
 from __future__ import annotations
 

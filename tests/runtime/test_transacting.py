@@ -1,4 +1,4 @@
-"""What the worlds of transactions read out of exceptions and connections."""
+"""What the runtimes of transactions read out of exceptions and connections."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ BASES = range(1_000_000, 1_000_000_000)
 
 
 def draw_base() -> int:
-    """A base seed for one campaign; whoever draws it prints it."""
+    """A base seed for one campaign; the caller prints it."""
     return random.SystemRandom().choice(BASES)
 
 
@@ -73,7 +73,7 @@ class Campaign:
         hunted: how many schedules a hunt for one of them may take.
         schedules: how many are played where nothing else is said.
         chunk: how many a process plays at a time.
-        tell: further figures, of what was counted.
+        figures_of: further figures, of what was counted.
         enough: so many seeds have to find each planted bug.
     """
 
@@ -83,7 +83,7 @@ class Campaign:
     hunted: int
     schedules: int
     chunk: int
-    tell: Callable[[Counter[str]], Iterable[Figure]] = lambda _: ()
+    figures_of: Callable[[Counter[str]], Iterable[Figure]] = lambda _: ()
     enough: int = ENOUGH
 
     def main(self, description: str, arguments: list[str] | None = None) -> int:
@@ -99,7 +99,7 @@ class Campaign:
         figures = [
             Figure.unbounded("schedules", options.schedules, ""),
             Figure.at_most("violations", len(failures), "", 0),
-            *self.tell(counts),
+            *self.figures_of(counts),
             Figure.unbounded("rate", round(options.schedules / seconds, 1), "schedules/s"),
         ]
         if options.mutants:

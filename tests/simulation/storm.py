@@ -1,6 +1,6 @@
 """A storm of reconnects: thousands of processes want all of their connections back from one new writer.
 
-The clients follow `aurora_router.policy.slow_start`, the very policy that `connect` follows. The server takes one
+The clients follow `aurora_router.policy.slow_start`, the policy that `connect` follows. The server takes one
 connection after the other: a handshake costs it ``1 / rate`` seconds, one whose client has given up a quarter of that.
 Its listen queue is bounded; a dial beyond it is sent again by the client's kernel after 1 s and 3 s, as TCP does. Run
 ``python -m tests.simulation.storm --json FILE`` for the figures, with and without the spreading.
@@ -92,7 +92,7 @@ class Storm:
         self._sequence = 0
 
     def run(self, limit: float = LIMIT) -> dict[str, float]:
-        """Until everybody has all, or `limit` seconds of virtual time; returns the figures."""
+        """Until all clients have all, or `limit` seconds of virtual time; returns the figures."""
         for process in self.processes:
             self._at(process.slow_start.until, "try", process)
         while self._events:

@@ -67,13 +67,13 @@ def _aurora(connection: SimulatedConnection) -> Rows:
     since, rows = instance.frozen_view or (now, cluster.rows())
     if instance.rewrites is not None:
         rows = instance.rewrites(rows)
-    told: Rows = []
+    reported: Rows = []
     for id_, master, lag, cpu, lsn in rows:
         own = id_ == instance.id
         age = None if own else f"{now - since + _AGE:.6f}"
         lag = f"{instance.lag * 1000:g}" if own else lag  # noqa: PLW2901 - it knows its own, however old its view
-        told.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"))
-    return told or [(*_session(connection), instance.id, *(None,) * 7)]  # the query's outer join
+        reported.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"))
+    return reported or [(*_session(connection), instance.id, *(None,) * 7)]  # the query's outer join
 
 
 def _identify(connection: SimulatedConnection) -> Rows:

@@ -58,7 +58,7 @@ class SimulatedCluster:
         self.instances: dict[str, SimulatedInstance] = {}
         self.customs: dict[str, tuple[str, ...]] = {}
         self._lsn = (0.0, 1_000_000)
-        self._told: list[tuple[float, str]] = []
+        self._dns_updates: list[tuple[float, str]] = []
         self._number = 0
         for _ in range(readers + 1):
             self.add(writer=not self.instances)
@@ -69,7 +69,7 @@ class SimulatedCluster:
     @property
     def writer(self) -> SimulatedInstance | None:
         """The instance that the control plane holds for the writer (a zombie may believe otherwise)."""
-        id_ = self._told[-1][1] if self._told else ""
+        id_ = self._dns_updates[-1][1] if self._dns_updates else ""
         return self.instances.get(id_)
 
     @property
@@ -193,7 +193,7 @@ class SimulatedCluster:
         self.instances[id_]._view = None  # noqa: SLF001 - of this module
 
     def _record_promotion(self, instance: SimulatedInstance) -> None:
-        self._told.append((self.now, instance.id))
+        self._dns_updates.append((self.now, instance.id))
 
     # ------------------------------------------------------------ what it reports
 
@@ -202,14 +202,14 @@ class SimulatedCluster:
 
         A reader that starts up is in no instance's rows.
         """
-        told: Rows = []
+        reported: Rows = []
         for each in self.instances.values():
             if each.condition is Condition.STARTING and each is not self.writer:
                 continue
             cpu = None if each.cpu is None else f"{each.cpu:g}"
             master = "t" if each is self.writer else "f"
-            told.append((each.id, master, f"{each.lag * 1000:g}", cpu, str(self.durable_lsn)))
-        return told
+            reported.append((each.id, master, f"{each.lag * 1000:g}", cpu, str(self.durable_lsn)))
+        return reported
 
     def addresses(self, name: str, turn: int) -> tuple[str, ...] | None:
         """The zone of the cluster: one address per answer, in turn, where several would do."""
@@ -239,5 +239,5 @@ class SimulatedCluster:
 
     def _writer_by_dns(self) -> SimulatedInstance | None:
         """The writer as DNS has it: late by `dns_delay`."""
-        known = [id_ for time, id_ in self._told if time == 0 or time + self.dns_delay <= self.now]
+        known = [id_ for time, id_ in self._dns_updates if time == 0 or time + self.dns_delay <= self.now]
         return self.instances.get(known[-1]) if known else None

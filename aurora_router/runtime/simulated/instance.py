@@ -60,7 +60,7 @@ class Condition(enum.Enum):
     """How an instance answers a dial."""
 
     WELL = "accepts"
-    REFUSING = "refuses: nobody listens"
+    REFUSING = "refuses: no process listens"
     HANGING = "takes the packets and never answers"
     UNREACHABLE = "no route to it"
     STARTING = "is starting up (57P03)"

@@ -46,10 +46,10 @@ _SHOWN = 40
 def _read(rows: Rows, asked: str) -> Topology:  # noqa: ARG001 - the server knows its own id
     standby, id_ = (rows[0][0], rows[0][3]) if rows else (None, None)
     observer = _identifier(id_)
-    told = [row[4:] for row in rows if any(value is not None for value in row[4:])]
-    malformed = tuple(_format_id(row[0]) for row in told if _identifier(row[0]) is None)
+    reported = [row[4:] for row in rows if any(value is not None for value in row[4:])]
+    malformed = tuple(_format_id(row[0]) for row in reported if _identifier(row[0]) is None)
     return Topology(
-        tuple(_row(*row, observer=observer) for row in told if _identifier(row[0]) is not None),
+        tuple(_row(*row, observer=observer) for row in reported if _identifier(row[0]) is not None),
         observer,
         None if standby is None else standby == "f",
         malformed=malformed,

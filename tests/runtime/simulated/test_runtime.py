@@ -216,7 +216,7 @@ def test_a_cancelled_connect_leaks_nothing(moment, seed):
 
 
 def test_a_relay_reports_what_it_likes(cluster, simulation):
-    """A session through it leads to the instance all the same, which tells the truth when it is asked."""
+    """A session through it leads to the instance all the same, which reports the truth when it is asked."""
     network, reader = cluster.network, cluster.instances["demo-2"]
     network.listen("10.9.9.9", 6432, cluster, reader)
     network.relays["10.9.9.9", 6432] = Relay(reports=False, own_pid=True)

@@ -10,7 +10,7 @@ from aurora_router.simulation import Cancelled, Deadlock, Simulation
 
 
 def trace(seed, delays):
-    """Who ran when, of tasks that sleep three times each."""
+    """Which task ran when, of those that sleep three times each."""
     seen = []
     with Simulation(seed) as simulation:
 

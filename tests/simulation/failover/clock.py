@@ -71,12 +71,12 @@ class Gate:
         self._wakers: list[Any] = []
 
     async def wait(self, until: float = FOREVER) -> None:
-        """Wait until it opens, or until `until`; whoever waits looks again himself."""
+        """Wait until it opens, or until `until`; a task that waits looks again itself."""
         self._wakers.append(self.clock.waker())
         await self.clock.park(until)
 
     def open(self) -> None:
-        """Let everybody who waits look again."""
+        """Let all tasks that wait look again."""
         wakers, self._wakers = self._wakers, []
         for waker in wakers:
             waker()

@@ -1,7 +1,7 @@
 """The control plane of the simulated cluster, and what befalls it: one coroutine for each kind of incident.
 
-Each leaves everything well behind it, and says of whom it harmed that it did (`Server.harmed`), so that the judge can
-tell a reaction from a false alarm.
+Each leaves everything well behind it, and marks the servers that it harmed (`Server.harmed`), so that the judge can
+distinguish a reaction from a false alarm.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DETECTED = (0.05, 5.0)
 
 
 class Control:
-    """Who is the writer, by the word that counts.
+    """Which server is the writer, by the record that counts.
 
     Attributes:
         history: promotions: (virtual time, server).
@@ -128,7 +128,7 @@ class Control:
             server.follow(self.writer)
 
     async def promote(self, *, zombie: bool) -> Server:
-        """Promote somebody as soon as there is anybody fit."""
+        """Promote a server as soon as one is fit."""
         while (found := self._promote(zombie=zombie)) is None:
             await self.clock.sleep(0.2)
         return found
@@ -262,7 +262,7 @@ class Control:
         await self.clock.sleep(seconds)
 
     async def isolate(self) -> None:
-        """A client process is cut off from everybody."""
+        """A client process is cut off from all others."""
         process = self.rng.choice(self.processes)
         if process.dark:
             return
@@ -291,7 +291,7 @@ class Control:
         process.loses = 0.0
 
     async def cancel_waits(self) -> None:
-        """The writer's replicas are cut off, and somebody cancels the backends that wait for them."""
+        """The writer's replicas are cut off, and an operator cancels the backends that wait for them."""
         writer = self.writer
         writer.alone = True
         writer.lonely.append([self.clock.now, float("inf")])
@@ -307,7 +307,7 @@ class Control:
         writer.gate.open()
 
     async def pause_writer(self) -> None:
-        """The writer stands still, and goes on before anybody replaces it."""
+        """The writer stands still, and goes on before another one replaces it."""
         while self._busy:
             await self._free.wait()
         self._busy = True
@@ -329,7 +329,7 @@ class Control:
             server.follow(self.writer)
 
     async def stale_view(self) -> None:
-        """One instance goes on telling an old topology."""
+        """One instance goes on reporting an old topology."""
         server = self.rng.choice(list(self.servers.values()))
         if server.instance.writer and server is not self.writer:
             return
@@ -447,7 +447,7 @@ class Control:
         await self.clock.sleep(seconds)
 
     async def refuse_threads(self, rng: random.Random) -> None:
-        """A process can not start its monitor."""
+        """A process cannot start its monitor."""
         process = rng.choice(self.processes)
         process.threadless.append([self.clock.now, float("inf")])
         await self.clock.sleep(rng.uniform(1.0, 15.0))
@@ -459,7 +459,7 @@ class Control:
             each.password = f"changed at {self.clock.now}"
 
     async def rebuild_readers(self, rng: random.Random) -> None:
-        """All readers are built anew, and the writer is lost meanwhile."""
+        """All readers are rebuilt, and the writer is lost meanwhile."""
         while self._busy:
             await self._free.wait()
         room = self.store.aurora and len(self.servers) < MOST
@@ -501,7 +501,7 @@ class Control:
         await self.lose_writer(rng.choice(["stop", "dark"]))
 
     async def swap_roles(self, rng: random.Random) -> None:
-        """A reader is promoted, and the former writer is back as a reader before anybody has found out."""
+        """A reader is promoted, and the former writer is back as a reader before any client has found out."""
         while self._busy:
             await self._free.wait()
         self._busy = True

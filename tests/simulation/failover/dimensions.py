@@ -25,7 +25,7 @@ class Dimensions:
         reset_dials: some dials are reset.
         stalled_accepting: a server accepts no session for a while; those that it has go on.
         stalled_clients: the users' side of a process stands still, its monitor goes on; answers wait unread.
-        refused_threads: the monitor can not be started for a while.
+        refused_threads: the monitor cannot be started for a while.
         changed_passwords: the password changes; the monitor has the old one until a user connects.
         rebuilt_readers: the writer is lost while all readers are being built.
         frozen_dials: the writer falls silent while it is dialled; a connect does not wait for that dial when another
@@ -87,4 +87,4 @@ NONE = Dimensions()
 PLAYED = Dimensions.just(*(each.name for each in fields(Dimensions)))
 """What campaigns draw from."""
 NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "shared_pooler", "unknown_addresses"})
-"""Those that a list of hosts can not have."""
+"""Those that a list of hosts cannot have."""

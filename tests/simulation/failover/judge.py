@@ -1,4 +1,4 @@
-"""What clients were told, held against what is true."""
+"""What was reported to clients, compared with what is true."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Judge:
     """Sees everything that clients see.
 
     Attributes:
-        told: transaction -> "acked", "failed" or "unknown".
+        reported: transaction -> "acked", "failed" or "unknown".
         seen: process -> number of the latest promotion that it knows of.
     """
 
     def __init__(self, control: Control, *, calm: bool) -> None:
         self.control, self.calm = control, calm
         self.clock = control.clock
-        self.told: dict[int, str] = {}
+        self.reported: dict[int, str] = {}
         self.why: dict[int, BaseException] = {}
         self.seen: dict[Process, int] = {}
         self._seen_before: dict[Process, tuple[float, int]] = {}  # the last change of that: when, and what it was
@@ -197,7 +197,7 @@ class Judge:
         return before if at == self.clock.now else self.seen.get(process, -1)
 
     def _lag(self, process: Process, conn: Conn) -> float:
-        """By how much a server lags behind, as far as its readers can tell."""
+        """By how much a server lags behind, as far as its readers know."""
         return 0.0 if conn.server.instance.writer or process.dark else conn.server.instance.lag
 
     @staticmethod
@@ -219,7 +219,7 @@ class Judge:
             raise Violation(f"a connection to {conn.server.id} was taken for stale, and nothing was wrong with it")
 
     def cut(self, process: Process, conn: Conn) -> None:
-        """The monitor cuts a connection; whoever comes next raises what is wrong with that."""
+        """The monitor cuts a connection; its next use raises what is wrong with that."""
         try:
             self._judge_cut(process, conn)
         except Violation as violation:
@@ -365,7 +365,7 @@ class Judge:
         return not self.calm and (touched or process.loses > 0.0 or conn.lossy)
 
     def _noticed(self, process: Process, conn: Conn, began: float) -> None:
-        """Nobody waits for a silent instance for longer than is documented."""
+        """No connect waits for a silent instance for longer than is documented."""
         now, limits = self.clock.now, self.limits(process)
         if conn.relay is not None or overlap(process.threadless, began - 30.0, now):
             return
@@ -390,15 +390,15 @@ class Judge:
     # ------------------------------------------------------------ transactions
 
     def transaction(self, number: int, error: BaseException | None) -> None:
-        """A transaction came to an end, as its client was told."""
+        """A transaction came to an end, as it was reported to its client."""
         if error is None:
-            self.told[number] = "acked"
+            self.reported[number] = "acked"
         elif isinstance(error, CommitOutcomeUnknown):
-            self.told[number] = "unknown"
+            self.reported[number] = "unknown"
             if self._acknowledging(self.clock.now - RESOLVING) > 1.0:
                 self.resolvable.add(number)
         elif isinstance(error, (RoutingError, psycopg.Error)):
-            self.told[number] = "failed"
+            self.reported[number] = "failed"
         else:
             raise Violation(f"a transaction raised {error!r}") from error
         if error is not None:
@@ -423,15 +423,15 @@ class Judge:
     def settle(self) -> None:
         """Hold all transactions against the log that survived."""
         legs = self.control.writer.log.legs
-        for number, told in self.told.items():
+        for number, outcome in self.reported.items():
             found = legs[str(number), "1"], legs[str(number), "2"]
-            allowed = {"acked": [(1, 1)], "failed": [(0, 0)], "unknown": [(0, 0), (1, 1)]}[told]
+            allowed = {"acked": [(1, 1)], "failed": [(0, 0)], "unknown": [(0, 0), (1, 1)]}[outcome]
             if number in self.lost_endings and self.control.store.aurora and not self.control.store.witness:
                 continue  # nothing proves anything there, and that it was a COMMIT is not known
             if number in self.own_endings:
                 allowed = [(0, 0), (1, 1)]
             if found not in allowed:
-                raise Violation(f"transaction {number} is {told}, and its legs are there {found} times") from (
+                raise Violation(f"transaction {number} is {outcome}, and its legs are there {found} times") from (
                     self.why.get(number)
                 )
         store = self.control.store

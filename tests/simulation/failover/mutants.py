@@ -1,4 +1,4 @@
-"""Planted bugs: each breaks one rule of the client in a way that somebody could write by mistake.
+"""Planted bugs: each breaks one rule of the client in a way that could be written by mistake.
 
 A simulation that does not find them proves nothing when it finds no others.
 """
@@ -126,7 +126,7 @@ def unknown_is_final() -> Any:
 
 
 def trust_the_status_alone() -> Any:
-    """The naive way: ``pg_xact_status`` on whoever is the writer now."""
+    """The naive way: ``pg_xact_status`` on the server that is the writer now."""
 
     def judge(token: Any, evidence: Any) -> Finding:
         known = {"committed": Outcome.COMMITTED, "in progress": Outcome.IN_PROGRESS}
@@ -166,7 +166,7 @@ def a_lost_answer_is_a_rollback() -> Any:
 
 def a_lost_answer_is_a_commit() -> Any:
     async def resolved(self: Any, token: Any, doubt: Any) -> None:
-        """Nobody is asked."""
+        """No instance is asked."""
 
     return patch.object(transaction.Transaction, "_resolve", resolved)
 
@@ -284,7 +284,7 @@ def replay_what_ended() -> Any:
 
 
 def wait_for_every_dial() -> Any:
-    """A dial goes on for all of its time, whatever became of its instance meanwhile."""
+    """A dial goes on for all of its time, whatever happened to its instance meanwhile."""
     return patch.object(attempt.ConnectAttempt, "make_wanted", lambda *_: None)
 
 
@@ -311,7 +311,7 @@ def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
     async def search(self: Any, address: Any, access: Any, pause: float) -> None:
-        """All who may be the writer are known."""
+        """All instances that may be the writer are known."""
 
     return patch.object(ClusterMonitor, "_query_name", search)
 
@@ -364,13 +364,13 @@ def _all(*planted: AbstractContextManager[Any]) -> Iterator[None]:
 
 MUTANTS = (
     Mutant("older evidence for a writer is accepted", accept_older_tokens, soon=True),
-    Mutant("who was a writer before is forgotten", forget_former_writers, soon=True),
+    Mutant("a former writer is forgotten", forget_former_writers, soon=True),
     Mutant("generations do not grow", keep_generations),
     Mutant("stale connections are handed out", hand_out_stale),
     Mutant("the role is not verified", trust_the_view, soon=True),
     Mutant("suspicion is enough to cut", cut_on_suspicion, soon=True),
     Mutant("connections of a hung instance are not cut", never_cut),
-    Mutant("nobody is woken by news", never_wake, soon=True),
+    Mutant("no task is woken by news", never_wake, soon=True),
     Mutant("readers wait for a writer", readers_wait_for_writers),
     Mutant("too many connections is final", full_is_final, soon=True),
     Mutant("a sentence that is not known is final", unknown_is_final),
@@ -393,7 +393,7 @@ MUTANTS = (
     Mutant("one dial without an answer is enough to cut", try_once),
     Mutant("a ping does not ask the session that there is", ask_no_session),
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
-    Mutant("nobody is asked but who is known", never_search),
+    Mutant("only known instances are asked", never_search),
     Mutant("a former writer that goes on is not believed", never_believe_former_writers),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def told(counts: Counter[str]) -> Iterator[Figure]:
-    """What became of the transactions."""
+def figures_of(counts: Counter[str]) -> Iterator[Figure]:
+    """The outcomes of the transactions."""
     yield Figure.unbounded("transactions", counts["acked"] + counts["failed"] + counts["unknown"], "")
     yield Figure.unbounded("left unknown", counts["unknown"], "")
 
 
-CAMPAIGN = Campaign("tests.simulation.failover.run", play, MUTANTS, hunted=3000, schedules=1000, chunk=25, tell=told)
+CAMPAIGN = Campaign(
+    "tests.simulation.failover.run", play, MUTANTS, hunted=3000, schedules=1000, chunk=25, figures_of=figures_of
+)
 
 if __name__ == "__main__":
     sys.exit(CAMPAIGN.main(__doc__))

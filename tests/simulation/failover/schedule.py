@@ -1,7 +1,7 @@
 """One seeded schedule: client processes, a cluster, incidents; everything is judged as it happens.
 
 Promises that are checked: no acknowledged transaction is lost or doubled, none is called rolled back that committed;
-no connection leads to a writer of which a later one is known, nor to a reader in its place; nobody waits for ever, nor
+no connection leads to a writer of which a later one is known, nor to a reader in its place; no task waits forever, nor
 for longer than documented; after the last incident every process finds the writer; nothing is cut off or fails where
 nothing was wrong; nothing stays open.
 
@@ -21,9 +21,10 @@ from typing import Any
 import psycopg
 
 from aurora_router.errors import NameNotResolved, RoutingError
+from aurora_router.flow.begin import Plan
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
-from aurora_router.flow.transaction import Plan, Transaction
+from aurora_router.flow.transaction import Transaction
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
@@ -35,7 +36,7 @@ from .servers import Store
 from .world import Harbour, Process
 
 LIMIT = 75.0
-"""Nobody may wait for longer than ``aurora_failover_timeout`` and a dial, in virtual seconds."""
+"""No task may wait for longer than ``aurora_failover_timeout`` and a dial, in virtual seconds."""
 TEMPLATE = "{id}.internal"
 """How instances are named where several clusters share a domain of their users' own."""
 POOLER, POOLER_PORT = "10.99.0.1", 6432
@@ -266,7 +267,7 @@ class Schedule:
             error = raised
         self._bounded(began + 75.0, "a transaction")
         self.judge.transaction(number, error)
-        self.counts[self.judge.told[number]] += 1
+        self.counts[self.judge.reported[number]] += 1
 
     async def visit(self, process: Process) -> None:
         """Connect to the other cluster, now and then."""
@@ -417,7 +418,7 @@ class Schedule:
                 if task.error is not None and not isinstance(task.error, Cancelled):
                     raise task.error
             if any(each.monitor is not None for each in process.clusters):
-                raise Violation("a watch goes on with nobody to watch for")
+                raise Violation("a monitor goes on without a user")
         if self.cluster.open_connections:
             raise Violation(f"{self.cluster.open_connections} connections stay open")
 

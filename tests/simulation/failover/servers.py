@@ -1,4 +1,4 @@
-"""Servers with a log, for the simulation: enough of a database to hold clients to their word.
+"""Servers with a log, for the simulation: enough of a database to check what clients report.
 
 Theory. A server writes records into a buffer and flushes it: on Aurora into the one log of the volume, which takes it
 from the server of the current epoch alone; on plain PostgreSQL into a log of its own, which standbys copy, and a commit
@@ -87,7 +87,7 @@ class Store:
         witness: whether the witness table is installed.
         version: of the servers, as libpq writes it.
         restarts: ``restart_after_crash``.
-        writer: whom the control plane made the writer last.
+        writer: which server the control plane made the writer last.
         silent_fence: a fenced writer hangs at its next commit; else it dies.
         password: the only one with which a session begins.
     """
@@ -114,8 +114,8 @@ class Server:
         login: seconds that a login takes after the first bytes of the server's (LDAP, a login trigger).
         slow: seconds that everything takes longer.
         skew: seconds by which its clock is wrong.
-        gate: opens whenever somebody who waits for it should look again.
-        mute: spans of time in which it answered nobody.
+        gate: opens whenever a task that waits for it should look again.
+        mute: spans of time in which it answered no client.
         darkness: spans of time in which packets were lost.
         loaded: spans of time in which everything took longer.
         deafness: spans of time in which it accepted no session.
@@ -162,7 +162,7 @@ class Server:
         return self.instance.id
 
     def pid(self) -> int:
-        """A process id that nobody has had."""
+        """A process id that was not used before."""
         self._pids += 1
         return self.lives * 100_000 + self._pids
 
@@ -170,7 +170,7 @@ class Server:
 
     @property
     def muted(self) -> bool:
-        """Whether it answers nobody."""
+        """Whether it answers no client."""
         return self.stopped or self.dark
 
     def silence(self, *, stopped: bool | None = None, dark: bool | None = None) -> None:

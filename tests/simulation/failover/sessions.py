@@ -1,7 +1,7 @@
 """Connections of simulated processes, and the server's end of them: messages, transactions, answers that get lost.
 
 A message that was sent is carried out whether or not its client still waits; the end of the connection reaches the
-server after what was sent before. The messages are the very ones of `aurora_router.flow.commit_sql`, told apart by what
+server after what was sent before. The messages are those of `aurora_router.flow.commit_sql`, distinguished by what
 is in them, and those of the users' work: ``LEG n k`` writes, ``SLEEP s`` takes its time.
 """
 

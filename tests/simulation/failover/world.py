@@ -305,13 +305,13 @@ class Process(WatchedProcess):
     """A client process.
 
     Attributes:
-        dark: it is cut off from everybody.
+        dark: it is cut off from all others.
         loses: how likely a COMMIT, or its answer, gets lost with its connection.
-        monitored: whether it has the background watch.
+        monitored: whether it has the monitor.
         options: what it gives with every connect.
-        users, monitor: who its tasks belong to (see `Clock`): both stand still when it gets no CPU.
+        users, monitor: the owners of its tasks (see `Clock`): both stand still when it gets no CPU.
         password: with which its users connect.
-        threadless: spans in which it can not start its monitor.
+        threadless: spans in which it cannot start its monitor.
         on_cut: called with each open connection that its monitor cuts.
     """
 

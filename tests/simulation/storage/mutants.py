@@ -335,7 +335,7 @@ def read_what_is_not_durable() -> Any:
                 continue
             if data:
                 return data
-        raise errors.QuorumUnavailable("nobody has it")
+        raise errors.QuorumUnavailable("no node has it")
 
     return patch.object(driver.Driver, "read", read)
 

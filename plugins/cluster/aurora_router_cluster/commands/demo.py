@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.commands.demo_failover import Count, FailoverRun
 
-WHO = "SELECT aurora_db_instance_identifier()"
+INSTANCE_ID = "SELECT aurora_db_instance_identifier()"
 CONNECTIONS = 300
 BAR = 40  # characters of the longest bar
 
@@ -118,19 +118,19 @@ def _connect_in_four_ways(screen: Console, cluster: LocalCluster) -> None:
 
 def _by_psycopg(conninfo: str) -> str:
     with aurora_router.connect(conninfo) as conn:
-        return _only(conn.execute(WHO).fetchone())
+        return _only(conn.execute(INSTANCE_ID).fetchone())
 
 
 async def _by_async_psycopg(conninfo: str) -> str:
     async with await aurora_router.AsyncConnection.connect(conninfo) as conn:
-        return _only(await (await conn.execute(WHO)).fetchone())
+        return _only(await (await conn.execute(INSTANCE_ID)).fetchone())
 
 
 def _by_engine(url: str) -> str:
     engine = create_engine(url)
     try:
         with engine.connect() as conn:
-            return str(conn.execute(text(WHO)).scalar_one())
+            return str(conn.execute(text(INSTANCE_ID)).scalar_one())
     finally:
         engine.dispose()
 
@@ -139,7 +139,7 @@ async def _by_async_engine(url: str) -> str:
     engine = create_async_engine(url)
     try:
         async with engine.connect() as conn:
-            return str((await conn.execute(text(WHO))).scalar_one())
+            return str((await conn.execute(text(INSTANCE_ID))).scalar_one())
     finally:
         await engine.dispose()
 

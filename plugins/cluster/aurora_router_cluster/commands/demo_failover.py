@@ -97,14 +97,14 @@ class FailoverRun:
     @property
     def events(self) -> list[tuple[float, str]]:
         """Seconds since the fault, and what happened; in the order of time."""
-        told = [
+        moments = [
             (self.began, f"{self.former} {WORDS[self.fault]}"),
             (self.last_ack, f"last ack of {self.former}"),
             (self.noticed, "noticed"),
             (self.promoted, f"{self.successor} promoted"),
             (self.first_ack, f"first ack of {self.successor}"),
         ]
-        return sorted((at - self.began, what) for at, what in told)
+        return sorted((at - self.began, what) for at, what in moments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,14 +183,14 @@ class Clients:
         if former is None:
             raise SupervisorError("the cluster has no writer to do anything to")
         time.sleep(BEFORE)
-        with _PromotionProbe(self._cluster) as heralds, _SuspicionProbe() as doubts:
+        with _PromotionProbe(self._cluster) as promotions, _SuspicionProbe() as suspicions:
             began = time.monotonic()
             getattr(self._cluster, fault)(former)
             successor = _poll_until(lambda: self._elsewhere(former, began), "a commit on another instance")
-            promoted = _poll_until(lambda: heralds.promoted.get(successor), f"the promotion of {successor}")
+            promoted = _poll_until(lambda: promotions.promoted.get(successor), f"the promotion of {successor}")
         time.sleep(AFTER)
         around = tuple(sorted((each for each in list(self.commits) if each.at > began - BEFORE), key=lambda it: it.at))
-        return FailoverRun(fault, former, successor, began, doubts.since(began), promoted, around)
+        return FailoverRun(fault, former, successor, began, suspicions.since(began), promoted, around)
 
     def _elsewhere(self, former: str, began: float) -> str | None:
         found = (each.instance for each in list(self.commits) if each.at > began and each.instance != former)

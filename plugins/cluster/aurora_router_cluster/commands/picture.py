@@ -37,14 +37,14 @@ def draw(acts: Sequence[FailoverRun], count: Count) -> str:
         top += lane.height + GAP
     height = round(top - GAP + MARGIN)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    told = f"each dot is an acknowledged commit, each row a client; {escape(str(count))}"
+    legend = f"each dot is an acknowledged commit, each row a client; {escape(str(count))}"
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>Commits of some clients while the writer is lost. {escape(str(count))}.</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{WIDTH}" height="{height}" rx="8"/>',
         f'<text class="title" x="{MARGIN}" y="{MARGIN + 12}">Failovers as clients see them</text>',
-        f'<text class="faint" x="{MARGIN}" y="{MARGIN + 30}">{told}</text>',
+        f'<text class="faint" x="{MARGIN}" y="{MARGIN + 30}">{legend}</text>',
     ]
     return "\n".join([*head, *parts, "</svg>", ""])
 
@@ -84,11 +84,11 @@ class _Lane:
     def _axis(self, bottom: float) -> str:
         step = _step(self.end)
         place = f'class="faint" y="{bottom + 18:.1f}" text-anchor="middle"'
-        told = "".join(
+        labels = "".join(
             f'<text {place} x="{self.x(at):.1f}">{_duration(at)}</text>'
             for at in (step * index for index in range(int(self.end / step) + 1))
         )
-        return f'<path class="axis" d="M{MARGIN} {bottom:.1f}H{WIDTH - MARGIN}"/>{told}'
+        return f'<path class="axis" d="M{MARGIN} {bottom:.1f}H{WIDTH - MARGIN}"/>{labels}'
 
     def _mark(self, index: int, at: float, what: str, top: float, bottom: float) -> str:
         """A moment: a line, and its label on a line of its own."""

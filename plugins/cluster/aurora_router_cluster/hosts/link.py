@@ -7,7 +7,7 @@ changed, and at least every `PULSE` seconds the host reports how it is.
 Invariant: a report counts only if it was made after all requests sent so far had arrived, so that what the control
 plane assumes of a request that it has just sent is never taken back by an older report.
 
-A connection that ends by the peer's word (end of stream, reset, refused) means that the process there is *gone*; one
+A connection that ends by an act of the peer (end of stream, reset, refused) means that the process there is *gone*; one
 on which nothing comes any more means that it is *silent*: its state is unknown.
 """
 

@@ -162,7 +162,8 @@ class Handle(abc.ABC):
     def on_disconnected(self, why: Exception) -> None:
         """A connection, or a try to make one, has ended.
 
-        A `ConnectionResetError` or `ConnectionRefusedError` is the other side's word, whatever else is its silence.
+        A `ConnectionResetError` or `ConnectionRefusedError` means that the other side answered; any other error means
+        that it was silent.
         """
 
     def on_unanswered(self) -> None:

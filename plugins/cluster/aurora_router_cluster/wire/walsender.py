@@ -222,13 +222,13 @@ class WalSender(asyncio.Protocol):
 
     def _from_standby(self, body: bytes) -> None:
         self._replied, self._asked = self._loop.time(), False
-        told = r.parse_from_standby(body)
-        if isinstance(told, r.StandbyStatus):
-            self._status = told
-            if told.reply and self._state is State.STREAMING:
+        status = r.parse_from_standby(body)
+        if isinstance(status, r.StandbyStatus):
+            self._status = status
+            if status.reply and self._state is State.STREAMING:
                 self._write(r.keepalive(self._sent))
-        elif told != self.feedback:
-            self.feedback = told
+        elif status != self.feedback:
+            self.feedback = status
             self._hub.feedback_changed()
 
     def _end_copy(self) -> None:

@@ -1,0 +1,130 @@
+"""The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
+
+It travels in one message with a check that the transaction is still the one that the token names. It was answered, and
+then the answer says what happened; or the connection broke, or the wait for the replicas was cut short, and then the
+outcome has to be determined (`flow.outcome`).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
+from aurora_router.flow import commit_sql
+from aurora_router.flow.runtime import ConnT, DialFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aurora_router.flow.session import SessionRuntime, TransactionRecord
+    from aurora_router.model.commit_token import CommitToken
+
+RefusalT = TypeVar("RefusalT", TransactionEnded, InvalidOption)
+
+_WROTE = (
+    "the transaction was to be read-only, and its work wrote, or took a transaction id: nothing is committed. "
+    "Leave read_only away, so that a lost COMMIT can be looked for"
+)
+
+
+class CommitState(enum.Enum):
+    """How far a commit got."""
+
+    NOT_SENT = enum.auto()
+    SENT = enum.auto()
+    REFUSED = enum.auto()
+    SETTLED = enum.auto()
+    COMMITTED = enum.auto()
+
+
+class Replay(Exception):
+    """The attempt is proven not committed; another one may succeed."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Commit(Generic[ConnT]):
+    """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
+
+    It is resolved before a layer above gets an answer, so that such a layer sees the true outcome.
+
+    Attributes:
+        state: how far it got.
+        verdict: what `Transaction.run` raises, whatever a layer above does with the exception that it got.
+    """
+
+    def __init__(
+        self,
+        runtime: SessionRuntime[ConnT],
+        connection: ConnT,
+        token: CommitToken | None,
+        record: TransactionRecord,
+        resolve: Callable[[BaseException | None], Awaitable[None]],
+        *,
+        read_only: bool,
+    ) -> None:
+        self.runtime = runtime
+        self.errors = runtime.errors
+        self.connection = connection
+        self.token = token
+        self.record = record
+        self.resolve = resolve
+        self.read_only = read_only
+        self.state = CommitState.NOT_SENT
+        self.verdict: BaseException | None = None
+
+    async def send(self) -> None:
+        """Commit.
+
+        Raises:
+            Exception: the driver's own: the server refused, or the connection broke and it is not committed.
+            TransactionEnded: the transaction is over, or it failed and the work went on.
+            InvalidOption: it was to be read-only, and wrote.
+            CommitOutcomeUnknown: the outcome cannot be determined.
+        """
+        runtime, connection = self.runtime, self.connection
+        if self.record.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
+            failed = runtime.is_aborted(connection) and not self.record.ended
+            how = "failed, and no exception reported that" if failed else "is over already"
+            raise self._set_verdict(self.errors.transaction_ended(f"there is nothing to commit: the transaction {how}"))
+        self.state = CommitState.SENT
+        try:
+            message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
+            reply = await runtime.execute(connection, message, None)
+        except DialFailed as failed:
+            if runtime.is_broken(connection):
+                await self._settle(failed.cause)
+                self.state = CommitState.COMMITTED
+                return
+            self.state = CommitState.REFUSED
+            if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
+                if self.token is not None:
+                    raise self._set_verdict(
+                        self.errors.transaction_ended("the work ended its transaction itself")
+                    ) from failed.cause
+                if self.read_only:
+                    raise self._set_verdict(InvalidOption(_WROTE)) from failed.cause
+            raise failed.cause from None
+        if reply.tags[-1] != "COMMIT":
+            self.state = CommitState.REFUSED
+            raise self._set_verdict(self.errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
+        if not reply.replicated:
+            await self._settle(None)
+        self.state = CommitState.COMMITTED
+
+    def _set_verdict(self, error: RefusalT) -> RefusalT:
+        self.verdict = error
+        return error
+
+    async def _settle(self, cause: BaseException | None) -> None:
+        """Determine the outcome; returns if it committed, else raises what a layer above takes for a failed COMMIT."""
+        try:
+            await self.resolve(cause)
+        except (Replay, CommitOutcomeUnknown) as verdict:
+            self.state, self.verdict = CommitState.SETTLED, verdict
+            if isinstance(verdict, Replay):
+                raise verdict.cause from None
+            raise
