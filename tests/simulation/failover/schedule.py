@@ -385,7 +385,7 @@ class Schedule:
         cluster = conn.result.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
         if process.monitored and not self.pooled and askable and not cluster.is_monitored:
-            await self.clock.sleep(self.judge.limits(process).interval + SLACK)  # it may have been told this instant
+            await self.clock.sleep(self.judge.limits(process).interval + SLACK)  # it may have learned of one this instant
             if not cluster.is_monitored:
                 raise Violation("after the last incident the monitor does not look")
         conn.close()
