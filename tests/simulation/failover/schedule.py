@@ -385,7 +385,8 @@ class Schedule:
         cluster = conn.result.cluster
         askable = any(self.control.is_placed(self.control.named(id_)) for id_ in cluster.view.instances)
         if process.monitored and not self.pooled and askable and not cluster.is_monitored:
-            await self.clock.sleep(self.judge.limits(process).interval + SLACK)  # it may have learned of one this instant
+            # The monitor may have learned of one this instant.
+            await self.clock.sleep(self.judge.limits(process).interval + SLACK)
             if not cluster.is_monitored:
                 raise Violation("after the last incident the monitor does not look")
         conn.close()
