@@ -121,7 +121,7 @@ def opening(open_: Callable[..., T], params: Mapping[str, Any]) -> Callable[[Tar
     if not isinstance(params, Parameters) or params.provider is None:
         return open_
     with IMPORTING:
-        from aurora_router.runtime.credentials import make_dial  # noqa: PLC0415 - few calls have a provider
+        from aurora_router.runtime.credential_dial import make_dial  # noqa: PLC0415 - few calls have a provider
 
     return make_dial(open_, params.provider, params)
 
@@ -133,7 +133,7 @@ def opening_async(
     if not isinstance(params, Parameters) or params.provider is None:
         return open_
     with IMPORTING:
-        from aurora_router.runtime.credentials import make_async_dial  # noqa: PLC0415 - see above
+        from aurora_router.runtime.credential_dial import make_async_dial  # noqa: PLC0415 - see above
 
     return make_async_dial(open_, params.provider, params)
 
@@ -319,7 +319,7 @@ def _find_provider(given: Any, options: Options, params: Mapping[str, Any]) -> P
     if name is None:
         return cast("Provider", given)
     with IMPORTING:
-        from aurora_router.runtime.credentials import find_named  # noqa: PLC0415 - few calls have a provider
+        from aurora_router.runtime.credential_dial import find_named  # noqa: PLC0415 - few calls have a provider
 
     return find_named(name, its_options)
 

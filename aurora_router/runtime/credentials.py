@@ -1,16 +1,14 @@
 """The credentials of a provider, cached: asked for once for all callers that wait, renewed before they expire.
 
 Invariants: a provider is asked by one caller at a time for one login, and the other callers wait for its answer, unless
-only their own thread could give it. A
-credential that has not expired outlives the failures of its provider, which is then asked ever more rarely. One dial
-tries three credentials at most: the cached one, the next one, and what stands in for that one. No secret is a part of a
-message, a repr or a key. No lock is held while a provider is asked.
+only their own thread could give it. A credential that has not expired outlives the failures of its provider, which is
+then asked more and more rarely. No secret is a part of a message, a repr or a key. No lock is held while a provider is
+asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import random
 import time
@@ -19,38 +17,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
-import psycopg
-
 from aurora_router import errors, native
-from aurora_router.credentials import GROUP, Credential, Login
-from aurora_router.errors import InvalidOption
+from aurora_router.credentials import Credential, Login
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
 from aurora_router.psycopg_errors import CredentialsUnavailable
-from aurora_router.runtime.blocking import new_event
-from aurora_router.runtime.entry_points import load_named
-from aurora_router.runtime.faults import fault_of, first_line
-from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
+from aurora_router.runtime.faults import first_line
+from aurora_router.runtime.provider_call import THREAD_NAME, call_provider, call_provider_async, read_credential
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from aurora_router.credentials import Provider
-    from aurora_router.flow.runtime import Target
 
 T = TypeVar("T")
 
-REJECTED = frozenset({"28P01", "28000"})
-"""How a server rejects a password (PostgreSQL documentation, appendix A)."""
 RENEWAL = 0.8
 """The share of its time after which a credential is renewed."""
 SKEW_SECONDS = 5.0
 """So long before its end a credential is not used any more: the server's clock may be ahead."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """How long a renewal that failed is not tried again, in seconds: doubled by each further failure, up to the second."""
-TRIES = 3
-"""How many credentials one dial tries at most."""
-_THREAD = "aurora-router-credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +320,7 @@ class CredentialCache:
         answer, mine = self._begin(question, here=False)
         if not mine:
             return
-        native.run_in_background(lambda: self._renew_now(question, answer), _THREAD)
+        native.run_in_background(lambda: self._renew_now(question, answer), THREAD_NAME)
 
     def _renew_now(self, question: _Question, answer: _Answer) -> None:
         try:
@@ -349,10 +336,8 @@ class CredentialCache:
         self, question: _Question, answer: _Answer, ask: Callable[..., object], about: Sequence[object]
     ) -> Credential | None:
         try:
-            given = ask(*about)
-            if inspect.isawaitable(given):
-                given = _run(given)
-            credential = None if given is None and question.stand_in else _read(given)
+            given = call_provider(ask, about)
+            credential = None if given is None and question.stand_in else read_credential(given)
         except BaseException as error:  # noqa: BLE001 - callers that wait for the same answer have to hear of it
             raise self._fail(question, answer, error) from _cause(error)
         return self._keep(question, answer, credential, given)
@@ -361,13 +346,8 @@ class CredentialCache:
         self, question: _Question, answer: _Answer, ask: Callable[..., Any], about: Sequence[object]
     ) -> Credential | None:
         try:
-            if _is_coroutine_function(ask):
-                given: Any = ask(*about)
-            else:
-                given = await asyncio.wrap_future(_in_background(lambda: ask(*about)))
-            if inspect.isawaitable(given):
-                given = await given
-            credential = None if given is None and question.stand_in else _read(given)
+            given = await call_provider_async(ask, about)
+            credential = None if given is None and question.stand_in else read_credential(given)
         except BaseException as error:  # noqa: BLE001 - callers that wait for the same answer have to hear of it
             raise self._fail(question, answer, error) from _cause(error)
         return self._keep(question, answer, credential, given)
@@ -427,47 +407,7 @@ def _as_stand_in(given: Credential | None, rejected: Found) -> Found | None:
     return Found(given, cached=False, stand_in=True)
 
 
-def _read(given: object) -> Credential:
-    if isinstance(given, str):
-        return Credential(given)
-    if isinstance(given, Credential):
-        return given
-    raise TypeError(f"a provider returns a text or a Credential, and this one returned a {type(given).__name__}")
-
-
-def _is_coroutine_function(provider: object) -> bool:
-    return inspect.iscoroutinefunction(provider) or inspect.iscoroutinefunction(getattr(provider, "__call__", None))  # noqa: B004 - of an object
-
-
-def _run(given: Awaitable[T]) -> T:
-    """The result of a coroutine, for a thread whose event loop, if it has one, may not be blocked."""
-
-    async def main() -> T:
-        return await given
-
-    answer, done = _in_background(lambda: asyncio.run(main())), new_event()
-    answer.add_done_callback(lambda _: done.set())
-    done.wait()  # not for the future itself: a greenlet can't wait for what a thread sets
-    return answer.result()
-
-
-def _in_background(ask: Callable[[], T]) -> Future[T]:
-    """The result of a function that may block, from a thread of its own that an exit does not wait for."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        if not answer.set_running_or_notify_cancel():
-            return
-        try:
-            answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
-            answer.set_exception(error)
-
-    native.run_in_background(run, _THREAD)
-    return answer
-
-
-# ---------------------------------------------------------------- of calls
+# ---------------------------------------------------------------- one cache for each provider
 
 _caches: WeakSet[CredentialCache] = WeakSet()
 _by_provider: dict[Any, CredentialCache] = {}
@@ -482,108 +422,6 @@ def cache_of(provider: Provider) -> CredentialCache:
             cache = _by_provider[provider] = CredentialCache(provider)
             forget_oldest(_by_provider)
         return cache
-
-
-def find_named(name: str, options: Mapping[str, Any]) -> Provider:
-    """The provider with this name among the entry points, made from its options where it has some.
-
-    Args:
-        name: of the entry point.
-        options: the options of providers that are given (name without prefix -> value).
-
-    Raises:
-        InvalidOption: there is none, it can't be loaded, or an option is none of its own.
-    """
-    provider: Any = load_named("aurora_credentials", name, GROUP, "provider")
-    for each in options:
-        if each not in getattr(provider, "options", ()):
-            raise InvalidOption(f"aurora_{each} has no effect with aurora_credentials={name}: remove it")
-    made: Provider = provider.from_options(options) if hasattr(provider, "from_options") else provider
-    if not callable(made):
-        raise InvalidOption(
-            f"aurora_credentials={name!r}: its entry point gives a {type(made).__name__}, and has to give a callable"
-        )
-    return made
-
-
-def login_for(base: Mapping[str, Any], target: Target) -> Login:
-    """What a credential is wanted for when a target is dialled with these parameters."""
-    port = target.port or os.environ.get("PGPORT") or DEFAULT_PORT
-    user, database = (base.get(name) or os.environ.get(variable) for name, variable in _NAMED)
-    host = target.host or (target.addresses[0] if target.addresses else None)
-    name: str | None = target.name
-    for each in base.given if isinstance(base, Parameters) else ():
-        if name == each.host or name == str(each):
-            name = None
-    return Login(host, int(port), user, database or user, name)
-
-
-_NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
-
-
-def make_dial(
-    open_: Callable[[Target, float, Mapping[str, str]], T], provider: Provider, base: Mapping[str, Any]
-) -> Callable[[Target, float], T]:
-    """A function that dials with what the provider gives, and with what is left to try where the server rejects it."""
-    cache = cache_of(provider)
-
-    def dial(target: Target, seconds: float) -> T:
-        login = login_for(base, target)
-        found = cache.get(login)
-        for tries_left in range(TRIES - 1, -1, -1):
-            try:
-                connection = open_(target, seconds, found.params())
-            except psycopg.OperationalError as error:
-                following = cache.after_rejection(login, found) if tries_left and _is_rejection(error) else None
-                if following is None:
-                    raise
-                found = following
-            else:
-                cache.confirm(login, found)
-                return connection
-        raise AssertionError("the last try returns or raises")
-
-    return dial
-
-
-def make_async_dial(
-    open_: Callable[[Target, float, Mapping[str, str]], Awaitable[T]], provider: Provider, base: Mapping[str, Any]
-) -> Callable[[Target, float], Awaitable[T]]:
-    """The same for asyncio."""
-    cache = cache_of(provider)
-
-    async def dial(target: Target, seconds: float) -> T:
-        login = login_for(base, target)
-        try:
-            found = await cache.get_async(login)
-        except asyncio.CancelledError as cancelled:  # a task of its own, which ends with the time for the dial
-            raise _new_late(seconds) from cancelled
-        for tries_left in range(TRIES - 1, -1, -1):
-            try:
-                connection = await open_(target, seconds, found.params())
-            except psycopg.OperationalError as error:
-                may_follow = tries_left and _is_rejection(error)
-                following = await cache.after_rejection_async(login, found) if may_follow else None
-                if following is None:
-                    raise
-                found = following
-            else:
-                cache.confirm(login, found)
-                return connection
-        raise AssertionError("the last try returns or raises")
-
-    return dial
-
-
-def _new_late(seconds: float) -> CredentialsUnavailable:
-    """The error of a dial whose time the provider took; what it says later counts for the next one."""
-    late = CredentialsUnavailable(f"the provider of credentials has not answered within {seconds:g} s")
-    late.sqlstate = None  # it may still answer: worth another try
-    return late
-
-
-def _is_rejection(error: psycopg.Error) -> bool:
-    return fault_of(error).sqlstate in REJECTED
 
 
 def _reset() -> None:

@@ -15,7 +15,8 @@ from moto import mock_aws
 
 import aurora_router
 from aurora_router.runtime.connect_args import read_connect_args
-from aurora_router.runtime.credentials import CredentialCache, login_for
+from aurora_router.runtime.credential_dial import login_for
+from aurora_router.runtime.credentials import CredentialCache
 from aurora_router_aws import IamTokens, sdk
 
 CASES = yaml.safe_load((Path(__file__).parent / "bad_credentials.yaml").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 import aurora_router
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.model.event import MonitorLockedOut
-from aurora_router.runtime import credentials
+from aurora_router.runtime import credential_dial, credentials
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.monitor import RENEWAL_SECONDS
@@ -137,7 +137,7 @@ class World:
                     raise psycopg.OperationalError('FATAL:  password authentication failed for user "seller"')
 
             try:
-                credentials.make_dial(log_in, self.provider, params)(target, seconds)
+                credential_dial.make_dial(log_in, self.provider, params)(target, seconds)
             except psycopg.OperationalError as error:
                 connection.close()
                 raise DialFailed(fault_of(error), error) from error

@@ -17,13 +17,14 @@ import pytest
 
 import aurora_router
 from aurora_router import CredentialsUnavailable, errors
-from aurora_router.credentials import Credential, Login
+from aurora_router.credentials import GROUP, Credential, Login
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.runtime import Target
 from aurora_router.model.event import ConnectionsCut, InstanceFailed, WriterSuspected
-from aurora_router.runtime import credentials, session_cache
+from aurora_router.runtime import credential_dial, credentials, session_cache
 from aurora_router.runtime.connect_args import read_connect_args
-from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of, login_for
+from aurora_router.runtime.credential_dial import login_for
+from aurora_router.runtime.credentials import LONGEST_PAUSE, SKEW_SECONDS, CredentialCache, cache_of
 from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router_cluster import LocalCluster
 from tests.superuser import run_as_superuser
@@ -371,8 +372,8 @@ class Rotating(Provider):
 def dial_with(provider, awaited):
     target, base = Target("a", "a.example", 5432), {"user": "app", "dbname": "app"}
     if not awaited:
-        return credentials.make_dial(provider.open, provider, base)(target, 5.0)
-    return asyncio.run(credentials.make_async_dial(provider.open_async, provider, base)(target, 5.0))
+        return credential_dial.make_dial(provider.open, provider, base)(target, 5.0)
+    return asyncio.run(credential_dial.make_async_dial(provider.open_async, provider, base)(target, 5.0))
 
 
 def pending(text="new", seconds=10.0):
@@ -490,7 +491,7 @@ def test_it_is_given_as_a_callable():
 
 
 def test_it_is_given_by_name(monkeypatch):
-    found = EntryPoints([EntryPoint("vault", f"{__name__}:a_provider", credentials.GROUP)])
+    found = EntryPoints([EntryPoint("vault", f"{__name__}:a_provider", GROUP)])
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     monkeypatch.setattr(EntryPoint, "load", lambda self: a_provider)
     assert provider_of("host=a aurora_credentials=vault user=one") is a_provider
@@ -511,7 +512,7 @@ def test_it_is_made_from_options(monkeypatch):
 
         from_options = classmethod(lambda cls, options: cls(options))
 
-    found = EntryPoints([EntryPoint("vault", f"{__name__}:Made", credentials.GROUP)])
+    found = EntryPoints([EntryPoint("vault", f"{__name__}:Made", GROUP)])
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Made)
     args = read_connect_args("host=a aurora_credentials=vault aurora_aws_region=x", {})

@@ -1,0 +1,135 @@
+"""A dial with the credentials of a provider: with the cached one, and with what is left to try if that is rejected.
+
+One dial tries three credentials at most: the cached one, the next one, and what stands in for that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+
+from aurora_router.credentials import GROUP, Login
+from aurora_router.errors import InvalidOption
+from aurora_router.psycopg_errors import CredentialsUnavailable
+from aurora_router.runtime.credentials import cache_of
+from aurora_router.runtime.entry_points import load_named
+from aurora_router.runtime.faults import fault_of
+from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from aurora_router.credentials import Provider
+    from aurora_router.flow.runtime import Target
+
+T = TypeVar("T")
+
+REJECTED = frozenset({"28P01", "28000"})
+"""How a server rejects a password (PostgreSQL documentation, appendix A)."""
+TRIES = 3
+"""How many credentials one dial tries at most."""
+
+
+def find_named(name: str, options: Mapping[str, Any]) -> Provider:
+    """The provider with this name among the entry points, made from its options where it has some.
+
+    Args:
+        name: of the entry point.
+        options: the options of providers that are given (name without prefix -> value).
+
+    Raises:
+        InvalidOption: there is none, it can't be loaded, or an option is none of its own.
+    """
+    provider: Any = load_named("aurora_credentials", name, GROUP, "provider")
+    for each in options:
+        if each not in getattr(provider, "options", ()):
+            raise InvalidOption(f"aurora_{each} has no effect with aurora_credentials={name}: remove it")
+    made: Provider = provider.from_options(options) if hasattr(provider, "from_options") else provider
+    if not callable(made):
+        raise InvalidOption(
+            f"aurora_credentials={name!r}: its entry point gives a {type(made).__name__}, and has to give a callable"
+        )
+    return made
+
+
+def login_for(base: Mapping[str, Any], target: Target) -> Login:
+    """What a credential is wanted for when a target is dialled with these parameters."""
+    port = target.port or os.environ.get("PGPORT") or DEFAULT_PORT
+    user, database = (base.get(name) or os.environ.get(variable) for name, variable in _NAMED)
+    host = target.host or (target.addresses[0] if target.addresses else None)
+    name: str | None = target.name
+    for each in base.given if isinstance(base, Parameters) else ():
+        if name == each.host or name == str(each):
+            name = None
+    return Login(host, int(port), user, database or user, name)
+
+
+_NAMED = (("user", "PGUSER"), ("dbname", "PGDATABASE"))
+
+
+def make_dial(
+    open_: Callable[[Target, float, Mapping[str, str]], T], provider: Provider, base: Mapping[str, Any]
+) -> Callable[[Target, float], T]:
+    """A function that dials with what the provider gives, and with what is left to try where the server rejects it."""
+    cache = cache_of(provider)
+
+    def dial(target: Target, seconds: float) -> T:
+        login = login_for(base, target)
+        found = cache.get(login)
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                connection = open_(target, seconds, found.params())
+            except psycopg.OperationalError as error:
+                following = cache.after_rejection(login, found) if tries_left and _is_rejection(error) else None
+                if following is None:
+                    raise
+                found = following
+            else:
+                cache.confirm(login, found)
+                return connection
+        raise AssertionError("the last try returns or raises")
+
+    return dial
+
+
+def make_async_dial(
+    open_: Callable[[Target, float, Mapping[str, str]], Awaitable[T]], provider: Provider, base: Mapping[str, Any]
+) -> Callable[[Target, float], Awaitable[T]]:
+    """The same for asyncio."""
+    cache = cache_of(provider)
+
+    async def dial(target: Target, seconds: float) -> T:
+        login = login_for(base, target)
+        try:
+            found = await cache.get_async(login)
+        except asyncio.CancelledError as cancelled:  # a task of its own, which ends with the time for the dial
+            raise _new_late(seconds) from cancelled
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                connection = await open_(target, seconds, found.params())
+            except psycopg.OperationalError as error:
+                may_follow = tries_left and _is_rejection(error)
+                following = await cache.after_rejection_async(login, found) if may_follow else None
+                if following is None:
+                    raise
+                found = following
+            else:
+                cache.confirm(login, found)
+                return connection
+        raise AssertionError("the last try returns or raises")
+
+    return dial
+
+
+def _new_late(seconds: float) -> CredentialsUnavailable:
+    """The error of a dial whose time the provider took; what it says later counts for the next one."""
+    late = CredentialsUnavailable(f"the provider of credentials has not answered within {seconds:g} s")
+    late.sqlstate = None  # it may still answer: worth another try
+    return late
+
+
+def _is_rejection(error: psycopg.Error) -> bool:
+    return fault_of(error).sqlstate in REJECTED
