@@ -13,9 +13,9 @@ from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
+from aurora_router.model.claim import names_another
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
-from aurora_router.model.reduce import names_another
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.paths import is_direct
 from aurora_router.policy.route import Mode, find, given_host, identity

@@ -23,11 +23,11 @@ from aurora_router.flow.attempt import (
 from aurora_router.flow.connect_error import find_cause
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED, find_impostor, identify, query_topology
+from aurora_router.model.claim import names_another
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
-from aurora_router.model.reduce import names_another
 from aurora_router.policy.balance import is_lag_unproven
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.route import Address, Mode, find, identity

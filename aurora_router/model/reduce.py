@@ -60,11 +60,20 @@ no instance that an accepted one fenced is accepted, whatever the order and the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aurora_router.model.bounds import forget_oldest
+from aurora_router.model.claim import (
+    Claim,
+    choose_rows,
+    find_claim,
+    find_refusal,
+    is_foreign,
+    is_lower,
+    is_other_system,
+)
 from aurora_router.model.event import (
     AnswerRefused,
     ClaimRefused,
@@ -91,7 +100,7 @@ from aurora_router.model.observation import (
 from aurora_router.model.view import Outage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from aurora_router.model.view import View
 
@@ -129,84 +138,19 @@ def _given_hosts(view: View, given: GivenHosts) -> Change:
     return replace(view, instances=MappingProxyType(instances)), ()  # in the order in which the user gave them
 
 
-# ---------------------------------------------------------------- of which cluster an answer is
-
-
-def is_foreign(view: View, seen: Topology) -> bool:
-    """Whether an answer seems to be of another cluster: its writer is unknown here, or all others that it lists are."""
-    if not view.known or seen.observer is None:
-        return False
-    rows = _unique(seen.rows)
-    claim, known = _find_claim(rows, seen, 0.0), view.instances.keys() | view.retired.keys()
-    others = rows.keys() - {seen.observer}
-    return (claim is not None and claim.id not in known) or (bool(others) and not others & known)
-
-
-def is_disjoint(view: View, seen: Topology) -> bool:
-    """Whether an answer is complete in itself, and of another cluster for certain: it shares no instance."""
-    if not view.known or not view.instances:
-        return False
-    rows = _unique(seen.rows)
-    claim = _find_claim(rows, seen, 0.0)
-    shared = rows.keys() & (view.instances.keys() | view.retired.keys())
-    return claim is not None and claim.complete and not shared - ({seen.observer} - {claim.id})
-
-
-def agree(view: View, seen: Topology) -> bool:
-    """Whether an answer and what is known of a cluster know each other's writer."""
-    rows = _unique(seen.rows)
-    claim = _find_claim(rows, seen, 0.0)
-    if claim is None or not claim.complete or not view.known:
-        return False
-    return claim.id in view.instances and (view.writer is None or view.writer in rows)
-
-
-def names_another(view: View, seen: Topology) -> bool:
-    """Whether an answer names a writer other than the accepted one, and nothing was wrong with that one so far."""
-    if view.writer is None or view.outage is not None:
-        return False
-    claim = _find_claim(_unique(seen.rows), seen, 0.0)
-    return claim is not None and claim.id != view.writer
-
-
 # ---------------------------------------------------------------- a topology query
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """That an instance is the writer, as one answer says.
-
-    Attributes:
-        id: the instance.
-        token: its evidence, see `Row.token`.
-        own: whether the instance says so itself.
-        complete: whether the answer is complete but for the age of this evidence (rule 2).
-        asked_at: when the question was sent.
-        volume: the highest token of all rows of the answer; at least `token`.
-        system: the history that the token is of.
-        lsn: how far the claimant's log is written.
-    """
-
-    id: str
-    token: int | None
-    own: bool
-    complete: bool
-    asked_at: float
-    volume: int | None = None
-    system: str | None = None
-    lsn: int | None = None
 
 
 def _topology(view: View, seen: Topology, now: float) -> Change:
     asked_at = now if seen.asked_at is None else seen.asked_at
     if _is_overtaken(view, seen.observer, asked_at, is_writer=seen.observer_is_writer):
         return view, ()
-    rows = {row.id: _with_lag(view, row, seen, asked_at) for row in _unique(seen.rows).values()}
-    claim = _find_claim(rows, seen, asked_at)
+    rows = {row.id: _with_lag(view, row, seen, asked_at) for row in choose_rows(seen.rows).values()}
+    claim = find_claim(rows, seen, asked_at)
     if seen.by_id and is_foreign(view, seen):
         reason = "it does not know this cluster's writer, nor any of its instances"
         return view, (AnswerRefused(seen.observer or "", None if claim is None else claim.id, reason),)
-    refusal = None if claim is None else _refusal(view, claim)
+    refusal = None if claim is None else find_refusal(view, claim)
     if claim is not None and refusal is not None:
         refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
         view, reported = _count_self_report(view, seen, asked_at, now)
@@ -214,7 +158,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
         return _remember_answer(view, seen, claim, asked_at), (refused, *reported, *added)
     withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
     writer = claim.id if claim is not None else None if withdrawn else view.writer
-    older = claim is not None and not claim.own and _is_lower(claim.token, view.token)
+    older = claim is not None and not claim.own and is_lower(claim.token, view.token)
     complete = claim is not None and claim.complete and not older and (claim.own or claim.token is not None)
     instances, events, leftovers = _merge(view, rows, seen, writer, asked_at, now, complete=complete)
     if withdrawn and view.writer is not None:
@@ -239,150 +183,20 @@ def _is_overtaken(view: View, observer: str | None, asked_at: float, *, is_write
     return earlier or (is_writer is False and observer == view.writer and asked_at < view.accepted_at)
 
 
-def _unique(rows: Iterable[Row]) -> dict[str, Row]:
-    """The rows by id; of several of one instance (it restarted) the one that it wrote last."""
-    unique: dict[str, Row] = {}
-    for row in rows:
-        other = unique.get(row.id)
-        if other is None or _writing(row) >= _writing(other):
-            unique[row.id] = row
-    return unique
-
-
 def _with_lag(view: View, row: Row, seen: Topology, asked_at: float) -> Row:
     """The row with what the reader's own position proves of its lag (rule 9)."""
     behind = row.lsn is None or view.lsn is None or row.lsn < view.lsn
-    if behind or seen.observer_is_writer or row.id != seen.observer or _is_other_system(view, row.system):
+    if behind or seen.observer_is_writer or row.id != seen.observer or is_other_system(view, row.system):
         return row
     bound = max(0.0, asked_at - view.lsn_at)
     return replace(row, lag=bound if row.lag is None else min(row.lag, bound))
 
 
-def _is_other_system(view: View, system: str | None) -> bool:
-    return None not in {view.system, system} and system != view.system
-
-
-def _writing(row: Row) -> tuple[bool, float, bool]:
-    return row.updated is not None, row.updated or 0.0, row.writer
-
-
-def _find_claim(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
-    """Which instance is the writer, by this answer: the observer's own report first, then the one row marked as such.
-
-    Of two such rows (for a moment after a failover) the one with the higher token counts.
-    """
-    marked = [row for row in rows.values() if row.writer]
-    volume = max((row.token for row in rows.values() if row.token is not None), default=None)
-    read = seen.complete and not seen.malformed and seen.observer in rows
-    if seen.observer_is_writer and seen.observer is not None:
-        row = rows.get(seen.observer)
-        complete = read and [each.id for each in marked] == [seen.observer]
-        token = None if row is None else row.token
-        system, lsn = (None, None) if row is None else (row.system, row.lsn)
-        return Claim(
-            seen.observer, token, own=True, complete=complete, asked_at=asked_at, volume=volume, system=system, lsn=lsn
-        )
-    if seen.observer_is_writer is False:
-        marked = [row for row in marked if row.id != seen.observer]
-    best = max(marked, key=_token, default=None)
-    if best is None or sum(_token(row) == _token(best) for row in marked) > 1:
-        return None
-    complete = read and len(marked) == 1
-    return Claim(best.id, best.token, own=False, complete=complete, asked_at=asked_at, volume=volume)
-
-
-def _token(row: Row) -> int:
-    return -1 if row.token is None else row.token
-
-
-def _is_lower(token: int | None, accepted: int | None) -> bool:
-    return token is not None and accepted is not None and token < accepted
-
-
-# ---------------------------------------------------------------- claims to be the writer
-
-
-def _refusal(view: View, claim: Claim) -> str | None:
-    """Why a claim to be the writer is not believed; None: it is."""
-    if _is_other_system(view, claim.system):
-        return _other_history(view, claim)
-    older = _older_timeline(view, claim)
-    if older is not None:
-        return older
-    if claim.id == view.writer or view.epoch == 0:
-        return None
-    if not claim.own and claim.id in view.former:
-        return "a former writer is accepted again only by its own report"
-    if not claim.own and not claim.complete:
-        return "the answer is incomplete"
-    if claim.asked_at < view.accepted_at:
-        return f"it was asked before {view.writer} was accepted"
-    newer = claim.token is not None and view.token is not None and claim.token > view.token
-    fenced = (view.unproven or view.provisional) and claim.id in view.former and not _has_grown(view, claim)
-    if newer and not fenced:
-        return None
-    stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
-    if not claim.own:
-        return stale
-    if view.outage is None:
-        return f"{stale}, and {view.writer} is not known to have failed"
-    return _contradiction(view, view.outage, claim, stale)
-
-
-def _older_timeline(view: View, claim: Claim) -> str | None:
-    """Why an instance's own claim is refused by its timeline (rule 4)."""
-    if not (view.monotone and claim.own):
-        return None
-    if claim.token is None:
-        return f"it does not report its timeline, and the accepted one is {view.token}"
-    lower = claim.token < (view.token or 0)
-    return f"its timeline {claim.token} is lower than the accepted {view.token}" if lower else None
-
-
-def _other_history(view: View, claim: Claim) -> str | None:
-    """Why a claim to be the writer of another system's history is not believed (rule 6)."""
-    if claim.id == view.writer:
-        return None
-    other = f"it is of another database system ({claim.system}) than {view.writer or 'the last writer'} ({view.system})"
-    outage = view.outage
-    if outage is None or claim.asked_at < outage.since:
-        return f"{other}, which is not known to have failed"
-    answered = dict(outage.named)
-    for id_ in sorted(answered.keys() - {claim.id}):
-        if id_ in view.instances and view.instances[id_].system == view.system:
-            return f"{other}, and {id_} of that system may be promoted"
-    unheard = sorted(view.instances.keys() - {claim.id} - answered.keys() - outage.failed)
-    return f"{other}, and {unheard[0]} has not answered yet" if unheard else None
-
-
-def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str | None:
-    """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5)."""
-    if claim.asked_at < outage.since:
-        return f"{stale}, and it was asked before {view.writer} failed"
-    named, others = dict(outage.named), view.instances.keys() - {claim.id}
-    for id_ in sorted(others & named.keys()):
-        if named[id_] not in {None, claim.id}:
-            return f"{stale}, and {id_} names {named[id_]}"
-    silent = others - named.keys()
-    if claim.id not in view.former or claim.id == outage.writer or view.monotone:
-        unheard = sorted(silent - outage.failed)
-        return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
-    if view.token is None and claim.token is None:
-        return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
-    if _has_grown(view, claim):
-        return None
-    if others and all(named.get(id_) == claim.id for id_ in others):
-        return None
-    return f"{stale}, it was the writer before, and not all others name it"
-
-
-def _has_grown(view: View, claim: Claim) -> bool:
-    """Whether a former writer's own token has grown since `_with_shown` noted it: then it is not fenced."""
-    return claim.own and claim.token is not None and dict(view.shown).get(claim.id, claim.token) < claim.token
+# ---------------------------------------------------------------- what a claim leaves in the view
 
 
 def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
-    """Remember with what a former writer claimed, and what all answered while the accepted writer is in an outage."""
+    """Note the token of a former writer's claim and, in an outage of the accepted writer, each instance's answer."""
     view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
     if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
@@ -456,7 +270,7 @@ def _add_claimant(view: View, row: Row | None, now: float) -> Change:
     """
     if row is None or row.id in view.instances or not view.known:
         return view, ()
-    if view.outage is None and _is_lower(row.token, view.token):
+    if view.outage is None and is_lower(row.token, view.token):
         return view, ()
     instance = _apply_row(Instance(row.id, Role.READER, view.retired.get(row.id, -1) + 1), row, now)
     retired = {id_: generation for id_, generation in view.retired.items() if id_ != row.id}
@@ -627,7 +441,7 @@ def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) 
     claim = Claim(known.id, None, own=True, complete=False, asked_at=asked_at)
     if known.id == view.writer:
         return (view if view.outage is None else replace(view, outage=None)), ()
-    refusal = _refusal(view, claim)
+    refusal = find_refusal(view, claim)
     if refusal is not None:
         refused = ClaimRefused(known.id, known.id, view.writer, refusal)
         return _remember_answer(view, report, claim, asked_at), (refused,)

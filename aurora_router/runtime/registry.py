@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from aurora_router import native, observe
 from aurora_router.flow.cluster import Cluster
+from aurora_router.model.claim import agree, is_disjoint, is_foreign
 from aurora_router.model.observation import GivenHosts
-from aurora_router.model.reduce import agree, is_disjoint, is_foreign
 from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
 from aurora_router.runtime.courier import COURIER

@@ -52,16 +52,16 @@ class Mutant:
 
 
 def accept_older_tokens() -> Any:
-    return patch.object(reducing, "_refusal", lambda *_: None)
+    return patch.object(reducing, "find_refusal", lambda *_: None)
 
 
 def forget_former_writers() -> Any:
-    original = reducing._refusal
+    original = reducing.find_refusal
 
     def refusal(view: Any, claim: Any) -> Any:
         return original(replace(view, former=frozenset(), token=None), replace(claim, token=None))
 
-    return patch.object(reducing, "_refusal", refusal)
+    return patch.object(reducing, "find_refusal", refusal)
 
 
 @contextmanager
@@ -318,7 +318,7 @@ def never_search() -> Any:
 
 def take_any_answer_for_complete() -> Any:
     """An answer is taken for the whole cluster, whatever it lacks: what it does not list is gone."""
-    claimed, merge = reducing._find_claim, reducing._merge
+    claimed, merge = reducing.find_claim, reducing._merge
 
     def complete(*args: Any) -> Any:
         found = claimed(*args)
@@ -328,7 +328,7 @@ def take_any_answer_for_complete() -> Any:
         return merge(*args, complete=True)
 
     return _all(
-        patch.object(reducing, "_find_claim", complete),
+        patch.object(reducing, "find_claim", complete),
         patch.object(reducing, "_merge", taken),
         patch.object(reducing, "MISSING_SECONDS", 0.0),
     )

@@ -1,0 +1,215 @@
+"""What an answer to a topology query claims: of which cluster it is, which instance is the writer, and if that counts.
+
+Nothing here changes a view. The rules, and why they are sound, are in `model.reduce`, where they are numbered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from aurora_router.model.observation import Row, Topology
+    from aurora_router.model.view import Outage, View
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That an instance is the writer, as one answer says.
+
+    Attributes:
+        id: the instance.
+        token: its evidence, see `Row.token`.
+        own: whether the instance says so itself.
+        complete: whether the answer is complete but for the age of this evidence (rule 2).
+        asked_at: when the question was sent.
+        volume: the highest token of all rows of the answer; at least `token`.
+        system: the history that the token is of.
+        lsn: how far the claimant's log is written.
+    """
+
+    id: str
+    token: int | None
+    own: bool
+    complete: bool
+    asked_at: float
+    volume: int | None = None
+    system: str | None = None
+    lsn: int | None = None
+
+
+def choose_rows(rows: Iterable[Row]) -> dict[str, Row]:
+    """The rows by id; of several of one instance (it restarted) the one that it wrote last."""
+    unique: dict[str, Row] = {}
+    for row in rows:
+        other = unique.get(row.id)
+        if other is None or _writing(row) >= _writing(other):
+            unique[row.id] = row
+    return unique
+
+
+def is_other_system(view: View, system: str | None) -> bool:
+    """Whether a system identifier is known to be another one than the cluster's."""
+    return None not in {view.system, system} and system != view.system
+
+
+def _writing(row: Row) -> tuple[bool, float, bool]:
+    return row.updated is not None, row.updated or 0.0, row.writer
+
+
+def find_claim(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Claim | None:
+    """Which instance is the writer, by this answer: the observer's own report first, then the one row marked as such.
+
+    Of two such rows (for a moment after a failover) the one with the higher token counts.
+    """
+    marked = [row for row in rows.values() if row.writer]
+    volume = max((row.token for row in rows.values() if row.token is not None), default=None)
+    read = seen.complete and not seen.malformed and seen.observer in rows
+    if seen.observer_is_writer and seen.observer is not None:
+        row = rows.get(seen.observer)
+        complete = read and [each.id for each in marked] == [seen.observer]
+        token = None if row is None else row.token
+        system, lsn = (None, None) if row is None else (row.system, row.lsn)
+        return Claim(
+            seen.observer, token, own=True, complete=complete, asked_at=asked_at, volume=volume, system=system, lsn=lsn
+        )
+    if seen.observer_is_writer is False:
+        marked = [row for row in marked if row.id != seen.observer]
+    best = max(marked, key=_token, default=None)
+    if best is None or sum(_token(row) == _token(best) for row in marked) > 1:
+        return None
+    complete = read and len(marked) == 1
+    return Claim(best.id, best.token, own=False, complete=complete, asked_at=asked_at, volume=volume)
+
+
+def _token(row: Row) -> int:
+    return -1 if row.token is None else row.token
+
+
+def is_lower(token: int | None, accepted: int | None) -> bool:
+    """Whether a token is known to be lower than the accepted one."""
+    return token is not None and accepted is not None and token < accepted
+
+
+# ---------------------------------------------------------------- of which cluster an answer is
+
+
+def is_foreign(view: View, seen: Topology) -> bool:
+    """Whether an answer seems to be of another cluster: its writer is unknown here, or all others that it lists are."""
+    if not view.known or seen.observer is None:
+        return False
+    rows = choose_rows(seen.rows)
+    claim, known = find_claim(rows, seen, 0.0), view.instances.keys() | view.retired.keys()
+    others = rows.keys() - {seen.observer}
+    return (claim is not None and claim.id not in known) or (bool(others) and not others & known)
+
+
+def is_disjoint(view: View, seen: Topology) -> bool:
+    """Whether an answer is complete in itself, and of another cluster for certain: it shares no instance."""
+    if not view.known or not view.instances:
+        return False
+    rows = choose_rows(seen.rows)
+    claim = find_claim(rows, seen, 0.0)
+    shared = rows.keys() & (view.instances.keys() | view.retired.keys())
+    return claim is not None and claim.complete and not shared - ({seen.observer} - {claim.id})
+
+
+def agree(view: View, seen: Topology) -> bool:
+    """Whether an answer and what is known of a cluster know each other's writer."""
+    rows = choose_rows(seen.rows)
+    claim = find_claim(rows, seen, 0.0)
+    if claim is None or not claim.complete or not view.known:
+        return False
+    return claim.id in view.instances and (view.writer is None or view.writer in rows)
+
+
+# ---------------------------------------------------------------- whether a claim is believed
+
+
+def names_another(view: View, seen: Topology) -> bool:
+    """Whether an answer names a writer other than the accepted one, and nothing was wrong with that one so far."""
+    if view.writer is None or view.outage is not None:
+        return False
+    claim = find_claim(choose_rows(seen.rows), seen, 0.0)
+    return claim is not None and claim.id != view.writer
+
+
+def find_refusal(view: View, claim: Claim) -> str | None:
+    """Why a claim to be the writer is not believed; None: it is."""
+    if is_other_system(view, claim.system):
+        return _other_history(view, claim)
+    older = _older_timeline(view, claim)
+    if older is not None:
+        return older
+    if claim.id == view.writer or view.epoch == 0:
+        return None
+    if not claim.own and claim.id in view.former:
+        return "a former writer is accepted again only by its own report"
+    if not claim.own and not claim.complete:
+        return "the answer is incomplete"
+    if claim.asked_at < view.accepted_at:
+        return f"it was asked before {view.writer} was accepted"
+    newer = claim.token is not None and view.token is not None and claim.token > view.token
+    fenced = (view.unproven or view.provisional) and claim.id in view.former and not _has_grown(view, claim)
+    if newer and not fenced:
+        return None
+    stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
+    if not claim.own:
+        return stale
+    if view.outage is None:
+        return f"{stale}, and {view.writer} is not known to have failed"
+    return _contradiction(view, view.outage, claim, stale)
+
+
+def _older_timeline(view: View, claim: Claim) -> str | None:
+    """Why an instance's own claim is refused by its timeline (rule 4)."""
+    if not (view.monotone and claim.own):
+        return None
+    if claim.token is None:
+        return f"it does not report its timeline, and the accepted one is {view.token}"
+    lower = claim.token < (view.token or 0)
+    return f"its timeline {claim.token} is lower than the accepted {view.token}" if lower else None
+
+
+def _other_history(view: View, claim: Claim) -> str | None:
+    """Why a claim to be the writer of another system's history is not believed (rule 6)."""
+    if claim.id == view.writer:
+        return None
+    other = f"it is of another database system ({claim.system}) than {view.writer or 'the last writer'} ({view.system})"
+    outage = view.outage
+    if outage is None or claim.asked_at < outage.since:
+        return f"{other}, which is not known to have failed"
+    answered = dict(outage.named)
+    for id_ in sorted(answered.keys() - {claim.id}):
+        if id_ in view.instances and view.instances[id_].system == view.system:
+            return f"{other}, and {id_} of that system may be promoted"
+    unheard = sorted(view.instances.keys() - {claim.id} - answered.keys() - outage.failed)
+    return f"{other}, and {unheard[0]} has not answered yet" if unheard else None
+
+
+def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str | None:
+    """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5)."""
+    if claim.asked_at < outage.since:
+        return f"{stale}, and it was asked before {view.writer} failed"
+    named, others = dict(outage.named), view.instances.keys() - {claim.id}
+    for id_ in sorted(others & named.keys()):
+        if named[id_] not in {None, claim.id}:
+            return f"{stale}, and {id_} names {named[id_]}"
+    silent = others - named.keys()
+    if claim.id not in view.former or claim.id == outage.writer or view.monotone:
+        unheard = sorted(silent - outage.failed)
+        return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
+    if view.token is None and claim.token is None:
+        return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
+    if _has_grown(view, claim):
+        return None
+    if others and all(named.get(id_) == claim.id for id_ in others):
+        return None
+    return f"{stale}, it was the writer before, and not all others name it"
+
+
+def _has_grown(view: View, claim: Claim) -> bool:
+    """Whether a former writer's own token has grown since `_with_shown` noted it: then it is not fenced."""
+    return claim.own and claim.token is not None and dict(view.shown).get(claim.id, claim.token) < claim.token
