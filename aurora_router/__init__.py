@@ -10,7 +10,7 @@ from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
     from aurora_router.checking import check
-    from aurora_router.connection import AsyncConnection, Connection, Placement, connect
+    from aurora_router.connection import AsyncConnection, Connection, connect
     from aurora_router.credentials import Credential, Login
     from aurora_router.errors import Attempt, AuroraRouterError, ExtensionFailed, InvalidOption, MalformedHost
     from aurora_router.model.commit_token import CommitToken
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance, Role
     from aurora_router.model.view import View
     from aurora_router.observe import subscribe
+    from aurora_router.placement import Placement
     from aurora_router.policy.outcome import Outcome
     from aurora_router.psycopg_errors import (
         RETRYABLE,
@@ -117,7 +118,7 @@ _LATE = {
     name: module
     for module, names in {
         "aurora_router.checking": ["check"],
-        "aurora_router.connection": ["AsyncConnection", "Connection", "Placement", "connect"],
+        "aurora_router.connection": ["AsyncConnection", "Connection", "connect"],
         "aurora_router.credentials": ["Credential", "Login"],
         "aurora_router.errors": ["Attempt", "AuroraRouterError", "ExtensionFailed", "InvalidOption", "MalformedHost"],
         "aurora_router.model.commit_token": ["CommitToken"],
@@ -145,6 +146,7 @@ _LATE = {
         "aurora_router.model.instance": ["Instance", "Role"],
         "aurora_router.model.view": ["View"],
         "aurora_router.observe": ["subscribe"],
+        "aurora_router.placement": ["Placement"],
         "aurora_router.policy.outcome": ["Outcome"],
         "aurora_router.psycopg_errors": [
             "RETRYABLE",

@@ -21,7 +21,7 @@ from aurora_router.psycopg_errors import StaleConnection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from aurora_router.connection import Placement
+    from aurora_router.placement import Placement
     from aurora_router.policy.recycling import HeldConnection
 
 
