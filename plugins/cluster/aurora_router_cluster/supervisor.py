@@ -1,4 +1,4 @@
-"""The supervisor: one process, one event loop, one cluster.
+"""The supervisor's process: one event loop, one cluster (`supervised_cluster`).
 
 Run as ``python -m aurora_router_cluster.supervisor OPTIONS`` (JSON of `options.ClusterOptions`). It prints one
 line of JSON when the cluster is ready, ``{"ready": key}``, or when it could not be made, ``{"error": class,
@@ -18,355 +18,21 @@ import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aurora_router_cluster import datadir, limits, reaper
-from aurora_router_cluster.control.backtrack import Backtrack
-from aurora_router_cluster.control.channel import ControlServer
-from aurora_router_cluster.control.directory import Directory
-from aurora_router_cluster.control.injector import Injector
-from aurora_router_cluster.control.nodes import NodeCommands
-from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.control.state import DEFAULT_TIER, ClusterState, together
-from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
-from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import DataDirectory
-from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import AddressInUseError, ClusterError, SupervisorError, explain_os_error
+from aurora_router_cluster.errors import ClusterError, SupervisorError, explain_os_error
 from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
-from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
-from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.registry import ClusterDirectory, explain_left, make_run_directory, sweep_leftovers
-from aurora_router_cluster.rpc.served import find_served, served
-from aurora_router_cluster.storage.direct import DirectVolume
-from aurora_router_cluster.storage.inventory import Inventory
-
-if TYPE_CHECKING:
-    from aurora_router_cluster.control.instance import Instance
-    from aurora_router_cluster.control.upkeep import Upkeep
-    from aurora_router_cluster.dns.server import DnsServer
-    from aurora_router_cluster.hosts.nameserver import RemoteDns
-    from aurora_router_cluster.hosts.spread import Spread
-    from aurora_router_cluster.postgres.binaries import Binaries
-    from aurora_router_cluster.storage.quorum import QuorumVolume
+from aurora_router_cluster.supervised_cluster import SupervisedCluster
 
 log = logging.getLogger(__name__)
 
 OWNER_CHECK = 0.5  # seconds; only for owners whose pipe is held open by a forked child of theirs
-
-
-class Supervisor:
-    """One cluster and everything that serves it.
-
-    Args:
-        options: what to start.
-        home: its directory, claimed.
-        run: directory of the instances' homes.
-        data: where its data are kept, claimed; None: they are deleted when it ends.
-    """
-
-    def __init__(
-        self, options: ClusterOptions, home: ClusterDirectory, run: Path, data: DataDirectory | None = None
-    ) -> None:
-        self.options = options
-        self.home = home
-        self.data = data
-        account = Account.default()
-        found = binaries.find(account, options.postgres)
-        before = data.cluster_state if data is not None and data.exists else {}
-        if data is not None:
-            data.check_version(found)
-        self.template = None if before else Path(options.source or template.ensure(found, account))
-        self.spread = make_spread(options)
-        volume = make_volume(options, found, account, run, self.spread, data)
-        self.quorum = None if isinstance(volume, DirectVolume) else volume
-        self.state = ClusterState(
-            names=names.Names(options.name, names.check_domain(options.domain or names.random_domain())),
-            volume=volume,
-            binaries=found,
-            account=account,
-            run=run,
-            allocator=Allocator(
-                port=options.port, shared=options.shared_address, first=options.address, before=before.get("port")
-            ),
-            overrides=options.settings,
-            pace=options.failover,
-            hosts=self.spread.hosts if self.spread is not None else None,
-            zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
-        )
-        if options.tls:
-            certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
-            self.state.authority = Authority(self.state.names, account, found, certificate, key)
-        self.directory = Directory(self.state, ttl=options.dns_ttl, delay=options.failover.dns_delay)
-        self.state.changed = self._on_state_change
-        self.plane = ControlPlane(self.state, detect=options.detect, auto=options.auto)
-        self.faults = Injector(self.plane, self.directory, relayed=options.faults)
-        self.upkeep = make_upkeep(options, self.state, self.quorum) if self.quorum is not None else None
-        self.dns: DnsServer | RemoteDns | None = None
-        backtrack = Backtrack(self.state, self.plane.procedure)
-        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
-        places = (run,) if data is None else (data.path, run)
-        self.control = ControlServer(home.socket, requests, places)
-        self.ended = asyncio.Event()
-        self._before = before
-        self._kept = False  # whether the instances are written down when they change
-
-    async def start(self) -> None:
-        """Start the instances, the name server and the control socket."""
-        if self.spread is not None:
-            await self.spread.hosts.start()
-        if self.faults.relay_client is not None:
-            await self.faults.relay_client.start()
-        await together([self._make_instances(), self._start_dns()])
-        self._kept = True
-        await self._keep()
-        if self.upkeep is not None:
-            self.upkeep.start()
-        await self.control.start()
-
-    async def _make_instances(self) -> None:
-        volume = self.quorum
-        if self.data is None or not self._before or volume is None:
-            opened = self._keep if self.data is not None else None
-            assert self.template is not None
-            if self.data is not None:
-                self.data.begin(self._options_to_record(), self.state.binaries, self.state.account, _version())
-            await self.plane.create(self.options.readers, self.template, opened)
-            return
-        self.data.begin(self._options_to_record(), self.state.binaries, self.state.account, _version())
-        self.directory.find_again(self._before)
-        inventory = Inventory(self.data.storage)
-        phases = await self.plane.resume(
-            self._before, self.options.readers, lambda: volume.reopen(inventory, inventory.identity())
-        )
-        log.info("the cluster in %s was started again: %s", self.data.path, phases.times)
-
-    def _options_to_record(self) -> ClusterOptions:
-        return replace(self.options, domain=self.state.names.domain)
-
-    def _on_state_change(self) -> None:
-        """The cluster state changed: names lead elsewhere, and it is written down."""
-        self.directory.on_state_change()
-        if self.data is not None and self._kept:
-            self.data.keep_soon(self._make_record())
-
-    def _make_record(self) -> dict[str, Any]:
-        return {
-            **self.state.to_record(),
-            **self.directory.to_record(),
-            "port": self.state.allocator.port,
-            "dns_port": self.dns.port if self.dns is not None else None,
-        }
-
-    async def _keep(self) -> None:
-        """Write down the instances and endpoints; on the disk when this returns."""
-        if self.data is not None:
-            await self.data.keep(self._make_record())
-
-    async def _start_dns(self) -> None:
-        if self.spread is not None and (remote := self.spread.name_server(self.directory)) is not None:
-            self.dns = remote
-            await remote.start()
-            return
-        await asyncio.sleep(0)  # let the instances' copying begin, which goes on while this process imports
-        from aurora_router_cluster.dns.server import DnsServer  # noqa: PLC0415 - takes 0.1 s
-
-        before: int = self._before.get("dns_port") or 0 if not self.options.dns_port else 0
-        try:
-            self.dns = DnsServer(self.faults.zone, port=self.options.dns_port or before, mute=self.faults.mute)
-            await self.dns.start()
-        except AddressInUseError:
-            if not before:
-                raise
-            self.dns = DnsServer(self.faults.zone, mute=self.faults.mute)
-            await self.dns.start()
-
-    async def close(self) -> None:
-        """Stop everything."""
-        await self.control.close()  # first: what was asked for and is not done yet, is not done
-        self.directory.close()
-        if self.upkeep is not None:
-            await self.upkeep.close()
-        await self.plane.close()
-        if self.faults.relay_client is not None:
-            await self.faults.relay_client.close()
-        if self.dns is not None:
-            await self.dns.close()
-        if self.spread is not None:
-            await self.spread.hosts.close()
-        if self.data is not None:
-            await self.data.settle()
-
-    @served
-    async def status(self) -> dict[str, Any]:
-        """`ClusterStatus` as a dict."""
-        state = self.state
-        await state.volume.look()
-        port = state.writer.address.port if state.writer is not None else state.allocator.port
-        return ClusterStatus(
-            name=state.names.cluster,
-            key=self.home.key,
-            domain=state.names.domain,
-            flavour=state.volume.flavour,
-            version=state.binaries.version,
-            port=port,
-            dns=f"{self.dns.host}:{self.dns.port}" if self.dns is not None else "",
-            writer_endpoint=state.names.writer,
-            reader_endpoint=state.names.reader,
-            writer=state.writer.name if state.writer is not None else None,
-            epoch=state.epoch,
-            instances=tuple(self._instance(instance) for instance in state.instances.values()),
-            custom_endpoints=tuple(self.directory.custom.values()),
-            cnames=dict(self.directory.cnames),
-            certificate_authority=str(state.authority.path) if state.authority is not None else None,
-            supervisor=os.getpid(),
-            started_in=self.options.started_in,
-            directory=str(state.run),
-            data=str(self.data.path) if self.data is not None else None,
-            faults=tuple(self.faults.registry),
-            volume={**state.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
-        ).as_dict()
-
-    def _instance(self, instance: Instance) -> InstanceStatus:
-        writer = instance is self.state.writer
-        engine, newest = instance.engine, instance.newest
-        return InstanceStatus(
-            name=instance.name,
-            role="writer" if writer else "reader",
-            state=instance.state,
-            zone=instance.zone,
-            tier=instance.tier,
-            endpoint=self.state.names.instance(instance.name),
-            host=instance.address.host,
-            port=instance.address.port,
-            pid=instance.pid,
-            socket_directory=str(engine.home),
-            lag_ms=None if writer or instance.lag is None else round(instance.lag * 1e3, 3),
-            lsn=newest.applied if newest is not None else None,
-            cpu=instance.cpu,
-            frozen=engine.frozen,
-        )
-
-    @served
-    async def down(self) -> None:
-        """End the cluster, soon after this has been answered."""
-        asyncio.get_running_loop().call_later(0.01, self.ended.set)
-
-    @served
-    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
-        """See `ControlPlane.add_reader`; returns the instance's name."""
-        added = await self.plane.add_reader(name, zone, tier)
-        await self._keep()
-        return added.name
-
-    @served
-    async def remove(self, name: str) -> None:
-        """See `ControlPlane.remove`."""
-        await self.plane.remove(name)
-        await self._keep()
-
-    @served
-    async def failover(self, target: str | None = None) -> dict[str, Any]:
-        """See `ControlPlane.failover`."""
-        return (await self.plane.failover(target)).as_dict()
-
-    @served
-    async def kill(self, name: str, *, hold: bool = False) -> None:
-        """See `ControlPlane.kill`."""
-        self.plane.kill(name, hold=hold)
-
-    @served
-    async def freeze(self, name: str) -> None:
-        """See `ControlPlane.freeze`."""
-        self.plane.freeze(name)
-
-    @served
-    async def thaw(self, name: str) -> None:
-        """See `ControlPlane.thaw`."""
-        self.plane.thaw(name)
-
-    @served
-    async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
-        """See `Directory.create_custom`; returns the host name."""
-        endpoint = self.directory.create_custom(label, members, exclude=exclude).endpoint
-        await self._keep()
-        return endpoint
-
-    @served
-    async def delete_custom_endpoint(self, label: str) -> None:
-        """See `Directory.delete_custom`."""
-        self.directory.delete_custom(label)
-        await self._keep()
-
-    @served
-    async def list_faults(self) -> list[dict[str, Any]]:
-        """The faults in force."""
-        return self.faults.list()
-
-    @served
-    async def add_cname(self, name: str, target: str) -> None:
-        """See `Directory.add_cname`."""
-        self.directory.add_cname(name, target)
-        await self._keep()
-
-
-def make_spread(options: ClusterOptions) -> Spread | None:
-    """The other hosts that the options name; None: there are none.
-
-    Raises:
-        RequestError: they are not described as they should be.
-    """
-    if options.remote is None:
-        return None
-    from aurora_router_cluster.hosts.spread import Spread  # noqa: PLC0415 - who does not need it
-
-    return Spread.over(options.remote, options.port)
-
-
-def make_volume(
-    options: ClusterOptions,
-    found: Binaries,
-    account: Account,
-    run: Path,
-    spread: Spread | None = None,
-    data: DataDirectory | None = None,
-) -> DirectVolume | QuorumVolume:
-    """Make the volume that the options ask for; its files go below `run`, or where the data are kept."""
-    if spread is not None:
-        return spread.volume(found, account, run / "storage", options)
-    if not options.keeps_log:
-        return DirectVolume(found, account)
-    from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
-
-    inventory = Inventory(data.storage) if data is not None else None
-    return QuorumVolume(
-        found,
-        account,
-        data.storage if data is not None else run / "storage",
-        inventory=inventory,
-        identity=inventory.identity() if inventory is not None and data is not None and data.exists else None,
-        isolated=options.isolated,
-        group_bytes=options.segment_size,
-        retention=options.retention,
-    )
-
-
-def make_upkeep(options: ClusterOptions, state: ClusterState, volume: QuorumVolume) -> Upkeep:
-    """What looks after the storage."""
-    from aurora_router_cluster.control.upkeep import Upkeep  # noqa: PLC0415 - with the storage's modules
-
-    return Upkeep(
-        state,
-        volume,
-        base_interval=options.base_interval,
-        base_bytes=options.base_bytes,
-        scrub_interval=options.scrub_interval,
-        auto=options.auto,
-    )
 
 
 async def serve(
@@ -380,13 +46,13 @@ async def serve(
     loop = asyncio.get_running_loop()
     if threads is not None:
         loop.set_default_executor(threads)
-    supervisor = Supervisor(options, home, run, data)
+    cluster = SupervisedCluster(options, home, run, data)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.ended.set)
+        loop.add_signal_handler(number, cluster.ended.set)
     if options.owner is not None:
-        loop.add_reader(0, _owner_spoke, supervisor.ended)
-    starting = loop.create_task(supervisor.start())
-    ending = loop.create_task(supervisor.ended.wait())
+        loop.add_reader(0, _owner_spoke, cluster.ended)
+    starting = loop.create_task(cluster.start())
+    ending = loop.create_task(cluster.ended.wait())
     limit = watch_for_limits(loop)
     try:
         first: set[asyncio.Future[Any]] = {starting, ending, limit}
@@ -398,13 +64,13 @@ async def serve(
                 raise limit.result()
         await starting
         _say({"ready": home.key})
-        while not supervisor.ended.is_set() and options.owner in {None, os.getppid()}:
+        while not cluster.ended.is_set() and options.owner in {None, os.getppid()}:
             await asyncio.wait({ending}, timeout=OWNER_CHECK)
     except asyncio.CancelledError:
         log.info("ended while starting")
     finally:
         ending.cancel()
-        await supervisor.close()
+        await cluster.close()
 
 
 def watch_for_limits(loop: asyncio.AbstractEventLoop) -> asyncio.Future[BaseException]:
@@ -503,12 +169,6 @@ def _supervise(options: ClusterOptions, left: list[Path]) -> None:
             log.warning("%s", explain_left(left))
         if guard is not None:
             guard.communicate(reaper.IN_ORDER)
-
-
-def _version() -> str:
-    from importlib import metadata  # noqa: PLC0415 - only for a cluster that is kept
-
-    return metadata.version("aurora-router")
 
 
 def _run_directory(options: ClusterOptions) -> Path:

@@ -15,12 +15,12 @@ from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
-from aurora_router_cluster.supervisor import Supervisor
+from aurora_router_cluster.supervised_cluster import SupervisedCluster
 
 PARTS = {"nodes": nodes.StorageNodes, "history": history.ClusterHistory}
 SERVED = {
     name: method
-    for owner in (Supervisor, ControlPlane, NodeCommands, Injector, Backtrack)
+    for owner in (SupervisedCluster, ControlPlane, NodeCommands, Injector, Backtrack)
     for name, method in vars(owner).items()
     if getattr(method, "is_served", False)
 }
