@@ -1,4 +1,4 @@
-"""Whether a connection that a pool kept may still be used: known without a round trip, but for poolers.
+"""Whether a connection from a pool may still be used: found out without a round trip, except behind poolers.
 
 Each instance has a generation, which grows when its role changes or it is declared failed. A connection remembers the
 one that it was made in, so a look at the view shows whether it is stale; a look at the socket shows whether the other
@@ -47,7 +47,7 @@ def check(connection: psycopg.Connection[Any]) -> None: ...
 def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> Awaitable[None] | None:
     """Refuse a connection that is stale; for ``psycopg_pool``: ``ConnectionPool(…, check=aurora_router.check)``.
 
-    Costs no round trip where the connection leads to one server for good: what is known is compared. Behind a pooler
+    Costs no round trip if the connection always leads to the same server: its role is known here. Behind a pooler
     the server is asked for its role, which costs one round trip (a connection within a pipeline, or whose transaction
     has failed, is not asked). A stale connection is closed; if idle ones of its ``psycopg_pool`` are stale as well, the
     pool is made to replace them at once (it would otherwise try them one by one, with growing pauses). The result of an

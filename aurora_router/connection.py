@@ -225,7 +225,7 @@ class _Routed:
             placement._cluster.untrack(placement.instance, self)  # noqa: SLF001 - a private part of this module
 
     def discard(self) -> None:
-        """Close the connection for good, whatever pool it belongs to; never waits."""
+        """Close the connection instead of returning it to its pool; never waits."""
         with self._closing():
             cast("psycopg.Connection[Any]", self).pgconn.finish()
         self._leave()
@@ -508,7 +508,7 @@ AsyncConnection.wait.__wrapped__ = psycopg.AsyncConnection.wait  # type: ignore[
 def _shorten_traceback(error: ErrorT) -> ErrorT:
     """Remove the traceback of the inner parts from an error that leaves the library; it is logged at DEBUG.
 
-    What it was raised from goes along likewise; what was handled meanwhile is dropped, with its frames.
+    Its causes are kept, also without a traceback; errors that were being handled are dropped, with their frames.
     """
     with IMPORTING:
         from aurora_router.observe import logger  # noqa: PLC0415 - see the module's docstring

@@ -9,7 +9,7 @@
         ├── ExtensionFailed (RuntimeError)      a function that was given to this library raised, or returned nonsense
         ├── CredentialsUnavailable 28000 (OperationalError)  the provider of credentials gave none
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
-        └── RoutingError (OperationalError)     the driver's: code that retries on that class goes on to do so
+        └── RoutingError (OperationalError)     the driver's: code that retries on that class still works
             ├── NoInstanceAvailable 08001       no instance fits the request, or none that fits could be reached
             │   └── InstanceTimeout 08001       (also a psycopg.errors.ConnectionTimeout) every dial timed out
             ├── NameNotResolved 08001           a host name has no address

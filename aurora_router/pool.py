@@ -4,10 +4,10 @@
 ...     with pool.connection() as conn: ...
 
 They are psycopg's own pools, with three things set: the class of the connections, the check at checkout, and how long
-one connect may go on. A connect of ours looks for an instance for up to ``aurora_failover_timeout``; a pool has a time
-of its own (what is left of ``reconnect_timeout``; at a null pool the ``timeout`` of the one that waits) and hands it on
-as the limit of the whole connect, so that ``reconnect_failed`` is called, and `psycopg_pool.PoolTimeout` raised, when
-the pool says. With psycopg_pool's own classes a connect may outlast it.
+one connect may take. A connect of this library looks for an instance for up to ``aurora_failover_timeout``. A pool
+has a time limit of its own: what is left of ``reconnect_timeout``, or for a null pool the ``timeout`` of the caller
+that waits. It limits the whole connect, so that ``reconnect_failed`` is called, and `psycopg_pool.PoolTimeout` raised, on
+time. With psycopg_pool's own classes a connect may take longer.
 
 The child of a fork has neither the threads nor the connections of a pool that its parent opened: there its first use
 opens it again. A pool of asyncio connections is refused there.
@@ -82,7 +82,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
         return super().getconn(timeout)
 
     def _reopen(self) -> None:
-        """In the child of a fork: begin again, and let go of the parent's connections."""
+        """In the child of a fork: start again, without the parent's connections."""
         with _reopening:
             if self._process == os.getpid():
                 return

@@ -72,7 +72,7 @@ class Explanation:
     """How connections are routed, in words.
 
     Attributes:
-        endpoint: the host, read.
+        endpoint: the host, parsed.
         role: which instances may serve.
         mode: how the instance is found.
         reasons: why, one sentence each.
@@ -210,7 +210,7 @@ class Router(_Routing):
         on_token: Callable[[CommitToken], None] | None = None,
         resolver: Callable[[], Router] | None = None,
     ) -> T:
-        """Run ``work(connection)`` in a transaction that commits once; again only where it is proven not to have.
+        """Run ``work(connection)`` in a transaction that commits once; repeat it only if it is proven not committed.
 
         A COMMIT whose answer is lost is looked for on the new writer (see ``docs/commit-outcome.md``). Connections
         lost before COMMIT, serialization failures and deadlocks are tried again, up to
@@ -354,7 +354,7 @@ class AsyncRouter(_Routing):
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
 
         Cancelled while COMMIT is under way, it closes the connection; the `asyncio.CancelledError` has the attribute
-        ``token``, by which `outcome_of` can be asked. A connection is given back before the cancellation goes on.
+        ``token``, by which `outcome_of` can be asked. A connection is given back before the cancellation is raised.
         """
         runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)

@@ -243,9 +243,9 @@ def _summary(option: OptionDoc) -> str:
 
 
 LANGUAGES = """\
-Final at once is what every instance would say: a wrong password, no such database, a parameter, a certificate. An error
-that is not known is taken for a trouble of that one instance: the connect goes on for up to `aurora_failover_timeout`,
-and its error lists what each instance said.
+An error that every instance would give ends the connect at once: a wrong password, no such database, a parameter, a
+certificate. An error that is not known counts as a problem of that one instance: the connect tries others, for up to
+`aurora_failover_timeout`, and its error lists what each instance said.
 
 libpq gives no SQLSTATE for a refused connection, only the server's sentence. The SQLSTATE is found by that sentence, in
 English or in another language that is known ({languages}).

@@ -198,7 +198,7 @@ _FILE = (
 )
 _DNS = "The only name server to ask, in place of the system's resolver; the port is 53 when not given."
 _TRUST = (
-    "Accept, under `sslmode=verify-full`, a server name that was learned by following a CNAME of one's own. Off, "
+    "Accept, under `sslmode=verify-full`, a server name that was learned by following your own CNAME. Off, "
     "because a name server, or an attacker that answers in its place, could then name another server."
 )
 _SOURCE = (
@@ -212,17 +212,17 @@ _CONNECT_TIMEOUT = (
     "`PGCONNECT_TIMEOUT` mean the same, in whole seconds and at least 2; this option wins over both."
 )
 _FAILOVER_TIMEOUT = (
-    "How long a connect goes on looking for a suitable instance. Failovers of Aurora typically end within 30 s, 60 s "
-    "is the quoted worst; a shorter default would turn failovers that end well into errors. A process that starts "
-    "during an outage waits as long, if the name resolves and something answers or refuses. 0: one round. A server "
-    "that ends requests after 30 s wants less: `aurora_profile=web`."
+    "How long a connect keeps looking for a suitable instance. Failovers of Aurora typically end within 30 s, 60 s "
+    "is the longest time quoted; a shorter default would turn failovers that end well into errors. A process that "
+    "starts during an outage waits as long, if the name resolves and something answers or refuses. 0: one round. Use "
+    "less in a server that ends requests after 30 s: `aurora_profile=web`."
 )
 _DNS_TIMEOUT = "How long a name server may take to answer before the system's resolver is asked."
 _QUARANTINE = (
     "How long an instance that failed is only a last resort; doubled by each further failure up to 30 s, cleared by a "
     "success. 0: never."
 )
-_REFRESH = "How often the topology is looked at while all is well."
+_REFRESH = "How often the topology is read in normal operation."
 _MONITOR = (
     "Look after the cluster in the background, in the one thread of the process that does so for all clusters: the "
     "topology stays fresh, hung instances are noticed, a new writer is found by asking all instances at once. Off: "
@@ -230,12 +230,12 @@ _MONITOR = (
 )
 _HANG_GRACE = (
     "How long a statement may wait for the server before the server is asked for a sign of life, which costs the "
-    "statement nothing. 1 s spares nearly all statements the question."
+    "statement nothing. With 1 s hardly any statement causes such a question."
 )
 _PING_TIMEOUT = (
     "How long that sign of life may take, a dial included, before the instance is taken for hung and the sockets of "
-    "its connections are shut down. With 1 s a hang is noticed within 2.25 s, and a server that stands still for half "
-    "a second, or one under full load, is not cut off."
+    "its connections are shut down. With 1 s a hang is noticed within 2.25 s, and the connections to a server that "
+    "stops for half a second, or that is under full load, are not cut."
 )
 _OUTCOME = (
     "How `run_transaction` determines the outcome of a COMMIT that got no answer: by the position in the log, by a "
@@ -243,12 +243,12 @@ _OUTCOME = (
     "installed, else the log position where the server offers it."
 )
 _TERMINATE = (
-    "Whether `run_transaction` ends a backend of its own that still waits for a statement a second after its "
-    "connection was lost: else the server would notice only when its keep-alive does, after hours."
+    "Whether `run_transaction` terminates its own backend if that still waits for a statement a second after its "
+    "connection was lost. Otherwise the server notices the loss only by its keep-alive, after hours."
 )
-_ATTEMPTS = "How often `run_transaction` tries at most, the first time included."
+_ATTEMPTS = "How many attempts `run_transaction` makes at most, the first one included."
 _TRANSACTION_TIMEOUT = (
-    "How long `run_transaction` goes on starting attempts. Twice the failover timeout, so that a transaction which "
+    "How long `run_transaction` keeps starting new attempts. Twice the failover timeout, so that a transaction which "
     "meets a failover gets a second chance after it."
 )
 

@@ -139,7 +139,7 @@ _UNRESOLVED = Verdict(
 )
 _REJECTED = Verdict(
     "rejected", down=False, quarantine=True, then=Next.ELSEWHERE,
-    meaning="The server refuses the connection for a reason that is not known; another one may not.",
+    meaning="The server refuses the connection for a reason that is not known; another instance may work.",
 )  # fmt: skip
 _INVALID = Verdict(
     "invalid", down=False, quarantine=False, then=Next.RAISE,
@@ -171,7 +171,7 @@ _DENIED = Verdict(
 )  # fmt: skip
 _UNKNOWN = Verdict(
     "unknown", down=False, quarantine=True, then=Next.ELSEWHERE,
-    meaning="The dial failed for a reason that is not known; another one may not.",
+    meaning="The dial failed for a reason that is not known; another instance may work.",
 )  # fmt: skip
 
 BY_SQLSTATE: Mapping[str, Verdict] = {
