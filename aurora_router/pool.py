@@ -6,7 +6,7 @@
 They are psycopg's own pools, with three things set: the class of the connections, the check at checkout, and how long
 one connect may take. A connect of this library looks for an instance for up to ``aurora_failover_timeout``. A pool
 has a time limit of its own: what is left of ``reconnect_timeout``, or for a null pool the ``timeout`` of the caller
-that waits. It limits the whole connect, so that ``reconnect_failed`` is called, and `psycopg_pool.PoolTimeout` raised, on
+that waits. It limits the whole connect, so that ``reconnect_failed`` is called and `psycopg_pool.PoolTimeout` raised on
 time. With psycopg_pool's own classes a connect may take longer.
 
 The child of a fork has neither the threads nor the connections of a pool that its parent opened: there its first use

@@ -1,7 +1,7 @@
 """The errors of connections of psycopg's: those of `aurora_router.errors`, which are psycopg's own errors, too.
 
 These are the classes that `aurora_router` has under their names, and that a connect raises: code that catches or
-retries on `psycopg.OperationalError` goes on to do so. Another driver family derives its classes in the same way.
+retries on `psycopg.OperationalError` still works. Another driver family derives its classes in the same way.
 """
 
 from __future__ import annotations
