@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -95,6 +96,7 @@ class Supervisor:
             ),
             overrides=options.settings,
             pace=options.failover,
+            instance_class=options.instance_class,
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
@@ -108,11 +110,12 @@ class Supervisor:
         self.upkeep = make_upkeep(options, self.state, self.quorum) if self.quorum is not None else None
         self.dns: DnsServer | RemoteDns | None = None
         backtrack = Backtrack(self.state, self.plane.procedure)
-        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
+        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack, self.state.events)
         places = (run,) if data is None else (data.path, run)
         self.control = ControlServer(home.socket, requests, places)
         self.ended = asyncio.Event()
         self._before = before
+        self._created = time.time()
         self._kept = False  # whether the instances are written down when they change
 
     async def start(self) -> None:
@@ -227,6 +230,8 @@ class Supervisor:
             started_in=self.options.started_in,
             directory=str(state.run),
             data=str(self.data.path) if self.data is not None else None,
+            activity=state.activity,
+            created=self._created,
             faults=tuple(self.faults.registry),
             volume={**state.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
@@ -249,6 +254,8 @@ class Supervisor:
             lsn=newest.applied if newest is not None else None,
             cpu=instance.cpu,
             frozen=engine.frozen,
+            instance_class=instance.instance_class,
+            created=instance.created,
         )
 
     @served
@@ -490,7 +497,7 @@ def _supervise(options: ClusterOptions, left: list[Path]) -> None:
             data = DataDirectory.claim(Path(options.data), home.key, Account.default())
             datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
         run = _run_directory(options)
-        home.record(run, data.storage if data is not None else None)
+        home.record(run, data.storage if data is not None else None, wants_api=options.api)
         guard = _start_reaper(run, home.key)
         asyncio.run(serve(options, home, run, data, threads))
     finally:

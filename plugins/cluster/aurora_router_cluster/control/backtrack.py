@@ -98,6 +98,10 @@ class Backtrack:
         if self._state.hosts is not None:
             raise RequestError("a cluster over several hosts cannot be set back in place; clone it to this machine")
         phases = Phases()
+        with self._state.doing("backtracking"):
+            return await self._rewind_to(branch_range, target, phases)
+
+    async def _rewind_to(self, branch_range: BranchRange, target: Target, phases: Phases) -> dict[str, Any]:
         async with self._one_at_a_time, self._build(branch_range, target) as built:
             phases.end("build")
             async with self._state.lock:

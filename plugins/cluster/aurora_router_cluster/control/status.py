@@ -28,6 +28,8 @@ class InstanceStatus:
         lsn: log position written (writer) or replayed (reader), bytes; None: unknown.
         cpu: percent of the machine's processors.
         frozen: every process of it is stopped, by `freeze`.
+        instance_class: what kind of machine it stands for.
+        created: when it was made, seconds since the epoch.
     """
 
     name: str
@@ -44,6 +46,8 @@ class InstanceStatus:
     lsn: int | None
     cpu: float | None
     frozen: bool
+    instance_class: str = ""
+    created: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class ClusterStatus:
         started_in: working directory of the process that started it.
         directory: of the instances' files, which are deleted when it ends.
         data: directory in which its data are kept when it ends; None: they are deleted, too.
+        activity: what is being done to it as a whole: ``available`` (nothing), ``failing-over``, ``backtracking``.
+        created: when it was started, seconds since the epoch.
         volume: the status of the volume.
         faults: the faults in force.
     """
@@ -112,6 +118,8 @@ class ClusterStatus:
     started_in: str = ""
     directory: str = ""
     data: str | None = None
+    activity: str = "available"
+    created: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""
