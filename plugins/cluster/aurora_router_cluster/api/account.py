@@ -68,6 +68,13 @@ class Found:
         """
         return _ask(self.status.key, command, **arguments)
 
+    def ask_if_it_answers(self, command: str) -> Any:
+        """As `ask`; None: it has ended meanwhile, or is of a version that does not know the request."""
+        try:
+            return self.ask(command)
+        except ClusterError:
+            return None
+
     def attach(self) -> LocalCluster:
         """The cluster as an object.
 

@@ -64,6 +64,6 @@ def page(rows: Sequence[T], key: Callable[[T], str], params: Mapping[str, Any]) 
 
 def _read_marker(marker: str) -> str:
     try:
-        return base64.urlsafe_b64decode(marker.encode("ascii")).decode()
+        return base64.b64decode(marker.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         raise ApiError("InvalidParameterValue", f"The specified marker is invalid: {marker}") from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from botocore.model import OperationModel, Shape
+    from aurora_router_cluster.api.model import Operation, Shape
 
 SERVICE = "rds"
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -36,9 +36,9 @@ class Protocol:
     """
 
     def __init__(self, service: str = SERVICE) -> None:
-        self.model = ServiceModel(Loader().load_service_model(service, "service-2"), service)
+        self.model: Any = ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
-    def operation(self, name: str | None, version: str | None) -> OperationModel:
+    def operation(self, name: str | None, version: str | None) -> Operation:
         """The operation that a request names.
 
         Raises:
@@ -50,14 +50,15 @@ class Protocol:
             raise ApiError("MissingParameter", "The request must contain the parameter Version")
         try:
             if version == self.model.api_version:
-                return self.model.operation_model(name)
+                found: Operation = self.model.operation_model(name)
+                return found
         except OperationNotFoundError:
             pass
         raise unknown_action(name, version)
 
     # -- in ------------------------------------------------------------------------------------------------
 
-    def parse(self, operation: OperationModel, parameters: Mapping[str, str]) -> dict[str, Any]:
+    def parse(self, operation: Operation, parameters: Mapping[str, str]) -> dict[str, Any]:
         """The input of an operation; parameters that it does not have are left out, as AWS does.
 
         Raises:
@@ -76,7 +77,7 @@ class Protocol:
 
     # -- out -----------------------------------------------------------------------------------------------
 
-    def serialise(self, operation: OperationModel, output: Mapping[str, Any], request_id: str) -> bytes:
+    def serialise(self, operation: Operation, output: Mapping[str, Any], request_id: str) -> bytes:
         """The answer of an operation as XML.
 
         Raises:

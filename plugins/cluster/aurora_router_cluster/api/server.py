@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router_cluster.api.signature import Request
 from aurora_router_cluster.errors import AddressInUseError
@@ -78,7 +78,6 @@ class ApiServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: ApiServer
     protocol_version = "HTTP/1.1"
     server_version = "aurora-router"
     timeout = IDLE
@@ -91,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def _respond(self) -> None:
+        service = cast("ApiServer", self.server).service
         body = self._read_body()
         if body is None:
             self.close_connection = True
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             low = name.lower()
             headers[low] = f"{headers[low]},{value}" if low in headers else value
-        answer = self.server.service.respond(Request(self.command, path, query, headers, body))
+        answer = service.respond(Request(self.command, path, query, headers, body))
         self.send_response(answer.status)
         self.send_header("Content-Type", "text/xml")
         self.send_header("Content-Length", str(len(answer.body)))

@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
 
         access = serving.enter_context(process.serving(directory, args.port))
         starting.close()
-        _print(access, args)
         with contextlib.suppress(KeyboardInterrupt):
+            _print(access, args)
             signal.pause()
 
 

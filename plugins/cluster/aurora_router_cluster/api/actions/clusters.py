@@ -23,7 +23,7 @@ FILTERS: paging.Tests[Found] = {
 
 def describe(found: Found) -> dict[str, Any]:
     """A cluster as a ``DBCluster``, with how far it can be set back."""
-    return shapes.cluster(found, found.ask("branches") if found.status.flavour == "quorum" else None)
+    return shapes.cluster(found, found.ask_if_it_answers("branches") if found.status.flavour == "quorum" else None)
 
 
 @action("DescribeDBClusters", "DBClusterIdentifier", "Filters", "MaxRecords", "Marker", "IncludeShared")

@@ -31,7 +31,7 @@ def describe_events(account: Account, params: Mapping[str, Any]) -> dict[str, An
     rows = [
         (f"{facts['time']:.6f} {found.arn} {number:09d}", shapes.event(found, facts))
         for found in account.clusters
-        for number, facts in enumerate(found.ask("events"))
+        for number, facts in enumerate(found.ask_if_it_answers("events") or ())
         if kind in {None, facts["kind"]}
         and (source is None or source.lower() == facts["source"])
         and start <= shapes.moment(facts["time"]) <= end
