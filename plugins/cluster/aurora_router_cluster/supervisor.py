@@ -264,9 +264,15 @@ class Supervisor:
         asyncio.get_running_loop().call_later(0.01, self.ended.set)
 
     @served
-    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
+    async def add_reader(
+        self,
+        name: str | None = None,
+        zone: str | None = None,
+        tier: int = DEFAULT_TIER,
+        instance_class: str | None = None,
+    ) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
-        added = await self.plane.add_reader(name, zone, tier)
+        added = await self.plane.add_reader(name, zone, tier, instance_class)
         await self._keep()
         return added.name
 
@@ -297,11 +303,21 @@ class Supervisor:
         self.plane.thaw(name)
 
     @served
-    async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
+    async def create_custom_endpoint(
+        self, label: str, members: list[str], *, exclude: bool = False, kind: str | None = None
+    ) -> str:
         """See `Directory.create_custom`; returns the host name."""
-        endpoint = self.directory.create_custom(label, members, exclude=exclude).endpoint
+        endpoint = self.directory.create_custom(label, members, exclude=exclude, kind=kind).endpoint
         await self._keep()
         return endpoint
+
+    @served
+    async def modify_custom_endpoint(
+        self, label: str, members: list[str] | None, *, exclude: bool, kind: str | None
+    ) -> None:
+        """See `Directory.modify_custom`."""
+        self.directory.modify_custom(label, members, exclude=exclude, kind=kind)
+        await self._keep()
 
     @served
     async def delete_custom_endpoint(self, label: str) -> None:

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import dns.message
-import dns.query
 import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.cluster.api.support import QUICK, instances_of, members, readers_of, wait_until_available, writer_of
 from tests.docker.ledger import TABLE, InThread
 
 pytestmark = pytest.mark.cluster
-
-QUICK = {"Delay": 0.1, "MaxAttempts": 600}
-
-
-def members(rds, cluster):
-    found = rds.describe_db_clusters(DBClusterIdentifier=cluster.name)["DBClusters"][0]
-    return {one["DBInstanceIdentifier"]: one["IsClusterWriter"] for one in found["DBClusterMembers"]}
-
-
-def writer_of(rds, cluster):
-    return next(name for name, writes in members(rds, cluster).items() if writes)
-
-
-def wait_until_available(rds, cluster):
-    rds.get_waiter("db_cluster_available").wait(DBClusterIdentifier=cluster.name, WaiterConfig=QUICK)
-    in_cluster = [{"Name": "db-cluster-id", "Values": [cluster.name]}]
-    rds.get_waiter("db_instance_available").wait(Filters=in_cluster, WaiterConfig=QUICK)
-
-
-def resolve(cluster, target="writer"):
-    host, port = cluster.dns.split(":")
-    query = dns.message.make_query(cluster.endpoint(target), "A")
-    return dns.query.udp(query, host, port=int(port), timeout=5).answer[0][0].to_text()
 
 
 @pytest.fixture
@@ -125,11 +101,11 @@ def test_failovers_lose_nothing_and_api_dns_and_sql_agree(rds, cluster, eventual
         for _ in range(3):
             written = len(ledger.acked)
             eventually(lambda: len(ledger.acked) > written + 3)  # noqa: B023 - called in this turn
-            target = next(name for name, writes in members(rds, cluster).items() if not writes)
+            target = readers_of(rds, cluster)[0]
             rds.failover_db_cluster(DBClusterIdentifier=cluster.name, TargetDBInstanceIdentifier=target)
             wait_until_available(rds, cluster)
             assert writer_of(rds, cluster) == target
-            assert resolve(cluster) == resolve(cluster, f"instance:{target}")
+            assert instances_of(cluster, "writer") == {target}
             with psycopg.connect(cluster.plain_conninfo(f"instance:{target}")) as connection:
                 assert connection.execute("select pg_is_in_recovery()").fetchone() == (False,)
     with psycopg.connect(cluster.plain_conninfo()) as connection:
@@ -146,7 +122,7 @@ def test_failovers_lose_nothing_and_api_dns_and_sql_agree(rds, cluster, eventual
 
 
 def test_a_reboot_restarts_an_instance_which_keeps_its_role(rds, cluster):
-    for name in (writer_of(rds, cluster), next(name for name, writes in members(rds, cluster).items() if not writes)):
+    for name in (writer_of(rds, cluster), readers_of(rds, cluster)[0]):
         wait_until_available(rds, cluster)
         before = cluster.instance(name)
         rds.reboot_db_instance(DBInstanceIdentifier=name)
@@ -165,7 +141,7 @@ def test_a_target_that_cannot_be_promoted_is_refused(rds, cluster, eventually):
         rds.failover_db_cluster(DBClusterIdentifier=name, TargetDBInstanceIdentifier=writer)
     with pytest.raises(rds.exceptions.DBInstanceNotFoundFault, match="DBInstance nosuch not found"):
         rds.failover_db_cluster(DBClusterIdentifier=name, TargetDBInstanceIdentifier="nosuch")
-    reader = next(each for each, writes in members(rds, cluster).items() if not writes)
+    reader = readers_of(rds, cluster)[0]
     cluster.kill(reader, hold=True)
     try:
         eventually(lambda: cluster.instance(reader).state != "available")  # the heartbeat has seen it

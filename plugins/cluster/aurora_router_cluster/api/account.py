@@ -6,6 +6,7 @@ differ, as between two accounts. So each domain has an account number of its own
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from aurora_router_cluster.dns.names import Names
 from aurora_router_cluster.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ASK_TIMEOUT = 5.0
 """Seconds that a supervisor has to describe its cluster; one that hangs is left out."""
@@ -116,7 +117,7 @@ class Account:
         matching = [one for one in self.clusters if is_called(identifier, one.status.name, one.arn)]
         if not matching:
             raise Fault("DBClusterNotFoundFault", f"DBCluster {identifier} not found.")
-        return _single(matching, [one.arn for one in matching], identifier)
+        return single(matching, [one.arn for one in matching], identifier)
 
     def instance(self, identifier: str) -> tuple[Found, InstanceStatus]:
         """The instance of that identifier or ARN, and its cluster; case does not matter.
@@ -133,17 +134,36 @@ class Account:
         ]
         if not matching:
             raise Fault("DBInstanceNotFoundFault", f"DBInstance {identifier} not found.")
-        return _single(matching, [one.arn_of("db", instance.name) for one, instance in matching], identifier)
+        return single(matching, [one.arn_of("db", instance.name) for one, instance in matching], identifier)
+
+
+_in_creation: dict[str, Found] = {}
+"""Key -> a cluster that this process is making, and that does not answer yet."""
+
+
+@contextlib.contextmanager
+def in_creation(status: ClusterStatus) -> Iterator[None]:
+    """Show a cluster that is being made among the others, until the block ends."""
+    _in_creation[status.key] = Found(status)
+    try:
+        yield
+    finally:
+        del _in_creation[status.key]
+
+
+def is_in_creation(key: str) -> bool:
+    """Whether this process is making a cluster of that key."""
+    return key in _in_creation
 
 
 def find_clusters() -> list[Found]:
-    """The clusters of this user that run and answer, in all regions, in the order of their names."""
-    keys = registry.running()
-    if not keys:
-        return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(keys)), thread_name_prefix="status") as pool:
-        described = [Found(status) for status in pool.map(_describe, keys) if status is not None]
-    return sorted(described, key=lambda one: (one.status.name, one.arn))
+    """The clusters of this user that run or are being made, in all regions, in the order of their names."""
+    described = dict(_in_creation)  # first: one that answers meanwhile takes the place of its former self
+    if keys := registry.running():
+        with ThreadPoolExecutor(min(AT_ONCE, len(keys)), thread_name_prefix="status") as pool:
+            answers = [Found(status) for status in pool.map(_describe, keys) if status is not None]
+        described |= {one.status.key: one for one in answers}
+    return sorted(described.values(), key=lambda one: (one.status.name, one.arn))
 
 
 def _describe(key: str) -> ClusterStatus | None:
@@ -162,7 +182,12 @@ def is_called(wanted: str, name: str, arn: str) -> bool:
     return wanted.lower() in {name, arn.lower()}
 
 
-def _single(matching: Sequence[T], arns: Sequence[str], identifier: str) -> T:
+def single(matching: Sequence[T], arns: Sequence[str], identifier: str) -> T:
+    """The only one of the resources that an identifier matches.
+
+    Raises:
+        ApiError: there are several; the message has their ARNs.
+    """
     if len(matching) > 1:
         raise ApiError(
             "InvalidParameterValue",

@@ -10,6 +10,7 @@ from aurora_router_cluster.errors import (
     RequestError,
     TargetError,
     TooManyReadersError,
+    UnknownEndpointError,
     UnknownInstanceError,
     WriterRequiredError,
 )
@@ -54,6 +55,7 @@ _FAULTS: tuple[tuple[type[ClusterError], str], ...] = (
     (ClusterNotFoundError, "DBClusterNotFoundFault"),
     (FailoverImpossibleError, "InvalidDBClusterStateFault"),
     (UnknownInstanceError, "DBInstanceNotFoundFault"),
+    (UnknownEndpointError, "DBClusterEndpointNotFoundFault"),
     (TooManyReadersError, "InstanceQuotaExceededFault"),
     (WriterRequiredError, "InvalidDBInstanceStateFault"),
 )

@@ -118,9 +118,31 @@ def custom_endpoint(found: Found, one: CustomEndpoint) -> dict[str, Any]:
         "Endpoint": one.endpoint,
         "Status": "available",
         "EndpointType": "CUSTOM",
-        "CustomEndpointType": "READER" if one.exclude else "ANY",
+        "CustomEndpointType": one.kind,
         "StaticMembers": [] if one.exclude else list(one.members),
         "ExcludedMembers": list(one.members) if one.exclude else [],
+    }
+
+
+def snapshot(found: Found, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``DBClusterSnapshot``; `facts` as `control.backtrack.Backtrack.snapshots` gives them."""
+    status = found.status
+    return {
+        "DBClusterSnapshotIdentifier": facts["name"],
+        "DBClusterSnapshotArn": found.arn_of("cluster-snapshot", facts["name"]),
+        "DBClusterIdentifier": status.name,
+        "DbClusterResourceId": found.resource_id("cluster", status.name),
+        "SnapshotCreateTime": moment(facts["taken"]),
+        "SnapshotType": "manual",
+        "Status": "available",
+        "PercentProgress": 100,
+        "ClusterCreateTime": moment(status.created),
+        "AvailabilityZones": zones(found),
+        "Engine": ENGINE,
+        "EngineVersion": status.version,
+        "Port": status.port,
+        "MasterUsername": settings.USER,
+        "StorageEncrypted": False,
     }
 
 

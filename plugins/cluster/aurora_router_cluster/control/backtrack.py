@@ -16,6 +16,7 @@ import logging
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control.event_log import SNAPSHOT
 from aurora_router_cluster.control.failover import Phases
 from aurora_router_cluster.control.sampling import LogClock
 from aurora_router_cluster.errors import ClusterError, EngineError, RequestError, TargetError
@@ -258,6 +259,7 @@ class Backtrack:
 
         names.check_label(name, "a snapshot")
         self.history.snapshot(name)
+        self._state.events.add(SNAPSHOT, name, "backup", "Manual cluster snapshot created")
         return next(each for each in await self.snapshots() if each["name"] == name)
 
     @served

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MOST = 1000
 """Events kept; the oldest ones go first."""
-CLUSTER, INSTANCE = "db-cluster", "db-instance"
+CLUSTER, INSTANCE, SNAPSHOT = "db-cluster", "db-instance", "db-cluster-snapshot"
 """Kinds of sources."""
 AGAIN = frozenset({"stopped", "restarting"})
 """States after which an instance that is available was restarted."""
@@ -30,7 +30,7 @@ class EventLog:
         """Record an event that happens now.
 
         Args:
-            kind: of its source: `CLUSTER` or `INSTANCE`.
+            kind: of its source: `CLUSTER`, `INSTANCE` or `SNAPSHOT`.
             source: name of its source.
             category: as Amazon RDS has it, e.g. ``failover``.
             message: one sentence.

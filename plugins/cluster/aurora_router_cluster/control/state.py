@@ -330,7 +330,8 @@ class ClusterState:
                 instance.cpu,
             )
             for instance in self.instances.values()
-            if (instance.samples and instance.catch_up_lsn is None) or instance is self.writer
+            if instance.state != "deleting"
+            and ((instance.samples and instance.catch_up_lsn is None) or instance is self.writer)
         ]
         return sampling.replica_status(members, self.volume.durable_lsn())
 

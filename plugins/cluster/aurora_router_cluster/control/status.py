@@ -16,7 +16,8 @@ class InstanceStatus:
     Attributes:
         name: its identifier, e.g. ``demo-1``.
         role: ``writer`` or ``reader``, as the control plane has it.
-        state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped`` or ``restarting``.
+        state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped``, ``restarting`` or
+            ``deleting``.
         zone: availability zone.
         tier: promotion tier, 0 (first to be promoted) to 15.
         endpoint: its host name.
@@ -50,6 +51,10 @@ class InstanceStatus:
     created: float = 0.0
 
 
+ENDPOINT_KINDS = ("READER", "ANY")
+"""Kinds of custom endpoints."""
+
+
 @dataclass(frozen=True, slots=True)
 class CustomEndpoint:
     """A custom endpoint.
@@ -57,14 +62,20 @@ class CustomEndpoint:
     Attributes:
         label: the first part of its host name.
         endpoint: its host name.
-        members: instances that it leads to; with `exclude`, all *readers* but these.
+        members: instances that it leads to; with `exclude`, all but these.
         exclude: see `members`.
+        kind: ``READER``: it leads to those of them that are readers at present; ``ANY``: to all.
     """
 
     label: str
     endpoint: str
     members: tuple[str, ...]
     exclude: bool
+    kind: str = "ANY"
+
+    def leads_to(self, name: str, *, writes: bool) -> bool:
+        """Whether an instance is a member at present; `writes`: it is the writer."""
+        return (name in self.members) != self.exclude and not (writes and self.kind == "READER")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.api import background, paging, shapes
 from aurora_router_cluster.api.account import Account, Found, is_called
+from aurora_router_cluster.api.actions.instances import check_available
 from aurora_router_cluster.api.actions.table import action
 from aurora_router_cluster.api.errors import Fault
 
@@ -43,8 +44,7 @@ def failover_db_cluster(account: Account, params: Mapping[str, Any]) -> dict[str
     found = account.cluster(params["DBClusterIdentifier"])
     target = _find_target(account, found, params.get("TargetDBInstanceIdentifier"))
     status = found.status
-    if status.activity != "available":
-        raise Fault("InvalidDBClusterStateFault", f"DBCluster {status.name} is {status.activity}, not available.")
+    check_cluster_available(found)
     if len(status.instances) < 2:
         raise Fault("InvalidDBClusterStateFault", f"DBCluster {status.name} has no reader to fail over to.")
 
@@ -55,6 +55,18 @@ def failover_db_cluster(account: Account, params: Mapping[str, Any]) -> dict[str
     background.start(lambda: found.attach().failover(target), has_begun)
     account.forget()
     return {"DBCluster": describe(account.cluster(found.arn))}
+
+
+def check_cluster_available(found: Found) -> None:
+    """Make sure that nothing else is being done to a cluster.
+
+    Raises:
+        Fault: something is.
+    """
+    if found.status.activity != "available":
+        raise Fault(
+            "InvalidDBClusterStateFault", f"DBCluster {found.status.name} is {found.status.activity}, not available."
+        )
 
 
 def _find_target(account: Account, found: Found, identifier: str | None) -> str | None:
@@ -72,7 +84,5 @@ def _find_target(account: Account, found: Found, identifier: str | None) -> str 
         raise Fault("InvalidDBInstanceStateFault", f"DBInstance {identifier} is not a member of {status.name}.")
     if name == status.writer:
         raise Fault("InvalidDBInstanceStateFault", f"DBInstance {name} is the writer already; name a reader.")
-    if target.state != "available":
-        shown = shapes.STATES.get(target.state, target.state)
-        raise Fault("InvalidDBInstanceStateFault", f"DBInstance {name} is {shown}, not available.")
+    check_available(target)
     return name
