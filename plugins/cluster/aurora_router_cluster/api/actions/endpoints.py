@@ -58,7 +58,7 @@ def create_db_cluster_endpoint(account: Account, params: Mapping[str, Any]) -> d
             "DBClusterEndpointQuotaExceededFault", f"A cluster has at most {MOST_CUSTOM} custom endpoints; delete one"
         )
     chosen = _read_members(params) or {"members": [], "exclude": True}
-    found.ask("create_custom_endpoint", label=label, kind=_read_kind(params), **chosen)
+    found.attach().create_custom_endpoint(label, kind=_read_kind(params), **chosen)
     return {**_describe_again(account, found, label), "Status": "creating"}
 
 
@@ -70,7 +70,7 @@ def modify_db_cluster_endpoint(account: Account, params: Mapping[str, Any]) -> d
     """Change the members or the type of a custom endpoint."""
     found, label = _find(account, params["DBClusterEndpointIdentifier"])
     chosen = _read_members(params) or {"members": None, "exclude": False}
-    found.ask("modify_custom_endpoint", label=label, kind=_read_kind(params), **chosen)
+    found.attach().modify_custom_endpoint(label, kind=_read_kind(params), **chosen)
     return {**_describe_again(account, found, label), "Status": "modifying"}
 
 
@@ -79,7 +79,7 @@ def delete_db_cluster_endpoint(account: Account, params: Mapping[str, Any]) -> d
     """Delete a custom endpoint; its name leads nowhere when this returns."""
     found, label = _find(account, params["DBClusterEndpointIdentifier"])
     shown = next(shapes.custom_endpoint(found, one) for one in found.status.custom_endpoints if one.label == label)
-    found.ask("delete_custom_endpoint", label=label)
+    found.attach().delete_custom_endpoint(label)
     return {**shown, "Status": "deleting"}
 
 
