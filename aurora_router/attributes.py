@@ -41,12 +41,14 @@ class Question(NamedTuple):
         endpoint: the name by which users connect.
         instances: the ids of the instances that are known by SQL.
         endpoints: whether the members of custom endpoints are wanted.
+        own_zone: whether the zone of this process is wanted.
         cluster: the cluster's own id, as the last description gave it; None: it has to be found.
     """
 
     endpoint: Endpoint
     instances: tuple[str, ...] = ()
     endpoints: bool = False
+    own_zone: bool = False
     cluster: str | None = None
 
 
@@ -56,13 +58,13 @@ class DescriptionFailed(Exception):
     Args:
         text: for people.
         lasting: whether another try would fail as well until a person changes something.
-        known: what could be found out all the same; None: nothing.
+        own_zone: the zone of this process, as in `Description`, where that is known all the same.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False, known: Description | None = None) -> None:
+    def __init__(self, text: str, *, lasting: bool = False, own_zone: str | None = None) -> None:
         super().__init__(text)
         self.lasting = lasting
-        self.known = known
+        self.own_zone = own_zone
 
 
 class AttributeSource(Protocol):

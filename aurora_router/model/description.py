@@ -90,10 +90,12 @@ class Description:
         cluster: the cluster's own id there; None: it was not found.
         instances: attributes by instance id, in lower case.
         endpoints: the custom endpoints that can be used, by name, in lower case; None: they were not asked for.
-        own_zone: what the zone of this process is called in this cluster: a name, an id, or both; empty: not known.
+        own_zone: the name that the zone of this process has among those of the instances; None: not known.
+        advice: what people can change so that more is known; None: nothing.
     """
 
     cluster: str | None = None
     instances: Mapping[str, Attributes] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[str, CustomEndpoint] | None = None
-    own_zone: frozenset[str] = frozenset()
+    own_zone: str | None = None
+    advice: str | None = None

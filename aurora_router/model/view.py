@@ -64,7 +64,7 @@ class View:
         attributes: of instances, by id in lower case, as `description.Description` has them; see `attributes_of`.
         endpoints: the members of custom endpoints, by the endpoint's name in lower case.
         described_at: when `endpoints` was read last, by the runtime's clock in seconds; None: never.
-        own_zone: what the zone of this process is called in this cluster; empty: not known.
+        own_zone: the name that the zone of this process has among those of the instances; None: not known.
     """
 
     instances: Mapping[str, Instance] = field(default_factory=lambda: MappingProxyType({}))
@@ -87,7 +87,7 @@ class View:
     attributes: Mapping[str, Attributes] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[str, CustomEndpoint] = field(default_factory=lambda: MappingProxyType({}))
     described_at: float | None = None
-    own_zone: frozenset[str] = frozenset()
+    own_zone: str | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""

@@ -19,7 +19,7 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.context import Context, Exclusion
-from aurora_router.policy.options import Balance, Options, ReaderFallback
+from aurora_router.policy.options import OWN_ZONE, Balance, Options, ReaderFallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -271,8 +271,9 @@ def in_lag(instance: Instance, context: Context) -> int:
 def in_zone(instance: Instance, context: Context) -> int:
     """The number of the instance's zone tier; elsewhere is one more than the last."""
     zone = context.zone(instance) if context.options.zones else None
+    is_own = zone is not None and zone == context.view.own_zone
     for number, tier in enumerate(context.options.zones):
-        if zone in tier:
+        if zone in tier or (is_own and OWN_ZONE in tier):
             return number
     return len(context.options.zones)
 

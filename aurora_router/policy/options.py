@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PREFIX = "aurora_"
 PROFILE = "aurora_profile"
+OWN_ZONE = "own"
+"""Stands for the zone of this process among those of ``aurora_zones``."""
 AUTO_SOURCE = "auto"
 """Stands for the topology sources that come with the library."""
 SOURCES = (AUTO_SOURCE, "aurora", "postgresql")
@@ -156,7 +158,10 @@ _MAX_LAG = (
     "whatever the bound. By default there is none, as at Aurora's reader endpoint."
 )
 _ZONES = (
-    "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."
+    "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last. "
+    "`own` is the zone of this process, which `aurora_attributes=rds` finds out: by the variable `AURORA_ZONE` (a "
+    "name, or an id such as `euw1-az1`), the metadata of an ECS task, or those of an EC2 instance. Until it is known, "
+    "`own` is no zone."
 )
 _ZONE_MAP = "The instances' zones, which no SQL source reports, and `aurora_attributes` may not know."
 _FALLBACK = (
@@ -311,7 +316,7 @@ class Options:
     max_lag: float | None = field(default=None, metadata=_about(option_parsers.seconds, _SECONDS, "0.1", _MAX_LAG))
     zones: tuple[frozenset[str], ...] = field(
         default=(),
-        metadata=_about(option_parsers.zone_tiers, "zone+zone,zone,…", "eu-west-1a,eu-west-1b+eu-west-1c", _ZONES),
+        metadata=_about(option_parsers.zone_tiers, "own, zone+zone,zone,…", "own,eu-west-1b", _ZONES),
     )
     zone_map: tuple[tuple[str, str], ...] = field(
         default=(),
@@ -407,6 +412,15 @@ class Options:
                 f"{PREFIX}attributes has no effect with {PREFIX}monitor=off, since it is asked in the background: "
                 "remove one of them"
             )
+        if self.prefers_own_zone and self.attributes is None:
+            raise InvalidOption(
+                f"{PREFIX}zones={OWN_ZONE} needs {PREFIX}attributes=rds, which finds out the zone of this process"
+            )
+
+    @property
+    def prefers_own_zone(self) -> bool:
+        """Whether the zone of this process counts."""
+        return any(OWN_ZONE in tier for tier in self.zones)
 
 
 PROFILES: Mapping[str, Options] = MappingProxyType(

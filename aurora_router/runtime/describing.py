@@ -44,7 +44,7 @@ class Describer:
         self._schedule = DescribeSchedule()
         self._source: AttributeSource | None = None
         self._id: str | None = None
-        self._wants_endpoints = False
+        self._wanted: tuple[bool, bool] = (False, False)
         self._is_asking = False
 
     def tick(self, cluster: Cluster, accesses: Sequence[Access]) -> None:
@@ -61,13 +61,15 @@ class Describer:
         endpoints = [each.route.endpoint for each in accesses]
         if source != self._source:
             self._source, self._id, self._schedule = source, None, DescribeSchedule()
-        if not self._wants_endpoints and any(each.kind is EndpointKind.CLUSTER_CUSTOM for each in endpoints):
-            self._wants_endpoints, self._schedule = True, self._schedule.want()
+        customs = self._wanted[0] or any(each.kind is EndpointKind.CLUSTER_CUSTOM for each in endpoints)
+        own_zone = self._wanted[1] or any(each.request.options.prefers_own_zone for each in accesses)
+        if self._wanted != (customs, own_zone):
+            self._wanted, self._schedule = (customs, own_zone), self._schedule.want()
         self._schedule = self._schedule.see((frozenset(view.instances), view.writer), now, random.random())  # noqa: S311 - no secret
         if not self._schedule.is_due(now):
             return
         naming = min(endpoints, key=lambda each: _NAMING.get(each.kind, len(_NAMING)))
-        question = Question(naming, tuple(view.instances), self._wants_endpoints, self._id)
+        question = Question(naming, tuple(view.instances), customs, own_zone, self._id)
         self._is_asking = True
         try:
             native.start_thread(lambda: self._ask(cluster, source, question), _THREAD)
@@ -92,12 +94,14 @@ class Describer:
             self._id = found.cluster
             self._schedule = self._schedule.succeed(time.monotonic(), random.random())  # noqa: S311 - no secret
             cluster.observe(found, time.monotonic())
+            if found.advice is not None:
+                cluster.update(ClusterState.advise, "description", found.advice, time.monotonic())
         finally:
             self._is_asking = False
 
     def _fail(self, cluster: Cluster, failed: DescriptionFailed) -> None:
         """Ask later; drop what is too old to count, and advise if it is worth it."""
-        now, view, known = time.monotonic(), cluster.view, failed.known
+        now, view = time.monotonic(), cluster.view
         self._schedule = self._schedule.fail(now, random.random(), lasting=failed.lasting)  # noqa: S311 - no secret
         too_old = view.described_at is None or now - view.described_at > MEMBERS_SECONDS
         self._id = None
@@ -105,7 +109,7 @@ class Describer:
             Description(
                 instances=view.attributes,
                 endpoints={} if view.endpoints and too_old else None,
-                own_zone=view.own_zone if known is None else known.own_zone,
+                own_zone=failed.own_zone or view.own_zone,
             ),
             now,
         )

@@ -5,11 +5,14 @@ custom endpoint or an instance says there of which cluster it is. Identifiers ar
 only, so what is found counts only if it has the name by which users connect. Describing calls are throttled per
 account and region, without a published limit: one question is two calls at most, or three the first time, and what
 fails is tried again by `policy.describe_schedule` alone, not by botocore.
+
+The API names zones as the account of the *cluster* does. Where this process runs in another account, its zone is found
+by its id: EC2's API has the ids that go with the names, asked once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aurora_router.attributes import (
@@ -22,6 +25,7 @@ from aurora_router.attributes import (
     Question,
 )
 from aurora_router_aws import sdk
+from aurora_router_aws.zone import NOWHERE, VARIABLE, OwnZone, find_own_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,12 +65,13 @@ class RdsApi:
         Raises:
             DescriptionFailed: it is not permitted, the API does not answer, or has no such cluster.
         """
+        own = find_own_zone() if question.own_zone else NOWHERE
         try:
-            return sdk.attempt("describe the cluster by the RDS API", lambda: self._describe(question))
+            return sdk.attempt("describe the cluster by the RDS API", lambda: self._describe(question, own))
         except sdk.Failed as failed:
-            raise DescriptionFailed(str(failed), lasting=failed.lasting) from None
+            raise DescriptionFailed(str(failed), lasting=failed.lasting, own_zone=own.name) from None
 
-    def _describe(self, question: Question) -> Description:
+    def _describe(self, question: Question, own: OwnZone) -> Description:
         region = question.endpoint.region or self.region or sdk.find_region(self.profile)
         if region is None:
             raise DescriptionFailed(
@@ -84,7 +89,39 @@ class RdsApi:
         if question.endpoints:
             found = _pages(client, "describe_db_cluster_endpoints", "DBClusterEndpoints", DBClusterIdentifier=cluster)
             endpoints = dict(map(_read_endpoint, filter(_is_usable, found)))
-        return Description(cluster, dict(map(_read_instance, rows)), endpoints)
+        described = Description(cluster, dict(map(_read_instance, rows)), endpoints)
+        return self._locate(described, own, region, _account_of(rows[0])) if question.own_zone else described
+
+    def _locate(self, described: Description, own: OwnZone, region: str, account: str | None) -> Description:
+        """The description with the zone of this process, as the account of the cluster names it, or with an advice."""
+        is_same = account is None or own.account is None or own.account == account
+        if own.name is not None and is_same:
+            return replace(described, own_zone=own.name)
+        if own.id is None:
+            where = (
+                "is not known" if own.name is None else f"is {own.name}, but in another account, which names others so"
+            )
+            text = f"the zone of this process {where}: set {VARIABLE} to the name that the cluster's account has for it"
+            return replace(described, advice=f"{text}, or to its id; until then aurora_zones=own prefers none")
+        try:
+            names = sdk.attempt("find the names of the zones by the EC2 API", lambda: self._names_of_zones(region))
+        except sdk.Failed as failed:
+            text = f"the zone of this process is {own.id}, and its name in the account of the cluster is not known"
+            return replace(described, advice=f"{text} ({failed}): permit ec2:DescribeAvailabilityZones")
+        return replace(described, own_zone=names.get(own.id))
+
+    def _names_of_zones(self, region: str) -> Mapping[str, str]:
+        """The names of zones in the account of the cluster, by id; asked once."""
+        key = region, self.profile, self.credentials
+        if key not in _zones:
+            client = sdk.find_client("ec2", region, None, self.profile, self.credentials, ONCE)
+            found = client.describe_availability_zones()["AvailabilityZones"]
+            _zones[key] = {each["ZoneId"]: each["ZoneName"] for each in found}
+        return _zones[key]
+
+
+_zones: dict[tuple[object, ...], Mapping[str, str]] = {}
+"""What `RdsApi._names_of_zones` has found: few, since a process has few accounts and regions."""
 
 
 def _find_cluster(client: Any, question: Question) -> str:
@@ -135,6 +172,12 @@ def _read_instance(row: Mapping[str, Any]) -> tuple[str, Attributes]:
         instance_class=row.get("DBInstanceClass"),
         tier=row.get("PromotionTier"),
     )
+
+
+def _account_of(row: Mapping[str, Any]) -> str | None:
+    """The account that an instance is in."""
+    parts = str(row.get("DBInstanceArn", "")).split(":")
+    return parts[4] if len(parts) > 4 else None
 
 
 def _is_usable(row: Mapping[str, Any]) -> bool:

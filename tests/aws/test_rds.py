@@ -13,8 +13,9 @@ from aurora_router import InvalidOption
 from aurora_router.attributes import Attributes, CustomEndpoint, DescriptionFailed, EndpointType, Question
 from aurora_router.model.endpoint import parse_endpoint
 from aurora_router.runtime.connect_args import read_connect_args
-from aurora_router_aws import RdsApi, sdk
+from aurora_router_aws import RdsApi, rds, sdk, zone
 from aurora_router_aws.rds import ONCE
+from aurora_router_aws.zone import NOWHERE, OwnZone
 
 from .conftest import KEY, SECRET_KEY
 from .rds_api import RdsServer
@@ -24,12 +25,12 @@ CLUSTER, READER = f"demo.cluster-{DOMAIN}", f"demo.cluster-ro-{DOMAIN}"
 OLAP = f"olap.cluster-custom-{DOMAIN}"
 
 
-def instance(name, zone="eu-west-1a", cluster="demo", tier=1):
+def instance(name, zone_name="eu-west-1a", cluster="demo", tier=1):
     return {
         "DBInstanceIdentifier": name,
         "DBClusterIdentifier": cluster,
         "Endpoint": {"Address": f"{name}.{DOMAIN}", "Port": 5432},
-        "AvailabilityZone": zone,
+        "AvailabilityZone": zone_name,
         "DBInstanceClass": "db.r6g.large",
         "PromotionTier": tier,
     }
@@ -148,25 +149,107 @@ def test_custom_endpoints_are_read(api, row, read):
     assert ask(api, CLUSTER, endpoints=True).endpoints == read
 
 
-def test_moto_and_aws_agree_with_the_server_of_these_tests(keys):
+@pytest.fixture
+def moto(keys):
+    """A cluster of two at moto; returns the name of its endpoint."""
     with mock_aws():
         client = boto3.client("rds", region_name="eu-west-1")
         login = {"MasterUsername": "app", "MasterUserPassword": "not-to-be-seen"}
         made = client.create_db_cluster(DBClusterIdentifier="demo", Engine="aurora-postgresql", **login)["DBCluster"]
-        for number, zone in ((1, "eu-west-1a"), (2, "eu-west-1b")):
+        for number, zone_name in ((1, "eu-west-1a"), (2, "eu-west-1b")):
             client.create_db_instance(
                 DBInstanceIdentifier=f"demo-{number}",
                 DBClusterIdentifier="demo",
                 DBInstanceClass="db.r6g.large",
                 Engine="aurora-postgresql",
-                AvailabilityZone=zone,
+                AvailabilityZone=zone_name,
                 PromotionTier=number,
             )
         sdk.forget()
-        found = RdsApi()(question(made["Endpoint"]))
+        yield made["Endpoint"]
         sdk.forget()
+
+
+def test_moto_is_read_as_the_server_of_these_tests_is(moto, monkeypatch):
+    found = RdsApi()(question(moto))
     zones = {name: (each.zone, each.instance_class) for name, each in found.instances.items()}
     assert zones == {"demo-1": ("eu-west-1a", "db.r6g.large"), "demo-2": ("eu-west-1b", "db.r6g.large")}
+    rows = boto3.client("ec2", region_name="eu-west-1").describe_availability_zones()["AvailabilityZones"]
+    ids = {each["ZoneName"]: each["ZoneId"] for each in rows}
+    monkeypatch.setattr(rds, "_zones", {})
+    monkeypatch.setenv(zone.VARIABLE, ids["eu-west-1b"])
+    assert RdsApi()(question(moto, own_zone=True)).own_zone == "eu-west-1b"
+
+
+# ---------------------------------------------------------------- the zone of this process
+
+THERE, HERE = "arn:aws:rds:eu-west-1:{}:db:demo-1".format, "111122223333"
+
+
+def locate(api, monkeypatch, own, names=None, account=HERE):
+    """The zone of this process and the advice, for a cluster in an account where zones have these names."""
+    monkeypatch.setattr(rds, "find_own_zone", lambda: own)
+    monkeypatch.setattr(rds, "_zones", {} if names is None else {("eu-west-1", None, None): names})
+    for each in api.instances:
+        each["DBInstanceArn"] = THERE(account)
+    found = ask(api, CLUSTER, own_zone=True)
+    assert found.instances == TWO
+    return found.own_zone, found.advice
+
+
+NAMES = {"euw1-az1": "eu-west-1c", "euw1-az2": "eu-west-1a"}
+
+
+@pytest.mark.parametrize(
+    ("own", "account", "found"),
+    [
+        (OwnZone("eu-west-1a", "euw1-az1", HERE), HERE, "eu-west-1a"),
+        (OwnZone("eu-west-1a"), HERE, "eu-west-1a"),
+        (OwnZone("eu-west-1a", "euw1-az1", HERE), "999988887777", "eu-west-1c"),
+        (OwnZone(None, "euw1-az2"), HERE, "eu-west-1a"),
+        (OwnZone(None, "euw1-az9"), HERE, None),
+    ],
+)
+def test_in_another_account_the_id_of_the_zone_counts(api, monkeypatch, own, account, found):
+    assert locate(api, monkeypatch, own, NAMES, account) == (found, None)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (NOWHERE, "the zone of this process is not known: set AURORA_ZONE to the name that the cluster's account has"),
+        (OwnZone("eu-west-1a", None, HERE), "the zone of this process is eu-west-1a, but in another account, which"),
+    ],
+)
+def test_a_zone_that_cannot_be_named_is_advised_of(api, monkeypatch, own, told):
+    found, advice = locate(api, monkeypatch, own, account="999988887777")
+    assert found is None
+    assert advice.startswith(told)
+
+
+def test_without_permission_for_the_names_of_zones(api, monkeypatch):
+    def refuse(doing, work):
+        if "zones" in doing:
+            raise sdk.Failed("cannot find them: UnauthorizedOperation", "UnauthorizedOperation")
+        return work()
+
+    monkeypatch.setattr(sdk, "attempt", refuse)
+    found, advice = locate(api, monkeypatch, OwnZone(None, "euw1-az1"))
+    assert found is None
+    assert advice.endswith("(cannot find them: UnauthorizedOperation): permit ec2:DescribeAvailabilityZones")
+
+
+def test_the_zone_is_known_also_while_the_api_does_not_answer(own_client, monkeypatch):
+    own_client.fault = (400, "Throttling", "Rate exceeded")
+    monkeypatch.setenv(zone.VARIABLE, "eu-west-1b")
+    with pytest.raises(DescriptionFailed) as caught:
+        ask(own_client, CLUSTER, own_zone=True)
+    assert caught.value.own_zone == "eu-west-1b"
+
+
+def test_the_zone_is_looked_for_only_where_it_is_wanted(api, monkeypatch):
+    monkeypatch.setattr(rds, "find_own_zone", lambda: pytest.fail("it was looked for"))
+    assert ask(api, CLUSTER).own_zone is None
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -290,6 +373,7 @@ def test_options_are_shared_with_a_provider_of_credentials():
             {"aurora_attributes": "rds", "aurora_monitor": "off"},
             "aurora_attributes has no effect with aurora_monitor=off",
         ),
+        ({"aurora_zones": "own"}, "aurora_zones=own needs aurora_attributes=rds"),
         ({"aurora_attributes": "nosuch"}, "no source of attributes of that name"),
         ({"aurora_attributes": "rds", "aurora_secret": "x"}, "aurora_secret has no effect without aurora_credentials"),
         (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurora_router.model.description import CustomEndpoint, EndpointType
+from aurora_router.model.description import Attributes, CustomEndpoint, EndpointType
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
@@ -64,6 +64,16 @@ def test_members_are_filtered_further():
     assert kept == []
     assert out["w"] == "it is the writer, and aurora_reader_fallback=error"
     assert out["late"] == "lag 0.4 s > aurora_max_lag 0.1 s"
+
+
+def test_the_own_zone_is_a_zone_like_others():
+    given = context(zones=(frozenset({"own"}), frozenset({"b"})), attributes="rds")
+    assert [in_zone(each, given) for each in (FRESH, LATE, SILENT)] == [2, 1, 2], "it is not known"
+    known = given._replace(view=replace(given.view, own_zone="c"))
+    assert [in_zone(each, known) for each in (FRESH, LATE, SILENT)] == [2, 1, 0]
+    described = replace(known.view, attributes={"fresh": Attributes("c")})
+    assert [in_zone(each, known._replace(view=described)) for each in (FRESH, LATE, SILENT)] == [0, 1, 0]
+    assert in_zone(UNKNOWN, known) == 2
 
 
 def test_by_role_writer():

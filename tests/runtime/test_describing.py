@@ -47,8 +47,8 @@ class Source:
         return self.answer
 
 
-def access(host, source):
-    args = read_connect_args(f"host={host} user=app", {})
+def access(host, source, options=""):
+    args = read_connect_args(f"host={host} user=app {options}", {})
     params = type(args.params)(args.params)
     params.attributes = source
     return Access(args.request, route(args.request), args.sources, params)
@@ -124,6 +124,15 @@ def test_custom_endpoints_are_asked_for_as_soon_as_one_is_used():
     assert {each.endpoint.kind for each in scene.source.asked} == {EndpointKind.CLUSTER}, "it names the cluster itself"
 
 
+def test_the_own_zone_is_asked_for_as_soon_as_a_user_prefers_it():
+    scene = Scene(Source(Description("demo", advice="set AURORA_ZONE")))
+    scene.tick()
+    scene.accesses.append(access(f"demo.cluster-{DOMAIN}", scene.source, "aurora_attributes=rds aurora_zones=own"))
+    assert [scene.tick(), scene.tick()] == [1, 0]
+    assert [each.own_zone for each in scene.source.asked] == [False, True]
+    assert scene.advice() == ["set AURORA_ZONE"]
+
+
 def test_a_change_of_the_instances_is_noticed():
     scene = Scene(Source())
     scene.tick()
@@ -172,11 +181,11 @@ def test_an_answer_that_is_none_is_a_failure():
 def test_a_failure_keeps_what_is_known_until_that_is_too_old(monkeypatch):
     scene = Scene(Source())
     scene.tick()
-    scene.source.answer = DescriptionFailed("it is throttled", known=Description(own_zone=frozenset({"eu-west-1b"})))
+    scene.source.answer = DescriptionFailed("it is throttled", own_zone="eu-west-1b")
     scene.make_due()
     scene.tick()
     view = scene.cluster.view
-    assert (view.attributes, view.endpoints, view.own_zone) == (SEEN.instances, SEEN.endpoints, {"eu-west-1b"})
+    assert (view.attributes, view.endpoints, view.own_zone) == (SEEN.instances, SEEN.endpoints, "eu-west-1b")
     monkeypatch.setattr(describing, "MEMBERS_SECONDS", -1.0)
     scene.make_due()
     scene.tick()
