@@ -168,4 +168,5 @@ def _describe(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
         process=connection.process if connection.is_inherited else None,
         reported=connection.reported,
         reports=libpq.reported_standby(pgconn),
+        endpoint=connection.endpoint,
     )

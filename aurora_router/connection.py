@@ -143,6 +143,8 @@ class _Routed:
     socket_id: SocketId | None = None
     reported: bool | None = None
     """What the server reported first of ``in_hot_standby``."""
+    endpoint: str | None = None
+    """The custom endpoint by whose name the connection was made, if its members can be known."""
     process = 0
     """The process that opened the connection; 0 for one that was not made by ``connect``."""
     sound: Callable[[], bool] = staticmethod(lambda: True)
@@ -182,6 +184,7 @@ class _Routed:
         pgconn = cast("psycopg.Connection[Any]", self).pgconn
         self.reported = libpq.reported_standby(pgconn)
         self.process = os.getpid()
+        self.endpoint = None if route is None else route.custom_endpoint
         self.sound = _make_sound(self, result)
         self.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
         if result.instance is None:
@@ -536,7 +539,7 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
         from aurora_router.runtime import libpq, sockets  # noqa: PLC0415 - see the module's docstring
 
     pgconn, reported, owner = connection.pgconn, connection.reported, connection.process
-    cluster, instance, generation = result.cluster, result.instance, result.generation
+    cluster, instance, generation, endpoint = result.cluster, result.instance, result.generation, connection.endpoint
     ended, now, process = sockets.end_of(pgconn.socket), time.monotonic, os.getpid
     reported_standby = libpq.reported_standby
     looked = now()
@@ -548,6 +551,8 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
         if instance is not None:
             known = cluster.view.instances.get(instance)
             if known is None or known.generation != generation:
+                return False
+            if endpoint is not None and not cluster.view.has_member(endpoint, instance):
                 return False
         if now() - looked > LOOK_SECONDS:
             if ended() or reported_standby(pgconn) is not reported:

@@ -91,6 +91,8 @@ class ConnectParams(LibpqParams, total=False):
     aurora_reader_fallback: ReaderFallback | str | None
     aurora_instance_host: InstanceHosts | Mapping[str, str] | str | None
     aurora_credentials: str | None
+    aurora_attributes: str | None
+    aurora_rds_endpoint: str | None
     aurora_iam_host: HostPort | str | None
     aurora_secret: str | None
     aurora_secret_endpoint: str | None

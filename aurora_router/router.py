@@ -142,7 +142,7 @@ class _Routing:
         runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._args.names)
         chosen = run(find_route(runtime, self._args.request))
         cluster = REGISTRY.find(self._args.request, chosen)
-        view = cluster.view
+        view, now = cluster.view, runtime.now()
         candidates: tuple[str, ...] = ()
         if view.known and chosen.mode in {Mode.INSTANCES, Mode.LIST}:
             selection = select(
@@ -151,9 +151,10 @@ class _Routing:
                 chosen.role,
                 loads=cluster.loads(view.instances),
                 quarantine=cluster.state.health.quarantine,
-                now=runtime.now(),
+                now=now,
                 rng=runtime,
                 turn=cluster.turn,
+                endpoint=None if chosen.custom_endpoint is None else view.find_endpoint(chosen.custom_endpoint, now),
             )
             candidates = tuple(selection.lines)
         return Explanation(chosen.endpoint, chosen.role, chosen.mode, chosen.reasons, candidates)

@@ -181,6 +181,8 @@ GROUPS = {
         "aurora_trust_cname",
         "aurora_source",
         "aurora_cluster",
+        "aurora_attributes",
+        "aurora_rds_endpoint",
     ),
     "Credentials": (
         "aurora_credentials",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster, Reservation
     from aurora_router.flow.source import Source
+    from aurora_router.model.description import CustomEndpoint
     from aurora_router.model.instance import Instance
     from aurora_router.model.view import View
     from aurora_router.policy.balance import Selection
@@ -180,7 +181,13 @@ class ConnectAttempt(Generic[ConnT]):
         """What decides whether an instance is suitable by now; loads do not matter for that."""
         cluster, request, now = self.cluster, self.request, self.runtime.now()
         quarantine = cluster.state.health.quarantine
-        return Context(cluster.view, request.options, self.route.role, {}, quarantine, now, self.runtime, 0)
+        endpoint = self.find_endpoint()
+        return Context(cluster.view, request.options, self.route.role, {}, quarantine, now, self.runtime, 0, endpoint)
+
+    def find_endpoint(self) -> CustomEndpoint | None:
+        """Return the members of the custom endpoint by whose name the connect goes; None: all instances may serve."""
+        name = self.route.custom_endpoint
+        return None if name is None else self.cluster.view.find_endpoint(name, self.runtime.now())
 
     def is_avoided(self, instance: str | None) -> bool:
         """Whether an instance failed recently, so that it is a last resort."""
@@ -297,7 +304,8 @@ async def find_target(attempt: ConnectAttempt[ConnT], seed: Address | Instance) 
             raise InstanceNotLocated(f"{seed.id}: {unknown}")
         name, host, port = seed.id, address.host, address.port
     # A name whose answers rotate is resolved again: to another member's turn, or to the writer of this moment.
-    rotates = (attempt.lacks_address or route.mode is Mode.NAME) and host == request.given[0].host
+    by_name = attempt.lacks_address or route.mode is Mode.NAME or route.custom_endpoint is not None
+    rotates = by_name and host == request.given[0].host
     started = attempt.runtime.now()
     try:
         return await resolve_target(attempt.runtime, name, host, port, fresh=rotates)

@@ -44,6 +44,7 @@ from aurora_router.flow.topology import (
     refresh,
 )
 from aurora_router.forks import IMPORTING
+from aurora_router.model.description import NO_MEMBERS
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.balance import is_lag_unproven, select
@@ -211,6 +212,8 @@ def choose_strategy(attempt: ConnectAttempt[ConnT], *, is_admitted: bool = False
     lists_all = cluster.source is not None and cluster.source.complete
     if mode is Mode.INSTANCES and cluster.view.known and not lists_all:
         return connect_through_name  # the addresses of the other instances are unknown
+    if attempt.find_endpoint() is NO_MEMBERS:
+        return connect_through_name  # its members are unknown, but to DNS
     return connect_by_topology
 
 
@@ -391,6 +394,7 @@ def _select(
         now=attempt.runtime.now(),
         rng=attempt.runtime,
         turn=turn,
+        endpoint=attempt.find_endpoint(),
     )
     if spare is not None and (tried is None or isinstance(attempt.request.options.balance, Balance)):
         selection = selection.preferring(spare[1].id)

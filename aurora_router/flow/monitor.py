@@ -124,6 +124,11 @@ class ClusterMonitor(Generic[ConnT]):
         self.settled = None if lockouts.terms else (access.request, access.route, access.params)
 
     @property
+    def accesses(self) -> list[Access]:
+        """How users connected by each of the names that they gave lately; the last one last."""
+        return [*(access for _, access in self._names.values()), self.access]
+
+    @property
     def options(self) -> Options:
         """The options of the last connect that succeeded."""
         return self.access.request.options

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aurora_router.model.description import Description
+
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
 ROW_AGE_SECONDS = 2.0
@@ -125,4 +127,4 @@ class GivenHosts:
     hosts: tuple[tuple[str, str | None, int | None], ...]
 
 
-Observation = Topology | SelfReport | Failure | GivenHosts
+Observation = Topology | SelfReport | Failure | GivenHosts | Description

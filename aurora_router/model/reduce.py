@@ -74,6 +74,7 @@ from aurora_router.model.claim import (
     is_lower,
     is_other_system,
 )
+from aurora_router.model.description import Description
 from aurora_router.model.event import (
     AnswerRefused,
     ClaimRefused,
@@ -127,6 +128,8 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _self_report(view, observation, now)
     if isinstance(observation, GivenHosts):
         return _given_hosts(view, observation)
+    if isinstance(observation, Description):
+        return _description(view, observation, now)
     return _failure(view, observation, now)
 
 
@@ -136,6 +139,14 @@ def _given_hosts(view: View, given: GivenHosts) -> Change:
         return view, ()
     instances = {id_: Instance(id_, host=host, port=port) for id_, host, port in given.hosts}
     return replace(view, instances=MappingProxyType(instances)), ()  # in the order in which the user gave them
+
+
+def _description(view: View, seen: Description, now: float) -> Change:
+    """Replace what is known beside SQL; it is no evidence of roles, and neither adds an instance nor removes one."""
+    after = replace(view, attributes=MappingProxyType(dict(seen.instances)), own_zone=seen.own_zone)
+    if seen.endpoints is not None:
+        after = replace(after, endpoints=MappingProxyType(dict(seen.endpoints)), described_at=now)
+    return (view if after == view else after), ()
 
 
 # ---------------------------------------------------------------- a topology query

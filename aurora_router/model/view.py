@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.model.description import MEMBERS_SECONDS, NO_MEMBERS, UNKNOWN
 from aurora_router.model.instance import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from aurora_router.model.description import Attributes, CustomEndpoint
     from aurora_router.model.instance import Instance
 
 
@@ -59,6 +61,10 @@ class View:
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
         refreshed_at: the time by the runtime's clock, in seconds, of the last accepted topology; None before the first.
+        attributes: of instances, by id in lower case, as `description.Description` has them; see `attributes_of`.
+        endpoints: the members of custom endpoints, by the endpoint's name in lower case.
+        described_at: when `endpoints` was read last, by the runtime's clock in seconds; None: never.
+        own_zone: the name that the zone of this process has among those of the instances; None: not known.
     """
 
     instances: Mapping[str, Instance] = field(default_factory=lambda: MappingProxyType({}))
@@ -78,6 +84,10 @@ class View:
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     leftovers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     refreshed_at: float | None = None
+    attributes: Mapping[str, Attributes] = field(default_factory=lambda: MappingProxyType({}))
+    endpoints: Mapping[str, CustomEndpoint] = field(default_factory=lambda: MappingProxyType({}))
+    described_at: float | None = None
+    own_zone: str | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""
@@ -88,6 +98,21 @@ class View:
     def known(self) -> bool:
         """Whether any topology was ever accepted."""
         return self.refreshed_at is not None
+
+    def attributes_of(self, instance: str) -> Attributes:
+        """The attributes of an instance; what is not known is None."""
+        return self.attributes.get(instance.lower(), UNKNOWN)
+
+    def find_endpoint(self, name: str, now: float) -> CustomEndpoint:
+        """The members of a custom endpoint; `NO_MEMBERS`: they are not known, or were read too long ago."""
+        if self.described_at is None or now - self.described_at > MEMBERS_SECONDS:
+            return NO_MEMBERS
+        return self.endpoints.get(name, NO_MEMBERS)
+
+    def has_member(self, endpoint: str | None, instance: str) -> bool:
+        """Whether an instance is, or may be, a member of a custom endpoint, as its members were known last."""
+        members, known = self.endpoints.get(endpoint or ""), self.instances.get(instance)
+        return members is None or known is None or members.has_member(known)
 
     def readers(self) -> Iterator[Instance]:
         """The instances in the role of a reader, by name."""

@@ -19,11 +19,12 @@ from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.context import Context, Exclusion
-from aurora_router.policy.options import Balance, Options, ReaderFallback
+from aurora_router.policy.options import OWN_ZONE, Balance, Options, ReaderFallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
+    from aurora_router.model.description import CustomEndpoint
     from aurora_router.model.view import View
     from aurora_router.policy.choosers import Chooser
     from aurora_router.policy.context import Load, Random, Rank
@@ -87,6 +88,7 @@ def select(
     now: float,
     rng: Random,
     turn: int = 0,
+    endpoint: CustomEndpoint | None = None,
 ) -> Selection:
     """Choose instances for one connection.
 
@@ -106,8 +108,9 @@ def select(
         rng: for ties and for the strategies that draw.
         turn: a number that the caller increases by one with each selection; best started at a random one, so that many
             processes do not start with the same instance.
+        endpoint: the custom endpoint whose members alone may serve; None: all instances may.
     """
-    context = Context(view, options, role, loads, quarantine, now, rng, turn)
+    context = Context(view, options, role, loads, quarantine, now, rng, turn, endpoint)
     candidates = suitable(view.instances.values(), context)
     tiers: dict[Rank, list[Instance]] = {}
     for each in candidates.kept:
@@ -171,6 +174,14 @@ def by_role(candidates: Candidates, context: Context) -> Candidates:
     return candidates.sift(verdict)
 
 
+def by_endpoint(candidates: Candidates, context: Context) -> Candidates:
+    """The members of the custom endpoint by whose name the connect goes, in their present roles."""
+    endpoint = context.endpoint
+    if endpoint is None:
+        return candidates
+    return candidates.sift(lambda each: None if endpoint.has_member(each) else "it is no member of the custom endpoint")
+
+
 def by_lag(candidates: Candidates, context: Context) -> Candidates:
     """Those within ``aurora_max_lag``, and those that may be: a figure says nothing of the lag at a later time.
 
@@ -213,7 +224,7 @@ def by_weight(candidates: Candidates, context: Context) -> Candidates:
     return candidates.sift(lambda instance: None if context.weight(instance) else "its weight is 0")
 
 
-FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_role, by_lag, by_weight)
+FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_endpoint, by_role, by_lag, by_weight)
 
 
 def suitable(instances: Iterable[Instance], context: Context) -> Candidates:
@@ -260,8 +271,9 @@ def in_lag(instance: Instance, context: Context) -> int:
 def in_zone(instance: Instance, context: Context) -> int:
     """The number of the instance's zone tier; elsewhere is one more than the last."""
     zone = context.zone(instance) if context.options.zones else None
+    is_own = zone is not None and zone == context.view.own_zone
     for number, tier in enumerate(context.options.zones):
-        if zone in tier:
+        if zone in tier or (is_own and OWN_ZONE in tier):
             return number
     return len(context.options.zones)
 

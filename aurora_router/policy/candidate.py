@@ -16,12 +16,12 @@ class Candidate:
     Attributes:
         id: its id.
         role: `Role.UNKNOWN` if it still has to be asked.
-        zone: its availability zone, by ``aurora_zone_map`` or by the topology source; None: not known.
+        zone: its availability zone, by ``aurora_zone_map``, the source of attributes or the topology; None: not known.
         lag: its replica lag in seconds, as it was reported last; 0.0 for the writer; None: not known.
         cpu: its CPU use in percent, 0..100; None: not known.
         connections: those of this process to it, open or being opened.
         latency: of its answers to dials of this process, a moving average in seconds; None: not measured yet.
-        weight: by ``aurora_weights``; 1 if it is not named there.
+        weight: by ``aurora_weights``, or else by the instances' classes; 1 if it is not known.
     """
 
     id: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aurora_router.model.endpoint import WantedRole
+from aurora_router.policy.instance_class import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aurora_router.model.description import CustomEndpoint
     from aurora_router.model.instance import Instance
     from aurora_router.model.view import View
     from aurora_router.policy.options import Options
@@ -52,6 +54,7 @@ class Context(NamedTuple):
     now: float
     rng: Random
     turn: int
+    endpoint: CustomEndpoint | None = None
 
     def load(self, instance: Instance) -> Load:
         """What this process puts on an instance."""
@@ -59,13 +62,22 @@ class Context(NamedTuple):
 
     def zone(self, instance: Instance) -> str | None:
         """An instance's zone: what the user configured comes first."""
-        return dict(self.options.zone_map).get(instance.id.lower(), instance.zone)
+        given = dict(self.options.zone_map).get(instance.id.lower())
+        return given or self.view.attributes_of(instance.id).zone or instance.zone
 
     def weight(self, instance: Instance) -> int:
-        """An instance's share with the balance ``weighted``: 1 for one that is not named, and for all as a writer."""
+        """An instance's share with the balance ``weighted``; 1 for all as a writer.
+
+        Without ``aurora_weights`` it is the size of the instance's class, if that of every instance is known.
+        """
         if self.role is WantedRole.WRITER:
             return 1
-        return dict(self.options.weights).get(instance.id.lower(), 1)
+        if self.options.weights:
+            return dict(self.options.weights).get(instance.id.lower(), 1)
+        if not self.view.attributes:
+            return 1
+        sizes = {id_: size_of(self.view.attributes_of(id_).instance_class) for id_ in self.view.instances}
+        return 1 if None in sizes.values() else sizes.get(instance.id) or 1
 
 
 class Exclusion(NamedTuple):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PREFIX = "aurora_"
 PROFILE = "aurora_profile"
+OWN_ZONE = "own"
+"""Stands for the zone of this process among those of ``aurora_zones``."""
 AUTO_SOURCE = "auto"
 """Stands for the topology sources that come with the library."""
 SOURCES = (AUTO_SOURCE, "aurora", "postgresql")
@@ -138,7 +140,11 @@ _BALANCE = (
     "that many processes do not start on the same one. Another name is that of an entry point of the group "
     "`aurora_router.balance`; a callable is passed as `balance=`."
 )
-_WEIGHTS = "The readers' shares with `aurora_balance=weighted`; one that is not named has the weight 1, 0 is none."
+_WEIGHTS = (
+    "The readers' shares with `aurora_balance=weighted`; one that is not named has the weight 1, 0 is none. By default "
+    "the sizes of the instances' classes, where `aurora_attributes` knows all of them: `db.r6g.2xlarge` has twice the "
+    "share of `db.r6g.xlarge`. Else all shares are equal."
+)
 _MAX_LAG = (
     "The highest replica lag of a reader. It is a promise, by the servers' own figures: a reader is used if its last "
     "known lag plus the age of that figure is within the bound, or if it answers on the new connection that its lag "
@@ -152,9 +158,12 @@ _MAX_LAG = (
     "whatever the bound. By default there is none, as at Aurora's reader endpoint."
 )
 _ZONES = (
-    "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."
+    "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last. "
+    "`own` is the zone of this process, which `aurora_attributes=rds` finds out: by the variable `AURORA_ZONE` (a "
+    "name, or an id such as `euw1-az1`), the metadata of an ECS task, or those of an EC2 instance. Until it is known, "
+    "`own` is no zone."
 )
-_ZONE_MAP = "The instances' zones, which no SQL source reports."
+_ZONE_MAP = "The instances' zones, which no SQL source reports, and `aurora_attributes` may not know."
 _FALLBACK = (
     "What the role `reader` does while no reader suits: take the writer, as Aurora's own reader endpoint does in a "
     "cluster without readers, or raise an error."
@@ -168,15 +177,22 @@ _CREDENTIALS = (
     "Manager, `env` reads variables or a file, any other name is looked up among the entry points of the group "
     "`aurora_router.credentials`. A callable is passed as `credentials=`."
 )
+_ATTRIBUTES = (
+    "What describes the cluster beside SQL, in the background: `rds` asks the RDS API for zones, classes and promotion "
+    "tiers of the instances, and for the members of custom endpoints. It is optional: where the API does not answer, "
+    "or does not permit it, connections are routed by SQL and DNS. Another name is looked up among the entry points of "
+    "the group `aurora_router.attributes`."
+)
+_RDS_AT = "The URL of the RDS API in place of the region's own: a VPC endpoint, or that of a local cluster."
 _IAM_HOST = (
     "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
     "With the name of a cluster endpoint, an instance gets a token for its own name in the same domain. The port is "
     "5432 unless it is given."
 )
 _AWS_REGION = (
-    "The region of IAM tokens where the name that is dialled does not say it, as that of a global database; the region "
-    "of a secret that is named without its ARN, or with the ARN, that of the replica to read. By default that of the "
-    "environment (`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile)."
+    "The region of IAM tokens and of the RDS API where the name that is dialled does not say it, as that of a global "
+    "database; the region of a secret that is named without its ARN, or with the ARN, that of the replica to read. By "
+    "default that of the environment (`AWS_REGION`, `AWS_DEFAULT_REGION`, the profile)."
 )
 _AWS_PROFILE = (
     "The profile of the AWS configuration whose credentials sign requests, in place of `AWS_PROFILE`; it may assume a "
@@ -258,6 +274,7 @@ _PASTED_IN = {
     "aurora_instance_host": "://",  # an abstract socket begins with @
     "aurora_secret": "://",  # the name of a secret may have an @ in it
     "aurora_secret_endpoint": r"(?i)@|pass\w*\s*=",
+    "aurora_rds_endpoint": r"(?i)@|pass\w*\s*=",
 }
 """The same for options that may have a part of it."""
 _VPC_ENDPOINT = "https://vpce-0a1b.secretsmanager.eu-west-1.vpce.amazonaws.com"
@@ -299,7 +316,7 @@ class Options:
     max_lag: float | None = field(default=None, metadata=_about(option_parsers.seconds, _SECONDS, "0.1", _MAX_LAG))
     zones: tuple[frozenset[str], ...] = field(
         default=(),
-        metadata=_about(option_parsers.zone_tiers, "zone+zone,zone,…", "eu-west-1a,eu-west-1b+eu-west-1c", _ZONES),
+        metadata=_about(option_parsers.zone_tiers, "own, zone+zone,zone,…", "own,eu-west-1b", _ZONES),
     )
     zone_map: tuple[tuple[str, str], ...] = field(
         default=(),
@@ -314,6 +331,12 @@ class Options:
     )
     credentials: str | None = field(
         default=None, metadata=_about(option_parsers.text, "the name of a provider", "iam", _CREDENTIALS)
+    )
+    attributes: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "the name of a source", "rds", _ATTRIBUTES)
+    )
+    rds_endpoint: str | None = field(
+        default=None, metadata=_about(option_parsers.http_url, "a URL", "http://127.0.0.1:8000", _RDS_AT)
     )
     iam_host: HostPort | None = field(
         default=None, metadata=_about(option_parsers.rds_name, "a name of RDS[:port]", _RDS_NAME, _IAM_HOST)
@@ -384,6 +407,20 @@ class Options:
                 f"{PREFIX}weights has no effect with {PREFIX}balance={self.balance.value}: "
                 f"remove it, or set {PREFIX}balance=weighted"
             )
+        if self.attributes is not None and not self.monitor:
+            raise InvalidOption(
+                f"{PREFIX}attributes has no effect with {PREFIX}monitor=off, since it is asked in the background: "
+                "remove one of them"
+            )
+        if self.prefers_own_zone and self.attributes is None:
+            raise InvalidOption(
+                f"{PREFIX}zones={OWN_ZONE} needs {PREFIX}attributes=rds, which finds out the zone of this process"
+            )
+
+    @property
+    def prefers_own_zone(self) -> bool:
+        """Whether the zone of this process counts."""
+        return any(OWN_ZONE in tier for tier in self.zones)
 
 
 PROFILES: Mapping[str, Options] = MappingProxyType(
@@ -420,11 +457,14 @@ PROFILES: Mapping[str, Options] = MappingProxyType(
 )
 """Named sets of values; `Options` of the profile ``default`` are the defaults."""
 
-OF_PROVIDERS = (
-    *("iam_host", "secret", "secret_endpoint", "aws_region", "aws_profile"),
-    *("env_user", "env_password", "password_file"),
+OF_EXTENSIONS = MappingProxyType(
+    {
+        **dict.fromkeys(("iam_host", "secret", "secret_endpoint", "env_user", "env_password"), "credentials"),
+        **dict.fromkeys(("password_file", "aws_region", "aws_profile"), "credentials"),
+        "rds_endpoint": "attributes",
+    }
 )
-"""Options, without prefix, that a provider of credentials reads; with any other one they are refused."""
+"""Options, without prefix, that an extension reads -> the option that names it; with any other one they are refused."""
 
 _FIELDS = MappingProxyType({PREFIX + each.name: each for each in fields(Options)})
 

@@ -5,9 +5,9 @@ is a value, `HeldConnection`: where and when it was made, and what its socket an
 of the `RULES` looks at it and at the view, and says why it is to be recycled, or nothing; the first reason counts. What
 needs a round trip (a pooler, behind which the server may change) is asked by the caller.
 
-Invariant: a connection whose instance is in the generation in which it was made, whose server reports the role that it
-reported first, and whose socket is open stays. So a connection that works is never taken from a pool by what happens
-to other instances.
+Invariant: a connection whose instance is in the generation in which it was made, and still a member of the custom
+endpoint by whose name it was made, whose server reports the role that it reported first, and whose socket is open
+stays. So a connection that works is never taken from a pool by what happens to other instances.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class HeldConnection:
         process: the process that opened it, if that is not this one; None: it is.
         reported: what the server reported first of ``in_hot_standby``; None: nothing.
         reports: what it reported last.
+        endpoint: the custom endpoint by whose name it was made, if its members are known; None: there is none.
     """
 
     instance: str | None
@@ -46,6 +47,7 @@ class HeldConnection:
     process: int | None = None
     reported: bool | None = None
     reports: bool | None = None
+    endpoint: str | None = None
 
 
 class Recycling(NamedTuple):
@@ -90,12 +92,20 @@ def is_outdated(view: View | None, held: HeldConnection) -> Recycling | None:
     return Recycling(f"the connection to {held.instance} is stale: the instance {now}")
 
 
+def has_left_endpoint(view: View | None, held: HeldConnection) -> Recycling | None:
+    """Its instance is no member any more of the custom endpoint by whose name it was made."""
+    if view is None or held.instance is None or view.has_member(held.endpoint, held.instance):
+        return None
+    reason = f"{held.instance} is no member of the custom endpoint {held.endpoint} any more"
+    return Recycling(f"the connection to {held.instance} is stale: {reason}")
+
+
 def was_ended(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
     """The server hung up."""
     return Recycling(f"{held.instance or 'the server'} has ended the connection") if held.ended else None
 
 
-RULES: tuple[Rule, ...] = (was_lost, is_of_another_process, has_changed_role, is_outdated, was_ended)
+RULES: tuple[Rule, ...] = (was_lost, is_of_another_process, has_changed_role, is_outdated, has_left_endpoint, was_ended)
 """In this order; the first reason counts."""
 
 

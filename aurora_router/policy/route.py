@@ -115,6 +115,12 @@ class Route:
     direct: bool = False
 
     @property
+    def custom_endpoint(self) -> str | None:
+        """The name of the custom endpoint whose members alone may serve; None: there is none, or it is dialled."""
+        chooses = self.mode is Mode.INSTANCES and self.endpoint.kind is EndpointKind.CLUSTER_CUSTOM
+        return self.endpoint.label if chooses else None
+
+    @property
     def reason(self) -> str:
         """Why, in one line."""
         return "; ".join(self.reasons)
@@ -174,7 +180,11 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
     if endpoint.kind in _PASSED:
         reasons.append("it does its own routing")
         return Mode.THROUGH, None
-    if endpoint.kind is EndpointKind.CLUSTER_CUSTOM:
+    is_custom = endpoint.kind is EndpointKind.CLUSTER_CUSTOM
+    if is_custom and request.options.attributes is not None and request.hostaddr is None:
+        reasons.append("its members are known by aurora_attributes, or else to DNS")
+        return Mode.INSTANCES, endpoint.domain if request.options.instance_host is None else None
+    if is_custom:
         reasons.append("its members are known to DNS alone")
         return Mode.NAME, endpoint.domain
     if request.options.instance_host is not None:

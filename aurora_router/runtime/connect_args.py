@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -20,8 +20,7 @@ from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
 from aurora_router.policy.options import (
     BALANCE_GROUP,
-    OF_PROVIDERS,
-    PREFIX,
+    OF_EXTENSIONS,
     Balance,
     CustomBalance,
     ReaderFallback,
@@ -37,6 +36,7 @@ from aurora_router.runtime.sources import find_sources
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from aurora_router.attributes import AttributeSource
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
@@ -183,6 +183,9 @@ def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
     return (*variables, *servicefile.stamp(keywords.get("servicefile")))
 
 
+_Extensions: TypeAlias = "tuple[Provider | None, AttributeSource | None]"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Said:
     """What a call says itself. Equal to itself alone, like `Request`.
@@ -191,7 +194,7 @@ class _Said:
         every: all that was given by name, our options among it.
         options: ours.
         params: what is left for libpq.
-        provider: gives user and password at each dial.
+        extensions: the provider of credentials, and the source of attributes.
         sources: how to ask for the topology, in the order in which to try.
         unsaid: parameters that routing has to know, and that the environment may give: a look into it costs a
             microsecond for each of them.
@@ -200,7 +203,7 @@ class _Said:
     every: Mapping[str, Any]
     options: Options
     params: Mapping[str, Any]
-    provider: Provider | None
+    extensions: _Extensions
     sources: tuple[Source, ...]
     unsaid: tuple[str, ...]
 
@@ -221,21 +224,22 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
     _refuse_urls(params)
-    provider = _find_provider(provider, options, params)
+    extensions = _find_extensions(provider, options, params)
+    provider = extensions[0]
     known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
     unsaid = tuple(name for name in known if params.get(name) is None)
-    return _Said(every, options, params, provider, find_sources(options.source), unsaid)
+    return _Said(every, options, params, extensions, find_sources(options.source), unsaid)
 
 
 @lru_cache(maxsize=256)
 def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple[object, ...]) -> ConnectArgs:
     every, options, params = said.every, said.options, Parameters(said.params)
-    params.provider = said.provider
+    params.provider, params.attributes = said.extensions
     known = not service_files or _take_service(params)
     for name, value in zip(said.unsaid, environment, strict=True):
         if value is not None and params.get(name) is None and known:
             params[name] = value
-    if getattr(said.provider, "requires_tls", False):
+    if getattr(params.provider, "requires_tls", False):
         _require_tls(params, is_known=known)
     limit = _dial_limit(params.get("connect_timeout"))
     if limit is not None and every.get("aurora_connect_timeout") is None:
@@ -298,30 +302,15 @@ def _custom_balance(name: str, function: object) -> CustomBalance:
     return CustomBalance(name, cast("BalanceFunction", function))
 
 
-def _find_provider(given: Any, options: Options, params: Mapping[str, Any]) -> Provider | None:
-    """What gives the credentials at each dial, if anything does.
-
-    Raises:
-        InvalidOption: two things give them, one that can't be called, or an option is for another provider.
-    """
-    name = options.credentials
-    its_options = {each: getattr(options, each) for each in OF_PROVIDERS if getattr(options, each) is not None}
-    if name is None and its_options:
-        raise InvalidOption(f"{PREFIX}{next(iter(its_options))} has no effect without {PREFIX}credentials: remove it")
-    if given is None and name is None:
-        return None
-    if given is not None and name is not None:
-        raise InvalidOption("credentials= and aurora_credentials are both given: give one of them")
-    if params.get("password"):
-        raise InvalidOption("a password is given, and a provider of credentials too: give one of them")
-    if given is not None and not callable(given):
-        raise InvalidOption(f"credentials= takes a callable, not a {type(given).__name__}")
-    if name is None:
-        return cast("Provider", given)
+def _find_extensions(given: object, options: Options, params: Mapping[str, Any]) -> _Extensions:
+    """What gives the credentials at each dial, and what describes the cluster beside SQL, if anything does."""
+    named = (options.credentials, options.attributes, *(getattr(options, each) for each in OF_EXTENSIONS))
+    if given is None and not any(each is not None for each in named):
+        return (None, None)
     with IMPORTING:
-        from aurora_router.runtime.credential_dial import find_named  # noqa: PLC0415 - few calls have a provider
+        from aurora_router.runtime.extensions import find_extensions  # noqa: PLC0415 - few calls have any
 
-    return find_named(name, its_options)
+    return find_extensions(given, options, params)
 
 
 def _require_tls(params: dict[str, Any], *, is_known: bool) -> None:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from aurora_router.credentials import GROUP, Login
-from aurora_router.errors import InvalidOption
+from aurora_router.credentials import Login
 from aurora_router.psycopg_errors import CredentialsUnavailable
 from aurora_router.runtime.credentials import cache_of
-from aurora_router.runtime.entry_points import load_named
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.passfile import DEFAULT_PORT, Parameters
 
@@ -31,28 +29,6 @@ REJECTED = frozenset({"28P01", "28000"})
 """How a server rejects a password (PostgreSQL documentation, appendix A)."""
 TRIES = 3
 """How many credentials one dial tries at most."""
-
-
-def find_named(name: str, options: Mapping[str, Any]) -> Provider:
-    """The provider with this name among the entry points, made from its options where it has some.
-
-    Args:
-        name: of the entry point.
-        options: the options of providers that are given (name without prefix -> value).
-
-    Raises:
-        InvalidOption: there is none, it can't be loaded, or an option is none of its own.
-    """
-    provider: Any = load_named("aurora_credentials", name, GROUP, "provider")
-    for each in options:
-        if each not in getattr(provider, "options", ()):
-            raise InvalidOption(f"aurora_{each} has no effect with aurora_credentials={name}: remove it")
-    made: Provider = provider.from_options(options) if hasattr(provider, "from_options") else provider
-    if not callable(made):
-        raise InvalidOption(
-            f"aurora_credentials={name!r}: its entry point gives a {type(made).__name__}, and has to give a callable"
-        )
-    return made
 
 
 def login_for(base: Mapping[str, Any], target: Target) -> Login:

@@ -52,6 +52,9 @@ SETTLED_SECONDS = 1.0
 RENEWAL_SECONDS = 5.0
 """How often the monitor looks whether a credential is to be renewed."""
 
+DESCRIBE_SECONDS = 1.0
+"""How often the monitor looks whether a source of attributes is to be asked."""
+
 NO_THREAD = (
     "no background thread could be started ({}): until one can, hung instances and failovers are not looked for; raise "
     "the limit of threads, or set aurora_monitor=off"
@@ -183,7 +186,7 @@ class Monitor:
         runtime = cast("ThreadMonitorRuntime", monitor.runtime)
         loop = asyncio.get_running_loop()
         preparing = loop.call_later(SETTLED_SECONDS, _prepare)
-        keeping = loop.create_task(_keep_credentials(monitor))
+        keeping = [loop.create_task(each(monitor)) for each in (_keep_credentials, _keep_described)]
         try:
             while not self._leave(monitor):
                 await monitor.run()
@@ -191,7 +194,8 @@ class Monitor:
             COURIER.send(partial(observe.report_bug, monitor.cluster.name, caught))
         finally:
             preparing.cancel()
-            keeping.cancel()
+            for task in keeping:
+                task.cancel()
             monitor.cluster.monitor = None
             monitor.cluster.on_monitor_stopped()
             await runtime.end()
@@ -226,6 +230,17 @@ async def _keep_credentials(monitor: ClusterMonitor[Any]) -> None:
                 from aurora_router.runtime.credentials import cache_of  # noqa: PLC0415 - few have a provider
 
             cache_of(provider).renew_due()
+
+
+async def _keep_described(monitor: ClusterMonitor[Any]) -> None:
+    """Have a source of attributes asked about the cluster, where users have one."""
+    while True:
+        if any(isinstance(each.params, Parameters) and each.params.attributes is not None for each in monitor.accesses):
+            with IMPORTING:
+                from aurora_router.runtime.describing import describer_of  # noqa: PLC0415 - few have a source
+
+            describer_of(monitor.cluster).tick(monitor.cluster, monitor.accesses)
+        await asyncio.sleep(DESCRIBE_SECONDS)
 
 
 def _prepare() -> None:

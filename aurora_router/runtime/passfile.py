@@ -22,6 +22,7 @@ from aurora_router.forks import IMPORTING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from aurora_router.attributes import AttributeSource
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target
     from aurora_router.policy.route import Address
@@ -52,11 +53,13 @@ class Parameters(dict[str, Any]):
     Attributes:
         given: the hosts, under which the user may have filed the password.
         provider: gives user and password at each dial; None: they are among the parameters, or libpq finds them.
+        attributes: describes the cluster beside SQL; None: nothing does.
         reads_service: whether the service that is named was read, so that a password in it is among the parameters.
     """
 
     given: tuple[Address, ...] = ()
     provider: Provider | None = None
+    attributes: AttributeSource | None = None
     reads_service = False
 
 

@@ -21,7 +21,7 @@ from aurora_router import CredentialsUnavailable, native
 from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ RETRIES = {"mode": "standard", "total_max_attempts": 4}
 """Failures and throttling are tried again after pauses that grow exponentially, with jitter (botocore's "standard")."""
 _HINTS = {
     "ResourceNotFoundException": "check the name, the account and the region",
+    "DBClusterNotFoundFault": "check the account and the region",
+    "DBInstanceNotFound": "check the account and the region",
     "DecryptionFailure": "permit kms:Decrypt on the key of the secret",
     "AccessDenied": "permit it in the policy of that identity",
     "AccessDeniedException": "permit it in the policy of that identity",
@@ -55,6 +57,10 @@ _BY_NAME = {
     "InvalidRegionError": "check the region",
 }
 """botocore's class of an error -> what to do."""
+_LASTING = frozenset(
+    {"NoCredentialsError", "ProfileNotFound", "UnauthorizedSSOTokenError", "SSOTokenLoadError", "InvalidRegionError"}
+)
+"""Those that stay until a person changes something, as what AWS has a hint for does."""
 
 
 class Frozen(Protocol):
@@ -103,20 +109,50 @@ def run(doing: str, work: Callable[[], T], *, absent: str | None = None) -> T | 
         CredentialsUnavailable: botocore is not installed, or it failed.
     """
     try:
+        return attempt(doing, work)
+    except Failed as failed:
+        if absent is not None and failed.code == absent:
+            return None
+        failure = CredentialsUnavailable(str(failed))
+    raise failure  # out of the handler: it carries no other exception
+
+
+class Failed(Exception):
+    """botocore is not installed, or it failed; the text says at what, and what to do.
+
+    Args:
+        text: for people.
+        code: AWS's code of the error; None: it is no answer of AWS's.
+        lasting: whether another try would fail as well until a person changes something.
+    """
+
+    def __init__(self, text: str, code: str | None = None, *, lasting: bool = False) -> None:
+        super().__init__(text)
+        self.code = code
+        self.lasting = lasting
+
+
+def attempt(doing: str, work: Callable[[], T]) -> T:
+    """Do something with botocore, as `run` does.
+
+    Raises:
+        Failed: botocore is not installed, or it failed.
+    """
+    try:
         errors = _botocore("exceptions")
         for each in ("auth", "awsrequest", "session"):
             _botocore(each)
     except ImportError as error:
         missing = f"cannot {doing}: botocore is not installed ({error}): {INSTALL}"
-        raise CredentialsUnavailable(missing) from None
+        raise Failed(missing, lasting=True) from None
     _silence()
     _quiet.depth = getattr(_quiet, "depth", 0) + 1
     try:
         return work()
     except (errors.BotoCoreError, errors.ClientError, RuntimeError) as error:
-        if absent is not None and _code_of(error) == absent:
-            return None
-        failure = CredentialsUnavailable(f"cannot {doing}: {_explain(error)}")
+        code = _code_of(error)
+        lasting = code in _HINTS or (code is None and type(error).__name__ in _LASTING)
+        failure = Failed(f"cannot {doing}: {_explain(error)}", code, lasting=lasting)
     finally:
         _quiet.depth -= 1
     raise failure  # out of the handler: it carries no exception of botocore's
@@ -158,9 +194,14 @@ def find_keys(profile: str | None, hook: Callable[[], Credentials] | None = None
 
 
 def find_client(
-    service: str, region: str, endpoint: str | None, profile: str | None, hook: Callable[[], Credentials] | None
+    service: str,
+    region: str,
+    endpoint: str | None,
+    profile: str | None,
+    hook: Callable[[], Credentials] | None,
+    retries: Mapping[str, Any] = RETRIES,
 ) -> Any:
-    """A client of a service, the same one for as long as its keys count."""
+    """A client of a service, the same one for as long as its keys count; a service has the same retries always."""
     keys = find_keys(profile, hook)
     # Keys that expire renew themselves in the session's object; others may be replaced by some with another id.
     key = service, region, endpoint, profile, hook, keys.frozen.access_key if keys.expires_at is None else None
@@ -171,7 +212,7 @@ def find_client(
         if hook is not None:
             session = _botocore("session").Session(profile=profile)
             session.register_component("credential_provider", _Hook(hook))
-        config = _botocore("config").Config(retries=RETRIES, **TIMEOUTS)
+        config = _botocore("config").Config(retries=retries, **TIMEOUTS)
         client = session.create_client(service, region_name=region, endpoint_url=endpoint, config=config)
         with _lock:
             if len(_clients) >= MAX_CLIENTS:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router.model.description import Attributes, CustomEndpoint, Description
 from aurora_router.model.event import ClaimRefused, InstanceRemoved, RoleChanged, WriterChanged, WriterLost
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import (
@@ -58,7 +59,12 @@ FAILURES = st.builds(
     reason=st.just("refused"),
     alive=st.booleans(),
 )
-OBSERVATIONS = TOPOLOGIES | st.builds(SelfReport, id=IDS, writer=st.booleans()) | FAILURES
+DESCRIPTIONS = st.builds(
+    Description,
+    instances=st.dictionaries(IDS, st.builds(Attributes, zone=st.none() | st.just("eu-west-1a")), max_size=3),
+    endpoints=st.none() | st.just({"olap": CustomEndpoint()}),
+)
+OBSERVATIONS = TOPOLOGIES | st.builds(SelfReport, id=IDS, writer=st.booleans()) | FAILURES | DESCRIPTIONS
 HISTORIES = st.lists(OBSERVATIONS, max_size=12)
 
 

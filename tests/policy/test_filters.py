@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router.model.description import Attributes, CustomEndpoint, EndpointType
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
 from aurora_router.policy.balance import (
     LAG_SECONDS,
     Candidates,
+    by_endpoint,
     by_lag,
     by_role,
     by_weight,
@@ -45,6 +47,33 @@ def context(role=WantedRole.READER, quarantine=None, now=0.0, **options):
 
 def told(candidates):
     return [each.id for each in candidates.kept], {each.id: why for each, why in candidates.left_out}
+
+
+def test_by_endpoint():
+    endpoint = CustomEndpoint(EndpointType.READER, excluded=frozenset({"late"}))
+    kept, out = told(by_endpoint(ALL, context()._replace(endpoint=endpoint)))
+    assert kept == ["fresh", "silent", "unknown"]
+    assert out == dict.fromkeys(["w", "late"], "it is no member of the custom endpoint")
+    assert by_endpoint(ALL, context()) == ALL
+
+
+def test_members_are_filtered_further():
+    endpoint = CustomEndpoint(static=frozenset({"w", "late"}))
+    given = context(max_lag=0.1, reader_fallback=ReaderFallback.ERROR)._replace(endpoint=endpoint)
+    kept, out = told(suitable(ALL.kept, given))
+    assert kept == []
+    assert out["w"] == "it is the writer, and aurora_reader_fallback=error"
+    assert out["late"] == "lag 0.4 s > aurora_max_lag 0.1 s"
+
+
+def test_the_own_zone_is_a_zone_like_others():
+    given = context(zones=(frozenset({"own"}), frozenset({"b"})), attributes="rds")
+    assert [in_zone(each, given) for each in (FRESH, LATE, SILENT)] == [2, 1, 2], "it is not known"
+    known = given._replace(view=replace(given.view, own_zone="c"))
+    assert [in_zone(each, known) for each in (FRESH, LATE, SILENT)] == [2, 1, 0]
+    described = replace(known.view, attributes={"fresh": Attributes("c")})
+    assert [in_zone(each, known._replace(view=described)) for each in (FRESH, LATE, SILENT)] == [0, 1, 0]
+    assert in_zone(UNKNOWN, known) == 2
 
 
 def test_by_role_writer():

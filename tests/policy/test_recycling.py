@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router.model.description import CustomEndpoint, EndpointType
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
 from aurora_router.policy.recycling import RULES, HeldConnection, choose_recycled, judge_held
@@ -50,6 +51,17 @@ def test_what_is_as_it_was_stays():
 )
 def test_each_rule_has_its_reason(changed, told):
     assert reason(replace(GOOD, **changed)).startswith(told)
+
+
+def test_what_has_left_its_custom_endpoint_is_recycled():
+    members = {"olap": CustomEndpoint(EndpointType.READER), "some": CustomEndpoint(static=frozenset({"demo-2"}))}
+    view = replace(VIEW, endpoints=members)
+    told = "the connection to demo-1 is stale: demo-1 is no member of the custom endpoint {} any more"
+    for name in ("olap", "some"):
+        assert reason(replace(GOOD, endpoint=name), view) == told.format(name)
+        assert reason(replace(GOOD, endpoint=name, instance="demo-2", generation=1), view) is None
+    assert reason(replace(GOOD, endpoint="unknown"), view) is None
+    assert reason(replace(GOOD, endpoint=None), view) is None
 
 
 def test_a_reported_role_puts_the_writer_in_question():

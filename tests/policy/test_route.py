@@ -69,6 +69,24 @@ def test_a_hostaddr_is_the_only_address():
     assert chosen.mode is Mode.NAME
 
 
+@pytest.mark.parametrize(
+    ("given", "mode", "name"),
+    [
+        ({"attributes": "rds"}, Mode.INSTANCES, "olap"),
+        ({"attributes": "rds", "instance_host": "{id}.db.internal"}, Mode.INSTANCES, "olap"),
+        ({"attributes": "rds", "hostaddr": "10.0.0.1"}, Mode.NAME, None),
+        ({}, Mode.NAME, None),
+    ],
+)
+def test_the_members_of_a_custom_endpoint_are_chosen_by_a_source_of_attributes(given, mode, name):
+    chosen = route(request(f"olap.cluster-custom-{DOMAIN}", **given))
+    assert (chosen.mode, chosen.custom_endpoint, chosen.role) == (mode, name, WantedRole.ANY)
+
+
+def test_other_names_are_no_custom_endpoints():
+    assert route(request(CLUSTER, attributes="rds")).custom_endpoint is None
+
+
 def test_several_hosts_are_the_instances():
     chosen = route(request("a.example.com", "b.example.com"))
     assert chosen.mode is Mode.LIST
