@@ -127,8 +127,15 @@ class Rig:
             self.receiver.report(end, end, end)
 
     async def promote(self, name: str, timeline: int) -> tuple[Engine, int]:
-        """Promote a reader that has replayed all durable log and attach to it, without its history file yet."""
+        """Promote a reader that has replayed all durable log and attach to it, without its history file yet.
+
+        The former writer has ended. What it sent last may not have been read yet: its receiver ends before the end of
+        the log is looked at.
+        """
         engine = self.engines[name]
+        if self.receiver is not None:
+            await self.receiver.close()
+            self.receiver = None
         end = self.log.durable_lsn
         await until_asked(engine, f"select pg_last_wal_replay_lsn() - '0/0' >= {end}", "True")
         await engine.promote()

@@ -49,9 +49,9 @@ async def endpoint(log: MemoryLog) -> AsyncIterator[WalEndpoint]:
     await endpoint.close()
 
 
-async def listen(endpoint: WalEndpoint, home: Path) -> Path:
+async def listen(endpoint: WalEndpoint, run_directory: Path) -> Path:
     """Serve on a Unix socket too, where no client has to log in."""
-    path = home / ".s.PGSQL.1"
+    path = run_directory / ".s.PGSQL.1"
     endpoint._add(await asyncio.get_running_loop().create_unix_server(lambda: WalSender(endpoint, None), path))
     return path
 
@@ -68,8 +68,10 @@ async def follow(path: Path, log: MemoryLog, lsn: int = BASE, timeline: int = 1)
     return receiver, received
 
 
-async def test_not_a_byte_above_the_durable_end_is_sent(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
-    path = await listen(endpoint, home)
+async def test_not_a_byte_above_the_durable_end_is_sent(
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
+) -> None:
+    path = await listen(endpoint, run_directory)
     receiver, received = await follow(path, log)
     for step in (1, 7, 100_000, 3):
         log.append(log.end, os.urandom(step))
@@ -82,9 +84,11 @@ async def test_not_a_byte_above_the_durable_end_is_sent(log: MemoryLog, endpoint
 
 
 @pytest.mark.case
-async def test_connections_that_never_log_in_are_few(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
+async def test_connections_that_never_log_in_are_few(
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
+) -> None:
     port = await endpoint.listen_tcp(LOGIN)
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     receiver, received = await follow(path, log)
     strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
     await until(lambda: len(endpoint.sessions) <= MOST_STRANGERS + 1, "most strangers are gone")
@@ -107,9 +111,9 @@ async def test_a_connection_that_does_not_log_in_is_cut_after_a_while(
 
 
 async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path, monkeypatch: pytest.MonkeyPatch
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     grow(log, 3 << 20)
     log._tail = 10
     answers = iter([b"", b"", b"short"])  # no answer, no answer, fewer bytes than wanted
@@ -142,9 +146,9 @@ async def test_old_log_comes_by_read_and_a_failing_read_ends_only_that_reader(
 
 
 async def test_a_reader_that_does_not_read_holds_no_memory_and_nobody_up(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
 ) -> None:
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     slow, _ = await follow(path, log)
     quick, _ = await follow(path, log)
     assert slow._transport is not None
@@ -162,9 +166,9 @@ async def test_a_reader_that_does_not_read_holds_no_memory_and_nobody_up(
 
 
 async def test_a_switch_at_the_very_start_still_goes_through_copy(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
 ) -> None:
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     grow(log, 1000)
     log.add_timeline(Timeline(2, log.end, b"1\tx\ty\n"))
     receiver, _ = await follow(path, log, log.end)
@@ -201,9 +205,9 @@ async def test_junk_ends_its_own_connection_only(log: MemoryLog, endpoint: WalEn
 
 
 async def test_a_client_with_a_secret_takes_no_log_from_a_server_that_does_not_ask_for_it(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
 ) -> None:
-    path = await listen(endpoint, home)  # as a foreign server on a reused port would be: it accepts any client
+    path = await listen(endpoint, run_directory)  # as a foreign server on a reused port would be: it accepts any client
     with pytest.raises(ProtocolError, match="without proving"):
         await WalReceiver.connect(WriterAddress(path, "storage", "secret"), lambda lsn, data: None)
 
@@ -224,8 +228,8 @@ async def test_encryption_requests_are_declined_and_newer_minor_protocols_negoti
     writer.close()
 
 
-async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEndpoint, home: Path) -> None:
-    path = await listen(endpoint, home)
+async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEndpoint, run_directory: Path) -> None:
+    path = await listen(endpoint, run_directory)
     for message in (m.message(b"P", b"\0select 1\0\0\0"), m.message(b"B"), b"Q\x7f\0\0\0"):
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(m.startup_packet({"user": "x", "replication": "true"}) + message)
@@ -240,9 +244,9 @@ async def test_messages_out_of_place_are_refused(log: MemoryLog, endpoint: WalEn
 
 
 async def test_positions_outside_of_the_log_are_refused_by_name(
-    log: MemoryLog, endpoint: WalEndpoint, home: Path
+    log: MemoryLog, endpoint: WalEndpoint, run_directory: Path
 ) -> None:
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     grow(log, 1000)
     log.remove_before(BASE + 10)
     receiver = await WalReceiver.connect(WriterAddress(path, "any"), lambda lsn, data: None)
@@ -269,9 +273,9 @@ async def test_listening_is_on_loopback_and_on_a_port_that_is_free(endpoint: Wal
         await endpoint.listen_tcp(LOGIN, port=port)
 
 
-async def test_close_leaves_no_connection(log: MemoryLog, home: Path) -> None:
+async def test_close_leaves_no_connection(log: MemoryLog, run_directory: Path) -> None:
     endpoint = WalEndpoint(log)
-    path = await listen(endpoint, home)
+    path = await listen(endpoint, run_directory)
     port = await endpoint.listen_tcp(LOGIN)
     receiver, _ = await follow(path, log)
     await endpoint.close()
@@ -282,10 +286,10 @@ async def test_close_leaves_no_connection(log: MemoryLog, home: Path) -> None:
     await endpoint.close()
 
 
-async def test_close_takes_along_what_was_just_accepted(log: MemoryLog, home: Path) -> None:
+async def test_close_takes_along_what_was_just_accepted(log: MemoryLog, run_directory: Path) -> None:
     for turns in range(6):
         endpoint = WalEndpoint(log)
-        path = await listen(endpoint, home)
+        path = await listen(endpoint, run_directory)
         clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
         for client in clients:
             client.connect(str(path))
