@@ -169,9 +169,9 @@ _CREDENTIALS = (
     "`aurora_router.credentials`. A callable is passed as `credentials=`."
 )
 _IAM_HOST = (
-    "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
-    "With the name of a cluster endpoint, an instance gets a token for its own name in the same domain. The port is "
-    "5432 unless it is given."
+    "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, one of your own, or "
+    "a custom endpoint. With the name of a cluster endpoint, an instance gets a token for its own name in the same "
+    "domain. The port is 5432, with a custom endpoint the one that is dialled, unless it is given."
 )
 _AWS_REGION = (
     "The region of IAM tokens where the name that is dialled does not say it, as that of a global database; the region "
