@@ -281,6 +281,16 @@ def poolers(session: nox.Session) -> None:
 
 
 @nox.session
+def aws(session: nox.Session) -> None:
+    """Tokens and secrets of AWS, without AWS: no login fails, nothing is shown; takes `--bounded`, `--only`, `--json`.
+
+    Debian's PostgreSQL judges the tokens: apt-get install postgresql.
+    """
+    session.install(*TESTED)
+    session.run("python", "-m", "benchmarks.aws", *_tool_arguments(session))
+
+
+@nox.session
 def alarms(session: nox.Session) -> None:
     """False alarms where nothing is wrong but much is odd: 0 in ten minutes; takes `--minutes N`, `--json FILE`."""
     session.install(*TESTED)
@@ -416,13 +426,17 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def bounded(session: nox.Session) -> None:
-    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers and containers."""
+    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers, AWS and containers."""
     session.install(*TESTED, DOCKER, "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
     if _has_programs(session, *POOLERS):
         session.run("python", "-m", "benchmarks.poolers", "--failovers", "2")
+    if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        session.run("python", "-m", "benchmarks.aws", "--bounded")
+    else:
+        session.warn("!!! IAM is not tested because PostgreSQL is missing: apt-get install postgresql !!!")
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")
 
 

@@ -99,6 +99,12 @@ def is_of_rds(host: str) -> bool:
     return endpoint is not None and endpoint.partition is not None
 
 
+def is_custom_endpoint(host: str) -> bool:
+    """Return whether a host is the name of a custom endpoint."""
+    endpoint = _read(host)
+    return endpoint is not None and endpoint.kind is EndpointKind.CLUSTER_CUSTOM
+
+
 def name_of_instance(endpoint: str, instance: str) -> str | None:
     """Return the name of an instance in the domain of an endpoint; None: there is none."""
     read = _read(endpoint)

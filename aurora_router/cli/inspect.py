@@ -6,11 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.cli import output
+from aurora_router.cli.certificates import find_expiries
+from aurora_router.model.endpoint import EndpointKind
 from aurora_router.router import Router
 
 if TYPE_CHECKING:
     import argparse
 
+    from aurora_router.model.endpoint import Endpoint
     from aurora_router.model.instance import Instance
     from aurora_router.model.view import View
 
@@ -20,6 +23,31 @@ _CONNINFO = re.compile(r"^[\w+]+://|=")
 def read_target(text: str) -> str:
     """A conninfo: as given, or one with a bare host."""
     return text if _CONNINFO.search(text) else f"host={text}"
+
+
+PROXIES = (EndpointKind.PROXY, EndpointKind.PROXY_ENDPOINT)
+PINNING = (
+    "pass prepare_threshold=None: a prepared statement, SET, LISTEN, a temporary table and an advisory lock pin a "
+    "session, and RDS Proxy no longer shares its server connection"
+)
+PUBLIC_ROOTS = "for sslmode=verify-full set sslrootcert=system: the certificates of RDS Proxy are public ones"
+ROOTS_OF_RDS = (
+    "for sslmode=verify-full set sslrootcert to the file of RDS's own roots, which sslrootcert=system does not have: "
+    "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
+)
+ROOTS_ELSEWHERE = (
+    "for sslmode=verify-full set sslrootcert to the file of RDS's own roots for this partition, which "
+    "sslrootcert=system does not have"
+)
+
+
+def advise(endpoint: Endpoint) -> tuple[str, ...]:
+    """What to set for a name of AWS, beside the routing: certificates, and what pins the sessions of a proxy."""
+    if endpoint.partition in {None, "test"}:
+        return ()
+    if endpoint.kind in PROXIES:
+        return (PUBLIC_ROOTS, PINNING)
+    return (ROOTS_OF_RDS if endpoint.partition == "aws" else ROOTS_ELSEWHERE,)
 
 
 class Topology:
@@ -35,9 +63,14 @@ class Topology:
 
     def run(self, args: argparse.Namespace) -> int:
         """Ask, and print."""
-        view = Router(read_target(args.target)).topology()
+        router = Router(read_target(args.target))
+        view = router.topology()
         if args.json:
-            output.say_json(view_as_json(view))
+            facts, expiries = view_as_json(view), find_expiries(router, view.instances)
+            for each in facts["instances"]:
+                end = expiries.get(each["id"])
+                each["certificate_expires"] = None if end is None else end.isoformat()
+            output.say_json(facts)
             return 0
         rows = [_row(each) for each in view.instances.values()]
         output.table(("instance", "role", "zone", "lag ms", "cpu %"), rows)
@@ -73,14 +106,20 @@ class Explain:
             "role": explanation.role.value,
             "connects to": explanation.mode.value,
         }
+        advice = advise(explanation.endpoint)
         if args.json:
-            output.say_json({**facts, "reasons": explanation.reasons, "candidates": explanation.candidates})
+            more = {"reasons": explanation.reasons, "candidates": explanation.candidates, "advice": advice}
+            output.say_json({**facts, **more})
             return 0
         width = max(map(len, facts))
         for name, value in facts.items():
             if value:
                 output.say(f"{name.ljust(width)}  {value}")
-        for title, lines in (("because", explanation.reasons), ("candidates", explanation.candidates)):
+        for title, lines in (
+            ("because", explanation.reasons),
+            ("candidates", explanation.candidates),
+            ("advice", advice),
+        ):
             for number, line in enumerate(lines):
                 output.say(f"{(title if number == 0 else '').ljust(width)}  {line}")
         return 0

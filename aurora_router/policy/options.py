@@ -185,9 +185,9 @@ _ATTRIBUTES = (
 )
 _RDS_AT = "The URL of the RDS API in place of the region's own: a VPC endpoint, or that of a local cluster."
 _IAM_HOST = (
-    "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, or one of your own. "
-    "With the name of a cluster endpoint, an instance gets a token for its own name in the same domain. The port is "
-    "5432 unless it is given."
+    "The name that IAM tokens are signed for where another one is dialled: a tunnel's, an address, one of your own, or "
+    "a custom endpoint. With the name of a cluster endpoint, an instance gets a token for its own name in the same "
+    "domain. The port is 5432, with a custom endpoint the one that is dialled, unless it is given."
 )
 _AWS_REGION = (
     "The region of IAM tokens and of the RDS API where the name that is dialled does not say it, as that of a global "

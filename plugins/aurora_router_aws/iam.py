@@ -9,6 +9,7 @@ one. So a token is kept for all logins of one user at one name, and its end is t
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from aurora_router import Credential, CredentialsUnavailable, Login
-from aurora_router.credentials import is_of_rds, name_of_instance, region_of
+from aurora_router.credentials import is_custom_endpoint, is_of_rds, name_of_instance, region_of
 from aurora_router_aws import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+log = logging.getLogger("aurora_router.aws")
 
 LIFETIME_SECONDS = 900
 """How long the server lets a token in."""
@@ -32,7 +35,8 @@ class IamTokens:
     """A provider that signs a token for each name that is dialled.
 
     Attributes:
-        host: ``name[:port]`` to sign for where a name is dialled that is not one of RDS; as ``aurora_iam_host``.
+        host: ``name[:port]`` to sign for where a name is dialled that is not one of RDS, or that of a custom endpoint;
+            as ``aurora_iam_host``.
         region: where the name does not say it; None: the environment's.
         profile: of the AWS configuration; None: the environment's, or none.
         credentials: a hook that returns botocore's credentials, in the place of its chain. Called for each token.
@@ -75,6 +79,10 @@ class IamTokens:
         assert signed is not None
         return signed
 
+    def stand_in(self, login: Login, rejected: Credential) -> None:  # noqa: ARG002 - see `aurora_router.credentials`
+        """Say once for each name and user what to check: the server rejected a token that was just signed."""
+        _advise(login.host, login.port, login.user)
+
     def _sign(self, host: str, port: int, user: str) -> Credential:
         region = self._region(host)
         keys = sdk.find_keys(self.profile, self.credentials)
@@ -101,6 +109,15 @@ class IamTokens:
 
 
 @lru_cache(maxsize=256)
+def _advise(host: str | None, port: int, user: str | None) -> None:
+    log.warning(
+        "%s:%s rejects an IAM token for the user %s that was just signed: check that IAM authentication is enabled "
+        "there, that the role has GRANT rds_iam, and that the AWS identity may rds-db:connect as that user",
+        host, port, user,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
 def _scope_of(given: str | None, login: Login) -> Login:
     """`IamTokens.scope`, remembered: it is asked for at each dial."""
     place = _place_of(given, login)
@@ -110,9 +127,10 @@ def _scope_of(given: str | None, login: Login) -> Login:
 def _place_of(given: str | None, login: Login) -> tuple[str, int] | None:
     """The name and port to sign for, with the ``aurora_iam_host`` that is given; None: they are not known."""
     name, _, port = (given or "").partition(":")
-    if login.host is not None and is_of_rds(login.host):
+    if login.host is not None and is_of_rds(login.host) and not (name and is_custom_endpoint(login.host)):
         return login.host.rstrip(".").lower(), int(port or login.port)
     if not name:
         return None
     own = None if login.instance is None else name_of_instance(name, login.instance)
-    return own or name, int(port or DEFAULT_PORT)
+    own_port = login.port if login.host is not None and is_of_rds(login.host) else DEFAULT_PORT
+    return own or name, int(port or own_port)

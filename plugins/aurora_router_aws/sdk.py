@@ -46,7 +46,8 @@ _HINTS = {
 MAX_CLIENTS = 64
 """How many clients are kept; the oldest one goes."""
 _BY_NAME = {
-    "NoCredentialsError": "set AWS_PROFILE or aurora_aws_profile, or give the container or instance a role",
+    "NoCredentialsError": "set AWS_PROFILE or aurora_aws_profile, or give the container or instance a role; a "
+    "container reaches the instance's metadata only with a hop limit of 2",
     "ProfileNotFound": "check aurora_aws_profile or AWS_PROFILE against the files of the AWS configuration",
     "ReadTimeoutError": "check the network, or the VPC endpoint",
     "EndpointConnectionError": "check the region, and that its endpoint can be reached from here",

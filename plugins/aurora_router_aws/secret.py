@@ -3,9 +3,11 @@
 Theory (AWS documentation: "Rotation by Lambda function"). A rotation has four steps: the next password is stored as the
 version ``AWSPENDING``; it is set in the database; it is tried; the label ``AWSCURRENT`` moves to it. Between the second
 and the last step the database wants what ``AWSCURRENT`` does not give yet, for about a minute where RDS manages the
-secret. So where the server rejects an ``AWSCURRENT`` that was just read, ``AWSPENDING`` is tried once.
+secret. So where the server rejects an ``AWSCURRENT`` that was just read, ``AWSPENDING`` is tried once. Where there is
+none, the rotation may have ended since that read, and where it may not be read, it may end soon: ``AWSCURRENT`` is read
+again, in the second case a few times.
 
-Invariants: a pending version is used only after the server has rejected a current one that was just read, and not for
+Invariants: what stands in is used only after the server has rejected a current version that was just read, and not for
 longer than `PENDING_SECONDS`: then the current one is read again. What was read last counts while Secrets Manager does
 not answer.
 """
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 RENEWAL_SECONDS = 900.0
 """How often the secret is read again, at most: a rotation in between is noticed by the server's rejection."""
 PENDING_SECONDS = 10.0
-"""How long a pending version is valid: the core uses it until 5 s before, so 5 s."""
+"""How long what stands in is valid: the core uses it until 5 s before, so 5 s."""
+PAUSES = (0.0, 0.5, 1.0)
+"""Before the current version is read again where the pending one cannot be read, in seconds."""
 _ARN = re.compile(r"arn:(?P<partition>aws[a-z-]*):secretsmanager:(?P<region>[a-z0-9-]+):(?P<rest>[0-9]{12}:secret:.+)")
 
 
@@ -87,17 +91,32 @@ class Secret:
         renew_at = time.time() + RENEWAL_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - spreads requests, no secret
         return Credential(password, user, renew_at=renew_at)
 
-    def stand_in(self, login: Login, rejected: Credential) -> Credential | None:  # noqa: ARG002 - see `scope`
-        """Read the pending version; None: no rotation is under way.
+    def stand_in(self, login: Login, rejected: Credential) -> Credential | None:
+        """Read the pending version, or the current one again; None: neither is another one than what was rejected.
 
         Raises:
-            CredentialsUnavailable: it can't be read, or is no user and password.
+            CredentialsUnavailable: the pending version can't be read, and the current one did not change meanwhile; or
+                one is no user and password.
         """
         doing = f"read the pending version of the secret {self.secret}"
-        text = sdk.run(doing, lambda: self._read("AWSPENDING"), absent="ResourceNotFoundException")
-        if text is None:
-            return None
-        user, password = self._parse(text)
+        text, refused = None, None
+        try:
+            text = sdk.run(doing, lambda: self._read("AWSPENDING"), absent="ResourceNotFoundException")
+        except CredentialsUnavailable as error:
+            refused = error
+        if text is not None:
+            return self._as_stand_in(*self._parse(text))
+        for pause in PAUSES if refused is not None else PAUSES[:1]:
+            time.sleep(pause)
+            current = self(login)
+            if (current.user, current.password) != (rejected.user, rejected.password):
+                return self._as_stand_in(str(current.user), current.password)
+        if refused is not None:
+            raise refused
+        return None
+
+    @staticmethod
+    def _as_stand_in(user: str, password: str) -> Credential:
         return Credential(password, user, expires_at=time.time() + PENDING_SECONDS)
 
     def _read(self, stage: str) -> Any:

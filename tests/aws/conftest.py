@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("botocore")
 
 from aurora_router_aws import sdk
+from aurora_router_cluster.iam.tokens import Token
 
 KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -31,3 +32,11 @@ def keys(monkeypatch):
     """Keys in the environment."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+
+
+def verify(text: str, secret_key: str) -> dict[str, str]:
+    """What a token says; an `AssertionError` if its signature is not that of the key."""
+    token = Token.parse(text)
+    assert token.is_signed_by(secret_key)
+    assert token.service == "rds-db"
+    return {**token.parameters, "host": token.host, "region": token.region, "key": token.key}

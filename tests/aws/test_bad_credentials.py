@@ -14,10 +14,11 @@ import yaml
 from moto import mock_aws
 
 import aurora_router
+from aurora_router import Login
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credential_dial import login_for
 from aurora_router.runtime.credentials import CredentialCache
-from aurora_router_aws import IamTokens, sdk
+from aurora_router_aws import IamTokens, iam, sdk
 
 CASES = yaml.safe_load((Path(__file__).parent / "bad_credentials.yaml").read_text(encoding="utf-8"))
 HOST = "demo-1.c9akciq32.eu-west-1.rds.amazonaws.com"
@@ -56,12 +57,29 @@ def no_keys(place):
     ask()
 
 
+def no_imds(place):
+    place.delenv("AWS_EC2_METADATA_DISABLED")
+    place.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1/")
+    ask()
+
+
 def expired_keys(place):
     keys = SimpleNamespace(access_key="A", secret_key="B", token="C")
     ended = dt.datetime.now(dt.timezone.utc) - dt.timedelta(seconds=1)
     ask(
         provider=IamTokens(credentials=lambda: SimpleNamespace(get_frozen_credentials=lambda: keys, _expiry_time=ended))
     )
+
+
+def token_rejected(place):
+    give_keys(place)
+    place.setattr(iam, "_advise", iam._advise.__wrapped__)
+    warnings = []
+    place.setattr(iam.log, "warning", lambda text, *args: warnings.append(text % args))
+    login = Login(HOST, 5432, "app", "app")
+    cache = CredentialCache(IamTokens())
+    assert cache.after_rejection(login, cache.get(login)) is None
+    return f"the server's own `OperationalError` (authentication failed), and once a warning: {warnings[0]}"
 
 
 def unknown_profile(place):
@@ -168,12 +186,20 @@ def file_missing(place):
     ask("aurora_password_file=/nowhere/db", kind="env")
 
 
+def is_as_written(text, case):
+    """Whether a text is that of the documentation, where … stands for anything."""
+    return re.fullmatch(".*".join(map(re.escape, case["output"].split("…"))), text) is not None
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
 def test_what_goes_wrong_is_named(case, monkeypatch, tmp_path):
     monkeypatch.config = tmp_path / "config"
+    if "error" not in case:
+        assert is_as_written(globals()[case["situation"]](monkeypatch), case)
+        return
     kind = getattr(aurora_router, case["error"])
     with pytest.raises(kind) as raised:
         globals()[case["situation"]](monkeypatch)
     assert type(raised.value) is kind
     told = re.sub(r"^the provider of credentials gave none( for user .*? at [^:]*)?: ", "", str(raised.value))
-    assert re.fullmatch(".*".join(map(re.escape, case["output"].split("…"))), told), told
+    assert is_as_written(told, case), told

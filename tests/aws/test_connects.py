@@ -19,8 +19,7 @@ from aurora_router_aws import IamTokens, sdk
 from aurora_router_cluster import LocalCluster
 from tests.superuser import connect_as_superuser, run_as_superuser
 
-from .conftest import SECRET_KEY
-from .sigv4 import verify
+from .conftest import SECRET_KEY, verify
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 pytestmark = [

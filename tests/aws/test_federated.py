@@ -15,7 +15,7 @@ from moto import mock_aws
 from aurora_router import Login
 from aurora_router_aws import Secret, sdk
 
-from .sigv4 import verify
+from .conftest import verify
 
 PAGE = Path(__file__).parents[2] / "docs/howto-credentials.md"
 HOST = "demo-1.c9akciq32.eu-west-1.rds.amazonaws.com"

@@ -19,10 +19,10 @@ from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import CredentialCache, cache_of
 from aurora_router_aws import IamTokens, sdk
 
-from .conftest import KEY, SECRET_KEY
-from .sigv4 import verify
+from .conftest import KEY, SECRET_KEY, verify
 
 HOST = "demo-1.c9akciq32.eu-west-1.rds.amazonaws.com"
+CUSTOM = "reports.cluster-custom-abc1.eu-west-1.rds.amazonaws.com"
 LOGIN = Login(HOST, 5432, "app", "orders", "demo-1")
 
 
@@ -102,8 +102,7 @@ def test_any_name_of_a_user_arrives(keys, user):
 def test_the_port_is_signed(keys, port):
     token = IamTokens()(LOGIN._replace(port=port)).password
     assert token.startswith(f"{HOST}:{port}/?")
-    if port != 443:  # a client of HTTPS leaves its own port out of what it signs, and the server does alike
-        verify(token, SECRET_KEY)
+    assert verify(token, SECRET_KEY)["host"] == f"{HOST}:{port}"
 
 
 def test_the_token_of_a_session_is_signed_too():
@@ -122,6 +121,14 @@ def test_it_ends_with_the_keys_that_signed_it(left, expected):
     ("iam_host", "host", "port", "instance", "signed"),
     [
         (None, HOST, 5433, "demo-1", f"{HOST}:5433"),
+        (None, CUSTOM, 5433, None, f"{CUSTOM}:5433"),
+        (
+            "mydb.cluster-abc1.eu-west-1.rds.amazonaws.com",
+            CUSTOM,
+            5433,
+            None,
+            "mydb.cluster-abc1.eu-west-1.rds.amazonaws.com:5433",
+        ),
         ("mydb.cluster-abc1.eu-west-1.rds.amazonaws.com", HOST, 5433, "demo-1", f"{HOST}:5433"),
         ("mydb.cluster-abc1.eu-west-1.rds.amazonaws.com:6432", HOST, 5433, "demo-1", f"{HOST}:6432"),
         (

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import json
 import logging
-import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import psycopg
@@ -25,14 +22,14 @@ from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.credentials import CredentialCache
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_aws import Secret, sdk
+from aurora_router_aws import secret as secret_module
 from aurora_router_cluster import LocalCluster
 from tests.superuser import run_as_superuser
 
 from .conftest import SECRET_KEY
+from .rotation import HIDDEN, PATIENT, REGION, Rotation, login, rotate_under_load, store, who
 
 LOGIN = Login("demo-1.c9akciq32.eu-west-1.rds.amazonaws.com", 5432, None, "app", "demo-1")
-REGION = "eu-west-1"
-HIDDEN = "Zq7-not-to-be-seen-4x"
 
 
 @pytest.fixture
@@ -41,16 +38,6 @@ def manager(keys):
     with mock_aws():
         yield boto3.client("secretsmanager", region_name=REGION)
         sdk.forget()
-
-
-def store(manager, value, name="orders"):
-    """Make a secret; returns its ARN."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return manager.create_secret(Name=name, SecretString=text)["ARN"]
-
-
-def login(number, user="seller"):
-    return json.dumps({"username": user, "password": f"{HIDDEN} {number}"})
 
 
 def said(credential):
@@ -248,30 +235,6 @@ def test_options_make_the_provider():
 # ---------------------------------------------------------------- rotations
 
 
-class Rotation:
-    """A secret that rotates in four steps, and the password of a role that follows it."""
-
-    def __init__(self, manager, change, name="orders") -> None:
-        self.manager, self.change, self.number = manager, change, 1
-        self.arn = store(manager, login(1), name)
-        change("seller", 1)
-
-    def begin(self, user="seller"):
-        """createSecret and setSecret: the database wants what is pending."""
-        self.number += 1
-        self.pending = self.manager.put_secret_value(
-            SecretId=self.arn, SecretString=login(self.number, user), VersionStages=["AWSPENDING"]
-        )["VersionId"]
-        self.change(user, self.number)
-
-    def end(self):
-        """finishSecret."""
-        versions = self.manager.list_secret_version_ids(SecretId=self.arn)["Versions"]
-        current = next(each["VersionId"] for each in versions if "AWSCURRENT" in each["VersionStages"])
-        move = {"SecretId": self.arn, "MoveToVersionId": self.pending, "RemoveFromVersionId": current}
-        self.manager.update_secret_version_stage(VersionStage="AWSCURRENT", **move)
-
-
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster.start(readers=1) as cluster:
@@ -292,19 +255,7 @@ def rotation(cluster, manager, monkeypatch):
 def options_of(cluster, rotation, **more):
     given = dict(each.split("=", 1) for each in cluster.conninfo("writer").split())
     del given["password"], given["user"]
-    return {**given, "aurora_credentials": "secret", "aurora_secret": rotation.arn, **more}
-
-
-def who(options, *, awaited=False):
-    if not awaited:
-        with aurora_router.connect(**options) as conn:
-            return conn.execute("SELECT session_user").fetchone()[0]
-
-    async def main():
-        async with await aurora_router.AsyncConnection.connect(**options) as conn:
-            return (await (await conn.execute("SELECT session_user")).fetchone())[0]
-
-    return asyncio.run(main())
+    return {**given, "aurora_credentials": "secret", "aurora_secret": rotation.arn, **PATIENT, **more}
 
 
 @pytest.mark.cluster
@@ -343,11 +294,74 @@ def test_a_pending_version_that_may_not_be_read_leaves_the_servers_error(cluster
         return original(self, stage)
 
     monkeypatch.setattr(Secret, "_read", denied)
+    monkeypatch.setattr(secret_module, "PAUSES", (0.0, 0.01))
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         who(options)
     assert "cannot read the pending version" in caplog.text
     rotation.end()
     assert who(options) == "seller"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException"])
+def test_a_rotation_that_ends_after_the_current_version_was_read(cluster, rotation, monkeypatch, code):
+    options, original, stages = options_of(cluster, rotation), Secret._read, []
+    assert who(options) == "seller"
+    rotation.begin()
+
+    def read(self, stage):
+        stages.append(stage)
+        if stage == "AWSPENDING":
+            rotation.end()
+            raise ClientError({"Error": {"Code": code, "Message": "not here"}}, "GetSecretValue")
+        return original(self, stage)
+
+    monkeypatch.setattr(Secret, "_read", read)
+    assert who(options) == "seller"
+    assert stages == ["AWSCURRENT", "AWSPENDING", "AWSCURRENT"]
+
+
+def test_a_pending_version_that_may_not_be_read_is_waited_for_a_while(manager, monkeypatch):
+    """The rotation ends in the second pause: the current version is another one then."""
+    provider, pauses, original = Secret(store(manager, login(1))), [], Secret._read
+    rejected = provider(LOGIN)
+
+    def read(self, stage):
+        if stage == "AWSPENDING":
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetSecretValue")
+        return original(self, stage)
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            manager.put_secret_value(SecretId=provider.secret, SecretString=login(2))
+
+    monkeypatch.setattr(Secret, "_read", read)
+    monkeypatch.setattr(secret_module.time, "sleep", sleep)
+    found = provider.stand_in(LOGIN, rejected)
+    assert (said(found), pauses) == (("seller", "2"), [0.0, 0.5])
+    assert found.expires_at - time.time() <= secret_module.PENDING_SECONDS
+    with pytest.raises(CredentialsUnavailable, match=r"cannot read the pending version.*AccessDeniedException"):
+        provider.stand_in(LOGIN, found)
+    assert pauses[2:] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.cluster
+def test_what_was_pending_is_not_used_after_the_current_version_was_read(cluster, rotation, monkeypatch):
+    options = options_of(cluster, rotation)
+    assert who(options) == "seller"
+    rotation.begin()
+    assert who(options) == "seller"
+    (cache,) = credentials._by_provider.values()
+    (held,) = cache._held.values()
+    assert said(held.credential) == ("seller", "2")
+    assert held.credential.expires_at is not None
+    rotation.end()
+    rotation.begin()
+    rotation.end()  # the database wants the third one, and both labels are at it
+    assert who(options) == "seller"
+    (held,) = cache._held.values()
+    assert (said(held.credential), held.credential.expires_at) == (("seller", "3"), None)
 
 
 @pytest.mark.cluster
@@ -357,35 +371,7 @@ def test_a_wrong_password_without_a_rotation_is_tried_once(cluster, rotation, mo
     rotation.change("seller", 99)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         who(options_of(cluster, rotation))
-    assert stages == ["AWSCURRENT", "AWSPENDING"]
-
-
-def rotate_under_load(options, rotation, *, clients, rotations, window, pause):
-    """How many connects succeeded, and the errors of those that failed."""
-    done, errors, ending = [], [], threading.Event()
-
-    def client():
-        while not ending.is_set():
-            try:
-                done.append(who(options))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it counts
-                errors.append(error)
-            ending.wait(0.02)
-
-    with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(client) for _ in range(clients)]
-        try:
-            for _ in range(rotations):
-                time.sleep(pause)
-                rotation.begin()
-                time.sleep(window)
-                rotation.end()
-            time.sleep(pause)
-        finally:
-            ending.set()
-        for each in running:
-            each.result(60.0)
-    return len(done), errors
+    assert stages == ["AWSCURRENT", "AWSPENDING", "AWSCURRENT"]
 
 
 @pytest.mark.cluster
@@ -393,7 +379,7 @@ def test_no_connect_fails_in_rotations_under_load(cluster, rotation):
     options = options_of(cluster, rotation)
     done, errors = rotate_under_load(options, rotation, clients=8, rotations=3, window=0.7, pause=0.3)
     assert errors == []
-    assert done > 20
+    assert done >= 8
 
 
 @pytest.mark.cluster

@@ -30,6 +30,25 @@ def test_explain_as_json(capsys):
     assert told["candidates"] == []
 
 
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("db.cluster-c9ak.us-east-1.rds.amazonaws.com", ["https://truststore.pki.rds.amazonaws.com/"]),
+        ("db-1.c9ak.rds.cn-north-1.amazonaws.com.cn", ["roots for this partition"]),
+        ("pool.proxy-c9ak.us-east-1.rds.amazonaws.com", ["sslrootcert=system", "prepare_threshold=None"]),
+        ("ro.endpoint.proxy-c9ak.us-east-1.rds.amazonaws.com", ["sslrootcert=system", "prepare_threshold=None"]),
+        ("db.cluster-c9ak.eu-test-1.rds.aurora.test", []),
+    ],
+)
+def test_names_of_aws_get_advice(host, words, capsys):
+    assert main(["explain", "--json", host]) == 0
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert len(advice) == len(words)
+    assert all(word in text for word, text in zip(words, advice, strict=True))
+    assert main(["explain", host]) == 0
+    assert all(text in capsys.readouterr().out or not words for text in advice[:1])
+
+
 def test_options_change_the_explanation(capsys):
     assert main(["explain", "host=db.cluster-c9ak.us-east-1.rds.amazonaws.com aurora_role=prefer-reader"]) == 0
     assert "aurora_role=prefer-reader is given" in capsys.readouterr().out

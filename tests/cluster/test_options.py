@@ -33,6 +33,7 @@ def test_there_and_back():
         ("address", "0.0.0.0", "is not the address of one instance"),
         ("readers", "2", "readers='2': want int, not str"),
         ("tls", 1, "tls=1: want bool"),
+        ("iam_token_lifetime", 60.0, "with iam, tokens count for 1 to 900 seconds"),
         ("scrub_interval", float("nan"), "want a number of seconds"),
         ("segment_size", 4096, "segment_size=4096: a segment is at least 1048576"),
     ],

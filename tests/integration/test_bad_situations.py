@@ -20,6 +20,7 @@ from aurora_router.runtime import dns
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router_cluster import LocalCluster, errors
 from aurora_router_cluster.datadir import DataDirectory
+from aurora_router_cluster.postgres import binaries
 from aurora_router_cluster.postgres.account import Account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
@@ -116,6 +117,26 @@ def no_permission(cluster):
 
 def no_binaries(cluster):
     LocalCluster.start(postgres="/nowhere")
+
+
+def _lacks(symbol):
+    found = binaries.find(Account.default())
+    if symbol in found.program("postgres").read_bytes():
+        pytest.skip("the PostgreSQL that is found first has it")
+
+
+def tls_of_a_server_without_it(cluster):
+    _lacks(b"SSL_CTX_new")
+    LocalCluster.start(tls=True)
+
+
+def iam_of_a_server_without_ldap(cluster):
+    _lacks(b"ldap_simple_bind_s")
+    LocalCluster.start(iam=True)
+
+
+def lifetime_of_tokens_without_iam(cluster):
+    LocalCluster.start(iam_token_lifetime=60.0)
 
 
 def closed_directory(cluster, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@
         lock            held (flock) by the supervisor that uses DIR; it says which one that is
         cluster.json    format, versions, options, instances
         ca.pem, ca.key  the cluster's certificate authority (with TLS)
+        aws_credentials the keys that sign IAM tokens (with IAM)
         storage/        the storage nodes' journals, the bases, and what the volume needs to be opened again
 
 Instances have nothing in it: their files are built again from a base and the log, because they are not synced.
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 RECORD, LOCK, STORAGE = "cluster.json", "lock", "storage"
-CERTIFICATE, KEY = "ca.pem", "ca.key"
+CERTIFICATE, KEY, AWS_KEYS = "ca.pem", "ca.key", "aws_credentials"
 OPTION = "--data"
 CREATING, COMPLETE = "creating", "complete"
 
@@ -203,6 +204,7 @@ class DataDirectory:
         lock = _lock_directory(path, key)
         directory = cls(path, lock, record, made=made)
         processes.sweep(directory.storage, NODE_COMMAND)  # of a killed supervisor: they have the journals open
+        directory._sweep()  # now: what is made from here on, such as keys, is this cluster's
         return directory
 
     @property
@@ -224,6 +226,11 @@ class DataDirectory:
     def key(self) -> Path:
         """Where the key of the cluster's authority is."""
         return self.path / KEY
+
+    @property
+    def aws_keys(self) -> Path:
+        """Where the keys are that sign IAM tokens."""
+        return self.path / AWS_KEYS
 
     @property
     def cluster_state(self) -> dict[str, Any]:
@@ -253,8 +260,7 @@ class DataDirectory:
             )
 
     def begin(self, options: ClusterOptions, binaries: Binaries, account: Account, version: str) -> None:
-        """Write down what the cluster is started with, before anything of it is made."""
-        self._sweep()
+        """Write down what the cluster is started with, before anything of the volume is made."""
         remembered = {name: getattr(options, name) for name in REMEMBERED}
         before = self._record or {"format": FORMAT, "state": CREATING, "roster": {}}
         self._record = {
@@ -276,7 +282,7 @@ class DataDirectory:
             shutil.rmtree(self.storage, ignore_errors=True)
             if self.storage.exists():
                 return  # the record stays: by it the next start sees what this is, and tries again
-            for name in (RECORD, CERTIFICATE, KEY):
+            for name in (RECORD, CERTIFICATE, KEY, AWS_KEYS):
                 (self.path / name).unlink(missing_ok=True)
 
     async def keep(self, state: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.iam.tokens import LONGEST_SECONDS
 from aurora_router_cluster.postgres.settings import refusal
 
 DEFAULT_CLASS = "db.r6g.large"
@@ -40,8 +41,8 @@ FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
 """What cannot be another when a cluster that was kept (`data`) is started again."""
 PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
 REMEMBERED = (
-    *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "retention", "settings",
-    "instance_class",
+    *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "iam", "iam_token_lifetime",
+    "retention", "settings", "instance_class",
 )  # fmt: skip
 """What need not be said again when it is started again."""
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
@@ -105,6 +106,8 @@ class ClusterOptions:
         detect: seconds between two heartbeats of the control plane.
         auto: whether the control plane fails over and restarts by itself.
         tls: serve TLS with certificates of a CA of the cluster's own.
+        iam: let users with the role ``rds_iam`` log in by IAM token, and by nothing else; TLS is served, too.
+        iam_token_lifetime: seconds that a token counts, 900 at most; None: 900, as on Amazon RDS.
         isolated: give each of the six storage nodes a process of its own (``quorum`` only).
         segment_size: bytes of a protection group, at least 1 MiB: the volume is striped over groups of that size
             (Aurora: 10 GB); None: it is one group (``quorum`` only).
@@ -148,6 +151,8 @@ class ClusterOptions:
     detect: float = 0.2
     auto: bool = True
     tls: bool = False
+    iam: bool = False
+    iam_token_lifetime: float | None = None
     isolated: bool = False
     segment_size: int | None = None
     faults: bool = False
@@ -178,6 +183,10 @@ class ClusterOptions:
         check_class(self.instance_class)
         self._check_storage()
         self._check_settings()
+        if self.iam_token_lifetime is not None and not (self.iam and 1 <= self.iam_token_lifetime <= LONGEST_SECONDS):
+            raise RequestError(
+                f"iam_token_lifetime={self.iam_token_lifetime:g}: with iam, tokens count for 1 to 900 seconds"
+            )
         if self.port is not None and not 1 <= self.port <= 65535:
             raise RequestError(f"{self.port} is not a port number (1 to 65535); leave it out for any free one")
         if not 0 <= self.dns_port <= 65535:
@@ -209,12 +218,17 @@ class ClusterOptions:
                 "data goes with flavour 'quorum' on this machine, whose storage keeps the log: leave out flavour "
                 "'direct' and remote"
             )
-        if self.remote is not None and (not self.keeps_log or self.isolated or self.tls or self.faults):
-            raise RequestError("remote goes with flavour 'quorum', and not with isolated, tls or faults")
+        if self.remote is not None and (not self.keeps_log or self.isolated or self.serves_tls or self.faults):
+            raise RequestError("remote goes with flavour 'quorum', and not with isolated, tls, iam or faults")
         if self.segment_size is not None and self.segment_size < LEAST_SEGMENT:
             raise RequestError(f"segment_size={self.segment_size}: a segment is at least {LEAST_SEGMENT} (1 MiB)")
         if self.retention < 0:
             raise RequestError(f"retention={self.retention:g}: how far a cluster can be set back cannot be negative")
+
+    @property
+    def serves_tls(self) -> bool:
+        """Whether the instances serve TLS."""
+        return self.tls or self.iam
 
     @property
     def keeps_log(self) -> bool:

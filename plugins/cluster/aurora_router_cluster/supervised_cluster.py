@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
+from aurora_router_cluster.control.iam import IamAuthentication
 from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.state import DEFAULT_TIER, ClusterState, together
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
+from aurora_router_cluster.datadir import AWS_KEYS
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import AddressInUseError
 from aurora_router_cluster.postgres import binaries, template
@@ -83,7 +85,11 @@ class SupervisedCluster:
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
-        if options.tls:
+        if options.iam:
+            aws_keys = data.aws_keys if data is not None else home.path / AWS_KEYS
+            find_port, lifetime = self.state.find_port, options.iam_token_lifetime
+            self.state.iam = IamAuthentication(self.state.names, found, find_port, aws_keys, lifetime)
+        if options.serves_tls:
             certificate, key = (data.certificate, data.key) if data is not None else (home.path / "ca.pem", None)
             self.state.authority = Authority(self.state.names, account, found, certificate, key)
         self.directory = Directory(self.state, ttl=options.dns_ttl, delay=options.failover.dns_delay)
@@ -107,6 +113,8 @@ class SupervisedCluster:
             await self.spread.hosts.start()
         if self.faults.relay_client is not None:
             await self.faults.relay_client.start()
+        if self.state.iam is not None:
+            await self.state.iam.start()
         await together([self._make_instances(), self._start_dns()])
         self._kept = True
         await self._keep()
@@ -178,6 +186,8 @@ class SupervisedCluster:
         if self.upkeep is not None:
             await self.upkeep.close()
         await self.plane.close()
+        if self.state.iam is not None:
+            await self.state.iam.close()
         if self.faults.relay_client is not None:
             await self.faults.relay_client.close()
         if self.dns is not None:
@@ -213,6 +223,7 @@ class SupervisedCluster:
             started_in=self.options.started_in,
             directory=str(state.run),
             data=str(self.data.path) if self.data is not None else None,
+            iam=state.iam.status() if state.iam is not None else None,
             activity=state.activity,
             created=self._created,
             faults=tuple(self.faults.registry),

@@ -66,8 +66,8 @@ class LocalCluster(RunningCluster):
             timeout: give up after so many seconds; None: 120, or with `data` 900, since log is replayed.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
                 dns_ttl, pace, detection, promotion, dns_delay, restart_readers, directory, data, detect, auto, tls,
-                isolated, segment_size, base_interval, base_bytes, scrub_interval, retention, faults, settings, api,
-                instance_class.
+                iam, iam_token_lifetime, isolated, segment_size, base_interval, base_bytes, scrub_interval, retention,
+                faults, settings, api, instance_class.
 
         Raises:
             ClusterRunningError: one of that name runs.

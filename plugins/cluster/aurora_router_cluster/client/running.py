@@ -125,6 +125,23 @@ class RunningCluster(abc.ABC):
         """
         return _conninfo({**self._keys(target), **self._routing(), **extra})
 
+    def iam_conninfo(self, target: str = "writer", **extra: object) -> str:
+        """A conninfo string for aurora_router with IAM tokens, which the keys in `ClusterStatus.iam` have to sign.
+
+        Args:
+            target: see `endpoint`.
+            **extra: further keys; a value of None takes a key away.
+
+        Raises:
+            RequestError: the cluster was started without IAM.
+        """
+        first = self._first
+        if first.iam is None:
+            raise errors.RequestError(f"the cluster {first.name} knows no IAM tokens; start one with --iam (iam=True)")
+        login = {"user": first.iam.user, "password": None, "aurora_credentials": "iam"}
+        tls = {"sslmode": "verify-full", "sslrootcert": first.certificate_authority}
+        return self.conninfo(target, **{**login, **tls, **extra})
+
     def plain_conninfo(self, target: str = "writer", **extra: object) -> str:
         """A conninfo string for libpq alone: the host name for TLS and, as `hostaddr`, its present address."""
         return _conninfo({**self._plain_keys(target), **extra})

@@ -136,6 +136,9 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--api", action="store_const", const=True,
         help="serve it by the RDS API on this machine, which is started where none runs (cluster api)")  # fmt: skip
     add("--instance-class", metavar="CLASS", help="that the RDS API shows of its instances (default: db.r6g.large)")
+    add("--iam", action="store_const", const=True,
+        help="let users with the role rds_iam log in by IAM token alone; serves TLS, too")  # fmt: skip
+    add("--iam-token-lifetime", type=float, metavar="SECONDS", help="how long a token counts (default: 900)")
     nodes.configure_up(parser)
     add(
         "--faults",
@@ -160,7 +163,8 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", *PACED,
-        "directory", "data", "detect", "auto", "tls", "retention", "faults", "api", "instance_class", *nodes.OPTIONS,
+        "directory", "data", "detect", "auto", "tls", "iam", "iam_token_lifetime", "retention", "faults", "api",
+        "instance_class", *nodes.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.settings:

@@ -100,11 +100,13 @@ def urls(cluster: LocalCluster, target: str) -> dict[str, str]:
 
 def connections(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
     """Ways to connect, ready to paste: target -> kind of client -> text."""
+    iam = cluster.status().iam is not None
     return {
         target: {
             "sqlalchemy": cluster.url(target),
             "psycopg": cluster.conninfo(target),
             "psql": f'psql "{cluster.libpq_url(target)}"',
+            **({"iam": cluster.iam_conninfo(target)} if iam else {}),
             "urls": urls(cluster, target),
         }
         for target in ("writer", "reader")
@@ -149,9 +151,15 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
     for target, clients in connections(cluster).items():
         line()
         line(f"{target}:")
-        for client in ("sqlalchemy", "psycopg", "psql"):
-            line(f"  {client.ljust(10)}  {clients[client]}")
+        for client in ("sqlalchemy", "psycopg", "psql", "iam"):
+            if client in clients:
+                line(f"  {client.ljust(10)}  {clients[client]}")
     line()
+    if (iam := cluster.status().iam) is not None:
+        line(f"These keys, also in the file, sign IAM tokens that count for {iam.token_lifetime:g} s:")
+        line(f"  export AWS_ACCESS_KEY_ID={iam.access_key_id} AWS_SECRET_ACCESS_KEY={iam.secret_access_key}")
+        line(f"  {iam.credentials_file}")
+        line()
     for text in durability(cluster.status()):
         line(text)
     if detached:

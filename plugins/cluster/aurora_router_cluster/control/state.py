@@ -16,6 +16,7 @@ from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import UnknownInstanceError
 from aurora_router_cluster.faults.relay_client import FOLDER
 from aurora_router_cluster.options import DEFAULT_CLASS, Pace
+from aurora_router_cluster.postgres import settings
 from aurora_router_cluster.postgres.addresses import Address
 from aurora_router_cluster.postgres.engine import Engine, State
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurora_router_cluster.control.hosting import Hosts
+    from aurora_router_cluster.control.iam import IamAuthentication
     from aurora_router_cluster.control.tls import Authority
     from aurora_router_cluster.dns.names import Names
     from aurora_router_cluster.faults.relay_client import RelayClient
@@ -58,6 +60,7 @@ class ClusterState:
         pace: how long a failover takes.
         instance_class: class of the instances, unless one is given.
         authority: issues certificates; None: no TLS.
+        iam: judges IAM tokens; None: all users log in by password.
         hosts: other hosts that instances run on; None: they run here.
         changed: called after every change of role, membership or state.
         instances: by name, in the order of their making.
@@ -82,6 +85,7 @@ class ClusterState:
     pace: Pace = field(default_factory=Pace)
     instance_class: str = DEFAULT_CLASS
     authority: Authority | None = None
+    iam: IamAuthentication | None = None
     hosts: Hosts | None = None
     changed: Callable[[], None] = lambda: None
     instances: dict[str, Instance] = field(default_factory=dict)
@@ -107,6 +111,11 @@ class ClusterState:
             raise UnknownInstanceError(
                 f"the cluster {self.names.cluster} has no instance {name!r}; it has {', '.join(self.instances)}"
             ) from None
+
+    def find_port(self, name: str) -> int | None:
+        """The port of the instance `name`; None: there is none."""
+        instance = self.instances.get(name)
+        return None if instance is None else instance.address.port
 
     @property
     def readers(self) -> list[Instance]:
@@ -170,7 +179,9 @@ class ClusterState:
         taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
         address = self.allocator.take(taken, before)
         own = self.allocator.take_any({*taken, address}) if self.relay_client is not None else address
-        engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
+        access = self.iam.access(name) if self.iam is not None else settings.ACCESS
+        where = self.run / name
+        engine = Engine(name, where, self.binaries, self.account, host=own.host, port=own.port, access=access)
         wire = engine.home / FOLDER if self.relay_client is not None else None
         zone = zone or self.zones[(self._made - 1) % len(self.zones)]
         self.instances[name] = Instance(engine, zone, tier, address, wire, instance_class)

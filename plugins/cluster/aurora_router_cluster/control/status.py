@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aurora_router_cluster.errors import SupervisorError
@@ -79,6 +79,27 @@ class CustomEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class IamStatus:
+    """What is needed to log in by IAM token.
+
+    Attributes:
+        user: a user that is granted ``rds_iam``.
+        region: the region that tokens are signed for.
+        access_key_id: the key that signs them.
+        secret_access_key: its secret.
+        credentials_file: a file with both, for ``AWS_SHARED_CREDENTIALS_FILE``.
+        token_lifetime: seconds that a token counts.
+    """
+
+    user: str
+    region: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    credentials_file: str
+    token_lifetime: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """A cluster.
 
@@ -106,6 +127,7 @@ class ClusterStatus:
         created: when it was started, seconds since the epoch.
         volume: the status of the volume.
         faults: the faults in force.
+        iam: how to log in by IAM token; None: all users log in by password.
     """
 
     name: str
@@ -131,6 +153,7 @@ class ClusterStatus:
     data: str | None = None
     activity: str = "available"
     created: float = 0.0
+    iam: IamStatus | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""
@@ -149,7 +172,8 @@ class ClusterStatus:
                 CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
             )
             faults = tuple(Fault(**item) for item in data["faults"])
-            return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults})
+            iam = IamStatus(**data["iam"]) if data["iam"] is not None else None
+            return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults, "iam": iam})
         except (TypeError, KeyError) as error:
             raise SupervisorError(
                 f"the cluster {data.get('key')!r} is of another version of aurora-router, whose status this one "

@@ -120,6 +120,6 @@ class Account:
 
     @staticmethod
     def environment() -> dict[str, str]:
-        """Our environment without what would misconfigure PostgreSQL's programs (``PG*``, locale)."""
+        """Our environment without what would misconfigure PostgreSQL's programs (``PG*``, locale, files of LDAP)."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
-        return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+        return {**kept, "LC_ALL": "C", "TZ": "UTC", "LDAPNOINIT": "1"}

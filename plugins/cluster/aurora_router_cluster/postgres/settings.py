@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SUPERUSER = "postgres"
 USER = DATABASE = "app"
 PASSWORD = "app"  # noqa: S105 - not a secret: the cluster listens on loopback and is for tests
+IAM_ROLE, IAM_USER = "rds_iam", "app_iam"
+"""Where the cluster has IAM, members of the role log in by token; the user is one."""
 EXTENSIONS = "address_standardizer, aurora_stat_utils, hstore, pg_stat_statements, plpgsql, uuid-ossp"
 
 COMMON: dict[str, str] = {
@@ -137,13 +139,31 @@ def refusal(name: object, value: object, *, keeps_log: bool) -> str | None:
     return None
 
 
-ACCESS = f"""\
+_SUPERUSER = f"""\
 local all {SUPERUSER} trust
 local replication {SUPERUSER} trust
+"""
+_OTHERS = """\
 local all all scram-sha-256
 host all all 127.0.0.0/8 scram-sha-256
 host all all ::1/128 scram-sha-256
 """
+ACCESS = _SUPERUSER + _OTHERS
+BIND_PREFIX, BIND_INFIX = "uid=", ",cn="
+"""How an instance names a user who logs in by token: prefix, user, infix, instance."""
+
+
+def access_by_token(port: int, instance: str) -> str:
+    """The ``pg_hba.conf`` of an instance where users with ``rds_iam`` log in by token, with TLS, and in no other way.
+
+    Args:
+        port: of the LDAP server that judges tokens.
+        instance: the instance's name.
+    """
+    server = f"ldapserver=127.0.0.1 ldapport={port}"
+    method = f'ldap {server} ldapprefix="{BIND_PREFIX}" ldapsuffix="{BIND_INFIX}{instance}"'
+    rules = f"local all +{IAM_ROLE} reject\nhostssl all +{IAM_ROLE} all {method}\nhost all +{IAM_ROLE} all reject\n"
+    return _SUPERUSER + rules + _OTHERS
 
 
 def common(major: int) -> dict[str, str]:

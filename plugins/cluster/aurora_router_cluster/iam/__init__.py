@@ -1,0 +1,1 @@
+"""IAM tokens: the keys that sign them, the rules by which they count, and how PostgreSQL asks about them."""
