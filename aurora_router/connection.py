@@ -398,10 +398,12 @@ class Connection(_Routed, psycopg.Connection[Row]):
     def has_replayed(self, token: CausalToken, *, timeout: float = 0.0) -> bool:
         """Return whether this session has replayed what a token stands for; waits up to `timeout` seconds for it.
 
-        The answer True holds until the connection is closed.
+        The answer True holds until the connection is closed. A token that is not trusted is not waited for.
 
         Raises:
-            CausalTokenRejected: the token is of a kind that is not accepted here.
+            CausalTokenRejected: the token is of a kind that is not accepted here, or this is the writer, and the token
+                is of another cluster, or beyond it.
+            StaleConnection: this was the writer, and a trusted token shows that another one took its place.
             psycopg.ProgrammingError: a transaction is open.
         """
         with IMPORTING:

@@ -10,8 +10,9 @@ import psycopg
 from aurora_router.errors import AuroraRouterError, CausalTokenRejected
 from aurora_router.flow import causal
 from aurora_router.flow.runtime import DialFailed
+from aurora_router.model.instance import Role
 from aurora_router.policy.causal import Standing, refuse_kind
-from aurora_router.psycopg_errors import CommitOutcomeUnknown
+from aurora_router.psycopg_errors import CommitOutcomeUnknown, StaleConnection
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import ConnectArgs, read_connect_args
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
@@ -106,13 +107,18 @@ async def _has_replayed(
         raise CausalTokenRejected(why)
     if connection.placement.pooled or connection.placement.instance is None:
         return False  # the next transaction may be another server's
-    seconds = args.request.options.connect_timeout
+    seconds, wait = args.request.options.connect_timeout, wait if token.is_trusted else 0.0
     try:
         finding = await causal.wait_for_standing(sessions, connection, token, wait, seconds)
     except DialFailed as failed:
         if not sessions.is_idle(connection):
             connection.discard()  # an answer that comes late would be taken for another's
         raise failed.cause from None
+    is_writer, told = connection.placement.role is Role.WRITER, f"{finding.standing.value} ({finding.reason})"
+    if finding.standing is Standing.REPLACED and token.is_trusted:
+        raise StaleConnection(told)
+    if finding.standing in {Standing.BEYOND, Standing.REPLACED} or (finding.standing is Standing.FOREIGN and is_writer):
+        raise CausalTokenRejected(f"the causal token is refused: {told}")
     return finding.standing is Standing.PROVEN
 
 
