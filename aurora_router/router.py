@@ -212,7 +212,7 @@ class Router(_Routing):
         pool: Pool | None = None,
         commit: Callable[[], None] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
-        on_causal: Callable[[CausalToken | None], None] | None = None,
+        on_causal: Callable[[CausalToken], None] | None = None,
         resolver: Callable[[], Router] | None = None,
     ) -> T:
         """Run ``work(connection)`` in a transaction that commits once; repeat it only if it is proven not committed.
@@ -231,9 +231,8 @@ class Router(_Routing):
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
             on_token: is given the token of each attempt before the work; with it, `outcome_of` can be asked later,
                 also by another process.
-            on_causal: is given the causal token of what was committed, for reads on readers; None where there is none
-                to be had: then read from the writer. Not called where `work` may only read. Costs nothing with a
-                witness row, else one round trip.
+            on_causal: is given the causal token of what was committed, for reads on readers. Not called where `work`
+                may only read. Costs nothing with a witness row, else one round trip.
             resolver: gives the router whose parameters the resolver connects with, when it is needed: for passwords and
                 tokens that change. None: this one, with the user and password that `pool` would connect with now where
                 its ``conninfo`` or ``kwargs`` is a callable.
@@ -363,7 +362,7 @@ class AsyncRouter(_Routing):
         pool: AsyncPool | None = None,
         commit: Callable[[], Awaitable[None]] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
-        on_causal: Callable[[CausalToken | None], None] | None = None,
+        on_causal: Callable[[CausalToken], None] | None = None,
         resolver: Callable[[], Awaitable[AsyncRouter]] | None = None,
     ) -> T:
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.

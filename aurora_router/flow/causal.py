@@ -16,7 +16,7 @@ from aurora_router.errors import CausalTokenRejected, InvalidOption, RoutingErro
 from aurora_router.flow import causal_sql, commit_sql
 from aurora_router.flow.connect import connect
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
-from aurora_router.model.causal_token import CausalToken, DurablePosition, LogPosition, WitnessRow
+from aurora_router.model.causal_token import CausalToken, DurablePosition, LogPosition, NoProof, WitnessRow
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.policy.causal import (
@@ -158,6 +158,8 @@ async def find_standing(runtime: Runtime[ConnT], connection: ConnT, token: Causa
         DialFailed: the connection broke, or no answer came within `seconds`.
     """
     proof = token.proof
+    if isinstance(proof, NoProof):
+        return Finding(Standing.UNPROVABLE, "the token's transaction left nothing to look for")
     try:
         rows = await runtime.ask(connection, causal_sql.ask(proof), seconds)
     except DialFailed as failed:

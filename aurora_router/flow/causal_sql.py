@@ -15,7 +15,6 @@ from aurora_router.policy.causal import DurableEvidence, Evidence, LogEvidence, 
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
-    from aurora_router.model.causal_token import Proof
 
 # The position is read first, the timeline after it: `policy.causal` relies on that. A lateral subquery is evaluated
 # after what it refers to, and OFFSET 0 keeps the planner from merging it with the rest.
@@ -75,7 +74,7 @@ def read_durable(rows: Rows) -> DurableEvidence:
     return DurableEvidence(system, standby == "t", None if lsn is None else int(lsn))
 
 
-def ask(proof: Proof) -> str:
+def ask(proof: LogPosition | WitnessRow | DurablePosition) -> str:
     """Ask a session whether it has replayed what a proof stands for."""
     if isinstance(proof, LogPosition):
         return LOG
@@ -86,7 +85,7 @@ def ask(proof: Proof) -> str:
     return f"SELECT pg_catalog.pg_is_in_recovery(), EXISTS ({seen}), {PLACE}, {system}"
 
 
-def read(proof: Proof, rows: Rows) -> Evidence:
+def read(proof: LogPosition | WitnessRow | DurablePosition, rows: Rows) -> Evidence:
     """Read the evidence from the answer to `ask`."""
     if isinstance(proof, LogPosition):
         return read_log(rows)

@@ -28,6 +28,7 @@ _WITNESS = re.compile(
     r"1w\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]{1,20}|-)\.([0-9]{1,10})\.([0-9]{1,10})"
 )
 _DURABLE = re.compile(r"1d\.([0-9]{1,20}|-)\.([0-9a-f]{1,16})")
+_NO_PROOF = "1n"
 _SIGNED = re.compile(r"(.*)\.s([A-Za-z0-9_-]{22})", re.DOTALL)
 
 
@@ -72,7 +73,12 @@ class DurablePosition:
     lsn: int
 
 
-Proof = LogPosition | WitnessRow | DurablePosition
+@dataclass(frozen=True, slots=True)
+class NoProof:
+    """There were writes, and nothing that would prove them on a reader: the writer serves, until the next token."""
+
+
+Proof = LogPosition | WitnessRow | DurablePosition | NoProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,9 @@ class CausalToken:
             return f"1l.{proof.system}.{proof.timeline:x}.{proof.lsn:x}"
         if isinstance(proof, WitnessRow):
             return f"1w.{proof.id}.{proof.table.system or _NONE}.{proof.table.database}.{proof.table.table}"
-        return f"1d.{proof.system or _NONE}.{proof.lsn:x}"
+        if isinstance(proof, DurablePosition):
+            return f"1d.{proof.system or _NONE}.{proof.lsn:x}"
+        return _NO_PROOF
 
     def sign(self, key: bytes) -> str:
         """Return the token's text with a signature, for what passes through the hands of a client.
@@ -132,6 +140,16 @@ class CausalToken:
             raise CausalTokenRejected("a causal token was not signed with this key, or was changed since")
         return cls(proof, is_trusted=True)
 
+    @staticmethod
+    def check_key(key: bytes) -> None:
+        """Refuse a key that is too short to sign with.
+
+        Raises:
+            ValueError: it has fewer than 16 bytes, or is none.
+        """
+        if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
+            raise ValueError(f"a key has at least {SHORTEST_KEY} bytes: take random ones (secrets.token_bytes(32))")
+
     def trust(self) -> CausalToken:
         """Return the same token, trusted: for what came by a way that only your own processes write to."""
         return replace(self, is_trusted=True)
@@ -144,6 +162,8 @@ def _read(text: str) -> Proof:
         return WitnessRow(found[1], WitnessTable(_system(found[2]), int(found[3]), int(found[4])))
     if found := _DURABLE.fullmatch(text):
         return DurablePosition(_system(found[1]), int(found[2], 16))
+    if text == _NO_PROOF:
+        return NoProof()
     raise CausalTokenRejected(
         "no causal token: it is not what str(token) writes, or of a later version of this library"
     )
@@ -154,7 +174,6 @@ def _system(text: str) -> str | None:
 
 
 def _sign(text: str, key: bytes) -> str:
-    if len(key) < SHORTEST_KEY:
-        raise ValueError(f"a key of {len(key)} bytes: take at least {SHORTEST_KEY} random ones (secrets.token_bytes)")
+    CausalToken.check_key(key)
     digest = hmac.new(key, b"aurora-router causal token\0" + text.encode(), "sha256").digest()
     return base64.urlsafe_b64encode(digest[:_SIGNATURE]).rstrip(b"=").decode()

@@ -10,6 +10,7 @@ import psycopg
 from aurora_router.errors import AuroraRouterError, CausalTokenRejected
 from aurora_router.flow import causal
 from aurora_router.flow.runtime import DialFailed
+from aurora_router.model.causal_token import CausalToken, NoProof
 from aurora_router.model.instance import Role
 from aurora_router.policy.causal import Standing, refuse_kind
 from aurora_router.psycopg_errors import CommitOutcomeUnknown, StaleConnection
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from aurora_router.flow.transaction import Transaction
-    from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.commit_token import CommitToken
 
 Sessions = BlockingSessions[Any] | EventLoopSessions[Any]
@@ -59,15 +59,15 @@ class TransactionToken:
         args: of the router.
     """
 
-    def __init__(self, report: Callable[[CausalToken | None], None] | None, args: ConnectArgs) -> None:
+    def __init__(self, report: Callable[[CausalToken], None] | None, args: ConnectArgs) -> None:
         self._report = report
         self._args = args
-        self._made: tuple[CausalToken | None, CommitToken | None] | None = None
+        self._made: tuple[CausalToken, CommitToken | None] | None = None
 
     async def make(self, sessions: Sessions, connection: Any, transaction: Transaction[Any, Any]) -> None:
         """Make the token on the transaction's connection, if that has committed.
 
-        Nothing that fails here is an error of the transaction: there is no token then.
+        Nothing that fails here is an error of the transaction: then the token is one without a proof.
         """
         if self._report is None or not transaction.is_committed:
             return
@@ -76,7 +76,7 @@ class TransactionToken:
         if found is None and sessions.is_idle(connection):
             with suppress(psycopg.Error, AuroraRouterError):
                 found = await causal.make_token(sessions, connection, method, self._args.causal_methods)
-        self._made = (found, transaction.token)
+        self._made = (found or CausalToken(NoProof(), is_trusted=True), transaction.token)
 
     def report(self) -> None:
         """Report the token of what was committed.

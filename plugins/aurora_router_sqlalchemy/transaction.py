@@ -39,7 +39,7 @@ def run_transaction(
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_token: Callable[[aurora_router.CommitToken], None] | None = None,
-    on_causal: Callable[[aurora_router.CausalToken | None], None] | None = None,
+    on_causal: Callable[[aurora_router.CausalToken], None] | None = None,
 ) -> T:
     """Run ``work(connection)`` or ``work(session)`` in a transaction that commits once.
 
@@ -54,7 +54,7 @@ def run_transaction(
         read_only: whether it only reads.
         deferrable: whether it waits for a safe snapshot.
         on_token: is given the token of each attempt.
-        on_causal: is given the causal token of what was committed, for `connect_after`; None: read from the writer.
+        on_causal: is given the causal token of what was committed, for `connect_after`.
 
     Returns:
         What the `work` returned that was committed.
@@ -93,7 +93,7 @@ async def run_transaction_async(
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_token: Callable[[aurora_router.CommitToken], None] | None = None,
-    on_causal: Callable[[aurora_router.CausalToken | None], None] | None = None,
+    on_causal: Callable[[aurora_router.CausalToken], None] | None = None,
 ) -> T:
     """Run ``await work(connection)`` or ``await work(session)`` in a transaction that commits once.
 

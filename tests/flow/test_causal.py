@@ -6,7 +6,7 @@ import pytest
 
 from aurora_router import CausalToken, CausalTokenRejected
 from aurora_router.errors import NoInstanceAvailable
-from aurora_router.model.causal_token import LogPosition
+from aurora_router.model.causal_token import LogPosition, NoProof
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
 
 LSN_PER_SECOND = 1000
@@ -178,6 +178,16 @@ def test_a_writer_that_was_replaced_is_not_taken_for_the_writer(scene):
     name, took = scene.run(client())
     assert name == "demo-2"
     assert took >= 3.0
+
+
+def test_a_token_without_a_proof_sends_to_the_writer_at_once(scene):
+    async def client():
+        await scene.warm_up()
+        return await scene.read(CausalToken(NoProof()))
+
+    name, took = scene.run(client())
+    assert name == "demo-1"
+    assert took < 0.1
 
 
 def test_a_pinned_reader_is_not_left(scene):

@@ -178,3 +178,17 @@ def test_tokens_that_the_writer_contradicts(router):
             router.connect(role="reader", after=CausalToken(forged))
     with router.connect(role="reader", after=CausalToken.parse(str(token))) as reader:
         assert reader.has_replayed(token)
+
+
+def test_durable_lsns_by_option_alone(cluster):
+    """The reference cluster keeps what the option assumes: its readers show what they have replayed."""
+    found = run_pairs(cluster, PAIRS // 5, tokens=True, method="durable_lsn")
+    assert (found.failed, found.stale) == ([], 0)
+    assert found.reader_share > 0.5, found.served
+    with aurora_router.connect(cluster.conninfo(aurora_causal="durable_lsn")) as writer:
+        token = writer.causal_token()
+    with pytest.raises(CausalTokenRejected, match="aurora_causal=durable_lsn"):
+        aurora_router.connect(cluster.conninfo("reader"), after=token)
+    reader = aurora_router.connect(cluster.conninfo("reader"))
+    with reader, pytest.raises(CausalTokenRejected, match="aurora_causal=durable_lsn"):
+        reader.has_replayed(token)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router import CausalToken, CausalTokenRejected
-from aurora_router.model.causal_token import LONGEST, DurablePosition, LogPosition, WitnessRow
+from aurora_router.model.causal_token import LONGEST, DurablePosition, LogPosition, NoProof, WitnessRow
 from aurora_router.model.commit_token import WitnessTable
 
 KEY = b"k" * 32
@@ -26,6 +26,7 @@ proofs = st.one_of(
         st.builds(WitnessTable, st.none() | systems, oids, oids),
     ),
     st.builds(DurablePosition, st.none() | systems, lsns),
+    st.builds(NoProof),
 )
 tokens = st.builds(CausalToken, proofs)
 
