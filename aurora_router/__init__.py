@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from aurora_router.checking import check
     from aurora_router.connection import AsyncConnection, Connection, connect
     from aurora_router.credentials import Credential, Login
-    from aurora_router.errors import Attempt, AuroraRouterError, ExtensionFailed, InvalidOption, MalformedHost
+    from aurora_router.errors import (
+        Attempt,
+        AuroraRouterError,
+        CausalTokenRejected,
+        ExtensionFailed,
+        InvalidOption,
+        MalformedHost,
+    )
+    from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.event import (
         AnswerRefused,
@@ -64,6 +72,8 @@ __all__ = [
     "AsyncRouter",
     "Attempt",
     "AuroraRouterError",
+    "CausalToken",
+    "CausalTokenRejected",
     "ClaimRefused",
     "CommitOutcomeUnknown",
     "CommitToken",
@@ -120,7 +130,15 @@ _LATE = {
         "aurora_router.checking": ["check"],
         "aurora_router.connection": ["AsyncConnection", "Connection", "connect"],
         "aurora_router.credentials": ["Credential", "Login"],
-        "aurora_router.errors": ["Attempt", "AuroraRouterError", "ExtensionFailed", "InvalidOption", "MalformedHost"],
+        "aurora_router.errors": [
+            "Attempt",
+            "AuroraRouterError",
+            "CausalTokenRejected",
+            "ExtensionFailed",
+            "InvalidOption",
+            "MalformedHost",
+        ],
+        "aurora_router.model.causal_token": ["CausalToken"],
         "aurora_router.model.commit_token": ["CommitToken"],
         "aurora_router.model.event": [
             "AnswerRefused",

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.runtime import Target, Wanted
-    from aurora_router.params import ConnectParams
+    from aurora_router.model.causal_token import CausalToken
+    from aurora_router.params import ReadParams
     from aurora_router.placement import Placement
     from aurora_router.policy.hang_detection import Limits
     from aurora_router.runtime.connect_args import ConnectArgs
@@ -273,7 +274,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         context: AdaptContext | None = None,
         row_factory: RowFactory[NewRow],
         cursor_factory: type[psycopg.Cursor[Any]] | None = None,
-        **kwargs: Unpack[ConnectParams],
+        **kwargs: Unpack[ReadParams],
     ) -> Connection[NewRow]: ...
     @overload
     @classmethod
@@ -286,7 +287,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         context: AdaptContext | None = None,
         row_factory: None = None,
         cursor_factory: type[psycopg.Cursor[Any]] | None = None,
-        **kwargs: Unpack[ConnectParams],
+        **kwargs: Unpack[ReadParams],
     ) -> Self: ...
     @classmethod
     def connect(
@@ -302,9 +303,11 @@ class Connection(_Routed, psycopg.Connection[Row]):
     ) -> Connection[Any]:
         """Connect to the instance that the host name, the options and the cluster's topology call for.
 
-        Takes what `psycopg.Connection.connect` takes, and every ``aurora_…`` option in `conninfo` or by keyword.
+        Takes what `psycopg.Connection.connect` takes, and every ``aurora_…`` option in `conninfo` or by keyword. With a
+        causal token as ``after``, a reader has replayed what it stands for, or the writer serves.
 
         Raises:
+            CausalTokenRejected: the token is of another cluster, beyond the writer, or of a kind that is not accepted.
             NoInstanceAvailable: nothing that fits could be reached in time.
             NameNotResolved: the host name has no address.
             InvalidOption: an option is unknown, malformed or contradicts another.
@@ -333,10 +336,17 @@ class Connection(_Routed, psycopg.Connection[Row]):
                     **params,
                 )
 
+        after: CausalToken | None = kwargs.pop("after", None)
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
             runtime = BlockingRuntime(opening(open_, args.params), args.names)
-            result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
+            if after is None:
+                result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
+            else:
+                with IMPORTING:
+                    from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
+
+                result = run(connect_after(runtime, REGISTRY.find, args.request, args.sources, after))
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -375,6 +385,36 @@ class Connection(_Routed, psycopg.Connection[Row]):
             super().close()
         self._leave()
 
+    def causal_token(self) -> CausalToken:
+        """Return a token for what was committed before this call, for reads on readers: one round trip.
+
+        Raises:
+            InvalidOption: no method of ``aurora_causal`` works here.
+            psycopg.ProgrammingError: a transaction is open.
+        """
+        with IMPORTING:
+            from aurora_router.runtime import causal  # noqa: PLC0415 - loaded where it is needed
+
+        with self.lock:
+            return causal.make_token(self)
+
+    def has_replayed(self, token: CausalToken, *, timeout: float = 0.0) -> bool:
+        """Return whether this session has replayed what a token stands for; waits up to `timeout` seconds for it.
+
+        The answer True holds until the connection is closed. A token that is not trusted is not waited for.
+
+        Raises:
+            CausalTokenRejected: the token is of a kind that is not accepted here, or this is the writer, and the token
+                is of another cluster, or beyond it.
+            StaleConnection: this was the writer, and a trusted token shows that another one took its place.
+            psycopg.ProgrammingError: a transaction is open.
+        """
+        with IMPORTING:
+            from aurora_router.runtime import causal  # noqa: PLC0415 - loaded where it is needed
+
+        with self.lock:
+            return causal.has_replayed(self, token, timeout)
+
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[Notify, None, None]:
         """Yield notifications, as psycopg does; the monitor knows meanwhile that the connection waits."""
         self.listening += 1
@@ -398,7 +438,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         context: AdaptContext | None = None,
         row_factory: AsyncRowFactory[NewRow],
         cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
-        **kwargs: Unpack[ConnectParams],
+        **kwargs: Unpack[ReadParams],
     ) -> AsyncConnection[NewRow]: ...
     @overload
     @classmethod
@@ -411,7 +451,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         context: AdaptContext | None = None,
         row_factory: None = None,
         cursor_factory: type[psycopg.AsyncCursor[Any]] | None = None,
-        **kwargs: Unpack[ConnectParams],
+        **kwargs: Unpack[ReadParams],
     ) -> Self: ...
     @classmethod
     async def connect(
@@ -451,10 +491,17 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                     **params,
                 )
 
+        after: CausalToken | None = kwargs.pop("after", None)
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
             runtime = EventLoopRuntime(opening_async(open_, args.params), args.names)
-            result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
+            if after is None:
+                result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
+            else:
+                with IMPORTING:
+                    from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
+
+                result = await connect_after(runtime, REGISTRY.find, args.request, args.sources, after)
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -489,6 +536,22 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         with guard:
             await super().close()  # it does not suspend: nothing is sent that is waited for
         self._leave()
+
+    async def causal_token(self) -> CausalToken:
+        """Return a token for what was committed before this call; see `Connection.causal_token`."""
+        with IMPORTING:
+            from aurora_router.runtime import causal  # noqa: PLC0415 - loaded where it is needed
+
+        async with self.lock:
+            return await causal.make_token_async(self)
+
+    async def has_replayed(self, token: CausalToken, *, timeout: float = 0.0) -> bool:
+        """Return whether this session has replayed what a token stands for; see `Connection.has_replayed`."""
+        with IMPORTING:
+            from aurora_router.runtime import causal  # noqa: PLC0415 - loaded where it is needed
+
+        async with self.lock:
+            return await causal.has_replayed_async(self, token, timeout)
 
     async def notifies(
         self, *, timeout: float | None = None, stop_after: int | None = None

@@ -6,6 +6,7 @@
     └── AuroraRouterError                       the root: catches all that is ours, and nothing else
         ├── InvalidOption (ValueError)          an option is unknown, malformed or contradicts another
         ├── MalformedHost (ValueError)          a host name that no name server could know
+        ├── CausalTokenRejected (ValueError)    a causal token is malformed, forged, or of another cluster
         ├── ExtensionFailed (RuntimeError)      a function that was given to this library raised, or returned nonsense
         ├── CredentialsUnavailable 28000 (OperationalError)  the provider of credentials gave none
         ├── TransactionEnded (ProgrammingError) a work that was to run in a transaction ended it, or let it fail
@@ -76,6 +77,13 @@ class InvalidOption(AuroraRouterError, ValueError):
 
 class MalformedHost(AuroraRouterError, ValueError):
     """A host name that no name server could know."""
+
+
+class CausalTokenRejected(AuroraRouterError, ValueError):
+    """A causal token is malformed or forged, of another cluster, or of a position that the writer has not reached.
+
+    Drop the token. The cluster is well; a retry with the same token fails in the same way.
+    """
 
 
 class CredentialsUnavailable(AuroraRouterError):

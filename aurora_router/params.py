@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, ConnParam
 
     from aurora_router.credentials import Provider
+    from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
-    from aurora_router.policy.options import Balance, BalanceFunction, OutcomeMethod, ReaderFallback
+    from aurora_router.policy.options import Balance, BalanceFunction, CausalMethod, OutcomeMethod, ReaderFallback
 
 
 class LibpqParams(TypedDict, total=False):
@@ -117,6 +118,14 @@ class ConnectParams(LibpqParams, total=False):
     aurora_outcome_terminate: bool | str | None
     aurora_transaction_attempts: int | str | None
     aurora_transaction_timeout: float | str | None
+    aurora_causal: CausalMethod | str | None
+    aurora_causal_wait: float | str | None
+
+
+class ReadParams(ConnectParams, total=False):
+    """Keywords of one connect: those of every connect, and the causal token of this one."""
+
+    after: CausalToken | None
 
 
 class RouterParams(ConnectParams, total=False):

@@ -20,6 +20,7 @@ from aurora_router.policy.balance import select
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import Mode
 from aurora_router.runtime.blocking import BlockingRuntime, run
+from aurora_router.runtime.causal import TransactionToken
 from aurora_router.runtime.connect_args import opening, opening_async, read_connect_args
 from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from aurora_router.flow.runtime import Target
+    from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.endpoint import Endpoint, WantedRole
     from aurora_router.model.view import View
@@ -179,6 +181,7 @@ class Router(_Routing):
         instance: str | None = None,
         max_lag: float | None = None,
         balance: BalanceFunction | str | None = None,
+        after: CausalToken | None = None,
         **kwargs: Any,
     ) -> Connection[Any]:
         """Connect to an instance.
@@ -188,10 +191,11 @@ class Router(_Routing):
             instance: the id of the one instance to connect to.
             max_lag: highest replica lag of a reader, in seconds.
             balance: how one of several readers is chosen: a strategy, the name of an entry point, or a function.
+            after: a reader has replayed what this causal token stands for; else the writer serves.
             kwargs: as `Connection.connect` takes them.
         """
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
-        return Connection.connect(self.conninfo, **{**ours, **kwargs})
+        return Connection.connect(self.conninfo, after=after, **{**ours, **kwargs})
 
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
@@ -209,6 +213,7 @@ class Router(_Routing):
         pool: Pool | None = None,
         commit: Callable[[], None] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
+        on_causal: Callable[[CausalToken], None] | None = None,
         resolver: Callable[[], Router] | None = None,
     ) -> T:
         """Run ``work(connection)`` in a transaction that commits once; repeat it only if it is proven not committed.
@@ -227,6 +232,8 @@ class Router(_Routing):
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
             on_token: is given the token of each attempt before the work; with it, `outcome_of` can be asked later,
                 also by another process.
+            on_causal: is given the causal token of what was committed, for reads on readers. Not called where `work`
+                may only read. Costs nothing with a witness row, else one round trip.
             resolver: gives the router whose parameters the resolver connects with, when it is needed: for passwords and
                 tokens that change. None: this one, with the user and password that `pool` would connect with now where
                 its ``conninfo`` or ``kwargs`` is a callable.
@@ -246,6 +253,7 @@ class Router(_Routing):
         runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
         returned: dict[int, int] = {}
+        causal = TransactionToken(on_causal, self._args)
 
         async def take() -> Any:
             if pool is None:
@@ -260,6 +268,7 @@ class Router(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
+            await causal.make(runtime, connection, transaction)
             if pool is None:
                 connection.close()
             elif returned.pop(id(connection), 0) == _times_returned(connection):  # else the work returned it itself
@@ -278,7 +287,10 @@ class Router(_Routing):
 
         plan = self._plan(take, give, new_resolver)
         finish = None if commit is None else run_commit
-        return run(Transaction(runtime, plan, run_work, modes, finish, on_token).run())
+        transaction = Transaction(runtime, plan, run_work, modes, finish, on_token)
+        result = run(transaction.run())
+        causal.report()
+        return result
 
     def _renew(self, pool: Pool | None) -> Router:
         """This router, with the user and password of the moment where a pool has a callable for them."""
@@ -328,11 +340,12 @@ class AsyncRouter(_Routing):
         instance: str | None = None,
         max_lag: float | None = None,
         balance: BalanceFunction | str | None = None,
+        after: CausalToken | None = None,
         **kwargs: Any,
     ) -> AsyncConnection[Any]:
         """Connect to an instance; the arguments are those of `Router.connect`."""
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
-        return await AsyncConnection.connect(self.conninfo, **{**ours, **kwargs})
+        return await AsyncConnection.connect(self.conninfo, after=after, **{**ours, **kwargs})
 
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""
@@ -350,6 +363,7 @@ class AsyncRouter(_Routing):
         pool: AsyncPool | None = None,
         commit: Callable[[], Awaitable[None]] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
+        on_causal: Callable[[CausalToken], None] | None = None,
         resolver: Callable[[], Awaitable[AsyncRouter]] | None = None,
     ) -> T:
         """Run ``await work(connection)`` in a transaction that commits once; see `Router.run_transaction`.
@@ -360,6 +374,7 @@ class AsyncRouter(_Routing):
         runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
         returned: dict[int, int] = {}
+        causal = TransactionToken(on_causal, self._args)
 
         async def take() -> Any:
             if pool is None:
@@ -374,6 +389,7 @@ class AsyncRouter(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
+            await causal.make(runtime, connection, transaction)
             if pool is None:
                 await connection.close()
             elif returned.pop(id(connection), 0) == _times_returned(connection):
@@ -384,7 +400,10 @@ class AsyncRouter(_Routing):
             return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
-        return await Transaction(runtime, plan, work, modes, commit, on_token).run()
+        transaction = Transaction(runtime, plan, work, modes, commit, on_token)
+        result = await transaction.run()
+        causal.report()
+        return result
 
     async def _renew(self, pool: AsyncPool | None) -> AsyncRouter:
         """This router, with the user and password of the moment; see `Router`."""

@@ -34,7 +34,8 @@ test fails for a name of a new psycopg that no case uses, for a difference that 
 of the table without a difference."""
 MORE_NAMES = """\
 In addition, `type(connection)` is a subclass of psycopg's class with a few more names: `placement` (where the
-connection is, and why), `origin`, `generation`, `discard`, and attributes of the monitor."""
+connection is, and why), `causal_token` and `has_replayed`, `origin`, `generation`, `discard`, and attributes of the
+monitor."""
 
 BY_DESIGN = """\
 ## Connecting
@@ -201,6 +202,7 @@ GROUPS = {
         "aurora_transaction_attempts",
         "aurora_transaction_timeout",
     ),
+    "Read-your-writes": ("aurora_causal", "aurora_causal_wait"),
 }
 """How the page of options is divided; an option that is in no group is listed last."""
 

@@ -74,11 +74,13 @@ _COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
   (pg_catalog.date_part('epoch', pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
   (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
     OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"""
-_SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
-_PLACE = f"""(SELECT oid FROM pg_catalog.pg_database
+SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
+"""The system identifier; the permission may be revoked."""
+PLACE = f"""(SELECT oid FROM pg_catalog.pg_database
     WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
   '{TABLE}'::pg_catalog.regclass::pg_catalog.oid"""  # noqa: S608 - constants
-_LIFE = f"""{_SYSTEM},
+"""The object ids of the database and of the witness table."""
+_LIFE = f"""{SYSTEM},
   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
   pg_catalog.pg_last_wal_replay_lsn()"""
 _AUDIBLE = "SET LOCAL client_min_messages TO warning"
@@ -143,14 +145,14 @@ def log_token(rows: Rows, server_version: int) -> CommitToken:
 
 def witness_mark(id_: str, *, system: bool) -> str:
     """Leave a witness row as the transaction's first write; `system`: whether the system identifier is to be had."""
-    columns = f"{_COMMON}, {_PLACE}, {_SYSTEM if system else 'NULL'}"
-    return f"INSERT INTO {TABLE} (id) VALUES ('{_check_uuid(id_)}'); SELECT {columns}"  # noqa: S608 - checked
+    columns = f"{_COMMON}, {PLACE}, {SYSTEM if system else 'NULL'}"
+    return f"INSERT INTO {TABLE} (id) VALUES ('{check_uuid(id_)}'); SELECT {columns}"  # noqa: S608 - checked
 
 
 def witness_token(rows: Rows, id_: str, database: str) -> CommitToken:
     """Read the token from the answer to `witness_mark`, in a database of that name."""
     xid, pid, began, started = map(_require, rows[0][:4])
-    witness_table = _witness_table(rows[0][4:], database)
+    witness_table = read_witness_table(rows[0][4:], database)
     return CommitToken(int(xid), int(pid), int(began), int(started), witness=id_, witness_table=witness_table)
 
 
@@ -223,15 +225,15 @@ def ask_witness(token: CommitToken, server_version: int, id_: str, lock_timeout:
         id_: of the barrier's row.
         lock_timeout: how long to wait for a living transaction, in seconds.
     """
-    witness = _check_uuid(token.witness or "")
+    witness = check_uuid(token.witness or "")
     began = f"pg_catalog.to_timestamp({token.began:d} OPERATOR(pg_catalog./) 1000000.0)"
-    system = "NULL" if token.witness_table is None or token.witness_table.system is None else _SYSTEM
+    system = "NULL" if token.witness_table is None or token.witness_table.system is None else SYSTEM
     return f"""{_resolve(server_version)}; SET LOCAL lock_timeout TO {max(1, round(lock_timeout * 1000))};
 INSERT INTO {TABLE} (id, void) VALUES ('{witness}', true) ON CONFLICT (id) DO NOTHING;
-INSERT INTO {TABLE} (id, void) VALUES ('{_check_uuid(id_)}', true);
+INSERT INTO {TABLE} (id, void) VALUES ('{check_uuid(id_)}', true);
 SELECT void,
   pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) {began})::pg_catalog.int8,
-  {_PLACE}, {system}
+  {PLACE}, {system}
 FROM {TABLE} WHERE id OPERATOR(pg_catalog.=) '{witness}'::pg_catalog.uuid;
 COMMIT"""  # noqa: S608 - checked ids and numbers
 
@@ -239,7 +241,7 @@ COMMIT"""  # noqa: S608 - checked ids and numbers
 def witness_evidence(rows: Rows, database: str) -> WitnessEvidence:
     """Read the evidence from the answer to `ask_witness`, in a database of that name."""
     void, age = map(_require, rows[0][:2])
-    return WitnessEvidence(void=void == "t", age=float(age), witness_table=_witness_table(rows[0][2:], database))
+    return WitnessEvidence(void=void == "t", age=float(age), witness_table=read_witness_table(rows[0][2:], database))
 
 
 def terminate(token: CommitToken) -> str:
@@ -273,7 +275,8 @@ def _resolve(server_version: int) -> str:
     )
 
 
-def _witness_table(parts: tuple[str | None, ...], name: str) -> WitnessTable:
+def read_witness_table(parts: tuple[str | None, ...], name: str) -> WitnessTable:
+    """Read the identity of the witness table from what `PLACE` and `SYSTEM` returned, in a database of that name."""
     database, table, system = parts
     return WitnessTable(system, int(_require(database)), int(_require(table)), name)
 
@@ -294,7 +297,12 @@ def _require(value: str | None) -> str:
     return value
 
 
-def _check_uuid(id_: str) -> str:
+def check_uuid(id_: str) -> str:
+    """Return the id of a witness, to be put into a statement.
+
+    Raises:
+        ValueError: it is none.
+    """
     if _UUID.fullmatch(id_) is None:
         raise ValueError(f"not the id of a witness: {id_!r}")
     return id_

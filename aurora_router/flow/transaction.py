@@ -89,6 +89,16 @@ class Transaction(Generic[ConnT, T]):
         self._read_only = False
         self._commit: Commit[ConnT] | None = None
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether the last attempt wrote and is known to be committed."""
+        return self._commit is not None and self._commit.state is _State.COMMITTED and not self._read_only
+
+    @property
+    def token(self) -> CommitToken | None:
+        """The commit token of the last attempt."""
+        return None if self._commit is None else self._commit.token
+
     async def run(self) -> T:
         """Run it until it committed.
 

@@ -128,3 +128,15 @@ class GivenHosts:
 
 
 Observation = Topology | SelfReport | Failure | GivenHosts | Description
+
+
+def end_of_record(position: int) -> int:
+    """Return where the last record of PostgreSQL's log ends, given the insert position.
+
+    That is behind a page's header where a record would begin there.
+    """
+    return position - position % _PAGE if position % _PAGE in _HEADERS else position
+
+
+_PAGE, _HEADERS = 8192, (24, 40)
+"""A page of the log, and the sizes of its header (40: of the first page of a file); access/xlog_internal.h."""

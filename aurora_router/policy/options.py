@@ -104,6 +104,15 @@ class OutcomeMethod(str, enum.Enum):
     OFF = "off"
 
 
+class CausalMethod(str, enum.Enum):
+    """What a causal token is made of; `policy.causal` has the theory."""
+
+    AUTO = "auto"
+    LOG = "log"
+    WITNESS = "witness"
+    DURABLE_LSN = "durable_lsn"
+
+
 class OptionDoc(NamedTuple):
     """What a person should know of one option.
 
@@ -268,6 +277,18 @@ _TRANSACTION_TIMEOUT = (
     "meets a failover gets a second chance after it."
 )
 
+_CAUSAL = (
+    "What a causal token is made of. `auto` takes the position in the log where the server offers it and the user may "
+    "read `pg_stat_wal_receiver`, else a witness row (`aurora-router outcome install URL`); after `run_transaction` "
+    "that wrote one, that row. `durable_lsn` takes the figure of the same name in `aurora_replica_status()`: it costs "
+    "no write, and rests on an assumption about Aurora that its documentation does not confirm."
+)
+_CAUSAL_WAIT = (
+    "How long a read with a causal token waits for a reader that is behind, before it goes to the writer. Aurora's "
+    "readers are behind by less than 0.1 s as a rule; a read that has waited for half a second is better off with the "
+    "writer. 0: no reader is waited for."
+)
+
 _PASTED = r"(?i)://|@|pass\w*\s*="
 """What no option has, and a URL or a conninfo that may hold a password does."""
 _PASTED_IN = {
@@ -400,6 +421,12 @@ class Options:
     transaction_timeout: float = field(
         default=120.0, metadata=_about(option_parsers.seconds, _SECONDS, "30", _TRANSACTION_TIMEOUT)
     )
+
+    causal: CausalMethod = field(
+        default=CausalMethod.AUTO,
+        metadata=_about(option_parsers.choice(CausalMethod), "auto, log, witness, durable_lsn", "durable_lsn", _CAUSAL),
+    )
+    causal_wait: float = field(default=0.5, metadata=_about(option_parsers.seconds, _SECONDS, "1", _CAUSAL_WAIT))
 
     def __post_init__(self) -> None:
         if self.weights and isinstance(self.balance, Balance) and self.balance is not Balance.WEIGHTED:

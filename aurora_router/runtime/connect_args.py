@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
-    from aurora_router.policy.options import BalanceFunction, Options, OutcomeMethod
+    from aurora_router.policy.options import BalanceFunction, CausalMethod, Options, OutcomeMethod
 
 T = TypeVar("T")
 
@@ -94,6 +94,7 @@ class ConnectArgs:
         methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
         degraded: where that is a makeshift, and until when; see `flow.begin.Plan`.
         nameless: databases whose server does not give its system identifier.
+        causal_methods: what causal tokens are made of with ``aurora_causal=auto``, by database; learned likewise.
     """
 
     request: Request
@@ -102,6 +103,7 @@ class ConnectArgs:
     methods: dict[str, OutcomeMethod] = field(default_factory=dict, compare=False)
     degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
     nameless: set[str] = field(default_factory=set, compare=False)
+    causal_methods: dict[str, CausalMethod] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> Names:

@@ -39,6 +39,7 @@ def run_transaction(
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_token: Callable[[aurora_router.CommitToken], None] | None = None,
+    on_causal: Callable[[aurora_router.CausalToken], None] | None = None,
 ) -> T:
     """Run ``work(connection)`` or ``work(session)`` in a transaction that commits once.
 
@@ -53,6 +54,7 @@ def run_transaction(
         read_only: whether it only reads.
         deferrable: whether it waits for a safe snapshot.
         on_token: is given the token of each attempt.
+        on_causal: is given the causal token of what was committed, for `connect_after`.
 
     Returns:
         What the `work` returned that was committed.
@@ -78,6 +80,7 @@ def run_transaction(
         pool=_First(place, driver),
         commit=place.commit,
         on_token=on_token,
+        on_causal=on_causal,
         resolver=lambda: aurora_router.Router(**_parameters(place.connection, place.driver)),
     )
 
@@ -90,6 +93,7 @@ async def run_transaction_async(
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_token: Callable[[aurora_router.CommitToken], None] | None = None,
+    on_causal: Callable[[aurora_router.CausalToken], None] | None = None,
 ) -> T:
     """Run ``await work(connection)`` or ``await work(session)`` in a transaction that commits once.
 
@@ -117,6 +121,7 @@ async def run_transaction_async(
         pool=_AsyncFirst(place, driver),
         commit=place.commit,
         on_token=on_token,
+        on_causal=on_causal,
         resolver=resolver,
     )
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from aurora_router.flow.causal_sql import LOG
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
-from aurora_router.runtime.sources.postgresql import POSTGRESQL
+from aurora_router.runtime.sources.postgresql import NOT_SUPPORTED, POSTGRESQL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,16 @@ def _plain(connection: SimulatedConnection) -> Rows:
     return [(*session, None, f"{instance.lag:.6f}", str(replayed), instance.system)]
 
 
+def _log_position(connection: SimulatedConnection) -> Rows:
+    instance, written = connection.instance, connection.cluster.durable_lsn
+    if connection.cluster.aurora:
+        raise new_refusal(NOT_SUPPORTED, "function pg_last_wal_replay_lsn is not supported")
+    if instance.writer:
+        return [("f", instance.system, str(written), "f", None, f"{instance.timeline:08X}0000000000000001", "t")]
+    replayed = written - int(instance.lag * LSN_PER_SECOND)
+    return [("t", instance.system, str(replayed), "t", str(instance.timeline), None, "t")]
+
+
 def _permit(instance: SimulatedInstance, function: str) -> None:
     if instance.forbids is not None:
         raise new_refusal(instance.forbids, f"permission denied for function {function}")
@@ -110,5 +121,6 @@ ANSWERS: dict[str, Answer] = {
     AURORA_POSTGRESQL.sql: _aurora,
     str(AURORA_POSTGRESQL.id_sql): _identify,
     POSTGRESQL.sql: _plain,
+    LOG: _log_position,
 }
 """Service query -> answer; a source of one's own is added here."""

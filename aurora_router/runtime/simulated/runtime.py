@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.flow.causal import connect_after
 from aurora_router.flow.connect import connect, refresh_topology
 from aurora_router.flow.runtime import DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Notifier, Wanted
+    from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.event import Event
     from aurora_router.model.view import View
     from aurora_router.policy.role_reports import Path
@@ -154,12 +156,14 @@ class SimulatedProcess:
         self.events: list[tuple[float, str, Event]] = []
         self.home = _Home(self)
 
-    async def connect(self, conninfo: str, **options: Any) -> SimulatedConnection:
+    async def connect(self, conninfo: str, *, after: CausalToken | None = None, **options: Any) -> SimulatedConnection:
         """What `aurora_router.connect` does, in this simulation; takes and raises the same."""
         args = read_connect_args(conninfo, options)
-        result: ConnectResult[SimulatedConnection] = await connect(
-            self.runtime, self.home.find, args.request, args.sources
-        )
+        result: ConnectResult[SimulatedConnection]
+        if after is None:
+            result = await connect(self.runtime, self.home.find, args.request, args.sources)
+        else:
+            result = await connect_after(self.runtime, self.home.find, args.request, args.sources, after)
         result.connection.result = result
         result.track()
         return result.connection

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.flow.source import Source
-from aurora_router.model.observation import Row, Topology
+from aurora_router.model.observation import Row, Topology, end_of_record
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
@@ -43,18 +43,9 @@ def _read(rows: Rows, asked: str) -> Topology:
         lag=0.0 if writer else None if behind is None else max(0.0, float(behind)),
         token=int(walfile[:8], 16) if walfile is not None else None,
         system=system,
-        lsn=None if position is None else _end_of_record(int(position)),
+        lsn=None if position is None else end_of_record(int(position)),
     )
     return Topology((row,), asked, writer, complete=False, monotone=True)
-
-
-def _end_of_record(position: int) -> int:
-    """Where the last record ends: the insert position is behind a page's header where a record would begin there."""
-    return position - position % _PAGE if position % _PAGE in _HEADERS else position
-
-
-_PAGE, _HEADERS = 8192, (24, 40)
-"""A page of the log, and the sizes of its header (40: of the first page of a file); access/xlog_internal.h."""
 
 
 NOT_SUPPORTED = "0A000"

@@ -60,6 +60,15 @@ async def test_an_instance_believes_itself_and_no_other_claim(engine):
     assert rows == [("demo-1", "MASTER_SESSION_ID", True), ("demo-2", "s2", False)]
 
 
+async def test_an_instance_shows_its_own_position_of_now(engine):
+    """The status file says 7, of some moment before."""
+    ahead = "durable_lsn - (pg_current_wal_flush_lsn() - '0/0')"
+    query = f"select {ahead} from aurora_replica_status() where server_id = 'demo-1'"
+    with connect(engine, "app") as connection:
+        connection.execute("create table moved as select generate_series(1, 100)")
+        assert connection.execute(query).fetchone() == (0,)
+
+
 async def test_pg_settings_keeps_working(engine):
     with connect(engine, "app", "app") as connection:
         connection.execute("update pg_settings set setting = '7s' where name = 'statement_timeout'")

@@ -5,6 +5,8 @@
 --   {"instance": id of the instance that reads it, "rows": [one object per instance of the cluster]}.
 -- What an instance says about itself never comes from that file but from pg_is_in_recovery(): a promotion is
 -- visible here in the same instant, and of two claims to be the writer the reader's own one is taken back.
+-- Nor do its own positions in the log: they are those of the moment, and never ahead of the truth (of what a writer
+-- has flushed, only what the storage has acknowledged counts).
 -- A file, because custom settings do not show in pg_settings and can be set by any user.
 
 CREATE FUNCTION pg_catalog.aurora_version() RETURNS text
@@ -43,11 +45,22 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
 AS $$
 WITH file AS MATERIALIZED (
     SELECT pg_read_file('aurora_status.json')::json AS content, pg_is_in_recovery() AS is_reader
+), own AS MATERIALIZED (
+    SELECT CASE
+             WHEN is_reader THEN pg_last_wal_replay_lsn()
+             WHEN current_setting('synchronous_standby_names') = '' THEN pg_current_wal_flush_lsn()
+             ELSE greatest(pg_last_wal_replay_lsn(),
+               (SELECT max(flush_lsn) FROM pg_stat_replication WHERE application_name = 'aurora_storage'))
+           END - '0/0' AS durable,
+           CASE WHEN is_reader THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0' END
+               AS received
+    FROM file
 ), seen AS (
-    SELECT r.*, r.server_id = content ->> 'instance' AS myself,
+    SELECT r.*, own.durable AS own_durable, own.received AS own_received,
+           r.server_id = content ->> 'instance' AS myself,
            CASE WHEN r.server_id = content ->> 'instance' THEN NOT is_reader ELSE r.writer AND is_reader END
                AS is_writer
-    FROM file, json_to_recordset(content -> 'rows') AS r(
+    FROM file, own, json_to_recordset(content -> 'rows') AS r(
         server_id text, writer boolean, session text, durable_lsn bigint, highest_lsn_rcvd bigint,
         current_read_lsn bigint, cur_replay_latency_in_usec bigint, active_txns bigint,
         last_transport_error bigint, last_error_timestamp timestamptz, last_update_timestamp timestamptz,
@@ -57,9 +70,11 @@ WITH file AS MATERIALIZED (
 )
 SELECT server_id,
        CASE WHEN is_writer THEN 'MASTER_SESSION_ID' ELSE session END,
-       durable_lsn,
-       CASE WHEN NOT is_writer THEN highest_lsn_rcvd END,
-       CASE WHEN NOT is_writer THEN current_read_lsn END,
+       CASE WHEN NOT myself THEN durable_lsn
+            WHEN is_writer THEN greatest(own_durable::bigint, durable_lsn)
+            ELSE coalesce(own_durable::bigint, durable_lsn) END,
+       CASE WHEN NOT is_writer THEN CASE WHEN myself THEN own_received::bigint ELSE highest_lsn_rcvd END END,
+       CASE WHEN NOT is_writer THEN CASE WHEN myself THEN own_durable::bigint ELSE current_read_lsn END END,
        CASE WHEN NOT is_writer THEN cur_replay_latency_in_usec END,
        active_txns,
        NULL::boolean,

@@ -1,0 +1,130 @@
+"""Reads through an engine of readers that see what was written through an engine of the writer; 50 ms of lag."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+import aurora_router
+from aurora_router_sqlalchemy import (
+    causal_token,
+    causal_token_async,
+    connect_after,
+    connect_after_async,
+    run_transaction,
+)
+from benchmarks.causal import lagging_cluster
+
+pytestmark = pytest.mark.cluster
+
+PUT = sa.text("INSERT INTO public.pairs VALUES (-2, :n) ON CONFLICT (client) DO UPDATE SET n = excluded.n")
+LOOK = sa.text("SELECT n, pg_is_in_recovery() FROM public.pairs WHERE client = -2")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with lagging_cluster("50 ms") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def engines(cluster):
+    """An engine of readers, and one of the writer."""
+    made = [sa.create_engine(cluster.url(target)) for target in ("reader", "writer")]
+    with made[0].connect() as connection:  # so that a dial does not hide the lag
+        connection.scalar(sa.text("SELECT 1"))
+    yield made
+    for each in made:
+        each.dispose()
+
+
+def put(session, n):
+    session.execute(PUT, {"n": n})
+
+
+def test_a_read_after_a_token_sees_the_write(engines):
+    readers, writer = engines
+    stale = 0
+    for n in range(1, 6):
+        with Session(writer) as session:
+            put(session, n)
+            session.commit()
+            token = causal_token(session)
+        with readers.connect() as connection:
+            row = connection.execute(LOOK).one_or_none()
+            stale += row is None or row.n < n
+        with connect_after(readers, writer, token, timeout=30) as connection:
+            assert connection.execute(LOOK).one() == (n, True)
+    assert stale, "the test bites"
+
+
+def test_when_the_time_is_over_the_writer_serves(engines):
+    readers, writer = engines
+    with writer.begin() as connection:
+        put(connection, 10)
+    with connect_after(readers, writer, causal_token(writer), timeout=0) as connection:
+        assert connection.execute(LOOK).one() == (10, False)
+    assert (readers.pool.checkedout(), writer.pool.checkedout()) == (0, 0)
+
+
+def test_a_token_that_is_not_trusted_is_not_waited_for(engines):
+    readers, writer = engines
+    with writer.begin() as connection:
+        put(connection, 11)
+    token = aurora_router.CausalToken.parse(str(causal_token(writer)))
+    with connect_after(readers, writer, token, timeout=30) as connection:
+        assert connection.execute(LOOK).one() == (11, False)
+
+
+def test_a_transaction_gives_its_token(engines):
+    readers, writer = engines
+    tokens = []
+    run_transaction(sessionmaker(writer), lambda session: put(session, 20), on_causal=tokens.append)
+    with connect_after(readers, writer, tokens[0], timeout=30) as connection:
+        assert connection.execute(LOOK).one() == (20, True)
+
+
+def test_a_token_of_another_cluster_is_refused_and_nothing_stays_open(engines):
+    readers, writer = engines
+    token = aurora_router.CausalToken.parse("1l.1.1.1")
+    with pytest.raises(aurora_router.CausalTokenRejected, match="another cluster"):
+        connect_after(readers, writer, token)
+    assert (readers.pool.checkedout(), writer.pool.checkedout()) == (0, 0)
+
+
+def test_what_has_no_token(engines, cluster):
+    _, writer = engines
+    with writer.begin() as connection:
+        put(connection, 30)
+        with pytest.raises(psycopg.ProgrammingError, match="commit or roll back"):
+            causal_token(connection)
+    stock = sa.create_engine(cluster.url(driver="postgresql+psycopg"))
+    with pytest.raises(TypeError, match=r"postgresql\+aurora"):
+        causal_token(stock)
+    stock.dispose()
+
+
+async def test_on_asyncio(cluster):
+    readers, writer = (create_async_engine(cluster.url(target)) for target in ("reader", "writer"))
+    try:
+        async with AsyncSession(writer) as session:
+            await session.execute(PUT, {"n": 40})
+            await session.commit()
+            token = await causal_token_async(session)
+        async with connect_after_async(readers, writer, token, timeout=30) as connection:
+            assert (await connection.execute(LOOK)).one() == (40, True)
+        async with writer.begin() as connection:
+            await connection.execute(PUT, {"n": 41})
+        token = await causal_token_async(writer)
+        async with connect_after_async(readers, writer, token, timeout=0) as connection:
+            assert (await connection.execute(LOOK)).one() == (41, False)
+        with pytest.raises(aurora_router.CausalTokenRejected):
+            async with connect_after_async(readers, writer, aurora_router.CausalToken.parse("1l.1.1.1")):
+                pass
+        assert readers.pool.checkedout() == writer.pool.checkedout() == 0
+    finally:
+        await readers.dispose()
+        await writer.dispose()
