@@ -28,7 +28,7 @@ EXAMPLE = re.compile(r"^```python\n(.*?)^```$|^<!-- python\n(.*?)^-->$", re.MULT
 COMMAND = re.compile(r"aurora-router ((?:[a-z]+(?:-[a-z]+)* ?)+)")
 HOST = r"mydb\.cluster-(ro-)?c9akciq32\.eu-west-1\.rds\.amazonaws\.com"
 
-LONG = {"cluster-history.md", "howto-pytest.md"}
+LONG = {"cluster-history.md", "howto-pytest.md", "rds-api.md"}
 """They start clusters of their own; `nox -s docs` runs their examples, too."""
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.postgres.settings import refusal
 
+DEFAULT_CLASS = "db.r6g.large"
 FLAVOURS = {"direct": False, "quorum": True}
 """Kind of volume -> whether its storage keeps the log."""
 
@@ -37,7 +39,10 @@ PACES = {"fast": Pace(), "aws": Pace(detection=5.0, promotion=5.0, dns_delay=3.0
 FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
 """What cannot be another when a cluster that was kept (`data`) is started again."""
 PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
-REMEMBERED = (*FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "retention", "settings")
+REMEMBERED = (
+    *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "retention", "settings",
+    "instance_class",
+)  # fmt: skip
 """What need not be said again when it is started again."""
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
 
@@ -64,6 +69,16 @@ def _check_address(text: str) -> None:
         )
     if address.is_unspecified or address.is_multicast or address.is_reserved:
         raise RequestError(f"address={text!r} is not the address of one instance; name one, e.g. 127.1.0.1")
+
+
+def check_class(instance_class: str) -> None:
+    """Make sure that a class of instances has the form that Amazon RDS gives them.
+
+    Raises:
+        RequestError: it has not.
+    """
+    if not re.fullmatch(r"db\.([a-z][a-z0-9-]*\.[a-z0-9-]+|serverless)", instance_class):
+        raise RequestError(f"{instance_class!r} is no class of instances; name one such as {DEFAULT_CLASS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,8 @@ class ClusterOptions:
             one.
         remote: hosts that the cluster is spread over, see `hosts.hosts.Plan`: ``advertise``, ``instances``, ``nodes``,
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
+        api: let the RDS API serve it, which is started where none runs, see `client.api`.
+        instance_class: class that the RDS API shows of its instances; it changes nothing in them.
         settings: server settings for all instances, name -> value; not those that the cluster owns, see
             `postgres.settings.OWNED`.
         started_in: working directory of the process that started it, shown to people.
@@ -140,6 +157,8 @@ class ClusterOptions:
     retention: float = 300.0
     source: str | None = None
     remote: dict[str, Any] | None = None
+    api: bool = False
+    instance_class: str = DEFAULT_CLASS
     settings: dict[str, str] = field(default_factory=dict)
     started_in: str = ""
     owner: int | None = None
@@ -156,6 +175,7 @@ class ClusterOptions:
             raise RequestError(f"unknown pace {self.pace!r}; there are {', '.join(PACES)}")
         if self.dns_ttl < 0 or min(self.detection or 0, self.promotion or 0, self.dns_delay or 0) < 0:
             raise RequestError("dns_ttl, detection, promotion and dns_delay cannot be negative")
+        check_class(self.instance_class)
         self._check_storage()
         self._check_settings()
         if self.port is not None and not 1 <= self.port <= 65535:

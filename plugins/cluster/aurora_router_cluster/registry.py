@@ -6,8 +6,10 @@
         lock                  held (flock) by the supervisor as long as it lives; the kernel frees it
         control.sock          its Unix socket
         cluster.json          {"run": directory with the instances' homes, "storage": that of nodes that are kept,
-                               "left": run directories of former starts that could not be deleted}
+                               "left": run directories of former starts that could not be deleted,
+                               "wants_api": whether the RDS API has to go on for it}
         supervisor.log        what it printed
+    <state>/.api/             the RDS API's, see `client.api`
 """
 
 from __future__ import annotations
@@ -193,10 +195,19 @@ class ClusterDirectory:
         for leftover in ("control.sock", "cluster.json"):
             (self.path / leftover).unlink(missing_ok=True)
 
-    def record(self, run: Path, storage: Path | None = None) -> None:
+    @property
+    def wants_api(self) -> bool:
+        """Whether it was started to be served by the RDS API."""
+        try:
+            facts = json.loads((self.path / "cluster.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(facts.get("wants_api"))
+
+    def record(self, run: Path, storage: Path | None = None, *, wants_api: bool = False) -> None:
         """Note where the instances live, and storage nodes whose files are kept, for the process that cleans up."""
         facts = {"run": str(run), "storage": str(storage) if storage is not None else None}
-        self._write_record({**facts, "left": list(map(str, self._left))})
+        self._write_record({**facts, "left": list(map(str, self._left)), "wants_api": wants_api})
 
     def _write_record(self, facts: Mapping[str, object]) -> None:
         (self.path / "cluster.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -301,10 +312,11 @@ def explain_left(left: Sequence[Path]) -> str:
 
 def running() -> list[str]:
     """Keys of the clusters that run now."""
-    return sorted(path.name for path in _entries() if _is_locked(path / "lock"))
+    return sorted(path.name for path in _entries() if is_locked(path / "lock"))
 
 
-def _is_locked(lock: Path) -> bool:
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds a lock alone."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,7 @@ class SupervisedCluster:
             ),
             overrides=options.settings,
             pace=options.failover,
+            instance_class=options.instance_class,
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
@@ -91,11 +93,12 @@ class SupervisedCluster:
         self.upkeep = make_upkeep(options, self.state, self.quorum) if self.quorum is not None else None
         self.dns: DnsServer | RemoteDns | None = None
         backtrack = Backtrack(self.state, self.plane.procedure)
-        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack)
+        requests = find_served(self, self.plane, NodeCommands(self.plane), self.faults, backtrack, self.state.events)
         places = (run,) if data is None else (data.path, run)
         self.control = ControlServer(home.socket, requests, places)
         self.ended = asyncio.Event()
         self._before = before
+        self._created = time.time()
         self._kept = False  # whether the instances are written down when they change
 
     async def start(self) -> None:
@@ -210,6 +213,8 @@ class SupervisedCluster:
             started_in=self.options.started_in,
             directory=str(state.run),
             data=str(self.data.path) if self.data is not None else None,
+            activity=state.activity,
+            created=self._created,
             faults=tuple(self.faults.registry),
             volume={**state.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
@@ -232,6 +237,8 @@ class SupervisedCluster:
             lsn=newest.applied if newest is not None else None,
             cpu=instance.cpu,
             frozen=engine.frozen,
+            instance_class=instance.instance_class,
+            created=instance.created,
         )
 
     @served
@@ -240,9 +247,15 @@ class SupervisedCluster:
         asyncio.get_running_loop().call_later(0.01, self.ended.set)
 
     @served
-    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> str:
+    async def add_reader(
+        self,
+        name: str | None = None,
+        zone: str | None = None,
+        tier: int = DEFAULT_TIER,
+        instance_class: str | None = None,
+    ) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
-        added = await self.plane.add_reader(name, zone, tier)
+        added = await self.plane.add_reader(name, zone, tier, instance_class)
         await self._keep()
         return added.name
 
@@ -273,11 +286,21 @@ class SupervisedCluster:
         self.plane.thaw(name)
 
     @served
-    async def create_custom_endpoint(self, label: str, members: list[str], *, exclude: bool = False) -> str:
+    async def create_custom_endpoint(
+        self, label: str, members: list[str], *, exclude: bool = False, kind: str | None = None
+    ) -> str:
         """See `Directory.create_custom`; returns the host name."""
-        endpoint = self.directory.create_custom(label, members, exclude=exclude).endpoint
+        endpoint = self.directory.create_custom(label, members, exclude=exclude, kind=kind).endpoint
         await self._keep()
         return endpoint
+
+    @served
+    async def modify_custom_endpoint(
+        self, label: str, members: list[str] | None, *, exclude: bool, kind: str | None
+    ) -> None:
+        """See `Directory.modify_custom`."""
+        self.directory.modify_custom(label, members, exclude=exclude, kind=kind)
+        await self._keep()
 
     @served
     async def delete_custom_endpoint(self, label: str) -> None:
@@ -355,4 +378,14 @@ def make_upkeep(options: ClusterOptions, state: ClusterState, volume: QuorumVolu
 def _version() -> str:
     from importlib import metadata  # noqa: PLC0415 - only for a cluster that is kept
 
+<<<<<<<
     return metadata.version("aurora-router")
+=======
+            data = DataDirectory.claim(Path(options.data), home.key, Account.default())
+            datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
+        run = _run_directory(options)
+        home.record(run, data.storage if data is not None else None, wants_api=options.api)
+        guard = _start_reaper(run, home.key)
+        asyncio.run(serve(options, home, run, data, threads))
+    finally:
+>>>>>>>

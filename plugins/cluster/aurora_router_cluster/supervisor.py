@@ -156,7 +156,7 @@ def _supervise(options: ClusterOptions, left: list[Path]) -> None:
             data = DataDirectory.claim(Path(options.data), home.key, Account.default())
             datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
         run = _run_directory(options)
-        home.record(run, data.storage if data is not None else None)
+        home.record(run, data.storage if data is not None else None, wants_api=options.api)
         guard = _start_reaper(run, home.key)
         asyncio.run(serve(options, home, run, data, threads))
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from aurora_router_cluster import datadir, errors, registry
-from aurora_router_cluster.client import starting
+from aurora_router_cluster.client import api, starting
 from aurora_router_cluster.client.history import ClusterHistory
 from aurora_router_cluster.client.running import RunningCluster
 from aurora_router_cluster.control import channel
@@ -21,6 +21,8 @@ from aurora_router_cluster.options import ClusterOptions
 if TYPE_CHECKING:
     import subprocess
     from types import TracebackType
+
+    from aurora_router_cluster.client.api import ApiAccess
 
 START_TIMEOUT = 120.0  # seconds; the first start on a machine builds the template and may copy the binaries
 LONG_START = 900.0  # seconds; of a cluster that was kept
@@ -64,7 +66,8 @@ class LocalCluster(RunningCluster):
             timeout: give up after so many seconds; None: 120, or with `data` 900, since log is replayed.
             **options: see `options.ClusterOptions`: readers, flavour, postgres, domain, port, address, dns_port,
                 dns_ttl, pace, detection, promotion, dns_delay, restart_readers, directory, data, detect, auto, tls,
-                isolated, segment_size, base_interval, base_bytes, scrub_interval, retention, faults, settings.
+                isolated, segment_size, base_interval, base_bytes, scrub_interval, retention, faults, settings, api,
+                instance_class.
 
         Raises:
             ClusterRunningError: one of that name runs.
@@ -89,9 +92,13 @@ class LocalCluster(RunningCluster):
             )
         except TypeError as error:
             raise errors.RequestError(f"unknown option of a cluster: {error}") from None
+        if chosen.api:
+            api.check_installed()
         process = starting.spawn(chosen)
         try:
             starting.await_ready(process, timeout or (LONG_START if chosen.data is not None else START_TIMEOUT))
+            if chosen.api:
+                api.ensure()
             return cls(registry.ClusterDirectory(key), None if detach else process)
         except BaseException:
             starting.end(process)
@@ -180,6 +187,16 @@ class LocalCluster(RunningCluster):
     def certificate_authority(self) -> str | None:
         """Path of the CA's certificate for ``sslrootcert``; None: the cluster has no TLS."""
         return self._first.certificate_authority
+
+    @property
+    def region(self) -> str:
+        """The AWS region that its domain says."""
+        return names.Names(self.name, self.domain).region
+
+    @property
+    def api(self) -> ApiAccess | None:
+        """How to reach the RDS API of this user; None: none runs."""
+        return api.find()
 
     def _ask(self, command: str, **arguments: object) -> Any:
         return channel.request(self._home.socket, command, arguments, REQUEST_TIMEOUT)

@@ -230,20 +230,38 @@ class RunningCluster(abc.ABC):
         positional("name", "its name (default: the next number)", metavar="instance", nargs="?"),
         option("zone", "availability zone (default: in turn)"),
         option("tier", "promotion tier, 0 first to 15 last (default: 1)", type=int, default=1),
+        option("instance_class", "class that the RDS API shows of it (default: the cluster's)"),
         report=lambda done, **_: (
             f"{done.name} reads in {done.zone}: {done.endpoint}",
             {"added": done.name, "zone": done.zone},
         ),
     )
-    def add_reader(self, name: str | None = None, *, zone: str | None = None, tier: int = 1) -> InstanceStatus:
+    def add_reader(
+        self,
+        name: str | None = None,
+        *,
+        zone: str | None = None,
+        tier: int = 1,
+        instance_class: str | None = None,
+    ) -> InstanceStatus:
         """Add a reader; returns when it shows what was durable when it was started.
 
         Raises:
             TooManyReadersError: there are fifteen.
             NameTakenError: the name is in use, or cannot be one.
-            RequestError: unknown zone or tier.
+            RequestError: unknown zone, tier or class.
         """
-        return self.instance(self._ask("add_reader", name=name, zone=zone, tier=tier))
+        added = self._ask("add_reader", name=name, zone=zone, tier=tier, instance_class=instance_class)
+        return self.instance(added)
+
+    def set_tier(self, name: str, tier: int) -> None:
+        """Change the promotion tier of an instance; the next failover goes by it.
+
+        Raises:
+            UnknownInstanceError: there is none of that name.
+            RequestError: unknown tier.
+        """
+        self._ask("set_tier", name=name, tier=tier)
 
     @command(
         "remove",
@@ -299,10 +317,24 @@ class RunningCluster(abc.ABC):
         """What can be broken, and healed again."""
         return Faults(self._ask)
 
-    def create_custom_endpoint(self, label: str, members: Sequence[str], *, exclude: bool = False) -> str:
-        """Create a custom endpoint of `members` (or of all readers but these); returns its host name."""
-        answer: str = self._ask("create_custom_endpoint", label=label, members=list(members), exclude=exclude)
+    def create_custom_endpoint(
+        self, label: str, members: Sequence[str], *, exclude: bool = False, kind: str | None = None
+    ) -> str:
+        """Create a custom endpoint of `members` (or of all instances but these); returns its host name.
+
+        `kind` is ``READER`` (of those the readers alone) or ``ANY``; None: ``READER`` with `exclude`, else ``ANY``.
+        """
+        answer: str = self._ask(
+            "create_custom_endpoint", label=label, members=list(members), exclude=exclude, kind=kind
+        )
         return answer
+
+    def modify_custom_endpoint(
+        self, label: str, members: Sequence[str] | None = None, *, exclude: bool = False, kind: str | None = None
+    ) -> None:
+        """Change the members or the kind of a custom endpoint; None: as before."""
+        given = None if members is None else list(members)
+        self._ask("modify_custom_endpoint", label=label, members=given, exclude=exclude, kind=kind)
 
     def delete_custom_endpoint(self, label: str) -> None:
         """Delete a custom endpoint."""
@@ -331,10 +363,10 @@ def _members(status: ClusterStatus, label: str) -> list[InstanceStatus]:
     for custom in status.custom_endpoints:
         if custom.label == label:
             return [
-                one for one in status.instances if one.state == "available"
-                and (one.name in custom.members) != custom.exclude
-                and not (custom.exclude and one.role == "writer")
-            ]  # fmt: skip
+                one
+                for one in status.instances
+                if one.state == "available" and custom.leads_to(one.name, writes=one.role == "writer")
+            ]
     raise UnknownEndpointError(f"there is no custom endpoint {label!r}")
 
 

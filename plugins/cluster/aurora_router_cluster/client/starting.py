@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import select
+import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aurora_router_cluster import errors, limits
 from aurora_router_cluster.errors import SupervisorError
 
 if TYPE_CHECKING:
     from aurora_router_cluster.options import ClusterOptions
+
+SUPERVISOR = "supervisor process of the cluster"
 
 
 def spawn(options: ClusterOptions) -> subprocess.Popen[bytes]:
@@ -28,8 +31,13 @@ def spawn(options: ClusterOptions) -> subprocess.Popen[bytes]:
     )
 
 
-def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
-    """Return when a supervisor says that its cluster is ready.
+def await_ready(process: subprocess.Popen[bytes], timeout: float, what: str = SUPERVISOR) -> None:
+    """Return when a process, e.g. a supervisor, says that it is ready.
+
+    Args:
+        process: with pipes as standard output and error.
+        timeout: seconds that it may take.
+        what: its name in messages.
 
     Raises:
         SupervisorError: it ended, or said nothing for `timeout` seconds.
@@ -38,15 +46,15 @@ def await_ready(process: subprocess.Popen[bytes], timeout: float) -> None:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], timeout)
     if not ready:
-        raise SupervisorError(f"the cluster was not ready within {timeout:g} s")
+        raise SupervisorError(f"the {what} was not ready within {timeout:g} s")
     line = process.stdout.readline()
     if not line.endswith(b"\n"):
         assert process.stderr is not None
         status, printed = process.wait(), process.stderr.read().decode(errors="replace").strip().splitlines()
         said = limits.explain_status(status, printed[-1] if printed else "")
         raise SupervisorError(
-            f"the supervisor process of the cluster ended before it was ready (status {status}): {said}; it was "
-            f"started by {sys.executable} -m aurora_router_cluster.supervisor"
+            f"the {what} ended before it was ready (status {status}): {said}; it was started by "
+            f"{shlex.join(map(str, cast('list[str]', process.args)[:3]))}"
         )
     answer = json.loads(line)
     if "error" in answer:

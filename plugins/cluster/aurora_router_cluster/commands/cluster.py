@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster import datadir, limits
 from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.client.command import COMMANDS
-from aurora_router_cluster.commands import faults, history, live, nodes, show
+from aurora_router_cluster.commands import api, faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explain_os_error
 from aurora_router_cluster.options import FLAVOURS, PACED, PACES
 from aurora_router_cluster.registry import NAME_VARIABLE, default_key, explain_left
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NAME_HELP = "which cluster (default: $AURORA_ROUTER_CLUSTER, or the one of this user and working directory)"
+API_HELP = "serve AWS's RDS API for all clusters of this user, or print how to reach it where it runs"
 CLIENTS = ("aurora-router", "sqlalchemy", "psql")
 
 
@@ -54,6 +55,10 @@ class ClusterCommand:
         )
         listing.add_argument("--json", action="store_true", help="print JSON")
         listing.set_defaults(action=_list)
+        serving = commands.add_parser("api", help=API_HELP, description=API_HELP)
+        serving.add_argument("--json", action="store_true", help="print JSON")
+        api.configure(serving)
+        serving.set_defaults(action=api.run)
         _configure_url(add("url", _url, "print URLs to connect with"))
         restarting = add("restart", _restart, "restart an instance in order, or start one that is down")
         restarting.add_argument("instance", help="its name")
@@ -128,6 +133,9 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--no-auto-failover", dest="auto", action="store_const", const=False,
         help="only watch; failover and restart on request")  # fmt: skip
     add("--tls", action="store_const", const=True, help="serve TLS, with certificates of a CA of the cluster's own")
+    add("--api", action="store_const", const=True,
+        help="serve it by the RDS API on this machine, which is started where none runs (cluster api)")  # fmt: skip
+    add("--instance-class", metavar="CLASS", help="that the RDS API shows of its instances (default: db.r6g.large)")
     nodes.configure_up(parser)
     add(
         "--faults",
@@ -152,7 +160,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _up(args: argparse.Namespace) -> None:
     names = (
         "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", *PACED,
-        "directory", "data", "detect", "auto", "tls", "retention", "faults", *nodes.OPTIONS,
+        "directory", "data", "detect", "auto", "tls", "retention", "faults", "api", "instance_class", *nodes.OPTIONS,
     )  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.settings:
@@ -162,9 +170,11 @@ def _up(args: argparse.Namespace) -> None:
     status = cluster.status()
     with cluster:
         if args.json:
-            _print_json({**status.as_dict(), "connect": show.connections(cluster)})
+            _print_json({**status.as_dict(), "connect": show.connections(cluster), **_api_facts(cluster, args)})
         else:
             show.status(status, picture=args.detach or not live.possible())
+            if args.api and (access := cluster.api) is not None:
+                show.line("\n".join(["", *api.describe(access, cluster.region)]))
             show.how_to_connect(cluster, detached=args.detach)
         if not args.detach:
             try:
@@ -175,6 +185,11 @@ def _up(args: argparse.Namespace) -> None:
                 show.line(f"stopping; {show.fate(status)}")
     if not args.detach and Path(status.directory).exists():
         sys.stderr.write(f"aurora-router cluster: {explain_left([Path(status.directory)])}\n")
+
+
+def _api_facts(cluster: LocalCluster, args: argparse.Namespace) -> dict[str, Any]:
+    access = cluster.api if args.api else None
+    return {"api": api.facts(access, cluster.region)} if access is not None else {}
 
 
 def _status(args: argparse.Namespace) -> None:

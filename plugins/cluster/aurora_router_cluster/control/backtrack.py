@@ -16,6 +16,7 @@ import logging
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control.event_log import SNAPSHOT
 from aurora_router_cluster.control.failover import Phases
 from aurora_router_cluster.control.sampling import LogClock
 from aurora_router_cluster.errors import ClusterError, EngineError, RequestError, TargetError
@@ -98,6 +99,10 @@ class Backtrack:
         if self._state.hosts is not None:
             raise RequestError("a cluster over several hosts cannot be set back in place; clone it to this machine")
         phases = Phases()
+        with self._state.doing("backtracking"):
+            return await self._rewind_to(branch_range, target, phases)
+
+    async def _rewind_to(self, branch_range: BranchRange, target: Target, phases: Phases) -> dict[str, Any]:
         async with self._one_at_a_time, self._build(branch_range, target) as built:
             phases.end("build")
             async with self._state.lock:
@@ -254,6 +259,7 @@ class Backtrack:
 
         names.check_label(name, "a snapshot")
         self.history.snapshot(name)
+        self._state.events.add(SNAPSHOT, name, "backup", "Manual cluster snapshot created")
         return next(each for each in await self.snapshots() if each["name"] == name)
 
     @served

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.control.status import CustomEndpoint
+from aurora_router_cluster.control.status import ENDPOINT_KINDS, CustomEndpoint
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.dns.zone import Zone
 from aurora_router_cluster.errors import NameTakenError, RequestError, UnknownEndpointError
@@ -79,8 +79,9 @@ class Directory:
         readers = [one.name for one in state.readers]
         hosts[names.reader] = self._addresses(readers) or hosts.get(names.writer, ())
         for custom in self.custom.values():
-            chosen = [name for name in readers if name not in custom.members] if custom.exclude else custom.members
-            hosts[custom.endpoint] = self._addresses(chosen)
+            hosts[custom.endpoint] = self._addresses(
+                [one.name for one in state.instances.values() if custom.leads_to(one.name, writes=one is state.writer)]
+            )
         return hosts
 
     def _addresses(self, instances: Sequence[str]) -> tuple[str, ...]:
@@ -94,29 +95,66 @@ class Directory:
     def find_again(self, written: Mapping[str, Any]) -> None:
         """Enter the custom endpoints and aliases that were written down."""
         for each in written["custom"]:
-            made = CustomEndpoint(**{**each, "members": tuple(each["members"])})
+            before = {
+                "kind": default_kind(exclude=each["exclude"])
+            }  # a record that was written before there were kinds
+            made = CustomEndpoint(**{**before, **each, "members": tuple(each["members"])})
             self.custom[made.label] = made
         self.cnames.update(written["cnames"])
         self._invalidate()
 
-    def create_custom(self, label: str, members: Sequence[str], *, exclude: bool) -> CustomEndpoint:
-        """Add a custom endpoint over `members`, or over all readers but these.
+    def create_custom(
+        self, label: str, members: Sequence[str], *, exclude: bool, kind: str | None = None
+    ) -> CustomEndpoint:
+        """Add a custom endpoint over `members`, or over all instances but these.
+
+        Args:
+            label: of it.
+            members: instances.
+            exclude: it leads to all but `members`.
+            kind: see `CustomEndpoint`; None: ``READER`` with `exclude`, else ``ANY``.
 
         Raises:
             NameTakenError: the label is taken or cannot be one.
-            RequestError: a list of no members.
+            RequestError: a list of no members, or an unknown kind.
             UnknownInstanceError: a member does not exist.
         """
         naming.check_label(label, "a custom endpoint")
         if label in self.custom:
             raise NameTakenError(f"there is a custom endpoint {label!r} already; delete it first")
+        return self._put_custom(label, members, exclude, kind or default_kind(exclude=exclude))
+
+    def modify_custom(
+        self, label: str, members: Sequence[str] | None, *, exclude: bool, kind: str | None
+    ) -> CustomEndpoint:
+        """Change the members (with `exclude`: what it leaves out) or the kind of a custom endpoint; None: as before.
+
+        Raises:
+            UnknownEndpointError: there is none.
+            RequestError, UnknownInstanceError: see `create_custom`.
+        """
+        before = self._find_custom(label)
+        if members is None:
+            members, exclude = before.members, before.exclude
+        return self._put_custom(label, members, exclude, kind or before.kind)
+
+    def _put_custom(self, label: str, members: Sequence[str], exclude: bool, kind: str) -> CustomEndpoint:  # noqa: FBT001
         if not members and not exclude:
             raise RequestError(f"the custom endpoint {label!r} needs at least one member")
+        if kind not in ENDPOINT_KINDS:
+            raise RequestError(f"unknown kind of endpoint {kind!r}; there are {', '.join(ENDPOINT_KINDS)}")
         for member in members:
             self._state.get(member)
-        endpoint = self._state.names.custom(label)
-        self.custom[label] = CustomEndpoint(label, endpoint, tuple(members), exclude)
+        made = CustomEndpoint(label, self._state.names.custom(label), tuple(members), exclude, kind)
+        self.custom[label] = made
         self._invalidate()
+        return made
+
+    def _find_custom(self, label: str) -> CustomEndpoint:
+        if label not in self.custom:
+            raise UnknownEndpointError(
+                f"there is no custom endpoint {label!r}; there are: {', '.join(self.custom) or 'none'}"
+            )
         return self.custom[label]
 
     def delete_custom(self, label: str) -> None:
@@ -125,11 +163,7 @@ class Directory:
         Raises:
             UnknownEndpointError: there is none.
         """
-        if label not in self.custom:
-            raise UnknownEndpointError(
-                f"there is no custom endpoint {label!r}; there are: {', '.join(self.custom) or 'none'}"
-            )
-        del self.custom[label]
+        del self.custom[self._find_custom(label).label]
         self._invalidate()
 
     def add_cname(self, name: str, target: str) -> None:
@@ -151,3 +185,8 @@ class Directory:
         """Cancel a pending change."""
         if self._flip is not None:
             self._flip.cancel()
+
+
+def default_kind(*, exclude: bool) -> str:
+    """The kind of a custom endpoint for which none is given."""
+    return "READER" if exclude else "ANY"

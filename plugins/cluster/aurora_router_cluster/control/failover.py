@@ -64,6 +64,11 @@ class FailoverProcedure:
         """
         state, phases = self._state, Phases()
         candidate = await self._candidate(target)
+        with state.failing_over_to(candidate):
+            return await self._replace_writer(candidate, phases)
+
+    async def _replace_writer(self, candidate: Instance, phases: Phases) -> Failover:
+        state = self._state
         former = state.writer
         if former is not None and awake(former) and former.state != "unreachable":
             await former.sample(timeout=1.0)  # asked now: a writer that works must not be ended for one late answer

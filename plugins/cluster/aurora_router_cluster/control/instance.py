@@ -13,6 +13,7 @@ from aurora_router_cluster.control import sampling
 from aurora_router_cluster.control.attention import wait_attentively
 from aurora_router_cluster.control.sampling import Sample
 from aurora_router_cluster.errors import EngineError, StartingUpError
+from aurora_router_cluster.options import DEFAULT_CLASS
 from aurora_router_cluster.postgres import processes
 from aurora_router_cluster.postgres.session import Session
 
@@ -39,6 +40,8 @@ class Instance:
         tier: promotion tier.
         address: where clients reach it: where it listens, or the relay for it.
         wire: directory of the relay's Unix socket for it; None: there is no relay.
+        instance_class: what kind of machine it stands for, e.g. ``db.r6g.large``; nothing depends on it here.
+        created: when it was made, seconds since the epoch.
         state: see `status.InstanceStatus`.
         stopped_by_request: it was stopped on purpose and is not restarted by itself.
         catch_up_lsn: end of the log (bytes) that was durable when it was started; no client is sent to it until it has
@@ -58,6 +61,8 @@ class Instance:
     tier: int
     address: Address
     wire: Path | None = None
+    instance_class: str = DEFAULT_CLASS
+    created: float = field(default_factory=time.time)
     state: str = "creating"
     stopped_by_request: bool = False
     catch_up_lsn: int | None = None

@@ -15,6 +15,7 @@ from aurora_router_cluster.errors import (
     TooManyReadersError,
     WriterRequiredError,
 )
+from aurora_router_cluster.options import check_class
 from aurora_router_cluster.rpc.served import served
 
 if TYPE_CHECKING:
@@ -109,21 +110,28 @@ class ControlPlane:
         self._heartbeat.start()
         return phases
 
-    async def add_reader(self, name: str | None = None, zone: str | None = None, tier: int = DEFAULT_TIER) -> Instance:
+    async def add_reader(
+        self,
+        name: str | None = None,
+        zone: str | None = None,
+        tier: int = DEFAULT_TIER,
+        instance_class: str | None = None,
+    ) -> Instance:
         """Add a reader, seeded from the volume; returns when it shows what was durable when it started.
 
         Raises:
             TooManyReadersError: there are fifteen already.
             NameTakenError: the name is in use, or cannot be one.
-            RequestError: unknown zone, or a tier outside 0..15.
+            RequestError: unknown zone, a tier outside 0..15, or what is no class.
         """
         state = self.state
         if name is not None:
             naming.check_label(name, "an instance")
         if zone is not None and zone not in state.zones:
             raise RequestError(f"unknown zone {zone!r}; this cluster has {', '.join(state.zones)}")
-        if not 0 <= tier <= 15:
-            raise RequestError(f"promotion tier {tier} does not exist; tiers go from 0 (first) to 15 (last)")
+        _check_tier(tier)
+        if instance_class is not None:
+            check_class(instance_class)
         async with state.lock:
             if len(state.instances) > MOST_READERS:
                 raise TooManyReadersError(
@@ -131,7 +139,7 @@ class ControlPlane:
                 )
             if name in state.instances:
                 raise NameTakenError(f"the cluster has an instance {name!r} already; choose another name")
-            instance = state.make(name, zone, tier)
+            instance = state.make(name, zone, tier, instance_class=instance_class)
             try:
                 await self.procedure.rebuild(instance)
             except BaseException:
@@ -155,10 +163,25 @@ class ControlPlane:
                     f"{name} is the writer: fail over to a reader first (cluster failover), then remove {name}, "
                     "or end the whole cluster (cluster down)"
                 )
-            del state.instances[name]
+            instance.state = "deleting"
             state.publish()
-            await instance.engine.stop()
-            state.discard(instance)
+            try:
+                await instance.engine.stop()
+            finally:
+                state.discard(instance)
+                state.publish()
+
+    @served
+    async def set_tier(self, name: str, tier: int) -> None:
+        """Change the promotion tier of an instance; the next failover goes by it.
+
+        Raises:
+            RequestError: a tier outside 0..15.
+        """
+        _check_tier(tier)
+        async with self.state.lock:
+            self.state.get(name).tier = tier
+            self.state.publish()
 
     @served
     async def restart(self, name: str) -> None:
@@ -276,3 +299,8 @@ class ControlPlane:
         for instance in instances:
             self.state.discard(instance)
         await self.state.volume.close()
+
+
+def _check_tier(tier: int) -> None:
+    if not 0 <= tier <= 15:
+        raise RequestError(f"promotion tier {tier} does not exist; tiers go from 0 (first) to 15 (last)")

@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.control import sampling
+from aurora_router_cluster.control import event_log, sampling
+from aurora_router_cluster.control.event_log import EventLog
 from aurora_router_cluster.control.instance import Instance
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.errors import UnknownInstanceError
 from aurora_router_cluster.faults.relay_client import FOLDER
-from aurora_router_cluster.options import Pace
+from aurora_router_cluster.options import DEFAULT_CLASS, Pace
 from aurora_router_cluster.postgres.addresses import Address
 from aurora_router_cluster.postgres.engine import Engine, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from aurora_router_cluster.control.hosting import Hosts
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_TIER = 1  # as Amazon RDS has it
 CATCH_UP = 30.0  # seconds that a request waits for an instance that replays; it goes on without being waited for
 REPLAYS = 2.0  # seconds that the start of an instance waits for what it has to replay first, with the lock held
+AVAILABLE = "available"
 LOOK = 0.01  # seconds between two looks at an instance that starts or replays
 Rows = list[dict[str, object]]
 
@@ -53,6 +56,7 @@ class ClusterState:
         zones: availability zones; instances are placed in turn.
         overrides: server settings of the user's, on top of everything.
         pace: how long a failover takes.
+        instance_class: class of the instances, unless one is given.
         authority: issues certificates; None: no TLS.
         hosts: other hosts that instances run on; None: they run here.
         changed: called after every change of role, membership or state.
@@ -63,6 +67,8 @@ class ClusterState:
         clock: when the writer's log had reached which position.
         relay_client: the relay in front of the instances; None: clients reach them as they are.
         shown: what an instance shows of the rows of ``aurora_replica_status()``; faults distort it.
+        activity: what is being done to the cluster as a whole, in the words of Amazon RDS; ``available``: nothing.
+        events: what happened.
     """
 
     names: Names
@@ -74,6 +80,7 @@ class ClusterState:
     zones: tuple[str, ...] = naming.ZONES
     overrides: dict[str, str] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
+    instance_class: str = DEFAULT_CLASS
     authority: Authority | None = None
     hosts: Hosts | None = None
     changed: Callable[[], None] = lambda: None
@@ -84,6 +91,8 @@ class ClusterState:
     clock: sampling.LogClock = field(default_factory=sampling.LogClock)
     relay_client: RelayClient | None = None
     shown: Callable[[str, Rows], Rows] = lambda _, rows: rows
+    activity: str = AVAILABLE
+    events: EventLog = field(default_factory=EventLog)
     _made: int = 0
 
     def get(self, name: str) -> Instance:
@@ -104,12 +113,36 @@ class ClusterState:
         """All instances but the writer."""
         return [instance for instance in self.instances.values() if instance is not self.writer]
 
+    @contextlib.contextmanager
+    def doing(self, activity: str) -> Iterator[None]:
+        """Show `activity` as the state of the cluster while the block lasts."""
+        before, self.activity = self.activity, activity
+        try:
+            yield
+        finally:
+            self.activity = before
+
+    @contextlib.contextmanager
+    def failing_over_to(self, candidate: Instance) -> Iterator[None]:
+        """Show a failover as the state of the cluster, and record it, while the block lasts."""
+        record = partial(self.events.add, event_log.CLUSTER, self.names.cluster, "failover")
+        across = "same" if self.writer is not None and self.writer.zone == candidate.zone else "cross"
+        record(f"Started {across} AZ failover to DB instance: {candidate.name}")
+        with self.doing("failing-over"):
+            try:
+                yield
+            except BaseException:
+                record("Cluster failover failed, check the health of your cluster instances and try again.")
+                raise
+        record(f"Completed failover to DB instance: {candidate.name}")
+
     def make(
         self,
         name: str | None = None,
         zone: str | None = None,
         tier: int = DEFAULT_TIER,
         before: Address | None = None,
+        instance_class: str | None = None,
     ) -> Instance:
         """Enter a new instance; its directory does not exist yet.
 
@@ -118,6 +151,7 @@ class ClusterState:
             zone: None: in turn.
             tier: promotion tier.
             before: the address that it had before; it gets another one if that is taken.
+            instance_class: None: that of the cluster.
 
         Raises:
             AddressInUseError: there is no address for it, or no host.
@@ -126,10 +160,12 @@ class ClusterState:
         while name is None and f"{self.names.cluster}-{self._made}" in self.instances:
             self._made += 1
         name = name or f"{self.names.cluster}-{self._made}"
+        instance_class = instance_class or self.instance_class
         if self.hosts is not None:
             placed, zone = self.hosts.place(name, zone)
-            self.instances[name] = Instance(placed, zone, tier, Address(placed.host, placed.port))
-            return self.instances[name]
+            made = Instance(placed, zone, tier, Address(placed.host, placed.port), instance_class=instance_class)
+            self.instances[name] = made
+            return made
         taken = {instance.address for instance in self.instances.values()}
         taken |= {Address(instance.engine.host, instance.engine.port) for instance in self.instances.values()}
         address = self.allocator.take(taken, before)
@@ -137,7 +173,7 @@ class ClusterState:
         engine = Engine(name, self.run / name, self.binaries, self.account, host=own.host, port=own.port)
         wire = engine.home / FOLDER if self.relay_client is not None else None
         zone = zone or self.zones[(self._made - 1) % len(self.zones)]
-        self.instances[name] = Instance(engine, zone, tier, address, wire)
+        self.instances[name] = Instance(engine, zone, tier, address, wire, instance_class)
         return self.instances[name]
 
     def discard(self, instance: Instance) -> None:
@@ -161,7 +197,14 @@ class ClusterState:
     def to_record(self) -> dict[str, Any]:
         """The instances, as they are written down for a cluster that is started again."""
         instances = [
-            {"name": one.name, "zone": one.zone, "tier": one.tier, "host": one.address.host, "port": one.address.port}
+            {
+                "name": one.name,
+                "zone": one.zone,
+                "tier": one.tier,
+                "class": one.instance_class,
+                "host": one.address.host,
+                "port": one.address.port,
+            }
             for one in self.instances.values()
         ]
         writer = self.writer.name if self.writer is not None else None
@@ -178,7 +221,8 @@ class ClusterState:
         others = [one["name"] for one in known if one["name"] != first][:readers]
         for one in known:
             if one["name"] == first or one["name"] in others:
-                self.make(one["name"], one["zone"], one["tier"], Address(one["host"], one["port"]))
+                address = Address(one["host"], one["port"])
+                self.make(one["name"], one["zone"], one["tier"], address, one.get("class"))
         self._made = max(self._made, written["made"])
         for _ in range(readers - len(others)):
             self.make()
@@ -262,6 +306,7 @@ class ClusterState:
 
     def publish(self) -> None:
         """Publish a change of role, membership or state at once."""
+        self.events.compare({one.name: one.state for one in self.instances.values()})
         self.write_status()
         self.changed()
 
@@ -285,7 +330,8 @@ class ClusterState:
                 instance.cpu,
             )
             for instance in self.instances.values()
-            if (instance.samples and instance.catch_up_lsn is None) or instance is self.writer
+            if instance.state != "deleting"
+            and ((instance.samples and instance.catch_up_lsn is None) or instance is self.writer)
         ]
         return sampling.replica_status(members, self.volume.durable_lsn())
 

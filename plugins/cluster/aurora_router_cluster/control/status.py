@@ -16,7 +16,8 @@ class InstanceStatus:
     Attributes:
         name: its identifier, e.g. ``demo-1``.
         role: ``writer`` or ``reader``, as the control plane has it.
-        state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped`` or ``restarting``.
+        state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped``, ``restarting`` or
+            ``deleting``.
         zone: availability zone.
         tier: promotion tier, 0 (first to be promoted) to 15.
         endpoint: its host name.
@@ -28,6 +29,8 @@ class InstanceStatus:
         lsn: log position written (writer) or replayed (reader), bytes; None: unknown.
         cpu: percent of the machine's processors.
         frozen: every process of it is stopped, by `freeze`.
+        instance_class: what kind of machine it stands for.
+        created: when it was made, seconds since the epoch.
     """
 
     name: str
@@ -44,6 +47,12 @@ class InstanceStatus:
     lsn: int | None
     cpu: float | None
     frozen: bool
+    instance_class: str = ""
+    created: float = 0.0
+
+
+ENDPOINT_KINDS = ("READER", "ANY")
+"""Kinds of custom endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +62,20 @@ class CustomEndpoint:
     Attributes:
         label: the first part of its host name.
         endpoint: its host name.
-        members: instances that it leads to; with `exclude`, all *readers* but these.
+        members: instances that it leads to; with `exclude`, all but these.
         exclude: see `members`.
+        kind: ``READER``: it leads to those of them that are readers at present; ``ANY``: to all.
     """
 
     label: str
     endpoint: str
     members: tuple[str, ...]
     exclude: bool
+    kind: str = "ANY"
+
+    def leads_to(self, name: str, *, writes: bool) -> bool:
+        """Whether an instance is a member at present; `writes`: it is the writer."""
+        return (name in self.members) != self.exclude and not (writes and self.kind == "READER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,8 @@ class ClusterStatus:
         started_in: working directory of the process that started it.
         directory: of the instances' files, which are deleted when it ends.
         data: directory in which its data are kept when it ends; None: they are deleted, too.
+        activity: what is being done to it as a whole: ``available`` (nothing), ``failing-over``, ``backtracking``.
+        created: when it was started, seconds since the epoch.
         volume: the status of the volume.
         faults: the faults in force.
     """
@@ -112,6 +129,8 @@ class ClusterStatus:
     started_in: str = ""
     directory: str = ""
     data: str | None = None
+    activity: str = "available"
+    created: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""

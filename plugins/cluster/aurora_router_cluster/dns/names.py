@@ -49,6 +49,11 @@ class Names:
         return f"{label}.cluster-custom-{self.domain}"
 
     @property
+    def region(self) -> str:
+        """The AWS region that the domain says."""
+        return self.domain.split(".")[1]
+
+    @property
     def zone(self) -> str:
         """The DNS zone that holds all of these names: the domain without its first label."""
         return self.domain.partition(".")[2]

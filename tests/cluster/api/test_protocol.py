@@ -1,0 +1,154 @@
+"""The query protocol, against botocore's own serialiser and parser."""
+
+from __future__ import annotations
+
+import string
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("botocore")
+
+from botocore.parsers import QueryParser
+from botocore.serialize import QuerySerializer
+
+from aurora_router_cluster.api.actions import ACTIONS
+from aurora_router_cluster.api.errors import ApiError, Fault
+from aurora_router_cluster.api.protocol import Protocol
+
+PROTOCOL = Protocol()
+OPERATIONS = {name: PROTOCOL.model.operation_model(name) for name in ACTIONS}
+times = st.integers(0, 10**10).map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc))
+SCALARS = {
+    "boolean": st.booleans(),
+    "integer": st.integers(-(2**31), 2**31 - 1),
+    "long": st.integers(-(2**63), 2**63 - 1),
+    "double": st.floats(allow_nan=False, allow_infinity=False),
+    "timestamp": times,
+}
+
+
+ANY_TEXT = st.characters(codec="utf-8")
+
+
+def values(shape, *, deep=4, text=ANY_TEXT):
+    """Any value of a shape that has something in it."""
+    if shape.type_name == "structure":
+        members = {
+            name: values(member, deep=deep - 1, text=text)
+            for name, member in shape.members.items()
+            if deep > 0 or member.type_name not in {"structure", "list"}
+        }
+        required = {name: members.pop(name) for name in shape.required_members if name in members}
+        return st.fixed_dictionaries(required, optional=members)
+    if shape.type_name == "list":
+        # An element without content cannot be sent: it has no parameter.
+        return st.lists(values(shape.member, deep=deep - 1, text=text).filter(lambda each: each != {}), max_size=3)
+    if shape.type_name == "string":
+        return st.sampled_from(shape.enum) if shape.enum else st.text(text, max_size=8)
+    return SCALARS[shape.type_name]
+
+
+def pruned(value):
+    """Without structures that have no content: they leave no trace among the parameters."""
+    if isinstance(value, dict):
+        found = {name: pruned(each) for name, each in value.items()}
+        return {name: each for name, each in found.items() if each != {}}
+    return [pruned(each) for each in value] if isinstance(value, list) else value
+
+
+def as_text(value):
+    return str(value) if not isinstance(value, bool) else str(value).lower()
+
+
+@given(st.data())
+def test_what_a_client_sends_is_what_an_operation_gets(data):
+    operation = OPERATIONS[data.draw(st.sampled_from(sorted(OPERATIONS)))]
+    sent = pruned(data.draw(values(operation.input_shape)))
+    body = QuerySerializer().serialize_to_request(sent, operation)["body"]
+    assert PROTOCOL.parse(operation, {name: as_text(value) for name, value in body.items()}) == sent
+
+
+XML_TEXT = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff")
+
+
+@settings(max_examples=12)  # the shapes are large
+@given(st.data())
+def test_what_an_operation_returns_is_what_a_client_gets(data):
+    operation = OPERATIONS[data.draw(st.sampled_from(sorted(OPERATIONS)))]
+    returned = data.draw(values(operation.output_shape, text=XML_TEXT))
+    body = PROTOCOL.serialise(operation, returned, "4711")
+    parsed = QueryParser().parse({"status_code": 200, "headers": {}, "body": body}, operation.output_shape)
+    assert parsed.pop("ResponseMetadata")["RequestId"] == "4711"
+    assert parsed == returned
+
+
+@given(st.text(st.characters()))
+def test_an_error_is_what_a_client_raises_whatever_is_in_its_message(message):
+    body = PROTOCOL.serialise_error(ApiError("Some.Code", message), "4711")
+    parsed = QueryParser().parse({"status_code": 400, "headers": {}, "body": body}, None)
+    assert parsed["Error"]["Code"] == "Some.Code"
+    assert parsed["Error"]["Type"] == "Sender"
+    assert parsed["ResponseMetadata"]["RequestId"] == "4711"
+    if message.isprintable() and message:
+        assert parsed["Error"]["Message"] == message
+
+
+@given(st.dictionaries(st.text(string.printable, max_size=30), st.text(max_size=5), max_size=6))
+def test_no_parameters_break_it(parameters):
+    for operation in OPERATIONS.values():
+        try:
+            PROTOCOL.parse(operation, parameters)
+        except ApiError as error:
+            assert error.code in {"MissingParameter", "InvalidParameterValue"}  # noqa: PT017 - the type is expected
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "code", "text"),
+    [
+        ("DescribeDBClusters", {"MaxRecords": "many"}, "InvalidParameterValue", "'many' for MaxRecords.*type integer"),
+        ("DescribeDBClusters", {"MaxRecords": "1_0"}, "InvalidParameterValue", "type integer"),
+        ("DescribeDBClusters", {"MaxRecords": "9" * 5000}, "InvalidParameterValue", "type integer"),
+        ("DescribeDBClusters", {"IncludeShared": "yes"}, "InvalidParameterValue", "type boolean"),
+        ("DescribeDBClusters", {"Filters.Filter.1.Name": "x"}, "InvalidParameterValue", "Values"),
+        ("DescribeEvents", {"StartTime": "soon"}, "InvalidParameterValue", "type timestamp"),
+        ("FailoverDBCluster", {}, "MissingParameter", "must contain the parameter DBClusterIdentifier"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_named(operation, parameters, code, text):
+    with pytest.raises(ApiError, match=text) as caught:
+        PROTOCOL.parse(OPERATIONS[operation], parameters)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "code"),
+    [
+        (None, "2014-10-31", "MissingAction"),
+        ("DescribeDBClusters", None, "MissingParameter"),
+        ("DescribeDBClusters", "2013-01-10", "InvalidAction"),
+        ("DescribeNothing", "2014-10-31", "InvalidAction"),
+    ],
+)
+def test_an_operation_that_does_not_exist_is_refused(name, version, code):
+    with pytest.raises(ApiError) as caught:
+        PROTOCOL.operation(name, version)
+    assert caught.value.code == code
+
+
+def test_a_member_that_the_service_does_not_have_is_a_mistake_of_ours():
+    with pytest.raises(KeyError, match="Colour"):
+        PROTOCOL.serialise(OPERATIONS["DescribeDBClusters"], {"Colour": "red"}, "4711")
+
+
+def test_every_action_is_an_operation_and_heeds_members_that_it_has():
+    for name, action in ACTIONS.items():
+        assert action.members <= OPERATIONS[name].input_shape.members.keys()
+        assert set(OPERATIONS[name].input_shape.required_members) <= action.members
+
+
+def test_a_declared_error_has_its_own_code_and_status():
+    error = PROTOCOL.error_of(Fault("DBInstanceNotFoundFault", "there is none"))
+    assert (error.code, error.status, error.message) == ("DBInstanceNotFound", 404, "there is none")
