@@ -154,6 +154,12 @@ _MAX_LAG = (
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last."
 )
+_REBALANCE = (
+    "Let pools recycle connections, so that readers that join get their share, and those that leave lose theirs, as "
+    "`aurora_balance`, the zones and the lag bound say: at most a tenth of the connections per second, after a random "
+    "pause of up to five seconds, and only connections that are not in use. Counts for pools of `aurora_router.pool`, "
+    "SQLAlchemy and Django."
+)
 _ZONE_MAP = "The instances' zones, which no SQL source reports."
 _FALLBACK = (
     "What the role `reader` does while no reader suits: take the writer, as Aurora's own reader endpoint does in a "
@@ -305,6 +311,7 @@ class Options:
         default=(),
         metadata=_about(option_parsers.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP),
     )
+    rebalance: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _REBALANCE))
     reader_fallback: ReaderFallback = field(
         default=ReaderFallback.WRITER,
         metadata=_about(option_parsers.choice(ReaderFallback), "writer, error", "error", _FALLBACK),
