@@ -260,9 +260,9 @@ class SupervisedCluster:
         return added.name
 
     @served
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, drain: float = 0.0) -> None:
         """See `ControlPlane.remove`."""
-        await self.plane.remove(name)
+        await self.plane.remove(name, drain)
         await self._keep()
 
     @served
@@ -378,14 +378,4 @@ def make_upkeep(options: ClusterOptions, state: ClusterState, volume: QuorumVolu
 def _version() -> str:
     from importlib import metadata  # noqa: PLC0415 - only for a cluster that is kept
 
-<<<<<<<
     return metadata.version("aurora-router")
-=======
-            data = DataDirectory.claim(Path(options.data), home.key, Account.default())
-            datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
-        run = _run_directory(options)
-        home.record(run, data.storage if data is not None else None, wants_api=options.api)
-        guard = _start_reaper(run, home.key)
-        asyncio.run(serve(options, home, run, data, threads))
-    finally:
->>>>>>>
