@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 
 import pytest
 
 from aurora_router_cluster import LocalCluster
-from benchmarks.pool_load import KINDS, make_load
+from benchmarks.pool_load import KINDS, EngineLoad, make_load
+from benchmarks.pools import is_spread, wait_until
 
 pytestmark = pytest.mark.cluster
 
 SIZE = 12
 PATIENCE = 90.0
-"""How long it may take until each reader has its share, in seconds, on a machine that is busy: see benchmarks."""
+"""How long the sessions of a reader that leaves may go on, in seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -23,39 +23,25 @@ def cluster():
         yield cluster
 
 
-def wait_until(condition, seen):
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, seen()
-        time.sleep(0.05)
-
-
-def is_spread(load, readers):
-    counts = load.counts()
-    assert counts.total() <= load.size, counts
-    whole = counts.total() == load.size and counts.keys() == set(readers)
-    return whole and max(counts.values()) - min(counts.values()) <= 1
-
-
 def test_readers_that_join_and_leave(cluster):
     """A reader that joins gets its share, one that leaves loses it while its transactions may go on for a while."""
     with ExitStack() as stack:
-        loads = [stack.enter_context(make_load(kind, cluster, SIZE, {"aurora_refresh": 1})) for kind in KINDS]
-
-        def seen():
-            return [(type(each).__name__, each.counts(), each.errors[:1]) for each in loads]
+        made = {kind: make_load(kind, cluster, SIZE, {"aurora_refresh": 1}) for kind in KINDS}
+        loads = {kind: stack.enter_context(load) for kind, load in made.items()}
+        fixed = stack.enter_context(EngineLoad(cluster.url("reader", aurora_refresh=1, aurora_rebalance="off"), SIZE))
 
         def wait_until_spread():
             readers = cluster.readers
-            wait_until(lambda: all(is_spread(each, readers) for each in loads), seen)
+            wait_until(lambda: all(is_spread(each, readers) for each in loads.values()), loads)
 
         wait_until_spread()
-        assert [each.made for each in loads] == [SIZE] * len(loads)
+        assert [each.made for each in loads.values()] == [SIZE] * len(loads)
         joined = cluster.add_reader().name
         wait_until_spread()
-        wait_until(lambda: all(each.served[joined] for each in loads), seen)
-        moves = [each.made - SIZE for each in loads]
+        wait_until(lambda: all(each.served[joined] for each in loads.values()), loads)
+        moves = [each.made - SIZE for each in loads.values()]
         assert all(SIZE // 3 <= each <= SIZE // 2 for each in moves), moves
+        assert fixed.made == SIZE, "aurora_rebalance=off"
         cluster.remove(joined, drain=PATIENCE)
         wait_until_spread()
-        assert not any(each.errors for each in loads), seen()
+        assert not any(each.errors for each in (*loads.values(), fixed))
