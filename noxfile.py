@@ -267,6 +267,21 @@ def _has_programs(session: nox.Session, *packages: str) -> bool:
     return not missing
 
 
+@nox.session
+def pools(session: nox.Session) -> None:
+    """Pools while readers join and leave, on a cluster and simulated; takes `--size N`, `--leavings N`, `--json FILE`.
+
+    The figures of the simulation go to FILE with `-simulated`.
+    """
+    session.install(*TESTED)
+    arguments = _tool_arguments(session)
+    simulated: list[str] = []
+    if "--json" in arguments:
+        simulated = ["--json", str(_named_apart(Path(arguments[arguments.index("--json") + 1]), "simulated"))]
+    session.run("python", "-m", "tests.simulation.pools", *simulated)
+    session.run("python", "-m", "benchmarks.pools", *arguments)
+
+
 POOLERS = ("pgbouncer", "haproxy")
 
 

@@ -9,7 +9,7 @@ from aurora_router._version import __version__
 from aurora_router.forks import IMPORTING
 
 if TYPE_CHECKING:
-    from aurora_router.checking import check
+    from aurora_router.checking import check, is_surplus
     from aurora_router.connection import AsyncConnection, Connection, connect
     from aurora_router.credentials import Credential, Login
     from aurora_router.errors import (
@@ -121,13 +121,14 @@ __all__ = [
     "__version__",
     "check",
     "connect",
+    "is_surplus",
     "subscribe",
 ]
 
 _LATE = {
     name: module
     for module, names in {
-        "aurora_router.checking": ["check"],
+        "aurora_router.checking": ["check", "is_surplus"],
         "aurora_router.connection": ["AsyncConnection", "Connection", "connect"],
         "aurora_router.credentials": ["Credential", "Login"],
         "aurora_router.errors": [

@@ -70,6 +70,26 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     return _refuse(connection, reason)
 
 
+def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a pool is to recycle a connection that it gets back: it is stale, or its instance has too many.
+
+    For pools of one's own; those of `aurora_router.pool`, SQLAlchemy and Django ask by themselves. Costs no round trip.
+    True counts as done, and is given for at most a tenth of a process's connections per second if they are not stale
+    (``aurora_rebalance``): the pool has to close the connection, now or before it is used again.
+    """
+    if stale(connection) is not None:
+        return True
+    if not isinstance(connection, (Connection, AsyncConnection)) or connection.placement is None:
+        return False
+    rebalancer = connection.rebalancer
+    if rebalancer is None:
+        with IMPORTING:
+            from aurora_router.runtime.rebalancing import find_rebalancer  # noqa: PLC0415 - when first needed
+
+        rebalancer = find_rebalancer(connection)
+    return rebalancer.claim(connection, connection.placement._cluster)  # noqa: SLF001 - the package's own
+
+
 def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
     """Close a stale connection, and have its pool replace its idle connections if others are stale as well."""
     placement: Placement | None = getattr(connection, "placement", None)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aurora_router.placement import Placement
     from aurora_router.policy.hang_detection import Limits
     from aurora_router.runtime.connect_args import ConnectArgs
+    from aurora_router.runtime.rebalancing import Rebalancer
     from aurora_router.runtime.sockets import SocketId
 
 NewRow = TypeVar("NewRow")
@@ -150,6 +151,8 @@ class _Routed:
     """The process that opened the connection; 0 for one that was not made by ``connect``."""
     sound: Callable[[], bool] = staticmethod(lambda: True)
     """Whether the instance is what it was and the server has not ended the connection, as far as is known here."""
+    rebalancer: Rebalancer | None = None
+    """What keeps the balance of this connection and those like it; None: no pool has asked yet."""
     guard: Any = nullcontext()
     """Held while the socket is closed, or used from another thread; never while anything is waited for."""
 

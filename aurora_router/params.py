@@ -89,6 +89,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_max_lag: float | str | None
     aurora_zones: Sequence[str] | str | None
     aurora_zone_map: Mapping[str, str] | str | None
+    aurora_rebalance: bool | str | None
     aurora_reader_fallback: ReaderFallback | str | None
     aurora_instance_host: InstanceHosts | Mapping[str, str] | str | None
     aurora_credentials: str | None

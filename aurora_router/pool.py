@@ -3,11 +3,12 @@
 >>> with ConnectionPool("host=mydb.cluster-… dbname=app", role="writer", min_size=4) as pool:
 ...     with pool.connection() as conn: ...
 
-They are psycopg's own pools, with three things set: the class of the connections, the check at checkout, and how long
-one connect may take. A connect of this library looks for an instance for up to ``aurora_failover_timeout``. A pool
-has a time limit of its own: what is left of ``reconnect_timeout``, or for a null pool the ``timeout`` of the caller
-that waits. It limits the whole connect, so that ``reconnect_failed`` is called and `psycopg_pool.PoolTimeout` raised on
-time. With psycopg_pool's own classes a connect may take longer.
+They are psycopg's own pools, with four things set: the class of the connections, the check at checkout, what is
+recycled at the return (`aurora_router.is_surplus`), and how long one connect may take. A connect of this library looks
+for an instance for up to ``aurora_failover_timeout``. A pool has a time limit of its own: what is left of
+``reconnect_timeout``, or for a null pool the ``timeout`` of the caller that waits. It limits the whole connect, so that
+``reconnect_failed`` is called and `psycopg_pool.PoolTimeout` raised on time. With psycopg_pool's own classes a connect
+may take longer.
 
 The child of a fork has neither the threads nor the connections of a pool that its parent opened: there its first use
 opens it again. A pool of asyncio connections is refused there.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
 
-from aurora_router.checking import check
+from aurora_router.checking import check, is_surplus
 from aurora_router.connection import AsyncConnection, Connection, within
 
 if sys.version_info >= (3, 13):
@@ -80,6 +81,12 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
         if self._process != os.getpid():
             self._reopen()
         return super().getconn(timeout)
+
+    def putconn(self, conn: CT) -> None:
+        """Return a connection, as to psycopg's pool; one that is surplus is replaced by a worker of the pool."""
+        if is_surplus(conn):
+            _expire(conn)
+        super().putconn(conn)
 
     def _reopen(self) -> None:
         """In the child of a fork: start again, without the parent's connections."""
@@ -138,6 +145,12 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
             )
         return await super().getconn(timeout)
 
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection, as to psycopg's pool; one that is surplus is replaced by a worker of the pool."""
+        if is_surplus(conn):
+            _expire(conn)
+        await super().putconn(conn)
+
     async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
         with within(_seconds_left(self, attempt), lambda: not self.closed):
             await super()._add_connection(attempt, growing)
@@ -155,6 +168,11 @@ class AsyncNullConnectionPool(psycopg_pool.AsyncNullConnectionPool[ACT], AsyncCo
     ) -> None:
         given: Any = {"connection_class": AsyncConnection, "check": check, **pool}
         super().__init__(cast("str", conninfo), kwargs=cast("dict[str, Any]", _with_role(kwargs, role)), **given)
+
+
+def _expire(conn: Any) -> None:
+    """Let the pool take a connection for one whose ``max_lifetime`` is over."""
+    conn._expire_at = 0.0  # noqa: SLF001 - psycopg_pool has no other way
 
 
 def _limit(timeout: float | None) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""SQLAlchemy: checkout from the pool, ``select 1``, checkin, with our dialect and with the stock one.
+"""Checkout from a pool, ``select 1``, checkin: SQLAlchemy's with our dialect, and our psycopg_pool, beside the stock.
 
 As many engines of ours run as stock ones: the interpreter specializes the code that both share for the classes that it
 meets most, and a program has one kind of connections.
@@ -7,13 +7,16 @@ meets most, and a program has one kind of connections.
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from psycopg_pool import ConnectionPool as StockPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from aurora_router.pool import ConnectionPool
 from benchmarks import paired
 from benchmarks.setting import CONTROL, OURS, STOCK, Setting
 
@@ -32,10 +35,11 @@ SERVER = sa.text("select pg_backend_pid()")
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
-    """Sync and async engines."""
+    """Sync and async engines, then psycopg_pool; ours are asked whether they are balanced at each checkin."""
     name = "SQLAlchemy checkout + select 1 + checkin"
     yield from setting.compare(name, BOUND, partial(_batch, setting))
     yield from setting.compare(f"{name}, async", BOUND, partial(_async_batch, setting))
+    yield from setting.compare("psycopg_pool checkout + select 1 + return", BOUND, partial(_pool_batch, setting))
 
 
 def _urls(setting: Setting) -> list[tuple[str, str]]:
@@ -68,6 +72,33 @@ def _loop(engine: sa.Engine, count: int) -> float:
     for _ in range(count):
         with engine.connect() as connection:
             connection.execute(SELECT).scalar_one()
+    return perf_counter() - start
+
+
+def _pool_batch(setting: Setting) -> paired.Samples:
+    kinds = [
+        (
+            name,
+            kind,
+            setting.cluster.conninfo("reader") if kind is ConnectionPool else setting.stock_parameters("reader"),
+        )
+        for name, kind in ((OURS, ConnectionPool), (AGAIN, ConnectionPool), (STOCK, StockPool), (CONTROL, StockPool))
+    ]
+    setting.rng.shuffle(kinds)
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(kind(conninfo, min_size=1)) for name, kind, conninfo in kinds}
+        servers = []
+        for pool in pools.values():
+            with pool.connection() as connection:
+                servers.append(connection.info.backend_pid)
+        return _alternate(setting, servers, {name: partial(_pool_loop, pool) for name, pool in pools.items()})
+
+
+def _pool_loop(pool: StockPool, count: int) -> float:
+    start = perf_counter()
+    for _ in range(count):
+        with pool.connection() as connection:
+            connection.execute("select 1").fetchone()
     return perf_counter() - start
 
 

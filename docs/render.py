@@ -163,6 +163,7 @@ GROUPS = {
         "aurora_max_lag",
         "aurora_zones",
         "aurora_zone_map",
+        "aurora_rebalance",
     ),
     "Time limits": (
         "aurora_connect_timeout",

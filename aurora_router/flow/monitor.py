@@ -33,7 +33,7 @@ from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
-from aurora_router.model.observation import Failure
+from aurora_router.model.observation import MISSING_SECONDS, Failure
 from aurora_router.policy import poll_interval
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
@@ -265,6 +265,8 @@ class ClusterMonitor(Generic[ConnT]):
             slow = min(slow, SURVEY_SECONDS)
         if cluster.view.provisional:
             slow = min(slow, PROVISIONAL_SECONDS)
+        if any(each.missing_since is not None for each in cluster.view.instances.values()):
+            slow = min(slow, MISSING_SECONDS)  # whether it has left is known by then
         return self._jitter * demand.pause(slow, now)
 
     # ------------------------------------------------------------ asking

@@ -262,6 +262,11 @@ def in_role(instance: Instance, context: Context) -> int:
     return 2 if instance.role is Role.WRITER and context.role is not WantedRole.WRITER else 0
 
 
+def is_listed(instance: Instance, context: Context) -> int:  # noqa: ARG001 - a preference
+    """Those that the last complete answer listed, then those that it did not: they are about to leave."""
+    return 0 if instance.missing_since is None else 1
+
+
 def in_lag(instance: Instance, context: Context) -> int:
     """Those whose lag was within ``aurora_max_lag`` at the last look, then those that may be within it again."""
     limit = context.options.max_lag
@@ -278,7 +283,7 @@ def in_zone(instance: Instance, context: Context) -> int:
     return len(context.options.zones)
 
 
-PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, in_lag, in_zone)
+PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, is_listed, in_lag, in_zone)
 
 
 def rank(instance: Instance, context: Context) -> Rank:

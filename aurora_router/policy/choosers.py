@@ -95,15 +95,16 @@ def two_choices(candidates: Sequence[Instance], context: Context) -> list[Instan
 
     Promise: under equal CPU and lag, the counts of five differ by 10 at most, however many selections are made.
     """
-    order, left, pressure = [], list(candidates), _pressure(candidates, context)
+    order, left, pressures = [], list(candidates), pressure(candidates, context)
     while left:
         first = int(context.rng.random() * len(left))
         second = (first + 1 + int(context.rng.random() * (len(left) - 1))) % len(left)
-        order.append(left.pop(min(first, second, key=lambda position: pressure[left[position].id])))
+        order.append(left.pop(min(first, second, key=lambda position: pressures[left[position].id])))
     return order
 
 
-def _pressure(candidates: Sequence[Instance], context: Context) -> dict[str, float]:
+def pressure(candidates: Sequence[Instance], context: Context) -> dict[str, float]:
+    """The pressure on each, by id; see `two_choices`."""
     cpu = _fill_unknown([each.cpu for each in candidates])
     lag = _fill_unknown([each.lag for each in candidates])
     return {
@@ -132,9 +133,7 @@ def fastest(candidates: Sequence[Instance], context: Context) -> list[Instance]:
     Promise: all of the equally fast are within 1 of each other, an instance that is clearly slower is chosen only while
     no faster one can be reached, and an unmeasured one gets one connection until its measurement is there.
     """
-    known = [load.latency for each in candidates if (load := context.load(each)).latency is not None]
-    lowest = min((latency for latency in known), default=0.0)
-    limit = max(lowest * FAST_FACTOR, lowest + FAST_MARGIN)
+    limit = _fast_limit(candidates, context)
 
     def key(instance: Instance) -> tuple[int, float, int, float]:
         load = context.load(instance)
@@ -145,6 +144,24 @@ def fastest(candidates: Sequence[Instance], context: Context) -> list[Instance]:
         return group, slowness, load.connections, context.rng.random()
 
     return sorted(candidates, key=key)
+
+
+def are_fast(candidates: Sequence[Instance], context: Context) -> list[Instance]:
+    """Those that `fastest` spreads connections over: the equally fast, and those to be measured."""
+    limit = _fast_limit(candidates, context)
+
+    def is_fast(instance: Instance) -> bool:
+        load = context.load(instance)
+        return not load.connections if load.latency is None else load.latency <= limit
+
+    return [each for each in candidates if is_fast(each)]
+
+
+def _fast_limit(candidates: Sequence[Instance], context: Context) -> float:
+    """Up to which latency, in seconds, one counts as equally fast."""
+    known = [load.latency for each in candidates if (load := context.load(each)).latency is not None]
+    lowest = min(known, default=0.0)
+    return max(lowest * FAST_FACTOR, lowest + FAST_MARGIN)
 
 
 CHOOSERS: Mapping[Balance, Chooser] = MappingProxyType(

@@ -172,6 +172,12 @@ _ZONES = (
     "name, or an id such as `euw1-az1`), the metadata of an ECS task, or those of an EC2 instance. Until it is known, "
     "`own` is no zone."
 )
+_REBALANCE = (
+    "Let pools recycle connections, so that readers that join get their share, and those that leave lose theirs, as "
+    "`aurora_balance`, the zones and the lag bound say: at most a tenth of the connections per second, after a random "
+    "pause of up to five seconds, and only connections that are not in use. Counts for pools of `aurora_router.pool`, "
+    "SQLAlchemy and Django."
+)
 _ZONE_MAP = "The instances' zones, which no SQL source reports, and `aurora_attributes` may not know."
 _FALLBACK = (
     "What the role `reader` does while no reader suits: take the writer, as Aurora's own reader endpoint does in a "
@@ -343,6 +349,7 @@ class Options:
         default=(),
         metadata=_about(option_parsers.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP),
     )
+    rebalance: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _REBALANCE))
     reader_fallback: ReaderFallback = field(
         default=ReaderFallback.WRITER,
         metadata=_about(option_parsers.choice(ReaderFallback), "writer, error", "error", _FALLBACK),

@@ -95,8 +95,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
     wrap_database_errors = cached_property(_ErrorWrapper)
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Drop a stale connection at the request's boundary, without a round trip; then what Django drops."""
+        """Drop a stale connection at the request's boundary, without a round trip; then what Django drops.
+
+        A persistent connection to an instance that has too many is dropped as well (a pool sees to its own).
+        """
         if self.connection is not None and not _current(self.connection):
+            self.close()
+        is_kept = not (self.in_atomic_block or self.settings_dict["OPTIONS"].get("pool"))
+        if is_kept and self.connection is not None and aurora_router.is_surplus(self.connection):
             self.close()
         super().close_if_unusable_or_obsolete()
 

@@ -1,6 +1,8 @@
 """What an engine of ours listens to: a stale connection is replaced at checkout, a lost one's error says what happened.
 
-Neither costs a round trip (but behind a pooler: see `aurora_router.check`), nor anything for statements that succeed.
+At check-in a connection is recycled if its instance has too many: so a pool goes along with readers that join and
+leave. None of it costs a round trip (but behind a pooler: see `aurora_router.check`), nor anything for statements that
+succeed.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, exc
 from sqlalchemy.util import await_only
 
-from aurora_router import StaleConnection, check
+from aurora_router import StaleConnection, check, is_surplus
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def guard(engine: Engine) -> None:
-    """Let an engine's pool, and every pool that takes its place, refuse stale connections; explain lost ones."""
+    """Let an engine's pool, and each that takes its place, refuse what is stale, stay balanced, explain lost ones."""
     event.listen(engine, "checkout", _refuse_stale_async if engine.dialect.is_async else _refuse_stale)
+    event.listen(engine, "checkin", _recycle_surplus)
     event.listen(engine, "handle_error", _explain)
 
 
@@ -45,6 +48,12 @@ def _refuse_stale_async(connection: Any, record: Any, proxy: Any) -> None:  # no
             await_only(checking)
     except StaleConnection as error:
         raise exc.DisconnectionError(str(error)) from error
+
+
+def _recycle_surplus(connection: Any, record: Any) -> None:
+    """Make the pool replace a connection before its next use, where its instance has too many."""
+    if connection is not None and is_surplus(record.driver_connection):
+        record.invalidate(soft=True)
 
 
 def _explain(context: ExceptionContext) -> None:

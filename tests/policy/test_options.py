@@ -31,6 +31,7 @@ ALL = {
     "aurora_max_lag": ("0.1", 0.1),
     "aurora_zones": ("a+b,c", (frozenset("ab"), frozenset("c"))),
     "aurora_zone_map": ("demo-1=a", (("demo-1", "a"),)),
+    "aurora_rebalance": ("off", False),
     "aurora_reader_fallback": ("error", ReaderFallback.ERROR),
     "aurora_instance_host": ("{id}.db.internal:6432", parse_instance_hosts("{id}.db.internal:6432")),
     "aurora_dns": ("[::1]:5300", HostPort("::1", 5300)),

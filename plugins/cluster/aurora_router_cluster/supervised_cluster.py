@@ -271,9 +271,9 @@ class SupervisedCluster:
         return added.name
 
     @served
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, drain: float = 0.0) -> None:
         """See `ControlPlane.remove`."""
-        await self.plane.remove(name)
+        await self.plane.remove(name, drain)
         await self._keep()
 
     @served

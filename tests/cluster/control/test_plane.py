@@ -12,6 +12,7 @@ from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.state import ClusterState
 from aurora_router_cluster.dns.names import Names
 from aurora_router_cluster.postgres.addresses import Allocator
+from aurora_router_cluster.postgres.session import Session
 from aurora_router_cluster.storage.direct import DirectVolume
 
 pytestmark = pytest.mark.cluster
@@ -49,6 +50,37 @@ async def test_a_late_heartbeat_does_not_make_a_switchover_a_failover(plane):
     plane.state.writer.missed = 3
     done = await plane.failover()
     assert done.planned
+
+
+async def test_the_sessions_of_a_reader_that_is_removed_go_on(plane):
+    leaving = plane.state.get("demo-2")
+    user = Session(leaving.where)
+    await user.query("SET application_name = 'user'")
+    removal = asyncio.create_task(plane.remove("demo-2", drain=60.0))
+    await wait_for(lambda: leaving.state == "deleting")
+    assert leaving.name not in [row["server_id"] for row in plane.state.rows()]
+    assert await user.query("SELECT 7 FROM pg_sleep(0.5)") == [("7",)]
+    assert not removal.done()
+    user.close()
+    await removal
+    assert not leaving.engine.alive
+
+
+async def test_the_sessions_of_a_reader_that_is_removed_are_ended_in_time(plane):
+    leaving = plane.state.get("demo-2")
+    user = Session(leaving.where)
+    await user.query("SET application_name = 'user'")
+    await plane.remove("demo-2", drain=0.5)
+    assert not leaving.engine.alive
+    with pytest.raises(errors.EngineError):
+        await user.query("SELECT 7")
+
+
+@pytest.mark.parametrize("drain", [-1.0, 101.0, float("nan")])
+async def test_how_long_a_reader_is_drained_is_bounded(plane, drain):
+    with pytest.raises(errors.RequestError, match="give 0 to 100"):
+        await plane.remove("demo-2", drain)
+    assert "demo-2" in plane.state.instances
 
 
 @pytest.mark.parametrize(

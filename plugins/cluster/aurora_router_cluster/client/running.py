@@ -284,16 +284,18 @@ class RunningCluster(abc.ABC):
         "remove",
         "remove a reader",
         positional("name", "its name", metavar="instance"),
-        report=lambda _, name: (f"{name} is removed", {"removed": name}),
+        option("drain", "seconds that its sessions get, 0 to 100 (default: 0)", type=float, default=0.0),
+        report=lambda _, name, **__: (f"{name} is removed", {"removed": name}),
     )
-    def remove(self, name: str) -> None:
-        """Remove a reader.
+    def remove(self, name: str, *, drain: float = 0.0) -> None:
+        """Remove a reader; see `ControlPlane.remove`.
 
         Raises:
             UnknownInstanceError: there is none of that name.
             WriterRequiredError: it is the writer.
+            RequestError: `drain` is out of range.
         """
-        self._ask("remove", name=name)
+        self._ask("remove", name=name, drain=drain)
 
     def restart(self, name: str) -> None:
         """Restart an instance in order; returns when it answers again."""

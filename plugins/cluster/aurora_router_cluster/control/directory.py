@@ -72,7 +72,7 @@ class Directory:
     def _hosts(self) -> dict[str, tuple[str, ...]]:
         state, names = self._state, self._state.names
         hosts: dict[str, tuple[str, ...]] = {
-            names.instance(one.name): (one.address.host,) for one in state.instances.values()
+            names.instance(one.name): (one.address.host,) for one in state.instances.values() if one.state != "deleting"
         }
         if self._writer is not None:
             hosts[names.writer] = (self._writer.address.host,)

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from aurora_router_cluster.control.sampling import Sample
 from aurora_router_cluster.errors import EngineError, StartingUpError
 from aurora_router_cluster.options import DEFAULT_CLASS
 from aurora_router_cluster.postgres import processes
-from aurora_router_cluster.postgres.session import Session
+from aurora_router_cluster.postgres.session import CONTROL_PLANE, Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds that an instance has to answer one question, before the session is given up
 BEAT = "beat"  # directory, in `Instance.wire`, of the heartbeat's socket
+DRAIN_SECONDS = 0.1  # between two looks at the sessions of an instance that is removed
+USED = f"""SELECT FROM pg_stat_activity WHERE backend_type = 'client backend'
+AND application_name <> '{CONTROL_PLANE}' LIMIT 1"""  # whether it has sessions of users
 STALE = 5  # samples kept; the stream's speed is measured across them
 
 
@@ -160,6 +164,13 @@ class Instance:
             self.stalled_since, self.stalled_looks = now, 0
         else:
             self.stalled_looks += 1
+
+    async def wait_until_drained(self, seconds: float) -> None:
+        """Wait until its users' sessions have ended, so many seconds at most; not if it does not answer."""
+        until = time.monotonic() + seconds
+        with suppress(EngineError):
+            while (left := until - time.monotonic()) > 0.0 and await self.session.query(USED, left):  # noqa: ASYNC110 - of a server
+                await asyncio.sleep(min(DRAIN_SECONDS, left))
 
     def forget(self) -> None:
         """Drop what was known of a server that is no more."""

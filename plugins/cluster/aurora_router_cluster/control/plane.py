@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 
 MOST_READERS = 15
+LONGEST_DRAIN = 100.0  # seconds: a client waits no longer for an answer
 LONG_REPLAY = 600.0
 """Seconds that the writer of a cluster that is started again has to replay the log since the base."""
 
@@ -149,12 +150,19 @@ class ControlPlane:
         await state.wait_until_caught_up(instance)
         return instance
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, drain: float = 0.0) -> None:
         """Remove a reader: it leaves the endpoints at once, then its sessions are ended and its files deleted.
+
+        Args:
+            name: which.
+            drain: how long its sessions may go on, 0 to 100 s (Aurora: 180). Other requests wait meanwhile.
 
         Raises:
             WriterRequiredError: it is the writer.
+            RequestError: `drain` is out of that range.
         """
+        if not 0.0 <= drain <= LONGEST_DRAIN:
+            raise RequestError(f"a reader cannot be drained for {drain:g} s; give 0 to {LONGEST_DRAIN:g}")
         state = self.state
         async with state.lock:
             instance = state.get(name)
@@ -166,10 +174,13 @@ class ControlPlane:
             instance.state = "deleting"
             state.publish()
             try:
-                await instance.engine.stop()
+                await instance.wait_until_drained(drain)
             finally:
-                state.discard(instance)
-                state.publish()
+                try:
+                    await instance.engine.stop()
+                finally:
+                    state.discard(instance)
+                    state.publish()
 
     @served
     async def set_tier(self, name: str, tier: int) -> None:

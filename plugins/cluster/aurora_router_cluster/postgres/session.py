@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Row = tuple["str | None", ...]
 PROTOCOL = 3 << 16
+CONTROL_PLANE = "aurora_control_plane"
+"""The ``application_name`` of these sessions."""
 SASL, SASL_CONTINUE, SASL_FINAL = 10, 11, 12  # steps of an authentication request
 AUTHENTICATED = bytes(4)
 HEADER = struct.Struct("!cI")
@@ -76,7 +78,7 @@ class Session:
         else:
             self._streams = await asyncio.open_unix_connection(str(engine.address))
         reader, writer = self._streams
-        wanted = {"user": engine.superuser, "database": self._database, "application_name": "aurora_control_plane"}
+        wanted = {"user": engine.superuser, "database": self._database, "application_name": CONTROL_PLANE}
         body = b"".join(f"{key}\0{value}\0".encode() for key, value in wanted.items()) + b"\0"
         writer.write(struct.pack("!II", len(body) + 8, PROTOCOL) + body)
         await self._rows(reader)  # what precedes the first ReadyForQuery has no rows, or is an error
