@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @pytest.mark.cluster
 async def test_postgresql_reads_the_point_that_was_set(
-    home: Path,
+    run_directory: Path,
     programs: binaries.Binaries,  # noqa: F811
 ) -> None:
     account = Account.default()
-    engine = Engine("copy", home / "copy", programs, account)
+    engine = Engine("copy", run_directory / "copy", programs, account)
     await engine.clone(template.ensure(programs, account))
     before = template.control_data(programs, account, engine.data)
     assert minimum_recovery_point(engine.data) == (0, 0)

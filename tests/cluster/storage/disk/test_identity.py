@@ -24,10 +24,10 @@ def programs(request: pytest.FixtureRequest) -> binaries.Binaries:
 
 
 @pytest.mark.cluster
-async def test_a_copy_gets_its_own_identifier_and_runs(home: Path, programs: binaries.Binaries) -> None:
+async def test_a_copy_gets_its_own_identifier_and_runs(run_directory: Path, programs: binaries.Binaries) -> None:
     account = Account.default()
     original = template.ensure(programs, account)
-    engine = Engine("copy", home / "copy", programs, account)
+    engine = Engine("copy", run_directory / "copy", programs, account)
     await engine.clone(original)
     identifier = new_system_identifier()
     assert set_system_identifier(engine.data, identifier) == 1
@@ -51,9 +51,11 @@ async def test_a_copy_gets_its_own_identifier_and_runs(home: Path, programs: bin
 
 
 @pytest.mark.cluster
-async def test_damaged_or_foreign_files_are_refused_and_left_alone(home: Path, programs: binaries.Binaries) -> None:
+async def test_damaged_or_foreign_files_are_refused_and_left_alone(
+    run_directory: Path, programs: binaries.Binaries
+) -> None:
     account = Account.default()
-    engine = Engine("copy", home / "copy", programs, account)
+    engine = Engine("copy", run_directory / "copy", programs, account)
     await engine.clone(template.ensure(programs, account))
     control = engine.data / "global" / "pg_control"
     (segment,) = [path for path in (engine.data / "pg_wal").iterdir() if len(path.name) == 24]
@@ -81,7 +83,7 @@ async def test_damaged_or_foreign_files_are_refused_and_left_alone(home: Path, p
         with pytest.raises(ValueError, match="system identifier"):
             set_system_identifier(engine.data, wrong)
     with pytest.raises(IdentityError, match="not a data directory"):
-        system_identifier(home)
+        system_identifier(run_directory)
     assert set_system_identifier(engine.data, 42) == 1
     assert system_identifier(engine.data) == 42
 

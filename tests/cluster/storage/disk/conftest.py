@@ -1,3 +1,0 @@
-from tests.cluster.wire.conftest import home
-
-__all__ = ["home"]
