@@ -33,9 +33,11 @@ class Rebalancer:
 
     Args:
         context: what one of them was chosen from; None: they are not to be balanced.
+        endpoint: the custom endpoint by whose name they were made, if its members can be known.
     """
 
-    def __init__(self, context: Context | None) -> None:
+    def __init__(self, context: Context | None, endpoint: str | None = None) -> None:
+        self._endpoint = endpoint
         self._context = None if context is None else context._replace(loads={}, rng=random)
         self._pace = Pace() if context is not None else Pace(look_at=math.inf)
         self._leaving: WeakSet[Any] = WeakSet()
@@ -61,7 +63,8 @@ class Rebalancer:
         view, quarantine = cluster.view, cluster.state.health.quarantine
         loads = cluster.loads(view.instances)
         assert self._context is not None
-        context = self._context._replace(view=view, loads=loads, quarantine=quarantine, now=now)
+        endpoint = None if self._endpoint is None else view.find_endpoint(self._endpoint, now)
+        context = self._context._replace(view=view, loads=loads, quarantine=quarantine, now=now, endpoint=endpoint)
         leaving = Counter(each.placement.instance for each in self._leaving if not each.closed)
         own = self._count(cluster) - leaving
         surplus = find_surplus(context, own, leaving, is_suspected=cluster.suspected_at is not None)
@@ -94,6 +97,7 @@ def _find_group(connection: Any) -> Rebalancer:
     if not context.options.rebalance:
         return _UNBALANCED
     groups = _groups.setdefault(placement._cluster, {})  # noqa: SLF001 - see above
-    found = groups.setdefault((context.role, _rules(context.options)), Rebalancer(context))
+    key = context.role, connection.endpoint, _rules(context.options)
+    found = groups.setdefault(key, Rebalancer(context, connection.endpoint))
     forget_oldest(groups)
     return found
