@@ -25,6 +25,7 @@ def test_a_cluster_is_described_as_it_is(rds, cluster):
     assert found["ReaderEndpoint"] == cluster.endpoint("reader")
     assert (found["Port"], found["EngineVersion"]) == (cluster.port, status.version)
     assert (found["Status"], found["Engine"], found["MultiAZ"]) == ("available", "aurora-postgresql", True)
+    assert found["IAMDatabaseAuthenticationEnabled"] is False
     assert found["AvailabilityZones"] == ["eu-test-1a", "eu-test-1b", "eu-test-1c"]
     assert found["ClusterCreateTime"] <= found["LatestRestorableTime"]
     assert members(rds, cluster) == {one.name: one.name == status.writer for one in status.instances}

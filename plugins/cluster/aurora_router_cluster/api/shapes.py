@@ -52,6 +52,7 @@ def cluster(found: Found, window: Mapping[str, Any] | None = None) -> dict[str, 
             }
             for one in status.instances
         ],
+        "IAMDatabaseAuthenticationEnabled": status.iam is not None,
         "StorageEncrypted": False,
         "DeletionProtection": False,
         "HttpEndpointEnabled": False,
@@ -92,6 +93,7 @@ def instance(found: Found, one: InstanceStatus) -> dict[str, Any]:
         "AvailabilityZone": one.zone,
         "MultiAZ": False,
         "PromotionTier": one.tier,
+        "IAMDatabaseAuthenticationEnabled": status.iam is not None,
         "StorageType": "aurora",
         "StorageEncrypted": False,
         "PubliclyAccessible": False,

@@ -74,6 +74,7 @@ def restore_db_cluster_to_point_in_time(account: Account, params: Mapping[str, A
         "domain": source.status.domain,
         "port": params.get("Port"),
         "tls": source.status.certificate_authority is not None,
+        "iam": source.status.iam is not None,
     }
 
     def restore() -> None:
