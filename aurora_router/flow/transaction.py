@@ -92,7 +92,7 @@ class Transaction(Generic[ConnT, T]):
     @property
     def is_committed(self) -> bool:
         """Whether the last attempt wrote and is known to be committed."""
-        return self._commit is not None and self._commit.state is _State.COMMITTED and not self._read_only
+        return self._commit is not None and self._commit.state is CommitState.COMMITTED and not self._read_only
 
     @property
     def token(self) -> CommitToken | None:
