@@ -332,10 +332,10 @@ class _CausalConnect(Generic[ConnT]):
         is_strict = route is not None and route.role is WantedRole.READER
         if is_choice and (options.reader_fallback is ReaderFallback.WRITER or not is_strict):
             return
-        told = "; ".join(f"{id_}: {finding.reason}" for id_, (_, finding) in self.findings.items())
+        text = "; ".join(f"{id_}: {finding.reason}" for id_, (_, finding) in self.findings.items())
         why = "aurora_reader_fallback=error" if is_choice else "the name is that of certain instances"
         raise self.runtime.errors.no_instance_available(
-            f"no reader has proven to have replayed what the causal token stands for ({told}), and the writer may not "
+            f"no reader has proven to have replayed what the causal token stands for ({text}), and the writer may not "
             f"serve in its place ({why})"
         )
 
@@ -359,8 +359,8 @@ class _CausalConnect(Generic[ConnT]):
             may_change = cause is not None or (self.token.is_trusted and finding.standing is Standing.REPLACED)
             left = until - self.runtime.now()
             if not may_change or left <= 0.0:
-                told = f"the causal token is refused: {finding.standing.value} ({finding.reason})"
-                raise cause or CausalTokenRejected(told)
+                text = f"the causal token is refused: {finding.standing.value} ({finding.reason})"
+                raise cause or CausalTokenRejected(text)
             self.writer = None
             await self.runtime.sleep(min(pause, left))
             pause = min(2 * pause, WRITER_PAUSE)

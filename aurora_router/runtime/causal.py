@@ -114,11 +114,11 @@ async def _has_replayed(
         if not sessions.is_idle(connection):
             connection.discard()  # an answer that comes late would be taken for another's
         raise failed.cause from None
-    is_writer, told = connection.placement.role is Role.WRITER, f"{finding.standing.value} ({finding.reason})"
+    is_writer, text = connection.placement.role is Role.WRITER, f"{finding.standing.value} ({finding.reason})"
     if finding.standing is Standing.REPLACED and token.is_trusted:
-        raise StaleConnection(told)
+        raise StaleConnection(text)
     if finding.standing in {Standing.BEYOND, Standing.REPLACED} or (finding.standing is Standing.FOREIGN and is_writer):
-        raise CausalTokenRejected(f"the causal token is refused: {told}")
+        raise CausalTokenRejected(f"the causal token is refused: {text}")
     return finding.standing is Standing.PROVEN
 
 

@@ -147,7 +147,7 @@ def test_a_proven_reader_has_replayed_the_commit(data, tree):
 def test_steps(standings, others, verified, over):
     step = choose_step(standings, others=others, is_verified=verified, is_time_over=over)
     if step in {Step.WAIT, Step.VERIFY}:
-        assert Standing.BEHIND in standings, "only who is behind is worth waiting for"
+        assert Standing.BEHIND in standings, "only a reader that is behind is worth waiting for"
         assert not over
         assert (step is Step.WAIT) is verified, "an untrusted token is compared with the writer before any wait"
     if step is Step.ASK_ANOTHER:
