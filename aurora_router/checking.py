@@ -78,17 +78,20 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
     True counts as done, and is given for at most a tenth of a process's connections per second if they are not stale
     (``aurora_rebalance``): the pool has to close the connection, now or before it is used again.
     """
-    if stale(connection) is not None:
+    if connection.pgconn.status == _CLOSED:
         return True
-    if not isinstance(connection, (Connection, AsyncConnection)) or connection.placement is None:
+    placement: Placement | None = getattr(connection, "placement", None)
+    if placement is None or placement.instance is None:
         return False
-    rebalancer = connection.rebalancer
+    if not placement.view.is_current(placement.instance, placement.generation):
+        return True
+    rebalancer = cast("Connection[Any]", connection).rebalancer
     if rebalancer is None:
         with IMPORTING:
             from aurora_router.runtime.rebalancing import find_rebalancer  # noqa: PLC0415 - when first needed
 
         rebalancer = find_rebalancer(connection)
-    return rebalancer.claim(connection, connection.placement._cluster)  # noqa: SLF001 - the package's own
+    return rebalancer.claim(connection, placement._cluster)  # noqa: SLF001 - the package's own
 
 
 def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
