@@ -8,6 +8,7 @@ end hung up.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakKeyDictionary
 
@@ -77,17 +78,20 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
     True counts as done, and is given for at most a tenth of a process's connections per second if they are not stale
     (``aurora_rebalance``): the pool has to close the connection, now or before it is used again.
     """
-    if stale(connection) is not None:
+    if connection.pgconn.status == _CLOSED:
         return True
-    if not isinstance(connection, (Connection, AsyncConnection)) or connection.placement is None:
+    placement: Placement | None = getattr(connection, "placement", None)
+    if placement is None or placement.instance is None:
         return False
-    rebalancer = connection.rebalancer
+    if not placement.view.is_current(placement.instance, placement.generation):
+        return True
+    rebalancer = cast("Connection[Any]", connection).rebalancer
     if rebalancer is None:
         with IMPORTING:
             from aurora_router.runtime.rebalancing import find_rebalancer  # noqa: PLC0415 - when first needed
 
         rebalancer = find_rebalancer(connection)
-    return rebalancer.claim(connection, connection.placement._cluster)  # noqa: SLF001 - the package's own
+    return rebalancer.claim(connection, placement._cluster)  # noqa: SLF001 - the package's own
 
 
 def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:
@@ -98,7 +102,7 @@ def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], 
     if placement is not None:
         error = StaleConnection(reason, view=placement.view, trail=placement.trail)
         cast("Connection[Any]", connection).discard()
-    drain = _drain_of(pool) if _has_stale_idle(pool, placement, held) else None
+    drain = _drain_of(pool, _find_stale_idle(pool, placement, held))
     if isinstance(connection, psycopg.AsyncConnection) and drain is not None:
         return _drain(drain, error)
     if drain is not None:
@@ -117,30 +121,34 @@ async def _drain(drain: Callable[[], Any], error: StaleConnection) -> None:
     raise error
 
 
-def _has_stale_idle(pool: Any, placement: Placement | None, refused: HeldConnection) -> bool:
-    """Whether a pool holds idle connections to the same cluster that are to be recycled, too.
+def _find_stale_idle(pool: Any, placement: Placement | None, refused: HeldConnection) -> list[Any] | None:
+    """The idle connections of a pool to the same cluster that are to be recycled, too.
 
-    True where that can't be seen: another pool than psycopg_pool's, or a connection that is in no cluster.
+    None where that can't be seen: another pool than psycopg_pool's, or a connection that is in no cluster.
     """
     idle = getattr(pool, "_pool", None)
     if idle is None or placement is None:
-        return True
+        return None
     with IMPORTING:
         from aurora_router.policy.recycling import choose_recycled  # noqa: PLC0415 - few connections are stale
 
     cluster = placement._cluster  # noqa: SLF001 - the package's own
     same = [each for each in idle.copy() if getattr(getattr(each, "placement", None), "_cluster", None) is cluster]
-    return any(choose_recycled(placement.view, [_describe(each) for each in same], refused))
+    reasons = choose_recycled(placement.view, [_describe(each) for each in same], refused)
+    return [each for each, reason in zip(same, reasons, strict=True) if reason is not None]
 
 
-def _drain_of(pool: Any) -> Callable[[], Any] | None:
-    """How to let a pool replace what lies idle in it; None: there is no pool, or it did so a moment ago.
+def _drain_of(pool: Any, those: list[Any] | None) -> Callable[[], Any] | None:
+    """How to let a pool replace idle connections; None: there is nothing to replace, or it did so a moment ago.
 
-    psycopg_pool before 3.3 has but ``check``, which asks each connection over the network.
+    A pool of `aurora_router.pool` replaces only those. psycopg_pool's own replace all; before 3.3 they have but
+    ``check``, which asks each connection over the network.
     """
     drain: Callable[[], Any] | None = getattr(pool, "drain", None) or getattr(pool, "check", None)
+    if those is not None and hasattr(pool, "replace_idle"):
+        drain = partial(pool.replace_idle, those)
     now = time.monotonic()
-    if drain is None or now - _drained_at.get(pool, -DRAIN_SECONDS) < DRAIN_SECONDS:
+    if drain is None or those == [] or now - _drained_at.get(pool, -DRAIN_SECONDS) < DRAIN_SECONDS:
         return None
     _drained_at[pool] = now
     return drain

@@ -25,6 +25,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg_pool
+from psycopg_pool.pool import AddConnection
+from psycopg_pool.pool_async import AddConnection as AddAsyncConnection
 
 from aurora_router.checking import check, is_surplus
 from aurora_router.connection import AsyncConnection, Connection, within
@@ -35,7 +37,7 @@ else:
     from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from contextlib import AbstractContextManager
 
     from psycopg.rows import TupleRow
@@ -87,6 +89,16 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
         if is_surplus(conn):
             _expire(conn)
         super().putconn(conn)
+
+    def replace_idle(self, those: Collection[Any]) -> None:
+        """Replace those connections by new ones, as far as they are idle now."""
+        with self._lock:
+            gone = [each for each in those if each in self._pool]
+            for each in gone:
+                self._pool.remove(each)
+        for each in gone:
+            each.discard()
+            self.run_task(AddConnection(self))
 
     def _reopen(self) -> None:
         """In the child of a fork: start again, without the parent's connections."""
@@ -150,6 +162,16 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
         if is_surplus(conn):
             _expire(conn)
         await super().putconn(conn)
+
+    async def replace_idle(self, those: Collection[Any]) -> None:
+        """Replace those connections by new ones, as far as they are idle now."""
+        async with self._lock:
+            gone = [each for each in those if each in self._pool]
+            for each in gone:
+                self._pool.remove(each)
+        for each in gone:
+            each.discard()
+            self.run_task(AddAsyncConnection(self))
 
     async def _add_connection(self, attempt: Any, growing: bool = False) -> None:  # noqa: FBT001, FBT002 - see above
         with within(_seconds_left(self, attempt), lambda: not self.closed):

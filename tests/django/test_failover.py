@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import django
 import psycopg
@@ -61,6 +61,26 @@ def test_a_kept_connection_is_replaced_between_requests_without_a_round_trip(def
     assert trips == []
     assert instance_of(default) == (cluster.writer, False)
     assert cluster.writer != former
+
+
+def test_a_kept_connection_is_dropped_where_its_reader_has_too_many(wrapper, cluster):
+    """Those of other threads count: here they are plain connections by the same options."""
+    one = wrapper("replica")
+    with ExitStack() as stack:
+        instance, _ = instance_of(one)
+        kept = one.connection
+        others = [aurora_router.connect(cluster.conninfo("reader")) for _ in range(7)]
+        for each in others:
+            stack.enter_context(each)
+            if each.placement.instance != instance:
+                each.close()
+        assert sum(each.placement.instance == instance for each in others) >= 3
+        until(lambda: one.close_if_unusable_or_obsolete() or one.connection is None, "dropped")
+        assert kept.closed
+        again, _ = instance_of(one)
+        assert again != instance
+        one.close_if_unusable_or_obsolete()
+        assert one.connection is not None
 
 
 @pytest.mark.parametrize("healthy", [True, False])

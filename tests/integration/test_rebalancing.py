@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
+import aurora_router
+from aurora_router.runtime.rebalancing import find_rebalancer
 from aurora_router_cluster import LocalCluster
 from benchmarks.pool_load import KINDS, EngineLoad, make_load
 from benchmarks.pools import is_spread, wait_until
@@ -21,6 +24,29 @@ PATIENCE = 90.0
 def cluster():
     with LocalCluster.start(readers=2, auto=False) as cluster:
         yield cluster
+
+
+def test_connections_by_the_same_rules_are_one_group(cluster):
+    """How long a connect may take is no such rule; a connection that was not chosen among several is in no group."""
+    reader, pinned = cluster.conninfo("reader"), cluster.conninfo(f"instance:{cluster.readers[0]}")
+    with ExitStack() as stack:
+
+        def group(conninfo, **options):
+            connection = stack.enter_context(aurora_router.connect(conninfo, **options))
+            assert not aurora_router.is_surplus(connection)
+            return find_rebalancer(connection)
+
+        first, unbalanced = group(reader), group(pinned)
+        assert group(reader, aurora_failover_timeout=5) is first
+        assert group(reader, aurora_balance="random") is not first
+        assert group(cluster.conninfo("writer")) is not first
+        assert group(reader, aurora_rebalance=False) is unbalanced is not first
+
+
+def test_a_connection_of_psycopgs_own_is_not_surplus(cluster):
+    with psycopg.connect(cluster.plain_conninfo("reader")) as connection:
+        assert not aurora_router.is_surplus(connection)
+    assert aurora_router.is_surplus(connection), "it is closed"
 
 
 def test_readers_that_join_and_leave(cluster):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import psycopg
 import pytest
 
-from aurora_router.pool import ConnectionPool
+from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 from aurora_router_cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
@@ -47,6 +48,38 @@ def test_one_lost_connection_does_not_cost_the_others(cluster):
             assert conn.info.backend_pid != first
         wait_until(lambda: len(pool._pool) == 4)
         assert set(others) < set(backends(pool))
+
+
+def test_a_reader_that_restarts_does_not_cost_the_connections_to_the_others(cluster):
+    with ConnectionPool(cluster.conninfo("reader"), min_size=6) as pool:
+        pool.wait(20.0)
+        lost, kept = cluster.readers
+        stay = {each.info.backend_pid for each in list(pool._pool) if each.placement.instance == kept}
+        cluster.restart(lost)
+
+        def is_full():
+            with pool.connection():
+                pass
+            idle = list(pool._pool)
+            return len(idle) == 6 and not any(each.closed or not each.sound() for each in idle)
+
+        wait_until(is_full)
+        assert len(stay) == 3
+        assert stay < set(backends(pool))
+
+
+async def test_the_same_on_asyncio(cluster):
+    async with AsyncConnectionPool(cluster.conninfo("reader"), min_size=6, open=False) as pool:
+        await pool.wait(20.0)
+        lost, kept = cluster.readers
+        stay = {each.info.backend_pid for each in list(pool._pool) if each.placement.instance == kept}
+        await asyncio.to_thread(cluster.restart, lost)
+        until = time.monotonic() + 20.0
+        while len(pool._pool) < 6 or any(each.closed or not each.sound() for each in list(pool._pool)):
+            assert time.monotonic() < until
+            async with pool.connection():
+                await asyncio.sleep(0.02)
+        assert stay < set(backends(pool))
 
 
 def test_a_failover_replaces_all_that_are_stale(cluster):
