@@ -23,7 +23,7 @@ from aurora_router_cluster.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ASK_TIMEOUT = 5.0
+ASK_TIMEOUT = 20.0
 """Seconds that a supervisor has to describe its cluster; one that hangs is left out."""
 AT_ONCE = 8
 """Supervisors that are asked at the same time."""

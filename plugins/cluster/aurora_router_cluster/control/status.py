@@ -172,7 +172,7 @@ class ClusterStatus:
                 CustomEndpoint(**{**item, "members": tuple(item["members"])}) for item in data["custom_endpoints"]
             )
             faults = tuple(Fault(**item) for item in data["faults"])
-            iam = IamStatus(**data["iam"]) if data["iam"] is not None else None
+            iam = IamStatus(**data["iam"]) if data.get("iam") is not None else None
             return cls(**{**data, "instances": instances, "custom_endpoints": custom, "faults": faults, "iam": iam})
         except (TypeError, KeyError) as error:
             raise SupervisorError(
