@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
+    from aurora_router.flow.topology_query import TopologyAnswer
 
 
 SIBLING_SECONDS = 2.0
@@ -295,17 +296,12 @@ async def read_topology_on(
         AttemptFailed: no answer, or one about another cluster, or from a former writer that does not know that it is
             one: not even its reads are of use.
     """
-    runtime, cluster = attempt.runtime, attempt.cluster
-    sources = attempt.sources if cluster.source is None else (cluster.source,)
-    started, wanted = runtime.now(), attempt.make_wanted(asked, *runtime.path(connection))
-    refusals: list[DialFailed] = []
-    seconds = attempt.dial_seconds() if seconds is None else seconds
-    try:
-        answer = await query_topology(runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
-    except DialFailed as failed:
-        is_given_up = wanted is not None and not wanted()
-        raise note_failure(attempt, asked, failed, started, is_given_up=is_given_up) from failed
-    _judge_refusals(attempt, refusals, sources, asked, answered=answer is not None)
+    runtime, cluster, started = attempt.runtime, attempt.cluster, attempt.runtime.now()
+    answer = await _query(attempt, connection, asked, seconds, by_id=by_id)
+    if answer is not None and _names_another(_find_cluster(attempt, answer[1], asked), answer[1]):
+        await _ask_accepted(attempt)
+        started = runtime.now()  # what the instance said before, of its lag for example, is old by now
+        answer = await _query(attempt, connection, asked, seconds, by_id=by_id)
     if answer is None:
         standby = await is_standby(attempt, connection, asked)
         topology = Topology((Row(asked, writer=not standby),), asked, not standby, complete=False)
@@ -315,8 +311,6 @@ async def read_topology_on(
         standby = not topology.observer_is_writer
         cluster = _find_cluster(attempt, topology, asked)
         cluster.source = source
-        if topology.observer != cluster.view.writer and names_another(cluster.view, topology):
-            await _ask_accepted(attempt)
     # A name that is only attached to the cluster may lead elsewhere: it proves as little as an instance's id.
     is_attached = identity(attempt.request, attempt.route) != cluster.identity
     events = cluster.observe(replace(topology, by_id=True) if is_attached else topology, runtime.now())
@@ -335,6 +329,29 @@ async def read_topology_on(
         why = reasons[0] if reasons else "a later one is known"
         raise AttemptFailed(f"{observer} takes itself for the writer, and is not accepted: {why}")
     return known
+
+
+async def _query(
+    attempt: ConnectAttempt[ConnT], connection: ConnT, asked: str, seconds: float | None, *, by_id: bool
+) -> TopologyAnswer | None:
+    """Query the topology on a connection; None: the server has none of the sources. See `read_topology_on`."""
+    runtime, cluster = attempt.runtime, attempt.cluster
+    sources = attempt.sources if cluster.source is None else (cluster.source,)
+    started, wanted = runtime.now(), attempt.make_wanted(asked, *runtime.path(connection))
+    refusals: list[DialFailed] = []
+    seconds = attempt.dial_seconds() if seconds is None else seconds
+    try:
+        answer = await query_topology(runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
+    except DialFailed as failed:
+        is_given_up = wanted is not None and not wanted()
+        raise note_failure(attempt, asked, failed, started, is_given_up=is_given_up) from failed
+    _judge_refusals(attempt, refusals, sources, asked, answered=answer is not None)
+    return answer
+
+
+def _names_another(cluster: Cluster, topology: Topology) -> bool:
+    """Whether an instance that is not the accepted writer names another one."""
+    return topology.observer != cluster.view.writer and names_another(cluster.view, topology)
 
 
 async def _ask_accepted(attempt: ConnectAttempt[ConnT]) -> None:

@@ -16,6 +16,7 @@ from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.hang_detector import HangDetector
 from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.session import Reply
+from aurora_router.model import claim as claims
 from aurora_router.model import reduce as reducing
 from aurora_router.model.instance import Instance
 from aurora_router.model.observation import Failure
@@ -304,7 +305,7 @@ def give_up_for_one() -> Any:
 
 def never_believe_former_writers() -> Any:
     """That a former writer's own token grows is no proof that it goes on."""
-    return patch.object(reducing, "_has_grown", lambda *_: False)
+    return patch.object(claims, "_has_grown", lambda *_: False)
 
 
 def never_search() -> Any:
