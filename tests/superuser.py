@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aurora_router_cluster import LocalCluster
 
 
@@ -20,3 +24,21 @@ def run_as_superuser(cluster: LocalCluster, sql: str) -> None:
     """Run a statement on the writer."""
     with connect_as_superuser(cluster) as conn:
         conn.execute(sql)
+
+
+@contextmanager
+def hold_replay(cluster: LocalCluster) -> Iterator[None]:
+    """Let no reader replay anything meanwhile."""
+    for name in cluster.readers:
+        with connect_as_superuser(cluster, name) as conn:
+            conn.execute("SELECT pg_wal_replay_pause()")
+            until = time.monotonic() + 45
+            while conn.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
+                assert time.monotonic() < until, f"{name} does not pause"
+                time.sleep(0.01)
+    try:
+        yield
+    finally:
+        for name in cluster.readers:
+            with connect_as_superuser(cluster, name) as conn:
+                conn.execute("SELECT pg_wal_replay_resume()")
