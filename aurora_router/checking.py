@@ -36,6 +36,8 @@ class _Nothing:
 _NOTHING = _Nothing()
 _CLOSED = ConnStatus.BAD
 
+ASK_SECONDS = 0.01
+"""How often `is_surplus` looks at most, for connections that were made by the same rules."""
 DRAIN_SECONDS = 1.0
 """A pool replaces all that lies idle in it at most this often."""
 _drained_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
@@ -76,8 +78,12 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
 
     For pools of one's own; those of `aurora_router.pool`, SQLAlchemy and Django ask by themselves. Costs no round trip.
     True counts as done, and is given for at most a tenth of a process's connections per second if they are not stale
-    (``aurora_rebalance``): the pool has to close the connection, now or before it is used again.
+    (``aurora_rebalance``): the pool has to close the connection, now or before it is used again. A busy process is
+    answered False in between: it returns connections far more often than anything is to be found.
     """
+    rebalancer, now = getattr(connection, "rebalancer", None), time.monotonic()
+    if rebalancer is not None and now < rebalancer.ask_at:
+        return False
     if connection.pgconn.status == _CLOSED:
         return True
     placement: Placement | None = getattr(connection, "placement", None)
@@ -85,12 +91,12 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
         return False
     if not placement.view.is_current(placement.instance, placement.generation):
         return True
-    rebalancer = cast("Connection[Any]", connection).rebalancer
     if rebalancer is None:
         with IMPORTING:
             from aurora_router.runtime.rebalancing import find_rebalancer  # noqa: PLC0415 - when first needed
 
         rebalancer = find_rebalancer(connection)
+    rebalancer.ask_at = now + ASK_SECONDS
     return rebalancer.claim(connection, placement._cluster)  # noqa: SLF001 - the package's own
 
 

@@ -34,12 +34,16 @@ class Rebalancer:
     Args:
         context: what one of them was chosen from; None: they are not to be balanced.
         endpoint: the custom endpoint by whose name they were made, if its members can be known.
+
+    Attributes:
+        ask_at: when `claim` is worth a call again, by the monotonic clock; `aurora_router.is_surplus` sets it.
     """
 
     def __init__(self, context: Context | None, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
         self._context = None if context is None else context._replace(loads={}, rng=random)
         self._pace = Pace() if context is not None else Pace(look_at=math.inf)
+        self.ask_at = -math.inf
         self._leaving: WeakSet[Any] = WeakSet()
         self._lock = native.new_lock()
 
