@@ -380,11 +380,12 @@ class Judge:
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether the monitor could not find out by then whether a path is direct.
 
-        The connection was made after its last sample, or its SYN was lost.
+        The connection was made after its last sample, its SYN was lost, or its login took long.
         """
         known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
-        sampled = conn.since + self.limits(process).interval + SLACK
+        slow = LOGIN if overlap(conn.server.logins, conn.since, since) > 0.0 else 0.0
+        sampled = conn.since + self.limits(process).interval + SLACK + slow
         return not direct and (since < sampled or self._resending(process, conn.server, since) > 0.0)
 
     # ------------------------------------------------------------ transactions

@@ -107,6 +107,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (472073668, NONE),
         (472077771, NONE),
         (274121032, Dimensions.just("slow_logins", "stale_lag")),
+        (259669592, Dimensions.just("slow_logins")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
