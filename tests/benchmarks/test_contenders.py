@@ -10,7 +10,7 @@ import pytest
 from benchmarks import contender_child as child
 from benchmarks import failover
 from benchmarks.contenders import AGGRESSIVE, OURS, PRE_PING, Field, Process
-from benchmarks.failover import Told
+from benchmarks.failover import Outage
 
 
 class Recorded:
@@ -56,24 +56,24 @@ def test_a_procedure_that_suspends_is_a_bug():
         child.run(procedure())
 
 
-def test_kills_are_told_with_their_bounds():
+def test_kills_are_reported_with_their_bounds():
     from types import SimpleNamespace
 
     cells = {OURS[0].name: {}, PRE_PING.name: {}}
-    rounds = {OURS[0].name: [Told(0.01, 0.2, 0.015), None], PRE_PING.name: [Told(0.01, 0.2, 0.030)]}
+    rounds = {OURS[0].name: [Outage(0.01, 0.2, 0.015), None], PRE_PING.name: [Outage(0.01, 0.2, 0.030)]}
     who = SimpleNamespace(alone=[OURS[0], PRE_PING])
-    ended, median, p99, *others = failover._told_kills(who, rounds, cells)
+    ended, median, p99, *others = failover._report_kills(who, rounds, cells)
     assert (ended.value, median.value, median.bound, p99.ok) == (1, 15.0, 20.0, True)
     assert [figure.bound for figure in others] == [None] * 3
     assert cells[PRE_PING.name] == {"kill: ack after the earliest possible, median / p99": "30.0 / 30.0 ms"}
 
 
-def test_hangs_are_told_with_their_bounds_and_who_did_not_notice():
+def test_hangs_are_reported_with_their_bounds_and_which_were_not_noticed():
     from types import SimpleNamespace
 
     cells = {AGGRESSIVE.name: {}, PRE_PING.name: {}}
-    rounds = {AGGRESSIVE.name: [Told(0.7, 0.9, 0.1)], PRE_PING.name: [None]}
-    figures = list(failover._told_hangs(SimpleNamespace(all=[AGGRESSIVE, PRE_PING]), "freeze", rounds, cells))
+    rounds = {AGGRESSIVE.name: [Outage(0.7, 0.9, 0.1)], PRE_PING.name: [None]}
+    figures = list(failover._report_hangs(SimpleNamespace(all=[AGGRESSIVE, PRE_PING]), "freeze", rounds, cells))
     assert [figure.ok for figure in figures] == [True, False, True, True]
     assert cells[PRE_PING.name] == {"freeze: noticed / first ack": "not in 15 s"}
 

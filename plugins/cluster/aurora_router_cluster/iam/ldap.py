@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.waiting import wait_at_most
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -101,7 +103,7 @@ class LdapServer:
         self._open.add(writer)
         try:
             with contextlib.suppress(asyncio.TimeoutError, asyncio.IncompleteReadError, OSError, ValueError):
-                await asyncio.wait_for(self._answer_binds(reader, writer), LOGIN_SECONDS)
+                await wait_at_most(LOGIN_SECONDS, self._answer_binds(reader, writer))
         finally:
             self._open.discard(writer)
             writer.close()
