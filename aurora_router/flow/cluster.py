@@ -66,6 +66,10 @@ class Monitor(Protocol):
         """Whether this process was stalled at some time since then."""
         ...
 
+    def search_by(self, request: Request, route: Route) -> None:
+        """Look for the writer by the names of a connect that waits for it, too."""
+        ...
+
 
 class ClusterRegistry(Protocol):
     """The clusters of a process, by name."""

@@ -312,6 +312,8 @@ async def wait_until_writer_confirmed(attempt: ConnectAttempt[ConnT]) -> None:
         news = cluster.news
         if cluster.suspected_at is None:
             return
+        if cluster.monitor is not None:
+            cluster.monitor.search_by(attempt.request, attempt.route)
         left = attempt.seconds_left()
         if left <= 0.0:
             outcome = "the monitor asked all instances; none confirmed that it is the writer"

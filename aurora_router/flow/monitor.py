@@ -25,6 +25,7 @@ instance was silent to a ping, lost its role, or left the cluster. When the moni
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.attempt import PROVISIONAL_SECONDS
@@ -107,6 +108,14 @@ class ClusterMonitor(Generic[ConnT]):
     def has_stalled(self, since: float, now: float) -> bool:
         """Whether this process was not attending at some time since then."""
         return self.hangs.has_stalled(since, now)
+
+    def search_by(self, request: Request, route: Route) -> None:
+        """Look for the writer by the names of a connect that waits for it, too.
+
+        The names of the connects that succeeded may be of no use by now: a custom endpoint that was deleted.
+        """
+        if not self._names.keys() >= set(map(str, request.given)):
+            self._remember_names(replace(self.access, request=request, route=route))
 
     def on_user_connected(self, access: Access) -> None:
         """Connect to the instances as the user did whose connect just succeeded."""

@@ -200,6 +200,26 @@ def test_a_writer_of_which_nothing_was_ever_heard_is_found_by_the_given_name(sce
     assert [event.writer for _, event in scene.of(WriterConfirmed)] == ["demo-4"]
 
 
+def test_the_name_of_a_connect_that_waits_is_searched_too(scene):
+    """The monitor knows one name, by which the writer of now cannot be found; a waiting connect has another one."""
+
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo("reader"))
+        for reader in ("demo-2", "demo-3"):
+            scene.cluster.freeze_view(reader)
+        scene.cluster.add("demo-4")
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-4")
+        began = scene.now
+        second = await scene.process.connect(scene.cluster.conninfo())
+        assert second.instance.id == "demo-4"
+        assert scene.now - began < 2 * SEARCH_SECONDS
+        second.close()
+        first.close()
+
+    scene.run(client())
+
+
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_given_name_that_refuses_the_watch_leaves_the_search_to_the_users(scene, stale):
     """The new writer joined after the last look; the monitor has an old password, a waiting user the new one."""
