@@ -3,8 +3,8 @@
 ``aurora_attributes=NAME`` takes a source from the entry points of the group ``aurora_router.attributes``. It is asked
 in a thread of its own, by one asker per cluster in the process: when the set of instances or the writer has changed,
 at a random moment within two minutes, and otherwise every five minutes on average. No connect waits for it. What it
-returns replaces what it returned before; while it fails, that is kept, but for the members of custom endpoints, which
-DNS alone decides after a quarter of an hour.
+returns replaces what it returned before. While it fails, that is kept, except the members of custom endpoints: after a
+quarter of an hour they count no more, and DNS alone decides.
 
 A source may have more than a call: ``from_options(options)`` and ``options``, a set of names, by which the entry point
 makes it from these options of the connection (name without ``aurora_`` -> value), as far as they are given.

@@ -37,7 +37,7 @@ _NOTHING = _Nothing()
 _CLOSED = ConnStatus.BAD
 
 ASK_SECONDS = 0.01
-"""How often `is_surplus` looks at most, for connections that were made by the same rules."""
+"""For so long `is_surplus` does not look again, for all connections that were made by the same rules."""
 DRAIN_SECONDS = 1.0
 """A pool replaces all that lies idle in it at most this often."""
 _drained_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
@@ -74,12 +74,12 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
 
 
 def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """Whether a pool is to recycle a connection that it gets back: it is stale, or its instance has too many.
+    """Return whether a pool has to recycle a connection: it is stale, or its instance has too many.
 
-    For pools of one's own; those of `aurora_router.pool`, SQLAlchemy and Django ask by themselves. Costs no round trip.
-    True counts as done, and is given for at most a tenth of a process's connections per second if they are not stale
-    (``aurora_rebalance``): the pool has to close the connection, now or before it is used again. A busy process is
-    answered False in between: it returns connections far more often than anything is to be found.
+    For your own pool classes; those of `aurora_router.pool`, SQLAlchemy and Django ask by themselves. Costs no round
+    trip. After True the connection counts as recycled: the pool has to close it before its next use. Of the connections
+    that are not stale at most a tenth per second gets True (``aurora_rebalance``). A busy process asks far more often
+    than there is something to find, so it looks at most a hundred times per second; in between the answer is False.
     """
     rebalancer, now = getattr(connection, "rebalancer", None), time.monotonic()
     if rebalancer is not None and now < rebalancer.ask_at:
@@ -130,7 +130,7 @@ async def _drain(drain: Callable[[], Any], error: StaleConnection) -> None:
 def _find_stale_idle(pool: Any, placement: Placement | None, refused: HeldConnection) -> list[Any] | None:
     """The idle connections of a pool to the same cluster that are to be recycled, too.
 
-    None where that can't be seen: another pool than psycopg_pool's, or a connection that is in no cluster.
+    None if that is not known: the pool is not one of psycopg_pool's, or the connection is in no cluster.
     """
     idle = getattr(pool, "_pool", None)
     if idle is None or placement is None:
@@ -147,7 +147,7 @@ def _find_stale_idle(pool: Any, placement: Placement | None, refused: HeldConnec
 def _drain_of(pool: Any, those: list[Any] | None) -> Callable[[], Any] | None:
     """How to let a pool replace idle connections; None: there is nothing to replace, or it did so a moment ago.
 
-    A pool of `aurora_router.pool` replaces only those. psycopg_pool's own replace all; before 3.3 they have but
+    A pool of `aurora_router.pool` replaces only those. psycopg_pool's own replace all; before 3.3 they have only
     ``check``, which asks each connection over the network.
     """
     drain: Callable[[], Any] | None = getattr(pool, "drain", None) or getattr(pool, "check", None)

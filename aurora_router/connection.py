@@ -15,6 +15,7 @@ import os
 import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from weakref import ref
 
@@ -343,13 +344,8 @@ class Connection(_Routed, psycopg.Connection[Row]):
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
             runtime = BlockingRuntime(opening(open_, args.params), args.names)
-            if after is None:
-                result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
-            else:
-                with IMPORTING:
-                    from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
-
-                result = run(connect_after(runtime, REGISTRY.find, args.request, args.sources, after))
+            route = route_connection if after is None else _routing_after(after)
+            result = run(route(runtime, REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -401,10 +397,11 @@ class Connection(_Routed, psycopg.Connection[Row]):
         with self.lock:
             return causal.make_token(self)
 
-    def has_replayed(self, token: CausalToken, *, timeout: float = 0.0) -> bool:
+    def has_replayed(self, token: CausalToken, *, timeout: float | None = 0.0) -> bool:
         """Return whether this session has replayed what a token stands for; waits up to `timeout` seconds for it.
 
         The answer True holds until the connection is closed. A token that is not trusted is not waited for.
+        With the timeout None, ``aurora_causal_wait`` applies.
 
         Raises:
             CausalTokenRejected: the token is of a kind that is not accepted here, or this is the writer, and the token
@@ -498,13 +495,8 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
             runtime = EventLoopRuntime(opening_async(open_, args.params), args.names)
-            if after is None:
-                result = await route_connection(runtime, REGISTRY.find, args.request, args.sources)
-            else:
-                with IMPORTING:
-                    from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
-
-                result = await connect_after(runtime, REGISTRY.find, args.request, args.sources, after)
+            route = route_connection if after is None else _routing_after(after)
+            result = await route(runtime, REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -548,7 +540,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         async with self.lock:
             return await causal.make_token_async(self)
 
-    async def has_replayed(self, token: CausalToken, *, timeout: float = 0.0) -> bool:
+    async def has_replayed(self, token: CausalToken, *, timeout: float | None = 0.0) -> bool:
         """Return whether this session has replayed what a token stands for; see `Connection.has_replayed`."""
         with IMPORTING:
             from aurora_router.runtime import causal  # noqa: PLC0415 - loaded where it is needed
@@ -572,6 +564,14 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 # For `inspect.signature`: what psycopg's own takes, whatever its version.
 Connection.wait.__wrapped__ = psycopg.Connection.wait  # type: ignore[attr-defined]
 AsyncConnection.wait.__wrapped__ = psycopg.AsyncConnection.wait  # type: ignore[attr-defined]
+
+
+def _routing_after(token: CausalToken) -> Callable[..., Any]:
+    """Return the function that routes a read with a causal token, in the place of `flow.connect.connect`."""
+    with IMPORTING:
+        from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
+
+    return partial(connect_after, token=token)
 
 
 def _shorten_traceback(error: ErrorT) -> ErrorT:
@@ -608,18 +608,20 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
     cluster, instance, generation, endpoint = result.cluster, result.instance, result.generation, connection.endpoint
     ended, now, process = sockets.end_of(pgconn.socket), time.monotonic, os.getpid
     reported_standby = libpq.reported_standby
-    looked = now()
+    looked, seen = now(), None
 
     def sound() -> bool:
-        nonlocal looked
+        nonlocal looked, seen
         if process() != owner:
             return False
-        if instance is not None:
-            known = cluster.view.instances.get(instance)
+        view = cluster.view
+        if view is not seen and instance is not None:
+            known = view.instances.get(instance)
             if known is None or known.generation != generation:
                 return False
-            if endpoint is not None and not cluster.view.has_member(endpoint, instance):
+            if endpoint is not None and not view.has_member(endpoint, instance):
                 return False
+            seen = view  # it never changes, and so neither does the answer
         if now() - looked > LOOK_SECONDS:
             if ended() or reported_standby(pgconn) is not reported:
                 return False

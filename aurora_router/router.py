@@ -18,14 +18,13 @@ from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Transaction
 from aurora_router.policy.balance import select
 from aurora_router.policy.options import overridden_by
-from aurora_router.policy.route import Mode
+from aurora_router.policy.route import CHOOSING, Mode
 from aurora_router.runtime.blocking import BlockingRuntime, run
-from aurora_router.runtime.causal import TransactionToken
 from aurora_router.runtime.connect_args import opening, opening_async, read_connect_args
 from aurora_router.runtime.eventloop import EventLoopRuntime
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params
 from aurora_router.runtime.registry import REGISTRY
-from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
+from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions, TransactionToken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -146,7 +145,7 @@ class _Routing:
         cluster = REGISTRY.find(self._args.request, chosen)
         view, now = cluster.view, runtime.now()
         candidates: tuple[str, ...] = ()
-        if view.known and chosen.mode in {Mode.INSTANCES, Mode.LIST}:
+        if view.known and chosen.mode in CHOOSING:
             selection = select(
                 view,
                 self._args.request.options,
@@ -253,7 +252,7 @@ class Router(_Routing):
         runtime: BlockingSessions[Any] = BlockingSessions(_opening(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
         returned: dict[int, int] = {}
-        causal = TransactionToken(on_causal, self._args)
+        causal = TransactionToken(on_causal, self._args, runtime)
 
         async def take() -> Any:
             if pool is None:
@@ -268,7 +267,6 @@ class Router(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
-            await causal.make(runtime, connection, transaction)
             if pool is None:
                 connection.close()
             elif returned.pop(id(connection), 0) == _times_returned(connection):  # else the work returned it itself
@@ -287,8 +285,7 @@ class Router(_Routing):
 
         plan = self._plan(take, give, new_resolver)
         finish = None if commit is None else run_commit
-        transaction = Transaction(runtime, plan, run_work, modes, finish, on_token)
-        result = run(transaction.run())
+        result = run(Transaction(runtime, plan, run_work, modes, finish, on_token, causal.make).run())
         causal.report()
         return result
 
@@ -374,7 +371,7 @@ class AsyncRouter(_Routing):
         runtime: EventLoopSessions[Any] = EventLoopSessions(_opening_async(self._args), self._args.names)
         modes = Modes(_level(isolation), read_only, deferrable)
         returned: dict[int, int] = {}
-        causal = TransactionToken(on_causal, self._args)
+        causal = TransactionToken(on_causal, self._args, runtime)
 
         async def take() -> Any:
             if pool is None:
@@ -389,7 +386,6 @@ class AsyncRouter(_Routing):
             return connection
 
         async def give(connection: Any) -> None:
-            await causal.make(runtime, connection, transaction)
             if pool is None:
                 await connection.close()
             elif returned.pop(id(connection), 0) == _times_returned(connection):
@@ -400,8 +396,7 @@ class AsyncRouter(_Routing):
             return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
-        transaction = Transaction(runtime, plan, work, modes, commit, on_token)
-        result = await transaction.run()
+        result = await Transaction(runtime, plan, work, modes, commit, on_token, causal.make).run()
         causal.report()
         return result
 

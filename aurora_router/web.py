@@ -71,10 +71,10 @@ class _Carrier:
         keys: the first one signs, each of them verifies; of at least 16 bytes, the same in all processes.
         cookie: the name of the cookie.
         header: the name of a header that carries the token, both ways, in the place of the cookie.
-        secure: whether the client sends the cookie over HTTPS alone.
+        secure: whether the client sends the cookie only over HTTPS.
 
     Raises:
-        ValueError: there is no key, one is too short, or a name is none.
+        ValueError: there is no key, one is too short, or a name has characters that are not permitted.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from benchmarks.relay import Relay
 from benchmarks.setting import Setting
 
@@ -180,10 +180,7 @@ def main() -> int:
         figures = list(played(setting.cluster, 60.0 * options.minutes))
     finally:
         setting.close()
-    print(table(figures))
-    if options.json is not None:
-        write_json(figures, options.json)
-    return 0 if all(each.ok for each in figures) else 1
+    return report(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from aurora_router_aws import IamTokens, Secret, sdk
 from aurora_router_cluster import LocalCluster
 from benchmarks import paired
 from benchmarks.connecting import ROUNDS
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from benchmarks.setting import CONTROL, OURS, SECONDS, STOCK, WIDTH
 from tests.aws.conftest import KEY, SECRET_KEY
 from tests.aws.day import Secrets, Tokens, World, make_virtual
@@ -327,10 +327,7 @@ def main() -> int:
                 found.append(each)
             sys.stdout.write(f"-- {part}: {time.monotonic() - began:.0f} s\n")
             sys.stdout.flush()
-    sys.stdout.write(table(found) + "\n")
-    if args.json is not None:
-        write_json(found, args.json)
-    return 0 if all(each.ok for each in found) else 1
+    return report(found, args.json)
 
 
 if __name__ == "__main__":

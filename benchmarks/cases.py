@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,10 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args, others = parser.parse_known_args(arguments)
     figures = judge([run_once(others) for _ in range(args.runs)])
-    sys.stdout.write(f"\n{table(figures)}\n")
-    if args.json is not None:
-        write_json(figures, args.json)
-    return 0 if all(each.ok for each in figures) else 1
+    return report(figures, args.json)
 
 
 if __name__ == "__main__":

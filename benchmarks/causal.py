@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 import aurora_router
+from aurora_router.flow import commit_sql
 from aurora_router_cluster import LocalCluster
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ GRANT ALL ON public.pairs TO app
 
 @dataclass
 class Count:
-    """What came of the pairs."""
+    """What was measured of the pairs."""
 
     pairs: int = 0
     stale: int = 0
@@ -217,26 +218,19 @@ class Client:
 def measure(pairs: int, failovers: int) -> Iterator[Figure]:
     """The figures."""
     for lag, share in LAGS.items():
-        here, of_them = max(1, round(pairs * share)), round(failovers * share)
+        some_pairs, some_failovers = max(1, round(pairs * share)), round(failovers * share)
         with lagging_cluster(lag) as cluster:
-            found = run_pairs(cluster, here, tokens=True, failovers=of_them)
-            yield from _figures(f"lag {lag}, log position", found, of_them)
+            found = run_pairs(cluster, some_pairs, tokens=True, failovers=some_failovers)
+            yield from _figures(f"lag {lag}, log position", found, some_failovers)
             if lag == "10 ms":
                 name = f"lag {lag}: served by readers"
                 yield Figure.at_least(name, found.reader_share, "", READER_SHARE, "the rest by the writer")
             with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
-                install_witness(conn)
-            found = run_pairs(cluster, max(1, here // 10), tokens=True, method="witness")
+                conn.execute(commit_sql.INSTALL.encode())
+            found = run_pairs(cluster, max(1, some_pairs // 10), tokens=True, method="witness")
             yield from _figures(f"lag {lag}, witness row", found, 0)
-            found = run_pairs(cluster, max(20, here // 10), tokens=False)
+            found = run_pairs(cluster, max(20, some_pairs // 10), tokens=False)
             yield Figure.at_least(f"lag {lag}, no token: stale reads", found.stale, "", 1, f"of {found.pairs}")
-
-
-def install_witness(conn: aurora_router.Connection[Any]) -> None:
-    """Install the witness table, as ``aurora-router outcome install`` does."""
-    from aurora_router.flow import commit_sql
-
-    conn.execute(commit_sql.INSTALL.encode())
 
 
 def _figures(name: str, found: Count, failovers: int) -> Iterator[Figure]:
@@ -255,17 +249,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--failovers", type=int, default=FAILOVERS, help="spread over them")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
+    for quiet in ("aurora_router", "psycopg"):  # they warn of the failovers, which are intended
         logging.getLogger(quiet).addHandler(logging.NullHandler())
     figures = []
     for figure in measure(options.pairs, options.failovers):
         figures.append(figure)
         sys.stdout.write(figure.line(60) + "\n")
         sys.stdout.flush()
-    sys.stdout.write(f"\n{table(figures)}\n")
-    if options.json is not None:
-        write_json(figures, options.json)
-    return 0 if all(each.ok for each in figures) else 1
+    print()
+    return report(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from aurora_router import CommitOutcomeUnknown, CommitToken, Outcome
 from aurora_router.flow import commit_sql
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres.account import Account
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from tests.commits.pair import Pair, eventually
 from tests.commits.relay import Cut
 
@@ -256,10 +256,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
     reported = chaos(args.commits, seed)
-    print(table(reported))
-    if args.json is not None:
-        write_json(reported, args.json)
-    return 0 if all(each.ok for each in reported) else 1
+    return report(reported, args.json)
 
 
 if __name__ == "__main__":

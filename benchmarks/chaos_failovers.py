@@ -33,7 +33,7 @@ import psycopg
 from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.registry import ClusterDirectory
 from benchmarks.chaos_clients import ACCOUNTS, RICHES, TABLES, Crowd
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -411,10 +411,7 @@ def main() -> int:
     else:
         books = chaos(args.failovers, seed, args.per_cluster, seconds=args.minutes * 60, chatty=True)
     reported = figures(books)
-    sys.stdout.write(table(reported) + "\n")
-    if args.json is not None:
-        write_json(reported, args.json)
-    return 0 if all(each.ok for each in reported) else 1
+    return report(reported, args.json)
 
 
 if __name__ == "__main__":

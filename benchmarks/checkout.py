@@ -1,4 +1,4 @@
-"""Checkout from a pool, ``select 1``, checkin: SQLAlchemy's with our dialect, and our psycopg_pool, beside the stock.
+"""Checkout from a pool, ``select 1``, checkin: SQLAlchemy with our dialect, and our psycopg_pool, beside the stock one.
 
 As many engines of ours run as stock ones: the interpreter specializes the code that both share for the classes that it
 meets most, and a program has one kind of connections.
@@ -35,7 +35,7 @@ SERVER = sa.text("select pg_backend_pid()")
 
 
 def measure(setting: Setting) -> Iterator[Figure]:
-    """Sync and async engines, then psycopg_pool; ours are asked whether they are balanced at each checkin."""
+    """Sync and async engines, then psycopg_pool; each use of ours also decides whether to rebalance."""
     name = "SQLAlchemy checkout + select 1 + checkin"
     yield from setting.compare(name, BOUND, partial(_batch, setting))
     yield from setting.compare(f"{name}, async", BOUND, partial(_async_batch, setting))

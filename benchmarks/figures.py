@@ -87,3 +87,12 @@ def table(figures: Iterable[Figure]) -> str:
     reported = list(figures)
     width = max((len(each.name) for each in reported), default=0)
     return "\n".join(each.line(width) for each in reported)
+
+
+def report(figures: Iterable[Figure], path: Path | None) -> int:
+    """Print the table, and write the JSON form to a file, if one is given; returns the exit status: 1 with a miss."""
+    reported = list(figures)
+    print(table(reported))
+    if path is not None:
+        write_json(reported, path)
+    return 0 if all(each.ok for each in reported) else 1

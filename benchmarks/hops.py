@@ -19,7 +19,7 @@ import psycopg
 
 import aurora_router
 from aurora_router_cluster import LocalCluster
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,10 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     for figure, entries in counted if options.list else ():
         print(figure.name, *entries, sep="\n  ")
     figures = [figure for figure, _ in counted]
-    if options.json is not None:
-        write_json(figures, options.json)
-    print(table(figures))
-    return 0 if all(each.ok for each in figures) else 1
+    return report(figures, options.json)
 
 
 if __name__ == "__main__":

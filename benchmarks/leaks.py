@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import aurora_router
 from aurora_router_cluster import LocalCluster
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from tests.commits.test_leaks import GROWN_KB, WARM, client, fail_over
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ def main() -> int:
             connection.execute("CREATE TABLE ledger (n int)")
         for kind, workers in KINDS.items():
             found += measure(cluster, kind, workers, args.failovers)
-    sys.stdout.write(table(found) + "\n")
-    if args.json is not None:
-        write_json(found, args.json)
-    return 0 if all(each.ok for each in found) else 1
+    return report(found, args.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pools of all kinds under load, and what is known of their connections: which instances they lead to, what failed."""
+"""Pools of all kinds under load; counts their connections by instance, and what failed."""
 
 from __future__ import annotations
 
@@ -231,11 +231,11 @@ KINDS: Mapping[str, type[PoolLoad]] = {
     "aurora_router.pool": PoolClassLoad,
     "aurora_router.pool, async": AsyncPoolClassLoad,
 }
-"""The pools that live with the cluster."""
+"""The pools that rebalance."""
 
 
 def make_load(kind: str, cluster: Any, size: int, options: Mapping[str, object], **load: Any) -> PoolLoad:
-    """A load on the readers of a reference cluster; each is apart from the others, as if in a process of its own."""
+    """A load on the readers of a reference cluster; each counts its connections alone, as if in its own process."""
     apart = {**options, "aurora_cluster": kind.replace(" ", "").replace(",", "-")}
     engine = kind.startswith("SQLAlchemy")
     target = cluster.url("reader", **apart) if engine else cluster.conninfo("reader", **apart)

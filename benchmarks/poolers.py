@@ -32,7 +32,7 @@ import psycopg
 
 import aurora_router
 from aurora_router_cluster import LocalCluster
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from tests.poolers.poolers import HAProxy, NotInstalled, PgBouncer, program
 
 if TYPE_CHECKING:
@@ -403,10 +403,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
     sys.stdout.write(f"seed {seed}\n")
     found = list(measure(args.failovers, seed, args.only or list(SETTINGS)))
-    sys.stdout.write(table(found) + "\n")
-    if args.json is not None:
-        write_json(found, args.json)
-    return 0 if all(each.ok for each in found) else 1
+    return report(found, args.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster import LocalCluster
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 from benchmarks.pool_load import KINDS, EngineLoad, PoolLoad, make_load
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ def main() -> int:
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     with LocalCluster.start(readers=READERS, auto=False) as cluster:
         figures = [*measure_joining(cluster, args.size), *measure_leaving(cluster, args.size, args.leavings)]
-    print(table(figures))
-    if args.json is not None:
-        write_json(figures, args.json)
-    return 0 if all(each.ok for each in figures) else 1
+    return report(figures, args.json)
 
 
 def measure_joining(cluster: LocalCluster, size: int) -> Iterator[Figure]:

@@ -34,10 +34,9 @@ def find_expiries(router: Router, instances: Iterable[str]) -> dict[str, datetim
     for each in instances:
         try:
             with router.connect(instance=each, aurora_failover_timeout=0, aurora_connect_timeout=SECONDS) as connection:
-                if not connection.pgconn.ssl_in_use:
-                    return {}
                 info = connection.info
-                found[each] = read_expiry(info.host, info.hostaddr, info.port)
+                if connection.pgconn.ssl_in_use:
+                    found[each] = read_expiry(info.host, info.hostaddr, info.port)
         except (psycopg.Error, AuroraRouterError, OSError, ValueError):
             continue
     return found

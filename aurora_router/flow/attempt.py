@@ -21,7 +21,7 @@ from aurora_router.model.observation import Failure
 from aurora_router.policy.balance import is_another_available
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Context
-from aurora_router.policy.route import Address, Mode, Request, Route, given_host, locate
+from aurora_router.policy.route import CHOOSING, Address, Mode, Request, Route, given_host, locate
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, Next, judge
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 _UNVERIFIABLE = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 """Names that no certificate of Aurora's carries."""
-
-_CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
-"""Where one of several instances may serve."""
 
 ROOM_SECONDS = 0.5
 """How long a dial waits for the monitor to close its sessions, in seconds."""
@@ -92,7 +89,8 @@ class ConnectAttempt(Generic[ConnT]):
         lacks_address: whether the address of a suitable instance is unknown, in this pass.
         reservation: counts a connection that is being opened.
         role_report: the last connection whose server reported its role, and whether it is a standby.
-        topology_report: the last connection whose server reported the topology, and when it was asked.
+        topology_report: the last connection whose server reported the topology, when it was asked, and when it had
+            answered.
     """
 
     runtime: Runtime[ConnT]
@@ -119,7 +117,7 @@ class ConnectAttempt(Generic[ConnT]):
     lacks_address: bool = False
     reservation: Reservation | None = None
     role_report: tuple[ConnT, bool] | None = None
-    topology_report: tuple[ConnT, float] | None = None
+    topology_report: tuple[ConnT, float, float] | None = None
 
     def seconds_left(self) -> float:
         """Seconds for which it makes sense to go on, at least 0; 0 if the connection is not wanted any more."""
@@ -165,7 +163,7 @@ class ConnectAttempt(Generic[ConnT]):
         known = cluster.view.instances.get(id_)
         if known is None:
             return needed
-        if self.route.mode not in _CHOOSING or not self.is_avoided(known.id):
+        if self.route.mode not in CHOOSING or not self.is_avoided(known.id):
             return lambda: cluster.view.is_current(known.id, known.generation) and (needed is None or needed())
         available = cluster.view.instances.keys() - cluster.state.health.quarantine.terms.keys()
 

@@ -36,7 +36,7 @@ class Plan(Generic[ConnT]):
         options: this library's options.
         take: provides a connection.
         give: takes it back, usable or not.
-        resolver: makes the resolver of a token, with the current credentials.
+        new_resolver: makes the resolver of a token, with the current credentials.
         methods: which method works in which database.
         degraded: by database, which method replaces one that was not available, and until when, by the runtime's clock.
         nameless: databases whose server does not report its system identifier, so that tokens are without it.
@@ -104,11 +104,11 @@ class FirstMessage(Generic[ConnT]):
 
     def _find_known_method(self) -> OutcomeMethod | None:
         """The method of a database; None where it has to be found out, for the first time or again after a while."""
-        makeshift = self.plan.degraded.get(self.database)
-        return self.plan.methods.get(self.database) if makeshift is None or self.runtime.now() < makeshift[1] else None
+        degraded = self.plan.degraded.get(self.database)
+        return self.plan.methods.get(self.database) if degraded is None or self.runtime.now() < degraded[1] else None
 
     def _degrade(self, lacking: OutcomeMethod, text: str) -> None:
-        """Take the next method for a while where one is not to be had, and say so when it is news."""
+        """Use the next method for a while in the place of one that is not available; advise of it if that is news."""
         method = OutcomeMethod.LOG if lacking is OutcomeMethod.WITNESS else OutcomeMethod.OFF
         before = self.plan.degraded.get(self.database)
         self.plan.methods[self.database] = method
@@ -117,13 +117,12 @@ class FirstMessage(Generic[ConnT]):
             return
         if method is OutcomeMethod.OFF:
             what = (
-                "a COMMIT whose answer is lost cannot be resolved. There is no witness table, and the log position is"
+                "a COMMIT whose answer is lost cannot be resolved. There is no witness table, and the log position is "
+                "not available"
             )
-            what = f"{what} position is not available: {text}"
         else:
             what = "the witness table is not available any more, commits are resolved by the log position"
-            what = f"{what}: {text}"
-        advice = f"database {self.database}: {what}. Create the table by: aurora-router outcome install URL"
+        advice = f"database {self.database}: {what}: {text}. Create the table by: aurora-router outcome install URL"
         self.runtime.advise(self.connection, advice)
 
     async def _find_method(self) -> OutcomeMethod:

@@ -31,7 +31,7 @@ from aurora_router.policy.causal import (
     refuse_kind,
 )
 from aurora_router.policy.options import CausalMethod, CustomBalance, ReaderFallback
-from aurora_router.policy.route import Mode
+from aurora_router.policy.route import CHOOSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
     from aurora_router.policy.options import Options
     from aurora_router.policy.route import Request, Route
 
-_CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
-"""Where another instance may serve than the first one that was dialled."""
-READ_ONLY = "25006"
+_LACKING = commit_sql.LACKING | {commit_sql.READ_ONLY}
+"""SQLSTATEs that mean that a method does not work here: the witness row cannot be written on a reader."""
 ADVICE = (
     "Install the witness table (aurora-router outcome install URL); or, on plain PostgreSQL, GRANT pg_read_all_stats "
     "to the user; or, on Aurora, accept the assumption of aurora_causal=durable_lsn"
@@ -63,7 +62,11 @@ class _Unfit(Exception):
 
 
 async def make_token(
-    runtime: SessionRuntime[ConnT], connection: ConnT, method: CausalMethod, known: dict[str, CausalMethod]
+    runtime: SessionRuntime[ConnT],
+    connection: ConnT,
+    method: CausalMethod,
+    known: dict[str, CausalMethod],
+    nameless: set[str],
 ) -> CausalToken:
     """Make a token that covers everything that was acknowledged before the call; `connection` is idle.
 
@@ -71,7 +74,8 @@ async def make_token(
         runtime: does the I/O.
         connection: to the writer; with the log position, also to a reader: then for what its session has seen.
         method: ``aurora_causal``.
-        known: by database, what ``auto`` came to before; updated.
+        known: by database, the method that ``auto`` chose before; updated.
+        nameless: databases whose server does not report its system identifier; updated (see `flow.begin.Plan`).
 
     Raises:
         InvalidOption: the server does not offer the method, or none of them.
@@ -82,11 +86,11 @@ async def make_token(
         tried = sorted((CausalMethod.LOG, CausalMethod.WITNESS), key=lambda each: each is not known.get(database))
     for each in tried:
         try:
-            proof = await _make_proof(runtime, connection, each, is_chosen=method is each)
+            proof = await _make_proof(runtime, connection, each, nameless, is_chosen=method is each)
         except _Unfit as why:
             refusals.append(f"{each.value}: {why}")
         except DialFailed as failed:
-            if runtime.is_broken(connection) or failed.fault.sqlstate not in {*commit_sql.LACKING, READ_ONLY}:
+            if runtime.is_broken(connection) or failed.fault.sqlstate not in _LACKING:
                 raise failed.cause from None
             refusals.append(f"{each.value}: {failed.fault.text}")
         else:
@@ -97,7 +101,7 @@ async def make_token(
 
 
 async def _make_proof(
-    runtime: SessionRuntime[ConnT], connection: ConnT, method: CausalMethod, *, is_chosen: bool
+    runtime: SessionRuntime[ConnT], connection: ConnT, method: CausalMethod, nameless: set[str], *, is_chosen: bool
 ) -> Proof:
     if method is CausalMethod.LOG:
         rows = (await runtime.execute(connection, causal_sql.LOG, None)).rows
@@ -109,11 +113,10 @@ async def _make_proof(
         return LogPosition(evidence.system, evidence.timeline, evidence.lsn)
     if method is CausalMethod.WITNESS:
         id_ = runtime.new_id()
-        reply = await _execute_nameless(
-            runtime, connection, partial(causal_sql.write_witness, id_), commit_sql.NO_TABLE
-        )
+        make = partial(causal_sql.write_witness, id_)
+        reply = await _execute_nameless(runtime, connection, make, nameless, commit_sql.NO_TABLE)
         return causal_sql.read_written(reply.rows, id_)
-    reply = await _execute_nameless(runtime, connection, causal_sql.show_durable)
+    reply = await _execute_nameless(runtime, connection, causal_sql.show_durable, nameless)
     durable = causal_sql.read_durable(reply.rows)
     if durable.lsn is None:
         raise _Unfit("the instance shows no durable_lsn of its own")
@@ -124,23 +127,28 @@ async def _execute_nameless(
     runtime: SessionRuntime[ConnT],
     connection: ConnT,
     make: Callable[..., str],
+    nameless: set[str],
     final: frozenset[str] = frozenset(),
 ) -> Reply:
-    """Send what `make` makes of ``system=True``; without the system identifier where the server refuses that.
+    """Send ``make(system=True)``; where the server does not report its system identifier, ``make(system=False)``.
 
     A refusal whose SQLSTATE is in `final` has another reason.
     """
+    database = runtime.database(connection)
+    system = database not in nameless
     try:
-        return await runtime.execute(connection, make(system=True), None)
+        return await runtime.execute(connection, make(system=system), None)
     except DialFailed as failed:
         is_lacking = failed.fault.sqlstate in commit_sql.LACKING and failed.fault.sqlstate not in final
-        if runtime.is_broken(connection) or not is_lacking:
+        if runtime.is_broken(connection) or not is_lacking or not system:
             raise
-        return await runtime.execute(connection, make(system=False), None)
+    reply = await runtime.execute(connection, make(system=False), None)
+    nameless.add(database)
+    return reply
 
 
 def find_token(commit: CommitToken | None, method: CausalMethod) -> CausalToken | None:
-    """The causal token that a committed transaction has left already: its witness row; None: there is none."""
+    """The causal token of a committed transaction that wrote a witness row, which is the token; None: it wrote none."""
     if commit is None or commit.witness is None or commit.witness_table is None:
         return None
     if method not in {CausalMethod.AUTO, CausalMethod.WITNESS}:
@@ -265,7 +273,7 @@ class _CausalConnect(Generic[ConnT]):
                 pause = min(2 * pause, LONGEST_PAUSE)
                 proven = await self._ask_again()
             else:
-                self._refuse_writer(result)
+                self._refuse_writer(result, step)
                 writer = await self._check_writer()
                 proven = writer if step is Step.WRITER else None
         return proven
@@ -298,7 +306,7 @@ class _CausalConnect(Generic[ConnT]):
 
     def _has_others(self, result: ConnectResult[ConnT]) -> bool:
         """Whether there is a reader to choose that was not asked."""
-        if self.has_none_left or result.route is None or result.route.mode not in _CHOOSING:
+        if self.has_none_left or result.route is None or result.route.mode not in CHOOSING:
             return False
         return any(each.id not in self.findings for each in result.cluster.view.readers())
 
@@ -325,12 +333,12 @@ class _CausalConnect(Generic[ConnT]):
         self.has_none_left = result.instance in self.findings or result.role is Role.WRITER
         return result if not self.has_none_left and await self._ask(result) else None
 
-    def _refuse_writer(self, result: ConnectResult[ConnT]) -> None:
-        """Raise where the writer may not take the place of a reader that is not proven."""
+    def _refuse_writer(self, result: ConnectResult[ConnT], step: Step) -> None:
+        """Raise where the writer may not do a step: serve in the place of a reader, or only be asked."""
         options, route = self.request.options, result.route
-        is_choice = options.instance is None and route is not None and route.mode in _CHOOSING
+        is_choice = options.instance is None and route is not None and route.mode in CHOOSING
         is_strict = route is not None and route.role is WantedRole.READER
-        if is_choice and (options.reader_fallback is ReaderFallback.WRITER or not is_strict):
+        if is_choice and (step is Step.VERIFY or options.reader_fallback is ReaderFallback.WRITER or not is_strict):
             return
         text = "; ".join(f"{id_}: {finding.reason}" for id_, (_, finding) in self.findings.items())
         why = "aurora_reader_fallback=error" if is_choice else "the name is that of certain instances"

@@ -53,7 +53,7 @@ def may_read_timelines(rows: Rows) -> bool:
 
 
 def write_witness(id_: str, *, system: bool) -> str:
-    """Commit a witness row, and return where it is; `system`: whether the system identifier is to be had."""
+    """Commit a witness row, and return where it is; `system`: whether the system identifier is asked for."""
     values = f"{PLACE}, {SYSTEM if system else 'NULL'}"
     return f"INSERT INTO {TABLE} (id) VALUES ('{check_uuid(id_)}'); SELECT {values}"  # noqa: S608 - checked
 
@@ -64,7 +64,7 @@ def read_written(rows: Rows, id_: str) -> WitnessRow:
 
 
 def show_durable(*, system: bool) -> str:
-    """Ask for what an instance of Aurora shows of itself."""
+    """Ask for what an instance of Aurora shows of itself; `system`: as for `write_witness`."""
     return f"SELECT pg_catalog.pg_is_in_recovery(), {SYSTEM if system else 'NULL'}, {_OWN_ROW}"
 
 

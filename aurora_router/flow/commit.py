@@ -1,13 +1,14 @@
 """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
 
-It travels in one message with a check that the transaction is still the one that the token names. It was answered, and
-then the answer says what happened; or the connection broke, or the wait for the replicas was cut short, and then the
-outcome has to be determined (`flow.outcome`).
+It is sent in one message with a check that the transaction is still the one that the token names. If it is answered,
+the answer says what happened. If the connection broke, or the wait for the replicas was cut short, the outcome has to
+be determined (`flow.outcome`).
 """
 
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
@@ -46,35 +47,31 @@ class Replay(Exception):
         self.cause = cause
 
 
+@dataclass(eq=False)
 class Commit(Generic[ConnT]):
     """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
 
     It is resolved before a layer above gets an answer, so that such a layer sees the true outcome.
 
     Attributes:
+        runtime: does the I/O.
+        connection: on which the transaction is open.
+        token: of the transaction; None where its outcome cannot be asked for.
+        record: what libpq reported about the transaction.
+        resolve: determines the outcome, given the error that took the place of the answer, if any.
+        read_only: whether the transaction may only read.
         state: how far it got.
         verdict: what `Transaction.run` raises, whatever a layer above does with the exception that it got.
     """
 
-    def __init__(
-        self,
-        runtime: SessionRuntime[ConnT],
-        connection: ConnT,
-        token: CommitToken | None,
-        record: TransactionRecord,
-        resolve: Callable[[BaseException | None], Awaitable[None]],
-        *,
-        read_only: bool,
-    ) -> None:
-        self.runtime = runtime
-        self.errors = runtime.errors
-        self.connection = connection
-        self.token = token
-        self.record = record
-        self.resolve = resolve
-        self.read_only = read_only
-        self.state = CommitState.NOT_SENT
-        self.verdict: BaseException | None = None
+    runtime: SessionRuntime[ConnT]
+    connection: ConnT
+    token: CommitToken | None
+    record: TransactionRecord
+    resolve: Callable[[BaseException | None], Awaitable[None]]
+    read_only: bool
+    state: CommitState = field(default=CommitState.NOT_SENT, init=False)
+    verdict: BaseException | None = field(default=None, init=False)
 
     async def send(self) -> None:
         """Commit.
@@ -85,11 +82,11 @@ class Commit(Generic[ConnT]):
             InvalidOption: it was to be read-only, and wrote.
             CommitOutcomeUnknown: the outcome cannot be determined.
         """
-        runtime, connection = self.runtime, self.connection
+        runtime, connection, errors = self.runtime, self.connection, self.runtime.errors
         if self.record.ended or runtime.is_idle(connection) or runtime.is_aborted(connection):
             failed = runtime.is_aborted(connection) and not self.record.ended
             how = "failed, and no exception reported that" if failed else "is over already"
-            raise self._set_verdict(self.errors.transaction_ended(f"there is nothing to commit: the transaction {how}"))
+            raise self._set_verdict(errors.transaction_ended(f"there is nothing to commit: the transaction {how}"))
         self.state = CommitState.SENT
         try:
             message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
@@ -103,14 +100,14 @@ class Commit(Generic[ConnT]):
             if not failed.done and failed.fault.sqlstate == commit_sql.DIVISION_BY_ZERO:
                 if self.token is not None:
                     raise self._set_verdict(
-                        self.errors.transaction_ended("the work ended its transaction itself")
+                        errors.transaction_ended("the work ended its transaction itself")
                     ) from failed.cause
                 if self.read_only:
                     raise self._set_verdict(InvalidOption(_WROTE)) from failed.cause
             raise failed.cause from None
         if reply.tags[-1] != "COMMIT":
             self.state = CommitState.REFUSED
-            raise self._set_verdict(self.errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
+            raise self._set_verdict(errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
         if not reply.replicated:
             await self._settle(None)
         self.state = CommitState.COMMITTED

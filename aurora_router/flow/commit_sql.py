@@ -56,6 +56,9 @@ FLUSHING_EMIT = 170000
 TRANSACTION_TIMEOUT = 170000
 """The first server version that knows ``transaction_timeout``."""
 
+READ_ONLY = "25006"
+"""SQLSTATE of a write that a reader refuses, or a transaction that is read-only."""
+
 DIVISION_BY_ZERO = "22012"
 """SQLSTATE of a COMMIT whose transaction is not what it was taken for, whose check is refused."""
 
@@ -144,7 +147,7 @@ def log_token(rows: Rows, server_version: int) -> CommitToken:
 
 
 def witness_mark(id_: str, *, system: bool) -> str:
-    """Leave a witness row as the transaction's first write; `system`: whether the system identifier is to be had."""
+    """Leave a witness row as the transaction's first write; `system`: whether the system identifier is asked for."""
     columns = f"{_COMMON}, {PLACE}, {SYSTEM if system else 'NULL'}"
     return f"INSERT INTO {TABLE} (id) VALUES ('{check_uuid(id_)}'); SELECT {columns}"  # noqa: S608 - checked
 
@@ -301,7 +304,7 @@ def check_uuid(id_: str) -> str:
     """Return the id of a witness, to be put into a statement.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a UUID.
     """
     if _UUID.fullmatch(id_) is None:
         raise ValueError(f"not the id of a witness: {id_!r}")

@@ -132,7 +132,7 @@ class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
         ...
 
     def advise(self, connection: ConnT, text: str) -> None:
-        """Publish an advice about the cluster of a connection."""
+        """Publish advice about the cluster of a connection."""
         ...
 
     def watching(self, connection: ConnT) -> AbstractContextManager[TransactionRecord]:

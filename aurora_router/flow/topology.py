@@ -298,7 +298,7 @@ async def read_topology_on(
     """
     runtime, cluster, started = attempt.runtime, attempt.cluster, attempt.runtime.now()
     answer = await _query(attempt, connection, asked, seconds, by_id=by_id)
-    if answer is not None and _names_another(_find_cluster(attempt, answer[1], asked), answer[1]):
+    if answer is not None and names_another(_find_cluster(attempt, answer[1], asked).view, answer[1]):
         await _ask_accepted(attempt)
         started = runtime.now()  # what the instance said before, of its lag for example, is old by now
         answer = await _query(attempt, connection, asked, seconds, by_id=by_id)
@@ -316,7 +316,7 @@ async def read_topology_on(
     events = cluster.observe(replace(topology, by_id=True) if is_attached else topology, runtime.now())
     if check is not None:
         cluster.update(ClusterState.record_role_check, runtime.path(connection), check, runtime.now())
-    attempt.role_report, attempt.topology_report = (connection, standby), (connection, started)
+    attempt.role_report, attempt.topology_report = (connection, standby), (connection, started, runtime.now())
     _advise_on_names(attempt)
     observer, own = topology.observer or asked, Role.READER if standby else Role.WRITER
     known = cluster.view.instances.get(observer, Instance(observer, own))
@@ -347,11 +347,6 @@ async def _query(
         raise note_failure(attempt, asked, failed, started, is_given_up=is_given_up) from failed
     _judge_refusals(attempt, refusals, sources, asked, answered=answer is not None)
     return answer
-
-
-def _names_another(cluster: Cluster, topology: Topology) -> bool:
-    """Whether an instance that is not the accepted writer names another one."""
-    return topology.observer != cluster.view.writer and names_another(cluster.view, topology)
 
 
 async def _ask_accepted(attempt: ConnectAttempt[ConnT]) -> None:
@@ -405,16 +400,22 @@ def _find_cluster(attempt: ConnectAttempt[ConnT], topology: Topology, asked: str
 async def lacks_lag_proof(attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance) -> bool:
     """Whether a reader may lag by more than ``aurora_max_lag``; it is asked if what is known does not prove the bound.
 
-    Its answer counts as of when it was asked: however small the bound, the way of the answer is not in it.
+    Its answer counts as of when it was asked: the time that the answer is on its way does not count, however small the
+    bound is. But an answer gets older while the connect does other things: then the reader is asked once more.
 
     Raises:
         AttemptFailed: no answer.
     """
-    options = attempt.request.options
-    if options.max_lag is None or not is_lag_unproven(instance, options, attempt.runtime.now()):
+    options, report, now = attempt.request.options, attempt.topology_report, attempt.runtime.now()
+    if options.max_lag is None or not is_lag_unproven(instance, options, now):
         return False
-    if attempt.topology_report is None or attempt.topology_report[0] is not connection:
-        instance = await read_topology_on(attempt, connection, instance.id, by_id=True)
+    if report is not None and report[0] is connection:
+        _, asked_at, answered_at = report
+        if is_lag_unproven(instance, options, asked_at):
+            return True
+        if not is_lag_unproven(instance, options, asked_at + now - answered_at):
+            return False
+    instance = await read_topology_on(attempt, connection, instance.id, by_id=True)
     report = attempt.topology_report
     return report is None or is_lag_unproven(instance, options, report[1])
 
@@ -478,7 +479,7 @@ def advise_on_wait(attempt: ConnectAttempt[ConnT]) -> None:
 
 
 def _advise(attempt: ConnectAttempt[ConnT], key: str, text: str) -> None:
-    """Report an advice once per cluster."""
+    """Report advice once per cluster."""
     attempt.cluster.update(ClusterState.advise, key, text, attempt.runtime.now())
 
 

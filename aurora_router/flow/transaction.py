@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READ_ONLY = "25006"
 CONFLICTS = frozenset({"40001", "40P01"})
 """SQLSTATEs that ask for another try: serialization failure, deadlock."""
 
@@ -66,6 +65,8 @@ class Transaction(Generic[ConnT, T]):
         modes: of the transaction; win over the connection's own.
         finish: commits through a layer above, which calls the connection's ``commit``; None: we do.
         on_token: called with the token of each attempt, before the work.
+        on_commit: called with the connection and the token when what may write has committed, before a layer above
+            gets control again, which may give the connection to others.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Transaction(Generic[ConnT, T]):
         modes: Modes,
         finish: Callable[[], Awaitable[None]] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
+        on_commit: Callable[[ConnT, CommitToken | None], Awaitable[None]] | None = None,
     ) -> None:
         self.runtime = runtime
         self.errors = runtime.errors
@@ -84,20 +86,11 @@ class Transaction(Generic[ConnT, T]):
         self.modes = modes
         self.finish = finish
         self.on_token = on_token
+        self.on_commit = on_commit
         self._until = runtime.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
         self._commit: Commit[ConnT] | None = None
-
-    @property
-    def is_committed(self) -> bool:
-        """Whether the last attempt wrote and is known to be committed."""
-        return self._commit is not None and self._commit.state is CommitState.COMMITTED and not self._read_only
-
-    @property
-    def token(self) -> CommitToken | None:
-        """The commit token of the last attempt."""
-        return None if self._commit is None else self._commit.token
 
     async def run(self) -> T:
         """Run it until it committed.
@@ -213,10 +206,15 @@ class Transaction(Generic[ConnT, T]):
         return result
 
     async def _finish(self, commit: Commit[ConnT]) -> None:
-        if self.finish is None:
+        async def send() -> None:
             await commit.send()
+            if self.on_commit is not None and not self._read_only:
+                await self.on_commit(commit.connection, commit.token)
+
+        if self.finish is None:
+            await send()
             return
-        with self.runtime.committing(commit.connection, commit.send):
+        with self.runtime.committing(commit.connection, send):
             await self.finish()
 
     async def _roll_back(self, connection: ConnT) -> None:
@@ -249,7 +247,7 @@ class Transaction(Generic[ConnT, T]):
         trouble = self.runtime.trouble(error)
         if trouble.sqlstate in CONFLICTS:
             return True
-        return trouble.connection and (self.runtime.is_broken(connection) or trouble.sqlstate == READ_ONLY)
+        return trouble.connection and (self.runtime.is_broken(connection) or trouble.sqlstate == commit_sql.READ_ONLY)
 
     async def _judge_failed_work(self, commit: Commit[ConnT], error: Exception) -> None:
         """Judge a work that failed before COMMIT was sent; returns if its error stays as it is.
@@ -348,8 +346,8 @@ class Transaction(Generic[ConnT, T]):
                 return None
             return await FirstMessage(self.runtime, self.plan, connection).send(begin)
         except DialFailed as failed:
-            if self.runtime.is_broken(connection) or failed.fault.sqlstate == READ_ONLY:
-                self._counted += failed.fault.sqlstate == READ_ONLY
+            if self.runtime.is_broken(connection) or failed.fault.sqlstate == commit_sql.READ_ONLY:
+                self._counted += failed.fault.sqlstate == commit_sql.READ_ONLY
                 await self.runtime.discard(connection)
                 raise Replay(failed.cause) from failed
             raise failed.cause from None

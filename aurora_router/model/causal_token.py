@@ -125,11 +125,11 @@ class CausalToken:
                 trusted.
 
         Raises:
-            CausalTokenRejected: it is no causal token, or its signature is missing or wrong.
+            CausalTokenRejected: it is not a causal token, or its signature is missing or wrong.
             ValueError: the key has fewer than 16 bytes.
         """
         if not isinstance(text, str) or len(text) > LONGEST:
-            raise CausalTokenRejected(f"no causal token: it is longer than {LONGEST} characters, or no text")
+            raise CausalTokenRejected(f"not a causal token: it is longer than {LONGEST} characters, or not text")
         signed = _SIGNED.fullmatch(text)
         plain = text if signed is None else signed[1]
         proof = _read(plain)
@@ -145,7 +145,7 @@ class CausalToken:
         """Refuse a key that is too short to sign with.
 
         Raises:
-            ValueError: it has fewer than 16 bytes, or is none.
+            ValueError: it has fewer than 16 bytes, or is not of type `bytes`.
         """
         if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
             raise ValueError(f"a key has at least {SHORTEST_KEY} bytes: take random ones (secrets.token_bytes(32))")
@@ -165,7 +165,7 @@ def _read(text: str) -> Proof:
     if text == _NO_PROOF:
         return NoProof()
     raise CausalTokenRejected(
-        "no causal token: it is not what str(token) writes, or of a later version of this library"
+        "not a causal token: it is not what str(token) writes, or it is of a later version of this library"
     )
 
 

@@ -129,8 +129,8 @@ def agree(view: View, seen: Topology) -> bool:
 
 
 def names_another(view: View, seen: Topology) -> bool:
-    """Whether an answer names a writer other than the accepted one, and nothing was wrong with that one so far."""
-    if view.writer is None or view.outage is not None:
+    """Whether another instance than the accepted writer names a new one, and nothing was wrong with that so far."""
+    if view.writer is None or view.outage is not None or seen.observer == view.writer:
         return False
     claim = find_claim(choose_rows(seen.rows), seen, 0.0)
     return claim is not None and claim.id != view.writer

@@ -105,9 +105,11 @@ class View:
 
     def find_endpoint(self, name: str, now: float) -> CustomEndpoint:
         """The members of a custom endpoint; `NO_MEMBERS`: they are not known, or were read too long ago."""
-        if self.described_at is None or now - self.described_at > MEMBERS_SECONDS:
-            return NO_MEMBERS
-        return self.endpoints.get(name, NO_MEMBERS)
+        return self.endpoints.get(name, NO_MEMBERS) if self.has_recent_endpoints(now) else NO_MEMBERS
+
+    def has_recent_endpoints(self, now: float) -> bool:
+        """Whether `endpoints` was read at most `MEMBERS_SECONDS` ago, so that it still counts."""
+        return self.described_at is not None and now - self.described_at <= MEMBERS_SECONDS
 
     def has_member(self, endpoint: str | None, instance: str) -> bool:
         """Whether an instance is, or may be, a member of a custom endpoint, as its members were known last."""

@@ -15,8 +15,8 @@ commit. The log of S on T has the commit record below L, flushed, so that nothin
 2. As 1, with P < L: not yet. A writer is never behind: there the position does not exist (`BEYOND`).
 3. It is on a later timeline. Whether that one left T before L is not known here: not proven, and no wait will help.
    A failover makes every older token so; the writer serves, and gives a new token.
-4. It is on an earlier timeline: it may follow later. A writer there was replaced already (a number of a timeline is
-   used once), or the token is forged.
+4. It is on an earlier timeline: it may follow later. A writer there was replaced already (the number of a timeline
+   is used only once), or the token is forged.
 5. The timeline cannot be read (no WAL receiver runs: not yet; no permission: not provable).
 
 **The witness row**: a row with a random key, written in the transaction itself, or in a later one. If the session sees
@@ -52,7 +52,7 @@ MOST_ASKED = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 """Seconds between two questions to a reader that is behind; doubled each time."""
 WRITER_PAUSE = 0.5
-"""The longest pause before a writer is looked for again in the place of one that was replaced, in seconds."""
+"""The longest pause before the writer is looked for again, if the one found was replaced, in seconds."""
 
 
 class Standing(enum.Enum):
@@ -100,12 +100,12 @@ class WitnessEvidence:
     Attributes:
         is_standby: whether it is a reader.
         is_there: whether it sees the row, and the row is a transaction's.
-        table: the table that was looked in; None: there is none.
+        table: the table that was looked in.
     """
 
     is_standby: bool
     is_there: bool
-    table: WitnessTable | None
+    table: WitnessTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,7 @@ def _judge_log(proof: LogPosition, evidence: LogEvidence) -> Finding:
 def _judge_witness(proof: WitnessRow, evidence: WitnessEvidence) -> Finding:
     if evidence.is_there:
         return Finding(Standing.PROVEN, "it sees the witness row")
-    found, named = evidence.table, proof.table
-    if found is not None and _is_elsewhere(found, named):
+    if _is_elsewhere(evidence.table, proof.table):
         return Finding(Standing.FOREIGN, "the token's witness row is in another table, database or cluster")
     if evidence.is_standby:
         return Finding(Standing.BEHIND, "it does not see the witness row yet")

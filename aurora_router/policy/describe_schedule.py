@@ -9,9 +9,9 @@ pause is drawn from a whole range, so processes that began together drift apart 
 With n processes and c calls for one answer, that makes n · c / `INTERVAL` calls per second while all is well and
 n · c / `SPREAD` after a failover, for `SPREAD`. For n = 10,000 and c = 2 these are 67 and 167.
 
-Invariants: `SPREAD` after an answer, at least, no change has led to another question; a failure never leads to an
-earlier one, whatever changes; after k failures in a row the next question is at least
-min(`FIRST_PAUSE` · 2**(k - 1), `LONGEST_PAUSE`) / 2 away.
+Invariants: within `SPREAD` after an answer, no change leads to another question, whatever source users name meanwhile;
+no change of the topology shortens the pause after a failure; after k failures in a row the next question is at least
+min(`FIRST_PAUSE` · 2**(k - 1), `LONGEST_PAUSE`) / 2 away, or `FIRST_PAUSE` / 2 if users name another source meanwhile.
 """
 
 from __future__ import annotations
@@ -63,6 +63,13 @@ class DescribeSchedule:
     def want(self) -> DescribeSchedule:
         """Note that more is wanted than was asked for so far: ask at once, unless the source fails."""
         return self if self.failures else replace(self, next_at=-math.inf)
+
+    def change_source(self, now: float) -> DescribeSchedule:
+        """Note that another source is asked from now on: soon if the one before fails, else when it is time.
+
+        Not at once: users of one process may name different sources, and connect in turns.
+        """
+        return replace(self, next_at=min(self.next_at, now + FIRST_PAUSE)) if self.failures else self
 
     def succeed(self, now: float, random: float) -> DescribeSchedule:
         """Note an answer."""

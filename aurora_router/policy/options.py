@@ -428,7 +428,6 @@ class Options:
     transaction_timeout: float = field(
         default=120.0, metadata=_about(option_parsers.seconds, _SECONDS, "30", _TRANSACTION_TIMEOUT)
     )
-
     causal: CausalMethod = field(
         default=CausalMethod.AUTO,
         metadata=_about(option_parsers.choice(CausalMethod), "auto, log, witness, durable_lsn", "durable_lsn", _CAUSAL),

@@ -32,7 +32,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.policy.balance import rank, suitable
 from aurora_router.policy.choosers import are_fast, pressure
@@ -67,11 +66,11 @@ def find_surplus(
 
     Args:
         context: what a connect of the group would be made from; the loads are the whole process's.
-        own: the group's connections, by instance, but for those that leave.
+        own: the group's connections, by instance, without those that leave.
         leaving: those that are to be recycled and still open, by instance.
         is_suspected: whether the writer is suspected.
     """
-    if is_suspected or context.role is WantedRole.WRITER:  # there is one writer, and nothing to balance
+    if is_suspected:
         return frozenset()
     peers = find_peers(context)
     if not peers:
@@ -111,7 +110,7 @@ def _find_crowded(
 
 
 def _find_above_lowest(counts: Counts) -> Iterable[str]:
-    """Those with at least two more than the lowest, and more than the mean: a move from others would be in vain."""
+    """Those with at least two more than the lowest, and more than the mean: moves from others would not help."""
     if not counts:
         return ()
     lowest, mean = min(counts.values()), sum(counts.values()) / len(counts)

@@ -45,6 +45,10 @@ class Mode(enum.Enum):
     THROUGH = "the given name, as it is"
 
 
+CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
+"""Where one of several instances may serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A host and a port as given; None leaves it to libpq. `hostaddr`: the address to dial, if named as well."""

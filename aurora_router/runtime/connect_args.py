@@ -92,7 +92,7 @@ class ConnectArgs:
         params: what is left for libpq: no host, no port, none of our options.
         sources: how to ask for the topology, in the order in which to try.
         methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
-        degraded: where that is a makeshift, and until when; see `flow.begin.Plan`.
+        degraded: where that is a fallback, and until when; see `flow.begin.Plan`.
         nameless: databases whose server does not give its system identifier.
         causal_methods: what causal tokens are made of with ``aurora_causal=auto``, by database; learned likewise.
     """
@@ -214,7 +214,7 @@ class _Said:
 def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     ours, rest = _split(conninfo)
     here = dict(keywords)
-    provider, balance = here.pop("credentials", None), here.pop("balance", None)
+    given, balance = here.pop("credentials", None), here.pop("balance", None)
     if balance is not None:
         if here.get("aurora_balance") is not None:
             raise InvalidOption("balance= and aurora_balance are both given: give one of them")
@@ -226,8 +226,7 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
     _refuse_urls(params)
-    extensions = _find_extensions(provider, options, params)
-    provider = extensions[0]
+    provider, _ = extensions = _find_extensions(given, options, params)
     known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
     unsaid = tuple(name for name in known if params.get(name) is None)
     return _Said(every, options, params, extensions, find_sources(options.source), unsaid)

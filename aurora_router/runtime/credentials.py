@@ -80,12 +80,12 @@ class Found(NamedTuple):
     Attributes:
         credential: what to dial with.
         cached: whether it was there already, so that a newer one may exist.
-        stand_in: whether it stands in for one that the server rejected.
+        stands_in_for: what the server rejected, if this one is tried in its place; None: it is the provider's answer.
     """
 
     credential: Credential
     cached: bool
-    stand_in: bool = False
+    stands_in_for: Credential | None = None
 
     def params(self) -> dict[str, str]:
         """What it is to libpq."""
@@ -165,7 +165,7 @@ class CredentialCache:
         return Found(given, cached=False)
 
     def _find_next(self, login: Login, rejected: Found) -> _Steps[Found | None]:
-        if rejected.stand_in:
+        if rejected.stands_in_for is not None:
             return None
         if rejected.cached:
             self.forget(login, rejected.credential)
@@ -217,11 +217,19 @@ class CredentialCache:
             return result
 
     def confirm(self, login: Login, found: Found) -> None:
-        """Keep what stood in and was accepted, until it expires; one that does not expire is not kept."""
-        if found.stand_in and found.credential.expires_at is not None:
-            with self._lock:
-                self._held[self._scope(login)] = _Held(found.credential, time.time())
-                forget_oldest(self._held)
+        """Keep what stood in and was accepted, until it expires; one that does not expire is not kept.
+
+        Nor is one that was accepted late: a credential that came meanwhile is newer.
+        """
+        if found.stands_in_for is None or found.credential.expires_at is None:
+            return
+        login, now = self._scope(login), time.time()
+        with self._lock:
+            held = self._held.get(login)
+            if held is not None and held.is_usable(now) and not _are_same(held.credential, found.stands_in_for):
+                return
+            self._held[login] = _Held(found.credential, now)
+            forget_oldest(self._held)
 
     def forget(self, login: Login, rejected: Credential) -> None:
         """Use a credential no more that the server rejected."""
@@ -404,7 +412,7 @@ def _are_same(one: Credential, other: Credential) -> bool:
 def _as_stand_in(given: Credential | None, rejected: Found) -> Found | None:
     if given is None or _are_same(given, rejected.credential):
         return None
-    return Found(given, cached=False, stand_in=True)
+    return Found(given, cached=False, stands_in_for=rejected.credential)
 
 
 # ---------------------------------------------------------------- one cache for each provider

@@ -1,4 +1,4 @@
-"""Asks sources of attributes about clusters, in threads of their own; the monitor looks after when.
+"""Asks sources of attributes about clusters, in threads of their own; the monitor's thread decides when.
 
 Invariants: one question per cluster is under way at a time, in no thread that an event loop, a connect or the monitor
 runs in; a source that fails changes nothing but what is too old, and is advised of once per cluster.
@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 
 from aurora_router import native
 from aurora_router.attributes import Description, DescriptionFailed, Question
-from aurora_router.model.description import MEMBERS_SECONDS
 from aurora_router.model.endpoint import EndpointKind
 from aurora_router.observe import logger
 from aurora_router.policy.cluster_state import ClusterState
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from aurora_router.runtime.passfile import Parameters
 
 _THREAD = "aurora-router-attributes"
-
-
 _NAMING = {EndpointKind.CLUSTER: 0, EndpointKind.CLUSTER_READER: 0, EndpointKind.CLUSTER_CUSTOM: 1}
 """Kinds of names by which a cluster is found; the lowest first, others last."""
 
@@ -60,7 +57,7 @@ class Describer:
         view, now, source = cluster.view, time.monotonic(), sources[-1]
         endpoints = [each.route.endpoint for each in accesses]
         if source != self._source:
-            self._source, self._id, self._schedule = source, None, DescribeSchedule()
+            self._source, self._id, self._schedule = source, None, self._schedule.change_source(now)
         customs = self._wanted[0] or any(each.kind is EndpointKind.CLUSTER_CUSTOM for each in endpoints)
         own_zone = self._wanted[1] or any(each.request.options.prefers_own_zone for each in accesses)
         if self._wanted != (customs, own_zone):
@@ -103,12 +100,11 @@ class Describer:
         """Ask later; drop what is too old to count, and advise if it is worth it."""
         now, view = time.monotonic(), cluster.view
         self._schedule = self._schedule.fail(now, random.random(), lasting=failed.lasting)  # noqa: S311 - no secret
-        too_old = view.described_at is None or now - view.described_at > MEMBERS_SECONDS
         self._id = None
         cluster.observe(
             Description(
                 instances=view.attributes,
-                endpoints={} if view.endpoints and too_old else None,
+                endpoints={} if view.endpoints and not view.has_recent_endpoints(now) else None,
                 own_zone=failed.own_zone or view.own_zone,
             ),
             now,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aurora_router import attributes, credentials
 from aurora_router.errors import InvalidOption
@@ -23,25 +23,18 @@ _KINDS = {
 """The option that names an extension, without prefix -> its group of entry points, and what it is called."""
 
 
-class Extensions(NamedTuple):
-    """What a connection has of them.
-
-    Attributes:
-        provider: gives user and password at each dial; None: nothing does.
-        attributes: describes the cluster beside SQL; None: nothing does.
-    """
-
-    provider: Provider | None = None
-    attributes: AttributeSource | None = None
-
-
-def find_extensions(given: Any, options: Options, params: Mapping[str, Any]) -> Extensions:
+def find_extensions(
+    given: Any, options: Options, params: Mapping[str, Any]
+) -> tuple[Provider | None, AttributeSource | None]:
     """Return what the options name, each made from the options that it reads.
 
     Args:
         given: what ``credentials=`` gives; None: it is not used.
         options: of the connection.
         params: its other parameters.
+
+    Returns:
+        The provider of credentials, and the source of attributes; None where there is none.
 
     Raises:
         InvalidOption: two things give the credentials, one can't be loaded or called, or no extension reads an option.
@@ -65,7 +58,7 @@ def find_extensions(given: Any, options: Options, params: Mapping[str, Any]) -> 
             place = f"without {PREFIX}{option}" if names[option] is None else f"with {PREFIX}{option}={names[option]}"
             raise InvalidOption(f"{PREFIX}{name} has no effect {place}: remove it")
     made = {option: _make(option, names[option], each, values) for option, each in loaded.items()}
-    return Extensions(made.get("credentials", cast("Provider | None", given)), made.get("attributes"))
+    return made.get("credentials", cast("Provider | None", given)), made.get("attributes")
 
 
 def _make(option: str, name: str, extension: Any, values: Mapping[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Keeps count of the connections that pools hold, for `policy.rebalancing`, which decides.
 
-A pool asks for each connection that it gets back, so the answer is mostly a look at the clock: see `Pace.is_idle`.
+A pool asks about each connection at each use, so the answer is mostly a look at the clock: see `Pace.is_idle`.
 Connections of one process that were made by the same rules are one group, whatever pools they are in: what is fair
 depends on all of them, and so does the rate.
 """
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from aurora_router import native
 from aurora_router.model.bounds import forget_oldest
+from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.balance import Selection
 from aurora_router.policy.rebalancing import Pace, find_surplus
 
@@ -81,11 +82,12 @@ class Rebalancer:
 
 
 _UNBALANCED = Rebalancer(None)
+"""Of all connections that are not to be balanced."""
 _groups: WeakKeyDictionary[Cluster, dict[Any, Rebalancer]] = WeakKeyDictionary()
 
 
 def find_rebalancer(connection: Any) -> Rebalancer:
-    """Return what keeps the balance of a connection's group."""
+    """Return the rebalancer of a connection's group; it is looked up once."""
     found: Rebalancer | None = connection.rebalancer
     if found is None:
         found = connection.rebalancer = _find_group(connection)
@@ -93,12 +95,12 @@ def find_rebalancer(connection: Any) -> Rebalancer:
 
 
 def _find_group(connection: Any) -> Rebalancer:
-    """The group that a connection is in: one of its own kind where it was not chosen among several instances."""
+    """The group that a connection is in; `_UNBALANCED` if it was not chosen among several instances."""
     placement = connection.placement
     if placement is None or placement.pooled or not isinstance(placement._why, Selection):  # noqa: SLF001 - the package's own
         return _UNBALANCED
     context = placement._why.context  # noqa: SLF001 - see above
-    if not context.options.rebalance:
+    if not context.options.rebalance or context.role is WantedRole.WRITER:  # there is one writer
         return _UNBALANCED
     groups = _groups.setdefault(placement._cluster, {})  # noqa: SLF001 - see above
     key = context.role, connection.endpoint, _rules(context.options)

@@ -1,4 +1,4 @@
-"""The runtimes in which transactions run: what `flow.session.SessionRuntime` asks for, blocking and on asyncio."""
+"""The runtimes of transactions (`flow.session.SessionRuntime`), blocking and on asyncio, and their causal tokens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import psycopg
 from psycopg import pq
 
 from aurora_router import observe
+from aurora_router.errors import AuroraRouterError
 from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord, Trouble
+from aurora_router.forks import IMPORTING
 from aurora_router.model.event import ConfigurationAdvice
+from aurora_router.psycopg_errors import CommitOutcomeUnknown
 from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import BlockingRuntime, run
 from aurora_router.runtime.eventloop import EventLoopRuntime
@@ -23,6 +26,10 @@ from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from aurora_router.model.causal_token import CausalToken
+    from aurora_router.model.commit_token import CommitToken
+    from aurora_router.runtime.connect_args import ConnectArgs
 
 SyncT = TypeVar("SyncT", bound="psycopg.Connection[Any]")
 AsyncT = TypeVar("AsyncT", bound="psycopg.AsyncConnection[Any]")
@@ -88,7 +95,7 @@ class _Session:
         return Trouble(sqlstate, connection)
 
     def advise(self, connection: Any, text: str) -> None:
-        """Publish an advice; a connection that was not made by ``connect`` is of no known cluster."""
+        """Publish advice; a connection that was not made by ``connect`` is of no known cluster."""
         placement = getattr(connection, "placement", None)
         if placement is not None:
             placement.publish(ConfigurationAdvice(text))
@@ -265,6 +272,61 @@ class EventLoopSessions(_Session, EventLoopRuntime[AsyncT]):
 
         with _instead(connection, wait=wait_and_note, rollback=roll_back):
             yield record
+
+
+class TransactionToken:
+    """The causal token of one call of ``run_transaction``.
+
+    Args:
+        report: is given the token in the end; None: no token is wanted, and nothing is done.
+        args: of the router.
+        sessions: do the I/O.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[CausalToken], None] | None,
+        args: ConnectArgs,
+        sessions: BlockingSessions[Any] | EventLoopSessions[Any],
+    ) -> None:
+        self._report = report
+        self._args = args
+        self._sessions = sessions
+        self._made: tuple[CausalToken, CommitToken | None] | None = None
+
+    async def make(self, connection: Any, commit: CommitToken | None) -> None:
+        """Make the token on the connection of a transaction that has committed, whose commit token is `commit`.
+
+        Nothing that fails here is an error of the transaction: then the token is one without a proof.
+        """
+        if self._report is None:
+            return
+        with IMPORTING:
+            from aurora_router.flow import causal  # noqa: PLC0415 - few transactions need a causal token
+            from aurora_router.model.causal_token import CausalToken, NoProof  # noqa: PLC0415
+
+        args, sessions = self._args, self._sessions
+        method = args.request.options.causal
+        found = causal.find_token(commit, method)
+        if found is None and sessions.is_idle(connection):
+            with suppress(psycopg.Error, AuroraRouterError):
+                found = await causal.make_token(sessions, connection, method, args.causal_methods, args.nameless)
+        self._made = (found or CausalToken(NoProof(), is_trusted=True), commit)
+
+    def report(self) -> None:
+        """Report the token of what was committed.
+
+        Raises:
+            CommitOutcomeUnknown: the user's function failed; the transaction is committed.
+        """
+        if self._report is None or self._made is None:
+            return
+        found, commit = self._made
+        try:
+            self._report(found)
+        except Exception as error:
+            why = f"the transaction is committed, and on_causal failed: {type(error).__name__}: {error}"
+            raise CommitOutcomeUnknown(why, token=commit) from error
 
 
 def _drive(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply], seconds: float | None) -> Reply:

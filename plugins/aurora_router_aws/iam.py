@@ -112,7 +112,7 @@ class IamTokens:
 def _advise(host: str | None, port: int, user: str | None) -> None:
     log.warning(
         "%s:%s rejects an IAM token for the user %s that was just signed: check that IAM authentication is enabled "
-        "there, that the role has GRANT rds_iam, and that the AWS identity may rds-db:connect as that user",
+        "there, that the role has GRANT rds_iam, and that the AWS identity has rds-db:connect for that user",
         host, port, user,
     )  # fmt: skip
 

@@ -70,6 +70,9 @@ class RdsApi:
             return sdk.attempt("describe the cluster by the RDS API", lambda: self._describe(question, own))
         except sdk.Failed as failed:
             raise DescriptionFailed(str(failed), lasting=failed.lasting, own_zone=own.name) from None
+        except DescriptionFailed as failed:
+            failed.own_zone = own.name
+            raise
 
     def _describe(self, question: Question, own: OwnZone) -> Description:
         region = question.endpoint.region or self.region or sdk.find_region(self.profile)
@@ -93,14 +96,14 @@ class RdsApi:
         return self._locate(described, own, region, _account_of(rows[0])) if question.own_zone else described
 
     def _locate(self, described: Description, own: OwnZone, region: str, account: str | None) -> Description:
-        """The description with the zone of this process, as the account of the cluster names it, or with an advice."""
+        """The description with the zone of this process, as the account of the cluster names it, or with advice."""
         is_same = account is None or own.account is None or own.account == account
         if own.name is not None and is_same:
             return replace(described, own_zone=own.name)
         if own.id is None:
-            where = (
-                "is not known" if own.name is None else f"is {own.name}, but in another account, which names others so"
-            )
+            where = "is not known"
+            if own.name is not None:
+                where = f"is {own.name}, but the cluster is in another account, which may have another name for it"
             text = f"the zone of this process {where}: set {VARIABLE} to the name that the cluster's account has for it"
             return replace(described, advice=f"{text}, or to its id; until then aurora_zones=own prefers none")
         try:

@@ -5,8 +5,8 @@ it receives to its log at DEBUG: a token can be put together from that, and a se
 the thread that needs it, which is never that of an event loop, and its records are dropped while that thread works for
 this package. Its exceptions are not passed on either: one about a signature may repeat what was signed.
 
-Invariants: nothing is imported of botocore, and no session is made, before the first credential is asked for; the child
-of a fork makes sessions of its own, since the locks in them may be held.
+Invariants: nothing is imported of botocore, and no session is made, before AWS is first needed: for a credential, or to
+describe a cluster. The child of a fork makes sessions of its own, since the locks in them may be held.
 """
 
 from __future__ import annotations

@@ -13,10 +13,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from aurora_router import native
 
 VARIABLE = "AURORA_ZONE"
 """The environment variable with the name or the id of the zone; it counts before all else."""
@@ -43,38 +41,33 @@ class OwnZone(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether it says a zone at all."""
+        """Whether the name or the id is known."""
         return bool(self.name or self.id)
 
 
 NOWHERE = OwnZone()
-_lock: Any = native.new_lock()
 _found = NOWHERE
 
 
 def find_own_zone() -> OwnZone:
     """Return the zone of this process; `NOWHERE`: nothing has it. What was found is remembered.
 
-    It may ask the metadata service of a container or an instance, so it takes up to four times `SECONDS`.
+    It may ask the metadata service of a container or an instance, so it takes up to five times `SECONDS`.
     """
     global _found  # noqa: PLW0603 - it is the same for the whole process
     given = os.environ.get(VARIABLE, "").strip()
     if given:
         return OwnZone(id=given) if "-az" in given else OwnZone(given)
-    with _lock:
-        known = _found
-    if known.is_known:
-        return known
-    found = _of_task() or _of_instance() or NOWHERE
-    with _lock:
-        _found = found
+    found = _found  # without a lock: threads that look at the same time find the same
+    if not found.is_known:
+        found = _found = _of_task() or _of_instance() or NOWHERE
     return found
 
 
 def forget() -> None:
-    """Look again; also in the child of a fork, where a thread of the parent may hold the lock."""
-    global _lock, _found
-    _lock, _found = native.new_lock(), NOWHERE
+    """Look again; also in the child of a fork."""
+    global _found  # noqa: PLW0603 - see `find_own_zone`
+    _found = NOWHERE
 
 
 def _of_task() -> OwnZone | None:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from aurora_router import CausalToken
 
-WAIT = 0.5
-"""Seconds to wait for a reader that is behind: the default of ``aurora_causal_wait``."""
-
 
 def causal_token(source: Engine | Connection | Session) -> CausalToken:
     """Return a token for everything that was committed before: one round trip.
@@ -54,7 +51,7 @@ async def causal_token_async(source: AsyncEngine | AsyncConnection | AsyncSessio
     return await (await _driver_of_async(place)).causal_token()
 
 
-def connect_after(readers: Engine, writer: Engine, token: CausalToken, *, timeout: float = WAIT) -> Connection:
+def connect_after(readers: Engine, writer: Engine, token: CausalToken, *, timeout: float | None = None) -> Connection:
     """Return a connection that has replayed what a token stands for: of `readers`, else of `writer`.
 
     The reader is the one whose connection the pool gives. If it is behind, it is waited for, unless the token is not
@@ -64,7 +61,7 @@ def connect_after(readers: Engine, writer: Engine, token: CausalToken, *, timeou
         readers: an engine whose connections lead to readers.
         writer: an engine whose connections lead to the writer of the same cluster.
         token: what has to be visible.
-        timeout: how long to wait for the reader, in seconds.
+        timeout: how long to wait for the reader, in seconds; None: as ``aurora_causal_wait`` of its engine says.
 
     Raises:
         CausalTokenRejected: the token is of another cluster, or beyond the writer.
@@ -89,7 +86,7 @@ def connect_after(readers: Engine, writer: Engine, token: CausalToken, *, timeou
 
 @asynccontextmanager
 async def connect_after_async(
-    readers: AsyncEngine, writer: AsyncEngine, token: CausalToken, *, timeout: float = WAIT
+    readers: AsyncEngine, writer: AsyncEngine, token: CausalToken, *, timeout: float | None = None
 ) -> AsyncIterator[AsyncConnection]:
     """Connect as `connect_after` does, for an ``async with`` block; the connection is closed at its end."""
     async with readers.connect() as connection:

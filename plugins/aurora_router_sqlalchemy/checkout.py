@@ -1,7 +1,8 @@
 """What an engine of ours listens to: a stale connection is replaced at checkout, a lost one's error says what happened.
 
-At check-in a connection is recycled if its instance has too many: so a pool goes along with readers that join and
-leave. None of it costs a round trip (but behind a pooler: see `aurora_router.check`), nor anything for statements that
+A connection whose instance has too many is marked at checkout, so that the pool replaces it before its next use: thus
+a pool adapts to readers that join and leave. A listener for the check-in would cost more than all that it has to do.
+None of it costs a round trip (but behind a pooler: see `aurora_router.check`), nor anything for statements that
 succeed.
 """
 
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 
 def guard(engine: Engine) -> None:
     """Let an engine's pool, and each that takes its place, refuse what is stale, stay balanced, explain lost ones."""
-    event.listen(engine, "checkout", _refuse_stale_async if engine.dialect.is_async else _refuse_stale)
-    event.listen(engine, "checkin", _recycle_surplus)
+    event.listen(engine, "checkout", _on_checkout_async if engine.dialect.is_async else _on_checkout)
     event.listen(engine, "handle_error", _explain)
 
 
-def _refuse_stale(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
-    """Make the pool replace a connection whose instance is not what it was.
+def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
+    """Make the pool replace a stale connection now, and one whose instance has too many before its next use.
 
     Raises:
         DisconnectionError: it is stale.
@@ -38,21 +38,20 @@ def _refuse_stale(connection: Any, record: Any, proxy: Any) -> None:  # noqa: AR
         check(connection)
     except StaleConnection as error:
         raise exc.DisconnectionError(str(error)) from error
+    if is_surplus(connection):
+        record.invalidate(soft=True)
 
 
-def _refuse_stale_async(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
+def _on_checkout_async(connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG001 - the hook's signature
     """The same for SQLAlchemy's wrapper of an asyncio connection."""
+    driver_connection = record.driver_connection
     try:
-        checking = check(record.driver_connection)
+        checking = check(driver_connection)
         if isinstance(checking, CoroutineType):  # else it is done
             await_only(checking)
     except StaleConnection as error:
         raise exc.DisconnectionError(str(error)) from error
-
-
-def _recycle_surplus(connection: Any, record: Any) -> None:
-    """Make the pool replace a connection before its next use, where its instance has too many."""
-    if connection is not None and is_surplus(record.driver_connection):
+    if is_surplus(driver_connection):
         record.invalidate(soft=True)
 
 

@@ -218,7 +218,10 @@ def test_in_another_account_the_id_of_the_zone_counts(api, monkeypatch, own, acc
     ("own", "told"),
     [
         (NOWHERE, "the zone of this process is not known: set AURORA_ZONE to the name that the cluster's account has"),
-        (OwnZone("eu-west-1a", None, HERE), "the zone of this process is eu-west-1a, but in another account, which"),
+        (
+            OwnZone("eu-west-1a", None, HERE),
+            "the zone of this process is eu-west-1a, but the cluster is in another account, which may have another",
+        ),
     ],
 )
 def test_a_zone_that_cannot_be_named_is_advised_of(api, monkeypatch, own, told):
@@ -244,6 +247,13 @@ def test_the_zone_is_known_also_while_the_api_does_not_answer(own_client, monkey
     monkeypatch.setenv(zone.VARIABLE, "eu-west-1b")
     with pytest.raises(DescriptionFailed) as caught:
         ask(own_client, CLUSTER, own_zone=True)
+    assert caught.value.own_zone == "eu-west-1b"
+
+
+def test_the_zone_is_known_also_where_the_cluster_is_not_found(api, monkeypatch):
+    monkeypatch.setenv(zone.VARIABLE, "eu-west-1b")
+    with pytest.raises(DescriptionFailed, match="does not say its region") as caught:
+        ask(api, "db.example.com", own_zone=True)
     assert caught.value.own_zone == "eu-west-1b"
 
 

@@ -154,6 +154,21 @@ def test_an_honest_token_without_a_signature_is_waited_for(scene):
     assert took < 0.1
 
 
+@pytest.mark.parametrize("ahead", [0, 100 * LSN_PER_SECOND])
+def test_a_writer_that_may_not_serve_is_asked_about_a_token_without_a_signature(scene, ahead):
+    async def client():
+        await scene.warm_up()
+        return await scene.read(scene.token(trusted=False, ahead=ahead), aurora_reader_fallback="error")
+
+    if ahead:
+        with pytest.raises(CausalTokenRejected, match="has not reached"):
+            scene.run(client())
+    else:
+        name, took = scene.run(client())
+        assert name != "demo-1"
+        assert took < 0.1
+
+
 def test_a_token_of_another_cluster_is_refused(scene):
     token = CausalToken(LogPosition("999", 1, 1), is_trusted=True)
 

@@ -6,21 +6,20 @@ import pytest
 
 from aurora_router.errors import NoInstanceAvailable
 from aurora_router.model.description import MEMBERS_SECONDS, CustomEndpoint, Description, EndpointType
-from aurora_router.simulation import Condition, Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+from aurora_router.simulation import Condition, SimulatedProcess, WatchedProcess
+from tests.flow.scene import Scene
 
 pytest.importorskip("botocore")
 
 ANY, READERS = EndpointType.ANY, EndpointType.READER
 
 
-class Scene:
+class EndpointScene(Scene):
     """A cluster of five with the custom endpoint ``olap``, by DNS demo-2 and demo-3, and a process."""
 
     def __init__(self, process=SimulatedProcess):
-        self.simulation = Simulation(1)
-        self.cluster = SimulatedCluster(Network(self.simulation), readers=4)
+        super().__init__(process, readers=4)
         self.cluster.customs["olap"] = ("demo-2", "demo-3")
-        self.process = process(self.cluster.network)
 
     def describe(self, endpoint=None):
         """What a source of attributes says."""
@@ -35,19 +34,13 @@ class Scene:
         ids = [(await self.connect(**options)).instance.id for _ in range(count)]
         return {each: ids.count(each) for each in sorted(set(ids))}
 
-    def run(self, procedure):
-        try:
-            return self.simulation.run(procedure)
-        finally:
-            self.simulation.close()
-
 
 both = pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
 
 
 @both
 def test_until_its_members_are_known_dns_decides(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         assert scene.cluster.customs["olap"] == tuple(await scene.used())
@@ -67,7 +60,7 @@ def test_until_its_members_are_known_dns_decides(process):
     ],
 )
 def test_connects_are_balanced_over_its_members(process, endpoint, members):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         first = await scene.connect()
@@ -84,7 +77,7 @@ def test_connects_are_balanced_over_its_members(process, endpoint, members):
 
 @both
 def test_a_failed_member_is_replaced_by_another_one(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         await scene.connect()
@@ -97,7 +90,7 @@ def test_a_failed_member_is_replaced_by_another_one(process):
 
 @both
 def test_where_no_member_is_left_no_other_instance_serves(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         await scene.connect()
@@ -110,7 +103,7 @@ def test_where_no_member_is_left_no_other_instance_serves(process):
 
 @both
 def test_a_writer_that_is_promoted_inside_is_no_member_of_an_endpoint_for_readers(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         await scene.connect()
@@ -126,7 +119,7 @@ def test_a_writer_that_is_promoted_inside_is_no_member_of_an_endpoint_for_reader
 
 @both
 def test_the_lag_is_bounded_within_its_members(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         await scene.connect()
@@ -140,7 +133,7 @@ def test_the_lag_is_bounded_within_its_members(process):
 
 @both
 def test_members_that_were_read_long_ago_are_left_to_dns(process):
-    scene = Scene(process)
+    scene = EndpointScene(process)
 
     async def client():
         held = await scene.connect()

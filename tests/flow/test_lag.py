@@ -6,15 +6,11 @@ import pytest
 
 from aurora_router.errors import NoInstanceAvailable
 from aurora_router.model.instance import Role
-from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+from aurora_router.simulation import Condition, SimulatedProcess, WatchedProcess
+from tests.flow.scene import Scene
 
 
-class Scene:
-    def __init__(self, process=SimulatedProcess, **made):
-        self.simulation = Simulation(1)
-        self.cluster = SimulatedCluster(Network(self.simulation), **made)
-        self.process = process(self.cluster.network)
-
+class LagScene(Scene):
     async def connect(self, target="reader", **options):
         given = {"aurora_reader_fallback": "error", "aurora_failover_timeout": 3, **options}
         if target != "reader":
@@ -27,12 +23,6 @@ class Scene:
         connection = await self.connect(**options)
         return self.simulation.counts["ask"] - before, connection.instance.id
 
-    def run(self, procedure):
-        try:
-            return self.simulation.run(procedure)
-        finally:
-            self.simulation.close()
-
 
 @pytest.mark.case
 @pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
@@ -40,7 +30,7 @@ class Scene:
 @pytest.mark.parametrize("aurora", [True, False], ids=["aurora", "plain"])
 def test_the_age_of_a_figure_counts(bound, process, aurora):
     """A reader stops replaying straight after it was looked at: its lag grows by a second a second."""
-    scene = Scene(process, readers=1, aurora=aurora)
+    scene = LagScene(process, readers=1, aurora=aurora)
     hosts = ",".join(f"{each.address}:5432" for each in scene.cluster.instances.values())
 
     async def connect():
@@ -74,8 +64,36 @@ def test_the_age_of_a_figure_counts(bound, process, aurora):
     scene.run(client())
 
 
+def test_an_answer_gets_older_while_another_reader_is_dialled():
+    """The topology is read on one reader, and the preferred one hangs: when that is given up, the first one lags."""
+    scene = LagScene()
+    first, preferred = scene.cluster.instances["demo-2"], scene.cluster.instances["demo-3"]
+
+    async def fall_behind():
+        while True:
+            await scene.simulation.sleep(0.1)
+            first.lag = scene.simulation.now
+
+    async def client():
+        preferred.condition = Condition.HANGING
+        scene.simulation.spawn(fall_behind())
+        zones = {"aurora_zones": "near", "aurora_zone_map": "demo-2=far,demo-3=near"}
+        host = scene.cluster.host("instance:demo-2")
+        with pytest.raises(NoInstanceAvailable, match="no instance that fits"):
+            await scene.process.connect(
+                f"host={host} dbname=app aurora_role=reader",
+                aurora_reader_fallback="error",
+                aurora_failover_timeout=4,
+                aurora_connect_timeout=2,
+                aurora_max_lag=1.0,
+                **zones,
+            )
+
+    scene.run(client())
+
+
 def test_within_the_bound_nothing_is_asked():
-    scene = Scene()
+    scene = LagScene()
 
     async def client():
         for _ in range(4):
@@ -93,7 +111,7 @@ def test_within_the_bound_nothing_is_asked():
 
 
 def test_the_monitor_looks_as_often_as_a_bound_needs():
-    scene = Scene(WatchedProcess)
+    scene = LagScene(WatchedProcess)
 
     async def client():
         held = [await scene.connect(aurora_max_lag=4.0) for _ in range(4)]
@@ -110,7 +128,7 @@ def test_the_monitor_looks_as_often_as_a_bound_needs():
 
 
 def test_a_reader_that_lags_is_not_asked_at_each_connect():
-    scene = Scene(readers=1)
+    scene = LagScene(readers=1)
 
     async def client():
         scene.cluster.instances["demo-2"].lag = 9.0
@@ -128,7 +146,7 @@ def test_a_reader_that_lags_is_not_asked_at_each_connect():
 @pytest.mark.parametrize("how", ["address", "aurora_instance"])
 def test_the_bound_holds_where_nothing_is_chosen(how):
     """Through an address, or to the one instance that is named."""
-    scene = Scene()
+    scene = LagScene()
 
     async def connect():
         reader = scene.cluster.instances["demo-2"]
@@ -154,7 +172,7 @@ def test_the_bound_holds_where_nothing_is_chosen(how):
 
 
 def test_what_a_writer_does_not_lag_says_nothing_of_it_as_a_reader():
-    scene = Scene(readers=1)
+    scene = LagScene(readers=1)
 
     async def client():
         await scene.connect(aurora_max_lag=5.0)

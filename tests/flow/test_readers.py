@@ -5,21 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aurora_router.errors import NoInstanceAvailable
-from aurora_router.simulation import Condition, Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
-
-
-class Scene:
-    def __init__(self, process, readers):
-        self.simulation = Simulation(1)
-        self.cluster = SimulatedCluster(Network(self.simulation), readers=readers)
-        self.process = process(self.cluster.network)
-
-    def run(self, procedure):
-        try:
-            return self.simulation.run(procedure)
-        finally:
-            self.simulation.close()
-
+from aurora_router.simulation import Condition, SimulatedProcess, WatchedProcess
+from tests.flow.scene import Scene
 
 both = pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
 
@@ -27,7 +14,7 @@ both = pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], id
 @both
 @pytest.mark.parametrize("role", ["reader", "prefer-reader"])
 def test_a_reader_that_joined_is_used_as_soon_as_one_is_wanted(process, role):
-    scene = Scene(process, 0)
+    scene = Scene(process, readers=0)
 
     async def client():
         connect, conninfo = scene.process.connect, scene.cluster.conninfo()
@@ -41,7 +28,7 @@ def test_a_reader_that_joined_is_used_as_soon_as_one_is_wanted(process, role):
 
 @both
 def test_looking_for_readers_costs_a_query_a_second_at_most(process):
-    scene = Scene(process, 0)
+    scene = Scene(process, readers=0)
 
     async def client():
         for _ in range(3):
@@ -57,7 +44,7 @@ def test_looking_for_readers_costs_a_query_a_second_at_most(process):
 
 
 def test_the_monitor_looks_where_no_reader_is_an_error():
-    scene = Scene(WatchedProcess, 0)
+    scene = Scene(WatchedProcess, readers=0)
 
     async def client():
         writer = await scene.process.connect(scene.cluster.conninfo())
@@ -75,7 +62,7 @@ def test_the_monitor_looks_where_no_reader_is_an_error():
 @pytest.mark.parametrize("role", ["reader", "prefer-reader", "any"])
 def test_a_former_writer_that_does_not_know_it_is_no_reader(process, role):
     """It is the only reader that is known, and takes itself for the writer still."""
-    scene = Scene(process, 1)
+    scene = Scene(process, readers=1)
 
     async def client():
         connect, conninfo = scene.process.connect, scene.cluster.conninfo()
@@ -100,7 +87,7 @@ def test_a_former_writer_that_does_not_know_it_is_no_reader(process, role):
 
 def test_an_instance_that_was_silent_is_not_dialled_again_as_a_reader():
     """It stood in for a reader as the writer; while it is dialled, another instance is found to be the writer."""
-    scene = Scene(SimulatedProcess, 1)
+    scene = Scene(SimulatedProcess, readers=1)
     connect, conninfo = scene.process.connect, scene.cluster.conninfo()
 
     async def client():
@@ -120,7 +107,7 @@ def test_an_instance_that_was_silent_is_not_dialled_again_as_a_reader():
 
 
 def test_a_name_that_leads_to_an_instance_that_was_silent_is_asked_last():
-    scene = Scene(SimulatedProcess, 1)
+    scene = Scene(SimulatedProcess, readers=1)
     connect, conninfo = scene.process.connect, scene.cluster.conninfo("reader")
     silent, other = scene.cluster.instances.values()
 
@@ -144,7 +131,7 @@ def test_a_last_resort_that_is_silent_is_given_up_when_another_reader_answers(na
 
     No other one may serve where an instance was named.
     """
-    scene = Scene(WatchedProcess, 2)
+    scene = Scene(WatchedProcess, readers=2)
     simulation, cluster, connect = scene.simulation, scene.cluster, scene.process.connect
     conninfo = cluster.conninfo("reader")
     options = {"aurora_reader_fallback": "error", "aurora_quarantine": 30.0}

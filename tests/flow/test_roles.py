@@ -6,7 +6,8 @@ import pytest
 
 from aurora_router.model.observation import Row, Topology
 from aurora_router.policy.role_reports import PROOF_SECONDS
-from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
+from aurora_router.simulation import Network, SimulatedProcess, WatchedProcess
+from tests.flow.scene import Scene
 
 
 class Between(Network):
@@ -35,12 +36,9 @@ class Between(Network):
         return connection
 
 
-class Scene:
+class RelayScene(Scene):
     def __init__(self, process=SimulatedProcess, readers=2):
-        self.simulation = Simulation(1)
-        self.network = Between(self.simulation)
-        self.cluster = SimulatedCluster(self.network, readers=readers)
-        self.process = process(self.network)
+        super().__init__(process, network=Between, readers=readers)
 
     def put(self, kind, *ids):
         for id_ in ids or self.cluster.instances:
@@ -53,12 +51,6 @@ class Scene:
 
     _before = 0
 
-    def run(self, procedure):
-        try:
-            return self.simulation.run(procedure)
-        finally:
-            self.simulation.close()
-
 
 @pytest.mark.case
 @pytest.mark.parametrize("process", [SimulatedProcess, WatchedProcess], ids=["unwatched", "watched"])
@@ -66,7 +58,7 @@ class Scene:
 @pytest.mark.parametrize("kind", ["relay", "pooler"])
 def test_a_demoted_writer_is_never_the_writer(kind, ids, process):
     """Also where the others' reports are honest, and where nothing was heard of the failover."""
-    scene = Scene(process)
+    scene = RelayScene(process)
     scene.put(kind, *ids)
 
     async def client():
@@ -86,7 +78,7 @@ def test_a_demoted_writer_is_never_the_writer(kind, ids, process):
 
 
 def test_direct_paths_are_asked_once_in_a_while():
-    scene = Scene()
+    scene = RelayScene()
 
     async def client():
         asked = []
@@ -104,7 +96,7 @@ def test_direct_paths_are_asked_once_in_a_while():
 
 
 def test_the_monitor_sees_to_it_that_connects_to_the_writer_need_not_ask():
-    scene = Scene(WatchedProcess)
+    scene = RelayScene(WatchedProcess)
 
     async def client():
         await scene.connect()
@@ -121,7 +113,7 @@ def test_the_monitor_sees_to_it_that_connects_to_the_writer_need_not_ask():
 
 
 def test_a_pooler_that_takes_the_place_of_the_server_is_noticed():
-    scene = Scene()
+    scene = RelayScene()
 
     async def client():
         for target in ("writer", "reader", "writer", "writer"):
@@ -138,7 +130,7 @@ def test_a_pooler_that_takes_the_place_of_the_server_is_noticed():
 
 
 def test_a_cluster_without_a_standby_is_asked_at_each_connect():
-    scene = Scene(readers=0)
+    scene = RelayScene(readers=0)
 
     async def client():
         for _ in range(4):
@@ -150,7 +142,7 @@ def test_a_cluster_without_a_standby_is_asked_at_each_connect():
 
 def test_a_writer_that_is_replaced_while_it_is_asked_for_its_role_is_not_handed_out():
     """Its answer is that of a former writer that does not know it; the news came while it was under way."""
-    scene = Scene()
+    scene = RelayScene()
     scene.put("relay")
     simulation, cluster = scene.simulation, scene.cluster
 

@@ -637,6 +637,7 @@ def test_a_way_that_is_not_to_be_had_is_reported_once_and_tried_again(ground):
     assert (at.tokens, at.methods) == ([], {"app": OutcomeMethod.OFF})
     assert len(at.runtime.advice) == 1
     assert "cannot be resolved" in at.runtime.advice[0]
+    assert "There is no witness table, and the log position is not available:" in at.runtime.advice[0]
     at.database.log_offered = True
     at.run()
     assert at.tokens == [], "it is not tried at each transaction"

@@ -7,7 +7,7 @@ import pytest
 
 import aurora_router
 from aurora_router import CausalToken, CausalTokenRejected
-from aurora_router.flow import commit_sql
+from aurora_router.flow import causal_sql, commit_sql
 from aurora_router.model.causal_token import LogPosition, WitnessRow
 from benchmarks.causal import lagging_cluster, run_pairs, wait_for_grant
 from tests.superuser import run_as_superuser
@@ -163,6 +163,25 @@ def test_or_hears_what_to_do(router, cluster, unprivileged):
     with router.connect(role="reader", after=token, autocommit=True) as conn:
         if conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):  # the REVOKE was not replayed yet
             assert conn.has_replayed(token)
+
+
+def test_a_server_that_does_not_report_its_system_identifier_is_asked_for_it_once(cluster, witness, monkeypatch):
+    sent, write_witness = [], causal_sql.write_witness
+
+    def write(id_, *, system):
+        sent.append(system)
+        return write_witness(id_, system=system)
+
+    monkeypatch.setattr(causal_sql, "write_witness", write)
+    run_as_superuser(cluster, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public")
+    try:
+        with aurora_router.connect(cluster.conninfo(aurora_causal="witness")) as writer:
+            tokens = [writer.causal_token() for _ in range(2)]
+            assert writer.has_replayed(tokens[-1])
+    finally:
+        run_as_superuser(cluster, "GRANT EXECUTE ON FUNCTION pg_control_system() TO public")
+    assert sent == [True, False, False]
+    assert [each.proof.table.system for each in tokens] == [None, None]
 
 
 def test_tokens_that_the_writer_contradicts(router):

@@ -91,7 +91,7 @@ def test_any_text_is_a_token_or_refused(text):
     ],
 )
 def test_what_is_no_token(text):
-    with pytest.raises(CausalTokenRejected, match="no causal token"):
+    with pytest.raises(CausalTokenRejected, match="not a causal token"):
         CausalToken.parse(text)
 
 

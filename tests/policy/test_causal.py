@@ -59,7 +59,6 @@ def test_the_log_position(evidence, expected):
         (WitnessEvidence(is_standby=True, is_there=True, table=TABLE), Standing.PROVEN),
         (WitnessEvidence(is_standby=True, is_there=False, table=TABLE), Standing.BEHIND),
         (WitnessEvidence(is_standby=False, is_there=False, table=TABLE), Standing.UNPROVABLE),
-        (WitnessEvidence(is_standby=True, is_there=False, table=None), Standing.BEHIND),
         (WitnessEvidence(is_standby=True, is_there=False, table=WitnessTable("8", 5, 6)), Standing.FOREIGN),
         (WitnessEvidence(is_standby=True, is_there=False, table=WitnessTable("7", 9, 6)), Standing.FOREIGN),
         (WitnessEvidence(is_standby=True, is_there=False, table=WitnessTable(None, 5, 6)), Standing.BEHIND),

@@ -59,6 +59,16 @@ def test_more_that_is_wanted_is_asked_for_at_once():
     assert DescribeSchedule().succeed(0.0, 0.5).want().is_due(0.0)
 
 
+@given(RANDOM, st.booleans())
+def test_another_source_is_asked_soon_after_a_failure_and_else_when_it_is_time(chance, lasting):
+    calm = DescribeSchedule().see(BEFORE, 0.0, 0.0).succeed(0.0, chance)
+    assert calm.change_source(1.0) is calm
+    failing = calm.fail(1.0, chance, lasting=lasting)
+    changed = failing.change_source(2.0)
+    assert changed.next_at == min(failing.next_at, 2.0 + FIRST_PAUSE)
+    assert changed.change_source(3.0).next_at == changed.next_at, "however often it changes"
+
+
 def test_people_are_not_advised_of_what_passes():
     assert QUIET_FAILURES > 1
 

@@ -425,10 +425,31 @@ def test_what_another_caller_found_is_used_first():
     found = cache.get(LOGIN)
     second = cache.get(LOGIN)
     following = cache.after_rejection(LOGIN, found)
-    assert following.stand_in
+    assert following.stands_in_for == found.credential
     cache.confirm(LOGIN, following)
     assert cache.after_rejection(LOGIN, second).credential.password == "new"
     assert len(provider.stood_in) == 1
+
+
+def test_what_stands_in_and_is_accepted_late_replaces_nothing_newer():
+    """The rotation ends, and another one after it, while a dial with the pending version is under way."""
+    provider = Rotating(wanted="new", pending=pending())
+    cache = CredentialCache(provider)
+    late = cache.after_rejection(LOGIN, cache.get(LOGIN))
+    provider.current = provider.wanted = "newer"
+    assert cache.after_rejection(LOGIN, cache.get(LOGIN)).credential.password == "newer"
+    cache.confirm(LOGIN, late)
+    assert password(cache) == "newer"
+
+
+def test_what_stands_in_is_kept_although_the_rejected_one_was_given_again():
+    provider = Rotating(wanted="new", pending=pending())
+    cache = CredentialCache(provider)
+    following = cache.after_rejection(LOGIN, cache.get(LOGIN))
+    cache.forget(LOGIN, cache.get(LOGIN).credential)
+    assert password(cache) == "old"
+    cache.confirm(LOGIN, following)
+    assert password(cache) == "new"
 
 
 def test_many_callers_ask_once_for_what_stands_in():

@@ -15,7 +15,7 @@ from aurora_router.attributes import Attributes, CustomEndpoint, Description, De
 from aurora_router.flow.probe import Access
 from aurora_router.model.endpoint import EndpointKind
 from aurora_router.model.event import ConfigurationAdvice
-from aurora_router.policy.describe_schedule import INTERVAL, QUIET_FAILURES, DescribeSchedule
+from aurora_router.policy.describe_schedule import FIRST_PAUSE, INTERVAL, QUIET_FAILURES, DescribeSchedule
 from aurora_router.policy.route import route
 from aurora_router.runtime import describing
 from aurora_router.runtime.connect_args import read_connect_args
@@ -133,6 +133,24 @@ def test_the_own_zone_is_asked_for_as_soon_as_a_user_prefers_it():
     assert scene.advice() == ["set AURORA_ZONE"]
 
 
+@pytest.mark.parametrize("answer", [SEEN, DescriptionFailed("no permission", lasting=True)])
+def test_users_with_different_sources_in_turns_do_not_have_it_asked_more_often(answer):
+    scene, other = Scene(Source(answer)), Source(answer)
+    scene.tick()
+    for source in (other, scene.source) * 3:
+        scene.accesses.append(access(f"demo.cluster-{DOMAIN}", source))
+        scene.tick()
+    assert len(scene.source.asked) + len(other.asked) == 1
+
+
+def test_another_source_is_asked_soon_if_the_one_before_fails():
+    scene = Scene(Source(DescriptionFailed("no permission", lasting=True)))
+    scene.tick()
+    scene.accesses.append(access(f"demo.cluster-{DOMAIN}", Source()))
+    scene.tick()
+    assert scene.describer._schedule.next_at - time.monotonic() <= FIRST_PAUSE
+
+
 def test_a_change_of_the_instances_is_noticed():
     scene = Scene(Source())
     scene.tick()
@@ -186,7 +204,7 @@ def test_a_failure_keeps_what_is_known_until_that_is_too_old(monkeypatch):
     scene.tick()
     view = scene.cluster.view
     assert (view.attributes, view.endpoints, view.own_zone) == (SEEN.instances, SEEN.endpoints, "eu-west-1b")
-    monkeypatch.setattr(describing, "MEMBERS_SECONDS", -1.0)
+    monkeypatch.setattr("aurora_router.model.view.MEMBERS_SECONDS", -1.0)
     scene.make_due()
     scene.tick()
     assert (scene.cluster.view.attributes, scene.cluster.view.endpoints) == (SEEN.instances, {})

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,10 +108,7 @@ class Campaign:
                 Figure.at_least(f"seeds that find: {mutant.name}", len(seeds), "", options.enough)
                 for mutant, seeds in zip(self.mutants, found, strict=True)
             ]
-        print(table(figures))
-        if options.json:
-            write_json(figures, options.json)
-        return 0 if all(each.ok for each in figures) else 1
+        return report(figures, options.json)
 
     def _options(self, description: str, arguments: list[str] | None) -> argparse.Namespace:
         parser = argparse.ArgumentParser(description=description)

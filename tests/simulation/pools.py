@@ -23,7 +23,7 @@ from aurora_router.policy.options import Balance, Options
 from aurora_router.policy.poll_interval import add_jitter
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.rebalancing import RATE, Pace, find_surplus
-from benchmarks.figures import Figure, table, write_json
+from benchmarks.figures import Figure, report
 
 TICK = 0.1
 """Between two check-ins of one process, in seconds."""
@@ -56,7 +56,8 @@ class World:
     def join(self) -> None:
         """Add a reader."""
         self.made += 1
-        self._change(Instance(f"r{self.made}", Role.READER))
+        joined = Instance(f"r{self.made}", Role.READER)
+        self.view = make_view([*self.view.instances.values(), joined], self.view.writer)
 
     def change(self, now: float) -> str:
         """Do what may happen, at random; returns what it was."""
@@ -82,9 +83,6 @@ class World:
         if returns:
             instances[former.id] = former.become(Role.READER)
         self.view = make_view(instances.values(), new)
-
-    def _change(self, instance: Instance) -> None:
-        self.view = make_view([*self.view.instances.values(), instance], self.view.writer)
 
 
 def make_view(instances, writer) -> View:
@@ -163,7 +161,7 @@ class Process:
 
 @dataclass
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         worst: the highest load of a reader, as a multiple of its fair share, once each process had looked.
@@ -226,6 +224,7 @@ def _count_moves(outcome: Outcome, processes: list[Process]) -> None:
 
 
 WORST = 1.5
+"""The highest load that a reader may have, as a multiple of its fair share."""
 STRATEGIES = {
     "least_connections": {},
     "round_robin": {"balance": Balance.ROUND_ROBIN},
@@ -235,7 +234,7 @@ STRATEGIES = {
 
 
 def main() -> int:
-    """Print the figures; 1: a bound is exceeded."""
+    """Print the figures; returns the exit status: 1 if a bound is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--processes", type=int, default=1000)
@@ -246,22 +245,19 @@ def main() -> int:
     figures: list[Figure] = []
     for name, options in STRATEGIES.items():
         found = run(args.processes, args.connections, args.seconds, args.seed, **options)
-        told = f"pools, simulated, {name}"
-        load, rate = f"{told}: highest load / fair share after the first check", f"{told}: recycled per second"
+        title = f"pools, simulated, {name}"
+        load, rate = f"{title}: highest load / fair share after the first check", f"{title}: recycled per second"
         if options.get("rebalance") is False:
             figures.append(Figure.unbounded(load, found.worst, "x", str(dict(found.changes))))
             continue
         figures += [
             Figure.at_most(load, found.worst, "x", WORST, str(dict(found.changes))),
-            Figure.unbounded(f"{told}: the same, 15 s later", found.settled, "x"),
+            Figure.unbounded(f"{title}: the same, 15 s later", found.settled, "x"),
             Figure.at_most(rate, found.per_second, "", 1.0 + RATE * args.connections, "of a process, at most"),
-            Figure.unbounded(f"{told}: recycled in all", found.moves, "", f"of {args.processes * args.connections}"),
-            Figure.unbounded(f"{told}: share of a change's in its busiest second", found.together, ""),
+            Figure.unbounded(f"{title}: recycled in all", found.moves, "", f"of {args.processes * args.connections}"),
+            Figure.unbounded(f"{title}: share of a change's in its busiest second", found.together, ""),
         ]
-    print(table(figures))
-    if args.json is not None:
-        write_json(figures, args.json)
-    return 0 if all(each.ok for each in figures) else 1
+    return report(figures, args.json)
 
 
 if __name__ == "__main__":

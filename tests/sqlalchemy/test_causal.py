@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 import aurora_router
+from aurora_router.flow import causal
 from aurora_router_sqlalchemy import (
     causal_token,
     causal_token_async,
@@ -76,12 +78,42 @@ def test_a_token_that_is_not_trusted_is_not_waited_for(engines, cluster):
     assert time.monotonic() - began < 300
 
 
+def test_an_engines_option_says_how_long_its_readers_are_waited_for(engines, cluster):
+    _, writer = engines
+    readers = sa.create_engine(cluster.url("reader", aurora_causal_wait=60))
+    with ThreadPoolExecutor(1) as pool:
+        with hold_replay(cluster):
+            with writer.begin() as connection:
+                put(connection, 12)
+            made = pool.submit(connect_after, readers, writer, causal_token(writer))
+            time.sleep(1)  # twice the default
+        with made.result() as connection:
+            assert connection.execute(LOOK).one() == (12, True)
+    readers.dispose()
+
+
 def test_a_transaction_gives_its_token(engines):
     readers, writer = engines
     tokens = []
     run_transaction(sessionmaker(writer), lambda session: put(session, 20), on_causal=tokens.append)
     with connect_after(readers, writer, tokens[0], timeout=30) as connection:
         assert connection.execute(LOOK).one() == (20, True)
+
+
+def test_its_token_is_made_before_its_connection_returns_to_the_pool(engines, monkeypatch):
+    """A session returns its connection when it has committed, and another thread may use it then."""
+    _, writer = engines
+    held, make_token = [], causal.make_token
+
+    async def make(*args):
+        held.append(writer.pool.checkedout())
+        return await make_token(*args)
+
+    monkeypatch.setattr(causal, "make_token", make)
+    for source in (writer, sessionmaker(writer), Session(writer)):
+        run_transaction(source, lambda subject: put(subject, 21), on_causal=lambda _: None)
+    assert held == [1, 1, 1]
+    assert writer.pool.checkedout() == 0
 
 
 def test_a_token_of_another_cluster_is_refused_and_nothing_stays_open(engines):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.iam.tokens import LONGEST_SECONDS
+from aurora_router_cluster.iam import LONGEST_SECONDS
 from aurora_router_cluster.postgres.settings import refusal
 
 DEFAULT_CLASS = "db.r6g.large"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
-from aurora_router_cluster.control.iam import IamAuthentication
 from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
 from aurora_router_cluster.control.plane import ControlPlane
@@ -86,6 +85,8 @@ class SupervisedCluster:
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
         if options.iam:
+            from aurora_router_cluster.control.iam import IamAuthentication  # noqa: PLC0415 - most clusters have none
+
             aws_keys = data.aws_keys if data is not None else home.path / AWS_KEYS
             find_port, lifetime = self.state.find_port, options.iam_token_lifetime
             self.state.iam = IamAuthentication(self.state.names, found, find_port, aws_keys, lifetime)
@@ -339,7 +340,7 @@ def make_spread(options: ClusterOptions) -> Spread | None:
     """
     if options.remote is None:
         return None
-    from aurora_router_cluster.hosts.spread import Spread  # noqa: PLC0415 - who does not need it
+    from aurora_router_cluster.hosts.spread import Spread  # noqa: PLC0415 - only for other hosts
 
     return Spread.over(options.remote, options.port)
 

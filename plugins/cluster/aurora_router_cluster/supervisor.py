@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -28,6 +27,7 @@ from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.registry import ClusterDirectory, explain_left, make_run_directory, sweep_leftovers
+from aurora_router_cluster.rpc import starter
 from aurora_router_cluster.supervised_cluster import SupervisedCluster
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ async def serve(
             if limit.done():
                 raise limit.result()
         await starting
-        _say({"ready": home.key})
+        starter.report({"ready": home.key})
         while not cluster.ended.is_set() and options.owner in {None, os.getppid()}:
             await asyncio.wait({ending}, timeout=OWNER_CHECK)
     except asyncio.CancelledError:
@@ -97,15 +97,6 @@ def _owner_spoke(ended: asyncio.Event) -> None:
         ended.set()
 
 
-def _say(message: dict[str, Any]) -> None:
-    """Write the one line on standard output, then close that: the starter stops reading."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(message).encode() + b"\n")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-
-
 def main(arguments: list[str]) -> int:
     """Run a supervisor; the exit status is 0 after an end in order.
 
@@ -121,7 +112,7 @@ def main(arguments: list[str]) -> int:
         else:
             log.exception("it failed")
         kind, text = explain_failure(error)
-        _say({"error": kind, "message": f"{text}; {explain_left(left)}" if left else text})
+        starter.report({"error": kind, "message": f"{text}; {explain_left(left)}" if left else text})
         return 1
     return 0
 
@@ -151,7 +142,7 @@ def _supervise(options: ClusterOptions, left: list[Path]) -> None:
     guard = data = None
     threads = ThreadPoolExecutor(thread_name_prefix="copying")
     try:
-        _log_to(home.log)
+        starter.log_to(home.log)
         if options.data is not None:
             data = DataDirectory.claim(Path(options.data), home.key, Account.default())
             datadir.choose(data.path, {name: getattr(options, name) for name in FIXED})  # it may have changed just now
@@ -182,13 +173,6 @@ def _start_reaper(run: Path, key: str) -> subprocess.Popen[bytes]:
     packages = Path(__file__).parent.parent
     command = [sys.executable, "-I", "-S", str(Path(reaper.__file__)), str(run), key, str(packages)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
-def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 if __name__ == "__main__":

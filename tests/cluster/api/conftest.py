@@ -5,6 +5,7 @@ import os
 import pytest
 
 from aurora_router_cluster import LocalCluster
+from tests.cluster.api.support import wait_until_available
 
 pytest.importorskip("botocore")
 
@@ -37,6 +38,11 @@ def connect_api():
 @pytest.fixture(scope="module")
 def rds(cluster, connect_api):
     return connect_api(cluster.api, cluster.region)
+
+
+@pytest.fixture
+def available(rds, cluster):
+    wait_until_available(rds, cluster)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_rows_that_come_and_go_between_two_pages_disturb_no_others():
     rows = [f"{number:02d}" for number in range(40)]
     first, marker = paging.page(rows, str, {"MaxRecords": 20})
     rows = ["000", *rows[5:], "99"]
-    second, last = paging.page(sorted(rows), str, {"MaxRecords": 100, "Marker": marker})
+    second, last = paging.page(rows[::-1], str, {"MaxRecords": 100, "Marker": marker})
     assert first == [f"{number:02d}" for number in range(20)]
     assert second == [*(f"{number:02d}" for number in range(20, 40)), "99"]
     assert last is None

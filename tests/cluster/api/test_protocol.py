@@ -106,6 +106,7 @@ def test_no_parameters_break_it(parameters):
         ("DescribeDBClusters", {"IncludeShared": "yes"}, "InvalidParameterValue", "type boolean"),
         ("DescribeDBClusters", {"Filters.Filter.1.Name": "x"}, "InvalidParameterValue", "Values"),
         ("DescribeEvents", {"StartTime": "soon"}, "InvalidParameterValue", "type timestamp"),
+        ("DescribeEvents", {"StartTime": "1e400"}, "InvalidParameterValue", "type timestamp"),
         ("FailoverDBCluster", {}, "MissingParameter", "must contain the parameter DBClusterIdentifier"),
     ],
 )
@@ -113,6 +114,13 @@ def test_parameters_that_do_not_fit_are_named(operation, parameters, code, text)
     with pytest.raises(ApiError, match=text) as caught:
         PROTOCOL.parse(OPERATIONS[operation], parameters)
     assert caught.value.code == code
+
+
+def test_a_time_without_an_offset_is_in_utc():
+    operation = OPERATIONS["DescribeEvents"]
+    parsed = PROTOCOL.parse(operation, {"StartTime": "2020-01-02", "EndTime": "2020-01-02T03:00+02:00"})
+    assert parsed["StartTime"] == datetime(2020, 1, 2, tzinfo=timezone.utc)
+    assert parsed["EndTime"] == datetime(2020, 1, 2, 1, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,7 @@ def test_a_member_that_the_service_does_not_have_is_a_mistake_of_ours():
         PROTOCOL.serialise(OPERATIONS["DescribeDBClusters"], {"Colour": "red"}, "4711")
 
 
-def test_every_action_is_an_operation_and_heeds_members_that_it_has():
+def test_every_action_is_an_operation_and_uses_members_that_it_has():
     for name, action in ACTIONS.items():
         assert action.members <= OPERATIONS[name].input_shape.members.keys()
         assert set(OPERATIONS[name].input_shape.required_members) <= action.members

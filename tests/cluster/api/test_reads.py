@@ -12,11 +12,6 @@ from tests.docker.ledger import TABLE, InThread
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def available(rds, cluster):
-    wait_until_available(rds, cluster)
-
-
 @pytest.mark.usefixtures("available")
 def test_a_cluster_is_described_as_it_is(rds, cluster):
     (found,) = rds.describe_db_clusters(DBClusterIdentifier=cluster.name.upper())["DBClusters"]

@@ -57,6 +57,7 @@ def error(response):
         ({"Action": "DescribeEvents", "SourceIdentifier": "x"}, 400, "InvalidParameterCombination", "SourceType"),
         ({"Action": "DescribeEvents", "StartTime": "2020-01-02", "EndTime": "2020-01-01"}, 400,
          "InvalidParameterCombination", "later"),
+        ({"Action": "DescribeEvents", "Duration": "9" * 12}, 400, "InvalidParameterValue", "out of range"),
         ({"Action": "DescribeDBClusters", "MaxRecords": "5"}, 400, "InvalidParameterValue", "between 20 and 100"),
         ({"Action": "DescribeDBClusters", "Filters.Filter.1.Name": "colour", "Filters.Filter.1.Values.Value.1": "red"},
          400, "InvalidParameterValue", "Unrecognized filter name: colour"),

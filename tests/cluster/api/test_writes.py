@@ -13,11 +13,6 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def available(rds, cluster):
-    wait_until_available(rds, cluster)
-
-
-@pytest.fixture
 def endpoint(rds, cluster, available):
     """Make custom endpoints; they are deleted afterwards."""
 

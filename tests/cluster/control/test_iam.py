@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -210,6 +212,13 @@ def test_a_server_built_without_ldap_is_named(account, tmp_path):
     with pytest.raises(errors.BinariesError, match="was built without LDAP"):
         IamAuthentication(Names("demo", "a.b.c"), plain, lambda name: None, tmp_path / "keys")
     assert not (tmp_path / "keys").exists()
+
+
+def test_a_supervisor_loads_it_only_where_it_is_wanted():
+    code = "import sys, aurora_router_cluster.supervisor; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    unwanted = ("aurora_router_cluster.iam.", "aurora_router_cluster.api", "aurora_router_cluster.control.iam")
+    assert [name for name in loaded if name.startswith(unwanted)] == []
 
 
 def test_a_cluster_without_iam_says_how_to_have_it():

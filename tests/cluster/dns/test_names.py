@@ -17,6 +17,19 @@ def test_the_grammar_is_aurora_s():
     assert own.zone == "us-east-1.rds.amazonaws.com"
 
 
+@pytest.mark.parametrize(
+    ("domain", "region"),
+    [
+        ("c9akciq32.us-east-1.rds.amazonaws.com", "us-east-1"),
+        ("c9akciq32.rds.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("c9akciq32.eu-test-1.rds.aurora.test", "eu-test-1"),
+        ("a.b.c", "b"),
+    ],
+)
+def test_the_region_is_that_of_the_domain(domain, region):
+    assert names.Names("demo", domain).region == region
+
+
 def test_random_domains_are_valid_and_differ():
     domains = {names.random_domain() for _ in range(100)}
     assert len(domains) == 100

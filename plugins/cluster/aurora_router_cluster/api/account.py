@@ -69,6 +69,10 @@ class Found:
         """
         return _ask(self.status.key, command, **arguments)
 
+    def ask_for_status(self) -> ClusterStatus:
+        """Its status as of now; errors as of `ask`."""
+        return _ask_for_status(self.status.key)
+
     def ask_if_it_answers(self, command: str) -> Any:
         """As `ask`; None: it has ended meanwhile, or is of a version that does not know the request."""
         try:
@@ -168,9 +172,13 @@ def find_clusters() -> list[Found]:
 
 def _describe(key: str) -> ClusterStatus | None:
     try:
-        return ClusterStatus.from_dict(_ask(key, "status"))
+        return _ask_for_status(key)
     except ClusterError:  # it starts, ends, hangs, or is of another version
         return None
+
+
+def _ask_for_status(key: str) -> ClusterStatus:
+    return ClusterStatus.from_dict(_ask(key, "status"))
 
 
 def _ask(key: str, command: str, **arguments: object) -> Any:

@@ -31,11 +31,6 @@ class ApiError(Exception):
         self.message = message
         self.status = status
 
-    @property
-    def is_senders(self) -> bool:
-        """Whether the request was at fault, not the server."""
-        return self.status < 500
-
 
 class Fault(Exception):
     """An error that the description of the service declares; `protocol.Protocol.error_of` finds its code and status.

@@ -40,13 +40,13 @@ def select(rows: Sequence[T], filters: Sequence[Mapping[str, Any]], tests: Tests
 
 
 def page(rows: Sequence[T], key: Callable[[T], str], params: Mapping[str, Any]) -> tuple[list[T], str | None]:
-    """The page that is asked for, and the marker of the next one; None: it is the last.
+    """The page that is asked for, in the order of the keys, and the marker of the next one; None: it is the last.
 
     A marker is the key of the last row that was given: rows that come or go between two pages disturb no other ones.
 
     Args:
-        rows: in the order of their keys, which are unique.
-        key: of a row.
+        rows: all of them.
+        key: of a row; no two have the same.
         params: ``MaxRecords`` and ``Marker``.
 
     Raises:
@@ -54,9 +54,11 @@ def page(rows: Sequence[T], key: Callable[[T], str], params: Mapping[str, Any]) 
     """
     most = params.get("MaxRecords", MOST)
     if not LEAST <= most <= MOST:
-        raise ApiError("InvalidParameterValue", f"Invalid value {most} for MaxRecords. Must be between 20 and 100")
+        raise ApiError(
+            "InvalidParameterValue", f"Invalid value {most} for MaxRecords. Must be between {LEAST} and {MOST}"
+        )
     after = _read_marker(params["Marker"]) if params.get("Marker") else None
-    left = [row for row in rows if after is None or key(row) > after]
+    left = sorted((row for row in rows if after is None or key(row) > after), key=key)
     shown = left[:most]
     marker = base64.urlsafe_b64encode(key(shown[-1]).encode()).decode() if len(left) > most else None
     return shown, marker

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import logging
-import os
 import signal
 import sys
 import time
@@ -23,6 +20,7 @@ from aurora_router_cluster.api.server import ApiServer
 from aurora_router_cluster.api.service import Service
 from aurora_router_cluster.client import api
 from aurora_router_cluster.errors import AddressInUseError, ClusterError, SupervisorError, explain_os_error
+from aurora_router_cluster.rpc import starter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,10 +73,11 @@ def serve_while_wanted() -> None:
     """Serve until no cluster wants it, or a signal ends it; the caller holds `api.starting_alone` at the start."""
     directory = registry.state_directory() / api.FOLDER
     log_file = directory / "api.log"
-    _log_to(log_file)
+    log_file.unlink(missing_ok=True)  # of one that was killed
+    starter.log_to(log_file)
     with contextlib.ExitStack() as stack:
         access = stack.enter_context(serving(directory))
-        _say({"ready": access.url})
+        starter.report({"ready": access.url})
         while True:
             while is_wanted():
                 time.sleep(LOOK)
@@ -98,33 +97,17 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     except ClusterError as error:
-        _say({"error": type(error).__name__, "message": str(error)})
+        starter.report({"error": type(error).__name__, "message": str(error)})
         return 1
     except OSError as error:
         message = f"the RDS API cannot run: {explain_os_error(error)}"
-        _say({"error": SupervisorError.__name__, "message": message})
+        starter.report({"error": SupervisorError.__name__, "message": message})
         return 1
     return 0
 
 
 def _end(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _say(message: dict[str, str]) -> None:
-    """Write the one line on standard output, then close that: the starter stops reading."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(1, json.dumps(message).encode() + b"\n")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-
-
-def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ follows from the description. A parameter's name is a path through the input's s
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET  # it writes here, and reads nothing
 
@@ -19,7 +20,6 @@ from aurora_router_cluster.api.errors import ApiError, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from aurora_router_cluster.api.model import Operation, Shape
 
@@ -96,7 +96,7 @@ class Protocol:
         """An error as XML."""
         root = ET.Element("ErrorResponse", xmlns=self.model.metadata["xmlNamespace"])
         inner = ET.SubElement(root, "Error")
-        _add_text(inner, "Type", "Sender" if error.is_senders else "Receiver")
+        _add_text(inner, "Type", "Sender" if error.status < 500 else "Receiver")
         _add_text(inner, "Code", error.code)
         _add_text(inner, "Message", error.message)
         _add_text(root, "RequestId", request_id)
@@ -170,9 +170,18 @@ def _parse_integer(text: str) -> int:
     return int(text)
 
 
+def _parse_time(text: str) -> datetime:
+    """A time, aware: one without an offset is in UTC."""
+    try:
+        time: datetime = parse_timestamp(text)
+    except RuntimeError as error:  # of botocore, for a number that no time has
+        raise ValueError(text) from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+
+
 _SCALARS: dict[str, Callable[[str], Any]] = {
     "boolean": _parse_boolean, "integer": _parse_integer, "long": _parse_integer, "float": float, "double": float,
-    "timestamp": parse_timestamp,
+    "timestamp": _parse_time,
 }  # fmt: skip
 
 

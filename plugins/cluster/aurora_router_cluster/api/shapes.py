@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control import event_log
 from aurora_router_cluster.postgres import settings
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def snapshot(found: Found, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def event(found: Found, facts: Mapping[str, Any]) -> dict[str, Any]:
     """An ``Event``; `facts` as `control.event_log.EventLog.events` gives them."""
-    kinds = {"db-cluster": "cluster", "db-instance": "db", "db-cluster-snapshot": "cluster-snapshot"}
+    kinds = {event_log.CLUSTER: "cluster", event_log.INSTANCE: "db", event_log.SNAPSHOT: "cluster-snapshot"}
     return {
         "SourceIdentifier": facts["source"],
         "SourceType": facts["kind"],

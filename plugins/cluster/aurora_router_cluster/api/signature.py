@@ -1,33 +1,28 @@
 """Signature version 4, the server's side: by which key a request was signed, and whether it is still valid.
 
-A request is signed over its canonical form (method, path, query, signed headers, hash of the body) with a key that is
-derived from the secret key, the day, the region and the service. The signature is in the ``Authorization`` header, or,
-in a *presigned* one, in the query. Source: the AWS documentation of signature version 4. The codes and sentences are
-those of AWS's query services.
+`iam.sigv4` has how it is calculated. It is in the ``Authorization`` header, or, in a *presigned* request, in the query.
+The codes and sentences are those of AWS's query services.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from aurora_router_cluster.api.errors import ApiError
+from aurora_router_cluster.iam import sigv4
+from aurora_router_cluster.iam.sigv4 import ALGORITHM, END, SIGNATURE, STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-ALGORITHM = "AWS4-HMAC-SHA256"
-END = "aws4_request"
 SKEW = timedelta(minutes=15)
 """By how much a request may be older or newer than the server's clock."""
 LONGEST_EXPIRY = 604_800  # seconds that a presigned request may be valid: seven days
-_STAMP = "%Y%m%dT%H%M%SZ"
-_PRESIGNED = "X-Amz-Signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +71,8 @@ class _Claim:
     expiry: int | None = None
 
     @property
-    def scope(self) -> str:
-        return f"{self.date}/{self.region}/{self.service}/{self.end}"
+    def scope(self) -> tuple[str, str, str, str]:
+        return self.date, self.region, self.service, self.end
 
 
 def verify(request: Request, secrets: Mapping[str, str], service: str, now: datetime) -> str:
@@ -98,8 +93,7 @@ def verify(request: Request, secrets: Mapping[str, str], service: str, now: date
     if secret is None or "x-amz-security-token" in request.headers or "X-Amz-Security-Token" in _query(request):
         raise ApiError("InvalidClientTokenId", "The security token included in the request is invalid.", 403)
     _check_time(claim, now)
-    expected = _sign(request, secret, claim)
-    if not hmac.compare_digest(expected, claim.signature):
+    if not sigv4.is_signed(_canonicalize(request, claim.headers), secret, claim.stamp, claim.scope, claim.signature):
         raise _mismatch(
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
             "Access Key and signing method. Consult the service documentation for details."
@@ -121,7 +115,7 @@ def _query(request: Request) -> dict[str, str]:
 
 def _read_claim(request: Request) -> _Claim:
     query = _query(request)
-    if _PRESIGNED in query:
+    if SIGNATURE in query:
         return _read_presigned(query)
     header = request.headers.get("authorization")
     if header is None:
@@ -149,7 +143,7 @@ def _read_presigned(query: Mapping[str, str]) -> _Claim:
     if not re.fullmatch(r"[0-9]{1,6}", expires) or not 0 < int(expires) <= LONGEST_EXPIRY:
         raise _incomplete(f"X-Amz-Expires has to be 1 to {LONGEST_EXPIRY} seconds.")
     stamp, headers = query["X-Amz-Date"], query["X-Amz-SignedHeaders"]
-    return _make_claim(query["X-Amz-Credential"], headers, query[_PRESIGNED], stamp, int(expires))
+    return _make_claim(query["X-Amz-Credential"], headers, query[SIGNATURE], stamp, int(expires))
 
 
 def _make_claim(credential: str, headers: str, signature: str, stamp: str, expiry: int | None = None) -> _Claim:
@@ -174,7 +168,7 @@ def _check_scope(claim: _Claim, service: str) -> None:
 
 def _check_time(claim: _Claim, now: datetime) -> None:
     try:
-        signed = datetime.strptime(claim.stamp, _STAMP).replace(tzinfo=timezone.utc)
+        signed = sigv4.parse_stamp(claim.stamp)
     except ValueError:
         message = f"Date must be in ISO-8601 'basic format'. Got '{claim.stamp}'."
         raise _incomplete(message) from None
@@ -184,41 +178,21 @@ def _check_time(claim: _Claim, now: datetime) -> None:
             f"'{claim.date}' != '{claim.stamp[:8]}', from '{claim.stamp}'."
         )
     valid = SKEW if claim.expiry is None else timedelta(seconds=claim.expiry)
-    oldest, newest, seen = now - valid, now + SKEW, now.strftime(_STAMP)
+    oldest, newest, seen = now - valid, now + SKEW, now.strftime(STAMP)
     minutes = int(SKEW.total_seconds() // 60)
     if signed < oldest:
         span = f"{minutes} min." if claim.expiry is None else f"{claim.expiry} s"
         raise _mismatch(
-            f"Signature expired: {claim.stamp} is now earlier than {oldest.strftime(_STAMP)} ({seen} - {span})"
+            f"Signature expired: {claim.stamp} is now earlier than {oldest.strftime(STAMP)} ({seen} - {span})"
         )
     if signed > newest:
         raise _mismatch(
-            f"Signature not yet current: {claim.stamp} is still later than {newest.strftime(_STAMP)} "
+            f"Signature not yet current: {claim.stamp} is still later than {newest.strftime(STAMP)} "
             f"({seen} + {minutes} min.)"
         )
 
 
-def _sign(request: Request, secret: str, claim: _Claim) -> str:
-    """The signature that a request has to have, in hexadecimal."""
-    text = "\n".join([ALGORITHM, claim.stamp, claim.scope, _hash(_canonical(request, claim.headers).encode())])
-    key = f"AWS4{secret}".encode()
-    for part in (claim.date, claim.region, claim.service, claim.end):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return hmac.new(key, text.encode(), "sha256").hexdigest()
-
-
-def _canonical(request: Request, signed: tuple[str, ...]) -> str:
-    pairs = parse_qsl(request.query, keep_blank_values=True)
-    encoded = sorted((_quote(name), _quote(value)) for name, value in pairs if name != _PRESIGNED)
-    query = "&".join(f"{name}={value}" for name, value in encoded)
-    headers = [f"{name}:{' '.join(request.headers.get(name, '').split())}" for name in sorted(signed)]
-    path = request.path or "/"
-    return "\n".join([request.method, path, query, *headers, "", ";".join(sorted(signed)), _hash(request.body)])
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _quote(text: str) -> str:
-    return quote(text, safe="-_.~")
+def _canonicalize(request: Request, signed: tuple[str, ...]) -> str:
+    query = parse_qsl(request.query, keep_blank_values=True)
+    headers = [(name, request.headers.get(name, "")) for name in signed]
+    return sigv4.canonicalize(request.method, request.path or "/", query, headers, request.body)

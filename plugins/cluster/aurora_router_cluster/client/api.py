@@ -15,8 +15,6 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import os
-import secrets
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster import registry
 from aurora_router_cluster.client import starting
 from aurora_router_cluster.errors import DirectoryError, RequestError
+from aurora_router_cluster.postgres.files import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +33,6 @@ FOLDER = ".api"
 HOST = "127.0.0.1"
 START_TIMEOUT = 60.0  # seconds
 MODULE = "aurora_router_cluster.api.process"
-_KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +103,8 @@ def _start() -> ApiAccess:
         start_new_session=True,
         cwd="/",
     )
-    try:
+    with starting.ending_on_failure(process):
         starting.await_ready(process, START_TIMEOUT, "process of the RDS API")
-    except BaseException:
-        starting.end(process)
-        raise
-    finally:
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
     process.returncode = 0  # it is not this process's to wait for: it ends with the last cluster
     return _read(registry.state_directory() / FOLDER)
 
@@ -136,8 +127,10 @@ def load_access(directory: Path) -> ApiAccess:
     """The keys of a state directory, which are made on first use."""
     with contextlib.suppress(FileNotFoundError):
         return _read(directory)
-    key = "AKIA" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
-    access = ApiAccess(key, secrets.token_urlsafe(30))
+    from aurora_router_cluster.iam.keys import make_keys  # noqa: PLC0415 - on first use only
+
+    keys = make_keys()
+    access = ApiAccess(keys.access_key_id, keys.secret_access_key)
     save_access(directory, access)
     return access
 
@@ -145,11 +138,7 @@ def load_access(directory: Path) -> ApiAccess:
 def save_access(directory: Path, access: ApiAccess) -> None:
     """Write them down, for this user only."""
     facts = {"access_key": access.access_key, "secret_key": access.secret_key, "port": access.port}
-    new = directory / "access.json.new"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-        json.dump(facts, file)
-    new.replace(directory / "access.json")
+    write_durably(directory / "access.json", json.dumps(facts))
 
 
 def _read(directory: Path) -> ApiAccess:

@@ -95,20 +95,14 @@ class LocalCluster(RunningCluster):
         if chosen.api:
             api.check_installed()
         process = starting.spawn(chosen)
-        try:
+        with starting.ending_on_failure(process):
             starting.await_ready(process, timeout or (LONG_START if chosen.data is not None else START_TIMEOUT))
             if chosen.api:
                 api.ensure()
-            return cls(registry.ClusterDirectory(key), None if detach else process)
-        except BaseException:
-            starting.end(process)
-            raise
-        finally:
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-            if detach:
-                process.returncode = 0 if process.poll() is None else process.returncode  # not ours to wait for
+            cluster = cls(registry.ClusterDirectory(key), None if detach else process)
+        if detach:
+            process.returncode = 0 if process.poll() is None else process.returncode  # not ours to wait for
+        return cluster
 
     @classmethod
     def attach(cls, name: str | None = None) -> LocalCluster:

@@ -137,7 +137,7 @@ class RunningCluster(abc.ABC):
         """
         first = self._first
         if first.iam is None:
-            raise errors.RequestError(f"the cluster {first.name} knows no IAM tokens; start one with --iam (iam=True)")
+            raise errors.RequestError(f"the cluster {first.name} has no IAM; start one with --iam (iam=True)")
         login = {"user": first.iam.user, "password": None, "aurora_credentials": "iam"}
         tls = {"sslmode": "verify-full", "sslrootcert": first.certificate_authority}
         return self.conninfo(target, **{**login, **tls, **extra})

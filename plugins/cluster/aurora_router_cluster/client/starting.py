@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import shlex
@@ -13,6 +14,8 @@ from aurora_router_cluster import errors, limits
 from aurora_router_cluster.errors import SupervisorError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aurora_router_cluster.options import ClusterOptions
 
 SUPERVISOR = "supervisor process of the cluster"
@@ -59,6 +62,20 @@ def await_ready(process: subprocess.Popen[bytes], timeout: float, what: str = SU
     answer = json.loads(line)
     if "error" in answer:
         raise errors.by_name(answer["error"])(answer["message"])
+
+
+@contextlib.contextmanager
+def ending_on_failure(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a process if the block fails; its standard output and error are closed in any case."""
+    try:
+        yield
+    except BaseException:
+        end(process)
+        raise
+    finally:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

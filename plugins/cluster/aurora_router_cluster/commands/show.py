@@ -148,6 +148,7 @@ def fate(cluster: ClusterStatus) -> str:
 
 def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
     """Lines to paste, and how it ends."""
+    status = cluster.status()
     for target, clients in connections(cluster).items():
         line()
         line(f"{target}:")
@@ -155,12 +156,12 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
             if client in clients:
                 line(f"  {client.ljust(10)}  {clients[client]}")
     line()
-    if (iam := cluster.status().iam) is not None:
+    if (iam := status.iam) is not None:
         line(f"These keys, also in the file, sign IAM tokens that count for {iam.token_lifetime:g} s:")
         line(f"  export AWS_ACCESS_KEY_ID={iam.access_key_id} AWS_SECRET_ACCESS_KEY={iam.secret_access_key}")
         line(f"  {iam.credentials_file}")
         line()
-    for text in durability(cluster.status()):
+    for text in durability(status):
         line(text)
     if detached:
         line(f"It runs in the background; end it with: aurora-router cluster down --name {cluster.key}")

@@ -95,9 +95,7 @@ class Directory:
     def find_again(self, written: Mapping[str, Any]) -> None:
         """Enter the custom endpoints and aliases that were written down."""
         for each in written["custom"]:
-            before = {
-                "kind": default_kind(exclude=each["exclude"])
-            }  # a record that was written before there were kinds
+            before = {"kind": default_kind(exclude=each["exclude"])}  # an older record has no kinds
             made = CustomEndpoint(**{**before, **each, "members": tuple(each["members"])})
             self.custom[made.label] = made
         self.cnames.update(written["cnames"])

@@ -15,8 +15,8 @@ MOST = 1000
 """Events kept; the oldest ones go first."""
 CLUSTER, INSTANCE, SNAPSHOT = "db-cluster", "db-instance", "db-cluster-snapshot"
 """Kinds of sources."""
-AGAIN = frozenset({"stopped", "restarting"})
-"""States after which an instance that is available was restarted."""
+DOWN = frozenset({"stopped", "restarting"})
+"""States of an instance that is not there; one that is available afterwards was restarted."""
 
 
 class EventLog:
@@ -47,9 +47,9 @@ class EventLog:
                 continue
             if state == "available" and before == "creating":
                 self.add(INSTANCE, name, "creation", "DB instance created")
-            elif state == "available" and before in AGAIN:
+            elif state == "available" and before in DOWN:
                 self.add(INSTANCE, name, "availability", "DB instance restarted")
-            elif state in AGAIN and before not in AGAIN:
+            elif state in DOWN and before not in DOWN:
                 self.add(INSTANCE, name, "availability", "DB instance shutdown")
         for name in self._states.keys() - states.keys():
             self.add(INSTANCE, name, "deletion", "DB instance deleted")

@@ -1,7 +1,7 @@
 """Logins by IAM token: users that are granted ``rds_iam`` get in by token alone, all others by password.
 
 As on Amazon RDS, where PostgreSQL asks a program of AWS through PAM. Here it asks this process by its method ``ldap``,
-which needs no root and no configuration of the machine. In the name that it sends stands which instance asks, since a
+which needs no root and no configuration of the machine. The name that it sends also says which instance asks, since a
 token counts for the names of one instance only.
 """
 
@@ -11,13 +11,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from aurora_router.credentials import region_of
 from aurora_router_cluster.control.status import IamStatus
-from aurora_router_cluster.dns.names import REGION
 from aurora_router_cluster.errors import BinariesError
+from aurora_router_cluster.iam import LONGEST_SECONDS
 from aurora_router_cluster.iam.keys import keep_keys
 from aurora_router_cluster.iam.ldap import LdapServer
-from aurora_router_cluster.iam.tokens import LONGEST_SECONDS, Place, TokenRejected, check_token
+from aurora_router_cluster.iam.tokens import Place, TokenRejected, check_token
 from aurora_router_cluster.postgres import settings
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ class IamAuthentication:
         self._names = names
         self._find_port = find_port
         self._path = path
-        self._region = region_of(names.writer) or REGION
-        self._keys = keep_keys(path, self._region)
+        self._keys = keep_keys(path, names.region)
         self._lifetime = LONGEST_SECONDS if lifetime is None else lifetime
         self._server = LdapServer(self._judge)
 
@@ -82,17 +80,15 @@ class IamAuthentication:
 
     def status(self) -> IamStatus:
         """What a client needs to know."""
-        keys = self._keys
-        return IamStatus(
-            settings.IAM_USER, self._region, keys.access_key_id, keys.secret_access_key, str(self._path), self._lifetime
-        )
+        region, key_id, secret = self._names.region, self._keys.access_key_id, self._keys.secret_access_key
+        return IamStatus(settings.IAM_USER, region, key_id, secret, str(self._path), self._lifetime)
 
     def _judge(self, bound: str, token: str) -> str | None:
         user, _, name = bound.removeprefix(settings.BIND_PREFIX).rpartition(settings.BIND_INFIX)
         port, own = self._find_port(name), self._names
         if port is None:
             return f"the cluster has no instance {name!r}"
-        place = Place((own.instance(name), own.writer, own.reader), port, self._region)
+        place = Place((own.instance(name), own.writer, own.reader), port, own.region)
         try:
             check_token(token, user, place, self._keys, lifetime=self._lifetime, now=time.time())
         except TokenRejected as rejected:

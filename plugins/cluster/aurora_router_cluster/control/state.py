@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 DEFAULT_TIER = 1  # as Amazon RDS has it
 CATCH_UP = 30.0  # seconds that a request waits for an instance that replays; it goes on without being waited for
 REPLAYS = 2.0  # seconds that the start of an instance waits for what it has to replay first, with the lock held
-AVAILABLE = "available"
 LOOK = 0.01  # seconds between two looks at an instance that starts or replays
 Rows = list[dict[str, object]]
 
@@ -95,7 +94,7 @@ class ClusterState:
     clock: sampling.LogClock = field(default_factory=sampling.LogClock)
     relay_client: RelayClient | None = None
     shown: Callable[[str, Rows], Rows] = lambda _, rows: rows
-    activity: str = AVAILABLE
+    activity: str = "available"
     events: EventLog = field(default_factory=EventLog)
     _made: int = 0
 

@@ -50,8 +50,10 @@ class Names:
 
     @property
     def region(self) -> str:
-        """The AWS region that the domain says."""
-        return self.domain.split(".")[1]
+        """The AWS region that the domain says; in a domain that is not one of AWS's, its second label."""
+        from aurora_router.credentials import region_of  # noqa: PLC0415 - only the RDS API and IAM ask
+
+        return region_of(self.writer) or self.domain.split(".")[1]
 
     @property
     def zone(self) -> str:

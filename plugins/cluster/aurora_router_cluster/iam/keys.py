@@ -26,6 +26,12 @@ class Keys:
     secret_access_key: str = field(repr=False)
 
 
+def make_keys() -> Keys:
+    """New keys, in the form that AWS's have."""
+    key_id = "AKIA" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16))
+    return Keys(key_id, secrets.token_urlsafe(30))
+
+
 def keep_keys(path: Path, region: str) -> Keys:
     """The keys in the file `path`, which is made with new ones if it is not there, readable by its owner alone.
 
@@ -38,7 +44,7 @@ def keep_keys(path: Path, region: str) -> Keys:
     """
     if path.exists():
         return _read(path)
-    made = Keys("AKIA" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16)), secrets.token_urlsafe(30))
+    made = make_keys()
     lines = (
         f"[{_SECTION}]",
         f"aws_access_key_id = {made.access_key_id}",

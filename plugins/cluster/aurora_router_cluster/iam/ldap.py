@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.rpc.streams import StreamServer
 from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def answer_bind(number: bytes, code: int, text: str) -> bytes:
     return encode(SEQUENCE, encode(INTEGER, number) + encode(BIND_ANSWER, result))
 
 
-class LdapServer:
+class LdapServer(StreamServer):
     """Answers binds on a loopback port.
 
     Args:
@@ -80,33 +81,19 @@ class LdapServer:
     """
 
     def __init__(self, judge: Callable[[str, str], str | None]) -> None:
+        super().__init__()
         self._judge = judge
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
 
     async def start(self) -> None:
         """Listen on any free port."""
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        server = self._listening = await asyncio.start_server(self.accept, HOST, 0)
+        self.port = server.sockets[0].getsockname()[1]
 
-    async def close(self) -> None:
-        """Close the port and all connections."""
-        if self._server is None:
-            return
-        self._server.close()
-        for writer in list(self._open):
-            writer.close()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        try:
-            with contextlib.suppress(asyncio.TimeoutError, asyncio.IncompleteReadError, OSError, ValueError):
-                await wait_at_most(LOGIN_SECONDS, self._answer_binds(reader, writer))
-        finally:
-            self._open.discard(writer)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the binds of one client, for `LOGIN_SECONDS` at most."""
+        with contextlib.suppress(asyncio.TimeoutError, asyncio.IncompleteReadError, OSError, ValueError):
+            await wait_at_most(LOGIN_SECONDS, self._answer_binds(reader, writer))
 
     async def _answer_binds(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (bind := parse_bind(await _read_message(reader))) is not None:

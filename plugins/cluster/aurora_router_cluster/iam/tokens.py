@@ -2,36 +2,31 @@
 
 Theory (AWS documentation: "Signature Version 4 signing process", "IAM database authentication"). A token is the URL
 ``https://HOST:PORT/?Action=connect&DBUser=USER&X-Amz-…`` without its scheme. The parameters say which key signed it,
-when, and for which region; the last one is the signature, an HMAC of all the rest under a key that is derived from the
-secret, the day, the region and the service. So a server that has the secret can repeat it, and must then compare what
-was signed with what it knows: its own name, port and region, the user, and the time.
+when, and for which region; the last one is the signature of all the rest. A server that has the secret key can repeat
+it (`sigv4`), and must then compare what was signed with what it knows: its own name, port and region, the user, and the
+time.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from calendar import timegm
 from dataclasses import dataclass
-from time import strptime
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from aurora_router_cluster.iam import LONGEST_SECONDS, sigv4
+from aurora_router_cluster.iam.sigv4 import ALGORITHM, END, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from aurora_router_cluster.iam.keys import Keys
 
-LONGEST_SECONDS = 900.0
-"""How long RDS lets a token in."""
 SKEW_SECONDS = 300.0
-"""So far the clock of a client may be ahead (AWS: five minutes)."""
-ALGORITHM, SERVICE, END = "AWS4-HMAC-SHA256", "rds-db", "aws4_request"
-SIGNATURE = "X-Amz-Signature"
+"""By how much the clock of a client may be ahead (AWS: five minutes)."""
+SERVICE = "rds-db"
 NEEDED = frozenset(
     {"Action", "DBUser", "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", SIGNATURE}
 )
-_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class TokenRejected(Exception):
@@ -96,17 +91,10 @@ class Token:
     def is_signed_by(self, secret: str) -> bool:
         """Whether the secret of its key has signed it, as it is."""
         said = self.parameters
-        signed = sorted(name for name in said if name != SIGNATURE)
-        query = "&".join(f"{quote(name, safe='-_.~')}={quote(said[name], safe='-_.~')}" for name in signed)
         host = self.host.removesuffix(":443")  # clients of HTTPS leave its own port out of what they sign
-        request = "\n".join(["GET", "/", query, f"host:{host}", "", "host", _EMPTY])
-        scope = [self.date, self.region, self.service, END]
-        digest = hashlib.sha256(request.encode()).hexdigest()
-        text = "\n".join([ALGORITHM, said["X-Amz-Date"], "/".join(scope), digest])
-        key = f"AWS4{secret}".encode()
-        for part in (*scope, text):
-            key = hmac.digest(key, part.encode(), "sha256")
-        return hmac.compare_digest(key.hex().encode(), said[SIGNATURE].encode())
+        request = sigv4.canonicalize("GET", "/", said.items(), [("host", host)])
+        scope = (self.date, self.region, self.service, END)
+        return sigv4.is_signed(request, secret, said["X-Amz-Date"], scope, said[SIGNATURE])
 
 
 def check_token(text: str, user: str, place: Place, keys: Keys, *, lifetime: float, now: float) -> None:
@@ -142,7 +130,7 @@ def check_token(text: str, user: str, place: Place, keys: Keys, *, lifetime: flo
 
 def _check_time(said: Mapping[str, str], lifetime: float, now: float) -> None:
     try:
-        age = now - timegm(strptime(said["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+        age = now - sigv4.parse_stamp(said["X-Amz-Date"]).timestamp()
         own = int(said["X-Amz-Expires"])
     except ValueError:
         raise TokenRejected("its date is malformed") from None

@@ -157,7 +157,7 @@ class IsolatedNode(RemoteNode):
     async def _look(self) -> None:
         try:
             await self.state()
-        except Exception:  # noqa: BLE001  # whatever it is, `describe` tells what was known before
+        except Exception:  # noqa: BLE001  # whatever it is, `describe` returns what was known before
             return
 
     async def scrub(self, peers: Mapping[int, NodeHandle]) -> ScrubReport:

@@ -106,7 +106,7 @@ class NodeSet(dict[int, Member]):
             self[number] = self.wrap(hosted)
             return self[number]
         if self.isolated:
-            from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - who does not need it
+            from aurora_router_cluster.storage.isolated import IsolatedNode  # noqa: PLC0415 - only where it is used
 
             node: Member = IsolatedNode(number, zone, directory, self._secret, sync=self._sync, up_again=self._up_again)
         else:

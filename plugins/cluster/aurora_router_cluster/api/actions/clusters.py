@@ -49,8 +49,8 @@ def failover_db_cluster(account: Account, params: Mapping[str, Any]) -> dict[str
         raise Fault("InvalidDBClusterStateFault", f"DBCluster {status.name} has no reader to fail over to.")
 
     def has_begun() -> bool:
-        now: dict[str, Any] = found.ask("status")
-        return (now["activity"], now["epoch"]) != ("available", status.epoch)
+        now = found.ask_for_status()
+        return (now.activity, now.epoch) != ("available", status.epoch)
 
     background.start(lambda: found.attach().failover(target), has_begun)
     account.forget()

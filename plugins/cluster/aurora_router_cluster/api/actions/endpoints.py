@@ -39,7 +39,6 @@ def describe_db_cluster_endpoints(account: Account, params: Mapping[str, Any]) -
         rows += [shapes.custom_endpoint(found, one) for one in found.status.custom_endpoints]
     if label := params.get("DBClusterEndpointIdentifier"):
         rows = [row for row in rows if row.get("DBClusterEndpointIdentifier") == label.lower()]
-    rows.sort(key=_key)
     shown, marker = paging.page(paging.select(rows, params.get("Filters", ()), FILTERS), _key, params)
     return {"DBClusterEndpoints": shown, "Marker": marker}
 

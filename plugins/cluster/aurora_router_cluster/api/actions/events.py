@@ -37,22 +37,21 @@ def describe_events(account: Account, params: Mapping[str, Any]) -> dict[str, An
         and start <= shapes.moment(facts["time"]) <= end
         and (not wanted or facts["category"] in wanted)
     ]
-    shown, marker = paging.page(sorted(rows, key=lambda row: row[0]), lambda row: row[0], params)
+    shown, marker = paging.page(rows, lambda row: row[0], params)
     return {"Events": [event for _, event in shown], "Marker": marker}
 
 
 def _span(params: Mapping[str, Any]) -> tuple[datetime, datetime]:
     """From when to when events are asked for."""
     now = datetime.now(timezone.utc)
-    end = _aware(params.get("EndTime", now))
-    duration = timedelta(minutes=params.get("Duration", DEFAULT_MINUTES))
-    start = _aware(params["StartTime"]) if "StartTime" in params else end - duration
-    if "StartTime" in params and "Duration" in params and "EndTime" not in params:
-        end = start + duration
+    end: datetime = params.get("EndTime", now)
+    try:
+        duration = timedelta(minutes=params.get("Duration", DEFAULT_MINUTES))
+        start: datetime = params["StartTime"] if "StartTime" in params else end - duration
+        if "StartTime" in params and "Duration" in params and "EndTime" not in params:
+            end = start + duration
+    except OverflowError:
+        raise ApiError("InvalidParameterValue", "The times are out of range; shorten Duration") from None
     if start > end:
         raise ApiError("InvalidParameterCombination", "The specified StartTime is later than the EndTime")
     return start, end
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)

@@ -32,7 +32,7 @@ def backtrack_db_cluster(account: Account, params: Mapping[str, Any]) -> dict[st
     found = account.cluster(params["DBClusterIdentifier"])
     check_cluster_available(found)
     window = _window(found)
-    target = _aware(params["BacktrackTo"])
+    target: datetime = params["BacktrackTo"]
     if target < window[0] and params.get("UseEarliestTimeOnPointInTimeUnavailable"):
         target = window[0]
     _check_inside(target, window, "BacktrackTo", "InvalidParameterValue")
@@ -40,7 +40,7 @@ def backtrack_db_cluster(account: Account, params: Mapping[str, Any]) -> dict[st
 
     def has_begun() -> bool:
         present: int = found.ask("branches")["present"]
-        return present != line or found.attach().status().activity == "backtracking"
+        return present != line or found.ask_for_status().activity == "backtracking"
 
     background.start(lambda: found.attach().history.backtrack(target), has_begun)
     return {
@@ -119,7 +119,7 @@ def _read_target(params: Mapping[str, Any], source: Found) -> datetime | None:
     window = _window(source)
     if "RestoreToTime" not in params:
         return None
-    target = _aware(params["RestoreToTime"])
+    target: datetime = params["RestoreToTime"]
     _check_inside(target, window, "RestoreToTime", None)
     return target
 
@@ -136,7 +136,3 @@ def _check_inside(time_: datetime, window: tuple[datetime, datetime], name: str,
         return
     message = f"{name} {time_.isoformat()} is outside of the window, {first.isoformat()} to {last.isoformat()}."
     raise ApiError(code, message) if code is not None else Fault("InvalidRestoreFault", message)
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

@@ -32,7 +32,6 @@ def describe_db_instances(account: Account, params: Mapping[str, Any]) -> dict[s
         rows = [account.instance(named)]
     else:
         rows = [(found, one) for found in account.clusters for one in found.status.instances]
-    rows.sort(key=_key)
     shown, marker = paging.page(paging.select(rows, params.get("Filters", ()), FILTERS), _key, params)
     return {"DBInstances": [shapes.instance(*row) for row in shown], "Marker": marker}
 
@@ -54,8 +53,8 @@ def reboot_db_instance(account: Account, params: Mapping[str, Any]) -> dict[str,
     check_available(one)
 
     def has_begun() -> bool:
-        now = found.attach().instance(one.name)
-        return now.state != "available" or now.pid != one.pid
+        now = {(each.name, each.state, each.pid) for each in found.ask_for_status().instances}
+        return (one.name, "available", one.pid) not in now
 
     background.start(lambda: found.attach().restart(one.name), has_begun)
     return {"DBInstance": _describe_again(account, found, one.name)}
@@ -84,7 +83,7 @@ def create_db_instance(account: Account, params: Mapping[str, Any]) -> dict[str,
     }
     background.start(
         lambda: found.attach().add_reader(name, **chosen),
-        lambda: any(one.name == name for one in found.attach().instances),
+        lambda: any(one.name == name for one in found.ask_for_status().instances),
     )
     return {"DBInstance": _describe_again(account, found, name)}
 
@@ -97,7 +96,8 @@ def delete_db_instance(account: Account, params: Mapping[str, Any]) -> dict[str,
         raise Fault("InvalidDBInstanceStateFault", f"DBInstance {one.name} is {one.state}.")
 
     def has_begun() -> bool:
-        return all(each.name != one.name or each.state == "deleting" for each in found.attach().instances)
+        now = found.ask_for_status().instances
+        return all(each.name != one.name or each.state == "deleting" for each in now)
 
     background.start(lambda: found.attach().remove(one.name), has_begun)
     return {"DBInstance": shapes.instance(found, replace(one, state="deleting"))}

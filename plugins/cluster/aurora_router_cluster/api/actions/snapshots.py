@@ -38,7 +38,6 @@ def describe_db_cluster_snapshots(account: Account, params: Mapping[str, Any]) -
         if not rows:
             raise Fault("DBClusterSnapshotNotFoundFault", f"DBClusterSnapshot {named} not found.")
     rows = [row for row in rows if params.get("SnapshotType", "manual") == row["SnapshotType"]]
-    rows.sort(key=_key)
     shown, marker = paging.page(paging.select(rows, params.get("Filters", ()), FILTERS), _key, params)
     return {"DBClusterSnapshots": shown, "Marker": marker}
 

@@ -21,7 +21,7 @@ class Action:
 
     Attributes:
         name: of it.
-        members: of its input that it heeds; a request with another one is refused, not half done.
+        members: of its input that it uses; a request with another one is refused, not half done.
         perform: does it; gets the clusters and the input, returns the output.
     """
 
@@ -36,10 +36,10 @@ class Action:
             ApiError, Fault: it was refused.
             ClusterError: a supervisor refused it, or did not answer.
         """
-        if unheeded := params.keys() - self.members:
+        if unused := params.keys() - self.members:
             raise ApiError(
                 "InvalidParameterCombination",
-                f"{', '.join(sorted(unheeded))} cannot be set for a local cluster; leave it out "
+                f"{', '.join(sorted(unused))} cannot be set for a local cluster; leave it out "
                 f"({self.name} takes {', '.join(sorted(self.members))})",
             )
         return self.perform(account, params)
