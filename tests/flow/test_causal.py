@@ -7,16 +7,16 @@ import pytest
 from aurora_router import CausalToken, CausalTokenRejected
 from aurora_router.errors import NoInstanceAvailable
 from aurora_router.model.causal_token import LogPosition, NoProof
-from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation
+from tests.flow.scene import Scene
 
 LSN_PER_SECOND = 1000
 
 
-class Scene:
+class PlainScene(Scene):
+    """PostgreSQL without Aurora's functions."""
+
     def __init__(self, readers=2, **made):
-        self.simulation = Simulation(1)
-        self.cluster = SimulatedCluster(Network(self.simulation), readers=readers, aurora=False, **made)
-        self.process = SimulatedProcess(self.cluster.network)
+        super().__init__(readers=readers, aurora=False, **made)
         self.instances = self.cluster.instances
         self.hosts = "host=" + ",".join(each.address for each in self.instances.values()) + " dbname=app"
 
@@ -37,19 +37,13 @@ class Scene:
         for _ in range(4):
             (await self.process.connect(self.hosts, aurora_role="any")).close()
 
-    def run(self, procedure):
-        try:
-            return self.simulation.run(procedure)
-        finally:
-            self.simulation.close()
-
     def open_connections(self):
         return [each.id for each in self.instances.values() for _ in each.connections]
 
 
 @pytest.fixture
 def scene():
-    return Scene()
+    return PlainScene()
 
 
 def test_a_reader_that_is_behind_a_little_is_waited_for(scene):
@@ -236,15 +230,10 @@ def test_nothing_stays_open(scene, lag):
 
 
 def test_on_aurora_a_log_position_proves_nothing():
-    simulation = Simulation(1)
-    cluster = SimulatedCluster(Network(simulation), readers=2)
-    process = SimulatedProcess(cluster.network)
-    token = CausalToken(LogPosition(cluster.instances["demo-1"].system, 1, 1), is_trusted=True)
+    scene = Scene(readers=2)
+    token = CausalToken(LogPosition(scene.cluster.instances["demo-1"].system, 1, 1), is_trusted=True)
 
     async def client():
-        return (await process.connect(cluster.conninfo("reader"), after=token)).instance.id
+        return (await scene.process.connect(scene.cluster.conninfo("reader"), after=token)).instance.id
 
-    try:
-        assert simulation.run(client()) == "demo-1"
-    finally:
-        simulation.close()
+    assert scene.run(client()) == "demo-1"
