@@ -194,6 +194,15 @@ class ConnectAttempt(Generic[ConnT]):
             return False
         return quarantine.remaining(instance, self.runtime.now()) > 0.0
 
+    def failure_rank(self, instance: str) -> int:
+        """How late to dial an instance: 0, 1 if it failed recently, 2 if it did so by being silent in this connect.
+
+        Even one that reset a dial is sooner asked again than one that is silent is waited out again.
+        """
+        if not self.is_avoided(instance):
+            return 0
+        return 2 if instance in self.silent else 1
+
     def record_silence(self, names: Iterable[str]) -> None:
         """Record the ids and addresses of an instance that did not answer: it is not dialled again in this pass."""
         self.silent.update(dict.fromkeys(names, self.passes))

@@ -369,11 +369,18 @@ async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Ins
 def _find_untried(
     attempt: ConnectAttempt[ConnT], selection: Selection, tried: Container[tuple[str, Role]]
 ) -> Instance | None:
-    """Return the first instance of a selection that was neither tried in its role nor silent, in this pass."""
-    for each in selection.order:
-        if (each.id, each.role) not in tried and attempt.silent.get(each.id) != attempt.passes:
-            return each
-    return None
+    """Return the first instance of a selection that was neither tried in its role nor silent, in this pass.
+
+    One that was silent in an earlier pass, and is avoided since, comes last.
+    """
+    left = (
+        each
+        for each in selection.order
+        if (each.id, each.role) not in tried and attempt.silent.get(each.id) != attempt.passes
+    )
+    if not attempt.silent:
+        return next(left, None)
+    return min(left, key=lambda each: attempt.failure_rank(each.id) > 1, default=None)
 
 
 def _select(

@@ -146,12 +146,13 @@ async def _read_topology_of_sibling(
 async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance]:
     """Ask the hosts of a list one after the other; the writer ends the search for a writer.
 
-    Those that failed recently come last, and only in the search for a writer if others have answered.
+    Those that failed recently come last, those that were silent in this connect after all others; and only in the
+    search for a writer if others have answered.
     """
     searches_writer = attempt.route.role is WantedRole.WRITER
     kept: tuple[ConnT, Instance] | None = None
     try:
-        for seed in sorted(attempt.cluster.view.instances.values(), key=lambda each: attempt.is_avoided(each.id)):
+        for seed in sorted(attempt.cluster.view.instances.values(), key=lambda each: attempt.failure_rank(each.id)):
             if kept is not None and not searches_writer and attempt.is_avoided(seed.id):
                 break
             try:

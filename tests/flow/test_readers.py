@@ -153,3 +153,23 @@ def test_a_last_resort_that_is_silent_is_given_up_when_another_reader_answers(na
             assert simulation.now - began < 2.5
 
     scene.run(client())
+
+
+@both
+def test_a_silent_reader_is_not_waited_out_again_before_an_instance_that_reset_a_dial(process):
+    scene = Scene(process, readers=1, aurora=False)
+    writer, reader = scene.cluster.instances["demo-1"], scene.cluster.instances["demo-2"]
+
+    async def client():
+        connect, conninfo = scene.process.connect, f"host={writer.address},{reader.address} dbname=app"
+        await connect(conninfo, aurora_role="reader")
+        began = scene.simulation.now
+        reader.condition = Condition.HANGING
+        scene.simulation.at(began + 1.9, lambda: setattr(writer, "condition", Condition.RESETTING))
+        scene.simulation.at(began + 2.003, lambda: setattr(writer, "condition", Condition.WELL))
+        found = await connect(conninfo, aurora_role="reader", aurora_connect_timeout=2.0)
+        return found.instance.id, scene.simulation.now - began
+
+    instance, seconds = scene.run(client())
+    assert instance == "demo-1"
+    assert seconds < 3.0

@@ -108,6 +108,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (472077771, NONE),
         (274121032, Dimensions.just("slow_logins", "stale_lag")),
         (259669592, Dimensions.just("slow_logins")),
+        (689856654, Dimensions.just("reset_dials")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
