@@ -17,7 +17,7 @@ from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wante
 from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
-from aurora_router.model.observation import Failure
+from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
 from aurora_router.policy.balance import is_another_available
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Context
@@ -486,7 +486,8 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
     """Whether the view is older than ``aurora_refresh``.
 
     If the writer is about to serve because no reader is known, it may be `NO_READER_SECONDS` old: a reader may have
-    joined. If the writer's own row has not been seen yet (`View.provisional`), it may be `PROVISIONAL_SECONDS` old.
+    joined. If the writer's own row has not been seen yet (`View.provisional`), it may be `PROVISIONAL_SECONDS` old; if
+    what the writer makes durable has not (`View.lacks_proof`), `ROW_AGE_SECONDS`, where it is the writer that is asked.
     """
     cluster, now, limit = attempt.cluster, attempt.runtime.now(), attempt.request.options.refresh
     refreshed_at = cluster.view.refreshed_at
@@ -495,6 +496,8 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
         limit = min(limit, NO_READER_SECONDS)
     if cluster.view.provisional:
         limit = min(limit, PROVISIONAL_SECONDS)
+    elif instance.role is Role.WRITER and cluster.view.lacks_proof(now):
+        limit = min(limit, ROW_AGE_SECONDS)
     return refreshed_at is not None and (cluster.state.demand.overdue or now - refreshed_at > limit)
 
 

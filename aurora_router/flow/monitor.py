@@ -34,7 +34,7 @@ from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
-from aurora_router.model.observation import MISSING_SECONDS, Failure
+from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure
 from aurora_router.policy import poll_interval
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
@@ -276,7 +276,13 @@ class ClusterMonitor(Generic[ConnT]):
             slow = min(slow, PROVISIONAL_SECONDS)
         if any(each.missing_since is not None for each in cluster.view.instances.values()):
             slow = min(slow, MISSING_SECONDS)  # whether it has left is known by then
-        return self._jitter * demand.pause(slow, now)
+        pause = self._jitter * demand.pause(slow, now)
+        return min(pause, self._proof_pause()) if cluster.view.lacks_proof(now) else pause
+
+    def _proof_pause(self) -> float:
+        """How long after the last refresh a new writer's answer may prove what it makes durable (`View.unproven`)."""
+        row_age = ROW_AGE_SECONDS * max(1.0, self._jitter)
+        return max(row_age, self.cluster.view.accepted_at + row_age - self._refreshed_at)
 
     # ------------------------------------------------------------ asking
 

@@ -5,6 +5,7 @@ Nothing here changes a view. The rules, and why they are sound, are in `model.re
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,8 @@ def find_refusal(view: View, claim: Claim) -> str | None:
     if claim.asked_at < view.accepted_at:
         return f"it was asked before {view.writer} was accepted"
     newer = claim.token is not None and view.token is not None and claim.token > view.token
-    fenced = (view.unproven or view.provisional) and claim.id in view.former and not _has_grown(view, claim)
+    doubtful = view.unproven or view.provisional or view.set_back
+    fenced = doubtful and claim.id in view.former and not _has_grown(view, claim)
     if newer and not fenced:
         return None
     stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
@@ -201,6 +203,8 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str 
     if claim.id not in view.former or claim.id == outage.writer or view.monotone:
         unheard = sorted(silent - outage.failed)
         return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
+    if claim.own and not silent - outage.failed and claim.asked_at >= dict(outage.renamed_at).get(claim.id, math.inf):
+        return None
     if view.token is None and claim.token is None:
         return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
     if _has_grown(view, claim):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from aurora_router.model.description import Attributes, CustomEndpoint
     from aurora_router.model.instance import Instance
 
+PROOF_SECONDS = 30.0
+"""For how long a new writer is asked in short intervals what it makes durable, until it has shown it, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -26,6 +29,8 @@ class Outage:
         reason: for people.
         named: what instances that were asked since answered: (id, the writer that it named; None: it named none).
         failed: ids of instances that did not answer since.
+        renamed_at: former writers that an instance names which had named the accepted one before (`View.confirmed_at`):
+            (id, when such an instance was first asked).
     """
 
     writer: str
@@ -33,6 +38,7 @@ class Outage:
     reason: str
     named: frozenset[tuple[str, str | None]] = frozenset()
     failed: frozenset[str] = frozenset()
+    renamed_at: frozenset[tuple[str, float]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,16 @@ class View:
         lsn: how far the accepted writer's log was written when it was asked last; None: not known.
         lsn_at: when that was, by the runtime's clock in seconds.
         accepted_at: when the writer was accepted, by the runtime's clock in seconds.
-        unproven: whether a writer was accepted, or has gone on, with a token that was not higher than the one before.
+        unproven: whether a writer was accepted that has not shown yet, `observation.ROW_AGE_SECONDS` later, how much it
+            makes durable: a former one may have made durable more than that.
+        set_back: whether a writer ever went on with a lower token: then a higher one of a former writer proves nothing.
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.
         shown: the lowest token with which each former writer claimed once the accepted one had been accepted for
             `ROW_AGE_SECONDS`: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
+        confirmed_at: other instances that named the accepted writer: (id, when the first such answer came).
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
@@ -76,10 +85,12 @@ class View:
     lsn_at: float = 0.0
     accepted_at: float = 0.0
     unproven: bool = False
+    set_back: bool = False
     provisional: bool = False
     shown: frozenset[tuple[str, int]] = frozenset()
     monotone: bool = False
     former: frozenset[str] = frozenset()
+    confirmed_at: frozenset[tuple[str, float]] = frozenset()
     outage: Outage | None = None
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     leftovers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -98,6 +109,10 @@ class View:
     def known(self) -> bool:
         """Whether any topology was ever accepted."""
         return self.refreshed_at is not None
+
+    def lacks_proof(self, now: float) -> bool:
+        """Whether the writer, accepted a moment ago, should be asked what it makes durable by now (`unproven`)."""
+        return self.unproven and self.token is not None and now - self.accepted_at < PROOF_SECONDS
 
     def attributes_of(self, instance: str) -> Attributes:
         """The attributes of an instance; what is not known is None."""

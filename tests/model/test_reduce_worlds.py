@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router.model.event import InstanceRemoved, WriterChanged
-from aurora_router.model.observation import MISSING_SECONDS, Failure, Row, Topology
+from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure, Row, Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 
@@ -49,10 +49,12 @@ class World:
     """The truth, and one client's view of it.
 
     Attributes:
-        lower: whether a promoted writer reports a token that is lower than its predecessor's last.
+        lower: whether a promoted writer reports a token that is lower than its predecessor's last, for good.
+        late: whether one reports for `ROW_AGE_SECONDS` what it had seen of its predecessor's.
     """
 
-    lower: bool
+    lower: bool = False
+    late: bool = False
     now: float = 1.0
     lsn: int = 100
     writer: str = "a"
@@ -62,13 +64,19 @@ class World:
     view: View = field(default_factory=View)
     accepted: int = -1
     complete: bool = True
+    seen: tuple = (0.0, 100)
+
+    def token(self):
+        """What the writer, and instances that follow it, report to be durable."""
+        until, lsn = self.seen
+        return lsn if self.late and self.now < until else self.lsn
 
     def answer(self, id_, lack=0):
         """What an instance answers now; `lack`: how the answer is damaged."""
         server = self.servers[id_]
         zombie = server.fenced_at is not None and server.writer
         named = id_ if server.writer else self.writer
-        token = server.fenced_at if zombie else self.lsn
+        token = server.fenced_at if zombie else self.token()
         rows = [Row(each, writer=each == named, token=token) for each, at in self.servers.items() if at.alive]
         if lack == 1:
             rows = [row for row in rows if not row.writer]
@@ -116,6 +124,7 @@ class World:
         old = self.servers[self.writer]
         old.fenced_at = self.lsn
         old.writer = zombie
+        self.seen = self.now + ROW_AGE_SECONDS, self.token() - number
         self.lsn += -60 if self.lower else 1 + number
         self.servers[id_] = Server(writer=True)
         self.writer = id_
@@ -145,19 +154,20 @@ def lacks(observation, id_):
     return isinstance(observation, Topology) and id_ not in {row.id for row in observation.rows}
 
 
-def played(steps, *, lower):
+def played(steps, *, lower=False, late=False):
     """A cluster after these steps, the client of which knew it at the beginning."""
-    world = World(lower)
+    world = World(lower, late)
     world.deliver(*world.answer("a"))
     for what, id_, number in steps:
         world.step("promote" if lower and what == "zombie" else what, id_, number)
     return world
 
 
-@given(SEEDS)
-def test_no_zombie_is_accepted_again(seeds):
+@pytest.mark.parametrize("late", [False, True])
+@given(seeds=SEEDS)
+def test_no_zombie_is_accepted_again(late, seeds):
     for seed in seeds:
-        played(steps_of(seed), lower=False)
+        played(steps_of(seed), late=late)
 
 
 @given(SEEDS)
@@ -166,11 +176,11 @@ def test_no_late_answer_brings_a_former_writer_back_where_tokens_decrease(seeds)
         played(steps_of(seed), lower=True)
 
 
-@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("kind", [{}, {"lower": True}, {"late": True}], ids=str)
 @given(seeds=SEEDS)
-def test_honest_and_complete_answers_lead_to_the_truth(lower, seeds):
+def test_honest_and_complete_answers_lead_to_the_truth(kind, seeds):
     for seed in seeds:
-        world = played(steps_of(seed), lower=lower)
+        world = played(steps_of(seed), **kind)
         world.servers[world.writer] = Server(writer=True)
         for id_, server in world.servers.items():
             if id_ != world.writer:
@@ -182,7 +192,7 @@ def test_honest_and_complete_answers_lead_to_the_truth(lower, seeds):
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.sampled_from(IDS))
 def test_no_incomplete_answer_removes_an_instance_or_withdraws_a_writer(seed, lack, id_):
-    world = played(steps_of(seed), lower=False)
+    world = played(steps_of(seed))
     before = world.view
     for _ in range(3):
         world.now += MISSING_SECONDS

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 from aurora_router.runtime.simulated.instance import Condition, SimulatedInstance
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router.flow.runtime import Rows
     from aurora_router.runtime.simulated.network import Network
 
 LSN_PER_SECOND = 1000
 """By how much the durable LSN of a volume grows in a second."""
+LATE_SECONDS = 0.5
+"""How old what rows show as durable is, where a promoted instance reports it late; in seconds."""
+
+
+def _grow_evenly(seconds: float) -> int:
+    return int(seconds * LSN_PER_SECOND)
 
 
 class SimulatedCluster:
@@ -34,6 +42,8 @@ class SimulatedCluster:
     Attributes:
         instances: by id.
         customs: custom endpoints: label -> ids of the members.
+        grown: by how much the log grew in so many seconds since its beginning, or since it was set back.
+        late: for how many seconds after a promotion the rows show what was durable `LATE_SECONDS` before it.
     """
 
     def __init__(
@@ -57,7 +67,10 @@ class SimulatedCluster:
         self.zones = zones
         self.instances: dict[str, SimulatedInstance] = {}
         self.customs: dict[str, tuple[str, ...]] = {}
+        self.grown: Callable[[float], int] = _grow_evenly
+        self.late = 0.0
         self._lsn = (0.0, 1_000_000)
+        self._shown = (0.0, 0)
         self._dns_updates: list[tuple[float, str]] = []
         self._number = 0
         for _ in range(readers + 1):
@@ -90,7 +103,8 @@ class SimulatedCluster:
     def durable_lsn(self) -> int:
         """The durable LSN of the volume, now."""
         since, base = self._lsn
-        return base + int((self.now - since) * LSN_PER_SECOND)
+        until, shown = self._shown
+        return shown if self.now < until else base + self.grown(self.now - since)
 
     @property
     def open_connections(self) -> int:
@@ -172,6 +186,7 @@ class SimulatedCluster:
                 former.drop_connections()
         promoted.writer, promoted.lag = True, 0.0
         promoted.timeline = max(each.timeline for each in self.instances.values()) + 1
+        self._shown = self.now + self.late, self.durable_lsn - _grow_evenly(LATE_SECONDS)
         since, base = self._lsn
         self._lsn = since, base + 16
         self._record_promotion(promoted)

@@ -101,14 +101,23 @@ class Control:
         for each in server.harmed:
             each[1] = min(each[1], self.clock.now)
 
+    def _freeze_view(self, server: Server) -> None:
+        self.cluster.freeze_view(server.id)
+        server.stale.append([self.clock.now, float("inf")])
+
+    def _thaw_view(self, server: Server) -> None:
+        self.cluster.thaw_view(server.id)
+        for each in server.stale:
+            each[1] = min(each[1], self.clock.now)
+
     # ------------------------------------------------------------ promotions
 
-    def _promote(self, *, zombie: bool) -> Server | None:
+    def _promote(self, *, zombie: bool, to: Server | None = None) -> Server | None:
         former = self.writer
         fit = [each for each in self.readers if each.instance.condition is Condition.WELL and not each.stopped]
         if not fit:
             return None
-        chosen = max(fit, key=lambda each: (len(each.log), self.rng.random()))
+        chosen = to if to in fit else max(fit, key=lambda each: (len(each.log), self.rng.random()))
         if not self.store.aurora and len(chosen.log) < max(len(each.log) for each in self.readers):
             return None
         self.cluster.failover(chosen.id, zombie=True)
@@ -127,9 +136,9 @@ class Control:
         if server is not self.writer and not server.instance.writer and server.id in self.servers:
             server.follow(self.writer)
 
-    async def promote(self, *, zombie: bool) -> Server:
-        """Promote a server as soon as one is fit."""
-        while (found := self._promote(zombie=zombie)) is None:
+    async def promote(self, *, zombie: bool, to: Server | None = None) -> Server:
+        """Promote a server as soon as one is fit; that one, if it is."""
+        while (found := self._promote(zombie=zombie, to=to)) is None:
             await self.clock.sleep(0.2)
         return found
 
@@ -140,7 +149,7 @@ class Control:
         instance.condition, instance.writer, instance.lag = Condition.STARTING, False, 0.01
         server.silence(stopped=False, dark=False)
         await self._pause(0.05, 2.0)
-        self.cluster.thaw_view(server.id)
+        self._thaw_view(server)
         instance.timeline = self.writer.instance.timeline
         instance.condition = Condition.WELL
         server.follow(self.writer)
@@ -148,8 +157,8 @@ class Control:
 
     # ------------------------------------------------------------ incidents of the writer, one at a time
 
-    async def lose_writer(self, kind: str | None = None) -> None:
-        """The writer goes in some way, and another takes over."""
+    async def lose_writer(self, kind: str | None = None, to: Server | None = None) -> None:
+        """The writer goes in some way, and another takes over: that one, if it is fit."""
         while self._busy:
             await self._free.wait()
         self._busy = True
@@ -160,8 +169,8 @@ class Control:
         await self._pause(*(DETECTED if kind != "switchover" else (0.01, 0.3)))
         stale = [each for each in self.readers if self.rng.random() < 0.25]
         for each in stale:
-            self.cluster.freeze_view(each.id)
-        chosen = await self.promote(zombie=kind in {"stop", "dark"})
+            self._freeze_view(each)
+        chosen = await self.promote(zombie=kind in {"stop", "dark"}, to=to)
         troubled = self.rng.random() < 0.3
         if troubled:
             self._harm(chosen)
@@ -170,7 +179,7 @@ class Control:
                 chosen.end_sessions()
         await self._pause(0.1, 2.0)
         if chosen in stale:
-            self.cluster.thaw_view(chosen.id)
+            self._thaw_view(chosen)
         if troubled:
             chosen.instance.condition = Condition.WELL
             self._well(chosen)
@@ -180,7 +189,7 @@ class Control:
             await self._pause(0.0, 4.0)
         await self.rejoin(former)
         for each in stale:
-            self.cluster.thaw_view(each.id)
+            self._thaw_view(each)
         self._busy = False
         self._free.open()
 
@@ -333,10 +342,10 @@ class Control:
         server = self.rng.choice(list(self.servers.values()))
         if server.instance.writer and server is not self.writer:
             return
-        self.cluster.freeze_view(server.id)
+        self._freeze_view(server)
         await self._pause(0.5, 8.0)
         if not (server.instance.writer and server is not self.writer):
-            self.cluster.thaw_view(server.id)
+            self._thaw_view(server)
 
     # ------------------------------------------------------------ incidents of `dimensions`
 
@@ -496,6 +505,13 @@ class Control:
         self._busy = False
         self._free.open()
 
+    async def fail_back(self, rng: random.Random) -> None:
+        """The writer crashes, and takes over again when its successor hangs."""
+        former = self.writer
+        await self.lose_writer("crash")
+        await self.clock.sleep(rng.uniform(0.0, 3.0))
+        await self.lose_writer(rng.choice(["stop", "dark"]), former)
+
     async def freeze_writer(self, rng: random.Random) -> None:
         """The writer falls silent, with dials to it under way, and another takes over."""
         await self.lose_writer(rng.choice(["stop", "dark"]))
@@ -588,6 +604,7 @@ INCIDENTS = {
     "slow_logins": "slow_logins",
     "refused_dials": "refuse_dials",
     "unknown_sentences": "refuse_strangely",
+    "idle_logs": "fail_back",
 }
 """Dimension -> the incident that it brings."""
 

@@ -42,6 +42,9 @@ class Dimensions:
             on.
         silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
             ``TCP_INFO``).
+        idle_logs: the log grows by what is committed, and by a promotion, alone; the first writer takes over again.
+        late_tokens: for as long as a row may be old, a new writer shows less of the log than the former one made
+            durable.
     """
 
     constant_reports: bool = False
@@ -66,6 +69,8 @@ class Dimensions:
     refused_dials: bool = False
     silent_kernels: bool = False
     unknown_sentences: bool = False
+    idle_logs: bool = False
+    late_tokens: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -86,5 +91,7 @@ class Dimensions:
 NONE = Dimensions()
 PLAYED = Dimensions.just(*(each.name for each in fields(Dimensions)))
 """What campaigns draw from."""
-NEED_AURORA = frozenset({"pooler", "odd_rows", "shared_template", "shared_pooler", "unknown_addresses"})
+NEED_AURORA = frozenset(
+    {"pooler", "odd_rows", "shared_template", "shared_pooler", "unknown_addresses", "idle_logs", "late_tokens"}
+)
 """Those that a list of hosts cannot have."""

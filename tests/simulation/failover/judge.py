@@ -11,7 +11,15 @@ import psycopg
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
 from aurora_router.flow.dial_limiter import STAND_IN_PAUSE
 from aurora_router.flow.hang_detector import TRIES
-from aurora_router.model.event import ConnectionsCut, InstanceFailed, MonitorLockedOut, WriterChanged, WriterSuspected
+from aurora_router.model.event import (
+    ConnectionsCut,
+    InstanceAdded,
+    InstanceFailed,
+    MonitorLockedOut,
+    WriterChanged,
+    WriterConfirmed,
+    WriterSuspected,
+)
 from aurora_router.model.instance import Role
 from aurora_router.policy.hang_detection import Limits
 
@@ -30,6 +38,12 @@ LOGIN = 2.0
 """How long a login that takes long may take, in seconds; see `Control.slow_logins`."""
 RESOLVING = 30.0
 """For how long an outcome is asked for at least, in seconds."""
+FINDING = 1.5
+"""How long it may take to find a new writer, from when it was noticed that the former one is gone, in seconds."""
+PROVING = 8.0
+"""For how long after its promotion it may not be proven what a writer makes durable, in seconds."""
+TURNS = (WriterSuspected, WriterConfirmed, WriterChanged)
+"""Events that begin and end a search for the writer."""
 GAP = 0.01
 """A pause between two silences that is shorter lets no answer through, in seconds."""
 
@@ -107,6 +121,7 @@ class Judge:
             reign = self._reign(event.new, at)
             if reign < self.seen.get(process, -1):
                 raise Violation(f"at {at:.3f} {event.new} was accepted, though a later writer was known")
+            self._found(process, at, event.new)
             self._seen_before[process] = at, self.seen.get(process, -1)
             self.seen[process] = reign
             if event.old is not None:
@@ -122,6 +137,40 @@ class Judge:
         times.append(at)
         if len(times) == STORM[0] and at - times[0] < STORM[1]:
             raise Violation(f"the writer was suspected {STORM[0]} times in {at - times[0]:.1f} s, until {at:.3f}")
+
+    def _found(self, process: Process, at: float, id_: str) -> None:
+        """A new writer was accepted: soon, once it is looked for, where nothing else is wrong with the cluster."""
+        writer = self.control.named(id_)
+        reigns = [(time, each) for time, each in self.control.history if time <= at]
+        turns = [(time, each) for time, _, each in process.events if time < at and isinstance(each, TURNS)]
+        if (
+            reigns[-1][1] is not writer
+            or len(reigns) == 1
+            or not turns
+            or not isinstance(turns[-1][1], WriterSuspected)
+        ):
+            return
+        (reigned, former), (promoted, _) = reigns[-2:]
+        if not process.monitored or overlap(process.threadless, promoted, at) or self.names_failed(promoted):
+            return
+        joined_at = [time for time, _, each in process.events if isinstance(each, InstanceAdded) and each.id == id_]
+        if joined_at and joined_at[-1] > promoted:
+            return  # it was not known before, so that only the given names may lead to it
+        others = [each for each in self.control.servers.values() if each not in {writer, former}]
+        knew = any(not overlap(self._trouble(each), reigned, at) for each in others)
+        if not knew and promoted - reigned < PROVING:
+            return  # what the former one had made durable is not known, and no other instance had named it
+        since = max(promoted, turns[-1][0])
+        spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
+        spans += [span for each in others for span in self._trouble(each)]
+        if at - since > FINDING and not overlap(spans, promoted, at):
+            raise Violation(f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could be")
+
+    @staticmethod
+    def _trouble(server: Any) -> list[list[float]]:
+        """Spans of time in which anything was wrong with a server."""
+        answers = [*server.stale, *server.odd, *server.logins, *server.refusing, *server.deafness, *server.loaded]
+        return [*answers, *server.harmed, *server.mute]
 
     def _concerns(self, event: Any) -> bool:
         """Whether an event is about an instance of this cluster."""
@@ -380,13 +429,14 @@ class Judge:
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether the monitor could not find out by then whether a path is direct.
 
-        The connection was made after its last sample, its SYN was lost, or its login took long.
+        The connection was made after its last sample, its SYN was lost and not sent again yet, or its login took long.
         """
         known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
         slow = LOGIN if overlap(conn.server.logins, conn.since, since) > 0.0 else 0.0
         sampled = conn.since + self.limits(process).interval + SLACK + slow
-        return not direct and (since < sampled or self._resending(process, conn.server, since) > 0.0)
+        unsent = self.control.harbour.unsent.get((process, conn.server), ())
+        return not direct and (since < sampled or any(sent < since <= again for sent, again in unsent))
 
     # ------------------------------------------------------------ transactions
 

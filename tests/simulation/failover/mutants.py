@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -28,6 +29,8 @@ from aurora_router.policy.role_reports import RoleCheck, RoleReports
 from aurora_router.policy.verdict import Next
 from aurora_router.runtime import registry
 
+from .dimensions import Dimensions
+from .schedule import play
 from .world import Lookout
 
 if TYPE_CHECKING:
@@ -45,11 +48,16 @@ class Mutant:
         name: what is wrong.
         plant: how it gets in.
         soon: whether it shows within a few schedules.
+        play: plays the schedules in which it may show; None: as all others.
     """
 
     name: str
     plant: Callable[[], AbstractContextManager[Any]]
     soon: bool = False
+    play: Callable[[int], object] | None = None
+
+
+play_idle_logs = partial(play, dimensions=Dimensions.just("idle_logs"))
 
 
 def accept_older_tokens() -> Any:
@@ -308,6 +316,24 @@ def never_believe_former_writers() -> Any:
     return patch.object(claims, "_has_grown", lambda *_: False)
 
 
+def forget_who_knew_the_successor() -> Any:
+    """That an instance which had named the successor names the former writer is no proof that it is back."""
+    original = claims._contradiction
+
+    def contradiction(view: Any, outage: Any, claim: Any, stale: str) -> Any:
+        return original(view, replace(outage, renamed_at=frozenset()), claim, stale)
+
+    return patch.object(claims, "_contradiction", contradiction)
+
+
+def trust_first_tokens() -> Any:
+    """What a promoted writer shows first is taken for all that its predecessor had made durable."""
+    original = reducing.find_refusal
+    return patch.object(
+        reducing, "find_refusal", lambda view, claim: original(replace(view, unproven=False, provisional=False), claim)
+    )
+
+
 def never_search() -> Any:
     """The given names are not asked when all that are known are silent."""
 
@@ -396,6 +422,8 @@ MUTANTS = (
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("only known instances are asked", never_search),
     Mutant("a former writer that goes on is not believed", never_believe_former_writers),
+    Mutant("what knew the successor is no proof of a return", forget_who_knew_the_successor, play=play_idle_logs),
+    Mutant("the first token of a promoted writer is trusted", trust_first_tokens),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),
     Mutant("a work that ended its transaction is run again", replay_what_ended),

@@ -25,6 +25,7 @@ from aurora_router.flow.begin import Plan
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Transaction
+from aurora_router.model.observation import ROW_AGE_SECONDS
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.simulation import Cancelled, Relay, SimulatedCluster
 
@@ -32,7 +33,7 @@ from .clock import Clock
 from .control import CALM, FAULTS, FOUND, INCIDENTS, Control
 from .dimensions import NEED_AURORA, PLAYED, Dimensions
 from .judge import DIAL, SLACK, Judge, Violation, overlap
-from .servers import Store
+from .servers import RECORD_BYTES, Store
 from .world import Harbour, Process
 
 LIMIT = 75.0
@@ -68,6 +69,10 @@ class Schedule:
             restarts=restarts,
             silent_fence=rng.random() < 0.5,
         )
+        if "idle_logs" in self.drawn:
+            self.cluster.grown = lambda _: RECORD_BYTES * len(store.volume)
+        if "late_tokens" in self.drawn:
+            self.cluster.late = ROW_AGE_SECONDS
         self.control = Control(self.clock, rng, self.harbour, self.cluster, store)
         self.calm = rng.random() < 0.2 and not self.drawn - {"silent_kernels"}
         self.judge = Judge(self.control, calm=self.calm)

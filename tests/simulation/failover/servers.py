@@ -124,6 +124,7 @@ class Server:
         behind: spans of time in which it lagged behind, as a reader.
         lonely: spans of time in which it was cut off from its replicas, so that nothing it commits is acknowledged.
         odd: spans of time in which its answers were not as they should be.
+        stale: spans of time in which it reported an old topology.
         harmed: spans of time in which something was wrong with it.
         lives: grows with each start.
     """
@@ -142,6 +143,7 @@ class Server:
         self.behind: list[list[float]] = []
         self.lonely: list[list[float]] = []
         self.odd: list[list[float]] = []
+        self.stale: list[list[float]] = []
         self.harmed: list[list[float]] = []
         self.sessions: dict[Any, None] = {}
         self.lives = 0

@@ -109,6 +109,8 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (274121032, Dimensions.just("slow_logins", "stale_lag")),
         (259669592, Dimensions.just("slow_logins")),
         (689856654, Dimensions.just("reset_dials")),
+        (904705218, Dimensions.just("lost_packets")),
+        *((seed, Dimensions.just("late_tokens")) for seed in (77000069, 77000072, 77000079, 77000393)),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:

@@ -45,6 +45,7 @@ class Harbour(Network):
         losses: how likely a SYN of a monitor's gets lost by accident.
         lost_at: when SYNs of a process to a server got lost by accident.
         resent_at: when the last of those SYNs is sent again, or the dial is given up that it was of.
+        unsent: spans of time from when a SYN of a monitor's got lost, for whatever reason, until it is sent again.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -57,6 +58,7 @@ class Harbour(Network):
         self.tells_receipts = True
         self.lost_at: dict[tuple[Any, Server], list[float]] = {}
         self.resent_at: dict[tuple[Any, Server], float] = {}
+        self.unsent: dict[tuple[Any, Server], list[tuple[float, float]]] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
@@ -95,6 +97,9 @@ class Harbour(Network):
                 self.resent_at[process, server] = max(known, min(until, began + resent))
             if not (lost or server.dark or process.dark):
                 return True
+            if lossy:
+                span = self.clock.now, min(until, began + resent)
+                self.unsent.setdefault((process, server), []).append(span)
             if until <= began + resent:
                 break
             if not await self.wait(began + resent - self.clock.now, wanted):
