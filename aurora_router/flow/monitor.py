@@ -445,13 +445,18 @@ class ClusterMonitor(Generic[ConnT]):
             self._checking_reports = False
 
     async def _refresh(self) -> None:
-        """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one."""
+        """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one.
+
+        After a failover one more is asked, so that it has named the new writer (`View.confirmed_at`).
+        """
         view, askable = self.cluster.view, self._find_askable()
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
             self.cluster.update(ClusterState.begin_survey, self.runtime.now())
         elif view.writer is not None:
-            wanted = [view.writer] if view.writer in askable else wanted[:1]
+            knows_none = view.lacks_proof(self.runtime.now()) and not view.confirmed_at
+            others = [id_ for id_ in wanted if id_ != view.writer][: 1 if knows_none else 0]
+            wanted = [view.writer, *others] if view.writer in askable else wanted[:1]
         for id_ in wanted:
             probe = self.probe_of(id_)
             if probe.busy:

@@ -21,6 +21,7 @@ from aurora_router.model.event import (
     WriterSuspected,
 )
 from aurora_router.model.instance import Role
+from aurora_router.model.observation import ROW_AGE_SECONDS
 from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
@@ -158,12 +159,14 @@ class Judge:
             return  # it was not known before, so that only the given names may lead to it
         others = [each for each in self.control.servers.values() if each not in {writer, former}]
         knew = any(not overlap(self._trouble(each), reigned, at) for each in others)
-        if not knew and promoted - reigned < PROVING:
-            return  # what the former one had made durable is not known, and no other instance had named it
+        unproven = promoted - reigned < PROVING  # what the former one made durable may not be known
+        if unproven and not knew:
+            return
         since = max(promoted, turns[-1][0])
         spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
         spans += [span for each in others for span in self._trouble(each)]
-        if at - since > FINDING and not overlap(spans, promoted, at):
+        bound = FINDING + ROW_AGE_SECONDS * unproven
+        if at - since > bound and not overlap(spans, promoted, at):
             raise Violation(f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could be")
 
     @staticmethod
