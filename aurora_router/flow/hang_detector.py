@@ -364,6 +364,10 @@ class HangDetector(Generic[ConnT]):
         elif signal is not Signal.STALLED and not self.cluster.is_known_down(id_):
             self.cluster.suspect_writer(f"a ping of {id_} failed: {fault.text}", now)
 
+    def is_hung(self, id_: str) -> bool:
+        """Whether an instance was found hung, and has not answered since."""
+        return id_ in self._hung
+
     def _was_stalled(self, began: float, now: float, seconds: float) -> bool:
         """Whether this process was stalled during a ping of at most `seconds`."""
         return now - began - seconds > self.limits.lateness or self.has_stalled(began, now)

@@ -343,9 +343,12 @@ class ClusterMonitor(Generic[ConnT]):
         """Probe an instance once; returns whether there was an answer."""
         began, id_ = self.runtime.now(), probe.instance
         known = self.cluster.view.instances[id_]
-        thorough = thorough or id_ in self.unhealthy
+        thorough, seconds = thorough or id_ in self.unhealthy, self._seconds_for(id_)
+        if id_ in self.unhealthy and (id_ in self._expired or self.hangs.is_hung(id_)):
+            # No user's dial has to find out meanwhile, at the price of its whole time, what this probe finds out.
+            self.cluster.update(ClusterState.prolong_failure, id_, began, seconds + 2.0 * RETURN_SECONDS)
         try:
-            await self._update_view(probe, self._seconds_for(id_), thorough=thorough)
+            await self._update_view(probe, seconds, thorough=thorough)
         except DialFailed as failed:
             self._record_timing(id_, failed.fault)
             self._record_no_answer(id_, known.generation, failed.fault, began)

@@ -195,6 +195,10 @@ class ClusterState:
         """Avoid an instance for a while; see `Quarantine.record_failure`."""
         return self._with_health(self.health.record_failure(instance, now, base, began)), ()
 
+    def prolong_failure(self, instance: str, now: float, seconds: float) -> Transition:
+        """Go on to avoid a silent instance while it is asked; see `Quarantine.prolong`."""
+        return self._with_health(self.health.prolong(instance, now, seconds)), ()
+
     def record_success(self, instance: str, now: float) -> Transition:
         """Record that an instance answered: it is not avoided any more."""
         failed_at = self.health.failed_at.get(instance)

@@ -40,6 +40,10 @@ class Health:
         """After a failed dial; see `Quarantine.record_failure`."""
         return self._with_quarantine(self.quarantine.record_failure(instance, now, base, began))
 
+    def prolong(self, instance: str, now: float, seconds: float) -> Health:
+        """While a silent instance is asked; see `Quarantine.prolong`."""
+        return self._with_quarantine(self.quarantine.prolong(instance, now, seconds))
+
     def record_success(self, instance: str) -> Health:
         """After an answer: the instance is not avoided any more, and its failure is over."""
         return self._with_quarantine(self.quarantine.record_success(instance)).end_failure(instance)

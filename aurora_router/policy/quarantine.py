@@ -4,6 +4,7 @@ Theory. A dead reader that stays in the rotation costs every connect a time-out;
 comes back. So a failure takes an instance out for a base time, each further *incident* doubles it up to `MAX_SECONDS`,
 a success clears it. Many connections that fail with the same instance at the same moment are one incident: a failure
 during the quarantine does not prolong it, unless it is of a try that began within it (a last resort that failed too).
+One that hangs is dialled by the monitor alone, until it answers: a quarantine is prolonged while it is asked.
 An instance that did not fail for `MAX_SECONDS` after its quarantine starts from the beginning.
 
 Invariant: no quarantine reaches further than `MAX_SECONDS` beyond the failure that caused it.
@@ -35,7 +36,7 @@ _NO_TERMS: Mapping[str, _Term] = MappingProxyType({})
 
 
 class Quarantine:
-    """Which instances are avoided, and until when; `record_failure` and `record_success` return the next value.
+    """Which instances are avoided, and until when; `record_failure`, `prolong` and `record_success` return the next.
 
     Attributes:
         terms: the quarantine of each instance that failed and did not succeed since; it may be over.
@@ -82,6 +83,13 @@ class Quarantine:
         following = {**remembered, instance: _Term(now, now + length, length)}
         forget_oldest(following)
         return Quarantine(MappingProxyType(following))
+
+    def prolong(self, instance: str, now: float, seconds: float) -> Quarantine:
+        """Keep away for so many seconds more from an instance that failed and is silent, while it is asked."""
+        term, until = self.terms.get(instance), now + min(seconds, MAX_SECONDS)
+        if term is None or term.until >= until:
+            return self
+        return Quarantine(MappingProxyType({**self.terms, instance: term._replace(until=until)}))
 
     def record_success(self, instance: str) -> Quarantine:
         """After a success."""

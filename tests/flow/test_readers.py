@@ -173,3 +173,31 @@ def test_a_silent_reader_is_not_waited_out_again_before_an_instance_that_reset_a
     instance, seconds = scene.run(client())
     assert instance == "demo-1"
     assert seconds < 3.0
+
+
+@pytest.mark.parametrize("role", ["reader", "any"])
+def test_a_reader_that_hangs_is_dialled_by_the_monitor_alone_until_it_answers(role):
+    scene = Scene(WatchedProcess, readers=2)
+    silent = scene.cluster.instances["demo-2"]
+
+    async def client():
+        connect, conninfo = scene.process.connect, scene.cluster.conninfo()
+        kept = await connect(conninfo)
+        silent.condition = Condition.HANGING
+        kept.result.cluster.suspect_writer("so that all are asked", scene.simulation.now)
+        await scene.simulation.sleep(2.0)
+        waited = []
+        for _ in range(80):
+            began = scene.simulation.now
+            (await connect(conninfo, aurora_role=role, aurora_balance="round_robin")).close()
+            waited.append(scene.simulation.now - began)
+            await scene.simulation.sleep(0.5)
+        silent.condition = Condition.WELL
+        await scene.simulation.sleep(8.0)
+        found = [(await connect(conninfo, aurora_role="reader")).instance.id for _ in range(4)]
+        assert not kept.closed
+        return waited, found
+
+    waited, found = scene.run(client())
+    assert max(waited) < 1.0
+    assert "demo-2" in found

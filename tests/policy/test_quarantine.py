@@ -90,3 +90,14 @@ def test_no_quarantine_reaches_beyond_the_limit(history):
             quarantine = quarantine.record_failure(instance, now, base, began=now if fresh else None)
             assert before - 1e-9 <= quarantine.remaining(instance, now) <= MAX_SECONDS + 1e-9
             assert quarantine.remaining(instance, now) > 0 or base < 1e-9
+
+
+def test_it_is_prolonged_for_one_that_failed_and_by_no_more_than_the_limit():
+    quarantine = Quarantine().record_failure("demo-1", now=0.0, base=1.0)
+    assert quarantine.prolong("demo-2", 0.5, 7.0) is quarantine
+    assert quarantine.prolong("demo-1", 0.5, 0.25) is quarantine, "it lasts for longer"
+    longer = quarantine.prolong("demo-1", 0.5, 7.0)
+    assert longer.remaining("demo-1", 0.5) == 7.0
+    assert longer.prolong("demo-1", 0.5, 1000.0).remaining("demo-1", 0.5) == MAX_SECONDS
+    assert longer.record_failure("demo-1", 5.0, base=1.0, began=0.5).remaining("demo-1", 5.0) == 2.0, "as without"
+    assert longer.record_success("demo-1").remaining("demo-1", 1.0) == 0.0
