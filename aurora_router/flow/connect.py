@@ -248,9 +248,12 @@ async def connect_unrouted(attempt: ConnectAttempt[ConnT]) -> ConnectResult[Conn
 async def connect_through_name(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
     """Dial the given name, and check only the role of the server that it leads to."""
     target = await find_target(attempt, attempt.request.given[0])
+    started = attempt.runtime.now()
     connection = await dial(attempt, target, None)
+    latency = attempt.runtime.now() - started
     try:
         instance = await recognise_instance(attempt, connection, target)
+        attempt.cluster.record_success(instance.id, latency, attempt.runtime.now())
         unfit = f"led to a {instance.role.value} ({instance.id})"
         if await _has_wanted_role(attempt, connection, instance):
             if not await lacks_lag_proof(attempt, connection, instance):

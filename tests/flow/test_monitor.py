@@ -558,14 +558,17 @@ def test_a_login_that_takes_longer_than_a_ping_is_no_hang(scene, login):
     assert not scene.of(WriterSuspected)
 
 
+@pytest.mark.parametrize("target", ["writer", "custom:some", "hosts"])
 @pytest.mark.parametrize("silence", [1.2, 2.0, 3.0])
-def test_a_server_that_is_silent_at_first_in_every_session_is_no_hang(scene, silence):
+def test_a_server_that_is_silent_at_first_in_every_session_is_no_hang(scene, silence, target):
     """It looks up the names of its clients before it reads anything (``log_hostname``), and a name server is slow."""
 
     async def client():
         server = scene.cluster.instances["demo-1"]
         server.accept_latency = silence
-        conn = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.customs["some"] = ("demo-1",)
+        hosts = f"host={server.address} dbname=app"
+        conn = await scene.process.connect(hosts if target == "hosts" else scene.cluster.conninfo(target))
         await scene.process.execute(conn, 10.0)
         conn.close()
 
