@@ -139,7 +139,6 @@ class Cluster:
         self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}
         self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
         self._latency: dict[str, float] = {}
-        self._longest: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -214,10 +213,8 @@ class Cluster:
         with self._lock:
             known = self._latency.get(instance)
             self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
-            self._longest[instance] = max(latency, 0.8 * self._longest.get(instance, 0.0))
             if len(self._latency) > MAX_NAMES:
                 forget_oldest(self._latency)
-                forget_oldest(self._longest)
 
     # ------------------------------------------------------------ waiters
 
@@ -338,9 +335,9 @@ class Cluster:
                 or any(map(len, list(self._connections.values())))
             )
 
-    def longest_dial(self, instance: str) -> float:
-        """How long the slowest of the last dials took that an instance answered, in seconds; 0.0: none is known."""
-        return self._longest.get(instance, 0.0)
+    def latency(self, id_: str) -> float | None:
+        """How long dials of an instance take as a rule, in seconds; None: not known."""
+        return self._latency.get(id_)
 
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
         """Connections in use or being made, and dial latency, of each instance."""

@@ -58,7 +58,7 @@ _SERVED = frozenset({Activity.IDLE, Activity.OPEN})
 
 
 USUAL_DIALS = 1.5
-"""How much longer than the slowest of the last dials a ping waits for the answer to a dial."""
+"""How much longer than the fastest of its last dials a ping waits for the first byte of one."""
 STALE = "its instance has another role by now, failed, or left the cluster"
 """Why a stale connection is cut."""
 
@@ -253,19 +253,21 @@ class HangDetector(Generic[ConnT]):
         self._suspicions[id_], action = thought.after(signal, now, rest_for(signal, heard, now, self.limits))
         if action is Action.PING:
             self.cluster.report(HangSuspected(id_, len(waiting)), now)
-            ping = Ping(now, self._ping_seconds(id_), TRIES)
+            ping = Ping(now, self._ping_seconds(id_, target), TRIES)
             for number in range(TRIES):
                 self.runtime.spawn(self._try(id_, target, ping, number))
 
-    def _ping_seconds(self, id_: str) -> float:
-        """How long a ping may take; longer where it has to dial, and dials that were answered took longer lately.
+    def _ping_seconds(self, id_: str, target: Target) -> float:
+        """How long a ping may take; longer where it has to dial, and dials waited longer for a first byte lately.
 
         A server that looks up names of its clients (``log_hostname``) sends nothing until that has ended.
         """
         if self.monitor.probe_of(id_).is_open:
             return self.limits.ping
-        usual = min(USUAL_DIALS * self.cluster.longest_dial(id_), self.monitor.options.connect_timeout)
-        return max(self.limits.ping, usual)
+        silence = self.runtime.dial_silence(target)
+        if silence is None:  # the dials of users are known as a whole alone
+            silence = self.cluster.latency(id_) or 0.0
+        return max(self.limits.ping, min(USUAL_DIALS * silence, self.monitor.options.connect_timeout))
 
     def _prepare(self, id_: str, connections: Iterable[Any], now: float) -> None:
         """Open a session with an instance ahead of time if one of its statements is waiting."""

@@ -452,7 +452,7 @@ class ClusterMonitor(Generic[ConnT]):
 
         After a failover one more is asked, so that it has named the new writer (`View.confirmed_at`).
         """
-        view, askable = self.cluster.view, self._find_askable()
+        view, askable, others = self.cluster.view, self._find_askable(), list[str]()
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
             self.cluster.update(ClusterState.begin_survey, self.runtime.now())
@@ -472,7 +472,7 @@ class ClusterMonitor(Generic[ConnT]):
                 if refuses_login(failed.fault):
                     self.record_lockout(id_, failed.fault, began)
                     continue
-                if failed.fault.kind in ON_THIS_SIDE:
+                if failed.fault.kind in ON_THIS_SIDE or id_ in others:
                     continue
                 if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, self.runtime.now()):
                     continue

@@ -255,6 +255,13 @@ class MonitorRuntime(Runtime[ConnT], Protocol[ConnT]):
         """
         ...
 
+    def dial_silence(self, target: Target) -> float | None:
+        """How long each of the monitor's last dials of a target waited for the first byte, at least; None: not known.
+
+        In seconds. A packet that got lost delays one dial; a server that is always silent at first delays all.
+        """
+        ...
+
     def has_unread(self, held: Any) -> bool:
         """Whether data, or the end, of a user's connection arrived that its user has not read yet."""
         ...

@@ -153,7 +153,7 @@ def find_refusal(view: View, claim: Claim) -> str | None:
     if claim.asked_at < view.accepted_at:
         return f"it was asked before {view.writer} was accepted"
     newer = claim.token is not None and view.token is not None and claim.token > view.token
-    doubtful = view.unproven or view.provisional or view.set_back
+    doubtful = view.lacks_proof(claim.asked_at) or view.provisional or view.set_back
     fenced = doubtful and claim.id in view.former and not _has_grown(view, claim)
     if newer and not fenced:
         return None

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from aurora_router.model.description import Attributes, CustomEndpoint
     from aurora_router.model.instance import Instance
 
-PROOF_SECONDS = 30.0
-"""For how long a new writer is asked in short intervals what it makes durable, until it has shown it, in seconds."""
+PROOF_SECONDS = 10.0
+"""For how long it counts that a new writer has not shown what it makes durable, in seconds. It is asked meanwhile.
+
+Where it cannot be, as behind a pooler, a former one that a connect is led to may be the only one to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class View:
         return self.refreshed_at is not None
 
     def lacks_proof(self, now: float) -> bool:
-        """Whether the writer, accepted a moment ago, should be asked what it makes durable by now (`unproven`)."""
+        """Whether the writer was accepted a moment ago, and has not shown yet what it makes durable (`unproven`)."""
         return self.unproven and self.token is not None and now - self.accepted_at < PROOF_SECONDS
 
     def attributes_of(self, instance: str) -> Attributes:

@@ -136,6 +136,15 @@ class Limits:
         return self.grace + self.interval + self.ping
 
 
+DIALS = 3
+"""How many of the last dials are remembered, by how long they waited for the first byte."""
+
+
+def with_silence(known: tuple[float, ...], seconds: float) -> tuple[float, ...]:
+    """What is remembered of the last dials after one more."""
+    return (*known, seconds)[-DIALS:]
+
+
 UNLIMITED = Limits(math.inf, math.inf)
 """Of a connection whose hangs are not to be noticed."""
 

@@ -19,6 +19,7 @@ from aurora_router import observe
 from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import step_by_step
 from aurora_router.model.bounds import forget_oldest
+from aurora_router.policy.hang_detection import with_silence
 from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.connect_args import opening_async
 from aurora_router.runtime.courier import COURIER
@@ -64,16 +65,26 @@ _heard: dict[End, float] = {}
 """When bytes last arrived on a dial of the monitor's, by the address and the port that were dialled."""
 
 
+_silences: dict[End, tuple[float, ...]] = {}
+"""How long the last dials of the monitor's waited for the first byte, by the address and the port, in seconds."""
+
+
 def _note_bytes(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Do the same steps of a dial, and note when the server has sent something for one of them."""
+    began: float | None = time.monotonic()
     try:
         wanted = next(dialling)
         while True:
             ready = yield wanted
             if sockets.has_bytes(wanted[0]) and (end := sockets.ends_of(wanted[0])[1]) is not None:
+                now = time.monotonic()
                 _heard.pop(end, None)
-                _heard[end] = time.monotonic()
+                _heard[end] = now
                 forget_oldest(_heard)
+                if began is not None:
+                    _silences[end] = with_silence(_silences.get(end, ()), now - began)
+                    forget_oldest(_silences)
+                    began = None
             wanted = dialling.send(ready)
     except StopIteration as done:
         return done.value
@@ -211,6 +222,12 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         port = target.port
         found = [_heard.get((each, port)) for each in target.addresses] if port is not None else []
         return max((each for each in found if each is not None), default=None)
+
+    def dial_silence(self, target: Target) -> float | None:
+        """How long each of the last dials of a target waited for the first byte at least, in seconds."""
+        return min(
+            (each for at in target.addresses for each in _silences.get((at, target.port or 0), ())), default=None
+        )
 
     def has_unread(self, held: Any) -> bool:
         """Whether something arrived that its user has not read yet."""

@@ -59,5 +59,18 @@ def test_a_server_that_answers_and_does_not_log_in_is_heard():
         assert began <= found <= time.monotonic()
 
 
+def test_how_long_a_first_byte_was_waited_for_is_remembered():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        target = Target("demo-1", "demo-1", port, ("127.0.0.1",))
+        assert ThreadMonitorRuntime.dial_silence(None, target) is None
+        for delay in (1.0, 0.3, 0.6):
+            thread = threading.Timer(delay, answer, args=[server, b"N"])
+            thread.start()
+            dial(port, 3.0)
+            thread.join()
+        assert 0.3 <= ThreadMonitorRuntime.dial_silence(None, target) < 0.6, "the least of them"
+
+
 def test_a_socket_of_files_is_not_heard():
     assert ThreadMonitorRuntime.dial_heard_at(None, Target("demo-1", "/tmp", None)) is None

@@ -11,7 +11,7 @@ from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.probe import Access
 from aurora_router.flow.runtime import Activity, Target
 from aurora_router.model.instance import Role
-from aurora_router.policy.hang_detection import Limits
+from aurora_router.policy.hang_detection import Limits, with_silence
 from aurora_router.runtime import libpq
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.simulated.runtime import SimulatedProcess, SimulatedRuntime
@@ -45,15 +45,23 @@ class SimulatedMonitorRuntime(SimulatedRuntime):
         self.tasks: list[Task[None]] = []
         self._own: list[Task[None]] = []
         self._heard: dict[tuple[str, int], float] = {}
+        self._silences: dict[tuple[str, int], tuple[float, ...]] = {}
 
-    def note_bytes(self, address: str, port: int) -> None:
-        """Note that a server has sent something on a dial."""
+    def note_bytes(self, address: str, port: int, waited: float) -> None:
+        """Note that a server has sent something on a dial, for which that waited; 0: not the first."""
         self._heard[address, port] = self.now()
+        if waited:
+            self._silences[address, port] = with_silence(self._silences.get((address, port), ()), waited)
 
     def dial_heard_at(self, target: Target) -> float | None:
         """When the last data arrived on a dial of a target."""
         port = target.port or 5432
         return max((self._heard[each, port] for each in target.addresses if (each, port) in self._heard), default=None)
+
+    def dial_silence(self, target: Target) -> float | None:
+        """How long each of the last dials of a target waited for the first byte at least, in seconds."""
+        ends = ((each, target.port or 5432) for each in target.addresses)
+        return min((each for end in ends for each in self._silences.get(end, ())), default=None)
 
     def for_a_cluster(self) -> Self:
         """The same runtime, for what looks after one cluster: `end` ends that alone."""

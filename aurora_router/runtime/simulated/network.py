@@ -96,14 +96,17 @@ class Network:
         port: int,
         seconds: float,
         wanted: Wanted | None = None,
-        note_bytes: Callable[[str, int], None] = lambda _address, _port: None,
+        note_bytes: Callable[[str, int, float], None] = lambda _address, _port, _waited: None,
     ) -> SimulatedConnection:
-        """Open a connection; `note_bytes` is called with the address and the port when the server sends something.
+        """Open a connection; `note_bytes` is called when the server sends something.
+
+        It takes the address, the port, and how long its first byte was waited for; 0.0: not the first.
 
         Raises:
             DialFailed: as libpq would report it.
         """
         self.simulation.counts["dial"] += 1
+        began = self.simulation.now
         cluster, instance = self._listening.get((address, port), (None, None))
         if instance is None or cluster is None:
             await self.simulation.sleep(0.0005)
@@ -120,11 +123,11 @@ class Network:
                 await self.wait(seconds - min(_duration(instance), seconds), wanted)
             raise libpq.new_timeout(f"connecting to {address}", seconds)
         if condition not in {Condition.REFUSING, Condition.UNREACHABLE}:
-            note_bytes(address, port)
+            note_bytes(address, port, self.simulation.now - began)
         if condition is not Condition.WELL:
             raise new_dial_failure(address, port, condition)
         await self._log_in(instance, (address, port), seconds, wanted)
-        note_bytes(address, port)
+        note_bytes(address, port, 0.0)
         return SimulatedConnection(cluster, instance, address, port, self.relays.get((address, port)))
 
     async def _log_in(

@@ -75,7 +75,7 @@ class SimulatedRuntime:
                 failures.append(failed)
         raise failures[0] if len(failures) == 1 else libpq.join_failures(target.addresses, failures)
 
-    def note_bytes(self, address: str, port: int) -> None:
+    def note_bytes(self, address: str, port: int, waited: float) -> None:
         """Note that a server has sent something on a dial; a monitor does."""
 
     async def ask(

@@ -154,6 +154,8 @@ class Judge:
         (reigned, former), (promoted, _) = reigns[-2:]
         if not process.monitored or overlap(process.threadless, promoted, at) or self.names_failed(promoted):
             return
+        if not self.control.is_placed(writer):
+            return
         joined_at = [time for time, _, each in process.events if isinstance(each, InstanceAdded) and each.id == id_]
         if joined_at and joined_at[-1] > promoted:
             return  # it was not known before, so that only the given names may lead to it
@@ -165,7 +167,7 @@ class Judge:
         since = max(promoted, turns[-1][0])
         spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
         spans += [span for each in others for span in self._trouble(each)]
-        bound = FINDING + ROW_AGE_SECONDS * unproven
+        bound = FINDING + ROW_AGE_SECONDS * unproven + self.control.cluster.late
         if at - since > bound and not overlap(spans, promoted, at):
             raise Violation(f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could be")
 

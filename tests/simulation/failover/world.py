@@ -75,7 +75,7 @@ class Harbour(Network):
             raise late
         if self._missed(until):
             raise late
-        condition = await self._answer(wire, server, address, port, until, wanted or (lambda: True))
+        condition = await self._answer(wire, server, address, port, until - seconds, until, wanted or (lambda: True))
         if condition is None:
             raise late
         if condition is not Condition.WELL:
@@ -133,7 +133,7 @@ class Harbour(Network):
         return not (server.muted or server.deaf or process.dark) or await self._shaken(process, server, until, wanted)
 
     async def _answer(
-        self, wire: Wire, server: Server, address: str, port: int, until: float, wanted: Any
+        self, wire: Wire, server: Server, address: str, port: int, began: float, until: float, wanted: Any
     ) -> Condition | None:
         """How a server answers a dial that has reached it; None: too late."""
         condition = server.instance.condition
@@ -144,12 +144,12 @@ class Harbour(Network):
         elif condition is Condition.WELL and wire.password != server.store.password:
             condition = Condition.REJECTING
         if condition is not Condition.REFUSING:
-            wire.note_bytes(address, port)
+            wire.note_bytes(address, port, self.clock.now - began)
         if condition is Condition.WELL and server.login:
             lives = server.lives
             if not await self._logged_in(wire.process, server, until, wanted):
                 return None
-            wire.note_bytes(address, port)
+            wire.note_bytes(address, port, 0.0)
             condition = server.instance.condition if server.lives == lives else Condition.RESETTING
         return condition
 
@@ -284,6 +284,7 @@ class Lookout(Wire, SimulatedMonitorRuntime):
         Wire.__init__(self, harbour, process, name)
         self.tasks: list[Any] = []
         self._own: list[Any] = []
+        self._silences: dict[tuple[str, int], tuple[float, ...]] = {}
 
     @property
     def password(self):
