@@ -154,8 +154,9 @@ class Judge:
         (reigned, former), (promoted, _) = reigns[-2:]
         if not process.monitored or overlap(process.threadless, promoted, at) or self.names_failed(promoted):
             return
-        if not self.control.is_placed(writer):
-            return
+        refused = any(isinstance(each, MonitorLockedOut) and time > promoted - 60.0 for time, _, each in process.events)
+        if not self.control.is_placed(writer) or refused:
+            return  # it cannot be asked, or is asked rarely
         joined_at = [time for time, _, each in process.events if isinstance(each, InstanceAdded) and each.id == id_]
         if joined_at and joined_at[-1] > promoted:
             return  # it was not known before, so that only the given names may lead to it
