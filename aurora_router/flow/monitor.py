@@ -42,6 +42,8 @@ from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, judge, refuses_login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.options import Options
     from aurora_router.policy.route import Address, Request, Route
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 1.0
 """How long a monitor runs on without being needed, in seconds: a program that connects again and again keeps it."""
+CONFIRM_SECONDS = 0.25
+"""How long after one reader another one is asked whether it names the new writer, in seconds."""
 RETURN_SECONDS = 1.0
 """Between two probes of an instance that did not answer, in seconds, while all is well otherwise."""
 SEARCH_SECONDS = 1.0
@@ -88,6 +92,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._login_since = -math.inf
         self._accepted_at = -1.0
         self._check_reports_at = runtime.now()
+        self._confirm_at = runtime.now()
         self._probes: dict[str, InstanceProbe[ConnT]] = {}
         self._needed_at = runtime.now()
         self._plan_refresh()
@@ -209,6 +214,8 @@ class ClusterMonitor(Generic[ConnT]):
             self.runtime.spawn(self._check_reports())
         if cluster.suspected_at is None and not self._is_locked_out:
             self._prepare(askable - self._prepared)
+            if cluster.view.lacks_proof(self.runtime.now()) and not cluster.view.confirmed_at:
+                self._confirm(askable)
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""
@@ -447,19 +454,35 @@ class ClusterMonitor(Generic[ConnT]):
             self._check_reports_at = self.runtime.now() + self.options.refresh
             self._checking_reports = False
 
-    async def _refresh(self) -> None:
-        """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one.
+    def _confirm(self, askable: Iterable[str]) -> None:
+        """Ask a reader after a failover, again and again until one has named the new writer (`View.confirmed_at`).
 
-        After a failover one more is asked, so that it has named the new writer (`View.confirmed_at`).
+        If the former one is promoted again soon, that reader's word is what proves it.
         """
-        view, askable, others = self.cluster.view, self._find_askable(), list[str]()
+        now, view = self.runtime.now(), self.cluster.view
+        readers = [id_ for id_ in sorted(askable) if id_ != view.writer and id_ not in self.unhealthy]
+        readers = [id_ for id_ in readers if not self.probe_of(id_).busy]
+        if now < self._confirm_at or not readers:
+            return
+        self._confirm_at = now + poll_interval.add_jitter(CONFIRM_SECONDS, self.runtime.random())
+        probe = self.probe_of(readers[int(self.runtime.random() * len(readers))])
+        probe.busy = True
+        self.runtime.spawn(self._ask_once(probe))
+
+    async def _ask_once(self, probe: InstanceProbe[ConnT]) -> None:
+        try:
+            await self._probe_once(probe, thorough=True)
+        finally:
+            probe.busy = False
+
+    async def _refresh(self) -> None:
+        """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one."""
+        view, askable = self.cluster.view, self._find_askable()
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
             self.cluster.update(ClusterState.begin_survey, self.runtime.now())
         elif view.writer is not None:
-            knows_none = view.lacks_proof(self.runtime.now()) and not view.confirmed_at
-            others = [id_ for id_ in wanted if id_ != view.writer][: 1 if knows_none else 0]
-            wanted = [view.writer, *others] if view.writer in askable else wanted[:1]
+            wanted = [view.writer] if view.writer in askable else wanted[:1]
         for id_ in wanted:
             probe = self.probe_of(id_)
             if probe.busy:
@@ -472,7 +495,7 @@ class ClusterMonitor(Generic[ConnT]):
                 if refuses_login(failed.fault):
                     self.record_lockout(id_, failed.fault, began)
                     continue
-                if failed.fault.kind in ON_THIS_SIDE or id_ in others:
+                if failed.fault.kind in ON_THIS_SIDE:
                     continue
                 if failed.fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, self.runtime.now()):
                     continue
