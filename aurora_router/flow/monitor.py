@@ -204,7 +204,7 @@ class ClusterMonitor(Generic[ConnT]):
                 self._probes[id_].busy = True
                 self.runtime.spawn(self._probe_until_healthy(self._probes[id_]))
         self._search_names()
-        if self.runtime.now() - self._refreshed_at >= self._refresh_pause():
+        if self._was_busy or self.runtime.now() - self._refreshed_at >= self._refresh_pause():
             self._plan_refresh()
             self._prepared.clear()
             self.runtime.spawn(self._refresh())
@@ -266,7 +266,7 @@ class ClusterMonitor(Generic[ConnT]):
         return self._probes.setdefault(id_, InstanceProbe(self.runtime, self.cluster, id_))
 
     def _plan_refresh(self) -> None:
-        self._refreshed_at = self.runtime.now()
+        self._refreshed_at, self._was_busy = self.runtime.now(), False
         self._jitter = poll_interval.add_jitter(1.0, self.runtime.random())
 
     @property
@@ -486,6 +486,7 @@ class ClusterMonitor(Generic[ConnT]):
         for id_ in wanted:
             probe = self.probe_of(id_)
             if probe.busy:
+                self._was_busy = True  # it is asked as soon as it may be
                 continue
             probe.busy, began = True, self.runtime.now()
             try:

@@ -167,6 +167,8 @@ class Judge:
             return
         since = max(promoted, turns[-1][0])
         spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
+        unsent = self.control.harbour.unsent.items()
+        spans += [span for (each, _), those in unsent if each is process for span in those]
         spans += [span for each in others for span in self._trouble(each)]
         bound = FINDING + ROW_AGE_SECONDS * unproven + self.control.cluster.late
         if at - since > bound and not overlap(spans, promoted, at):
