@@ -57,6 +57,8 @@ _SERVED = frozenset({Activity.IDLE, Activity.OPEN})
 """The activities of a connection whose statement was answered."""
 
 
+ENOUGH = 0.8
+"""A ping is long enough for a first byte that takes this share of it, or less."""
 USUAL_DIALS = 1.5
 """How much longer than the fastest of its last dials a ping waits for the first byte of one."""
 STALE = "its instance has another role by now, failed, or left the cluster"
@@ -267,7 +269,8 @@ class HangDetector(Generic[ConnT]):
         silence = self.runtime.dial_silence(target)
         if silence is None:  # the dials of users are known as a whole alone
             silence = self.cluster.latency(id_) or 0.0
-        return max(self.limits.ping, min(USUAL_DIALS * silence, self.monitor.options.connect_timeout))
+        usual = USUAL_DIALS * silence if silence > ENOUGH * self.limits.ping else 0.0
+        return max(self.limits.ping, min(usual, self.monitor.options.connect_timeout))
 
     def _prepare(self, id_: str, connections: Iterable[Any], now: float) -> None:
         """Open a session with an instance ahead of time if one of its statements is waiting."""

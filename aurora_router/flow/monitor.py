@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS = 1.0
 """How long a monitor runs on without being needed, in seconds: a program that connects again and again keeps it."""
+BUSY_SECONDS = 0.2
+"""How long after a refresh that found the writer's session in use it is asked again, in seconds."""
 CONFIRM_SECONDS = 0.25
 """How long after one reader another one is asked whether it names the new writer, in seconds."""
 RETURN_SECONDS = 1.0
@@ -204,7 +206,8 @@ class ClusterMonitor(Generic[ConnT]):
                 self._probes[id_].busy = True
                 self.runtime.spawn(self._probe_until_healthy(self._probes[id_]))
         self._search_names()
-        if self._was_busy or self.runtime.now() - self._refreshed_at >= self._refresh_pause():
+        now = self.runtime.now()
+        if now >= self._refresh_again_at or now - self._refreshed_at >= self._refresh_pause():
             self._plan_refresh()
             self._prepared.clear()
             self.runtime.spawn(self._refresh())
@@ -266,7 +269,7 @@ class ClusterMonitor(Generic[ConnT]):
         return self._probes.setdefault(id_, InstanceProbe(self.runtime, self.cluster, id_))
 
     def _plan_refresh(self) -> None:
-        self._refreshed_at, self._was_busy = self.runtime.now(), False
+        self._refreshed_at, self._refresh_again_at = self.runtime.now(), math.inf
         self._jitter = poll_interval.add_jitter(1.0, self.runtime.random())
 
     @property
@@ -486,7 +489,8 @@ class ClusterMonitor(Generic[ConnT]):
         for id_ in wanted:
             probe = self.probe_of(id_)
             if probe.busy:
-                self._was_busy = True  # it is asked as soon as it may be
+                if id_ == view.writer:
+                    self._refresh_again_at = self.runtime.now() + BUSY_SECONDS
                 continue
             probe.busy, began = True, self.runtime.now()
             try:

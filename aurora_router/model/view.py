@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aurora_router.model.description import Attributes, CustomEndpoint
     from aurora_router.model.instance import Instance
 
-PROOF_SECONDS = 10.0
+PROOF_SECONDS = 6.0
 """For how long it counts that a new writer has not shown what it makes durable, in seconds. It is asked meanwhile.
 
 Where it cannot be, as behind a pooler, a former one that a connect is led to may be the only one to be had."""

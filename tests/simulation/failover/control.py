@@ -157,8 +157,8 @@ class Control:
 
     # ------------------------------------------------------------ incidents of the writer, one at a time
 
-    async def lose_writer(self, kind: str | None = None, to: Server | None = None) -> None:
-        """The writer goes in some way, and another takes over: that one, if it is fit."""
+    async def lose_writer(self, kind: str | None = None) -> None:
+        """The writer goes in some way, and another takes over."""
         while self._busy:
             await self._free.wait()
         self._busy = True
@@ -170,7 +170,7 @@ class Control:
         stale = [each for each in self.readers if self.rng.random() < 0.25]
         for each in stale:
             self._freeze_view(each)
-        chosen = await self.promote(zombie=kind in {"stop", "dark"}, to=to)
+        chosen = await self.promote(zombie=kind in {"stop", "dark"})
         troubled = self.rng.random() < 0.3
         if troubled:
             self._harm(chosen)
@@ -507,10 +507,24 @@ class Control:
 
     async def fail_back(self, rng: random.Random) -> None:
         """The writer crashes, and takes over again when its successor hangs."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
         former = self.writer
-        await self.lose_writer("crash")
-        await self.clock.sleep(rng.uniform(0.0, 3.0))
-        await self.lose_writer(rng.choice(["stop", "dark"]), former)
+        self._harm(former)
+        self._bring_down(former, "crash")
+        await self._pause(*DETECTED)
+        successor = await self.promote(zombie=False)
+        await self.rejoin(former)
+        await self.clock.sleep(rng.uniform(0.0, 2.0))
+        self._harm(successor)
+        self._bring_down(successor, rng.choice(["stop", "dark"]))
+        await self._pause(*DETECTED)
+        await self.promote(zombie=True, to=former)
+        await self._pause(4.0, 8.0)
+        await self.rejoin(successor)
+        self._busy = False
+        self._free.open()
 
     async def freeze_writer(self, rng: random.Random) -> None:
         """The writer falls silent, with dials to it under way, and another takes over."""

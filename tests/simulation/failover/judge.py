@@ -10,7 +10,7 @@ import psycopg
 
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
 from aurora_router.flow.dial_limiter import STAND_IN_PAUSE
-from aurora_router.flow.hang_detector import TRIES
+from aurora_router.flow.hang_detector import TRIES, USUAL_DIALS
 from aurora_router.model.event import (
     ConnectionsCut,
     InstanceAdded,
@@ -430,9 +430,15 @@ class Judge:
             since = max(a, began)
             waited = min(now, b) - since
             starved = overlap([*process.starved, *process.stalled], since - 1.0, now)
-            bound = limits.noticed + SLACK + (starved + 4.0 if starved else 0.0)
+            bound = limits.noticed + self._lengthened(process, conn) + SLACK + (starved + 4.0 if starved else 0.0)
             if waited > bound and b >= now and not self._is_unexamined(process, conn, since):
                 raise Violation(f"a statement waited {waited:.2f} s for silent {conn.server.id}: {bound:.2f} s at most")
+
+    def _lengthened(self, process: Process, conn: Conn) -> float:
+        """By how much a ping of an instance may be longer, because dials of it waited long for a first byte."""
+        silences = process.monitor_runtime._silences.get((conn.address, conn.port), ())
+        latency = conn.result.cluster.latency(conn.result.instance) or 0.0
+        return max(0.0, USUAL_DIALS * max([*silences, latency]) - self.limits(process).ping)
 
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether the monitor could not find out by then whether a path is direct.
