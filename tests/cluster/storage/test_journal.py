@@ -14,11 +14,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aurora_router_cluster.storage.core.branches import Branch, Line
 from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
-from aurora_router_cluster.storage.core.extents import Extent
+from aurora_router_cluster.storage.core.extents import Extent, Span
 from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
+from aurora_router_cluster.storage.core.scrub import Loss
 from aurora_router_cluster.storage.disk.frames import Frame as DiskFrame
 from aurora_router_cluster.storage.disk.frames import scan
 from aurora_router_cluster.storage.journal import DiskJournal
@@ -27,6 +29,8 @@ from aurora_router_cluster.storage.protocols import LOG, METADATA, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from aurora_router_cluster.storage.disk.frames import Header
 
 CHARTER = Charter(History((EpochStart(1, 1000),)), Membership.of(range(6)))
 COLLECTED = replace(CHARTER, revision=1, floor=1200, collected=1200)
@@ -338,3 +342,168 @@ async def test_a_chain_whose_log_is_garbage_is_closed_as_far_as_before(tmp_path:
     restarted = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
     assert (await restarted.state()).scls == {0: 9000, 1: 9000}
     await restarted.close()
+
+
+async def test_what_was_acknowledged_survives_restarts_in_an_epoch_that_does_not_know_what_was_removed(
+    tmp_path: Path,
+) -> None:
+    """The metadata by which it removed log are given back as garbage themselves; its log begins there all the same."""
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000)), Sink()
+    await node.format(CHARTER)
+    node.append(1, 1000, Extent(0, 1000, 1000, b"o" * 8000), sink)
+    await until(lambda: sink.acks == [9000])
+    await node.adopt(1, replace(CHARTER, revision=1, floor=9000, collected=9000))
+    await node.promise(2)
+    await node.adopt(2, replace(SECOND, tails=((0, 9000),), floor=9000))
+    for start in (9000, 11_500):
+        node.append(2, 9000, Extent(0, start, start, b"n" * 2500), sink)
+    await until(lambda: sink.acks == [9000, 11_500, 14_000])
+    for revision in (1, 2):
+        await node.close()
+        node = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+        assert (await node.adopt(2, replace(SECOND, revision=revision, floor=9000, collected=5000))).scls == {0: 14_000}
+    await node.close()
+
+
+async def test_a_peer_gives_nothing_of_which_it_has_removed_the_beginning(tmp_path: Path) -> None:
+    """What lies beyond a hole would only be written, again and again."""
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+    await node.format(CHARTER)
+    for start in (1000, 1100, 1250):
+        node.append(1, 1000, Extent(0, start, start, bytes(150 if start > 1000 else 100)), sink)
+    await until(lambda: sink.acks == [1100, 1250, 1400])
+    await node.adopt(1, COLLECTED)
+    assert node.pull(1, 0, 1050, 1000) == []
+    assert [extent.start for extent in node.pull(1, 0, 1150, 1000)] == [1100, 1250]
+    await node.close()
+
+
+@pytest.mark.parametrize("rotten", [{3}, {2, 3}], ids=["its charter", "its promise too"])
+@pytest.mark.parametrize("later", [False, True], ids=["rewritten", "and another epoch"])
+async def test_the_log_of_an_epoch_whose_metadata_rotted_is_there_after_a_restart(
+    tmp_path: Path, *, rotten: set[int], later: bool
+) -> None:
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+    await node.format(CHARTER)
+    for start in (1000, 5000):
+        node.append(1, 1000, Extent(0, start, start, b"o" * 4000), sink)
+    await until(lambda: sink.acks == [5000, 9000])
+    await node.promise(2)
+    await node.adopt(2, replace(SECOND, history=CHARTER.history.extend(2, 8000), tails=((0, 8000),)))
+    node.append(2, 8000, Extent(0, 8000, 8000, b"n" * 4000), sink)
+    await until(lambda: sink.acks == [5000, 9000, 12_000])
+    rot(the_file(tmp_path), lambda header: header.kind == METADATA and header.prev in rotten)
+    assert await node.find_damage() == (2 * len(rotten), [])
+    await node.rewrite_metadata()
+    await node.retire_damage()
+    if later:
+        await node.promise(3)
+        third = CHARTER.history.extend(2, 8000).extend(3, 11_000)
+        await node.adopt(3, replace(SECOND, history=third, tails=((0, 11_000),)))
+    told = node.replica.state()
+    await node.close()
+    again = StorageNode(0, DiskJournal(tmp_path, sync=False))
+    assert again.replica.state().scls == told.scls == {0: 11_000 if later else 12_000}
+    assert again.read(0, 7999, 2) == b"on"
+    await again.close()
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+async def test_what_an_epoch_that_never_was_wrote_does_not_come_back_when_metadata_rot(
+    tmp_path: Path, dead: int
+) -> None:
+    """Its own metadata are lost, or those of the promise after it: the next ones do not have it in their history."""
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+    await node.format(CHARTER)
+    node.append(1, 1000, Extent(0, 1000, 1000, b"o" * 4000), sink)
+    await until(lambda: sink.acks == [5000])
+    await node.promise(2)
+    await node.adopt(2, replace(SECOND, history=CHARTER.history.extend(2, 5000), tails=((0, 5000),)))
+    node.append(2, 5000, Extent(0, 5000, 5000, b"d" * 4000), sink)
+    await until(lambda: sink.acks == [5000, 9000])
+    await node.promise(3)
+    await node.adopt(3, replace(SECOND, history=CHARTER.history.extend(3, 8000), tails=((0, 8000),)))
+    await node.fill(3, [Extent(0, 5000, 5000, b"o" * 3000)])
+    rot(the_file(tmp_path), lambda header: header.kind == METADATA and header.prev in range(dead + 1, 5))
+    await node.find_damage()
+    await node.rewrite_metadata()
+    await node.retire_damage()
+    await node.close()
+    again = StorageNode(0, DiskJournal(tmp_path, sync=False))
+    assert again.replica.state().scls == {0: 8000}
+    assert again.read(0, 5000, 10) == b"o" * 10
+    await again.close()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "its end"])
+async def test_a_scrub_finds_all_log_of_a_file_that_is_gone(tmp_path: Path, *, whole: bool) -> None:
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000)), Sink()
+    await node.format(CHARTER)
+    for start in range(1000, 9000, 1000):
+        node.append(1, 1000, Extent(0, start, start, b"n" * 1000), sink)
+        await until(lambda end=start + 1000: sink.acks and sink.acks[-1] == end)  # type: ignore[misc]
+    gone = second_file(tmp_path)
+    if whole:
+        gone.unlink()
+    else:
+        os.truncate(gone, 1100)  # within the header of its second frame
+    _, lost = await node.find_damage()
+    assert lost
+    assert node.replica.state().scl(0) == lost[0].span.start
+    await node.rewrite_metadata()
+    told = node.replica.state()
+    await node.close()
+    again = StorageNode(0, DiskJournal(tmp_path, sync=False, file_size=3000))
+    assert again.replica.state() == told  # what cannot be read after a restart was lost before
+    await again.close()
+
+
+async def test_what_closes_a_chain_is_given_again_by_a_peer_when_its_frame_rots(tmp_path: Path) -> None:
+    node, mark = StorageNode(0, DiskJournal(tmp_path, sync=False)), Extent(0, 1000, 9000, b"")
+    await node.format(CHARTER)
+    await node.promise(3)
+    await node.adopt(3, THIRD)
+    assert (await node.fill(3, [mark, *LOG_OF_ONE])).scls == {0: 9100, 1: 11_000}
+    rot(the_file(tmp_path), lambda header: header.kind == LOG and header.group == 0)
+    assert await node.find_damage() == (1, [Loss(0, Span(1000, 9000, 9000))])
+    assert node.replica.state().scls == {0: 1000, 1: 11_000}
+    await node.fill(3, [mark])
+    await node.rewrite_metadata()
+    await node.retire_damage()
+    assert await node.find_damage() == (0, [])
+    await node.close()
+    again = StorageNode(0, DiskJournal(tmp_path, sync=False))
+    assert again.replica.state().scls == {0: 9100, 1: 11_000}
+    await again.close()
+
+
+async def test_of_a_kept_branch_nothing_that_rotted_counts_as_held(tmp_path: Path) -> None:
+    node, sink = StorageNode(0, DiskJournal(tmp_path, sync=False)), Sink()
+    log = [Extent(0, start, start, b"k" * 100) for start in (1000, 1100, 1200)]
+    await node.format(CHARTER)
+    for extent in log:
+        node.append(1, 1000, extent, sink)
+    await until(lambda: sink.acks == [1100, 1200, 1300])
+    left = Branch(Line(), CHARTER.history, 1300, 5.0)
+    back = CHARTER.history.extend(2, 1100)
+    await node.promise(2)
+    await node.adopt(2, replace(CHARTER, history=back, tails=((0, 1100),), line=Line(2, 1, 1100, 2), kept=(left,)))
+    assert node.replica.state().kept == {1: {0: 1300}}
+    rot(the_file(tmp_path), lambda header: header.kind == LOG and header.lsn >= 1100)
+    assert (await node.find_damage())[0] == 2
+    assert (await node.fill(2, [log[1]], branch=1)).kept == {1: {0: 1200}}
+    assert (await node.fill(2, [log[2]], branch=1)).kept == {1: {0: 1300}}
+    await node.close()
+
+
+def second_file(directory: Path) -> Path:
+    return sorted(directory.glob("*.frames"))[1]
+
+
+def rot(path: Path, which: Callable[[Header], bool]) -> None:
+    """The last byte of each of these frames flips."""
+    data = bytearray(path.read_bytes())
+    for entry in list(scan(bytes(data), 1 << 32)):
+        if isinstance(entry, DiskFrame) and which(entry.header):
+            data[(entry.header.end & 0xFFFFFFFF) - 1] ^= 1
+    path.write_bytes(data)

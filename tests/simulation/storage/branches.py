@@ -17,7 +17,7 @@ from aurora_router_cluster.storage.core.history import EpochStart, History
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.driver import Driver
-from aurora_router_cluster.storage.membership.replace import replace_node
+from aurora_router_cluster.storage.membership.replace import finish, replace_node
 from aurora_router_cluster.storage.recovery import RecoveredVolume, recover
 
 from .framing import TinyFraming, TinyScanner, TinyWriter
@@ -123,10 +123,20 @@ class Play:
         self.hosts.append(newcomer)
         self.links[newcomer.number] = Link(newcomer, Weather(), self.rnd)
         await newcomer.node.format(self.driver.charter)
-        await replace_node(self.driver, old, newcomer.number)
+        await persist(lambda: self.go_on_replacing(old, newcomer.number))
         del self.links[old]
         self.hosts[old].dismiss()
         await self.check()
+
+    async def go_on_replacing(self, old: int, new: int) -> None:
+        """Begin a replacement, or carry through what of it did not reach a quorum: a node may be down, or be behind."""
+        if self.driver.unsettled:
+            await self.driver.amend()
+        membership = self.driver.charter.membership
+        if new not in membership.members:
+            await replace_node(self.driver, old, new)
+        elif not membership.settled:
+            await finish(self.driver, new)
 
     async def miss_a_switch(self) -> None:
         """A node is away while the volume goes to another branch, and comes back in a later epoch of that one."""

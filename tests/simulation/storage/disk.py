@@ -52,6 +52,14 @@ class Disk:
         self.frames = [(frame, place) for frame, place in self.frames if place not in places]
         self.damaged -= places
 
+    def find_damage(self) -> list[Places]:
+        """Where the damaged frames lie, whole: none of their bytes can be trusted."""
+        return [
+            Places(place - len(HEADER), place + len(frame.data))
+            for frame, place in self.frames
+            if place in self.damaged
+        ]
+
     def keep(self, frame: Frame) -> int:
         self.data += HEADER  # so that no two frames have one place, as none has on a real disk
         place = len(self.data)
@@ -126,7 +134,7 @@ class SimulatedJournal:
             self._disk.keep(frame)
 
     def read(self, place: int, n: int) -> bytes:
-        if place in self._disk.damaged:
+        if self._disk.damaged and any(start <= place < end for start, end in self._disk.find_damage()):
             raise CorruptLog(f"the frame at {place} does not match its checksum")
         return bytes(self._disk.data[place : place + n])
 
@@ -138,7 +146,7 @@ class SimulatedJournal:
 
     async def scrub(self) -> list[Places]:
         await asyncio.sleep(self._rnd.random() * self._latency)
-        return [Places(place, place + 1) for place in sorted(self._disk.damaged)]
+        return self._disk.find_damage()
 
     async def retire(self) -> None:
         """The network does it, once it has checked that the node is whole: see `network.Link.scrub`."""

@@ -53,7 +53,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_at(self.now + delay, callback, *args)
 
     def _run_once(self) -> None:
-        """What is ready, and then whatever is due next, until the loop is stopped."""
+        """What is ready, and then whatever is due next, until the loop is stopped.
+
+        Raises:
+            AssertionError: a callback failed. It ends the schedule at once: what it left undone, say the answers for
+                the rest of what a disk wrote, might be waited for without an end.
+        """
         timers, ready = self._timers, self._ready
         while not self._stopping:
             if ready:
@@ -69,8 +74,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     call.callback(*call.args)
                 except (SystemExit, KeyboardInterrupt):
                     raise
-                except BaseException as error:  # noqa: BLE001  # as asyncio's own handles do
+                except BaseException as error:  # as asyncio's own handles do
+                    first = not self.errors
                     self.call_exception_handler({"message": f"{call.callback} failed", "exception": error})
+                    if first:
+                        raise AssertionError(self.errors) from error
 
     def _write_to_self(self) -> None:
         """Do nothing: there is no other task to wake."""

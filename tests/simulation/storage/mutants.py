@@ -225,9 +225,9 @@ def settle_before_hydration() -> Any:
 def repair_without_checking_damage() -> Any:
     original = segment.Segment.lose
 
-    def lose(self: Any, start: int) -> None:
+    def lose(self: Any, start: int, end: int) -> None:
         holder = self.at(start)
-        original(self, start)
+        original(self, start, end)
         if holder is not None:
             self.insert(holder.prev, holder.start, holder.end, holder.place)
 

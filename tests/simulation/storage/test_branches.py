@@ -24,6 +24,11 @@ def test_a_newcomer_of_a_volume_without_log_is_complete():
     run(Play(0, members_change=True).play(30))  # it was never taken for that
 
 
+@pytest.mark.parametrize("seed", [5000544, 5001250])
+def test_a_replacement_goes_on_that_meets_nodes_that_are_down_or_behind(seed):
+    play(seed)  # the judge took it for a violation that it had to be tried again
+
+
 def test_branches_are_kept_while_nodes_are_replaced_and_miss_switches():
     base = draw_base()
     print(f"base seed {base}")

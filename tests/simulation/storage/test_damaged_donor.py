@@ -91,11 +91,11 @@ def test_what_is_damaged_is_read_elsewhere_and_never_from_a_fenced_epoch(seed, s
 class Shrinking(Link):
     """A way to a copy of which a scrub finds a piece damaged, after the promise and before it is asked for its log."""
 
-    lost: int | None = None
+    lost: tuple[int, int] | None = None
 
     async def spans(self, group, after, branch=0):
         if self.lost is not None:
-            self.host.node.replica.segment(group).lose(self.lost)
+            self.host.node.replica.segment(group).lose(*self.lost)
         return await super().spans(group, after, branch)
 
 
@@ -105,7 +105,7 @@ def shrink(volume: Volume, *numbers: int) -> None:
         segment = volume.hosts[number].node.replica.segment(0)
         volume.links[number] = link = Shrinking(volume.hosts[number], volume.weather, volume.rnd)
         *_, last = segment.after(segment.base)
-        link.lost = last.start
+        link.lost = last.start, last.end
 
 
 @pytest.mark.case
@@ -172,5 +172,6 @@ class Forgetful(Link):
         if not self.damaged:
             self.damaged.append(self.node)
             segment = self.host.node.replica.segment(group)
-            segment.lose(next(segment.after(after)).start)
+            first = next(segment.after(after))
+            segment.lose(first.start, first.end)
         return await super().pull(epoch, group, after, limit, branch)

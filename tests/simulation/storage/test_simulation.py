@@ -36,6 +36,24 @@ FAILED = [
         {"concurrent_changes", "reordered_writes", "scrubs_beside"},
     ),  # what closes an idle chain was given back as garbage: a restart took the SCL back
     (11974047, {"concurrent_changes", "concurrent_recoveries", "scrubs_beside"}),  # the same, of one that waits for it
+    # An epoch that did not know of a collection made nodes forget what they had removed:
+    (375890525, {"concurrent_changes", "scrubs_beside", "three_left"}),  # they reported an end of garbage too low
+    (375903019, {"concurrent_changes", "slow_network"}),  # and were donors of chains that the others could not close
+    (375949207, {"concurrent_changes", "concurrent_recoveries", "late_messages"}),  # the same
+    (375967295, {"concurrent_changes", "failing_disks", "three_left"}),  # the same
+    (
+        375950889,
+        {"concurrent_changes", "late_messages", "slow_network", "three_left"},
+    ),  # and a restart took the SCL back
+    (375953057, {"concurrent_changes", "slow_network"}),  # the same
+    # What closed a chain for an epoch that never was contradicted the log of one that began at the same place:
+    (375892674, {"concurrent_recoveries", "late_messages", "three_left"}),
+    (375906208, {"failing_disks", "reordered_writes", "scrubs_beside", "slow_starts"}),
+    (375908132, {"concurrent_changes", "concurrent_recoveries", "failing_disks", "slow_starts"}),
+    # The judge's disk: of a damaged frame it named one byte, and a piece of the log lay behind that:
+    (375969130, {"concurrent_changes", "scrubs_beside"}),
+    (375982852, {"concurrent_recoveries", "reordered_writes", "scrubs_beside", "three_left"}),
+    (376005524, {"concurrent_changes", "reordered_writes", "three_left"}),
 ]
 """(seed, dimensions) of schedules that failed, and why."""
 

@@ -58,6 +58,7 @@ def branch_charter(before: Charter, left: Branch, source: Branch, epoch: int, po
         timelines=tuple(timeline for timeline in source.timelines if timeline.start <= point),
         placements=source.placements,
         revision=0,
+        collected=max(before.floor, before.collected),  # some nodes may have removed as much, and a quorum knows it
         line=Line(number, source.line.number, point, epoch, resumed),
         kept=kept,
     )

@@ -209,8 +209,8 @@ class Driver:
         time, cost = asyncio.get_running_loop().time, 0.0
         while not self._fenced:
             await asyncio.sleep(max(UPKEEP_SECONDS, cost / UPKEEP_SHARE))
-            if self.unsettled and not self._amending.locked():
-                await self._propose_again()
+            if not self._amending.locked():
+                await self._carry_through()
             began = time()
             for member in self.charter.membership.members:
                 tracker = self.tracker
@@ -270,7 +270,7 @@ class Driver:
             return None
         if state.promised < self.epoch:
             state = await handle.promise(self.epoch)
-        if state.charter != self._proposed:
+        if state.charter != self._proposed.following(state.charter):
             state = await handle.adopt(self.epoch, self._proposed)
         return state
 
@@ -328,10 +328,17 @@ class Driver:
         if self._gathered and not self.tracker.outstanding:
             self._ship()
 
-    async def _propose_again(self) -> None:
-        """An amendment that did not reach a quorum may be on some nodes, and those never go back: carry it through."""
+    async def _carry_through(self) -> None:
+        """Go on with what was begun, and did not reach a quorum: some nodes may have it, and those never go back.
+
+        So with an amendment, and with a collection, also one of an earlier epoch: copies that begin at different
+        positions cannot always fill each other's holes.
+        """
         try:
-            await self.amend()
+            if self.unsettled:
+                await self.amend()
+            elif self.charter.collected < self.charter.floor:
+                await self._remove_below(self.charter.floor)
         except StorageError:
             return  # the next look tries again
 
@@ -349,7 +356,11 @@ class Driver:
         if floor > self.charter.collected:
             placements = self._cutter.placements()
             await self.amend(lambda charter: replace(charter, floor=max(floor, charter.floor), placements=placements))
-            await self.amend(lambda charter: replace(charter, collected=max(floor, charter.collected)))
+            await self._remove_below(floor)
+
+    async def _remove_below(self, floor: int) -> None:
+        """Let the nodes remove the log below a floor that a write quorum holds."""
+        await self.amend(lambda charter: replace(charter, collected=max(floor, charter.collected)))
 
     @property
     def unsettled(self) -> bool:

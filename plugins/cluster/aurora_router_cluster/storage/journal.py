@@ -234,7 +234,7 @@ class DiskJournal:
         except (OutOfFilesError, OSError) as error:
             raise NodeUnavailable(f"the journal cannot be read now: {error}") from error
         self._damaged = found
-        return [Places(damage.position, damage.position + max(damage.length, 1)) for damage in found]
+        return [Places(damage.position, damage.end) for damage in found]
 
     async def retire(self) -> None:
         """Overwrite what the last scrub found damaged; see `protocols.Journal`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aurora_router_cluster.storage.core.replica import Charter
-    from aurora_router_cluster.storage.core.scrub import Loss
+    from aurora_router_cluster.storage.core.scrub import Loss, Places
     from aurora_router_cluster.storage.core.segment import Piece
     from aurora_router_cluster.storage.protocols import AckSink, Journal
 
@@ -72,8 +72,9 @@ class StorageNode:
     def _replay(self, frame: Frame, place: int) -> None:
         """Do again what was done when the frame was written.
 
-        Garbage collection removes the oldest frames, so log may come before the first metadata that are left. It was
-        admitted when it was written; what a later epoch cut off is left out.
+        Garbage collection removes the oldest frames, so log may come before the first metadata that are left. And where
+        log is of an epoch that has not begun at its place, the metadata that began it have rotted. Such log was
+        admitted when it was written: the next metadata say whether it counts, and what a later epoch cut off of it.
         """
         replica = self.replica
         if frame.kind == METADATA:
@@ -81,12 +82,11 @@ class StorageNode:
             replica.install(metadata)
             replica.settle(metadata)
             self._note_opening(before, metadata, place)
-            if before is None:
-                self._replay_early()
+            self._replay_early()
         elif frame.kind == KEPT:
             if replica.metadata is not None:  # else what was kept then is forgotten: garbage waits for that
                 self._on_durable_kept(frame.epoch, Extent(frame.group, frame.prev, frame.start, frame.data), place)
-        elif replica.metadata is None:
+        elif frame.epoch >= replica.promised and not replica.admits(frame.epoch):
             self._early.append((frame, place))
         elif replica.admits(frame.epoch):
             replica.apply_durable(
@@ -96,8 +96,9 @@ class StorageNode:
 
     def _replay_early(self) -> None:
         charter = self.replica.metadata.charter if self.replica.metadata else None
-        for frame, place in self._early:
-            if charter is None or frame.epoch < charter.line.epoch:
+        early, self._early = self._early, []
+        for frame, place in early:
+            if charter is None or frame.epoch < charter.line.epoch or frame.epoch not in charter.history:
                 continue  # of another branch; what this one needed lies behind the metadata that opened it
             end = frame.start + len(frame.data)
             limit = charter.history.alive_below(frame.epoch)
@@ -187,8 +188,8 @@ class StorageNode:
         """
         metadata = self.replica.adopt(epoch, charter)
         state = await self._install(metadata)
-        if self.replica.metadata is metadata and charter.collected > self._trimmed:
-            self._trim(charter)  # durable, and nothing newer is on its way
+        if self.replica.metadata is metadata and metadata.charter.collected > self._trimmed:
+            self._trim(metadata.charter)  # durable, and nothing newer is on its way
         return state
 
     def _trim(self, charter: Charter) -> None:
@@ -317,15 +318,9 @@ class StorageNode:
         """
         self._check_disk()
         damaged = await self._journal.scrub()
-        lost = losses(self.replica.segments, damaged)
-        for loss in lost:
-            self.replica.segment(loss.group).lose(loss.span.start)
+        lost = _lose(self.replica.segments, damaged)
         for copy in self.replica.kept.values():
-            for loss in losses(copy, damaged):
-                copy[loss.group].lose(loss.span.start)
-        for segment in self.replica.segments.values():
-            for places in damaged:
-                segment.lose_waiting(*places)
+            _lose(copy, damaged)
         return len(damaged), lost
 
     async def retire_damage(self) -> None:
@@ -364,6 +359,8 @@ class StorageNode:
         size = 0
         segments = self._copy(branch)
         for piece in _pieces(segments, group, after):
+            if not found and piece.prev > after:
+                break  # this node has removed what comes first: the rest would only wait beyond a hole
             data = self._read(segments, group, piece)
             if data is None:
                 break
@@ -387,7 +384,7 @@ class StorageNode:
         try:
             return self._journal.read(piece.place, piece.end - piece.start)
         except CorruptLog:
-            segments[group].lose(piece.start)
+            segments[group].lose(piece.start, piece.end)
             return None
 
     def read(self, epoch: int, lsn: int, n: int, branch: int = 0) -> bytes:
@@ -428,6 +425,17 @@ class StorageNode:
 def _pieces(segments: dict[int, Segment], group: int, after: int) -> Iterator[Piece]:
     segment = segments.get(group)
     return iter(()) if segment is None else segment.after(after)
+
+
+def _lose(segments: dict[int, Segment], damaged: Sequence[Places]) -> list[Loss]:
+    """Forget what lies in damaged places; what was chained of it."""
+    lost = losses(segments, damaged)
+    for loss in lost:
+        segments[loss.group].lose(loss.span.start, loss.span.end)
+    for segment in segments.values():
+        for places in damaged:
+            segment.lose_waiting(*places)
+    return lost
 
 
 def _at(segments: dict[int, Segment], lsn: int) -> tuple[int, Piece] | None:

@@ -244,7 +244,7 @@ class QuorumVolume:
                 f"{self._directory.parent} (--data) is incomplete: {error} ({absent}); put the missing directories "
                 f"{self._directory}/node-N back, at least 4 of 6 are needed"
             ) from None
-        self._log.first_lsn = max(self.charter.history.base, self.charter.collected)
+        self._log.first_lsn = max(self.charter.history.base, self.charter.floor)
         self.history.find_again(inventory)
         if self.history.bases.newest(self.charter.history, point.lsn) is None:
             raise DirectoryError(

@@ -138,6 +138,68 @@ def test_a_replica_obeys_one_epoch_and_survives_in_its_metadata():
     assert Metadata.decode(replica.metadata.encode()) == replica.metadata
 
 
+def install(replica: Replica, metadata: Metadata) -> None:
+    """Metadata that are durable at once."""
+    replica.install(metadata)
+    replica.settle(metadata)
+
+
+def collected_at_one(replica: Replica) -> None:
+    """It has removed the log below 100; the epoch after that begins at a quorum that has not heard of it.
+
+    What it had of group 7 is cut off then: it was never acknowledged.
+    """
+    install(replica, replica.format(Charter(OLD, SIX)))
+    install(replica, replica.adopt(1, Charter(OLD, SIX, revision=1, floor=100, collected=100)))
+    replica.apply_durable(1, 7, 0, 150, 160, 5)
+    install(replica, replica.promise(2))
+    install(replica, replica.adopt(2, Charter(NEW, SIX, ((0, 100),), floor=100)))
+
+
+def test_a_replica_says_what_it_has_removed_also_where_the_charter_knows_of_less():
+    replica = Replica(3)
+    collected_at_one(replica)
+    told = replica.state()
+    assert (told.base, told.charter.collected) == (100, 100)
+    assert told.scl(7) == told.scl(8) == replica.segment(8).base == 100
+    assert survey([told, *(state(node, 100, NEW, floor=100) for node in range(3))]).collected == 100
+
+
+def test_chains_that_a_donor_knows_by_what_it_removed_alone_can_be_closed_at_the_others():
+    """The donor of a group that has no log has it up to where garbage ends, and the others have less."""
+    replicas = [Replica(node) for node in range(4)]
+    collected_at_one(replicas[3])
+    for replica in replicas[:3]:
+        install(replica, replica.format(Charter(OLD, SIX)))
+        install(replica, replica.promise(2))
+        install(replica, replica.adopt(2, Charter(NEW, SIX, ((0, 100),), floor=100)))
+    found = survey([replica.state() for replica in replicas])
+    tails = tuple((group, chain_end(donor.scl(group), [], 120)) for group, donor in found.donors.items())
+    third = Charter(NEW.extend(3, 120), SIX, tails, floor=100, collected=found.collected)
+    for replica in replicas:
+        install(replica, replica.promise(3))
+        install(replica, replica.adopt(3, third))
+        assert replica.state().scl(7) == 120
+
+
+def test_a_chain_goes_on_that_was_closed_by_an_epoch_that_never_was():
+    """That epoch and one that counts began at the same place, and only the first of them knew of the group."""
+    replica = Replica(3)
+    install(replica, replica.format(Charter(NEW, SIX, ((0, 100),))))
+    install(replica, replica.promise(3))
+    install(replica, replica.adopt(3, Charter(NEW.extend(3, 100), SIX, ((0, 100), (1, 0)))))
+    install(replica, replica.promise(4))
+    install(replica, replica.adopt(4, Charter(NEW.extend(4, 150), SIX, ((0, 100), (1, 130)))))
+    assert replica.apply_durable(4, 1, 0, 110, 130, 7) == 150
+
+
+def test_a_peer_that_has_removed_what_a_node_lacks_is_asked_last():
+    mine = state(0, 50, NEW, promised=2)
+    farther = replace(state(1, 90, NEW, promised=2), base=60)
+    assert plan(mine, [farther, state(2, 70, NEW, promised=2)]) == [Pull(2, 0, 50)]
+    assert plan(mine, [farther]) == [Pull(1, 0, 50)]
+
+
 def test_garbage_is_what_nobody_asks_for():
     bases = [gc.Base(10, 12, 1.0), gc.Base(50, 60, 2.0), gc.Base(90, 95, 3.0)]
     assert gc.select_needed(bases, 2.5) == bases[1:]
@@ -157,3 +219,13 @@ def test_damage_is_found_in_the_index():
         Loss(0, Span(20, 20, 30)),
         Loss(0, Span(30, 30, 40)),
     ]
+
+
+def test_damage_of_a_frame_without_log_is_found_in_the_index():
+    segment = Segment(0)
+    segment.insert(0, 0, 10, 1000)
+    segment.insert(10, 40, 40, 1050)  # its frame ends where it lies
+    segment.insert(40, 40, 50, 1100)
+    assert losses({0: segment}, [Places(1010, 1050)]) == [Loss(0, Span(10, 40, 40))]
+    assert losses({0: segment}, [Places(1000, 1010)]) == [Loss(0, Span(0, 0, 10))]
+    assert losses({0: segment}, [Places(1050, 1110)]) == [Loss(0, Span(40, 40, 50))]

@@ -46,6 +46,35 @@ def test_an_extent_that_contradicts_the_chain_is_refused():
     segment.insert(0, 0, 10, 0)
     with pytest.raises(CorruptLog, match="follows"):
         segment.insert(5, 20, 30, 0)
+    segment.insert(10, 40, 40, 0)
+    with pytest.raises(CorruptLog, match="follows"):
+        segment.insert(5, 50, 60, 0)
+
+
+def test_an_extent_may_leave_out_what_closed_the_chain_for_an_epoch_that_never_was():
+    """An epoch that counts began at the same place, and did not know of the group."""
+    segment = Segment(0)
+    segment.insert(0, 0, 10, 100)
+    segment.insert(10, 40, 40, 0)
+    segment.truncate(40)
+    assert segment.insert(10, 50, 60, 200) == 60
+    assert list(segment.after(10)) == [Piece(10, 40, 40, 0), Piece(40, 50, 60, 200)]
+    begun = Segment(0)
+    begun.insert(0, 40, 40, 0)
+    begun.discard(30)
+    assert begun.insert(10, 50, 60, 200) == 60  # what it names lies below the floor
+
+
+def test_what_closes_a_chain_can_be_lost_as_well():
+    segment = Segment(0)
+    segment.insert(0, 0, 10, 100)
+    segment.insert(10, 40, 40, 200)
+    segment.insert(40, 40, 60, 300)
+    segment.lose(40, 40)
+    assert (segment.scl, segment.holes) == (10, 1)
+    assert segment.insert(10, 40, 40, 400) == 60
+    segment.lose(40, 60)
+    assert segment.scl == 40
 
 
 def test_discard_keeps_what_is_above():
@@ -106,7 +135,7 @@ class Chain(RuleBasedStateMachine):
         pieces = list(self.segment.after(0))
         if pieces:
             piece = data.draw(st.sampled_from(pieces))
-            self.segment.lose(piece.start)
+            self.segment.lose(piece.start, piece.end)
             assert self.segment.scl == piece.prev
             assert self.segment.at(piece.start) is None
             self.segment.insert(piece.prev, piece.start, piece.end, piece.place)

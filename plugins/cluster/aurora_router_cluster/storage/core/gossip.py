@@ -24,6 +24,17 @@ class Pull(NamedTuple):
     branch: int = 0
 
 
+class _Source(NamedTuple):
+    """A peer that has log which a node lacks: whether it still has what comes first of it, how far it goes, which."""
+
+    first: bool
+    scl: int
+    peer: int
+
+    def is_better(self, other: _Source | None) -> bool:
+        return other is None or self[:2] > other[:2]
+
+
 def may_exchange(one: NodeState, other: NodeState) -> bool:
     """Whether log of one node may be given to the other: same epoch promised and adopted, same history."""
     return (
@@ -35,30 +46,37 @@ def may_exchange(one: NodeState, other: NodeState) -> bool:
 
 
 def plan(mine: NodeState, peers: Iterable[NodeState]) -> list[Pull]:
-    """What a node should fetch: for each group in which a peer goes farther, from the one that goes farthest."""
-    best: dict[int, tuple[int, int]] = {}
+    """What a node should fetch: for each group in which a peer goes farther, from the one that goes farthest.
+
+    A peer that has removed some of what the node lacks comes after all others: it may have nothing that continues the
+    node's chain.
+    """
+    best: dict[int, _Source] = {}
     for peer in peers:
         if peer.node == mine.node or not may_exchange(mine, peer):
             continue
         for group, scl in peer.scls.items():
-            if scl > mine.scl(group) and scl > best.get(group, (0, 0))[0]:
-                best[group] = scl, peer.node
-    return [Pull(peer, group, mine.scl(group)) for group, (_scl, peer) in sorted(best.items())]
+            source = _Source(peer.base <= mine.scl(group), scl, peer.node)
+            if scl > mine.scl(group) and source.is_better(best.get(group)):
+                best[group] = source
+    return [Pull(source.peer, group, mine.scl(group)) for group, source in sorted(best.items())]
 
 
 def plan_kept(mine: NodeState, peers: Iterable[NodeState]) -> list[Pull]:
     """What a node should fetch of the branches that are kept: as `plan`. A kept branch never changes."""
-    best: dict[tuple[int, int], tuple[int, int]] = {}
+    best: dict[tuple[int, int], _Source] = {}
     for peer in peers:
         if peer.node == mine.node or not may_exchange(mine, peer):
             continue
         for branch, scls in peer.kept.items():
             for group, scl in scls.items():
-                if scl > _scl_of_kept(mine, branch, group) and scl > best.get((branch, group), (0, 0))[0]:
-                    best[branch, group] = scl, peer.node
+                held = _scl_of_kept(mine, branch, group)
+                source = _Source(peer.base <= held, scl, peer.node)
+                if scl > held and source.is_better(best.get((branch, group))):
+                    best[branch, group] = source
     return [
-        Pull(peer, group, _scl_of_kept(mine, branch, group), branch)
-        for (branch, group), (_scl, peer) in sorted(best.items())
+        Pull(source.peer, group, _scl_of_kept(mine, branch, group), branch)
+        for (branch, group), source in sorted(best.items())
         if any(kept.line.number == branch for kept in mine.charter.kept)
     ]
 

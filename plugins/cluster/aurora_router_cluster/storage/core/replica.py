@@ -42,7 +42,8 @@ class Charter:
         placements: the map of the protection groups at the epoch's start (`groups.GroupMap`); empty with one group.
         floor: the log below this position (bytes) will never be read again.
         collected: the log below this position has been removed. It never passes a floor that a write quorum holds: so
-            a survey of a quorum learns of a floor at or above what any node has removed.
+            a survey of a quorum learns of a floor at or above what any node has removed. Of the charter that a node
+            holds it is what that node has removed: see `following`.
         revision: grows with each amendment within the epoch; a node never goes back.
         line: which branch of the log it is (`core.branches`).
         kept: the branches that were left and are kept.
@@ -58,6 +59,13 @@ class Charter:
     collected: int = 0
     line: Line = field(default_factory=Line)
     kept: tuple[Branch, ...] = ()
+
+    def following(self, held: Charter) -> Charter:
+        """This charter as a node takes it that held another one: what it has removed stays removed.
+
+        A collection may have reached a few nodes when its epoch ended, and the epoch after it may not know of it.
+        """
+        return replace(self, collected=held.collected) if held.collected > self.collected else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,8 @@ class Replica:
     def adopt(self, epoch: int, charter: Charter) -> Metadata:
         """The metadata with the charter of `epoch` installed; also a later version of the same epoch's charter.
 
+        Where this node has removed more of the log than the charter says, it goes on saying so.
+
         Raises:
             Refused: another epoch is promised, or the charter is not that epoch's, or older than the one held.
         """
@@ -217,7 +227,7 @@ class Replica:
             raise Refused(f"node {self.node}: the charter offered is not the one of epoch {epoch}", metadata.promised)
         if held.history.epoch == epoch and charter.revision < held.revision:
             raise Refused(f"node {self.node} holds revision {held.revision} of that charter", metadata.promised)
-        return replace(metadata, charter=charter)
+        return replace(metadata, charter=charter.following(held))
 
     def check(self, epoch: int) -> None:
         """Let a request of `epoch` pass.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router_cluster.storage.core.extents import Span
+from aurora_router_cluster.storage.core.segment import lies_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,6 +41,6 @@ def losses(segments: Mapping[int, Segment], damaged: Iterable[Places]) -> list[L
         for group, segment in segments.items()
         for piece in segment.after(segment.base)
         for places in stretches
-        if piece.place < places.end and piece.place + (piece.end - piece.start) > places.start
+        if lies_in(piece.place, piece.end - piece.start, *places)
     }
     return sorted(found, key=lambda loss: (loss.span.start, loss.group))

@@ -7,7 +7,9 @@ start. (SIGMOD 2018 paper on Aurora, section 2.3: "each log record stores the LS
 segment".)
 
 At the start of an epoch every chain is closed by an empty extent that ends at that start: so ``scl >= start`` says
-that all of the group's log below is held.
+that all of the group's log below is held. Copies of one chain need not have the same empty extents: where an epoch that
+never was began at the place of one that counts, it may have closed a chain that the other did not know of. What its
+empty extent says is true in both epochs, and an index does not show whose it is. So an extent may leave empty ones out.
 
 Invariant: the chain has no hole; what lies beyond a hole is kept aside and never counted; no byte above a truncation
 survives it.
@@ -15,7 +17,7 @@ survives it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router_cluster.storage.core.errors import CorruptLog
@@ -42,6 +44,15 @@ class Piece(NamedTuple):
 
 
 _NEVER = 1 << 63
+
+
+def lies_in(place: int, length: int, first: int, end: int) -> bool:
+    """Whether a piece lies, in part or whole, at places [first, end): an empty one on the last byte before its place.
+
+    For it has no bytes: what can be damaged is its frame, and that ends there.
+    """
+    begin = place if length else place - 1
+    return begin < end and place + length > first
 
 
 class Segment:
@@ -87,7 +98,7 @@ class Segment:
         A piece known already, whole or in part, is harmless.
 
         Raises:
-            CorruptLog: the piece contradicts the chain: it leaves out something that the chain holds.
+            CorruptLog: the piece contradicts the chain: it leaves out log that the chain holds.
         """
         if prev == start == self.scl < end and self._first_hole > end:  # nearly always
             self._starts.append(start)
@@ -101,7 +112,7 @@ class Segment:
                 self._holes[prev] = (start, end, place)
                 self._first_hole = min(prev, self._first_hole)
             return self.scl
-        if prev < self.scl < start and self._ends:
+        if prev < self.scl < start and prev < self._log_end():
             raise CorruptLog(
                 f"an extent at {format_lsn(start)} follows {format_lsn(prev)}, but the chain ends at "
                 f"{format_lsn(self.scl)}"
@@ -110,6 +121,11 @@ class Segment:
         if self._first_hole <= self.scl:
             self._close_holes()
         return self.scl
+
+    def _log_end(self) -> int:
+        """Where the last piece of the chain ends that holds any log; 0 if none does."""
+        chained = zip(reversed(self._starts), reversed(self._ends), strict=True)
+        return next((end for start, end in chained if start < end), 0)
 
     def _chain(self, start: int, end: int, place: int) -> None:
         if end > self.scl:
@@ -126,10 +142,10 @@ class Segment:
             self._chain(*self._holes.pop(prev))
         self._first_hole = min(self._holes, default=_NEVER)
 
-    def lose(self, start: int) -> None:
-        """The chained piece that begins at `start` cannot be read any more: it is a hole from now on."""
-        i = bisect_right(self._ends, start)
-        if i == len(self._starts) or self._starts[i] != start:
+    def lose(self, start: int, end: int) -> None:
+        """The chained piece from `start` to `end` cannot be read any more: it is a hole from now on."""
+        i = bisect_left(self._ends, end)
+        if i == len(self._starts) or (self._starts[i], self._ends[i]) != (start, end):
             return
         for later in range(i + 1, len(self._starts)):
             self._holes[self._ends[later - 1]] = self._starts[later], self._ends[later], self._places[later]
@@ -140,7 +156,7 @@ class Segment:
     def lose_waiting(self, first: int, end: int) -> None:
         """What waits beyond a hole and lies, in part or whole, at places [first, end) cannot be read: forget it."""
         waiting = self._holes.items()
-        self._holes = {prev: (a, b, at) for prev, (a, b, at) in waiting if at >= end or at + (b - a) <= first}
+        self._holes = {prev: (a, b, at) for prev, (a, b, at) in waiting if not lies_in(at, b - a, first, end)}
         self._first_hole = min(self._holes, default=_NEVER)
 
     def truncate(self, lsn: int, *, keep_mark: bool = True) -> None:

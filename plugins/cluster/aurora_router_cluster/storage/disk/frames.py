@@ -106,6 +106,11 @@ class Damage:
     length: int
     header: Header | None
 
+    @property
+    def end(self) -> int:
+        """Position after it; the first one of the next file if the rest of the file is gone."""
+        return self.position + self.length if self.length else ((self.position >> 32) + 1) << 32
+
 
 @dataclass(slots=True)
 class Draft:
