@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.model.view import PROOF_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -153,9 +155,7 @@ def find_refusal(view: View, claim: Claim) -> str | None:
     if claim.asked_at < view.accepted_at:
         return f"it was asked before {view.writer} was accepted"
     newer = claim.token is not None and view.token is not None and claim.token > view.token
-    doubtful = view.lacks_proof(claim.asked_at) or view.provisional or view.set_back
-    fenced = doubtful and claim.id in view.former and not _has_grown(view, claim)
-    if newer and not fenced:
+    if newer and not _may_be_fenced(view, claim):
         return None
     stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
     if not claim.own:
@@ -212,6 +212,23 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str 
     if others and all(named.get(id_) == claim.id for id_ in others):
         return None
     return f"{stale}, it was the writer before, and not all others name it"
+
+
+def _may_be_fenced(view: View, claim: Claim) -> bool:
+    """Whether a claimant may be one that another writer has fenced, though its token is higher than the accepted one.
+
+    Not if nothing is known against the accepted writer, but that it was neither accepted nor heard for
+    `PROOF_SECONDS`: then it cannot be asked.
+    """
+    outage = view.outage
+    if claim.id not in view.former or (outage is not None and claim.id == outage.writer) or _has_grown(view, claim):
+        return False
+    if view.provisional or view.set_back:
+        return True
+    accepted = view.instances.get(view.writer or "")
+    heard_at = view.accepted_at if accepted is None or accepted.heard_at is None else accepted.heard_at
+    is_recent = claim.asked_at < max(view.accepted_at, heard_at) + PROOF_SECONDS
+    return view.unproven and (is_recent or outage is not None)
 
 
 def _has_grown(view: View, claim: Claim) -> bool:

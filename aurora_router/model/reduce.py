@@ -32,10 +32,11 @@ be compared. So evidence is ordered:
    seen its successor); or the claimant's own token has grown although the accepted writer was accepted more than
    `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A higher token proves
    that a former writer is back only where it cannot be what that one had when it was fenced. A promoted instance may
-   report late, for `ROW_AGE_SECONDS`, what it makes durable. So until its own complete answer of a later time, though
-   for `PROOF_SECONDS` at most (`View.lacks_proof`), where it was accepted while its row was still a reader's, until its
-   own row was seen (`View.provisional`), and for good where a log was set back (`View.set_back`), this rule counts for
-   a former writer whatever its token, unless that token is higher and grows.
+   report late, for `ROW_AGE_SECONDS`, what it makes durable. So until its own complete answer of a later time
+   (`View.unproven`), where it was accepted while its row was still a reader's, until its own row was seen
+   (`View.provisional`), and for good where a log was set back (`View.set_back`), this rule counts for a former writer
+   whatever its token, unless that token is higher and grows. (An accepted writer of which nothing at all is heard for
+   `PROOF_SECONDS`, not even that it failed, cannot be asked, as behind a pooler: then a higher token counts.)
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance
 
 PROOF_SECONDS = 6.0
-"""For how long it counts that a new writer has not shown what it makes durable, in seconds. It is asked meanwhile.
+"""For how long it counts that a writer which was not heard since has not shown what it makes durable, in seconds.
 
-Where it cannot be, as behind a pooler, a former one that a connect is led to may be the only one to be had."""
+Behind a pooler, for example, it cannot be asked, and a former one that a connect is led to may be the only one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from aurora_router.model.event import InstanceRemoved, WriterChanged
 from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure, Row, Topology
 from aurora_router.model.reduce import reduce
-from aurora_router.model.view import View
+from aurora_router.model.view import PROOF_SECONDS, View
 
 IDS = "abcd"
 WHAT = {"ask": 10, "deliver": 9, "look": 6, "promote": 2, "zombie": 2, "fail": 2, "return": 2}
@@ -104,10 +104,12 @@ class World:
         self.now += 0.5
         self.lsn += number
         server = self.servers[id_]
+        if self.late:
+            self.ask_accepted()
         if what == "ask" and server.alive:
             self.under_way.append(self.answer(id_, number))
         elif what == "look":
-            self.deliver(*self.answer(id_)) if server.alive else self.fails(id_)
+            self.look(id_)
         elif what == "deliver" and self.under_way:
             self.deliver(*self.under_way.pop(number % len(self.under_way)))
         elif what in {"promote", "zombie"} and server.alive and id_ != self.writer:
@@ -118,6 +120,18 @@ class World:
         elif what == "return" and not server.alive:
             server.alive = True
             server.writer = id_ == self.writer
+
+    def ask_accepted(self):
+        """A new writer that is not heard by itself is asked in time, as a monitor does, or a dial of it fails."""
+        accepted = self.view.instances.get(self.view.writer)
+        if accepted is None or not self.view.unproven or self.view.outage is not None:
+            return
+        if self.now - max(self.view.accepted_at, accepted.heard_at or 0.0) >= PROOF_SECONDS - 1.0:
+            self.look(accepted.id)
+
+    def look(self, id_):
+        """An instance is asked, and answers at once, or the dial fails."""
+        self.deliver(*self.answer(id_)) if self.servers[id_].alive else self.fails(id_)
 
     def promote(self, id_, number, *, zombie):
         """Another instance is made the writer; the old one restarts as a reader, or does not notice."""
