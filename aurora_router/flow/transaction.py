@@ -2,11 +2,12 @@
 
 Theory. There are three places at which something of an attempt can have committed:
 
-1. *Our COMMIT.* Never sent: not by it. Answered: settled by the answer, acknowledged, or refused with an error on a
-   connection that lives on. What is left is a COMMIT that was sent and not answered (the connection broke), or
-   acknowledged although its wait for the replicas was cut short. Then `flow.outcome` determines the outcome by the
-   token, which the transaction's first message returned. COMMIT is sent in one message with a check that the
-   transaction is still the token's.
+1. *Our COMMIT.* Never sent: not by it. Acknowledged: committed. Refused: the server says so, by an error about the
+   work's data or code, or by the status of the xid, which the backend that ran the transaction is asked for after any
+   other error. What is left is a COMMIT that was sent and not answered by the server (the connection broke, or a
+   pooler answered for it), or acknowledged although its wait for the replicas was cut short. Then `flow.outcome`
+   determines the outcome by the token, which the transaction's first message returned. COMMIT is sent in one message
+   with a check that the transaction is still the token's.
 2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
    whether a transaction is open (`flow.session.TransactionRecord`). Before the work is run again, the server is asked
    for the status of the token's xid: on the same connection if that still works, else by the resolver, since the
@@ -282,7 +283,8 @@ class Transaction(Generic[ConnT, T]):
         runtime, connection = self.runtime, commit.connection
         if not (commit.record.ended or runtime.is_broken(connection) or runtime.is_busy(connection)):
             try:
-                return await self._ask_here(connection, token)
+                if (finding := await self._ask_here(connection, token)) is not None:
+                    return finding
             except DialFailed:
                 await runtime.discard(connection)
         try:
@@ -294,15 +296,18 @@ class Transaction(Generic[ConnT, T]):
                 raise self.errors.commit_outcome_unknown(why, token=token) from error
             return Finding(Outcome.UNKNOWN, f"no server can be asked for it: {error}")
 
-    async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
-        """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
+    async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding | None:
+        """Ask on the connection of the transaction; None: another backend answered, so it has to be resolved."""
         if not self.runtime.is_aborted(connection):
             reply = await self._execute(connection, commit_sql.is_own(token))
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
         reply = await self._execute(connection, commit_sql.roll_back(token))
-        if reply.rows[0][0] == XactStatus.ABORTED.value:
+        status = commit_sql.own_status(reply.rows)
+        if status is None:
+            return None
+        if status is XactStatus.ABORTED:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
 
