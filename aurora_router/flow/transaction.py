@@ -18,9 +18,9 @@ Theory. There are three places at which something of an attempt can have committ
 Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
 committed, and starts another attempt only when nothing of the one before is committed. An exception other than
 `CommitOutcomeUnknown` and `TransactionEnded` means: not committed. A signal handler may raise between any two
-instructions, so `_pending_commit` judges it last: an `Exception` that came when COMMIT
-had been sent becomes a `CommitOutcomeUnknown`; what is none (``KeyboardInterrupt``, a cancellation) stays itself, with
-the token as an attribute.
+instructions, also where nothing is left to do but to return, so `judge` judges it last, in `run` and in what drives
+that: an `Exception` that came when COMMIT had been sent becomes a `CommitOutcomeUnknown`; what is none
+(``KeyboardInterrupt``, a cancellation) stays itself, with the token as an attribute.
 
 A read-only transaction has no token, since repeating it does no harm: COMMIT travels with a check that no
 transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
@@ -68,6 +68,7 @@ class Transaction(Generic[ConnT, T]):
         on_token: called with the token of each attempt, before the work.
         on_commit: called with the connection and the token when what may write has committed, before a layer above
             gets control again, which may give the connection to others.
+        report: called in the end, when it has committed and the connection was given back.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Transaction(Generic[ConnT, T]):
         finish: Callable[[], Awaitable[None]] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
         on_commit: Callable[[ConnT, CommitToken | None], Awaitable[None]] | None = None,
+        report: Callable[[], None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.errors = runtime.errors
@@ -88,6 +90,7 @@ class Transaction(Generic[ConnT, T]):
         self.finish = finish
         self.on_token = on_token
         self.on_commit = on_commit
+        self.report = report
         self._until = runtime.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
@@ -102,6 +105,33 @@ class Transaction(Generic[ConnT, T]):
             Exception: what the work or the driver raised; the transaction did not commit.
             BaseException: an interruption; it has the attribute ``token`` where COMMIT had been sent.
         """
+        try:
+            result = await self._run_attempts()
+            if self.report is not None:
+                self.report()
+            return result  # noqa: TRY300 - an interruption of these two lines, too, has to be judged
+        except BaseException as error:
+            self.judge(error)
+            raise
+
+    def judge(self, error: BaseException) -> None:
+        """Judge an exception that came out of `run`, or of what drives it: a signal handler raises at any point.
+
+        May be called again with what it was called with, or has raised.
+
+        Raises:
+            CommitOutcomeUnknown: it is an `Exception` that interrupted a COMMIT, or what came after it. Another one
+                gets the attribute ``token``.
+        """
+        if isinstance(error, (CommitOutcomeUnknown, TransactionEnded)) or (pending := self._pending_commit()) is None:
+            return
+        token, why = pending
+        if isinstance(error, Exception):
+            raise self.errors.commit_outcome_unknown(f"{why}: {type(error).__name__}: {error}", token=token) from error
+        if not hasattr(error, "token"):
+            annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
+
+    async def _run_attempts(self) -> T:
         pending: Replay | None
         try:
             return await self._attempt()
@@ -134,22 +164,9 @@ class Transaction(Generic[ConnT, T]):
         connection = await self.plan.take()
         self._commit = None
         try:
-            try:
-                return await self._run_on(connection)
-            finally:
-                await self.runtime.complete(self.plan.give, connection)
-        except (Replay, CommitOutcomeUnknown, TransactionEnded):
-            raise
-        except BaseException as error:
-            if (pending := self._pending_commit()) is None:
-                raise
-            token, why = pending
-            if isinstance(error, Exception):
-                raise self.errors.commit_outcome_unknown(
-                    f"{why}: {type(error).__name__}: {error}", token=token
-                ) from error
-            annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
-            raise
+            return await self._run_on(connection)
+        finally:
+            await self.runtime.complete(self.plan.give, connection)
 
     def _pending_commit(self) -> tuple[CommitToken | None, str] | None:
         """The token of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""

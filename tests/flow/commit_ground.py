@@ -306,6 +306,7 @@ class Ground:
         self.methods = {}
         self.degraded = {}
         self.nameless = set()
+        self.report = None
         self.asked_runtime = self.runtime
         """Where the resolver asks."""
 
@@ -331,5 +332,6 @@ class Ground:
         plan = Plan(
             self.args.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
         )
-        transaction = Transaction(self.runtime, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
+        given = (work or self.work, modes or Modes(), finish, self.tokens.append)
+        transaction = Transaction(self.runtime, plan, *given, report=self.report)
         return self.simulation.run(transaction.run())

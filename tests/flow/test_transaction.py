@@ -263,6 +263,22 @@ def test_an_interruption_after_commit_is_no_failure(ground, kind):
 
 
 @pytest.mark.parametrize("kind", [Interruption, Stop])
+def test_an_interruption_of_the_report_is_no_failure(ground, kind):
+    """It comes last, when the connection was given back."""
+    at = ground()
+
+    def report():
+        assert at.given_back == 1
+        raise kind
+
+    at.report = report
+    with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
+        at.run()
+    assert raised.value.token == at.tokens[-1]
+    assert at.database.ledger == [1]
+
+
+@pytest.mark.parametrize("kind", [Interruption, Stop])
 def test_an_interruption_of_a_roll_back_is_raised_and_gives_the_connection_back(ground, kind):
     at = ground()
     seen = []
