@@ -225,7 +225,9 @@ class Router(_Routing):
             work: does its SQL on the connection, and neither commits nor rolls back.
             isolation: ``READ COMMITTED``, ``REPEATABLE READ`` or ``SERIALIZABLE``, or a `psycopg.IsolationLevel`; None:
                 as the connection says.
-            read_only: whether it only reads; None: as the connection says.
+            read_only: whether it only reads; None: as the connection says. If so, it is run again where the answer to
+                COMMIT was lost: a NOTIFY, which PostgreSQL permits there, may be sent twice. Not for work that
+                notifies.
             deferrable: whether it waits for a safe snapshot; None: as the connection says.
             pool: gives and takes the connections (``getconn``, ``putconn``); None: each attempt makes one.
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
