@@ -22,8 +22,10 @@ instructions, also where nothing is left to do but to return, so `judge` judges 
 that: an `Exception` that came when COMMIT had been sent becomes a `CommitOutcomeUnknown`; what is none
 (``KeyboardInterrupt``, a cancellation) stays itself, with the token as an attribute.
 
-A read-only transaction has no token, since repeating it does no harm: COMMIT travels with a check that no
-transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
+A read-only transaction has no token, since repeating it changes no rows: COMMIT travels with a check that no
+transaction id was assigned. (What it notifies takes no id and cannot be seen, and may be sent twice: NOTIFY is
+permitted in it. That is documented, not prevented.) A connection is given back whatever is raised, a cancellation of
+its roll-back included.
 
 Without a token (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
 ``COMMIT AND CHAIN``, and several statements in one string. The check in 1 and the xid in 2 find them all the same,
@@ -39,7 +41,7 @@ from aurora_router.flow import commit_sql
 from aurora_router.flow.begin import FirstMessage
 from aurora_router.flow.commit import Commit, CommitState, Replay
 from aurora_router.flow.runtime import ConnT, DialFailed
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
 if TYPE_CHECKING:
@@ -137,8 +139,11 @@ class Transaction(Generic[ConnT, T]):
             return await self._attempt()
         except Replay as replay:
             last = pending = replay
-        with IMPORTING:
-            from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
+        try:
+            with IMPORTING:
+                from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
+        except UNREADABLE:
+            raise last.cause from None
 
         try:
             async for attempt in transacting(self.runtime, self._count_attempts, self._seconds_left, retry_on=Replay):
