@@ -11,6 +11,7 @@ within the functions that need it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
@@ -24,7 +25,7 @@ from psycopg.rows import Row
 
 from aurora_router import native
 from aurora_router.errors import AuroraRouterError
-from aurora_router.forks import IMPORTING, step_by_step
+from aurora_router.forks import IMPORTING, UNREADABLE, step_by_step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
@@ -212,7 +213,9 @@ class _Routed:
         Another error is returned where psycopg's own does not say that the connection is lost.
         """
         placement = self.placement
-        if placement is not None:
+        if placement is None:
+            return error
+        try:
             with IMPORTING:
                 from aurora_router.runtime import incidents  # noqa: PLC0415 - see the module's docstring
 
@@ -225,6 +228,10 @@ class _Routed:
                 generation=placement.generation,
                 role=placement.role,
             )
+        except TimeoutError:
+            raise  # of a signal handler, maybe
+        except UNREADABLE:
+            logging.getLogger("aurora_router").debug("an error could not be explained", exc_info=True)
         return error
 
     def _leave(self) -> None:

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 IMPORTING: Final[Any] = native.new_rlock()
 """Held by a thread that imports late. Reentrant: a module that is imported may import late too."""
 
+UNREADABLE: Final = (ImportError, OSError, SyntaxError, EOFError, ValueError, AttributeError, NameError, TypeError)
+"""What a late import raises, or what was imported so, where its files are out of reach, or of another version.
+
+Privileges were dropped, a deployment replaced the files, no descriptor is left. What explains a failure is imported
+late: such an error must not take the place of the failure.
+"""
+
 IMPORT_SECONDS = 10.0
 """How long a fork waits for an import. An import that takes longer waits itself, maybe for the thread that forks."""
 STEP_SECONDS = 10.0

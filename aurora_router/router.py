@@ -225,7 +225,9 @@ class Router(_Routing):
             work: does its SQL on the connection, and neither commits nor rolls back.
             isolation: ``READ COMMITTED``, ``REPEATABLE READ`` or ``SERIALIZABLE``, or a `psycopg.IsolationLevel`; None:
                 as the connection says.
-            read_only: whether it only reads; None: as the connection says.
+            read_only: whether it only reads; None: as the connection says. If so, it is run again where the answer to
+                COMMIT was lost: a NOTIFY, which PostgreSQL permits there, may be sent twice. Not for work that
+                notifies.
             deferrable: whether it waits for a safe snapshot; None: as the connection says.
             pool: gives and takes the connections (``getconn``, ``putconn``); None: each attempt makes one.
             commit: for a layer above psycopg: commits by its own means, by calling the connection's ``commit``.
@@ -275,19 +277,20 @@ class Router(_Routing):
         async def run_work(connection: Any) -> T:
             return work(connection)
 
-        async def run_commit() -> None:
-            assert commit is not None
-            commit()
-
         async def new_resolver(token: CommitToken) -> Resolver[Any]:
             router = self._renew(pool) if resolver is None else resolver()
             return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
-        finish = None if commit is None else run_commit
-        result = run(Transaction(runtime, plan, run_work, modes, finish, on_token, causal.make).run())
-        causal.report()
-        return result
+        finish = None if commit is None else _awaitable(commit)
+        make, report = causal.hooks
+        transaction = Transaction(runtime, plan, run_work, modes, finish, on_token, make, report)
+        try:
+            result = run(transaction.run())
+            return result  # noqa: RET504, TRY300 - an interruption before the end of this line has to be judged
+        except BaseException as error:
+            transaction.judge(error)
+            raise
 
     def _renew(self, pool: Pool | None) -> Router:
         """This router, with the user and password of the moment where a pool has a callable for them."""
@@ -396,9 +399,14 @@ class AsyncRouter(_Routing):
             return router._asking(token)  # noqa: SLF001 - of this class
 
         plan = self._plan(take, give, new_resolver)
-        result = await Transaction(runtime, plan, work, modes, commit, on_token, causal.make).run()
-        causal.report()
-        return result
+        make, report = causal.hooks
+        transaction = Transaction(runtime, plan, work, modes, commit, on_token, make, report)
+        try:
+            result = await transaction.run()
+            return result  # noqa: RET504, TRY300 - an interruption before the end of this line has to be judged
+        except BaseException as error:
+            transaction.judge(error)
+            raise
 
     async def _renew(self, pool: AsyncPool | None) -> AsyncRouter:
         """This router, with the user and password of the moment; see `Router`."""
@@ -426,6 +434,15 @@ class AsyncRouter(_Routing):
         """A router with the parameters that a connection was made with; see `Router.of`."""
         conninfo, options = _origin(connection)
         return cls(conninfo, **options)
+
+
+def _awaitable(call: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """Return a function without arguments as a procedure awaits it."""
+
+    async def run_call() -> None:
+        call()
+
+    return run_call
 
 
 def _opening(args: ConnectArgs) -> Callable[[Target, float], Any]:

@@ -571,3 +571,17 @@ def test_a_signal_handler_may_connect_at_any_line_of_a_connect(cluster):
     for known in states():
         assert not any(map(len, known._dialling.values()))
         assert not any(map(len, known._connections.values()))
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("gone"), OSError(24, "no descriptor"), AttributeError("moved")])
+def test_an_error_that_cannot_be_explained_is_raised_as_it_is(monkeypatch, error):
+    """The library's files may be out of reach when the first connection is lost."""
+
+    def fail(*_):
+        raise error
+
+    connection = object.__new__(aurora_router.Connection)
+    connection.placement = object()
+    monkeypatch.setattr("aurora_router.runtime.incidents.as_lost", fail)
+    lost = psycopg.OperationalError("lost")
+    assert connection._explain(lost) is lost

@@ -171,3 +171,14 @@ def test_no_modules_import_each_other():
     known = modules()
     graph = {name: set(imported_by(path, known)) - {name} for name, path in known.items()}
     assert [shortest_path(graph, cycle) for cycle in find_cycles(graph)] == []
+
+
+def test_what_a_failure_needs_is_imported_by_the_monitor_and_not_before():
+    code = (
+        "import sys, aurora_router.runtime.monitor as monitor\n"
+        "print(*[each in sys.modules for each in monitor.NEEDED_BY_FAILURES])\n"
+        "monitor._prepare(); print(*[each in sys.modules for each in monitor.NEEDED_BY_FAILURES])"
+    )
+    printed = told(code)
+    half = len(printed) // 2
+    assert printed == ["False"] * half + ["True"] * half

@@ -1,8 +1,15 @@
 """The COMMIT of one transaction: sent once, and resolved if its answer does not settle the outcome.
 
-It is sent in one message with a check that the transaction is still the one that the token names. If it is answered,
-the answer says what happened. If the connection broke, or the wait for the replicas was cut short, the outcome has to
-be determined (`flow.outcome`).
+It is sent in one message with a check that the transaction is still the one that the token names. If it is
+acknowledged, it is committed, unless the wait for the replicas was cut short. An error is the server's own only if the
+server shows that: a pooler that loses its server may answer in its place, with any SQLSTATE, and keep the connection to
+the client, while the server commits. So an error counts as a refusal only
+
+- if it is one about the work's data or code, which a server alone can raise (`policy.outcome.proves_refusal`), or
+- if the backend that ran the transaction says that its xid is aborted: one more message on the same connection.
+
+In all other cases the outcome has to be determined (`flow.outcome`). Where there is no token, neither can be asked: an
+error that means a lost server (`policy.outcome.is_no_answer`) leaves the outcome unknown, any other one is believed.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from aurora_router.errors import CommitOutcomeUnknown, InvalidOption, TransactionEnded
 from aurora_router.flow import commit_sql
 from aurora_router.flow.runtime import ConnT, DialFailed
+from aurora_router.policy.outcome import XactStatus, is_no_answer, proves_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -92,8 +100,8 @@ class Commit(Generic[ConnT]):
             message = commit_sql.commit_read_only() if self.read_only else commit_sql.commit(self.token)
             reply = await runtime.execute(connection, message, None)
         except DialFailed as failed:
-            if runtime.is_broken(connection):
-                await self._settle(failed.cause)
+            if not await self._is_refused(failed):
+                await self._settle(failed.cause, is_lost=runtime.is_broken(connection))
                 self.state = CommitState.COMMITTED
                 return
             self.state = CommitState.REFUSED
@@ -109,18 +117,49 @@ class Commit(Generic[ConnT]):
             self.state = CommitState.REFUSED
             raise self._set_verdict(errors.transaction_ended(f"the server answered COMMIT with {reply.tags[-1]}"))
         if not reply.replicated:
-            await self._settle(None)
+            await self._settle(None, is_lost=True)
         self.state = CommitState.COMMITTED
+
+    async def _is_refused(self, failed: DialFailed) -> bool:
+        """Whether an error proves that it did not commit; a connection whose server is lost is closed."""
+        if self.runtime.is_broken(self.connection):
+            return False
+        if proves_refusal(failed.fault):
+            return True
+        is_lost = is_no_answer(failed.fault)
+        if self.token is None:
+            refused = not is_lost
+        else:
+            refused = not failed.fault.ends_session and await self._is_aborted(self.token)
+        if is_lost and not refused:
+            await self.runtime.discard(self.connection)
+        return refused
+
+    async def _is_aborted(self, token: CommitToken) -> bool:
+        """Whether the backend that ran the transaction says that it is aborted."""
+        idle = self.runtime.is_idle(self.connection)
+        ask = commit_sql.ask_own(token) if idle else commit_sql.roll_back(token)
+        try:
+            reply = await self.runtime.execute(self.connection, ask, None)
+        except DialFailed:
+            return False
+        return commit_sql.own_status(reply.rows) is XactStatus.ABORTED
 
     def _set_verdict(self, error: RefusalT) -> RefusalT:
         self.verdict = error
         return error
 
-    async def _settle(self, cause: BaseException | None) -> None:
-        """Determine the outcome; returns if it committed, else raises what a layer above takes for a failed COMMIT."""
+    async def _settle(self, cause: BaseException | None, *, is_lost: bool) -> None:
+        """Determine the outcome; returns if it committed, else raises what a layer above takes for a failed COMMIT.
+
+        Where the server is not lost and it did not commit, its error was a refusal after all.
+        """
         try:
             await self.resolve(cause)
         except (Replay, CommitOutcomeUnknown) as verdict:
+            if isinstance(verdict, Replay) and not is_lost:
+                self.state = CommitState.REFUSED
+                raise verdict.cause from None
             self.state, self.verdict = CommitState.SETTLED, verdict
             if isinstance(verdict, Replay):
                 raise verdict.cause from None

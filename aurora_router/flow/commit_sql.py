@@ -73,10 +73,12 @@ NO_TABLE = frozenset({"42P01", "3F000"})
 """Those that mean only that the table is missing."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_COMMON = """pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
-  (pg_catalog.date_part('epoch', pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
-  (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
+_STARTED = """(pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())
     OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"""
+"""When the postmaster started, in microseconds since 1970."""
+_COMMON = f"""pg_catalog.pg_current_xact_id(), pg_catalog.pg_backend_pid(),
+  (pg_catalog.date_part('epoch', pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+  {_STARTED}"""
 SYSTEM = "(SELECT system_identifier FROM pg_catalog.pg_control_system())"
 """The system identifier; the permission may be revoked."""
 PLACE = f"""(SELECT oid FROM pg_catalog.pg_database
@@ -181,7 +183,7 @@ def commit_read_only() -> str:
     return f"SELECT 1 OPERATOR(pg_catalog./) CASE WHEN {unwritten} THEN 1 ELSE 0 END; COMMIT"
 
 
-# ---------------------------------------------------------------- on its own connection, after the work failed
+# ---------------------------------------------------------------- on its own connection, after a failure
 
 
 def is_own(token: CommitToken) -> str:
@@ -189,12 +191,28 @@ def is_own(token: CommitToken) -> str:
     return f"SELECT {_own(token)}"
 
 
+def ask_own(token: CommitToken) -> str:
+    """Ask for the status of the token's xid, and whether the backend is the one that ran the transaction.
+
+    While that backend lives, its server has not recovered, so the xid is the transaction's.
+    """
+    return f"""SELECT pg_catalog.pg_xact_status('{token.xid:d}'::pg_catalog.xid8),
+  pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {token.pid:d}
+  AND {_STARTED} OPERATOR(pg_catalog.=) {token.started:d}"""
+
+
 def roll_back(token: CommitToken) -> str:
-    """Leave a transaction that failed, and ask for the status of the token's xid.
+    """Leave a transaction that failed, and ask as `ask_own` does.
 
     In one message, so that a pooler has one server answer both.
     """
-    return f"ROLLBACK; SELECT pg_catalog.pg_xact_status('{token.xid:d}'::pg_catalog.xid8)"
+    return f"ROLLBACK; {ask_own(token)}"
+
+
+def own_status(rows: Rows) -> XactStatus | None:
+    """Read the answer to `ask_own`; None: another backend gave it, or the status is not known any more."""
+    status, is_own_backend = rows[0]
+    return XactStatus(status) if status is not None and is_own_backend == "t" else None
 
 
 # ---------------------------------------------------------------- asking for the outcome
@@ -253,12 +271,11 @@ def terminate(token: CommitToken) -> str:
     It is certainly ours: the xid, the backend and the server's start all agree. One that is committing is left
     alone: it would stop waiting for its replicas, and show what they do not have.
     """
-    start = "pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())"
     return f"""SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid OPERATOR(pg_catalog.=) {token.pid:d}
   AND a.backend_xid OPERATOR(pg_catalog.=) '{token.xid % 2**32:d}'::pg_catalog.xid
   AND a.state OPERATOR(pg_catalog.=) ANY (ARRAY['idle in transaction', 'idle in transaction (aborted)'])
-  AND ({start} OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 OPERATOR(pg_catalog.=) {token.started:d}"""  # noqa: S608 - numbers
+  AND {_STARTED} OPERATOR(pg_catalog.=) {token.started:d}"""  # noqa: S608 - numbers
 
 
 def _own(token: CommitToken) -> str:

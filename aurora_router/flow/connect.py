@@ -43,7 +43,7 @@ from aurora_router.flow.topology import (
     recognise_instance,
     refresh,
 )
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.model.description import NO_MEMBERS
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
@@ -157,8 +157,11 @@ async def _retry(attempt: ConnectAttempt[ConnT]) -> ConnectResult[ConnT]:
     if _is_refused_for_good(attempt):
         raise new_error(attempt, early=True) from find_cause(attempt)
     advise_on_wait(attempt)
-    with IMPORTING:
-        from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
+    try:
+        with IMPORTING:
+            from aurora_router.retry import reconnecting  # noqa: PLC0415 - tenacity is imported when first needed
+    except UNREADABLE:
+        raise new_error(attempt) from find_cause(attempt)
 
     attempt.distrusts_view = True
     rounds = reconnecting(

@@ -2,11 +2,12 @@
 
 Theory. There are three places at which something of an attempt can have committed:
 
-1. *Our COMMIT.* Never sent: not by it. Answered: settled by the answer, acknowledged, or refused with an error on a
-   connection that lives on. What is left is a COMMIT that was sent and not answered (the connection broke), or
-   acknowledged although its wait for the replicas was cut short. Then `flow.outcome` determines the outcome by the
-   token, which the transaction's first message returned. COMMIT is sent in one message with a check that the
-   transaction is still the token's.
+1. *Our COMMIT.* Never sent: not by it. Acknowledged: committed. Refused: the server says so, by an error about the
+   work's data or code, or by the status of the xid, which the backend that ran the transaction is asked for after any
+   other error. What is left is a COMMIT that was sent and not answered by the server (the connection broke, or a
+   pooler answered for it), or acknowledged although its wait for the replicas was cut short. Then `flow.outcome`
+   determines the outcome by the token, which the transaction's first message returned. COMMIT is sent in one message
+   with a check that the transaction is still the token's.
 2. *The work itself*, against the rule, by a COMMIT of its own before it failed. libpq knows after each operation
    whether a transaction is open (`flow.session.TransactionRecord`). Before the work is run again, the server is asked
    for the status of the token's xid: on the same connection if that still works, else by the resolver, since the
@@ -17,12 +18,14 @@ Theory. There are three places at which something of an attempt can have committ
 Invariant: `run` returns only what a transaction returned whose COMMIT by us was acknowledged or is resolved as
 committed, and starts another attempt only when nothing of the one before is committed. An exception other than
 `CommitOutcomeUnknown` and `TransactionEnded` means: not committed. A signal handler may raise between any two
-instructions, so `_pending_commit` judges it last: an `Exception` that came when COMMIT
-had been sent becomes a `CommitOutcomeUnknown`; what is none (``KeyboardInterrupt``, a cancellation) stays itself, with
-the token as an attribute.
+instructions, also where nothing is left to do but to return, so `judge` judges it last, in `run` and in what drives
+that: an `Exception` that came when COMMIT had been sent becomes a `CommitOutcomeUnknown`; what is none
+(``KeyboardInterrupt``, a cancellation) stays itself, with the token as an attribute.
 
-A read-only transaction has no token, since repeating it does no harm: COMMIT travels with a check that no
-transaction id was assigned. A connection is given back whatever is raised, a cancellation of its roll-back included.
+A read-only transaction has no token, since repeating it changes no rows: COMMIT travels with a check that no
+transaction id was assigned. (What it notifies takes no id and cannot be seen, and may be sent twice: NOTIFY is
+permitted in it. That is documented, not prevented.) A connection is given back whatever is raised, a cancellation of
+its roll-back included.
 
 Without a token (``aurora_outcome=off``) there is only what libpq reported. Two endings leave no trace in that:
 ``COMMIT AND CHAIN``, and several statements in one string. The check in 1 and the xid in 2 find them all the same,
@@ -38,7 +41,7 @@ from aurora_router.flow import commit_sql
 from aurora_router.flow.begin import FirstMessage
 from aurora_router.flow.commit import Commit, CommitState, Replay
 from aurora_router.flow.runtime import ConnT, DialFailed
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class Transaction(Generic[ConnT, T]):
         on_token: called with the token of each attempt, before the work.
         on_commit: called with the connection and the token when what may write has committed, before a layer above
             gets control again, which may give the connection to others.
+        report: called in the end, when it has committed and the connection was given back.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Transaction(Generic[ConnT, T]):
         finish: Callable[[], Awaitable[None]] | None = None,
         on_token: Callable[[CommitToken], None] | None = None,
         on_commit: Callable[[ConnT, CommitToken | None], Awaitable[None]] | None = None,
+        report: Callable[[], None] | None = None,
     ) -> None:
         self.runtime = runtime
         self.errors = runtime.errors
@@ -87,6 +92,7 @@ class Transaction(Generic[ConnT, T]):
         self.finish = finish
         self.on_token = on_token
         self.on_commit = on_commit
+        self.report = report
         self._until = runtime.now() + plan.options.transaction_timeout
         self._counted = 0
         self._read_only = False
@@ -101,13 +107,43 @@ class Transaction(Generic[ConnT, T]):
             Exception: what the work or the driver raised; the transaction did not commit.
             BaseException: an interruption; it has the attribute ``token`` where COMMIT had been sent.
         """
+        try:
+            result = await self._run_attempts()
+            if self.report is not None:
+                self.report()
+            return result  # noqa: TRY300 - an interruption of these two lines, too, has to be judged
+        except BaseException as error:
+            self.judge(error)
+            raise
+
+    def judge(self, error: BaseException) -> None:
+        """Judge an exception that came out of `run`, or of what drives it: a signal handler raises at any point.
+
+        May be called again with what it was called with, or has raised.
+
+        Raises:
+            CommitOutcomeUnknown: it is an `Exception` that interrupted a COMMIT, or what came after it. Another one
+                gets the attribute ``token``.
+        """
+        if isinstance(error, (CommitOutcomeUnknown, TransactionEnded)) or (pending := self._pending_commit()) is None:
+            return
+        token, why = pending
+        if isinstance(error, Exception):
+            raise self.errors.commit_outcome_unknown(f"{why}: {type(error).__name__}: {error}", token=token) from error
+        if not hasattr(error, "token"):
+            annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
+
+    async def _run_attempts(self) -> T:
         pending: Replay | None
         try:
             return await self._attempt()
         except Replay as replay:
             last = pending = replay
-        with IMPORTING:
-            from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
+        try:
+            with IMPORTING:
+                from aurora_router.retry import transacting  # noqa: PLC0415 - tenacity is imported when first needed
+        except UNREADABLE:
+            raise last.cause from None
 
         try:
             async for attempt in transacting(self.runtime, self._count_attempts, self._seconds_left, retry_on=Replay):
@@ -133,22 +169,9 @@ class Transaction(Generic[ConnT, T]):
         connection = await self.plan.take()
         self._commit = None
         try:
-            try:
-                return await self._run_on(connection)
-            finally:
-                await self.runtime.complete(self.plan.give, connection)
-        except (Replay, CommitOutcomeUnknown, TransactionEnded):
-            raise
-        except BaseException as error:
-            if (pending := self._pending_commit()) is None:
-                raise
-            token, why = pending
-            if isinstance(error, Exception):
-                raise self.errors.commit_outcome_unknown(
-                    f"{why}: {type(error).__name__}: {error}", token=token
-                ) from error
-            annotate(error, token, f"{why}; Router.outcome_of(error.token) has the truth")
-            raise
+            return await self._run_on(connection)
+        finally:
+            await self.runtime.complete(self.plan.give, connection)
 
     def _pending_commit(self) -> tuple[CommitToken | None, str] | None:
         """The token of an attempt that may be, or is, committed, and how far it got; None: nothing is committed."""
@@ -282,7 +305,8 @@ class Transaction(Generic[ConnT, T]):
         runtime, connection = self.runtime, commit.connection
         if not (commit.record.ended or runtime.is_broken(connection) or runtime.is_busy(connection)):
             try:
-                return await self._ask_here(connection, token)
+                if (finding := await self._ask_here(connection, token)) is not None:
+                    return finding
             except DialFailed:
                 await runtime.discard(connection)
         try:
@@ -294,15 +318,18 @@ class Transaction(Generic[ConnT, T]):
                 raise self.errors.commit_outcome_unknown(why, token=token) from error
             return Finding(Outcome.UNKNOWN, f"no server can be asked for it: {error}")
 
-    async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding:
-        """Ask on the connection of the transaction: no recovery can have come in between, so the xid is ours."""
+    async def _ask_here(self, connection: ConnT, token: CommitToken) -> Finding | None:
+        """Ask on the connection of the transaction; None: another backend answered, so it has to be resolved."""
         if not self.runtime.is_aborted(connection):
             reply = await self._execute(connection, commit_sql.is_own(token))
             if reply.rows[0][0] == "t":
                 return Finding(Outcome.NOT_COMMITTED, "it is open")
             return Finding(Outcome.COMMITTED, "another transaction is open on its connection")
         reply = await self._execute(connection, commit_sql.roll_back(token))
-        if reply.rows[0][0] == XactStatus.ABORTED.value:
+        status = commit_sql.own_status(reply.rows)
+        if status is None:
+            return None
+        if status is XactStatus.ABORTED:
             return Finding(Outcome.NOT_COMMITTED, "the server that ran it says so")
         return Finding(Outcome.COMMITTED, "the server that ran it says so, or it is prepared")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.policy.choosers import CHOOSERS
@@ -54,8 +54,11 @@ class Selection(NamedTuple):
     @property
     def reason(self) -> str:
         """Say in one sentence why the first choice was chosen, or why there is none."""
-        with IMPORTING:
-            from aurora_router.policy.explain import reason  # noqa: PLC0415 - for errors alone
+        try:
+            with IMPORTING:
+                from aurora_router.policy.explain import reason  # noqa: PLC0415 - for errors alone
+        except UNREADABLE:
+            return f"{len(self.order)} instances suit, {len(self.left_out)} do not"
 
         return reason(*self)
 

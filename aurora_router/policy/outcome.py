@@ -56,6 +56,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.policy.verdict import Fault, FaultKind
+
 if TYPE_CHECKING:
     from aurora_router.model.commit_token import CommitToken, ServerIncarnation, WitnessTable
 
@@ -63,6 +65,14 @@ KEPT_SECONDS = 24 * 3600.0
 """How long a witness row is kept at least."""
 OLDEST_SECONDS = KEPT_SECONDS / 2
 """The age of a transaction up to which its witness row is asked for."""
+
+
+_OF_THE_WORK = frozenset({"22", "23", "2F", "38", "39", "42", "44", "P0"})
+"""Classes of SQLSTATEs that are about the work's data and code (deferred constraints and triggers)."""
+_NO_ANSWERS = frozenset({"08", "58", "XX"})
+"""Classes of SQLSTATEs that a pooler uses for a server that it lost: connection, system and internal errors."""
+_NO_ANSWER = frozenset({"40003", "57P01", "57P02", "57P03", "57P04", "57P05"})
+"""SQLSTATEs that mean the same: completion unknown, and a session that was ended."""
 
 
 class Outcome(str, enum.Enum):
@@ -199,6 +209,24 @@ def _elsewhere(witness_table: WitnessTable | None, evidence: WitnessEvidence) ->
     if witness_table.table != asked.table:
         return "the table that held its witness was dropped since, and installed again"
     return None
+
+
+def proves_refusal(fault: Fault) -> bool:
+    """Whether an error at COMMIT is about what the work did, so that it did not commit.
+
+    Such an error is one that a server alone can raise, or the client's own: COMMIT could not be sent.
+    """
+    is_ours = fault.kind is FaultKind.CLIENT
+    return is_ours or (not fault.ends_session and (fault.sqlstate or "")[:2] in _OF_THE_WORK)
+
+
+def is_no_answer(fault: Fault) -> bool:
+    """Whether an error at COMMIT says that its sender lost the server, which may have committed.
+
+    A pooler sends it, and may keep its connection to the client. A server that ends a session says the same.
+    """
+    code = fault.sqlstate
+    return fault.ends_session or code is None or code in _NO_ANSWER or code[:2] in _NO_ANSWERS
 
 
 def is_unreplicated(source_function: str | None, message: str | None) -> bool:

@@ -45,6 +45,10 @@ ON_THIS_SIDE = frozenset({FaultKind.EXHAUSTED, FaultKind.DENIED, FaultKind.CREDE
 """Nothing was sent, so that nothing is known of the instance: it is neither silent nor down, and has not answered."""
 
 
+ENDS_SESSION = frozenset({"FATAL", "PANIC"})
+"""Severities, in English, of an error after which a server ends the session, whatever a pooler does with its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What an exception said, without the exception.
@@ -53,11 +57,18 @@ class Fault:
         kind: the kind of trouble.
         sqlstate: the server's five-character code, when it gave one.
         text: one line for people.
+        severity: the error's severity in English, when a session that was established answered with it.
     """
 
     kind: FaultKind
     sqlstate: str | None = None
     text: str = ""
+    severity: str | None = None
+
+    @property
+    def ends_session(self) -> bool:
+        """Whether the session with the server is over, though the connection may live on: to a pooler."""
+        return self.severity in ENDS_SESSION
 
 
 class Next(enum.Enum):

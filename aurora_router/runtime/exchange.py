@@ -32,6 +32,12 @@ def exchange(pgconn: pq.abc.PGconn, sql: str) -> Generator[int, None, Reply]:
     results: list[pq.abc.PGresult] = []
     try:
         pgconn.send_query(sql.encode())
+    except psycopg.OperationalError as error:
+        is_lost = pgconn.status == pq.ConnStatus.BAD  # else a pipeline or a COPY is open, and nothing was sent
+        raise DialFailed(
+            Fault(FaultKind.RESET if is_lost else FaultKind.CLIENT, None, first_line(error)), error
+        ) from error
+    try:
         while pgconn.flush():
             yield BOTH
             pgconn.consume_input()
@@ -52,7 +58,8 @@ def _reply(results: list[pq.abc.PGresult]) -> Reply:
     for done, result in enumerate(results):
         if result.status not in _FINE:
             cause = psycopg.errors.error_from_result(result)
-            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause)), cause, done)
+            severity = cause.diag.severity_nonlocalized
+            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause), severity), cause, done)
         if result.status == pq.ExecStatus.TUPLES_OK:
             rows = libpq.rows_of(result)
     if not results:

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from aurora_router import errors
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -198,8 +198,11 @@ def fault_of(error: BaseException) -> Fault:
 
 def _find_sqlstate(line: str) -> str | None:
     """Find the SQLSTATE of a sentence that a server says in another language than English."""
-    with IMPORTING:
-        from aurora_router.runtime.languages import SENTENCES  # noqa: PLC0415 - most servers speak English
+    try:
+        with IMPORTING:
+            from aurora_router.runtime.languages import SENTENCES  # noqa: PLC0415 - most servers speak English
+    except UNREADABLE:
+        return None
 
     for sqlstate, languages in SENTENCES.items():
         if any(re.search(each, line) for patterns in languages.values() for each in patterns):

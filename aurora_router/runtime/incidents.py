@@ -13,13 +13,13 @@ from psycopg import pq
 from aurora_router.model.incident import Incident
 from aurora_router.model.instance import Role
 from aurora_router.policy.incidents import note
+from aurora_router.policy.verdict import ENDS_SESSION
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
 
 READ_ONLY = "25006"
 """A write was refused, by a reader or in a transaction that is read-only."""
-_ENDS_SESSION = frozenset({"FATAL", "PANIC"})
 TIMED_OUT = frozenset({"25P03", "25P04", "57P05"})
 """The server ended a session by a time-out that was set for it: the instance is fine."""
 
@@ -52,7 +52,7 @@ def explain(
         generation: the instance's generation when the connection was made.
         role: the instance's role at that time.
     """
-    lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in _ENDS_SESSION
+    lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in ENDS_SESSION
     if hasattr(error, "incident") or not (lost or error.sqlstate == READ_ONLY):
         return
     now = time.monotonic()

@@ -22,13 +22,14 @@ import time
 import weakref
 from collections import deque
 from functools import partial
+from importlib import import_module
 from select import POLLIN, POLLOUT
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aurora_router import native, observe
 from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.probe import Access
-from aurora_router.forks import IMPORTING
+from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
@@ -48,6 +49,15 @@ EXIT_SECONDS = 0.05
 """How long the exit waits for the thread, which then is left to end with the process."""
 SETTLED_SECONDS = 1.0
 """When a cluster has been monitored for so long, it is worth having ready what a failover needs."""
+
+NEEDED_BY_FAILURES = tuple(
+    f"aurora_router.{name}"
+    for name in (
+        *("runtime.incidents", "retry", "policy.explain", "checking", "runtime.pooled", "policy.recycling"),
+        *("runtime.languages", "runtime.rebalancing"),
+    )
+)
+"""What is imported late, and is needed when a connection is lost, a dial fails, or a pool checks its connections."""
 
 RENEWAL_SECONDS = 5.0
 """How often the monitor looks whether a credential is to be renewed."""
@@ -244,9 +254,14 @@ async def _keep_described(monitor: ClusterMonitor[Any]) -> None:
 
 
 def _prepare() -> None:
-    """Import now what the first failover needs: then it would take longer than the dial that it is for."""
-    with IMPORTING, contextlib.suppress(OSError):  # no descriptor is left: the failover will import it
-        import aurora_router.retry  # noqa: F401, PLC0415 - see above; a program that connects once does without
+    """Import now what the first failure needs; a program that connects once does without.
+
+    Then it would take longer than the dial that it is for, and the files may be out of reach. No thread that imports
+    late waits for more than one of the modules.
+    """
+    for name in NEEDED_BY_FAILURES:
+        with IMPORTING, contextlib.suppress(*UNREADABLE):
+            import_module(name)
 
 
 class _Selector(selectors.SelectSelector):

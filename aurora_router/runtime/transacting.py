@@ -294,13 +294,16 @@ class TransactionToken:
         self._sessions = sessions
         self._made: tuple[CausalToken, CommitToken | None] | None = None
 
+    @property
+    def hooks(self) -> tuple[Any, Any]:
+        """What a transaction calls after its COMMIT, and in the end: nothing where no token is wanted."""
+        return (None, None) if self._report is None else (self.make, self.report)
+
     async def make(self, connection: Any, commit: CommitToken | None) -> None:
         """Make the token on the connection of a transaction that has committed, whose commit token is `commit`.
 
         Nothing that fails here is an error of the transaction: then the token is one without a proof.
         """
-        if self._report is None:
-            return
         with IMPORTING:
             from aurora_router.flow import causal  # noqa: PLC0415 - few transactions need a causal token
             from aurora_router.model.causal_token import CausalToken, NoProof  # noqa: PLC0415

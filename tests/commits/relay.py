@@ -18,7 +18,18 @@ class Cut(enum.Enum):
     AFTER_SEND = "as soon as COMMIT was passed on"
     AFTER_ACK = "when the server has answered, before the client hears of it"
     SILENT = "before COMMIT reaches the server, which does not learn that the client is gone"
+    ANSWERED_FATAL = "as after the answer, and then the relay says FATAL 58000 and stays, as a pooler does"
+    ANSWERED_ERROR = "the same with ERROR 58000"
+    ANSWERED_CONFLICT = "the same with ERROR 40001"
     STAY = "COMMIT is kept back while the connection stays open, until `let_go`"
+
+
+ANSWERS = {
+    Cut.ANSWERED_FATAL: ("FATAL", "58000"),
+    Cut.ANSWERED_ERROR: ("ERROR", "58000"),
+    Cut.ANSWERED_CONFLICT: ("ERROR", "40001"),
+}
+"""Severity and SQLSTATE with which the relay answers for the server that it lost."""
 
 
 def _is_commit(payload: bytes) -> bool:
@@ -151,10 +162,15 @@ class Relay:
             self._gate.wait()
             server.sendall(head + payload)
             return True
-        if cut in {Cut.AFTER_SEND, Cut.AFTER_ACK}:
+        if cut in {Cut.AFTER_SEND, Cut.AFTER_ACK, *ANSWERS}:
             server.sendall(head + payload)
-        if cut is Cut.AFTER_ACK:
+        if cut in {Cut.AFTER_ACK, *ANSWERS}:
             _until_ready(server)
+        if cut in ANSWERS:
+            self._end(server)
+            client.sendall(_error(*ANSWERS[cut]) + READY)
+            self.done.set()
+            _exactly(client, 1)  # until the client closes it, or asks what no server is left for
         if cut is Cut.SILENT:
             self._end(client)
             self.done.set()
@@ -169,6 +185,14 @@ class Relay:
         with self._lock:
             self._sockets.discard(each)
         each.close()
+
+
+READY = b"Z" + struct.pack("!ic", 5, b"I")
+
+
+def _error(severity: str, sqlstate: str) -> bytes:
+    fields = f"S{severity}\0V{severity}\0C{sqlstate}\0Mthe server is lost\0\0".encode()
+    return b"E" + struct.pack("!i", len(fields) + 4) + fields
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

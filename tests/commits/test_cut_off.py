@@ -13,7 +13,7 @@ from aurora_router import Outcome
 from aurora_router.flow import commit_sql
 
 from .pair import eventually
-from .relay import Cut
+from .relay import ANSWERS, Cut
 
 pytestmark = pytest.mark.cluster
 
@@ -43,7 +43,7 @@ def run(pair, way, **options):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.name)
+@pytest.mark.parametrize("cut", [*CUTS, *ANSWERS], ids=lambda cut: cut.name)
 def test_a_commit_cut_off_counts_once(pair, way, cut):
     prepare(pair, way)
     pair.relays[pair.one].arm(cut)
@@ -55,12 +55,12 @@ def test_a_commit_cut_off_counts_once(pair, way, cut):
     if cut is Cut.BEFORE_SEND:
         assert len(tokens) == 2
         assert router.outcome_of(tokens[0]) is Outcome.NOT_COMMITTED
-    if cut is Cut.AFTER_ACK:
+    if cut in {Cut.AFTER_ACK, *ANSWERS}:
         assert len(tokens) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.name)
+@pytest.mark.parametrize("cut", [*CUTS, *ANSWERS], ids=lambda cut: cut.name)
 async def test_on_asyncio(pair, way, cut):
     prepare(pair, way)
     pair.relays[pair.one].arm(cut)
@@ -75,6 +75,23 @@ async def test_on_asyncio(pair, way, cut):
     assert pair.relays[pair.one].done.is_set()
     assert rows(pair) == 1
     assert await router.outcome_of(tokens[-1]) is Outcome.COMMITTED
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "57014", "58030", "XX000"])
+def test_an_error_of_the_server_at_commit_is_asked_for_on_its_connection(pair, sqlstate):
+    """A deferred trigger raises it: the backend that ran the transaction says that it is aborted."""
+    pair.run(
+        f"""create function public.refuse() returns trigger language plpgsql as
+        $$ begin raise exception 'not this one' using errcode = '{sqlstate}'; end $$;
+        create constraint trigger refusing after insert on public.ledger initially deferred
+        for each row execute function public.refuse()"""
+    )
+    tokens = []
+    router = aurora_router.Router(pair.conninfo(aurora_outcome="log", aurora_transaction_attempts=2))
+    with pytest.raises(psycopg.Error) as raised:
+        router.run_transaction(insert, on_token=tokens.append, resolver=lambda: pytest.fail("it is resolved"))
+    assert raised.value.sqlstate == sqlstate
+    assert len(tokens) == (2 if sqlstate in {"40001", "40P01"} else 1)
 
 
 @pytest.mark.parametrize("way", WAYS)

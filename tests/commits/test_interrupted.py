@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -13,6 +15,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 import aurora_router
 from aurora_router import CommitOutcomeUnknown, Outcome
+from aurora_router.flow.commit import Commit
 from aurora_router.pool import AsyncConnectionPool, ConnectionPool
 from aurora_router_sqlalchemy import run_transaction_async
 
@@ -24,6 +27,9 @@ from .test_sqlalchemy import url
 pytestmark = [pytest.mark.cluster, pytest.mark.case]
 
 INSERT = "insert into public.ledger values (1)"
+PROCEDURES = tuple(
+    f"/aurora_router/{name}.py" for name in ("router", "flow/transaction", "flow/commit", "runtime/blocking")
+)
 STEPS = 40
 """More steps of the event loop than a roll-back and giving back take."""
 
@@ -62,6 +68,56 @@ async def cancelled_after(steps, started, procedure, *, again=False):
         task.cancel()
     with suppress(asyncio.CancelledError, ValueError):
         await task
+
+
+class Stop(BaseException):
+    """As KeyboardInterrupt."""
+
+
+class Interruption:
+    """A trace function that raises at one of the lines that run a transaction, counted from when COMMIT begins."""
+
+    def __init__(self, kind, number):
+        self.kind, self.left, self.begun = kind, number, False
+
+    def __call__(self, frame, event, arg):
+        if not frame.f_code.co_filename.endswith(PROCEDURES):
+            return None
+        self.begun = self.begun or frame.f_code is Commit.send.__code__
+        if self.begun and event == "line":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise self.kind
+        return self
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # where it interrupts a close
+@pytest.mark.parametrize("kind", [TooLong, Stop])
+def test_interrupted_at_any_line_from_commit_on(pair, kind):
+    """A signal handler raises at each of them in turn: what may be committed has a token, to the last line."""
+    router = aurora_router.Router(pair.conninfo())
+    seen, number, before = Counter(), 0, sys.gettrace()
+    while not seen["returned"]:
+        number += 1
+        trace = Interruption(kind, number)
+        sys.settrace(trace)
+        try:
+            router.run_transaction(
+                lambda connection, n=number: connection.execute(f"insert into public.ledger values ({n})")
+            )
+            outcome = "returned"
+        except (CommitOutcomeUnknown, Stop) as raised:
+            outcome = "with a token" if getattr(raised, "token", None) is not None else "failed"
+        except TooLong:
+            outcome = "failed"
+        finally:
+            sys.settrace(before)
+        seen[outcome, pair.value(f"select count(*) from public.ledger where n = {number}")] += 1
+        seen["returned"] = trace.left > 0
+    assert seen["with a token", 1] > 10
+    assert not seen["failed", 1]
+    assert seen["returned", 1] == 1
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again"])

@@ -19,7 +19,7 @@ from .test_cut_off import rows
 
 pytestmark = pytest.mark.cluster
 
-CUTS = [Cut.BEFORE_SEND, Cut.AFTER_SEND, Cut.AFTER_ACK]
+CUTS = [Cut.BEFORE_SEND, Cut.AFTER_SEND, Cut.AFTER_ACK, Cut.ANSWERED_FATAL, Cut.ANSWERED_CONFLICT]
 SOURCES = ["engine", "session", "sessionmaker"]
 
 

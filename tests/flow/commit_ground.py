@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psycopg
 
@@ -29,9 +30,33 @@ LATER = "unreplicated, and lost later"
 CANCELLED = Notice("SyncRepWaitForLSN", "canceling wait for synchronous replication due to user request")
 
 
-def refused(sqlstate):
-    error = psycopg.errors.lookup(sqlstate)(sqlstate)
-    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate), error)
+def refused(sqlstate, severity="ERROR"):
+    try:
+        kind = psycopg.errors.lookup(sqlstate or "")
+    except KeyError:
+        kind = psycopg.DatabaseError
+    error = kind(sqlstate)
+    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate, severity), error)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A pooler loses its server during a message, and answers for it; its client's connection goes on with another one.
+
+    Attributes:
+        sqlstate: of the pooler's error.
+        severity: of that error.
+        arrived: whether the server has carried out the message.
+    """
+
+    sqlstate: str | None
+    severity: str = "ERROR"
+    arrived: bool = True
+
+    def loses(self, sessions, connection):
+        """End the server's session, as far as it goes on."""
+        sessions._end(connection, "aborted")
+        connection.moved = True
 
 
 def broke():
@@ -88,10 +113,13 @@ class Sessions(SimulatedRuntime):
         if fate == "lost before":
             self._lose(connection)
             raise broke()
-        reply = self._answer(connection, sql)
+        reply = None if isinstance(fate, Answered) and not fate.arrived else self._answer(connection, sql)
         if fate == "lost after":
             self._lose(connection)
             raise broke()
+        if isinstance(fate, Answered):
+            fate.loses(self, connection)
+            raise refused(fate.sqlstate, fate.severity)
         if fate == LATER and sql.endswith("COMMIT"):
             self.database_.lose()
         cut_short = fate in {"unreplicated", LATER} and self._audible(connection, sql)
@@ -128,9 +156,11 @@ class Sessions(SimulatedRuntime):
             return Reply([], ("ROLLBACK",))
         if sql.startswith("SELECT coalesce"):
             return Reply([("t" if int(guarded(sql)) == connection.xid else "f",)], ("SELECT 1",))
-        if sql.startswith("ROLLBACK; SELECT"):
-            self._end(connection, "aborted")
-            return Reply([(self.database_.status.get(int(guarded(sql)), "in progress"),)], ("SELECT 1",))
+        if "pg_xact_status" in sql and "barrier" not in sql:
+            if sql.startswith("ROLLBACK"):
+                self._end(connection, "aborted")
+            own = "f" if getattr(connection, "moved", False) else "t"
+            return Reply([(self.database_.status.get(int(guarded(sql)), "in progress"), own)], ("SELECT 1",))
         if "pg_terminate_backend" in sql:
             return Reply([], ("SELECT 0",))
         if "SET LOCAL synchronous_commit" in sql:
@@ -276,6 +306,7 @@ class Ground:
         self.methods = {}
         self.degraded = {}
         self.nameless = set()
+        self.report = None
         self.asked_runtime = self.runtime
         """Where the resolver asks."""
 
@@ -301,5 +332,6 @@ class Ground:
         plan = Plan(
             self.args.request.options, self.take, self.give, self.asking, self.methods, self.degraded, self.nameless
         )
-        transaction = Transaction(self.runtime, plan, work or self.work, modes or Modes(), finish, self.tokens.append)
+        given = (work or self.work, modes or Modes(), finish, self.tokens.append)
+        transaction = Transaction(self.runtime, plan, *given, report=self.report)
         return self.simulation.run(transaction.run())

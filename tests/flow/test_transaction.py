@@ -5,6 +5,8 @@ It is the order of things that is tried here, under schedules that a real server
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from hypothesis import example, given
@@ -16,7 +18,7 @@ from aurora_router.flow.begin import DEGRADED_SECONDS
 from aurora_router.flow.session import Modes
 from aurora_router.policy.options import OutcomeMethod
 from aurora_router.policy.outcome import Outcome
-from tests.flow.commit_ground import FATES, LATER, Database, Ground, Sessions
+from tests.flow.commit_ground import FATES, LATER, Answered, Database, Ground, Sessions
 
 TRANSIENT = ["57014", "55P03", "53200", "40001", "XX000"]
 """SQLSTATEs that say nothing about what a server offers: cut short, no lock, no memory, a conflict, a fault."""
@@ -104,6 +106,83 @@ def test_a_server_that_does_not_give_its_system_identifier(ground):
     assert len(at.runtime.sent) == sent + 2, "it is remembered"
 
 
+ANSWERS = [
+    *(Answered(code, "FATAL") for code in ("58000", "57P01", "08006", "23505", "40001")),
+    *(Answered(code) for code in ("58000", "08P01", "08006", "57P01", "XX000", "40003", None)),
+]
+"""What poolers answer with that lost their server."""
+DOUBTFUL = [Answered(code) for code in ("40001", "40P01", "57014", "53300", "UE001")]
+"""What a server answers with that refuses a COMMIT, and a pooler could as well."""
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+@pytest.mark.parametrize("method", ["log", "witness"])
+def test_a_pooler_that_answers_commit_for_a_lost_server_is_not_believed(ground, method, answer, arrived):
+    at = ground(["fine", replace(answer, arrived=arrived)], outcome=method)
+    assert at.run() == "done"
+    assert at.database.ledger == [1]
+    assert at.calls == (1 if arrived else 2)
+
+
+@pytest.mark.parametrize("answer", DOUBTFUL, ids=str)
+@pytest.mark.parametrize("method", ["log", "witness"])
+def test_an_error_that_a_server_may_have_answered_commit_with_is_asked_for(ground, method, answer):
+    at = ground(["fine", answer], outcome=method)
+    assert at.run() == "done"
+    assert (at.database.ledger, at.calls) == ([1], 1)
+
+
+@pytest.mark.parametrize("answer", [Answered("57014", arrived=False), Answered("UE001", arrived=False)], ids=str)
+def test_an_error_that_proves_to_be_a_refusal_is_raised_as_it_is(ground, answer):
+    at = ground(["fine", answer], outcome="log")
+    with pytest.raises(psycopg.Error) as raised:
+        at.run()
+    assert raised.value.args == (answer.sqlstate,)
+    assert (at.database.ledger, at.calls) == ([], 1)
+
+
+@pytest.mark.parametrize(("sqlstate", "asked"), [("23505", 0), ("P0001", 0), ("57014", 1), ("58030", 1)])
+def test_a_server_that_refuses_commit_is_asked_once_and_on_its_connection(ground, sqlstate, asked):
+    at = ground(outcome="log")
+
+    async def work(connection):
+        at.calls += 1
+        connection.conflict = sqlstate
+
+    with pytest.raises(psycopg.Error) as raised:
+        at.run(work)
+    assert (raised.value.args, at.calls) == ((sqlstate,), 1)
+    assert len(at.runtime.sent) == 2 + asked
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=str)
+def test_a_pooler_that_answers_commit_for_a_lost_server_leaves_it_unknown_without_a_token(ground, answer):
+    at = ground(["fine", answer], outcome="off")
+    with pytest.raises(CommitOutcomeUnknown):
+        at.run()
+    assert at.calls == 1
+
+
+def test_a_work_that_committed_and_failed_is_not_judged_by_another_server(ground):
+    """The pooler's next server may know the number of the transaction, as that of another one."""
+    at = ground(outcome="log", transaction_attempts=2)
+
+    async def work(connection):
+        at.calls += 1
+        at.runtime.acts(connection, "insert")
+        if at.calls == 1:
+            at.runtime.acts(connection, "commit and chain")
+            at.runtime.acts(connection, "fail")
+            connection.moved = True
+            raise CONFLICT("40001")
+
+    with pytest.raises(TransactionEnded):
+        at.run(work)
+    assert at.database.ledger == [1]
+    assert any("'barrier'" in sql for sql in at.runtime.sent)
+
+
 @pytest.mark.parametrize("method", ["log", "witness"])
 def test_a_way_that_is_insisted_on_and_not_there(ground, method):
     with pytest.raises(InvalidOption, match=f"aurora_outcome={method}"):
@@ -177,6 +256,22 @@ def test_an_interruption_after_commit_is_no_failure(ground, kind):
         raise kind
 
     at.give = give
+    with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
+        at.run()
+    assert raised.value.token == at.tokens[-1]
+    assert at.database.ledger == [1]
+
+
+@pytest.mark.parametrize("kind", [Interruption, Stop])
+def test_an_interruption_of_the_report_is_no_failure(ground, kind):
+    """It comes last, when the connection was given back."""
+    at = ground()
+
+    def report():
+        assert at.given_back == 1
+        raise kind
+
+    at.report = report
     with pytest.raises(CommitOutcomeUnknown if kind is Interruption else Stop) as raised:
         at.run()
     assert raised.value.token == at.tokens[-1]

@@ -299,6 +299,14 @@ class Control:
         await self._pause(1.0, 5.0)
         process.loses = 0.0
 
+    async def answer_losses(self, rng: random.Random) -> None:
+        """What connects the sessions of a process loses some of them at COMMIT, and answers instead of the server."""
+        process = rng.choice(self.processes)
+        process.is_answered_for = True
+        process.loses = rng.uniform(0.1, 0.4)
+        await self._pause(1.0, 5.0)
+        process.loses = 0.0
+
     async def cancel_waits(self) -> None:
         """The writer's replicas are cut off, and an operator cancels the backends that wait for them."""
         writer = self.writer
@@ -619,6 +627,7 @@ INCIDENTS = {
     "refused_dials": "refuse_dials",
     "unknown_sentences": "refuse_strangely",
     "idle_logs": "fail_back",
+    "answered_losses": "answer_losses",
 }
 """Dimension -> the incident that it brings."""
 

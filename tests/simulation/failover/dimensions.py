@@ -45,6 +45,7 @@ class Dimensions:
         idle_logs: the log grows by what is committed, and by a promotion, alone; the first writer takes over again.
         late_tokens: for as long as a row may be old, a new writer shows less of the log than the former one made
             durable.
+        answered_losses: a pooler that loses its server at COMMIT answers for it, and goes on with another session.
     """
 
     constant_reports: bool = False
@@ -71,6 +72,7 @@ class Dimensions:
     unknown_sentences: bool = False
     idle_logs: bool = False
     late_tokens: bool = False
+    answered_losses: bool = False
 
     @property
     def names(self) -> list[str]:

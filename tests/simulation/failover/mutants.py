@@ -14,6 +14,7 @@ from unittest.mock import patch
 from aurora_router import retry
 from aurora_router.flow import attempt, commit_sql, connect, hang_detector, outcome, probe, topology, transaction
 from aurora_router.flow.cluster import Cluster
+from aurora_router.flow.commit import Commit
 from aurora_router.flow.hang_detector import HangDetector
 from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.session import Reply
@@ -58,6 +59,7 @@ class Mutant:
 
 
 play_idle_logs = partial(play, dimensions=Dimensions.just("idle_logs"))
+play_answered_losses = partial(play, dimensions=Dimensions.just("answered_losses"))
 
 
 def accept_older_tokens() -> Any:
@@ -277,6 +279,15 @@ def ask_no_session() -> Any:
     return patch.object(HangDetector, "_probe_for_try", afresh)
 
 
+def believe_any_answer() -> Any:
+    """An error at COMMIT is a refusal unless the connection is broken."""
+
+    async def is_refused(self: Any, failed: Any) -> bool:
+        return not self.runtime.is_broken(self.connection)
+
+    return patch.object(Commit, "_is_refused", is_refused)
+
+
 def hide_warnings() -> Any:
     """COMMIT leaves it to the session whether the warning about the replicas is sent."""
     return patch.object(commit_sql, "_FINAL", "COMMIT")
@@ -426,6 +437,7 @@ MUTANTS = (
     Mutant("the first token of a promoted writer is trusted", trust_first_tokens),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),
+    Mutant("an answer for a lost server is believed", believe_any_answer, soon=True, play=play_answered_losses),
     Mutant("a work that ended its transaction is run again", replay_what_ended),
     Mutant("a dial into a freeze is waited for", wait_for_every_dial),
     Mutant("the age of a lag does not count", trust_old_figures),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -34,9 +35,15 @@ LOST = ["before it arrives", "while it is carried out", "its answer"]
 """What of a COMMIT may get lost with the connection."""
 
 
-def refused(sqlstate: str) -> DialFailed:
+POOLERS = [("58000", "FATAL"), ("57P01", "FATAL"), ("58000", "ERROR"), ("08P01", "ERROR"), ("XX000", "ERROR")]
+"""SQLSTATEs and severities of the errors with which poolers answer that lost their server."""
+DOUBTFUL = [("40001", "ERROR"), ("57014", "ERROR")]
+"""Those that a server may refuse a COMMIT with, too."""
+
+
+def refused(sqlstate: str, severity: str = "ERROR") -> DialFailed:
     error = psycopg.errors.lookup(sqlstate)(sqlstate)
-    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate), error)
+    return DialFailed(Fault(FaultKind.REJECTED, sqlstate, sqlstate, severity), error)
 
 
 def broke() -> DialFailed:
@@ -112,7 +119,8 @@ class Session:
     def tell_of_death(self) -> None:
         if self.dead and not (self.server.dark or self.conn.process.dark):
             self.server.sessions.pop(self, None)
-            self.conn.breaks()
+            if self.conn.session is self:
+                self.conn.breaks()
 
     def _closed(self) -> None:
         self._rolled_back()
@@ -158,6 +166,8 @@ class Session:
 
     async def _carry_out(self, sql: str) -> None:
         fate = self._fate(sql)
+        if fate is not None and self.conn.process.is_answered_for:
+            await self._lose_behind_pooler(sql, fate)
         if fate == LOST[0]:
             self.conn.breaks()
             self._closed()
@@ -175,7 +185,28 @@ class Session:
             self._closed()
             raise Died
         await self._travel()
-        self.conn.answer, self.conn.state = answer, self.state
+        self._deliver(answer, self.state)
+
+    async def _lose_behind_pooler(self, sql: str, fate: str) -> None:
+        """Be lost by a pooler, which answers for the server and goes on with another session."""
+        if fate == LOST[2]:
+            with suppress(DialFailed):
+                await self._answer(sql)
+        await self._travel()
+        following = self.conn.session = Session(self.conn)
+        following.hides_warnings = self.hides_warnings
+        store = self.server.store
+        is_known = store.witness or not store.aurora  # else there is no token, and what is doubtful is believed
+        self._deliver(refused(*self.clock.rng.choice(POOLERS + DOUBTFUL * is_known)), following.state)
+        if fate == LOST[1]:
+            with suppress(DialFailed):
+                await self._answer(sql)
+        self._closed()
+        raise Died
+
+    def _deliver(self, answer: Any, state: str) -> None:
+        """Give the client its answer, and the state of its session after it."""
+        self.conn.answer, self.conn.state = answer, state
         self.conn.unread = True
         if self.conn.heard_at is not None:
             self.conn.heard_at = self.clock.now
@@ -218,9 +249,10 @@ class Session:
         if sql.startswith("SELECT coalesce"):
             own = self.txn is not None and self._asked_for(sql) == self.txn.xid
             return Reply([("t" if own else "f",)], ("SELECT 1",))
-        if sql.startswith("ROLLBACK; SELECT"):
-            self._rolled_back()
-            return Reply([(self.server.status(self._asked_for(sql)),)], ("SELECT 1",))
+        if "pg_xact_status" in sql:
+            if sql.startswith("ROLLBACK"):
+                self._rolled_back()
+            return Reply([(self.server.status(self._asked_for(sql)), self._is_own(sql))], ("SELECT 1",))
         if sql.endswith("COMMIT"):
             return await self._committed(sql)
         if sql.startswith("LEG"):
@@ -230,6 +262,14 @@ class Session:
             self.txn.legs.append(tuple(sql.split()[1:]))
             return Reply([], ("INSERT 0 1",))
         return await self._begun(sql)
+
+    def _is_own(self, sql: str) -> str:
+        """Whether it is the session whose backend is named."""
+        named = re.search(r"pg_backend_pid\(\) OPERATOR\(pg_catalog.=\) (\d+)", sql)
+        started = re.search(r"int8 OPERATOR\(pg_catalog.=\) (\d+)", sql)
+        assert named is not None
+        assert started is not None
+        return "t" if (int(named[1]), int(started[1])) == (self.pid, self.server.started) else "f"
 
     @staticmethod
     def _asked_for(sql: str) -> int | None:

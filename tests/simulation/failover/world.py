@@ -313,6 +313,7 @@ class Process(WatchedProcess):
     Attributes:
         dark: it is cut off from all others.
         loses: how likely a COMMIT, or its answer, gets lost with its connection.
+        is_answered_for: whether what loses it answers in the place of the server, and keeps the client's connection.
         monitored: whether it has the monitor.
         options: what it gives with every connect.
         users, monitor: the owners of its tasks (see `Clock`): both stand still when it gets no CPU.
@@ -325,6 +326,7 @@ class Process(WatchedProcess):
         super().__init__(harbour)
         self.dark = False
         self.loses = 0.0
+        self.is_answered_for = False
         self.mute: list[list[float]] = []
         self.starved: list[list[float]] = []
         self.stalled: list[list[float]] = []
