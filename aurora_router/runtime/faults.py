@@ -26,6 +26,9 @@ What an error of the system means (`_ERRORS`; a kind of fault is judged by `poli
 | EACCES, EPERM | denied | a local firewall, or the mode of a Unix socket |
 | EAFNOSUPPORT | denied | this machine has no IPv6 |
 
+Where libpq has no descriptor for a socket, it may say nothing at all, and psycopg that there are "no error details". So
+it does of other faults; whether a descriptor can be had at that moment decides.
+
 Exhausted and denied are no evidence about the server: nothing was sent. EAGAIN (the queue of a Unix socket is full) is
 not listed: it is about that one server, and passes.
 """
@@ -121,6 +124,9 @@ _NO_TLS = re.compile(
     r"|expected authentication request|unsupported protocol|wrong version number"
 )
 """How libpq says that there is no TLS, or no PostgreSQL: last, as that may be the second try after a broken one."""
+
+_NO_DETAILS = "no error details available"
+"""What psycopg says, in every language, where libpq gave up and left no text."""
 
 _CATALOGUE = (
     (FaultKind.IDENTITY, 'server certificate for "%s" does not match host name "%s"'),
@@ -218,7 +224,18 @@ def _find_kind(text: str) -> FaultKind:
     for kind, words_of_system, names in _ERRORS:
         if re.search(words_of_system, text) or any(name in text for name in _names_here(names)):
             return kind
-    return FaultKind.PROTOCOL if _NO_TLS.search(text) else FaultKind.UNKNOWN
+    if _NO_TLS.search(text):
+        return FaultKind.PROTOCOL
+    return FaultKind.DENIED if _NO_DETAILS in text and not _has_descriptor() else FaultKind.UNKNOWN
+
+
+def _has_descriptor() -> bool:
+    """Whether this process can have another file descriptor now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in {errno.EMFILE, errno.ENFILE}
+    return True
 
 
 def _names_here(names: tuple[str, ...]) -> Iterator[str]:

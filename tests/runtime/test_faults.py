@@ -206,6 +206,39 @@ def test_a_parameter_that_is_not_understood_is_on_this_side():
 
 # ---------------------------------------------------------------- a real process
 
+WITHOUT_DESCRIPTOR = """
+import os, resource
+import psycopg
+from aurora_router.runtime.faults import fault_of
+
+def dial():
+    try:
+        psycopg.connect("host=127.0.0.1 port=1 user=app dbname=app")
+    except (psycopg.Error, OSError) as error:
+        return error
+
+dial()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    error = dial()
+print(error, "=", fault_of(error).kind.name)
+for each in held:
+    os.close(each)
+print(fault_of(psycopg.OperationalError(str(error))).kind.name)
+"""
+
+
+def test_a_process_without_a_descriptor_has_no_evidence_about_the_server():
+    """psycopg says the same of other faults, with descriptors to be had: those are not known."""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTOR]
+    told = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()
+    assert told == ["connection is bad: no error details available = DENIED", "UNKNOWN"]
+
 
 def catalogue(messages):
     """A compiled catalogue of messages, as msgfmt makes it."""
