@@ -131,8 +131,8 @@ _EXPLAINED = (psycopg.OperationalError, psycopg.InternalError)
 class _Routed:
     """What both classes share: a placement, and what the monitor has to know of it."""
 
-    placement: Placement | None = None
-    """Where the connection is; None for one that was not made by ``connect``."""
+    placement: Placement = cast("Placement", None)
+    """Where the connection is: of every one that ``connect`` made, which is what its type says. None for others."""
     origin: tuple[str, dict[str, Any]] | None = None
     """The conninfo and the parameters that ``connect`` was given, to make another one like it."""
 

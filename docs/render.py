@@ -98,6 +98,30 @@ DESIGN = (
         "after IPv4, until one of them has answered; all addresses share the time limit of the dial",
         "An unreachable address does not delay a failover.",
     ),
+    (
+        "a service with `hostaddr`, beside an explicit `host`",
+        "dials the address that `host` resolves to: it resolves names itself, without a look at the service",
+        "dials the service's `hostaddr`, for the given `host`",
+        "That is what libpq does: what is not given explicitly comes from the service.",
+    ),
+    (
+        "`replication=true`",
+        "a session for physical replication",
+        "`FeatureNotSupported` (`replication=database` works)",
+        "Such a session runs no SQL, so its server cannot be asked for its role. Use `psycopg.connect` for it.",
+    ),
+    (
+        "`host=127.1`, an address of fewer than four numbers",
+        "127.0.0.1, as the resolver of the system reads it",
+        "`MalformedHost`",
+        "A missing number, or one with a leading zero (octal there), is a mistake more often than a short form.",
+    ),
+    (
+        "`sslnegotiation=direct`, and a server before PostgreSQL 17",
+        "an error after one round",
+        "retries, as above",
+        "The server closes the connection without a word, as one does that is about to stop.",
+    ),
 )
 
 COMPLIANCE = """\

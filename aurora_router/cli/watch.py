@@ -92,7 +92,6 @@ class _Line:
     def view(self) -> View:
         """The cluster as it is known now."""
         placement = self._connection.placement
-        assert placement is not None
         if self._connection.closed or placement.current is False:
             self._connection.close()
             with contextlib.suppress(psycopg.OperationalError):

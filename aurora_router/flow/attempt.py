@@ -567,3 +567,8 @@ def note_failure(
         raise failed.cause from None
     attempt.has_answer = attempt.has_answer or fault.kind is FaultKind.REJECTED
     return AttemptFailed(fault.text)
+
+
+def format_seconds(seconds: float) -> str:
+    """A time limit for people, without the fractions that the rest of one has."""
+    return f"{round(seconds, 1 if seconds >= 1.0 else 3):g} s"

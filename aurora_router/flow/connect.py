@@ -105,7 +105,7 @@ async def refresh_topology(
     else:
         await runtime.discard(connection)
         return attempt.cluster
-    raise new_error(attempt) from find_cause(attempt)
+    raise new_error(attempt, early=True) from find_cause(attempt)
 
 
 async def find_route(runtime: Runtime[ConnT], request: Request) -> Route:

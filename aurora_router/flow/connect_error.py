@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import WriterUnavailable
-from aurora_router.flow.attempt import AttemptFailed
+from aurora_router.flow.attempt import AttemptFailed, format_seconds
 from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS
 from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.model.endpoint import WantedRole
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def new_error(attempt: ConnectAttempt[ConnT], *, early: bool = False) -> NoInstanceAvailable:
-    """Return the error that ends a connect; `early`: after one round, with time left."""
-    cluster, wanted, patience = attempt.cluster, attempt.route.role.value, attempt.patience()
-    once = early or patience == 0.0
+    """Return the error that ends a connect; `early`: after one round, without regard to time."""
+    cluster, wanted = attempt.cluster, attempt.route.role.value
     known = ", ".join(f"{each.id} ({each.role.value})" for each in cluster.view.instances.values())
     message = (
         f"no {'instance' if wanted == 'any' else wanted} of the cluster at {attempt.request.given[0]} could be "
-        f"connected {'in one round' if once else f'within {patience:g} s'}: {_describe_failure(attempt)}. "
+        f"connected {_describe_end(attempt, early=early)}: {_describe_failure(attempt)}. "
         f"{_describe_refused_claims(attempt)}Known: {known or 'nothing'}.{' Tried:' if attempt.tries else ''}"
     )
     family = attempt.runtime.errors
@@ -46,6 +45,15 @@ def find_cause(attempt: ConnectAttempt[ConnT]) -> BaseException | None:
     last = attempt.last_failure
     cause = last.__cause__ if isinstance(last, AttemptFailed) else last
     return cause.cause if isinstance(cause, DialFailed) else cause
+
+
+def _describe_end(attempt: ConnectAttempt[ConnT], *, early: bool) -> str:
+    """Say for how long it was tried, and why no longer."""
+    if attempt.request.wanted is not None and not attempt.request.wanted():
+        tried = attempt.runtime.now() - attempt.started
+        return f"(given up after {format_seconds(tried)}: the connection is not wanted any more)"
+    patience = attempt.patience()
+    return "in one round" if early or patience == 0.0 else f"within {format_seconds(patience)}"
 
 
 def _describe_failure(attempt: ConnectAttempt[ConnT]) -> str:

@@ -15,6 +15,7 @@ from aurora_router.flow.attempt import (
     ConnectAttempt,
     dial,
     find_target,
+    format_seconds,
     is_refresh_due,
     is_standby,
     note_failure,
@@ -474,7 +475,7 @@ def advise_on_wait(attempt: ConnectAttempt[ConnT]) -> None:
             attempt,
             "waiting",
             f"nothing at {', '.join(map(str, attempt.request.given))} takes connections now "
-            f"({attempt.last_failure}): trying again for {attempt.patience():g} s "
+            f"({attempt.last_failure}): trying again for {format_seconds(attempt.patience())} "
             "(aurora_failover_timeout, aurora_connect_timeout)",
         )
 

@@ -291,7 +291,8 @@ def refuse_url(host: str) -> None:
     Raises:
         MalformedHost: it is a URL, a conninfo, or begins with a part of a password.
     """
-    if host[:1] not in {"/", "@"} and ("://" in host or "@" in host or "=" in host):
+    is_cut_off = re.match("//[^/]*:[^/]*@", host) is not None
+    if is_cut_off or (host[:1] not in {"/", "@"} and ("://" in host or "@" in host or "=" in host)):
         raise MalformedHost(
             f"host {redact(host)} is no host name: pass a whole URL as the conninfo, the first argument; in a URL, "
             "percent-encode the special characters of user and password (@ as %40, / as %2F)"

@@ -5,12 +5,16 @@ one when an instance fails and one when it is back. So the level of a sentence d
 failure is loud unless the instance is known to have failed, a return is loud if the failure was, and anything else is
 loud once in `QUIET_SECONDS`. What is not said loudly is said at DEBUG.
 
+A change of the writer is measured by the last writer that was known, also if that was lost or forgotten meanwhile: the
+first writer of all is no news, another one is. A claim that is refused is none either, unless it keeps a search going.
+
 Invariant: a journal remembers at most `MOST` subjects, however many instances a process meets.
 """
 
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 60.0
 """The same thing is loud again after so long."""
+LONG_SEARCH_SECONDS = 2.0
+"""A search for the writer that lasts so long says which claim is not believed, and why."""
 MOST = 256
 """How many subjects a journal remembers."""
 
@@ -73,10 +79,14 @@ class Journal(NamedTuple):
     Attributes:
         said: when each subject was last loud, in seconds of the monotonic clock.
         since: since when the writer has been suspected; None: it is not.
+        writer: the last writer that was known; None: there was none.
+        is_lost: whether that one was said not to be the writer any more.
     """
 
     said: Mapping[str, float] = MappingProxyType({})
     since: float | None = None
+    writer: str | None = None
+    is_lost: bool = False
 
     def is_down(self, instance: str) -> bool:
         """Whether an instance was said to have failed, and not to be back."""
@@ -86,11 +96,16 @@ class Journal(NamedTuple):
 
 def report(journal: Journal, event: Event, now: float) -> tuple[Journal, Level, str]:
     """Decide what the log says of an event, and how loud; returns the next journal too."""
-    level, sentence, subject = describe(event, None if journal.since is None else now - journal.since)
+    suspected_for = None if journal.since is None else now - journal.since
+    level, sentence, subject = _describe_after(journal, event, suspected_for)
     if isinstance(event, WriterSuspected):
         journal = journal._replace(since=now)
     elif isinstance(event, WriterConfirmed):
         journal = journal._replace(since=None)
+    elif isinstance(event, WriterChanged):
+        journal = journal._replace(writer=event.new, is_lost=False)
+    elif isinstance(event, WriterLost):
+        journal = journal._replace(writer=event.id, is_lost=True)
     if subject is None or level is Level.DEBUG:
         return journal, level, sentence
     if isinstance(event, InstanceRecovered):
@@ -113,8 +128,23 @@ def describe(event: Event, suspected_for: float | None = None) -> Line:
         suspected_for: for how long the writer has been suspected, in seconds; None: it is not.
     """
     line = _SENTENCES[type(event)](event)
-    if isinstance(event, WriterChanged) and event.old is not None and suspected_for is not None:
+    if isinstance(event, WriterChanged) and line.level is Level.WARNING and suspected_for is not None:
         return line._replace(sentence=f"{line.sentence} after {duration(suspected_for)}")
+    return line
+
+
+def _describe_after(journal: Journal, event: Event, suspected_for: float | None) -> Line:
+    """Put one event into words, with regard to what happened before."""
+    if isinstance(event, WriterChanged) and event.old is None and journal.writer is not None:
+        if event.new != journal.writer:
+            return describe(replace(event, old=journal.writer), suspected_for)
+        if journal.is_lost:
+            after = "" if suspected_for is None else f" after {duration(suspected_for)}"
+            return Line(Level.WARNING, f"{event.new} is the writer again{after}", f"writer again {event.new}")
+    line = describe(event, suspected_for)
+    if isinstance(event, ClaimRefused) and suspected_for is not None and suspected_for >= LONG_SEARCH_SECONDS:
+        searched = f"still looking for the writer after {duration(suspected_for)}"
+        return Line(Level.INFO, f"{searched}: {line.sentence}", f"claim {event.claimed}")
     return line
 
 

@@ -34,7 +34,7 @@ class FaultKind(enum.Enum):
     REJECTED = "rejected by the server"
     IDENTITY = "certificate of another name"
     CLIENT = "client side (a certificate, a parameter, a local file)"
-    PROTOCOL = "no TLS there, or not PostgreSQL's protocol"
+    PROTOCOL = "not what was required (no TLS, another version or peer), or not PostgreSQL's protocol"
     EXHAUSTED = "client side, no port or memory for a socket"
     DENIED = "client side, no socket may be opened (descriptors, permissions, a local firewall)"
     CREDENTIALS = "client side, the provider of credentials gave none"
@@ -166,7 +166,7 @@ _CLIENT = Verdict(
 )  # fmt: skip
 _PROTOCOL = Verdict(
     "protocol", down=False, quarantine=False, then=Next.OTHERS,
-    meaning="What answers there has no TLS where it is required, or is not PostgreSQL.",
+    meaning="What answers there is not what is required of it (TLS, a version, a peer), or is not PostgreSQL.",
 )  # fmt: skip
 _EXHAUSTED = Verdict(
     "exhausted", down=False, quarantine=False, then=Next.ELSEWHERE,

@@ -75,6 +75,8 @@ _WITHOUT_TLS = frozenset({"disable", "allow", "prefer"})
 
 _SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
 """Parameters that no message repeats anyway."""
+_URL = r"://[^/?]*@|://.*pass\w*=|^//[^/?]*:[^/?]*@"
+"""A URL with credentials, also one without its scheme."""
 _PART = "it may be a part of a password, whose special characters have to be percent-encoded or quoted"
 
 NO_LIMIT = 130.0
@@ -391,10 +393,24 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
         what = "a percent-encoded character of the conninfo is not UTF-8"
         raise psycopg.ProgrammingError(f"{what} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
-        if not re.search(r"(?i)pass\w*\s*=|://[^:]*:.*@", conninfo) or _is_misspelled(error):
+        message, _, quoted = str(error).replace('"="', "=").replace('"]"', "]").partition('"')
+        if not _may_hold_password(conninfo, quoted) or _is_misspelled(error):
             raise
-        message = str(error).replace('"="', "=").split('"')[0].strip()
-        raise type(error)(f"{message} … (the rest is not shown: {_PART})") from None
+        raise type(error)(f"{message.strip()} … (the rest is not shown: {_PART})") from None
+
+
+def _may_hold_password(conninfo: str, quoted: str) -> bool:
+    """Whether what libpq quotes of a conninfo that it does not understand may be a part of a password.
+
+    A URL may have lost any of its parts when it was copied, its scheme first of all. Without one, the user's name and
+    the password may stand anywhere in front of an ``@``, and what has a colon may be the two of them.
+    """
+    if re.search(r"(?i)pass\w*\s*=", conninfo):
+        return True
+    scheme = re.match(r"[\w+.-]+://", conninfo)
+    if scheme is None:
+        return "@" in conninfo or ":" in quoted
+    return re.search(r"(?s):.*@", conninfo[scheme.end() :]) is not None
 
 
 def _is_misspelled(error: psycopg.Error) -> bool:
@@ -425,7 +441,7 @@ def _refuse_urls(params: Mapping[str, Any]) -> None:
         InvalidOption: there is one; `MalformedHost` where a host belongs.
     """
     for name, value in params.items():
-        if name not in _SECRET and isinstance(value, str) and re.search(r"://[^/?]*@|://.*pass\w*=", value):
+        if name not in _SECRET and isinstance(value, str) and re.search(_URL, value):
             kind = MalformedHost if name in {"host", "hostaddr"} else InvalidOption
             raise kind(f"{name} is {redact(value)}: pass a URL as the conninfo, the first argument")
 

@@ -26,6 +26,9 @@ What an error of the system means (`_ERRORS`; a kind of fault is judged by `poli
 | EACCES, EPERM | denied | a local firewall, or the mode of a Unix socket |
 | EAFNOSUPPORT | denied | this machine has no IPv6 |
 
+Where libpq has no descriptor for a socket, it may say nothing at all, and psycopg that there are "no error details". So
+it does of other faults; whether a descriptor can be had at that moment decides.
+
 Exhausted and denied are no evidence about the server: nothing was sent. EAGAIN (the queue of a Unix socket is full) is
 not listed: it is about that one server, and passes.
 """
@@ -102,9 +105,14 @@ _WORDS = (
     (
         FaultKind.CLIENT,
         re.compile(
-            r"certificate|unknown ca\b|private key|sslmode|sslrootcert|no password supplied|channel binding"
+            r"certificate|unknown ca\b|private (SSL )?key|sslmode|sslrootcert|no password supplied|channel binding"
             r"|authentication method|invalid .*value|invalid connection option|service file|definition of service"
-            r"|could not match|is too long"
+            r"|could not match|is too long|require_auth|not compiled in|invalid port number"
+            r"|could not parse network address|local user with ID|is not supported on this platform"
+            r"|GSSAPI encryption required but|(GSSAPI|SSPI|Kerberos \d|Crypt) authentication not supported"
+            r"|SASL authentication mechanisms are supported|OAuth"
+            r"|invalid SSL protocol version range|host name must be specified|SSL engine|could not create SSL context"
+            r"|could not set (minimum |maximum )?SSL|no protocols available"
         ),
     ),
     (FaultKind.NAME, re.compile(r"could not translate host name|failed to resolve host")),
@@ -116,11 +124,22 @@ _WORDS = (
 )
 """What libpq and psycopg say themselves, in English; a file or a certificate before the system's error about it."""
 
-_NO_TLS = re.compile(
+_OTHERWISE = re.compile(
     r"does not support SSL|doesn't support GSSAPI|invalid response to (SSL|GSSAPI) negotiation"
     r"|expected authentication request|unsupported protocol|wrong version number"
+    r"|only supports protocol version|does not support any SSL protocol version|alert protocol version"
+    r"|handshake failure|no shared cipher|ALPN|unencrypted data after|over a non-SSL connection"
+    r"|could not initiate GSSAPI|GSSAPI (continuation|name import) error|requirepeer specifies"
+    r"|server signature|protocol negotiation message|invalid authentication request"
+    r"|unexpected (message|response) from server"
 )
-"""How libpq says that there is no TLS, or no PostgreSQL: last, as that may be the second try after a broken one."""
+"""How libpq says that what answers is not what was required: last, as that may be the second try after a broken one.
+
+Another instance may be what was required, and this one too, after an upgrade; but no retry within seconds changes it.
+"""
+
+_NO_DETAILS = "no error details available"
+"""What psycopg says, in every language, where libpq gave up and left no text."""
 
 _CATALOGUE = (
     (FaultKind.IDENTITY, 'server certificate for "%s" does not match host name "%s"'),
@@ -129,6 +148,17 @@ _CATALOGUE = (
     (FaultKind.CLIENT, 'could not open certificate file "%s": %s'),
     (FaultKind.CLIENT, 'could not load private key file "%s": %s'),
     (FaultKind.CLIENT, "fe_sendauth: no password supplied"),
+    (FaultKind.CLIENT, "GSSAPI encryption required but no credential cache"),
+    (FaultKind.CLIENT, "GSSAPI encryption required but it is not supported over a local socket"),
+    (FaultKind.CLIENT, "channel binding is required, but client does not support it"),
+    (FaultKind.CLIENT, "channel binding required, but SSL not in use"),
+    (FaultKind.CLIENT, "channel binding required, but server authenticated client without channel binding"),
+    (FaultKind.CLIENT, "channel binding required but not supported by server's authentication request"),
+    (FaultKind.CLIENT, 'authentication method requirement "%s" failed: %s'),
+    (FaultKind.CLIENT, "server did not request an SSL certificate"),
+    (FaultKind.CLIENT, "server accepted connection without a valid SSL certificate"),
+    (FaultKind.CLIENT, "invalid SSL protocol version range"),
+    (FaultKind.CLIENT, "none of the server's SASL authentication mechanisms are supported"),
     (FaultKind.NAME, 'could not translate host name "%s" to address: %s'),
     (FaultKind.TIMEOUT, "timeout expired"),
     (
@@ -142,6 +172,13 @@ _CATALOGUE = (
     (FaultKind.RESET, "SSL connection has been closed unexpectedly"),
     (FaultKind.PROTOCOL, "server does not support SSL, but SSL was required"),
     (FaultKind.PROTOCOL, "received invalid response to SSL negotiation: %c"),
+    (FaultKind.PROTOCOL, "server doesn't support GSSAPI encryption, but it was required"),
+    (FaultKind.PROTOCOL, 'requirepeer specifies "%s", but actual peer user name is "%s"'),
+    (FaultKind.PROTOCOL, 'server only supports protocol version %d.%d, but "%s" was set to %d.%d'),
+    (
+        FaultKind.PROTOCOL,
+        "This may indicate that the server does not support any SSL protocol version between %s and %s.",
+    ),
 )
 """Sentences as libpq's catalogue has them; up to PostgreSQL 15 with a newline at the end."""
 
@@ -221,7 +258,18 @@ def _find_kind(text: str) -> FaultKind:
     for kind, words_of_system, names in _ERRORS:
         if re.search(words_of_system, text) or any(name in text for name in _names_here(names)):
             return kind
-    return FaultKind.PROTOCOL if _NO_TLS.search(text) else FaultKind.UNKNOWN
+    if _OTHERWISE.search(text):
+        return FaultKind.PROTOCOL
+    return FaultKind.DENIED if _NO_DETAILS in text and not _has_descriptor() else FaultKind.UNKNOWN
+
+
+def _has_descriptor() -> bool:
+    """Whether this process can have another file descriptor now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in {errno.EMFILE, errno.ENFILE}
+    return True
 
 
 def _names_here(names: tuple[str, ...]) -> Iterator[str]:
@@ -244,6 +292,6 @@ def _is_translated(sentence: str, text: str) -> bool:
     for msgid in (sentence, f"{sentence}\n"):
         translation = locale.dgettext(domain, msgid)
         if translation != msgid:
-            parts = re.split(r"%\d*\$?[sc]", translation.strip())
+            parts = re.split(r"%\d*\$?[scd]", translation.strip())
             return re.search(".*?".join(re.escape(each) for each in parts), text) is not None
     return False

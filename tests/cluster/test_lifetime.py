@@ -138,7 +138,7 @@ def test_a_name_is_free_again_after_a_kill(eventually):
         ({"readers": -1}, errors.TooManyReadersError, "-1 readers"),
         ({"domain": "x"}, errors.NameTakenError, "cannot be a cluster's domain"),
         ({"settings": {"shared_buffers": "lots"}}, errors.EngineError, "shared_buffers"),
-        ({"directory": "/nowhere"}, errors.DirectoryError, "/nowhere .--dir. cannot be used: No such file"),
+        ({"directory": "/nowhere"}, errors.DirectoryError, "/nowhere .--directory. cannot be used: No such file"),
         ({"nonsense": 1}, errors.RequestError, "nonsense"),
         ({"flavour": "nosuch"}, errors.RequestError, "unknown flavour"),
     ],

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import argparse
 from types import SimpleNamespace
 
 import pytest
 
+from aurora_router_cluster.client.cluster import LocalCluster
+from aurora_router_cluster.commands.cluster import _configure_up
 from aurora_router_cluster.errors import RequestError
-from aurora_router_cluster.options import PACES, ClusterOptions, Pace
+from aurora_router_cluster.options import KEYWORDS, PACES, ClusterOptions, Pace
 from aurora_router_cluster.postgres import settings
 from aurora_router_cluster.storage.rebuilding import recovery_settings
 from aurora_router_cluster.storage.targets import Target
@@ -59,6 +62,33 @@ def test_a_pace_is_a_default_of_which_parts_can_be_replaced():
 def test_an_unknown_option_is_named():
     with pytest.raises(RequestError, match="nonsense"):
         ClusterOptions.from_json('{"name": "demo", "key": "demo", "nonsense": 1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("dir", "did you mean directory"),
+        ("set", "did you mean settings"),
+        ("no_auto_failover", "did you mean auto"),
+        ("reader", "did you mean readers"),
+        ("flavor", "did you mean flavour"),
+        ("xyzzy", "there are readers, "),
+        ("owner", "there are readers, "),
+    ],
+)
+def test_a_keyword_that_does_not_exist_is_answered_with_the_nearest(name, near):
+    with pytest.raises(RequestError, match=f"^unknown option of a cluster: {name}; {near}"):
+        LocalCluster.start(**{name: "x"})
+
+
+def test_each_option_of_the_command_line_is_a_keyword_of_the_same_name():
+    parser = argparse.ArgumentParser()
+    _configure_up(parser)
+    for action in parser._actions:
+        if action.dest not in {"help", "detach"}:
+            assert action.dest in KEYWORDS
+            assert action.option_strings[0] == "--" + action.dest.replace("_", "-")
+            assert action.default is None or action.default == getattr(ClusterOptions("demo", "demo"), action.dest)
 
 
 @pytest.mark.parametrize(

@@ -175,8 +175,8 @@ def test_the_runtime_directory_of_another_user_is_not_used(monkeypatch, run_dire
 @pytest.mark.parametrize(
     ("place", "complaint"),
     [
-        ("nowhere", "nowhere .--dir. cannot be used: No such file or directory; make it first"),
-        ("file", "file .--dir. is not a directory"),
+        ("nowhere", "nowhere .--directory. cannot be used: No such file or directory; make it first"),
+        ("file", "file .--directory. is not a directory"),
         ("x" * 90, "sockets below .* would have paths of .* bytes, and this system allows"),
         ("closed/inner", "cannot be reached by the user .*chmod o.x .*/closed"),
     ],
@@ -195,7 +195,8 @@ def test_a_directory_for_the_instances_that_will_not_do_is_a_sentence(run_direct
 def test_an_error_of_the_operating_system_is_a_sentence():
     full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
     assert (
-        explain_os_error(full) == "/data/x: No space left on device; free some room, or name another directory (--dir)"
+        explain_os_error(full)
+        == "/data/x: No space left on device; free some room, or name another directory (--directory)"
     )
     assert explain_os_error(OSError("a sentence of ours")) == "a sentence of ours"
 

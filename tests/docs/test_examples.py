@@ -13,6 +13,7 @@ import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -77,6 +78,27 @@ def test_examples(page, cluster, tmp_path):
                 run_example(on(cluster, source), f"{page.name} at line {line}", namespace, loop)
     finally:
         loop.close()
+
+
+UNTYPED = {"howto-django.md"}
+"""Settings of Django, which its users do not annotate."""
+CHECKERS = {
+    "mypy": ("mypy", "--config-file=", "--check-untyped-defs", "--ignore-missing-imports", "--allow-redefinition-new",
+             "--local-partial-types"),
+    "pyright": ("pyright", "--pythonpath", sys.executable),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_examples_pass_the_users_type_checkers(checker, tmp_path):
+    for page in WITH_EXAMPLES:
+        if page.name not in UNTYPED:
+            blocks = [textwrap.indent(source, "    ") for _, source in examples(page)]
+            text = "\n".join(["async def page() -> None:", *blocks])  # a function, for the sake of `await`
+            (tmp_path / f"page_{page.stem.replace('-', '_')}.py").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", *CHECKERS[checker], str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def run_example(source, name, namespace, loop):

@@ -113,6 +113,53 @@ def test_one_instance_does_not_silence_another():
     assert levels((0, FAILED), (0, other)) == ["WARNING", "WARNING"]
 
 
+def said(*happened):
+    """What is said of each event, given as (seconds, event), with its level."""
+    journal, found = Journal(), []
+    for now, event in happened:
+        journal, level, sentence = report(journal, event, now)
+        found.append(f"{level.name} {sentence}")
+    return found
+
+
+FIRST = WriterChanged(None, "apps-1", 1)
+LOST = WriterLost("apps-1")
+SUSPECTED = WriterSuspected("a dial failed")
+
+
+def test_the_new_writer_is_named_also_where_the_old_one_was_lost_before():
+    assert said((0.0, FIRST), (9.0, SUSPECTED), (9.5, LOST), (10.0, WriterChanged(None, "apps-3", 2)))[-2:] == [
+        "WARNING apps-1 is no longer the writer, and no other is known yet",
+        "WARNING writer is now apps-3 (was apps-1) after 1.0 s",
+    ]
+    assert said((0.0, LOST), (1.0, WriterChanged(None, "apps-3", 2)))[-1] == "WARNING writer is now apps-3 (was apps-1)"
+
+
+def test_a_writer_that_was_lost_and_is_found_again_is_said_to_be():
+    again = WriterChanged(None, "apps-1", 2)
+    found = said((0.0, FIRST), (9.0, LOST), (9.0, SUSPECTED), (10.0, again), (11.0, LOST), (12.0, again))
+    assert found[3] == "WARNING apps-1 is the writer again after 1.0 s"
+    assert [each.split()[0] for each in found[4:]] == ["DEBUG", "DEBUG"], "once in a while"
+
+
+def test_a_cluster_that_was_forgotten_and_is_seen_again_has_news_only_if_its_writer_changed():
+    assert said((0.0, FIRST), (900.0, FIRST)) == ["DEBUG writer is apps-1"] * 2
+    found = said((0.0, FIRST), (900.0, WriterChanged(None, "apps-2", 1)), (901.0, WriterChanged("apps-2", "apps-3", 2)))
+    assert found[1:] == ["WARNING writer is now apps-2 (was apps-1)", "WARNING writer is now apps-3 (was apps-2)"]
+
+
+def test_a_long_search_says_once_who_is_not_believed_and_why():
+    refused = ClaimRefused("apps-3", "apps-3", "apps-1", "older")
+    claims = [(1.0 + each / 10, refused) for each in range(300)]
+    found = [each for each in said((1.0, SUSPECTED), *claims) if not each.startswith("DEBUG")]
+    assert found == [
+        "INFO looking for the writer: a dial failed",
+        "INFO still looking for the writer after 2.0 s: apps-3, named as the writer by itself, is not accepted: older",
+    ]
+    short = said((1.0, SUSPECTED), (1.1, refused), (1.2, WriterConfirmed("apps-1", 0.2)), (9.0, refused))
+    assert [each.split()[0] for each in short] == ["INFO", "DEBUG", "INFO", "DEBUG"], "nothing is looked for at the end"
+
+
 def test_the_time_since_the_doubt_is_in_the_sentence():
     journal, _, _ = report(Journal(), WriterSuspected("a dial failed"), 1.0)
     assert report(journal, TABLE[0][0], 1.036)[2].endswith("after 36 ms")

@@ -328,6 +328,7 @@ PASTED = [
     "mysql://app:{}@db/app",
     "host=db password={}",
     "app:{}@db.example.com",
+    "//app:{}@db.example.com/app",
 ]
 MALFORMED = [
     "postgresql://app:p@{}@db.example.com:5432/app",
@@ -403,6 +404,27 @@ def test_no_special_character_in_a_password_makes_a_message_repeat_it(before, af
     assert SECRET not in said or "/" in before or is_host
 
 
+@given_any(
+    st.sampled_from(["postgresql://", "postgres:/", "postgresql:", "gresql://", "jdbc:postgresql://", "://", "//", ""]),
+    st.sampled_from(["app:", "app%20one:", "app one:", ":"]),
+    st.sampled_from(["{}", "a@{}", "{}@b", "a b{}", "{} b", "a:{}", "{}=b", "a={}", 'a"{}', "a\n{}", "{}%zz"]),
+    st.sampled_from(["@db.example.com:5432", "@db", "@[::1", "@[::1]:5432", "@:5432", "@", ""]),
+    st.sampled_from(["/app", "/app?sslmode=require", "/app?nonsense=1", "?x", " x", ""]),
+)
+def test_no_url_whose_parts_were_cut_off_is_repeated(scheme, user, password, host, rest):
+    said = everything_said(scheme + user + password.format(SECRET) + host + rest, {})
+    # postgresql://app:a@SECRET/app: nothing shows that this is not the host
+    is_host = host == "" and "@{}" in password
+    assert SECRET not in said or is_host
+
+
+@pytest.mark.parametrize("url", ["{}@db:5432/app", "//{}@db/app", "//app:{}@db/app", ":{}@db", "app:{}", "//app:{}"])
+def test_a_url_that_lost_its_scheme_is_not_repeated(url):
+    said = everything_said(url.format(SECRET), {})
+    assert SECRET not in said
+    assert "(the rest is not shown" in said
+
+
 # ---------------------------------------------------------------- URLs of SQLAlchemy
 
 
@@ -469,6 +491,8 @@ def test_both_ways_of_writing_a_list_at_once_are_refused():
     [
         ("host=h password=x hots=db", {}, 'invalid connection option "hots"'),
         ("postgresql://app@[::1/app", {"password": "x"}, '"]"'),
+        ("postgresql://db:5432/app?nonsense=1", {}, 'invalid URI query parameter: "nonsense"'),
+        ("host=::1 nonsense", {}, 'missing "=" after "nonsense"'),
         ("host=h nonsense", {}, 'missing "=" after "nonsense"'),
     ],
 )

@@ -190,6 +190,7 @@ def test_what_a_pooler_repeats_of_its_server_is_known(text, sqlstate):
         ("server does not support SSL, but SSL was required", FaultKind.PROTOCOL),
         ("received invalid response to SSL negotiation: H", FaultKind.PROTOCOL),
         ("server sent an error response during SSL exchange", FaultKind.UNKNOWN),
+        # A server that dies says it, and one before version 17 with sslnegotiation=direct.
         ("SSL error: unexpected eof while reading", FaultKind.RESET),
         (f"SSL error: unexpected eof while reading\n{AT}expected authentication request", FaultKind.RESET),
         ("Resource temporarily unavailable", FaultKind.UNKNOWN),
@@ -200,11 +201,125 @@ def test_what_libpq_says_in_english(text, kind):
     assert kind_of(AT + text) is kind
 
 
+@pytest.mark.parametrize(
+    ("then", "text"),
+    [
+        (Next.RAISE, "GSSAPI encryption required but no credential cache"),
+        (Next.RAISE, "GSSAPI encryption required but it is not supported over a local socket"),
+        (Next.RAISE, 'gssencmode value "require" invalid when GSSAPI support is not compiled in'),
+        (Next.RAISE, "GSSAPI authentication not supported"),
+        (Next.RAISE, "SSPI authentication not supported"),
+        (Next.RAISE, "Kerberos 5 authentication not supported"),
+        (Next.RAISE, "authentication method 11 not supported"),
+        (Next.RAISE, "none of the server's SASL authentication mechanisms are supported"),
+        (Next.RAISE, "no OAuth flows are available (try installing the libpq-oauth package)"),
+        (Next.RAISE, "server requires OAuth authentication, but oauth_issuer and oauth_client_id are not both set"),
+        (Next.RAISE, "channel binding is required, but client does not support it"),
+        (Next.RAISE, "channel binding required, but SSL not in use"),
+        (Next.RAISE, "channel binding required, but server authenticated client without channel binding"),
+        (Next.RAISE, "channel binding required but not supported by server's authentication request"),
+        (
+            Next.RAISE,
+            'authentication method requirement "scram-sha-256" failed: server did not complete authentication',
+        ),
+        (Next.RAISE, 'authentication method requirement "!md5" failed: server requested a hashed password'),
+        (Next.RAISE, 'require_auth method "md5" is specified more than once'),
+        (Next.RAISE, "server did not request an SSL certificate"),
+        (Next.RAISE, "server accepted connection without a valid SSL certificate"),
+        (Next.RAISE, 'root certificate file "/x" does not exist'),
+        (Next.RAISE, "could not load system root certificate paths: unknown"),
+        (Next.RAISE, "could not get home directory to locate root certificate file"),
+        (Next.RAISE, 'could not read certificate file "/x": no start line'),
+        (Next.RAISE, 'certificate present, but not private key file "/x"'),
+        (Next.RAISE, 'certificate does not match private key file "/x": key values mismatch'),
+        (Next.RAISE, 'private key file "/x" has group access; file must have permissions u=rw (0600) or less'),
+        (Next.RAISE, 'private key file "/x" is not a regular file'),
+        (Next.RAISE, 'could not load private SSL key "1" from engine "pkcs11": no such key'),
+        (Next.RAISE, 'could not initialize SSL engine "pkcs11": no such engine'),
+        (Next.RAISE, "could not create SSL context: library has no ciphers"),
+        (Next.RAISE, "could not set minimum SSL protocol version: unsupported"),
+        (Next.RAISE, "invalid SSL protocol version range"),
+        (Next.RAISE, "SSL error: no protocols available"),
+        (Next.RAISE, "host name must be specified for a verified SSL connection"),
+        (Next.RAISE, "requirepeer parameter is not supported on this platform"),
+        (Next.RAISE, "local user with ID 4711 does not exist"),
+        (Next.RAISE, 'could not parse network address "x": Name or service not known'),
+        (Next.RAISE, 'invalid port number: "x"'),
+        (Next.OTHERS, 'requirepeer specifies "root", but actual peer user name is "postgres"'),
+        (Next.OTHERS, 'server only supports protocol version 3.0, but "min_protocol_version" was set to 3.2'),
+        (Next.OTHERS, "SSL error: tlsv1 alert protocol version"),
+        (Next.OTHERS, "SSL error: sslv3 alert handshake failure"),
+        (Next.OTHERS, "This may indicate that the server does not support any SSL protocol version between x and y."),
+        (Next.OTHERS, "direct SSL connection was established without ALPN protocol negotiation extension"),
+        (Next.OTHERS, "SSL connection was established with unexpected ALPN protocol"),
+        (Next.OTHERS, "server does not support SSL, but SSL was required"),
+        (Next.OTHERS, "server doesn't support GSSAPI encryption, but it was required"),
+        (Next.OTHERS, "could not initiate GSSAPI security context: No credentials were supplied"),
+        (Next.OTHERS, "GSSAPI continuation error: No credentials were supplied"),
+        (Next.OTHERS, "server offered SCRAM-SHA-256-PLUS authentication over a non-SSL connection"),
+        (Next.OTHERS, "incorrect server signature"),
+        (Next.OTHERS, "received unencrypted data after SSL response"),
+        (Next.OTHERS, "received invalid protocol negotiation message: message too short"),
+        (Next.OTHERS, "unexpected message from server during startup"),
+    ],
+)
+def test_what_no_retry_changes_is_not_retried(then, text):
+    """The sentences of libpq's about what this side requires; Next.OTHERS: another instance may have it."""
+    verdict = judge(fault_of(psycopg.OperationalError(AT + text)))
+    assert verdict.then is then
+    assert not verdict.quarantine
+
+
+def test_what_no_retry_changes_is_known_in_the_language_of_the_process(monkeypatch):
+    german = {
+        'server only supports protocol version %d.%d, but "%s" was set to %d.%d': "Server kann %d.%d, »%s« ist %d.%d",
+        'requirepeer specifies "%s", but actual peer user name is "%s"': "requirepeer ist »%s«, aber es ist »%s«",
+        "GSSAPI encryption required but no credential cache": "GSSAPI-Verschlüsselung verlangt, aber kein Cache",
+    }
+    monkeypatch.setattr(locale, "dgettext", lambda _, text: german.get(text, text), raising=False)
+    assert kind_of(f"{GERMAN_AT}Server kann 3.0, »min_protocol_version« ist 3.2") is FaultKind.PROTOCOL
+    assert kind_of(f"{GERMAN_AT}requirepeer ist »root«, aber es ist »postgres«") is FaultKind.PROTOCOL
+    assert kind_of("GSSAPI-Verschlüsselung verlangt, aber kein Cache") is FaultKind.CLIENT
+
+
 def test_a_parameter_that_is_not_understood_is_on_this_side():
     assert fault_of(psycopg.ProgrammingError('invalid connection option "hots"')).kind is FaultKind.CLIENT
 
 
 # ---------------------------------------------------------------- a real process
+
+WITHOUT_DESCRIPTOR = """
+import os, resource
+import psycopg
+from aurora_router.runtime.faults import fault_of
+
+def dial():
+    try:
+        psycopg.connect("host=127.0.0.1 port=1 user=app dbname=app")
+    except (psycopg.Error, OSError) as error:
+        return error
+
+dial()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    error = dial()
+print(error, "=", fault_of(error).kind.name)
+for each in held:
+    os.close(each)
+print(fault_of(psycopg.OperationalError(str(error))).kind.name)
+"""
+
+
+def test_a_process_without_a_descriptor_has_no_evidence_about_the_server():
+    """psycopg says the same of other faults, with descriptors to be had: those are not known."""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTOR]
+    told = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()
+    assert told == ["connection is bad: no error details available = DENIED", "UNKNOWN"]
 
 
 def catalogue(messages):

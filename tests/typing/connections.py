@@ -28,9 +28,8 @@ def blocking() -> None:
         assert_type(conn.execute("select 1").fetchone(), TupleRow | None)
         stock: psycopg.Connection[Any] = conn
         stock.execute("select 1")
-        if conn.placement is not None:
-            assert_type(conn.placement.instance, str | None)
-            assert_type(conn.placement.current, bool | None)
+        assert_type(conn.placement.instance, str | None)
+        assert_type(conn.placement.current, bool | None)
     plain = aurora_router.Connection.connect("host=h", port=5432, aurora_max_lag=0.1)
     assert_type(plain, aurora_router.Connection[TupleRow])
     dicts = aurora_router.Connection.connect("host=h", row_factory=dict_row)

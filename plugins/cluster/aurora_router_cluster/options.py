@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.iam import LONGEST_SECONDS
 from aurora_router_cluster.postgres.settings import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 DEFAULT_CLASS = "db.r6g.large"
 FLAVOURS = {"direct": False, "quorum": True}
@@ -253,7 +257,24 @@ class ClusterOptions:
             RequestError: an option that does not exist, or a value out of range.
         """
         data: dict[str, Any] = json.loads(text)
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise RequestError(f"unknown option of a cluster: {error}") from error
+        check_names(data, allowed=_NAMES)
+        return cls(**data)
+
+
+_NAMES = tuple(each.name for each in fields(ClusterOptions))
+KEYWORDS = tuple(each for each in _NAMES if each not in {"name", "key", "started_in", "owner"})
+"""What `LocalCluster.start` takes as keywords, beside its own; the options of ``cluster up`` are among them."""
+
+
+def check_names(options: Iterable[str], *, allowed: Sequence[str] = KEYWORDS) -> None:
+    """Make sure that there are such options.
+
+    Raises:
+        RequestError: there is none of that name; the nearest ones are named.
+    """
+    for name in options:
+        if name not in allowed:
+            near = [each for each in KEYWORDS if each.startswith(name) or each in name.split("_")]
+            near = near or difflib.get_close_matches(name, KEYWORDS)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(KEYWORDS)}"
+            raise RequestError(f"unknown option of a cluster: {name}; {hint}")

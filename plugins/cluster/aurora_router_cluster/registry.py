@@ -344,7 +344,7 @@ def make_run_directory(explicit: Path | None, instances: int, account: Account, 
         DirectoryError: `explicit` cannot be used, or is too long a path.
     """
     if explicit is not None:
-        check_directory(explicit, account, "--dir")
+        check_directory(explicit, account, "--directory")
         parent = explicit
     else:
         shared_memory = Path("/dev/shm")  # noqa: S108 - mkdtemp below makes it safe
@@ -354,7 +354,7 @@ def make_run_directory(explicit: Path | None, instances: int, account: Account, 
     if longest > LONGEST_SOCKET:
         raise DirectoryError(
             f"the instances' Unix sockets below {parent} would have paths of {longest} bytes, and this system allows "
-            f"{LONGEST_SOCKET}: choose a shorter --name, or a shorter --dir"
+            f"{LONGEST_SOCKET}: choose a shorter --name, or a shorter --directory"
         )
     try:
         run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=parent))

@@ -188,6 +188,8 @@ def test_refusals_leave_the_cluster_as_it_was(cluster):
     before = [(one.name, one.role, one.pid) for one in cluster.instances]
     with pytest.raises(errors.UnknownInstanceError, match="no instance 'demo-9'; it has demo-1"):
         cluster.remove("demo-9")
+    with pytest.raises(errors.UnknownInstanceError, match="no instance None; it has demo-1"):
+        cluster.freeze(None)
     with pytest.raises(errors.WriterRequiredError, match="demo-1 is the writer: fail over to a reader first"):
         cluster.remove("demo-1")
     with pytest.raises(errors.NameTakenError, match="has an instance 'demo-2' already"):
@@ -199,7 +201,7 @@ def test_refusals_leave_the_cluster_as_it_was(cluster):
     with pytest.raises(errors.RequestError, match="tier 16 does not exist"):
         cluster.add_reader(tier=16)
     with pytest.raises(errors.RequestError, match="demo-2 is running; use restart"):
-        cluster.start_instance("demo-2")
+        cluster.start_instance(cluster.instance("demo-2"))
     with pytest.raises(errors.FailoverImpossibleError, match="demo-1 is the writer already"):
         cluster.failover("demo-1")
     assert [(one.name, one.role, one.pid) for one in cluster.instances] == before

@@ -70,7 +70,7 @@ def test_a_refusal_is_printed_and_is_status_one(running, capsys):
     assert "is running already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["up", "--set", "novalue"], ["up", "--flavour", "x"], ["nonsense"]])
+@pytest.mark.parametrize("words", [["up", "--settings", "novalue"], ["up", "--flavour", "x"], ["nonsense"]])
 def test_a_wrong_command_line_is_refused(words, capsys):
     with pytest.raises(SystemExit) as caught:
         run(*words)
@@ -91,7 +91,7 @@ UP = [sys.executable, "-m", "aurora_router", "cluster", "up", "--readers", "0"]
 def test_up_stays_in_the_foreground_until_it_is_ended(number, eventually):
     name = f"fore{os.getpid()}"
     process = subprocess.Popen(
-        [*UP, "--name", name, "--set", "work_mem=7MB"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*UP, "--name", name, "--settings", "work_mem=7MB"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     printed = []

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
 
 from aurora_router_cluster import errors
 from aurora_router_cluster.control import channel
+from aurora_router_cluster.control.status import InstanceStatus
 
 
 async def double(number):
@@ -43,6 +45,17 @@ async def ask(path, command, timeout=10, **arguments):
 
 async def test_a_request_is_answered(server):
     assert await ask(server, "double", number=21) == 42
+
+
+def test_an_instance_stands_for_its_name():
+    one = InstanceStatus(**dict.fromkeys((each.name for each in fields(InstanceStatus)), None) | {"name": "demo-1"})
+    sent = json.loads(channel.encode_request("freeze", {"name": one, "members": [one, "demo-2"]}))
+    assert sent["arguments"] == {"name": "demo-1", "members": ["demo-1", "demo-2"]}
+
+
+def test_what_means_nothing_to_a_supervisor_is_refused_in_words():
+    with pytest.raises(errors.RequestError, match=r"freeze does not take <object .*: give the name of an instance"):
+        channel.encode_request("freeze", {"name": object()})
 
 
 async def test_an_error_keeps_its_class_and_words(server):

@@ -16,7 +16,7 @@ from aurora_router_cluster.client.running import RunningCluster
 from aurora_router_cluster.control import channel
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import ClusterNotFoundError, SupervisorError
-from aurora_router_cluster.options import ClusterOptions
+from aurora_router_cluster.options import ClusterOptions, check_names
 
 if TYPE_CHECKING:
     import subprocess
@@ -74,9 +74,10 @@ class LocalCluster(RunningCluster):
             BinariesError: no PostgreSQL binaries.
             AddressInUseError: an address or port asked for is taken.
             DirectoryError: a directory asked for cannot be used.
-            RequestError: an option that does not exist, or a value out of range.
+            RequestError: an option that does not exist (the nearest ones are named), or a value out of range.
             SupervisorError: the supervisor failed, or was not ready in time.
         """
+        check_names(options)
         options |= {each: os.path.abspath(options[each]) for each in PATHS if options.get(each) is not None}  # noqa: PTH100
         label = name
         if "data" in options and options["data"] is not None:
@@ -86,12 +87,8 @@ class LocalCluster(RunningCluster):
         if key is None:
             key = label if name is not None else f"{label}-{secrets.token_hex(4)}"
         owner = None if detach else os.getpid()
-        try:
-            chosen = ClusterOptions(
-                name=label, key=key, owner=owner, started_in=registry.working_directory(), **options
-            )
-        except TypeError as error:
-            raise errors.RequestError(f"unknown option of a cluster: {error}") from None
+        place = registry.working_directory()
+        chosen = ClusterOptions(name=label, key=key, owner=owner, started_in=place, **options)
         if chosen.api:
             api.check_installed()
         process = starting.spawn(chosen)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from aurora_router_cluster.control.status import InstanceName
+
 
 @final
 class Injected:
@@ -53,7 +55,7 @@ class Faults:
     def __init__(self, ask: Callable[..., Any]) -> None:
         self._ask = ask
 
-    def inject(self, kind: str, target: str = "", **parameters: object) -> Injected:
+    def inject(self, kind: str, target: InstanceName = "", **parameters: object) -> Injected:
         """Do a fault by its name, as the command line has it; see `catalog.KINDS`."""
         return Injected(self, Fault(**self._ask("inject", kind=kind, target=target, **parameters)))
 
@@ -65,15 +67,15 @@ class Faults:
         """The faults in force."""
         return [Fault(**each) for each in self._ask("list_faults")]
 
-    def kill(self, instance: str, *, hold: bool = False) -> Injected:
+    def kill(self, instance: InstanceName, *, hold: bool = False) -> Injected:
         """SIGKILL to every process of an instance; `hold`: it stays down until healed."""
         return self.inject("kill", instance, hold=hold)
 
-    def hang(self, instance: str) -> Injected:
+    def hang(self, instance: InstanceName) -> Injected:
         """SIGSTOP to every process of an instance: its sockets stay open, it answers nothing."""
         return self.inject("hang", instance)
 
-    def slow(self, target: str, *, latency: float | None = None, bandwidth: float | None = None) -> Injected:
+    def slow(self, target: InstanceName, *, latency: float | None = None, bandwidth: float | None = None) -> Injected:
         """Slow the line to an instance (or ``node:N``).
 
         Args:
@@ -83,7 +85,7 @@ class Faults:
         """
         return self.inject("slow", target, latency=latency, bandwidth=bandwidth)
 
-    def partition(self, target: str, *, clients_only: bool = False, heartbeat_only: bool = False) -> Injected:
+    def partition(self, target: InstanceName, *, clients_only: bool = False, heartbeat_only: bool = False) -> Injected:
         """Drop all packets to and from an instance, ``node:N`` or zone; nothing is reset, new connects hang.
 
         Args:
@@ -110,11 +112,11 @@ class Faults:
         """Let a storage node lose its power in the middle of a write, and come up again."""
         return self.inject("torn-tail", f"node:{node}")
 
-    def clock_skew(self, instance: str, seconds: float) -> Injected:
+    def clock_skew(self, instance: InstanceName, seconds: float) -> Injected:
         """Let the time stamp of an instance's row in ``aurora_replica_status()`` be wrong; negative: behind."""
         return self.inject("clock-skew", instance, seconds=seconds)
 
-    def stale_view(self, instance: str) -> Injected:
+    def stale_view(self, instance: InstanceName) -> Injected:
         """Let an instance's ``aurora_replica_status()`` go on showing the picture of now."""
         return self.inject("stale-view", instance)
 

@@ -19,6 +19,8 @@ from aurora_router_cluster.postgres import settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aurora_router_cluster.control.status import InstanceName
+
 OURS = "postgresql+aurora"
 ROLES = {"writer": "read-write", "reader": "prefer-standby"}
 """Target -> libpq's ``target_session_attrs``; the reader endpoint leads to the writer, too, if there is no reader."""
@@ -271,7 +273,7 @@ class RunningCluster(abc.ABC):
         added = self._ask("add_reader", name=name, zone=zone, tier=tier, instance_class=instance_class)
         return self.instance(added)
 
-    def set_tier(self, name: str, tier: int) -> None:
+    def set_tier(self, name: InstanceName, tier: int) -> None:
         """Change the promotion tier of an instance; the next failover goes by it.
 
         Raises:
@@ -287,7 +289,7 @@ class RunningCluster(abc.ABC):
         option("drain", "seconds that its sessions get, 0 to 100 (default: 0)", type=float, default=0.0),
         report=lambda _, name, **__: (f"{name} is removed", {"removed": name}),
     )
-    def remove(self, name: str, *, drain: float = 0.0) -> None:
+    def remove(self, name: InstanceName, *, drain: float = 0.0) -> None:
         """Remove a reader; see `ControlPlane.remove`.
 
         Raises:
@@ -297,11 +299,11 @@ class RunningCluster(abc.ABC):
         """
         self._ask("remove", name=name, drain=drain)
 
-    def restart(self, name: str) -> None:
+    def restart(self, name: InstanceName) -> None:
         """Restart an instance in order; returns when it answers again."""
         self._ask("restart", name=name)
 
-    def start_instance(self, name: str) -> None:
+    def start_instance(self, name: InstanceName) -> None:
         """Start an instance that is down; returns when it answers."""
         self._ask("start", name=name)
 
@@ -311,7 +313,7 @@ class RunningCluster(abc.ABC):
         positional("target", "which (default: the best by promotion tier, then by log)", metavar="instance", nargs="?"),
         report=lambda done, **_: (_describe_failover(done), done.as_dict()),
     )
-    def failover(self, target: str | None = None) -> Failover:
+    def failover(self, target: InstanceName = None) -> Failover:
         """Make a reader the writer; returns when it takes writes (the former writer comes back on its own).
 
         Raises:
@@ -319,15 +321,15 @@ class RunningCluster(abc.ABC):
         """
         return Failover(**self._ask("failover", target=target))
 
-    def kill(self, name: str, *, hold: bool = False) -> None:
+    def kill(self, name: InstanceName, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; `hold`: it is not restarted until `start_instance`."""
         self._ask("kill", name=name, hold=hold)
 
-    def freeze(self, name: str) -> None:
+    def freeze(self, name: InstanceName) -> None:
         """Stop every process of an instance, as a host that hangs."""
         self._ask("freeze", name=name)
 
-    def thaw(self, name: str) -> None:
+    def thaw(self, name: InstanceName) -> None:
         """Let a frozen instance go on."""
         self._ask("thaw", name=name)
 
@@ -337,7 +339,7 @@ class RunningCluster(abc.ABC):
         return Faults(self._ask)
 
     def create_custom_endpoint(
-        self, label: str, members: Sequence[str], *, exclude: bool = False, kind: str | None = None
+        self, label: str, members: Sequence[InstanceName], *, exclude: bool = False, kind: str | None = None
     ) -> str:
         """Create a custom endpoint of `members` (or of all instances but these); returns its host name.
 
@@ -349,7 +351,12 @@ class RunningCluster(abc.ABC):
         return answer
 
     def modify_custom_endpoint(
-        self, label: str, members: Sequence[str] | None = None, *, exclude: bool = False, kind: str | None = None
+        self,
+        label: str,
+        members: Sequence[InstanceName] | None = None,
+        *,
+        exclude: bool = False,
+        kind: str | None = None,
     ) -> None:
         """Change the members or the kind of a custom endpoint; None: as before."""
         given = None if members is None else list(members)

@@ -15,7 +15,7 @@ from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.commands import api, faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explain_os_error
-from aurora_router_cluster.options import FLAVOURS, PACED, PACES
+from aurora_router_cluster.options import FLAVOURS, KEYWORDS, PACES
 from aurora_router_cluster.registry import NAME_VARIABLE, default_key, explain_left
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
         help="how long the cluster name lags behind a failover (default: 0; --pace aws: 3)")  # fmt: skip
     add("--restart-readers", action=argparse.BooleanOptionalAction,
         help="let all readers restart in a failover (default: no; --pace aws: yes)")  # fmt: skip
-    add("--dir", dest="directory", metavar="DIR",
+    add("--directory", metavar="DIR",
         help="where the instances' files go, deleted when it ends (default: tmpfs where there is room)")  # fmt: skip
     add("--detect", type=float, metavar="SECONDS", help="heartbeat interval (default: 0.2)")
-    add("--no-auto-failover", dest="auto", action="store_const", const=False,
-        help="only watch; failover and restart on request")  # fmt: skip
+    add("--auto", action=argparse.BooleanOptionalAction,
+        help="fail over and restart by itself; otherwise only watch, and do so on request (default: yes)")  # fmt: skip
     add("--tls", action="store_const", const=True, help="serve TLS, with certificates of a CA of the cluster's own")
     add("--api", action="store_const", const=True,
         help="serve it by the RDS API on this machine, which is started where none runs (cluster api)")  # fmt: skip
@@ -148,7 +148,7 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     )
     add("--retention", type=float, metavar="SECONDS",
         help="how far it can be set back, or restored from (default: 300)")  # fmt: skip
-    add("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", type=_setting,
+    add("--settings", action="append", metavar="NAME=VALUE", type=_setting,
         help="a server setting for all instances; may be repeated")  # fmt: skip
     add("--detach", action="store_true", help="return when it is ready, and leave it running until `cluster down`")
 
@@ -161,14 +161,10 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _up(args: argparse.Namespace) -> None:
-    names = (
-        "readers", "flavour", "postgres", "domain", "port", "address", "dns_port", "dns_ttl", *PACED,
-        "directory", "data", "detect", "auto", "tls", "iam", "iam_token_lifetime", "retention", "faults", "api",
-        "instance_class", *nodes.OPTIONS,
-    )  # fmt: skip
-    options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.settings:
-        options["settings"] = dict(args.settings)
+    given = {each: getattr(args, each, None) for each in KEYWORDS}
+    options: dict[str, Any] = {each: value for each, value in given.items() if value is not None}
+    if "settings" in options:
+        options["settings"] = dict(options["settings"])
     name = args.name or os.environ.get(NAME_VARIABLE)
     cluster = LocalCluster.start(name, key=None if name else default_key(), detach=args.detach, **options)
     status = cluster.status()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-OPTIONS = ("isolated", "segment_size", "base_interval", "base_bytes", "scrub_interval")
-"""What `configure_up` adds, by the names of `options.ClusterOptions`."""
-
 
 def configure_up(parser: argparse.ArgumentParser) -> None:
     """Add the options with which the storage of a new cluster is started."""

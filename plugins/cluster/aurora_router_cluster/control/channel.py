@@ -15,6 +15,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import errors, limits
+from aurora_router_cluster.control.status import InstanceStatus
 from aurora_router_cluster.errors import (
     ClusterError,
     ClusterNotFoundError,
@@ -136,8 +137,18 @@ def request(path: Path, command: str, arguments: Mapping[str, Any], timeout: flo
 
 
 def encode_request(command: str, arguments: Mapping[str, Any]) -> bytes:
-    """A request as a line."""
-    return json.dumps({"command": command, "arguments": dict(arguments)}).encode() + b"\n"
+    """A request as a line; an instance may stand for its name.
+
+    Raises:
+        RequestError: a value that means nothing to a supervisor.
+    """
+
+    def as_name(value: object) -> str:
+        if isinstance(value, InstanceStatus):
+            return value.name
+        raise RequestError(f"{command} does not take {value!r}: give the name of an instance, or what `instances` has")
+
+    return json.dumps({"command": command, "arguments": dict(arguments)}, default=as_name).encode() + b"\n"
 
 
 def decode_result(line: bytes | str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from aurora_router_cluster.errors import SupervisorError
 from aurora_router_cluster.faults.catalog import Fault
@@ -53,6 +53,10 @@ class InstanceStatus:
 
 ENDPOINT_KINDS = ("READER", "ANY")
 """Kinds of custom endpoints."""
+
+
+InstanceName: TypeAlias = str | InstanceStatus | None
+"""How an instance is named: by its name, or by its status. None is refused: ``writer`` is None if there is none now."""
 
 
 @dataclass(frozen=True, slots=True)

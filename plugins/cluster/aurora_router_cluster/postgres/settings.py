@@ -80,10 +80,10 @@ _RECOVERY = "a failover, restore or backtrack decides where a recovery ends (clu
 OWNED: dict[str, str] = {
     "listen_addresses": f"{_ADDRESSES}; use --address",
     "port": f"{_ADDRESSES}; use --port",
-    "unix_socket_directories": f"{_FILES}; use --dir",
+    "unix_socket_directories": f"{_FILES}; use --directory",
     "cluster_name": "it is the name of the instance; use --name",
     "config_file": _FILES,
-    "data_directory": f"{_FILES}; use --dir",
+    "data_directory": f"{_FILES}; use --directory",
     "hba_file": _FILES,
     "ident_file": _FILES,
     "include": _FILES,
