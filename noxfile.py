@@ -83,6 +83,8 @@ every Python.
 
 QUICK = ["-n", "3", "--hypothesis-profile=few"]
 """For what waits much of its time; the session `slow` has many examples."""
+ELSEWHERE = ["-n", "3", "--hypothesis-profile=fewest"]
+"""For the Pythons beside nox's own: there a property is tried, not searched for what breaks it."""
 
 
 def _named_apart(path: Path, ending: str) -> Path:
@@ -153,7 +155,7 @@ def tests(session: nox.Session) -> None:
         left_out = OWN_PYTHON_ONLY
         if str(session.python) in BETWEEN:
             marked += " and not cluster"
-    manner += ["-n", "3"] if own else QUICK
+    manner += ["-n", "3"] if own else ELSEWHERE
     session.run("pytest", *manner, "-m", marked, *(f"--ignore={each}" for each in left_out), *chosen)
 
 

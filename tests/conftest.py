@@ -17,6 +17,7 @@ patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", patient, max_examples=50)
 settings.register_profile("many", patient, max_examples=1000)
 settings.register_profile("few", patient, max_examples=20)
+settings.register_profile("fewest", patient, max_examples=5)
 settings.load_profile("default")
 
 

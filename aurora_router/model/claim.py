@@ -160,9 +160,10 @@ def find_refusal(view: View, claim: Claim) -> str | None:
     stale = f"its evidence {claim.token} does not prove more than the accepted {view.token}"
     if not claim.own:
         return stale
+    lapsed = newer and _has_lapsed(view, claim)
     if view.outage is None:
-        return f"{stale}, and {view.writer} is not known to have failed"
-    return _contradiction(view, view.outage, claim, stale)
+        return None if lapsed else f"{stale}, and {view.writer} is not known to have failed"
+    return _contradiction(view, view.outage, claim, stale, lapsed=lapsed)
 
 
 def _older_timeline(view: View, claim: Claim) -> str | None:
@@ -191,16 +192,22 @@ def _other_history(view: View, claim: Claim) -> str | None:
     return f"{other}, and {unheard[0]} has not answered yet" if unheard else None
 
 
-def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str | None:
-    """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5)."""
+def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, lapsed: bool) -> str | None:
+    """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5).
+
+    Or, with `lapsed`, one that does, and no more than a doubt of long ago speaks against that.
+    """
     if claim.asked_at < outage.since:
         return f"{stale}, and it was asked before {view.writer} failed"
     named, others = dict(outage.named), view.instances.keys() - {claim.id}
     for id_ in sorted(others & named.keys()):
         if named[id_] not in {None, claim.id}:
             return f"{stale}, and {id_} names {named[id_]}"
+    if lapsed:
+        return None
     silent = others - named.keys()
-    if claim.id not in view.former or claim.id == outage.writer or view.monotone:
+    is_first = claim.id not in view.former or _has_yielded(view, claim) or claim.id == outage.writer
+    if is_first or view.monotone:
         unheard = sorted(silent - outage.failed)
         return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
     if claim.own and not silent - outage.failed and claim.asked_at >= dict(outage.renamed_at).get(claim.id, math.inf):
@@ -215,20 +222,24 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str) -> str 
 
 
 def _may_be_fenced(view: View, claim: Claim) -> bool:
-    """Whether a claimant may be one that another writer has fenced, though its token is higher than the accepted one.
-
-    Not if nothing is known against the accepted writer, but that it was neither accepted nor heard for
-    `PROOF_SECONDS`: then it cannot be asked.
-    """
+    """Whether a claimant with a higher token than the accepted one may still be one that another writer has fenced."""
     outage = view.outage
-    if claim.id not in view.former or (outage is not None and claim.id == outage.writer) or _has_grown(view, claim):
+    if claim.id not in view.former or _has_yielded(view, claim) or _has_grown(view, claim):
         return False
-    if view.provisional or view.set_back:
-        return True
-    accepted = view.instances.get(view.writer or "")
-    heard_at = view.accepted_at if accepted is None or accepted.heard_at is None else accepted.heard_at
-    is_recent = claim.asked_at < max(view.accepted_at, heard_at) + PROOF_SECONDS
-    return view.unproven and (is_recent or outage is not None)
+    if outage is not None and claim.id == outage.writer:
+        return False
+    return view.unproven or view.provisional or view.set_back or view.fresh
+
+
+def _has_lapsed(view: View, claim: Claim) -> bool:
+    """Whether only what the accepted writer did not show counts against a higher token, and that for long enough."""
+    is_late = claim.asked_at >= view.accepted_at + PROOF_SECONDS
+    return claim.own and is_late and not (view.unproven or view.provisional or view.set_back)
+
+
+def _has_yielded(view: View, claim: Claim) -> bool:
+    """Whether a former writer claims by itself after it said that it is a reader, so that it was promoted again."""
+    return claim.own and claim.asked_at >= dict(view.yielded_at).get(claim.id, math.inf)
 
 
 def _has_grown(view: View, claim: Claim) -> bool:

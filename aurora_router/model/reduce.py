@@ -22,21 +22,22 @@ be compared. So evidence is ordered:
    one of the accepted writer's name (a load balancer led to another server). Each promotion begins a timeline, so an
    equal one is of the same reign.
 5. **A durable LSN (Aurora) may be lower** after a promotion (it is reported with a delay) or a backtrack. The storage
-   fences the former writer, so a claim that shows no higher token is accepted if all of this holds: the accepted writer
-   is in an *outage* (it withdrew, refused to be dialled, or was condemned; `View.outage`); the claimant was asked after
-   that began; every other instance known has answered since, or failed; none of those that answered names
+   fences the former writer, so a claim that shows no higher token is accepted if all of this holds: the accepted
+   writer is in an *outage* (it withdrew, refused to be dialled, or was condemned; `View.outage`); the claimant was
+   asked after that began; every other instance known has answered since, or failed; none of those that answered names
    another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
-   itself: *every* other instance, the accepted writer among them, has to have answered since that it is a reader and
-   that this one is the writer; or one that named the accepted writer before (`View.confirmed_at`), and was asked before
-   the claimant was, names this one, and all others have answered or failed (a zombie is named by no instance that has
-   seen its successor); or the claimant's own token has grown although the accepted writer was accepted more than
-   `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A higher token proves
-   that a former writer is back only where it cannot be what that one had when it was fenced. A promoted instance may
-   report late, for `ROW_AGE_SECONDS`, what it makes durable. So until its own complete answer of a later time
-   (`View.unproven`), where it was accepted while its row was still a reader's, until its own row was seen
-   (`View.provisional`), and for good where a log was set back (`View.set_back`), this rule counts for a former writer
-   whatever its token, unless that token is higher and grows. (An accepted writer of which nothing at all is heard for
-   `PROOF_SECONDS`, not even that it failed, cannot be asked, as behind a pooler: then a higher token counts.)
+   itself, unless it has said since that it is a reader, as no zombie does (`View.yielded_at`): *every* other instance,
+   the accepted writer among them, has to have answered since that it is a reader and that this one is the writer; or
+   one that named the accepted writer before (`View.confirmed_at`), and was asked before the claimant was, names this
+   one, and all others have answered or failed (a zombie is named by no instance that has seen its successor); or the
+   claimant's own token has grown although the accepted writer was accepted more than `ROW_AGE_SECONDS` ago, and none
+   names another (what is fenced makes nothing durable any more). A higher token proves that a former writer is back
+   only where it cannot be what that one had when it was fenced. This rule counts for a former writer whatever its
+   token, unless that token is higher and grows: while a promoted instance has not shown later than `ROW_AGE_SECONDS`
+   after it was accepted, by its own complete answer, what it makes durable, because it may report that late
+   (`View.fresh`; for `PROOF_SECONDS`, or without an end if its token was not higher, `View.unproven`); where it was
+   accepted while its row was still a reader's, until its own row was seen (`View.provisional`); for good where a log
+   was set back (`View.set_back`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -214,6 +215,9 @@ def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: 
     """Note the token of a former writer's claim, and which writer each instance names: in an outage, and before."""
     view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
+    yields = seen.observer_is_writer is False and observer in view.former and asked_at >= view.accepted_at
+    if yields and observer is not None and observer not in dict(view.yielded_at):
+        view = replace(view, yielded_at=view.yielded_at | {(observer, asked_at)})
     confirmed = dict(view.confirmed_at)
     confirms = claim is not None and not claim.own and claim.id == view.writer
     if confirms and observer is not None and observer not in confirmed:
@@ -247,7 +251,7 @@ def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
     """
     if claim is None or not claim.own or claim.token is None or claim.id not in view.former:
         return view
-    if view.outage is None and not (view.unproven or view.provisional or view.set_back):
+    if view.outage is None and not (view.unproven or view.fresh or view.provisional or view.set_back):
         return view
     shown = dict(view.shown)
     if asked_at < view.accepted_at + ROW_AGE_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
@@ -272,7 +276,8 @@ def _note_proof(view: View, following: View, claim: Claim, *, monotone: bool, ol
         following,
         token=volume,
         monotone=monotone,
-        unproven=(view.unproven and not (proves and higher)) or not (same or monotone),
+        unproven=(view.unproven and not (proves and higher)) or not (same or monotone or higher),
+        fresh=(view.fresh and not (proves and higher)) if same else not monotone,
         set_back=view.set_back or (same and not (monotone or higher)),
         provisional=may_be_a_readers and not monotone and (view.provisional or not same),
     )
@@ -517,7 +522,7 @@ def _outage_after(view: View, failure: Failure, now: float) -> View:
 
 def _accept(view: View, instances: dict[str, Instance], writer: str | None, now: float, events: list[Event]) -> Change:
     former, epoch, outage, accepted_at = view.former, view.epoch, view.outage, view.accepted_at
-    shown, confirmed_at = view.shown, view.confirmed_at
+    shown, confirmed_at, yielded_at = view.shown, view.confirmed_at, view.yielded_at
     if writer is None and view.writer is not None:
         former |= {view.writer}
     if writer is not None and writer != view.writer:
@@ -525,6 +530,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
             former |= {view.writer}
         former -= {writer}
         epoch, accepted_at = epoch + 1, now
+        yielded_at = frozenset(each for each in yielded_at if each[0] not in {writer, view.writer})
         outage, shown, confirmed_at = None, frozenset(), _confirmers(outage, writer, now)
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
@@ -538,6 +544,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         accepted_at=accepted_at,
         shown=shown,
         former=former & (instances.keys() | retired.keys()),
+        yielded_at=yielded_at,
         confirmed_at=confirmed_at,
         outage=outage,
         retired=MappingProxyType(retired),

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance
 
 PROOF_SECONDS = 6.0
-"""For how long it counts that a writer which was not heard since has not shown what it makes durable, in seconds.
+"""For how long it counts that a new writer has not shown what it makes durable (`View.fresh`), in seconds.
 
-Behind a pooler, for example, it cannot be asked, and a former one that a connect is led to may be the only one."""
+It is asked meanwhile. Where it cannot be, as behind a pooler, a former one may be the only one that can be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,9 @@ class View:
         lsn: how far the accepted writer's log was written when it was asked last; None: not known.
         lsn_at: when that was, by the runtime's clock in seconds.
         accepted_at: when the writer was accepted, by the runtime's clock in seconds.
-        unproven: whether a writer was accepted that has not shown yet, `observation.ROW_AGE_SECONDS` later, how much it
-            makes durable: a former one may have made durable more than that.
+        unproven: whether a writer was accepted with a token that was not higher than the one before, and none has shown
+            since, `observation.ROW_AGE_SECONDS` after it was accepted, how much it makes durable.
+        fresh: the same of the accepted writer, whatever its token: a former one may have made durable more than that.
         set_back: whether a writer ever went on with a lower token: then a higher one of a former writer proves nothing.
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.
@@ -67,6 +68,7 @@ class View:
             `ROW_AGE_SECONDS`: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
+        yielded_at: those of them that said since that they are readers, as no zombie does: (id, when it was asked).
         confirmed_at: other instances that named the accepted writer: (id, when the first such answer came).
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
@@ -87,11 +89,13 @@ class View:
     lsn_at: float = 0.0
     accepted_at: float = 0.0
     unproven: bool = False
+    fresh: bool = False
     set_back: bool = False
     provisional: bool = False
     shown: frozenset[tuple[str, int]] = frozenset()
     monotone: bool = False
     former: frozenset[str] = frozenset()
+    yielded_at: frozenset[tuple[str, float]] = frozenset()
     confirmed_at: frozenset[tuple[str, float]] = frozenset()
     outage: Outage | None = None
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -113,8 +117,8 @@ class View:
         return self.refreshed_at is not None
 
     def lacks_proof(self, now: float) -> bool:
-        """Whether the writer was accepted a moment ago, and has not shown yet what it makes durable (`unproven`)."""
-        return self.unproven and self.token is not None and now - self.accepted_at < PROOF_SECONDS
+        """Whether the writer was accepted a moment ago, and has not shown yet what it makes durable (`fresh`)."""
+        return self.fresh and self.token is not None and now - self.accepted_at < PROOF_SECONDS
 
     def attributes_of(self, instance: str) -> Attributes:
         """The attributes of an instance; what is not known is None."""

@@ -90,11 +90,16 @@ class World:
 
     def deliver(self, observation, reign=None):
         """Let the client see something; `reign`: how far the history had got when it was said."""
-        self.view, events = reduce(self.view, observation, self.now)
+        before = self.view
+        self.view, events = reduce(before, observation, self.now)
+        accepted = self.servers.get(before.writer or (before.outage and before.outage.writer))
+        is_lost = accepted is not None and not accepted.alive  # so that it could not be asked what it made durable
         for event in events:
             if isinstance(event, WriterChanged):
-                last = max(number for number, id_ in enumerate(self.reigns[: reign + 1]) if id_ == event.new)
-                assert last >= self.accepted, f"{event.new} was fenced by one that was accepted before"
+                known = self.reigns if event.new == self.writer else self.reigns[: reign + 1]  # it is the writer by now
+                last = max(number for number, id_ in enumerate(known) if id_ == event.new)
+                lapsed = is_lost and before.fresh and self.now - before.accepted_at >= PROOF_SECONDS
+                assert last >= self.accepted or lapsed, f"{event.new} was fenced by one that was accepted before"
                 self.accepted = last
             if isinstance(event, InstanceRemoved):
                 assert not self.servers[event.id].alive or lacks(observation, event.id), event
@@ -124,9 +129,7 @@ class World:
     def ask_accepted(self):
         """A new writer that is not heard by itself is asked in time, as a monitor does, or a dial of it fails."""
         accepted = self.view.instances.get(self.view.writer)
-        if accepted is None or not self.view.unproven or self.view.outage is not None:
-            return
-        if self.now - max(self.view.accepted_at, accepted.heard_at or 0.0) >= PROOF_SECONDS - 1.0:
+        if accepted is not None and self.view.fresh and self.now - self.view.accepted_at >= PROOF_SECONDS - 1.0:
             self.look(accepted.id)
 
     def look(self, id_):

@@ -331,8 +331,8 @@ def forget_who_knew_the_successor() -> Any:
     """That an instance which had named the successor names the former writer is no proof that it is back."""
     original = claims._contradiction
 
-    def contradiction(view: Any, outage: Any, claim: Any, stale: str) -> Any:
-        return original(view, replace(outage, renamed_at=frozenset()), claim, stale)
+    def contradiction(view: Any, outage: Any, claim: Any, stale: str, *, lapsed: bool) -> Any:
+        return original(view, replace(outage, renamed_at=frozenset()), claim, stale, lapsed=lapsed)
 
     return patch.object(claims, "_contradiction", contradiction)
 
@@ -341,7 +341,7 @@ def trust_first_tokens() -> Any:
     """What a promoted writer shows first is taken for all that its predecessor had made durable."""
     original = reducing.find_refusal
     return patch.object(
-        reducing, "find_refusal", lambda view, claim: original(replace(view, unproven=False, provisional=False), claim)
+        reducing, "find_refusal", lambda view, claim: original(replace(view, fresh=False, provisional=False), claim)
     )
 
 
