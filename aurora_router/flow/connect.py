@@ -47,6 +47,7 @@ from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.model.description import NO_MEMBERS
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
+from aurora_router.model.observation import SelfReport
 from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import Balance, ReaderFallback
@@ -430,6 +431,7 @@ def _is_atomic(attempt: ConnectAttempt[ConnT]) -> bool:
 
 async def _try_candidate(attempt: ConnectAttempt[ConnT], instance: Instance) -> tuple[ConnT, Instance] | None:
     """Dial an instance, and confirm its role; None: another one has to be tried."""
+    began = attempt.runtime.now()
     try:
         connection = await dial_reserved(attempt, instance)
     except AttemptFailed as why:
@@ -437,7 +439,7 @@ async def _try_candidate(attempt: ConnectAttempt[ConnT], instance: Instance) -> 
         attempt.lacks_address = attempt.lacks_address or isinstance(why, InstanceNotLocated)
         return None
     try:
-        found = await confirm_role(attempt, connection, instance)
+        found = await confirm_role(attempt, connection, instance, began)
         if found is not None:
             return connection, found
     except BaseException:
@@ -474,7 +476,9 @@ async def _try_given_name(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instan
 # ---------------------------------------------------------------- checking roles
 
 
-async def confirm_role(attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance) -> Instance | None:
+async def confirm_role(
+    attempt: ConnectAttempt[ConnT], connection: ConnT, instance: Instance, asked_at: float
+) -> Instance | None:
     """Return the instance if its role is as in the view, or if it is suitable after its answer changed the view.
 
     The generation that counts is the one from before the dial. If it is outdated by now (a dial of an instance that
@@ -489,6 +493,9 @@ async def confirm_role(attempt: ConnectAttempt[ConnT], connection: ConnT, instan
             agrees = instance.role is not Role.UNKNOWN and standby is (instance.role is not Role.WRITER)
             agrees = agrees and not is_lag_unproven(instance, options, attempt.runtime.now())
             if agrees and attempt.cluster.view.is_current(instance.id, instance.generation):  # still, after the answer
+                if not standby and attempt.cluster.view.outage is not None:  # its own report ends that
+                    report = SelfReport(instance.id, writer=True, asked_at=asked_at)
+                    attempt.cluster.observe(report, attempt.runtime.now())
                 return instance
         if found is None:
             found = await read_topology_on(attempt, connection, instance.id)

@@ -195,7 +195,7 @@ def _other_history(view: View, claim: Claim) -> str | None:
 def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, lapsed: bool) -> str | None:
     """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5).
 
-    Or, with `lapsed`, one that does, and no more than a doubt of long ago speaks against that.
+    Or, with `lapsed`, one that does, and no more speaks against that than what was not shown long ago.
     """
     if claim.asked_at < outage.since:
         return f"{stale}, and it was asked before {view.writer} failed"
