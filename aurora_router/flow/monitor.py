@@ -42,8 +42,6 @@ from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, judge, refuses_login
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.options import Options
     from aurora_router.policy.route import Address, Request, Route
@@ -53,8 +51,6 @@ LINGER_SECONDS = 1.0
 """How long a monitor runs on without being needed, in seconds: a program that connects again and again keeps it."""
 BUSY_SECONDS = 0.2
 """How long after a refresh that found the writer's session in use it is asked again, in seconds."""
-CONFIRM_SECONDS = 0.25
-"""How long after one reader another one is asked whether it names the new writer, in seconds."""
 RETURN_SECONDS = 1.0
 """Between two probes of an instance that did not answer, in seconds, while all is well otherwise."""
 SEARCH_SECONDS = 1.0
@@ -94,7 +90,6 @@ class ClusterMonitor(Generic[ConnT]):
         self._login_since = -math.inf
         self._accepted_at = -1.0
         self._check_reports_at = runtime.now()
-        self._confirm_at = runtime.now()
         self._probes: dict[str, InstanceProbe[ConnT]] = {}
         self._needed_at = runtime.now()
         self._plan_refresh()
@@ -217,8 +212,6 @@ class ClusterMonitor(Generic[ConnT]):
             self.runtime.spawn(self._check_reports())
         if cluster.suspected_at is None and not self._is_locked_out:
             self._prepare(askable - self._prepared)
-            if cluster.view.lacks_proof(self.runtime.now()) and not cluster.view.confirmed_at:
-                self._confirm(askable)
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""
@@ -456,27 +449,6 @@ class ClusterMonitor(Generic[ConnT]):
         finally:
             self._check_reports_at = self.runtime.now() + self.options.refresh
             self._checking_reports = False
-
-    def _confirm(self, askable: Iterable[str]) -> None:
-        """Ask a reader after a failover, again and again until one has named the new writer (`View.confirmed_at`).
-
-        If the former one is promoted again soon, that reader's word is what proves it.
-        """
-        now, view = self.runtime.now(), self.cluster.view
-        readers = [id_ for id_ in sorted(askable) if id_ != view.writer and id_ not in self.unhealthy]
-        readers = [id_ for id_ in readers if not self.probe_of(id_).busy]
-        if now < self._confirm_at or not readers:
-            return
-        self._confirm_at = now + poll_interval.add_jitter(CONFIRM_SECONDS, self.runtime.random())
-        probe = self.probe_of(readers[int(self.runtime.random() * len(readers))])
-        probe.busy = True
-        self.runtime.spawn(self._ask_once(probe))
-
-    async def _ask_once(self, probe: InstanceProbe[ConnT]) -> None:
-        try:
-            await self._probe_once(probe, thorough=True)
-        finally:
-            probe.busy = False
 
     async def _refresh(self) -> None:
         """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one."""

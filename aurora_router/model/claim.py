@@ -210,8 +210,6 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, laps
     if is_first or view.monotone:
         unheard = sorted(silent - outage.failed)
         return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
-    if claim.own and not silent - outage.failed and claim.asked_at >= dict(outage.renamed_at).get(claim.id, math.inf):
-        return None
     if view.token is None and claim.token is None:
         return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
     if _has_grown(view, claim):

@@ -27,17 +27,15 @@ be compared. So evidence is ordered:
    asked after that began; every other instance known has answered since, or failed; none of those that answered names
    another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
    itself, unless it has said since that it is a reader, as no zombie does (`View.yielded_at`): *every* other instance,
-   the accepted writer among them, has to have answered since that it is a reader and that this one is the writer; or
-   one that named the accepted writer before (`View.confirmed_at`), and was asked before the claimant was, names this
-   one, and all others have answered or failed (a zombie is named by no instance that has seen its successor); or the
-   claimant's own token has grown although the accepted writer was accepted more than `ROW_AGE_SECONDS` ago, and none
-   names another (what is fenced makes nothing durable any more). A higher token proves that a former writer is back
-   only where it cannot be what that one had when it was fenced. This rule counts for a former writer whatever its
-   token, unless that token is higher and grows: while a promoted instance has not shown later than `ROW_AGE_SECONDS`
-   after it was accepted, by its own complete answer, what it makes durable, because it may report that late
-   (`View.fresh`; for `PROOF_SECONDS`, or without an end if its token was not higher, `View.unproven`); where it was
-   accepted while its row was still a reader's, until its own row was seen (`View.provisional`); for good where a log
-   was set back (`View.set_back`).
+   the accepted writer among them, has to have answered since that it is a reader and that this one is the writer (a
+   zombie is named by no instance that has seen its successor); or the claimant's own token has grown although the
+   accepted writer was accepted more than `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing
+   durable any more). A higher token proves that a former writer is back only where it cannot be what that one had when
+   it was fenced. This rule counts for a former writer whatever its token, unless that token is higher and grows: while
+   a promoted instance has not shown later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer,
+   what it makes durable, because it may report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if its
+   token was not higher, `View.unproven`); where it was accepted while its row was still a reader's, until its own row
+   was seen (`View.provisional`); for good where a log was set back (`View.set_back`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -64,7 +62,6 @@ no instance that an accepted one fenced is accepted, whatever the order and the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -171,7 +168,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
         refused = ClaimRefused(claim.id, seen.observer, view.writer, refusal)
         view, reported = _count_self_report(view, seen, asked_at, now)
         view, added = _add_claimant(view, rows.get(claim.id), now)
-        return _remember_answer(view, seen, claim, asked_at, now), (refused, *reported, *added)
+        return _remember_answer(view, seen, claim, asked_at), (refused, *reported, *added)
     withdrawn = claim is None and seen.observer_is_writer is False and seen.observer == view.writer
     writer = claim.id if claim is not None else None if withdrawn else view.writer
     older = claim is not None and not claim.own and is_lower(claim.token, view.token)
@@ -187,7 +184,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if claim is not None and claim.own:
         following = replace(following, outage=None)
     following = replace(following, leftovers=MappingProxyType(leftovers), refreshed_at=now)
-    return _remember_answer(following, seen, claim, asked_at, now), reported
+    return _remember_answer(following, seen, claim, asked_at), reported
 
 
 def _is_overtaken(view: View, observer: str | None, asked_at: float, *, is_writer: bool | None) -> bool:
@@ -211,36 +208,22 @@ def _with_lag(view: View, row: Row, seen: Topology, asked_at: float) -> Row:
 # ---------------------------------------------------------------- what a claim leaves in the view
 
 
-def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float, now: float) -> View:
-    """Note the token of a former writer's claim, and which writer each instance names: in an outage, and before."""
+def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
+    """Note what a former writer says of itself and, in an outage of the accepted writer, each instance's answer."""
     view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
     yields = seen.observer_is_writer is False and observer in view.former and asked_at >= view.accepted_at
     if yields and observer is not None and observer not in dict(view.yielded_at):
         view = replace(view, yielded_at=view.yielded_at | {(observer, asked_at)})
-    confirmed = dict(view.confirmed_at)
-    confirms = claim is not None and not claim.own and claim.id == view.writer
-    if confirms and observer is not None and observer not in confirmed:
-        view = replace(view, confirmed_at=view.confirmed_at | {(observer, now)})
     if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
         return view
     named = {**dict(outage.named), observer: None if claim is None else claim.id}
-    renamed = dict(outage.renamed_at)
-    if claim is not None and claim.id in view.former - {observer} and asked_at >= confirmed.get(observer, math.inf):
-        renamed.setdefault(claim.id, asked_at)
     following = replace(
         outage,
         named=frozenset(named.items()),
         failed=outage.failed - {observer},
-        renamed_at=frozenset(renamed.items()),
     )
     return view if following == outage else replace(view, outage=following)
-
-
-def _confirmers(outage: Outage | None, writer: str, now: float) -> frozenset[tuple[str, float]]:
-    """The other instances that named a new writer in the outage of the former one, as `View.confirmed_at`."""
-    named = () if outage is None else outage.named
-    return frozenset((id_, now) for id_, claimed in named if claimed == writer != id_)
 
 
 def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
@@ -468,7 +451,7 @@ def _self_report(view: View, report: SelfReport, now: float) -> Change:
         outage = view.outage or Outage(report.id, asked_at, WITHDREW)
         view = replace(view, writer=None, former=view.former | {report.id}, outage=outage)
         events = [WriterLost(report.id), *events]
-    return _remember_answer(view, Topology((), report.id, observer_is_writer=False), None, asked_at, now), tuple(events)
+    return _remember_answer(view, Topology((), report.id, observer_is_writer=False), None, asked_at), tuple(events)
 
 
 def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) -> Change:
@@ -480,7 +463,7 @@ def _claims_by_itself(view: View, known: Instance, asked_at: float, now: float) 
     refusal = find_refusal(view, claim)
     if refusal is not None:
         refused = ClaimRefused(known.id, known.id, view.writer, refusal)
-        return _remember_answer(view, report, claim, asked_at, now), (refused,)
+        return _remember_answer(view, report, claim, asked_at), (refused,)
     events: list[Event] = []
     instances = dict(view.instances)
     instances[known.id] = replace(_turn(known, Role.WRITER, events), lag=0.0, heard_at=asked_at)
@@ -522,7 +505,7 @@ def _outage_after(view: View, failure: Failure, now: float) -> View:
 
 def _accept(view: View, instances: dict[str, Instance], writer: str | None, now: float, events: list[Event]) -> Change:
     former, epoch, outage, accepted_at = view.former, view.epoch, view.outage, view.accepted_at
-    shown, confirmed_at, yielded_at = view.shown, view.confirmed_at, view.yielded_at
+    shown, yielded_at = view.shown, view.yielded_at
     if writer is None and view.writer is not None:
         former |= {view.writer}
     if writer is not None and writer != view.writer:
@@ -531,7 +514,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         former -= {writer}
         epoch, accepted_at = epoch + 1, now
         yielded_at = frozenset(each for each in yielded_at if each[0] not in {writer, view.writer})
-        outage, shown, confirmed_at = None, frozenset(), _confirmers(outage, writer, now)
+        outage, shown = None, frozenset()
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
@@ -545,7 +528,6 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         shown=shown,
         former=former & (instances.keys() | retired.keys()),
         yielded_at=yielded_at,
-        confirmed_at=confirmed_at,
         outage=outage,
         retired=MappingProxyType(retired),
         refreshed_at=now,

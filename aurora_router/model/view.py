@@ -31,8 +31,6 @@ class Outage:
         reason: for people.
         named: what instances that were asked since answered: (id, the writer that it named; None: it named none).
         failed: ids of instances that did not answer since.
-        renamed_at: former writers that an instance names which had named the accepted one before (`View.confirmed_at`):
-            (id, when such an instance was first asked).
     """
 
     writer: str
@@ -40,7 +38,6 @@ class Outage:
     reason: str
     named: frozenset[tuple[str, str | None]] = frozenset()
     failed: frozenset[str] = frozenset()
-    renamed_at: frozenset[tuple[str, float]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,6 @@ class View:
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
         yielded_at: those of them that said since that they are readers, as no zombie does: (id, when it was asked).
-        confirmed_at: other instances that named the accepted writer: (id, when the first such answer came).
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
@@ -96,7 +92,6 @@ class View:
     monotone: bool = False
     former: frozenset[str] = frozenset()
     yielded_at: frozenset[tuple[str, float]] = frozenset()
-    confirmed_at: frozenset[tuple[str, float]] = frozenset()
     outage: Outage | None = None
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     leftovers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))

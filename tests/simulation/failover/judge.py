@@ -21,7 +21,6 @@ from aurora_router.model.event import (
     WriterSuspected,
 )
 from aurora_router.model.instance import Role
-from aurora_router.model.observation import ROW_AGE_SECONDS
 from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
@@ -41,8 +40,8 @@ RESOLVING = 30.0
 """For how long an outcome is asked for at least, in seconds."""
 FINDING = 1.5
 """How long it may take to find a new writer, from when it was noticed that the former one is gone, in seconds."""
-PROVING = 8.0
-"""For how long after its promotion it may not be proven what a writer makes durable, in seconds."""
+HEARD = 2.0
+"""Within so many seconds after it came back an instance has been heard, in seconds."""
 TURNS = (WriterSuspected, WriterConfirmed, WriterChanged)
 """Events that begin and end a search for the writer."""
 GAP = 0.01
@@ -151,7 +150,7 @@ class Judge:
             or not isinstance(turns[-1][1], WriterSuspected)
         ):
             return
-        (reigned, former), (promoted, _) = reigns[-2:]
+        (_, former), (promoted, _) = reigns[-2:]
         if not process.monitored or overlap(process.threadless, promoted, at) or self.names_failed(promoted):
             return
         refused = any(isinstance(each, MonitorLockedOut) and time > promoted - 60.0 for time, _, each in process.events)
@@ -160,17 +159,15 @@ class Judge:
         joined_at = [time for time, _, each in process.events if isinstance(each, InstanceAdded) and each.id == id_]
         if joined_at and joined_at[-1] > promoted:
             return  # it was not known before, so that only the given names may lead to it
+        if overlap(writer.harmed, promoted - HEARD, promoted) > 0.0:
+            return  # it had just come back, so that it may not have been heard as a reader
         others = [each for each in self.control.servers.values() if each not in {writer, former}]
-        knew = any(not overlap(self._trouble(each), reigned, at) for each in others)
-        unproven = promoted - reigned < PROVING  # what the former one made durable may not be known
-        if unproven and not knew:
-            return
         since = max(promoted, turns[-1][0])
         spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
         unsent = self.control.harbour.unsent.items()
         spans += [span for (each, _), those in unsent if each is process for span in those]
         spans += [span for each in others for span in self._trouble(each)]
-        bound = FINDING + ROW_AGE_SECONDS * unproven + self.control.cluster.late
+        bound = FINDING + self.control.cluster.late
         if at - since > bound and not overlap(spans, promoted, at):
             raise Violation(f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could be")
 

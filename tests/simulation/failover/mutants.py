@@ -327,14 +327,9 @@ def never_believe_former_writers() -> Any:
     return patch.object(claims, "_has_grown", lambda *_: False)
 
 
-def forget_who_knew_the_successor() -> Any:
-    """That an instance which had named the successor names the former writer is no proof that it is back."""
-    original = claims._contradiction
-
-    def contradiction(view: Any, outage: Any, claim: Any, stale: str, *, lapsed: bool) -> Any:
-        return original(view, replace(outage, renamed_at=frozenset()), claim, stale, lapsed=lapsed)
-
-    return patch.object(claims, "_contradiction", contradiction)
+def forget_who_yielded() -> Any:
+    """That a former writer said that it is a reader is no proof that it is no zombie."""
+    return patch.object(claims, "_has_yielded", lambda *_: False)
 
 
 def trust_first_tokens() -> Any:
@@ -433,7 +428,7 @@ MUTANTS = (
     Mutant("an answer that is unread is overlooked", overlook_what_is_unread),
     Mutant("only known instances are asked", never_search),
     Mutant("a former writer that goes on is not believed", never_believe_former_writers),
-    Mutant("what knew the successor is no proof of a return", forget_who_knew_the_successor, play=play_idle_logs),
+    Mutant("a former writer that yielded is taken for a zombie", forget_who_yielded, play=play_idle_logs),
     Mutant("the first token of a promoted writer is trusted", trust_first_tokens),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),

@@ -219,7 +219,9 @@ def test_each_campaign_starts_at_a_base_seed_of_its_own_and_prints_it(capsys) ->
 
 def test_a_planted_bug_that_one_seed_finds_by_luck_is_not_found(capsys) -> None:
     """Enough seeds have to find it."""
-    lucky = replace(CAMPAIGN, play=lambda seed: broken(seed) if seed % 100 == 0 else Counter(), hunted=200)
+    mutants = [replace(each, play=None) for each in MUTANTS]
+    play_lucky = lambda seed: broken(seed) if seed % 100 == 0 else Counter()  # noqa: E731
+    lucky = replace(CAMPAIGN, play=play_lucky, mutants=mutants, hunted=200)
     assert lucky.hunt(MUTANTS[0], 1) == [100, 200]
     assert lucky.main("", ["--seed", "1", "--schedules", "1", "--jobs", "2", "--mutants"]) == 1
     assert f"{MUTANTS[0].name}: TOO FEW 2 seeds" in capsys.readouterr().out
