@@ -96,6 +96,20 @@ PITFALLS = {
     "21. A disk that failed makes a copy absent, until it works again": [
         "cluster/storage/quorum/test_disks.py::test_full_disks_make_copies_absent_until_there_is_room",
     ],
+    "22. Log is deleted in two steps, and a new epoch may not have heard of the second": [
+        "simulation/storage/test_unfinished_collection.py::test_the_next_epoch_finishes_it_and_the_nodes_agree_again",
+        "cluster/storage/core/test_recovery.py::"
+        "test_a_replica_says_what_it_has_removed_also_where_the_charter_knows_of_less",
+    ],
+    "23. An epoch that never was leaves marks in the log of the one that began at the same position": [
+        "cluster/storage/core/test_segment.py::"
+        "test_an_extent_may_leave_out_what_closed_the_chain_for_an_epoch_that_never_was",
+        "cluster/storage/core/test_recovery.py::test_a_chain_goes_on_that_was_closed_by_an_epoch_that_never_was",
+    ],
+    "24. A damaged frame takes all of its log with it, and metadata that rot must not": [
+        "cluster/storage/test_journal.py::test_a_scrub_finds_all_log_of_a_file_that_is_gone",
+        "cluster/storage/test_journal.py::test_the_log_of_an_epoch_whose_metadata_rotted_is_there_after_a_restart",
+    ],
     "20. Before Python 3.12 a wait with a deadline loses a cancellation that coincides with an exception": [
         "cluster/test_waiting.py::test_a_cancellation_counts_also_when_the_work_ends_at_that_moment",
         "cluster/storage/test_isolated.py::test_one_that_was_killed_while_it_started_comes_back",
