@@ -21,6 +21,7 @@ from aurora_router_cluster.storage.core.lsn import parse_lsn
 TESTS = Path(__file__).parents[2]
 
 DONOR = "simulation/storage/test_damaged_donor.py"
+CORE = "cluster/storage/core"
 REAL = "cluster/storage/real/test_losses.py"
 PITFALLS = {
     "1. A cancel during the quorum wait looks like success, with a warning": [
@@ -98,12 +99,10 @@ PITFALLS = {
     ],
     "22. Log is deleted in two steps, and a new epoch may not have heard of the second": [
         "simulation/storage/test_unfinished_collection.py::test_the_next_epoch_finishes_it_and_the_nodes_agree_again",
-        "cluster/storage/core/test_recovery.py::"
-        "test_a_replica_says_what_it_has_removed_also_where_the_charter_knows_of_less",
+        f"{CORE}/test_recovery.py::test_a_replica_says_what_it_has_removed_also_where_the_charter_knows_of_less",
     ],
     "23. An epoch that never was leaves marks in the log of the one that began at the same position": [
-        "cluster/storage/core/test_segment.py::"
-        "test_an_extent_may_leave_out_what_closed_the_chain_for_an_epoch_that_never_was",
+        f"{CORE}/test_segment.py::test_an_extent_may_leave_out_what_closed_the_chain_for_an_epoch_that_never_was",
         "cluster/storage/core/test_recovery.py::test_a_chain_goes_on_that_was_closed_by_an_epoch_that_never_was",
     ],
     "24. A damaged frame takes all of its log with it, and metadata that rot must not": [
