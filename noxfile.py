@@ -120,10 +120,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
-    """Types: mypy --strict and pyright over the packages and the typed examples of what users write."""
+    """Types: mypy --strict and pyright over the packages and what users write: typed examples, the pages' code."""
     session.run(sys.executable, "-m", "mypy")
     session.run(sys.executable, "-m", "mypy", "--strict", "tests/typing")
     session.run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+    session.run(sys.executable, "-m", "pytest", "-q", "tests/docs/test_examples.py", "-k", "type_checkers")
 
 
 @nox.session(venv_backend="none")
