@@ -27,6 +27,14 @@ def answer(server, text):
                 pass
 
 
+def refuse(server):
+    """Answer the question for TLS, and end the connection."""
+    client, _ = server.accept()
+    with client:
+        client.recv(8)
+        client.sendall(b"N")
+
+
 def dial(port, seconds):
     async def go():
         params = {"host": "127.0.0.1", "port": port, "user": "app", "dbname": "app", "gssencmode": "disable"}
@@ -65,7 +73,7 @@ def test_how_long_a_first_byte_was_waited_for_is_remembered():
         target = Target("demo-1", "demo-1", port, ("127.0.0.1",))
         assert ThreadMonitorRuntime.dial_silence(None, target) is None
         for delay in (1.0, 0.3, 0.6):
-            thread = threading.Timer(delay, answer, args=[server, b"N"])
+            thread = threading.Timer(delay, refuse, args=[server])
             thread.start()
             dial(port, 3.0)
             thread.join()
