@@ -40,7 +40,7 @@ RESOLVING = 30.0
 """For how long an outcome is asked for at least, in seconds."""
 FINDING = 1.5
 """How long it may take to find a new writer, from when it was noticed that the former one is gone, in seconds."""
-HEARD = 2.0
+HEARD = 3.0
 """Within so many seconds after it came back an instance has been heard, in seconds."""
 TURNS = (WriterSuspected, WriterConfirmed, WriterChanged)
 """Events that begin and end a search for the writer."""
@@ -370,6 +370,7 @@ class Judge:
                 trouble[each] += [*each.odd, *each.loaded]
             elif "aurora_max_lag" in process.options:  # its rows may lack its lag, which is unproven then
                 trouble[each] += each.odd
+                trouble[each] += [span for _, writer in self.control.history for span in writer.harmed]  # no proof then
         sound = [each for each in first if not overlap(trouble[each], began, now)]
         if not sound or (known and not any(self.control.is_named(each, id_) for each in sound for id_ in known)):
             return
@@ -377,6 +378,8 @@ class Judge:
         if all(each.instance.writer for each in sound) and any(each.row or each.until > began for each in starts):
             return  # the writer stands in, and is spared
         spared = any(each.row or each.until > began or each.under_way for each in starts)
+        promoted, writer = self.control.history[-1]
+        is_new = promoted > began - FINDING and all(each is writer for each in sound)
         silent = sum(
             overlap([*each.mute, *each.deafness], began - 5.0, now) > 0.0 for each in self.control.servers.values()
         )
@@ -388,6 +391,7 @@ class Judge:
             + 3.0 * bool(others)
             + (8.0 if self.names_failed(began) else 0.0)
             + LOGIN * sum(overlap(each.logins, began, now) > 0.0 for each in self.control.servers.values())
+            + FINDING * is_new  # no other one serves, and it has to be believed first
             + STAND_IN_PAUSE * spared  # the writer is waited for, before a reader that failed is tried again
         )
         if now - began > bound:
