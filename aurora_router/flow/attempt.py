@@ -197,7 +197,7 @@ class ConnectAttempt(Generic[ConnT]):
     def failure_rank(self, instance: str) -> int:
         """How late to dial an instance: 0, 1 if it failed recently, 2 if it did so by being silent in this connect.
 
-        Even one that reset a dial is sooner asked again than one that is silent is waited out again.
+        To dial an instance again that reset a dial takes a moment; a silent one costs the whole time of a dial.
         """
         if not self.is_avoided(instance):
             return 0

@@ -335,10 +335,6 @@ class Cluster:
                 or any(map(len, list(self._connections.values())))
             )
 
-    def latency(self, id_: str) -> float | None:
-        """How long dials of an instance take as a rule, in seconds; None: not known."""
-        return self._latency.get(id_)
-
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
         """Connections in use or being made, and dial latency, of each instance."""
         return {id_: Load(self.connections(id_), self._latency.get(id_)) for id_ in ids}

@@ -268,7 +268,7 @@ class HangDetector(Generic[ConnT]):
             return self.limits.ping
         silence = self.runtime.dial_silence(target)
         if silence is None:  # the dials of users are known as a whole alone
-            silence = self.cluster.latency(id_) or 0.0
+            silence = self.cluster.loads([id_])[id_].latency or 0.0
         usual = USUAL_DIALS * silence if silence > ENOUGH * self.limits.ping else 0.0
         return max(self.limits.ping, min(usual, self.monitor.options.connect_timeout))
 

@@ -283,7 +283,7 @@ class ClusterMonitor(Generic[ConnT]):
         return min(pause, self._proof_pause()) if cluster.view.lacks_proof(now) else pause
 
     def _proof_pause(self) -> float:
-        """How long after the last refresh a new writer's answer may prove what it makes durable (`View.unproven`)."""
+        """How long after the last refresh a new writer's answer proves what it makes durable (`View.fresh`)."""
         row_age = ROW_AGE_SECONDS * max(1.0, self._jitter)
         return max(row_age, self.cluster.view.accepted_at + row_age - self._refreshed_at)
 

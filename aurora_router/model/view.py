@@ -57,7 +57,8 @@ class View:
         accepted_at: when the writer was accepted, by the runtime's clock in seconds.
         unproven: whether a writer was accepted with a token that was not higher than the one before, and none has shown
             since, `observation.ROW_AGE_SECONDS` after it was accepted, how much it makes durable.
-        fresh: the same of the accepted writer, whatever its token: a former one may have made durable more than that.
+        fresh: whether the accepted writer has not shown yet, `ROW_AGE_SECONDS` after it was accepted, how much it makes
+            durable; until then a former one may have made durable more than `token`.
         set_back: whether a writer ever went on with a lower token: then a higher one of a former writer proves nothing.
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.

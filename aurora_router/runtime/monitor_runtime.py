@@ -82,7 +82,7 @@ def _note_bytes(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
                 _heard[end] = now
                 forget_oldest(_heard)
                 if began is not None:
-                    _silences[end] = with_silence(_silences.get(end, ()), now - began)
+                    _silences[end] = with_silence(_silences.pop(end, ()), now - began)
                     forget_oldest(_silences)
                     began = None
             wanted = dialling.send(ready)

@@ -438,7 +438,7 @@ class Judge:
     def _lengthened(self, process: Process, conn: Conn) -> float:
         """By how much a ping of an instance may be longer, because dials of it waited long for a first byte."""
         silences = process.monitor_runtime._silences.get((conn.address, conn.port), ())
-        latency = conn.result.cluster.latency(conn.result.instance) or 0.0
+        latency = conn.result.cluster.loads([conn.result.instance])[conn.result.instance].latency or 0.0
         return max(0.0, USUAL_DIALS * max([*silences, latency]) - self.limits(process).ping)
 
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
