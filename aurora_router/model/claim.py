@@ -83,7 +83,7 @@ def find_claim(rows: Mapping[str, Row], seen: Topology, asked_at: float) -> Clai
     best = max(marked, key=_token, default=None)
     if best is None or sum(_token(row) == _token(best) for row in marked) > 1:
         return None
-    complete = read and len(marked) == 1
+    complete = read and sum(row.writer for row in rows.values()) == 1  # no one beside the claimant is marked
     return Claim(best.id, best.token, own=False, complete=complete, asked_at=asked_at, volume=volume)
 
 
