@@ -10,7 +10,8 @@ a probe that is given up has to begin again with the dial.
 
 All that is known may be wrong. A reader that is just being created is in no instance's rows. If the writer is lost
 then, the next writer may be an instance that this process has never heard of. So if a suspicion lasts, the given names
-are asked as well.
+are asked as well, and at once where an address led to an instance that seems to be of another cluster: if all the
+others were replaced meanwhile, the names tell what it is.
 
 Not every instance can be asked: its address may be unknown, or it may refuse the monitor's login (a password was
 changed). Such an instance is left out as long as that lasts, and the others are asked. If none can be asked, or none
@@ -86,6 +87,8 @@ class ClusterMonitor(Generic[ConnT]):
         self.hangs = HangDetector(runtime, cluster, self)
         self._is_locked_out = self._has_given_up = self._checking_reports = False
         self._searching: set[str] = set()
+        self._misled_at = -math.inf
+        self._epoch, self._unheard = cluster.view.epoch, set[str]()
         self._lockouts = Lockouts()
         self._login_since = -math.inf
         self._accepted_at = -1.0
@@ -191,11 +194,12 @@ class ClusterMonitor(Generic[ConnT]):
         """Start the procedures that are due."""
         cluster = self.cluster
         self._forget_removed()
+        self._note_former_writers()
         askable = self._askable = self._find_askable()
         self._give_up_where_refused()
         if cluster.suspected_at is not None and not self.can_ask:
             cluster.on_monitor_stopped()
-        wanted = sorted(askable if cluster.suspected_at is not None else self.unhealthy & askable)
+        wanted = sorted(askable if cluster.suspected_at is not None else self._silent & askable)
         for id_ in wanted:
             if not self.probe_of(id_).busy:
                 self._probes[id_].busy = True
@@ -217,10 +221,26 @@ class ClusterMonitor(Generic[ConnT]):
         """Forget instances that left the cluster."""
         known = self.cluster.view.instances.keys()
         self.unhealthy &= known
+        self._unheard &= known
         self._prepared &= known
         self._lockouts = self._lockouts.keep(known | self._names.keys())
         for name in self._expired.keys() - known - self._names.keys():
             del self._expired[name]
+
+    def _note_former_writers(self) -> None:
+        """Ask a former writer until it answers: it can be promoted again once it has said that it is a reader.
+
+        Where a connect found the new writer, the monitor may not have noticed that the former one does not answer.
+        """
+        view = self.cluster.view
+        if view.epoch != self._epoch:
+            self._epoch = view.epoch
+            self._unheard |= view.former & view.instances.keys() - dict(view.yielded_at).keys()
+
+    @property
+    def _silent(self) -> set[str]:
+        """The instances that are asked until they answer, also while the writer is not suspected."""
+        return self.unhealthy | self._unheard
 
     def _give_up_where_refused(self) -> None:
         """Leave a suspicion that lasts to the connects if an instance, or a given name, refuses the monitor's login.
@@ -299,7 +319,7 @@ class ClusterMonitor(Generic[ConnT]):
                 if suspected_at is not None:
                     pause = poll_interval.fast_pause(self.runtime.now() - suspected_at, self.runtime.random())
                     await self.runtime.sleep(pause)
-                elif probe.instance in self.unhealthy:
+                elif probe.instance in self._silent:
                     await self.runtime.sleep(poll_interval.add_jitter(RETURN_SECONDS, self.runtime.random()))
                 else:
                     return
@@ -318,7 +338,9 @@ class ClusterMonitor(Generic[ConnT]):
         view, cluster = self.cluster.view, self.cluster
         if cluster.suspected_at is None:
             return
-        alone = self.unhealthy >= self._askable or (view.writer is not None and view.writer not in self._askable)
+        misled = self._misled_at >= cluster.suspected_at
+        lost = view.writer is not None and view.writer not in self._askable
+        alone = misled or lost or self.unhealthy >= self._askable
         if not alone and self.runtime.now() - cluster.suspected_at <= SEARCH_SECONDS:
             return
         for name, given in self._names.items():
@@ -346,7 +368,7 @@ class ClusterMonitor(Generic[ConnT]):
         """Probe an instance once; returns whether there was an answer."""
         began, id_ = self.runtime.now(), probe.instance
         known = self.cluster.view.instances[id_]
-        thorough, seconds = thorough or id_ in self.unhealthy, self._seconds_for(id_)
+        thorough, seconds = thorough or id_ in self._silent, self._seconds_for(id_)
         if id_ in self.unhealthy and (id_ in self._expired or self.hangs.is_hung(id_)):
             # No user's dial has to find out meanwhile, at the price of its whole time, what this probe finds out.
             self.cluster.update(ClusterState.prolong_failure, id_, began, seconds + 2.0 * RETURN_SECONDS)
@@ -359,6 +381,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._record_timing(id_, None)
         self._lockouts = self._lockouts.record_login(id_)
         self._accepted_at, self._is_locked_out = self.runtime.now(), False
+        self._unheard.discard(id_)
         if id_ in self.unhealthy:
             self.unhealthy.discard(id_)
             self.cluster.record_success(id_, self.runtime.now() - began, self.runtime.now())
@@ -403,6 +426,8 @@ class ClusterMonitor(Generic[ConnT]):
             self.record_lockout(id_, fault, began)
         if fault.kind in ON_THIS_SIDE:
             return
+        if fault.kind is FaultKind.NAME:
+            self._misled_at = now
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
         known = id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0

@@ -12,6 +12,7 @@ from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingE
 from aurora_router.flow.dial_limiter import STAND_IN_PAUSE
 from aurora_router.flow.hang_detector import TRIES, USUAL_DIALS
 from aurora_router.model.event import (
+    AnswerRefused,
     ConnectionsCut,
     InstanceAdded,
     InstanceFailed,
@@ -162,6 +163,11 @@ class Judge:
         if overlap(writer.harmed, promoted - HEARD, promoted) > 0.0:
             return  # it had just come back, so that it may not have been heard as a reader
         others = [each for each in self.control.servers.values() if each not in {writer, former}]
+        news = [each for time, _, each in process.events if time > promoted]
+        refused_of = {each.observer for each in news if isinstance(each, AnswerRefused)}
+        known = process.known() - {each.id for each in news if isinstance(each, InstanceAdded)}
+        if id_ in refused_of and not known & {each.id for each in others}:
+            return  # all others have just joined, so that it may have moved: only the given names tell
         since = max(promoted, turns[-1][0])
         spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
         unsent = self.control.harbour.unsent.items()

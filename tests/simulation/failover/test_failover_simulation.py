@@ -123,6 +123,8 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (232995924, Dimensions.just("idle_logs", "pooler")),
         (232996223, Dimensions.just("idle_logs", "late_tokens")),
         (232997165, Dimensions.just("late_tokens")),
+        (87169475, Dimensions.just("idle_logs", "slow_logins")),
+        *((seed, Dimensions.just("idle_logs")) for seed in (87165215, 87172690)),
         (87157884, Dimensions.just("constant_reports")),
         (87156908, Dimensions.just("stale_lag", "own_endings")),
         *((seed, Dimensions.just("late_tokens")) for seed in (77000069, 77000072, 77000079, 77000393)),
