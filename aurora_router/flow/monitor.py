@@ -11,7 +11,7 @@ a probe that is given up has to begin again with the dial.
 All that is known may be wrong. A reader that is just being created is in no instance's rows. If the writer is lost
 then, the next writer may be an instance that this process has never heard of. So if a suspicion lasts, the given names
 are asked as well, and at once where an address led to an instance that seems to be of another cluster: if all the
-others were replaced meanwhile, the names tell what it is.
+others were replaced meanwhile, only the names show what it is.
 
 Not every instance can be asked: its address may be unknown, or it may refuse the monitor's login (a password was
 changed). Such an instance is left out as long as that lasts, and the others are asked. If none can be asked, or none

@@ -977,6 +977,55 @@ def test_a_lost_reader_comes_back_into_use(scene):
     assert len(scene.of(WriterConfirmed)) >= 1, "the writer confirmed itself while the reader was down"
 
 
+def test_a_former_writer_is_asked_until_it_is_heard_as_a_reader(scene):
+    """A connect found the new writer by itself, so that the monitor never noticed that the former one was down."""
+
+    async def client():
+        first = await scene.process.connect(scene.cluster.conninfo())
+        cluster = first.result.cluster
+        await scene.simulation.sleep(0.5)
+        assert not cluster.suspected_at
+        scene.cluster.crash("demo-1")
+        scene.cluster.failover("demo-2")
+        second = await scene.process.connect(scene.cluster.conninfo("instance:demo-2"))
+        await scene.simulation.sleep(3.0)
+        assert cluster.view.writer == "demo-2"
+        assert not scene.of(WriterSuspected)
+        assert dict(cluster.view.yielded_at) == {}
+        back = scene.now
+        scene.cluster.heal("demo-1")
+        await scene.simulation.sleep(1.5)
+        assert back < dict(cluster.view.yielded_at)["demo-1"]
+        asked = len(scene.process.monitor_runtime.tasks)
+        await scene.simulation.sleep(3.0)
+        assert len(scene.process.monitor_runtime.tasks) == asked, "it was heard, so that it is asked no more"
+        second.close()
+        first.close()
+
+    scene.run(client())
+
+
+def test_where_all_other_instances_have_just_joined_the_names_are_asked_at_once(scene):
+    """So the answer of the new writer seems to be of another cluster."""
+
+    async def client():
+        scene.cluster.remove("demo-3")
+        first = await scene.process.connect(scene.cluster.conninfo())
+        scene.cluster.dns_delay = SEARCH_SECONDS / 2
+        scene.cluster.add("demo-4")
+        scene.cluster.hang("demo-1")
+        scene.cluster.failover("demo-2")
+        scene.cluster.instances.pop("demo-1")  # it is in no row, and leaves its address silent
+        began = scene.now
+        second = await scene.process.connect(scene.cluster.conninfo())
+        assert second.instance.id == "demo-2"
+        assert scene.now - began < 1.0 + ALONE_SECONDS / 2, "a ping's time: the name led to the silent one at first"
+        second.close()
+        first.close()
+
+    scene.run(client())
+
+
 @pytest.mark.parametrize("dials", [True, False], ids=["new session", "old session"])
 def test_a_dial_of_the_monitor_that_succeeds_brings_an_instance_back_into_use(scene, dials):
     """It was avoided since a user's dial failed. An answer on an old session does not show that it accepts dials."""

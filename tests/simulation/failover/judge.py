@@ -41,7 +41,7 @@ RESOLVING = 30.0
 """For how long an outcome is asked for at least, in seconds."""
 FINDING = 1.5
 """How long it may take to find a new writer, from when it was noticed that the former one is gone, in seconds."""
-HEARD = 3.0
+HEARD = 2.0
 """Within so many seconds after it came back an instance has been heard, in seconds."""
 TURNS = (WriterSuspected, WriterConfirmed, WriterChanged)
 """Events that begin and end a search for the writer."""
@@ -160,16 +160,17 @@ class Judge:
         joined_at = [time for time, _, each in process.events if isinstance(each, InstanceAdded) and each.id == id_]
         if joined_at and joined_at[-1] > promoted:
             return  # it was not known before, so that only the given names may lead to it
-        if overlap(writer.harmed, promoted - HEARD, promoted) > 0.0:
+        deaf = [*process.mute, *process.starved, *process.stalled]
+        if overlap([*writer.harmed, *deaf], promoted - HEARD, promoted) > 0.0:
             return  # it had just come back, so that it may not have been heard as a reader
         others = [each for each in self.control.servers.values() if each not in {writer, former}]
         news = [each for time, _, each in process.events if time > promoted]
         refused_of = {each.observer for each in news if isinstance(each, AnswerRefused)}
         known = process.known() - {each.id for each in news if isinstance(each, InstanceAdded)}
         if id_ in refused_of and not known & {each.id for each in others}:
-            return  # all others have just joined, so that it may have moved: only the given names tell
+            return  # all others have just joined, so that it may have moved: only the given names lead on
         since = max(promoted, turns[-1][0])
-        spans = [*process.mute, *process.starved, *process.stalled, *self._trouble(writer)]
+        spans = [*deaf, *self._trouble(writer)]
         unsent = self.control.harbour.unsent.items()
         spans += [span for (each, _), those in unsent if each is process for span in those]
         spans += [span for each in others for span in self._trouble(each)]
