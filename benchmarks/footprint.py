@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Measured = dict[str, float]
 
 RUNS = 30
+WHOLE_RATIO = 195 / 157
+"""Of two processes that connect once, ours and psycopg's: the times, in ms, where the bound was set."""
 IMPORT_MS, MEMORY_MB, LASTING_THREADS, EXIT_MS = 20, 12, 1, 50
 
 _IMPORT = """
@@ -78,8 +80,19 @@ print(json.dumps({"left": time.monotonic()}), flush=True)
 """It leaves with connections open, so that the monitor is at work."""
 
 
+_WHOLE = """
+import json, sys
+module, conninfo = sys.argv[1:]
+driver = __import__(module)
+with driver.connect(conninfo) as connection:
+    connection.execute("select 1")
+print(json.dumps({}))
+"""
+"""What a command of an administrator, or a job of a scheduler, does."""
+
+
 def measure(setting: Setting) -> Iterator[Figure]:
-    """Import, memory, threads, exit."""
+    """Import, memory, threads, exit, and a whole process that connects once."""
     ours, stock = setting.cluster.conninfo("reader"), setting.stock_parameters("reader")
     times = range(setting.rounds(RUNS))
     with tempfile.TemporaryDirectory(prefix="aurora-router-bench-") as bytecode:
@@ -91,6 +104,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
             [run(_CONNECTED, "aurora_router", ours) for _ in times], [run(_CONNECTED, "psycopg", stock) for _ in times]
         )
         yield _left([(_leave(run, "aurora_router", ours), _leave(run, "psycopg", stock)) for _ in times])
+        yield _whole([(_time(run, "aurora_router", ours), _time(run, "psycopg", stock)) for _ in times])
 
 
 def _imported(runs: list[Measured]) -> Iterator[Figure]:
@@ -120,6 +134,19 @@ def _left(pairs: list[tuple[float, float]]) -> Figure:
     medians = [statistics.median(each[which] for each in pairs) * 1e3 for which in (0, 1)]
     about = f"{ours:.0f} ms, psycopg alone {stock:.0f} ms; medians of {len(pairs)}: {medians[0]:.0f}, {medians[1]:.0f}"
     return Figure.at_most("exit beyond psycopg, connected and watched, fastest", ours - stock, "ms", EXIT_MS, about)
+
+
+def _time(run: Callable[..., Measured], module: str, conninfo: str) -> float:
+    """Seconds that a process takes which connects once."""
+    began = time.monotonic()
+    run(_WHOLE, module, conninfo)
+    return time.monotonic() - began
+
+
+def _whole(pairs: list[tuple[float, float]]) -> Figure:
+    ours, stock = (statistics.median(each[which] for each in pairs) * 1e3 for which in (0, 1))
+    about = f"medians of {len(pairs)} in turns: {ours:.0f} ms, psycopg alone {stock:.0f} ms"
+    return Figure.at_most("process that connects once, ours / psycopg", ours / stock, "x", WHOLE_RATIO, about)
 
 
 def _run(bytecode: str, script: str, *arguments: str) -> Measured:

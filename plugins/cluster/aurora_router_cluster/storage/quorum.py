@@ -279,7 +279,7 @@ class QuorumVolume:
         """Commits wait for the storage; and the storage has the log, so that instances keep little of it."""
         return {"synchronous_standby_names": STANDBY_NAME, **LITTLE_LOG, "wal_compression": self._compression}
 
-    def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002  # whoever the writer is, readers follow the storage
+    def reader_settings(self, reader: str, writer: EngineAddress | None) -> Mapping[str, str]:  # noqa: ARG002 - readers follow the storage, not a writer
         """Follow the storage; and be ready to become a writer whose commits wait for it."""
         following = {"primary_conninfo": self.conninfo(reader), "wal_retrieve_retry_interval": RETRY}
         return {**following, **self.writer_settings()}
