@@ -9,7 +9,9 @@ its reason, and calls the quorum what it is; that commits go on with one failed 
 and that all is well again by itself once the disks take something.
 
 Where all disks fail some nodes may have taken the last extent before, and are given no other while that waits for its
-quorum: those have not failed, and are not said to.
+quorum: those have not failed, and are not said to. What counts as acknowledged without a disk was begun after the nodes
+were shown as failed; what counts as well again is each node that has taken log since its disk was repaired, so that no
+error of before is still on its way.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router_cluster import LocalCluster
+from aurora_router_cluster.storage.core.lsn import parse_lsn
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
@@ -72,6 +75,16 @@ class Ledger:
     def stop(self) -> None:
         """End with the statements under way."""
         self._ended.set()
+
+    @property
+    def made(self) -> int:
+        """The last number that any client has begun to insert."""
+        with self._lock:
+            return self._made
+
+    def begun_after(self, made: int) -> int:
+        """How many of the numbers that were begun after `made` are acknowledged."""
+        return sum(number > made for number in list(self.acknowledged))
 
     def _next(self) -> int:
         with self._lock:
@@ -266,21 +279,20 @@ def _round(
             found.wrong.append(f"{title}: nodes {failing} have no disk, status says {shown} have none")
         if scope == "one, failover":
             cluster.failover()
-        before, until = len(ledger.acknowledged), time.monotonic() + HOLD
+        made, before, until = ledger.made, len(ledger.acknowledged), time.monotonic() + HOLD
         while time.monotonic() < until:
             _check(cluster, found, title, failing, kind)
             time.sleep(0.05)
-        acknowledged = len(ledger.acknowledged) - before
-        if scope == "all" and acknowledged:
-            found.wrong.append(f"{title}: {acknowledged} commits were acknowledged without a disk")
-        if scope != "all" and not acknowledged and not _eventually(lambda: len(ledger.acknowledged) > before, BACK):
+        if scope == "all" and (baseless := ledger.begun_after(made)):
+            found.wrong.append(f"{title}: {baseless} commits were acknowledged without a disk")
+        if scope != "all" and not _eventually(lambda: len(ledger.acknowledged) > before, BACK):
             found.stuck.append(f"{title}: commits do not go on")
     finally:
         began = time.monotonic()
         for node in failing:
             disks.repair(kind, node)
-    before = len(ledger.acknowledged)
-    if _eventually(lambda: _is_well(cluster, found) and len(ledger.acknowledged) > before, BACK):
+    made, durable = ledger.made, parse_lsn(_volume(cluster, found)["vdl"])
+    if _eventually(lambda: _is_well(cluster, found, durable) and ledger.begun_after(made) > 0, BACK):
         found.back.append(time.monotonic() - began)
     else:
         found.stuck.append(f"{title}: not well {BACK:g} s after the disks were: {_states(cluster, found)}")
@@ -314,8 +326,10 @@ def _failed(cluster: LocalCluster, found: Found) -> set[int]:
     return {node for node, state in _states(cluster, found).items() if state == "failed"}
 
 
-def _is_well(cluster: LocalCluster, found: Found) -> bool:
-    return set(_states(cluster, found).values()) <= {"complete", "behind"}
+def _is_well(cluster: LocalCluster, found: Found, durable: int) -> bool:
+    """Whether all nodes are there, and have taken log beyond what was durable when their disks were repaired."""
+    nodes = _volume(cluster, found)["nodes"]
+    return all(node["state"] in {"complete", "behind"} and parse_lsn(node["scl"]) > durable for node in nodes)
 
 
 def _check(cluster: LocalCluster, found: Found, title: str, failing: list[int], kind: str) -> None:

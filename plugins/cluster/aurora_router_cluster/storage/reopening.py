@@ -41,8 +41,13 @@ async def open_node(number: int, directory: Path, *, sync: bool) -> StorageNode:
 
 
 async def reopen(node: StorageNode, directory: Path, *, sync: bool) -> StorageNode | None:
-    """Open a failed node again; None: its disk does not take anything yet. `node` must not be used afterwards."""
-    if await asyncio.to_thread(refusal, directory) is not None:
+    """Open a failed node again; None: its disk does not take anything yet, for a reason that the node reports now.
+
+    `node` must not be used afterwards if another one is returned.
+    """
+    refused = await asyncio.to_thread(refusal, directory)
+    if refused is not None:
+        node.fail(refused)
         return None
     await node.close()
     try:
