@@ -10,6 +10,7 @@ Manager is moto's, in this process. The parts:
 * *day*: 24 hours of virtual time (`tests/aws/day.py`).
 * *shown*: a process prints all that it can at DEBUG (`aws_child`); that, and what ``ps`` shows, is searched.
 * *cost*: warm connects with ``aurora_credentials=iam``, and with a token as a password, in turns.
+* *zones*: connections of hundreds of simulated processes in three zones (`tests/simulation/zones.py`).
 * *imports*: botocore's modules after ``import aurora_router``, and after a connect without the extra.
 """
 
@@ -48,6 +49,7 @@ from benchmarks.setting import CONTROL, OURS, SECONDS, STOCK, WIDTH
 from tests.aws.conftest import KEY, SECRET_KEY
 from tests.aws.day import Secrets, Tokens, World, make_virtual
 from tests.aws.rotation import HIDDEN, PATIENT, REGION, ROLE, Rotation, rotate_under_load
+from tests.simulation import zones as simulation
 from tests.superuser import run_as_superuser
 
 if TYPE_CHECKING:
@@ -298,8 +300,13 @@ def imports(ground: Ground) -> Iterator[Figure]:
         yield Figure.at_most(f"modules of botocore after {what}", count, "", 0)
 
 
-PARTS = {each.__name__: each for each in (quiet, rotation, day, shown, cost, imports)}
-BOUNDED = ("quiet", "rotation", "shown", "imports")
+def zones(ground: Ground) -> Iterator[Figure]:
+    """How many connections stay in their zone, and how busy the busiest reader gets."""
+    yield from simulation.measure(simulation.BOUNDED if ground.bounded else simulation.SCENES)
+
+
+PARTS = {each.__name__: each for each in (quiet, rotation, day, shown, cost, zones, imports)}
+BOUNDED = ("quiet", "rotation", "shown", "zones", "imports")
 """The tests of the suite have some hours of the day; a ratio takes more rounds than CI has time for."""
 
 

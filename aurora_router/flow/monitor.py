@@ -35,8 +35,10 @@ from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import MonitorLockedOut
+from aurora_router.model.instance import Role
 from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure
 from aurora_router.policy import poll_interval
+from aurora_router.policy.affinity import LOAD_SECONDS
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
 from aurora_router.policy.route import Mode, find
@@ -216,6 +218,19 @@ class ClusterMonitor(Generic[ConnT]):
             self.runtime.spawn(self._check_reports())
         if cluster.suspected_at is None and not self._is_locked_out:
             self._prepare(askable - self._prepared)
+            self._count_if_due()
+
+    def _count_if_due(self) -> None:
+        """Start to ask for client connections: at once where no monitor has, then every `LOAD_SECONDS`.
+
+        The second time comes sooner, at random, so that processes that were started together do not go on together.
+        """
+        now, due = self.runtime.now(), self.cluster.state.demand.clients_at
+        if now >= due and self._prefers_zones:
+            random = self.runtime.random()
+            pause = LOAD_SECONDS * random if due == -math.inf else poll_interval.add_jitter(LOAD_SECONDS, random)
+            self.cluster.update(ClusterState.plan_count, now + pause)
+            self.runtime.spawn(self._count_clients())
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""
@@ -279,7 +294,9 @@ class ClusterMonitor(Generic[ConnT]):
 
     def probe_of(self, id_: str) -> InstanceProbe[ConnT]:
         """Return the probe of an instance, with its only session."""
-        return self._probes.setdefault(id_, InstanceProbe(self.runtime, self.cluster, id_))
+        probe = self._probes.setdefault(id_, InstanceProbe(self.runtime, self.cluster, id_))
+        probe.counts_clients = self._prefers_zones
+        return probe
 
     def _plan_refresh(self) -> None:
         self._refreshed_at, self._refresh_again_at = self.runtime.now(), math.inf
@@ -474,6 +491,30 @@ class ClusterMonitor(Generic[ConnT]):
         finally:
             self._check_reports_at = self.runtime.now() + self.options.refresh
             self._checking_reports = False
+
+    @property
+    def _prefers_zones(self) -> bool:
+        """Whether connects prefer zones, so that it counts how busy instances are; see `policy.affinity`."""
+        return any(each.request.options.zones for each in self.accesses)
+
+    async def _count_clients(self) -> None:
+        """Ask readers for their client connections; the writer only on a session that there is, or in a refresh.
+
+        That one does not answer has no consequence but that its figure gets too old: a connect, or a ping, finds out.
+        """
+        for id_ in sorted(self._find_askable()):
+            probe, known = self.probe_of(id_), self.cluster.view.instances.get(id_)
+            if known is None or probe.busy or (known.role is Role.WRITER and not probe.is_open):
+                continue
+            if known.occupancy is not None and self.runtime.now() - known.occupancy.at < LOAD_SECONDS / 4.0:
+                continue
+            probe.busy = True
+            try:
+                await probe.check_role_report(self.access, self._seconds_for(id_))
+            except DialFailed as failed:
+                self._record_timing(id_, failed.fault)
+            finally:
+                probe.busy = False
 
     async def _refresh(self) -> None:
         """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one."""

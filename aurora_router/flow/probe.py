@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
-from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ask, check_role, find_impostor, query_topology
+from aurora_router.flow.topology_query import (
+    ENDS,
+    IN_RECOVERY,
+    ask,
+    check_role,
+    count_clients,
+    find_impostor,
+    query_topology,
+)
 from aurora_router.model.claim import names_another
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
@@ -68,6 +76,11 @@ class InstanceProbe(Generic[ConnT]):
         runtime: does the I/O.
         cluster: the cluster that the answers describe.
         instance: id of the instance.
+
+    Attributes:
+        used_at: when the session was used last.
+        busy: whether a procedure asks the instance.
+        counts_clients: whether it is asked for its client connections, too, with its role.
     """
 
     def __init__(self, runtime: MonitorRuntime[ConnT], cluster: Cluster, instance: str) -> None:
@@ -76,6 +89,7 @@ class InstanceProbe(Generic[ConnT]):
         self.instance = instance
         self.used_at = runtime.now()
         self.busy = False
+        self.counts_clients = False
         self._in_use = 0
         self._connection: ConnT | None = None
         self._dialled: tuple[str, ...] = ()
@@ -176,9 +190,13 @@ class InstanceProbe(Generic[ConnT]):
 
     async def check_role(self, target: Target, until: float) -> RoleCheck:
         """Ask the server for its role, which also shows whether role reports on this path can be trusted."""
-        return await self._on_session(
-            target, until, lambda session, left: check_role(self.runtime, self.cluster, session, left)
-        )
+
+        async def ask(session: ConnT, left: float) -> RoleCheck:
+            if self.counts_clients:
+                return await count_clients(self.runtime, self.cluster, session, self.instance, left)
+            return await check_role(self.runtime, self.cluster, session, left)
+
+        return await self._on_session(target, until, ask)
 
     async def _on_session(self, target: Target, until: float, ask: Callable[[ConnT, float], Awaitable[T]]) -> T:
         was_open = self.is_open
@@ -278,17 +296,18 @@ class InstanceProbe(Generic[ConnT]):
         return bool(topology.observer_is_writer)
 
     async def check_role_report(self, access: Access, seconds: float) -> None:
-        """Check an instance's role report once, on a session that is closed afterwards.
+        """Check an instance's role report once; a session that is opened for that is closed afterwards.
 
         Raises:
             DialFailed: it did not answer, or its address is unknown.
         """
-        until = self.runtime.now() + seconds
+        until, was_open = self.runtime.now() + seconds, self.is_open
         try:
             with self._using():
                 await self.check_role(await self._locate(access), until)
         finally:
-            await self.close()
+            if not was_open:
+                await self.close()
 
     async def _locate(self, access: Access) -> Target:
         known: Instance | None = self.cluster.view.instances.get(self.instance)

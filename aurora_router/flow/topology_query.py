@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
+from aurora_router.model.instance import Occupancy
+from aurora_router.model.observation import LoadReport
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.role_reports import RoleCheck
 
@@ -26,6 +28,9 @@ TRIES = 4
 IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
 ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
 """The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
+_CLIENTS = "(SELECT pg_catalog.sum(d.numbackends) FROM pg_catalog.pg_stat_database AS d)"
+ROLE_AND_CLIENTS = f"{ROLE}, {_CLIENTS}"
+"""The same, and how many sessions clients have there, this one included. Only the counts of sessions are looked at."""
 ENDS = (
     "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
     "pg_catalog.inet_client_port()"
@@ -135,6 +140,23 @@ async def check_role(
         DialFailed: the connection broke, or no answer came in time.
     """
     return (await _query_role(runtime, cluster, connection, ROLE, seconds, wanted))[0]
+
+
+async def count_clients(
+    runtime: Runtime[ConnT], cluster: Cluster, connection: ConnT, instance: str, seconds: float
+) -> RoleCheck:
+    """Ask an instance for its role, and in the same query for its client connections, which change the view.
+
+    Raises:
+        DialFailed: the connection broke, or no answer came in time.
+    """
+    asked_at, own = runtime.now(), cluster.connections(instance)
+    check, rows = await _query_role(runtime, cluster, connection, ROLE_AND_CLIENTS, seconds, None)
+    clients = rows[0][3]
+    if clients is not None:
+        occupancy = Occupancy(max(0, int(clients) - 1), own, asked_at)
+        cluster.observe(LoadReport(instance, occupancy), runtime.now())
+    return check
 
 
 async def identify(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 class Role(enum.Enum):
@@ -12,6 +13,20 @@ class Role(enum.Enum):
     WRITER = "writer"
     READER = "reader"
     UNKNOWN = "unknown"
+
+
+class Occupancy(NamedTuple):
+    """How many client connections an instance had, as it reported itself.
+
+    Attributes:
+        connections: those of all clients, without the session that asked.
+        own: those of this process among them, open or being opened.
+        at: when it was asked, by the runtime's clock in seconds.
+    """
+
+    connections: int
+    own: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,7 @@ class Instance:
         updated_at: when `updated` last changed, by the runtime's clock: an instance that runs updates its row.
         offset: the runtime's clock minus the instance's own clock, in seconds, at most: the least difference between
             when a row came and its `updated`, since a row comes after it was written. None: not known.
+        occupancy: its client connections; None: it was not asked for them.
     """
 
     id: str
@@ -54,6 +70,7 @@ class Instance:
     updated_at: float = 0.0
     system: str | None = None
     offset: float | None = None
+    occupancy: Occupancy | None = None
 
     def become(self, role: Role) -> Instance:
         """This instance in another role: a new generation, unless nothing was known before."""
@@ -61,7 +78,7 @@ class Instance:
             return self
         step = 0 if self.role is Role.UNKNOWN else 1
         lag = 0.0 if role is Role.WRITER else None  # what a writer does not lag says nothing of it as a reader
-        return replace(self, role=role, generation=self.generation + step, lag=lag, lag_at=None)
+        return replace(self, role=role, generation=self.generation + step, lag=lag, lag_at=None, occupancy=None)
 
     def lag_at_most(self, now: float) -> float | None:
         """The highest replica lag that it can have now, in seconds: the last figure and its age; None: not known."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aurora_router.model.description import Description
+
+if TYPE_CHECKING:
+    from aurora_router.model.instance import Occupancy
 
 STALE_ROW_SECONDS = 300.0
 """A row that was not updated for longer belongs to an instance that is gone (unless it is the writer's)."""
@@ -96,6 +100,19 @@ class SelfReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadReport:
+    """How many client connections an instance has, by its own report.
+
+    Attributes:
+        id: the instance.
+        occupancy: what it reported.
+    """
+
+    id: str
+    occupancy: Occupancy
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """An instance did not answer as it should.
 
@@ -127,7 +144,7 @@ class GivenHosts:
     hosts: tuple[tuple[str, str | None, int | None], ...]
 
 
-Observation = Topology | SelfReport | Failure | GivenHosts | Description
+Observation = Topology | SelfReport | LoadReport | Failure | GivenHosts | Description
 
 
 def end_of_record(position: int) -> int:

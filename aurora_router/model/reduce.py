@@ -95,6 +95,7 @@ from aurora_router.model.observation import (
     STALE_ROW_SECONDS,
     Failure,
     GivenHosts,
+    LoadReport,
     Observation,
     Row,
     SelfReport,
@@ -132,6 +133,8 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _given_hosts(view, observation)
     if isinstance(observation, Description):
         return _description(view, observation, now)
+    if isinstance(observation, LoadReport):
+        return _load_report(view, observation)
     return _failure(view, observation, now)
 
 
@@ -149,6 +152,15 @@ def _description(view: View, seen: Description, now: float) -> Change:
     if seen.endpoints is not None:
         after = replace(after, endpoints=MappingProxyType(dict(seen.endpoints)), described_at=now)
     return (view if after == view else after), ()
+
+
+def _load_report(view: View, report: LoadReport) -> Change:
+    """Note how many client connections an instance has; it is no evidence of anything else."""
+    known = view.instances.get(report.id)
+    if known is None or (known.occupancy is not None and report.occupancy.at < known.occupancy.at):
+        return view, ()
+    noted = replace(known, occupancy=report.occupancy)
+    return (view if noted == known else replace(view, instances=_freeze({**view.instances, report.id: noted}))), ()
 
 
 # ---------------------------------------------------------------- a topology query

@@ -3,10 +3,12 @@
 Theory. A *filter* enforces what was promised (the role, the lag): an instance that fails it is out, and the reason is
 kept for messages. A *preference* only orders: 0 is best, the higher the later. Preferences are compared in the order of
 `PREFERENCES`, so a suitable instance that just failed comes after every one that did not, the fall-back after every
-reader, and zones decide among equals. Choosing within equals is the business of `choosers`.
+reader, and zones decide among equals; `affinity` says how strictly. Choosing within equals is the business of
+`choosers`.
 
 Invariants (property tests): the order holds every instance that passes the filters exactly once; an instance never
-comes before one that is preferred; every instance of the view is either in the order or left out with a reason.
+comes before one that is preferred, but for its zone; every instance of the view is either in the order or left out with
+a reason.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
+from aurora_router.policy.affinity import find_affinity
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.context import Context, Exclusion
 from aurora_router.policy.options import OWN_ZONE, Balance, Options, ReaderFallback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from aurora_router.model.description import CustomEndpoint
     from aurora_router.model.view import View
+    from aurora_router.policy.affinity import Affinity
     from aurora_router.policy.choosers import Chooser
     from aurora_router.policy.context import Load, Random, Rank
     from aurora_router.policy.options import CustomBalance
@@ -41,15 +45,18 @@ class Selection(NamedTuple):
     Attributes:
         order: the first choice, then the alternatives; empty when none suits. An instance in it whose role is
             `Role.UNKNOWN` has to be asked for its role before it is used.
-        ranks: how much each of `order` is preferred; equal ranks are equally good.
+        ranks: how much each of `order` is preferred; equal ranks are equally good, and so are zones that chance decides
+            between.
         left_out: the instances that do not suit, and why.
         context: what the selection was made from.
+        overflow: how busy the zones are, where chance has decided for a further one; else None.
     """
 
     order: tuple[Instance, ...]
     ranks: tuple[Rank, ...]
     left_out: tuple[Exclusion, ...]
     context: Context
+    overflow: Affinity | None = None
 
     @property
     def reason(self) -> str:
@@ -115,17 +122,46 @@ def select(
     """
     context = Context(view, options, role, loads, quarantine, now, rng, turn, endpoint)
     candidates = suitable(view.instances.values(), context)
-    tiers: dict[Rank, list[Instance]] = {}
-    for each in candidates.kept:
-        tiers.setdefault(rank(each, context), []).append(each)
+    tiers = make_tiers(candidates.kept, context)
     choose = CHOOSERS[options.balance] if isinstance(options.balance, Balance) else _chooser_of(options.balance)
     order: list[Instance] = []
     ranks: list[Rank] = []
-    for number in sorted(tiers):
-        tier = tiers[number]
+    for number, tier in tiers.items():
         order += choose(tier, context) if len(tier) > 1 else tier
         ranks += [number] * len(tier)
-    return Selection(tuple(order), tuple(ranks), candidates.left_out, context)
+    selection = Selection(tuple(order), tuple(ranks), candidates.left_out, context)
+    return _overflow(selection, tiers) if options.zones and len(tiers) > 1 else selection
+
+
+def make_tiers(instances: Iterable[Instance], context: Context) -> dict[Rank, list[Instance]]:
+    """Instances by rank, the best first."""
+    tiers: dict[Rank, list[Instance]] = {}
+    for each in instances:
+        tiers.setdefault(rank(each, context), []).append(each)
+    return dict(sorted(tiers.items()))
+
+
+def find_zones(tiers: Mapping[Rank, Sequence[Instance]]) -> list[Sequence[Instance]]:
+    """The best tiers, those that differ by their zone alone, nearest first."""
+    best = next(iter(tiers), ())
+    return [tier for number, tier in tiers.items() if number[:-1] == best[:-1]]  # `in_zone` is the last preference
+
+
+def _overflow(selection: Selection, tiers: Mapping[Rank, Sequence[Instance]]) -> Selection:
+    """The selection after chance has decided between the nearest zone and further ones; see `policy.affinity`."""
+    affinity = find_affinity(find_zones(tiers), selection.context)
+    if affinity is None or affinity.reach == 1:
+        return selection
+    order, ranks, context = selection.order, selection.ranks, selection.context
+    reached = sum(map(len, affinity.zones[: affinity.reach]))
+    selection = selection._replace(ranks=(ranks[0],) * reached + ranks[reached:])
+    zone = affinity.draw(context)
+    if zone == 0:
+        return selection
+    first, those = affinity.draw_instance(zone, context), {each.id for each in affinity.zones[zone]}
+    # Those of the zone come first: the one that was drawn, then the others as the strategy says.
+    order = tuple(sorted(order, key=lambda each: (each.id not in those, each is not first if each.id in those else 0)))
+    return selection._replace(order=order, overflow=affinity)
 
 
 def _chooser_of(custom: CustomBalance) -> Chooser:

@@ -22,6 +22,8 @@ class Candidate:
         connections: those of this process to it, open or being opened.
         latency: of its answers to dials of this process, a moving average in seconds; None: not measured yet.
         weight: by ``aurora_weights``, or else by the instances' classes; 1 if it is not known.
+        clients: connections of all clients to it, as it reported at most three minutes ago; None: not known, as where
+            ``aurora_zones`` is not set.
     """
 
     id: str
@@ -32,3 +34,4 @@ class Candidate:
     connections: int
     latency: float | None
     weight: int
+    clients: int | None = None

@@ -178,6 +178,10 @@ class ClusterState:
         """The monitor asks all instances one by one."""
         return self._with_demand(self.demand.begin_survey(now))
 
+    def plan_count(self, at: float) -> Transition:
+        """The monitor asks instances for their client connections at some time."""
+        return self._with_demand(self.demand.plan_count(at))
+
     def _with_demand(self, demand: RefreshDemand) -> Transition:
         return (self if demand is self.demand else replace(self, demand=demand)), ()
 

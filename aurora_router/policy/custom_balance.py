@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import ExtensionFailed
+from aurora_router.policy.affinity import find_occupancy
 from aurora_router.policy.candidate import Candidate
 from aurora_router.policy.choosers import least_connections
 
@@ -66,6 +67,8 @@ def _call(custom: CustomBalance, candidates: Sequence[Candidate]) -> list[object
 def _describe(instance: Instance, context: Context) -> Candidate:
     load = context.load(instance)
     zone, weight = context.zone(instance), context.weight(instance)
+    occupancy = find_occupancy(instance, context.now)
+    clients = None if occupancy is None else occupancy.connections
     return Candidate(
-        instance.id, instance.role, zone, instance.lag, instance.cpu, load.connections, load.latency, weight
+        instance.id, instance.role, zone, instance.lag, instance.cpu, load.connections, load.latency, weight, clients
     )

@@ -168,6 +168,9 @@ _MAX_LAG = (
 )
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last. "
+    "While the readers of a tier have more connections than 1.05 times the mean of all, a growing part of the connects "
+    "goes on to the next one; see [Balancing](balancing.md#zones-and-when-a-busy-one-overflows). The monitor asks each "
+    "reader for that once a minute. "
     "`own` is the zone of this process, which `aurora_attributes=rds` finds out: by the variable `AURORA_ZONE` (a "
     "name, or an id such as `euw1-az1`), the metadata of an ECS task, or those of an EC2 instance. Until it is known, "
     "`own` is no zone."

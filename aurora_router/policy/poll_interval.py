@@ -71,12 +71,14 @@ class RefreshDemand:
         reader_missed_at: when a reader was wanted last and none was known; None: never.
         overdue: whether the next connect has to query the topology, however young the view is.
         surveyed_at: when all instances were last asked one by one, where an answer lists only one.
+        clients_at: when instances are to be asked for their client connections.
     """
 
     max_lag: tuple[float, float] | None = None
     reader_missed_at: float | None = None
     overdue: bool = False
     surveyed_at: float = -math.inf
+    clients_at: float = -math.inf
 
     def bound_lag(self, bound: float, now: float) -> RefreshDemand:
         """A connect bounds the lag of readers: the lowest bound counts, until it was not used for a while."""
@@ -96,6 +98,10 @@ class RefreshDemand:
     def begin_survey(self, now: float) -> RefreshDemand:
         """All instances are asked one by one, from now on."""
         return replace(self, surveyed_at=now)
+
+    def plan_count(self, at: float) -> RefreshDemand:
+        """Instances are to be asked for their client connections then."""
+        return replace(self, clients_at=at)
 
     def pause(self, slow: float, now: float) -> float:
         """The pause between two refreshes, in seconds.

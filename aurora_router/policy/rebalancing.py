@@ -13,6 +13,10 @@ connection to any other instance that is at hand is surplus. Among the peers it 
 - ``two_choices`` is left as it is unless the fullest instance is also the one under the most pressure.
 - A function of the user's has shares that only it knows: nothing is surplus among its peers.
 
+Where the nearest zone is busier than the others, connects overflow to further zones (`policy.affinity`). What went
+there is at hand as well, and stays: it is surplus only while the nearest zone is less busy than the others, and what is
+in the nearest zone while it is much busier; of each as many as the last figures permit.
+
 An instance that failed, and has not answered since, is no peer; the connections to it that still work stay. While the
 writer is suspected nothing is surplus: what is known of the instances is about to change.
 
@@ -33,7 +37,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from aurora_router.model.instance import Role
-from aurora_router.policy.balance import rank, suitable
+from aurora_router.policy.affinity import find_affinity, find_misplaced
+from aurora_router.policy.balance import find_zones, make_tiers, suitable
 from aurora_router.policy.choosers import are_fast, pressure
 from aurora_router.policy.options import Balance
 
@@ -72,22 +77,30 @@ def find_surplus(
     """
     if is_suspected:
         return frozenset()
-    peers = find_peers(context)
-    if not peers:
+    zones = find_peers(context)
+    if not zones:
         return frozenset()
+    affinity = find_affinity(zones, context, leaving) if context.options.zones else None
+    peers, misplaced = zones[0], frozenset[str]()
     ids = {each.id for each in peers}
+    if affinity is not None:
+        ids |= {each.id for zone in zones for each in zone}
+        misplaced = find_misplaced(affinity, context, own, leaving)
     failed = context.quarantine.terms
-    elsewhere = {id_ for id_, count in own.items() if count and id_ not in ids and id_ not in failed}
-    return frozenset(elsewhere | {id_ for id_ in _find_crowded(peers, context, own, leaving) if own.get(id_)})
+    elsewhere = frozenset(id_ for id_, count in own.items() if count and id_ not in ids and id_ not in failed)
+    crowded = frozenset(id_ for id_ in _find_crowded(peers, context, own, leaving) if own.get(id_))
+    return elsewhere | misplaced | crowded
 
 
-def find_peers(context: Context) -> list[Instance]:
-    """The instances among which a connect would choose; none where their roles are not known."""
+def find_peers(context: Context) -> list[Sequence[Instance]]:
+    """The instances among which a connect would choose, and those as good but for their zone; nearest zone first.
+
+    None where their roles are not known.
+    """
     terms = context.quarantine.terms
     healthy = [each for each in suitable(context.view.instances.values(), context).kept if each.id not in terms]
-    best = min((rank(each, context) for each in healthy), default=())
-    peers = [each for each in healthy if rank(each, context) == best]
-    return [] if any(each.role is Role.UNKNOWN for each in peers) else peers
+    zones = find_zones(make_tiers(healthy, context))
+    return [] if any(each.role is Role.UNKNOWN for zone in zones[:1] for each in zone) else zones
 
 
 def _find_crowded(

@@ -189,7 +189,7 @@ def test_a_failed_one_gets_none_and_keeps_what_works():
     assert surplus(counts) == {"demo-2", "demo-3"}
     assert surplus(counts, quarantine=failed) == NONE, "though its quarantine is over"
     assert surplus({**counts, "demo-4": 1}, quarantine=failed) == NONE
-    assert find_peers(context_of(cluster_of(WRITER, READERS[2]), {}, quarantine=failed)) == [WRITER]
+    assert find_peers(context_of(cluster_of(WRITER, READERS[2]), {}, quarantine=failed)) == [[WRITER]]
 
 
 def test_nothing_is_surplus_while_the_writer_is_suspected():

@@ -8,7 +8,7 @@ import psycopg
 
 from aurora_router.flow.causal_sql import LOG
 from aurora_router.flow.runtime import DialFailed
-from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE
+from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE, ROLE_AND_CLIENTS
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
@@ -49,6 +49,10 @@ def _standby(connection: SimulatedConnection) -> str:
 
 def _role(connection: SimulatedConnection) -> Rows:
     return [_session(connection)]
+
+
+def _role_and_clients(connection: SimulatedConnection) -> Rows:
+    return [(*_session(connection), str(len(connection.instance.connections)))]
 
 
 def _session(connection: SimulatedConnection) -> tuple[str | None, ...]:
@@ -117,6 +121,7 @@ def new_refusal(sqlstate: str, text: str) -> DialFailed:
 ANSWERS: dict[str, Answer] = {
     IN_RECOVERY: _recovery,
     ROLE: _role,
+    ROLE_AND_CLIENTS: _role_and_clients,
     ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
     str(AURORA_POSTGRESQL.id_sql): _identify,
