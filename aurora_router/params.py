@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.policy.hosts import HostPort, InstanceHosts
-    from aurora_router.policy.options import Balance, BalanceFunction, CausalMethod, OutcomeMethod, ReaderFallback
+    from aurora_router.policy.options import (
+        Balance,
+        BalanceFunction,
+        CausalMethod,
+        OutcomeMethod,
+        ReaderFallback,
+        TlsDirect,
+    )
 
 
 class LibpqParams(TypedDict, total=False):
@@ -89,6 +96,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_max_lag: float | str | None
     aurora_zones: Sequence[str] | str | None
     aurora_zone_map: Mapping[str, str] | str | None
+    aurora_tls_direct: TlsDirect | str | None
     aurora_rebalance: bool | str | None
     aurora_reader_fallback: ReaderFallback | str | None
     aurora_instance_host: InstanceHosts | Mapping[str, str] | str | None

@@ -206,6 +206,7 @@ GROUPS = {
         "aurora_instance_host",
         "aurora_dns",
         "aurora_trust_cname",
+        "aurora_tls_direct",
         "aurora_source",
         "aurora_cluster",
         "aurora_attributes",
@@ -455,7 +456,7 @@ client connections of all processes, which an instance reports itself (the sum o
 
 Why these bounds: with equally many clients in each zone, chance must not send them away (at least 95 % of the
 connections are local), and with 60, 20 and 20 % of the clients in three zones no reader may have more than 1.3
-times the mean. In the simulation (`python -m tests.simulation.zones`, a part of `nox -s aws`), with 1,000
+times the mean. In the simulation (`python -m tests.simulation.zones`, a part of `nox -s aws`), with 330 to 1,000
 connections on each reader, it is 99 % and more, and at most 1.2 times the mean, with pools and with connections
 that live between a second and ten minutes.
 

@@ -95,6 +95,13 @@ class ReaderFallback(str, enum.Enum):
     ERROR = "error"
 
 
+class TlsDirect(str, enum.Enum):
+    """Whether a dial begins with TLS at once; `policy.direct_tls` has the theory."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 class OutcomeMethod(str, enum.Enum):
     """How ``run_transaction`` determines the outcome of a COMMIT without an answer; `policy.outcome` has the theory."""
 
@@ -165,6 +172,12 @@ _MAX_LAG = (
     "nothing, since its upstream may be cut off. So with an idle primary it is the writer's figure that has to be "
     "fresh: the monitor sees to that, or a connect that asks all hosts of a list. Proxy endpoints are handed on, "
     "whatever the bound. By default there is none, as at Aurora's reader endpoint."
+)
+_TLS_DIRECT = (
+    "With `auto`, TLS begins with the first byte of a dial, which saves a round trip, where an earlier session of this "
+    "process showed that the server is PostgreSQL 17 or later. A refusal (of a proxy, or after a downgrade) is "
+    "remembered for that address and port, and dialled as usual at once. Needs libpq 17 and `sslmode=require`, "
+    "`verify-ca` or `verify-full`. Where `sslnegotiation` is given, that counts."
 )
 _ZONES = (
     "Availability zones to prefer: tiers separated by `,`, equal zones joined by `+`. Instances elsewhere come last. "
@@ -351,6 +364,9 @@ class Options:
     zone_map: tuple[tuple[str, str], ...] = field(
         default=(),
         metadata=_about(option_parsers.zone_table, "id=zone,…", "demo-1=eu-west-1a,demo-2=eu-west-1b", _ZONE_MAP),
+    )
+    tls_direct: TlsDirect = field(
+        default=TlsDirect.OFF, metadata=_about(option_parsers.choice(TlsDirect), "auto, off", "auto", _TLS_DIRECT)
     )
     rebalance: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _REBALANCE))
     reader_fallback: ReaderFallback = field(

@@ -17,6 +17,7 @@ from aurora_router.errors import InvalidOption, MalformedHost, redact
 from aurora_router.forks import IMPORTING
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
+from aurora_router.policy.direct_tls import FIRST_VERSION
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
 from aurora_router.policy.options import (
     BALANCE_GROUP,
@@ -24,6 +25,7 @@ from aurora_router.policy.options import (
     Balance,
     CustomBalance,
     ReaderFallback,
+    TlsDirect,
     is_strategy,
     overridden_by,
     split,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
     from aurora_router.policy.options import BalanceFunction, CausalMethod, Options, OutcomeMethod
+    from aurora_router.runtime.passfile import DirectTlsMode
 
 T = TypeVar("T")
 
@@ -55,6 +58,8 @@ _ENVIRONMENT = {
     "connect_timeout": "PGCONNECT_TIMEOUT",
 }
 """What libpq takes from the environment and routing has to know."""
+if psycopg.pq.version() >= FIRST_VERSION:  # an older libpq knows no such parameter
+    _ENVIRONMENT["sslnegotiation"] = "PGSSLNEGOTIATION"
 _ROOTS = {"sslrootcert": "PGSSLROOTCERT"}
 """The same where a provider requires TLS: how strict sslmode has to be depends on it."""
 
@@ -72,6 +77,9 @@ _REFUSES_PRIMARY = frozenset({"read-only", "standby"})
 
 _WITHOUT_TLS = frozenset({"disable", "allow", "prefer"})
 """Values of sslmode with which libpq goes without TLS, or where the server wants it to."""
+
+_WITH_TLS = frozenset({"require", "verify-ca", "verify-full"})
+"""Values of sslmode with which libpq goes without TLS on no account."""
 
 _SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
 """Parameters that no message repeats anyway."""
@@ -122,7 +130,14 @@ def opening(open_: Callable[..., T], params: Mapping[str, Any]) -> Callable[[Tar
         open_: called as ``open_(target, seconds)``, or with a provider as ``open_(target, seconds, login)``.
         params: of `ConnectArgs`.
     """
-    if not isinstance(params, Parameters) or params.provider is None:
+    if not isinstance(params, Parameters):
+        return open_
+    if params.direct_tls is not None:
+        with IMPORTING:
+            from aurora_router.runtime import direct_dial  # noqa: PLC0415 - few calls want that
+
+        open_ = direct_dial.make_dial(open_, demanded=params.direct_tls == "demanded")
+    if params.provider is None:
         return open_
     with IMPORTING:
         from aurora_router.runtime.credential_dial import make_dial  # noqa: PLC0415 - few calls have a provider
@@ -134,7 +149,14 @@ def opening_async(
     open_: Callable[..., Awaitable[T]], params: Mapping[str, Any]
 ) -> Callable[[Target, float], Awaitable[T]]:
     """The same for asyncio."""
-    if not isinstance(params, Parameters) or params.provider is None:
+    if not isinstance(params, Parameters):
+        return open_
+    if params.direct_tls is not None:
+        with IMPORTING:
+            from aurora_router.runtime import direct_dial  # noqa: PLC0415 - see above
+
+        open_ = direct_dial.make_async_dial(open_, demanded=params.direct_tls == "demanded")
+    if params.provider is None:
         return open_
     with IMPORTING:
         from aurora_router.runtime.credential_dial import make_async_dial  # noqa: PLC0415 - see above
@@ -244,6 +266,7 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
             params[name] = value
     if getattr(params.provider, "requires_tls", False):
         _require_tls(params, is_known=known)
+    params.direct_tls = _find_direct_tls(options, params)
     limit = _dial_limit(params.get("connect_timeout"))
     if limit is not None and every.get("aurora_connect_timeout") is None:
         options = replace(options, connect_timeout=limit)
@@ -334,6 +357,31 @@ def _require_tls(params: dict[str, Any], *, is_known: bool) -> None:
         raise InvalidOption("the service can't be read, so its sslmode is not known: give sslmode beside it")
     # libpq refuses anything less than verify-full with the roots of the system.
     params["sslmode"] = "verify-full" if params.get("sslrootcert") == "system" else "require"
+
+
+def _find_direct_tls(options: Options, params: Mapping[str, Any]) -> DirectTlsMode | None:
+    """Whether TLS begins at once: where it is known to work, or because the user gave that.
+
+    Raises:
+        InvalidOption: ``aurora_tls_direct`` can have no effect with this libpq, or with this ``sslmode``.
+    """
+    given = params.get("sslnegotiation")
+    if given == "direct":
+        return "demanded"
+    if options.tls_direct is not TlsDirect.AUTO or given is not None:
+        return None
+    if psycopg.pq.version() < FIRST_VERSION:
+        raise InvalidOption(
+            f"aurora_tls_direct=auto needs libpq 17, and psycopg has {psycopg.pq.version() // 10000} here: install "
+            "psycopg[binary] 3.2.4 or later, or a newer libpq, or remove it"
+        )
+    mode = params.get("sslmode")
+    if mode not in _WITH_TLS:
+        raise InvalidOption(
+            f"aurora_tls_direct=auto needs TLS, and sslmode={mode or 'prefer'} may go without: set sslmode=verify-full "
+            "and sslrootcert, or sslmode=require"
+        )
+    return "auto"
 
 
 def _take_service(params: Parameters) -> bool:

@@ -128,7 +128,7 @@ _OTHERWISE = re.compile(
     r"does not support SSL|doesn't support GSSAPI|invalid response to (SSL|GSSAPI) negotiation"
     r"|expected authentication request|unsupported protocol|wrong version number"
     r"|only supports protocol version|does not support any SSL protocol version|alert protocol version"
-    r"|handshake failure|no shared cipher|ALPN|unencrypted data after|over a non-SSL connection"
+    r"|handshake failure|no shared cipher|ALPN|takes no direct TLS|unencrypted data after|over a non-SSL connection"
     r"|could not initiate GSSAPI|GSSAPI (continuation|name import) error|requirepeer specifies"
     r"|server signature|protocol negotiation message|invalid authentication request"
     r"|unexpected (message|response) from server"

@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from aurora_router.forks import IMPORTING
 
@@ -47,6 +47,10 @@ class Entry(NamedTuple):
         return all(written in {ANY, wanted} for written, wanted in pairs)
 
 
+DirectTlsMode = Literal["auto", "demanded"]
+"""Where TLS begins at once: where that is known to work, or everywhere."""
+
+
 class Parameters(dict[str, Any]):
     """What is left of a call for libpq, and the hosts that were given.
 
@@ -54,12 +58,14 @@ class Parameters(dict[str, Any]):
         given: the hosts, under which the user may have filed the password.
         provider: gives user and password at each dial; None: they are among the parameters, or libpq finds them.
         attributes: describes the cluster beside SQL; None: nothing does.
+        direct_tls: whether TLS begins at once where that works (`runtime.direct_dial`); None: as libpq does by itself.
         reads_service: whether the service that is named was read, so that a password in it is among the parameters.
     """
 
     given: tuple[Address, ...] = ()
     provider: Provider | None = None
     attributes: AttributeSource | None = None
+    direct_tls: DirectTlsMode | None = None
     reads_service = False
 
 

@@ -33,11 +33,14 @@ SECONDS = 1.0
 
 
 def key_of(params: Mapping[str, Any]) -> Key:
-    """What two dials have to have in common so that one may take the other's session: all but their patience."""
+    """What two dials have to have in common so that one may take the other's session.
+
+    That is all but their patience, and which way they took to TLS.
+    """
     return frozenset(
         (name, _seal(str(value)) if name == "password" else str(value))
         for name, value in params.items()
-        if name != "connect_timeout"
+        if name not in {"connect_timeout", "sslnegotiation"}
     )
 
 

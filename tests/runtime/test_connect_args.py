@@ -531,6 +531,8 @@ GIVEN = {
     "target_session_attrs": "read-write",
     "connect_timeout": "7",
 }
+if psycopg.pq.version() >= 170000:
+    ELSEWHERE["sslnegotiation"], GIVEN["sslnegotiation"] = "direct", "postgres"
 
 
 def dialled_with(keywords, target):
