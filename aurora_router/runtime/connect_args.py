@@ -458,7 +458,8 @@ def _may_hold_password(conninfo: str, quoted: str) -> bool:
     scheme = re.match(r"[\w+.-]+://", conninfo)
     if scheme is None:
         return "@" in conninfo or ":" in quoted
-    return re.search(r"(?s):.*@", conninfo[scheme.end() :]) is not None
+    # Neither a host nor a port has a percent sign: where the ``@`` is lost, it is of a password.
+    return re.search(r"(?s):.*@|:[^/?]*%", conninfo[scheme.end() :]) is not None
 
 
 def _is_misspelled(error: psycopg.Error) -> bool:
