@@ -20,7 +20,7 @@ from aurora_router.forks import IMPORTING
 from aurora_router.psycopg_errors import StaleConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     from aurora_router.placement import Placement
     from aurora_router.policy.recycling import HeldConnection
@@ -78,8 +78,9 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
 
     For your own pool classes; those of `aurora_router.pool`, SQLAlchemy and Django ask by themselves. Costs no round
     trip. After True the connection counts as recycled: the pool has to close it before its next use. Of the connections
-    that are not stale at most a tenth per second gets True (``aurora_rebalance``). A busy process asks far more often
-    than there is something to find, so it looks at most a hundred times per second; in between the answer is False.
+    that are not stale at most a tenth per second gets True (``aurora_rebalance``), and each one to a drained instance.
+    A busy process asks far more often than there is something to find, so it looks at most a hundred times per second;
+    in between the answer is False.
     """
     rebalancer, now = getattr(connection, "rebalancer", None), time.monotonic()
     if rebalancer is not None and now < rebalancer.ask_at:
@@ -96,8 +97,18 @@ def is_surplus(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any
             from aurora_router.runtime.rebalancing import find_rebalancer  # noqa: PLC0415 - when first needed
 
         rebalancer = find_rebalancer(connection)
-    rebalancer.ask_at = now + ASK_SECONDS
-    return rebalancer.claim(connection, placement._cluster)  # noqa: SLF001 - the package's own
+    claimed = rebalancer.claim(connection, placement._cluster)  # noqa: SLF001 - the package's own
+    rebalancer.ask_at = now if rebalancer.is_draining else now + ASK_SECONDS
+    return claimed
+
+
+def find_drained_idle(connection: Any, idle: Iterable[Any]) -> list[Any]:
+    """The idle ones of a pool's connections that lead to a drained instance, where one that was returned was surplus.
+
+    They count as recycled, as with `is_surplus`.
+    """
+    rebalancer = getattr(connection, "rebalancer", None)
+    return [] if rebalancer is None or not rebalancer.is_draining else rebalancer.claim_drained(idle)
 
 
 def _refuse(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], reason: str) -> Awaitable[None]:

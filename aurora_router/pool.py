@@ -28,7 +28,7 @@ import psycopg_pool
 from psycopg_pool.pool import AddConnection
 from psycopg_pool.pool_async import AddConnection as AddAsyncConnection
 
-from aurora_router.checking import check, is_surplus
+from aurora_router.checking import check, find_drained_idle, is_surplus
 from aurora_router.connection import AsyncConnection, Connection, within
 
 if sys.version_info >= (3, 13):
@@ -88,6 +88,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
         """Return a connection, as to psycopg's pool; one that is surplus is replaced by a worker of the pool."""
         if is_surplus(conn):
             _expire(conn)
+            self.replace_idle(find_drained_idle(conn, self._pool.copy()))
         super().putconn(conn)
 
     def replace_idle(self, those: Collection[Any]) -> None:
@@ -161,6 +162,7 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
         """Return a connection, as to psycopg's pool; one that is surplus is replaced by a worker of the pool."""
         if is_surplus(conn):
             _expire(conn)
+            await self.replace_idle(find_drained_idle(conn, self._pool.copy()))
         await super().putconn(conn)
 
     async def replace_idle(self, those: Collection[Any]) -> None:

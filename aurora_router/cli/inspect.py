@@ -75,6 +75,8 @@ class Topology:
         rows = [_row(each) for each in view.instances.values()]
         output.table(("instance", "role", "zone", "lag ms", "cpu %"), rows)
         output.say(f"writer: {view.writer or 'none known'}; evidence: {view.token}")
+        for id_, drain in sorted(view.drains.items()):
+            output.say(f"{id_} is drained{f': {drain.reason}' if drain.reason else ''}")
         return 0
 
 
@@ -131,6 +133,7 @@ def view_as_json(view: View) -> dict[str, Any]:
         "writer": view.writer,
         "epoch": view.epoch,
         "token": view.token,
+        "drains": [{"instance": id_, "reason": each.reason} for id_, each in sorted(view.drains.items())],
         "instances": [
             {"id": each.id, "role": each.role.value, "zone": each.zone, "lag_seconds": each.lag, "cpu": each.cpu}
             for each in view.instances.values()

@@ -69,6 +69,22 @@ class InstanceRecovered:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """An operator drains an instance: connections avoid it for `seconds`, or until that is undone."""
+
+    id: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnded:
+    """An instance is not drained any more."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimRefused:
     """An instance was named as the writer (by itself or by `observer`), and the evidence does not suffice."""
 
@@ -167,6 +183,8 @@ Event = (
     | RoleChanged
     | InstanceFailed
     | InstanceRecovered
+    | DrainStarted
+    | DrainEnded
     | ClaimRefused
     | WriteRefused
     | AnswerRefused

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aurora_router.model.description import Description
 
 if TYPE_CHECKING:
+    from aurora_router.model.drain import DrainNote
     from aurora_router.model.instance import Occupancy
 
 STALE_ROW_SECONDS = 300.0
@@ -75,6 +76,7 @@ class Topology:
         asked_at: when the question was sent, in seconds by the runtime's clock; None: as new as the answer.
         by_id: whether the observer was dialled as a certain instance. False: through a name that the user gave, which
             says by itself which cluster it is.
+        drains: the drains that go on, and for how many seconds from the answer on; None: the source does not read them.
     """
 
     rows: tuple[Row, ...]
@@ -85,6 +87,7 @@ class Topology:
     monotone: bool = False
     asked_at: float | None = None
     by_id: bool = False
+    drains: tuple[tuple[DrainNote, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ be compared. So evidence is ordered:
    (`Instance.offset`). An observer with a slow clock says of an old view that it is new.
 9. **A reader that has replayed what the writer had written when it was asked lags by no more than the time since**
    (`View.lsn`). That it has replayed all that it received proves nothing: its sender may be cut off itself.
+10. **Drains count as the writer reports them**: it has their notes before any reader. A reader's report of them counts
+   until the writer was asked. They are no evidence of roles, and each is over by itself.
 
 Limits. A zombie from before this process began is known as a reader here; on a lower token it is accepted where the
 accepted writer and all other instances are silent. It can commit nothing: the storage fences it.
@@ -77,9 +79,12 @@ from aurora_router.model.claim import (
     is_other_system,
 )
 from aurora_router.model.description import Description
+from aurora_router.model.drain import Drain
 from aurora_router.model.event import (
     AnswerRefused,
     ClaimRefused,
+    DrainEnded,
+    DrainStarted,
     Event,
     InstanceAdded,
     InstanceFailed,
@@ -196,7 +201,22 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
     if claim is not None and claim.own:
         following = replace(following, outage=None)
     following = replace(following, leftovers=MappingProxyType(leftovers), refreshed_at=now)
-    return _remember_answer(following, seen, claim, asked_at), reported
+    following, drained = _note_drains(_remember_answer(following, seen, claim, asked_at), seen, asked_at)
+    return following, (*reported, *drained)
+
+
+def _note_drains(view: View, seen: Topology, asked_at: float) -> Change:
+    """The view with the drains that an accepted answer reports (rule 10)."""
+    from_writer = seen.observer is not None and seen.observer == view.writer
+    if seen.drains is None or (view.drains_from_writer and not from_writer):
+        return view, ()
+    drains = {note.instance: Drain(asked_at + seconds, note.reason) for note, seconds in seen.drains}
+    started = [DrainStarted(id_, each.until - asked_at, each.reason) for id_, each in drains.items()]
+    events: list[Event] = [each for each in started if each.id not in view.drains]
+    events += [DrainEnded(id_) for id_ in view.drains if id_ not in drains]
+    if not (drains or view.drains) and view.drains_from_writer is from_writer:
+        return view, ()
+    return replace(view, drains=MappingProxyType(drains), drains_from_writer=from_writer), tuple(events)
 
 
 def _is_overtaken(view: View, observer: str | None, asked_at: float, *, is_writer: bool | None) -> bool:

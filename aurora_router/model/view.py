@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aurora_router.model.description import Attributes, CustomEndpoint
+    from aurora_router.model.drain import Drain
     from aurora_router.model.instance import Instance
 
 PROOF_SECONDS = 6.0
@@ -75,6 +76,8 @@ class View:
         endpoints: the members of custom endpoints, by the endpoint's name in lower case.
         described_at: when `endpoints` was read last, by the runtime's clock in seconds; None: never.
         own_zone: the name that the zone of this process has among those of the instances; None: not known.
+        drains: the drains as they were read last, by the instance's id in lower case; see `find_drain`.
+        drains_from_writer: whether the writer reported them, which knows them before any reader does.
     """
 
     instances: Mapping[str, Instance] = field(default_factory=lambda: MappingProxyType({}))
@@ -101,6 +104,8 @@ class View:
     endpoints: Mapping[str, CustomEndpoint] = field(default_factory=lambda: MappingProxyType({}))
     described_at: float | None = None
     own_zone: str | None = None
+    drains: Mapping[str, Drain] = field(default_factory=lambda: MappingProxyType({}))
+    drains_from_writer: bool = False
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""
@@ -132,6 +137,13 @@ class View:
         """Whether an instance is, or may be, a member of a custom endpoint, as its members were known last."""
         members, known = self.endpoints.get(endpoint or ""), self.instances.get(instance)
         return members is None or known is None or members.has_member(known)
+
+    def find_drain(self, instance: Instance, now: float) -> Drain | None:
+        """The drain of a reader, if one goes on; the writer is not drained, nor is a reader that was promoted."""
+        if not self.drains or instance.role is Role.WRITER:
+            return None
+        found = self.drains.get(instance.id.lower())
+        return None if found is None or found.until <= now else found
 
     def readers(self) -> Iterator[Instance]:
         """The instances in the role of a reader, by name."""

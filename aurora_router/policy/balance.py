@@ -292,6 +292,11 @@ def not_failed(instance: Instance, context: Context) -> int:
     return 1 if instance.id in quarantine.terms and quarantine.remaining(instance.id, context.now) > 0 else 0
 
 
+def not_drained(instance: Instance, context: Context) -> int:
+    """Those that no operator drains; a reader that is drained serves only where nothing else may."""
+    return 0 if context.view.find_drain(instance, context.now) is None else 1
+
+
 def in_role(instance: Instance, context: Context) -> int:
     """Those known to have the wanted role, then those of unknown role, then the writer in place of a reader."""
     if context.role is WantedRole.ANY:
@@ -322,7 +327,14 @@ def in_zone(instance: Instance, context: Context) -> int:
     return len(context.options.zones)
 
 
-PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (not_failed, in_role, is_listed, in_lag, in_zone)
+PREFERENCES: tuple[Callable[[Instance, Context], int], ...] = (
+    not_failed,
+    not_drained,
+    in_role,
+    is_listed,
+    in_lag,
+    in_zone,
+)
 
 
 def rank(instance: Instance, context: Context) -> Rank:

@@ -69,6 +69,8 @@ def _describe(instance: Instance, context: Context) -> str:
         facts.append(f"{occupancy.connections} of all clients {context.now - occupancy.at:.0f} s ago")
     if load.latency is not None:
         facts.append(f"latency {load.latency * 1000:.3g} ms")
+    if (drain := context.view.find_drain(instance, context.now)) is not None:
+        facts.append(f"drained{f' ({drain.reason})' if drain.reason else ''}, a last resort")
     if left := context.quarantine.remaining(instance.id, context.now):
         facts.append(f"failed lately, a last resort for {left:.3g} s more")
     return ", ".join(facts)

@@ -20,11 +20,15 @@ in the nearest zone while it is much busier; of each as many as the last figures
 An instance that failed, and has not answered since, is no peer; the connections to it that still work stay. While the
 writer is suspected nothing is surplus: what is known of the instances is about to change.
 
+An instance that an operator drains is no peer as long as another one is there. It is about to go, so its connections
+are not recycled at a rate: each as soon as its user has returned it. The others only get what it had.
+
 How fast, is the `Pace`. Thousands of processes learn of a new reader within seconds of each other. Each begins after a
 random pause, and then recycles at most `RATE` of its connections per second, one by one, so that the reader warms up,
 no storm of connects arises, and a finding that was wrong costs little.
 
-Invariants (property tests): within any time of n seconds at most 1 + n · RATE · connections are recycled; nothing is
+Invariants (property tests): within any time of n seconds at most 1 + n · RATE · connections are recycled, besides
+those of a drained instance; nothing is
 recycled when all is balanced; from any distribution the strategies that count, ``round_robin`` and ``weighted`` get
 within one connection of the fair share, and then stop.
 """
@@ -90,6 +94,19 @@ def find_surplus(
     elsewhere = frozenset(id_ for id_, count in own.items() if count and id_ not in ids and id_ not in failed)
     crowded = frozenset(id_ for id_ in _find_crowded(peers, context, own, leaving) if own.get(id_))
     return elsewhere | misplaced | crowded
+
+
+def find_drained(context: Context, own: Mapping[str, int], *, is_suspected: bool = False) -> frozenset[str]:
+    """Return the drained instances whose connections are to be recycled now: others are there to take their place.
+
+    Args and result: see `find_surplus`.
+    """
+    known = (context.view.instances.get(id_) for id_, count in own.items() if count)
+    drained = [each for each in known if each is not None and context.view.find_drain(each, context.now) is not None]
+    if not drained or is_suspected:
+        return frozenset()
+    peers = {each.id for zone in find_peers(context) for each in zone}
+    return frozenset(each.id for each in drained if peers and each.id not in peers)
 
 
 def find_peers(context: Context) -> list[Sequence[Instance]]:
@@ -160,29 +177,37 @@ class Pace:
         surplus: the instances that had too many connections at the last look.
         look_at: when to look again.
         recycle_at: when the next connection may be recycled.
+        drained: the instances whose connections are all recycled, whatever the rate; see `find_drained`.
     """
 
     surplus: frozenset[str] = frozenset()
     look_at: float = -math.inf
     recycle_at: float = -math.inf
+    drained: frozenset[str] = frozenset()
 
     def is_idle(self, instance: str, now: float) -> bool:
         """Whether there is nothing to do for a connection to an instance: neither to look, nor to recycle it."""
-        return now < self.look_at and (now < self.recycle_at or instance not in self.surplus)
+        if now >= self.look_at or instance in self.drained:
+            return False
+        return now < self.recycle_at or instance not in self.surplus
 
-    def record_look(self, surplus: frozenset[str], now: float, random: float) -> Pace:
+    def record_look(
+        self, surplus: frozenset[str], now: float, random: float, drained: frozenset[str] = frozenset()
+    ) -> Pace:
         """After a look. The first surplus starts the pause."""
+        if drained != self.drained:
+            return replace(self, drained=drained).record_look(surplus, now, random, drained)
         if not surplus:
             return replace(self, surplus=surplus, look_at=now + CALM_SECONDS * (0.5 + random))
         if self.surplus:
             return replace(self, surplus=surplus, look_at=now + FRESH_SECONDS)
         shortest, longest = FIRST_PAUSE
         begin = max(self.recycle_at, now + shortest + (longest - shortest) * random)
-        return Pace(surplus, begin, begin)
+        return replace(self, surplus=surplus, look_at=begin, recycle_at=begin)
 
     def may_recycle(self, instance: str, now: float) -> bool:
         """Whether a connection to an instance is to be recycled now."""
-        return instance in self.surplus and now >= self.recycle_at
+        return instance in self.drained or (instance in self.surplus and now >= self.recycle_at)
 
     def record_recycling(self, connections: int, now: float, random: float) -> Pace:
         """After a connection was recycled, of so many that the group has."""

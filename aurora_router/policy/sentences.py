@@ -23,6 +23,8 @@ from aurora_router.model.event import (
     ClaimRefused,
     ConfigurationAdvice,
     ConnectionsCut,
+    DrainEnded,
+    DrainStarted,
     Event,
     HangRefuted,
     HangSuspected,
@@ -192,6 +194,12 @@ _SENTENCES: Mapping[type[Event], Callable[[Any], Line]] = {
         Level.DEBUG, f"{event.id} answered a ping after {duration(event.seconds)}: it is busy, not hung"
     ),
     HangSuspected: lambda event: Line(Level.DEBUG, f"{event.id} is pinged: {event.waiting} connections wait for it"),
+    DrainEnded: lambda event: Line(Level.INFO, f"{event.id} is not drained any more, and is used again"),
+    DrainStarted: lambda event: Line(
+        Level.INFO,
+        f"{event.id} is drained for {duration(event.seconds)}{f' ({event.reason})' if event.reason else ''}: "
+        "connections avoid it",
+    ),
     InstanceAdded: lambda event: Line(Level.DEBUG, f"{event.id} is known now, as a {event.role.value}"),
     InstanceFailed: _describe_failure,
     InstanceRecovered: lambda event: Line(

@@ -19,9 +19,11 @@ from aurora_router import native
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.balance import Selection
-from aurora_router.policy.rebalancing import Pace, find_surplus
+from aurora_router.policy.rebalancing import Pace, find_drained, find_surplus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.context import Context
 
@@ -59,10 +61,26 @@ class Rebalancer:
             if not self._pace.may_recycle(instance, now):
                 return False
             self._leaving.add(connection)
+            if instance in self._pace.drained:
+                return True
             self._pace = self._pace.record_recycling(self._count(cluster).total(), now, random.random())  # noqa: S311 - jitter
             return True
         finally:
             self._lock.release()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether an instance is drained whose connections are all to be recycled."""
+        return bool(self._pace.drained)
+
+    def claim_drained(self, idle: Iterable[Any]) -> list[Any]:
+        """Return those of idle connections that are of the group, and whose instance is drained; done as in `claim`."""
+        drained = self._pace.drained
+        same = [each for each in idle if hasattr(each, "rebalancer") and find_rebalancer(each) is self]
+        found = [each for each in same if each.placement.instance in drained]
+        with self._lock:
+            self._leaving.update(found)
+        return found
 
     def _look(self, cluster: Cluster, now: float) -> None:
         view, quarantine = cluster.view, cluster.state.health.quarantine
@@ -72,8 +90,10 @@ class Rebalancer:
         context = self._context._replace(view=view, loads=loads, quarantine=quarantine, now=now, endpoint=endpoint)
         leaving = Counter(each.placement.instance for each in self._leaving if not each.closed)
         own = self._count(cluster) - leaving
-        surplus = find_surplus(context, own, leaving, is_suspected=cluster.suspected_at is not None)
-        self._pace = self._pace.record_look(surplus, now, random.random())  # noqa: S311 - jitter
+        is_suspected = cluster.suspected_at is not None
+        drained = find_drained(context, own, is_suspected=is_suspected)
+        surplus = find_surplus(context, own, leaving, is_suspected=is_suspected) - drained
+        self._pace = self._pace.record_look(surplus, now, random.random(), drained)  # noqa: S311 - jitter
 
     def _count(self, cluster: Cluster) -> Counter[str]:
         """The group's open connections, by instance."""

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 import aurora_router
+from aurora_router.cli.main import main
+from aurora_router.pool import ConnectionPool
 from aurora_router.runtime.rebalancing import find_rebalancer
 from aurora_router_cluster import LocalCluster
 from benchmarks.pool_load import KINDS, EngineLoad, make_load
@@ -71,3 +73,35 @@ def test_readers_that_join_and_leave(cluster):
         cluster.remove(joined, drain=PATIENCE)
         wait_until_spread()
         assert not any(each.errors for each in (*loads.values(), fixed))
+
+
+def test_a_drained_reader_is_left(cluster):
+    """Idle connections go at once, others when they are returned; no transaction breaks; undone, it gets its share."""
+    url, drained = cluster.conninfo(), cluster.readers[0]
+    with ExitStack() as stack:
+        made = {kind: make_load(kind, cluster, SIZE, {"aurora_refresh": 1}, workers=2) for kind in KINDS}
+        loads = {kind: stack.enter_context(load) for kind, load in made.items()}
+        wait_until(lambda: all(is_spread(each, cluster.readers) for each in loads.values()), loads)
+        conninfo = cluster.conninfo("reader", aurora_refresh=1, aurora_cluster="apart")
+        pool = stack.enter_context(ConnectionPool(conninfo, min_size=4, open=True))
+        pool.wait()
+        held = [pool.getconn() for _ in range(4)]
+        of_drained = [each for each in held if each.placement.instance == drained]
+        others = [each for each in held if each not in of_drained]
+        assert len(of_drained) == 2
+        of_drained[0].execute("begin")
+        pool.putconn(of_drained[1])
+        assert main(["drain", url, drained, "--for", "300"]) == 0
+        stack.callback(main, ["drain", url, "--undo"])
+        left = [each for each in cluster.readers if each != drained]
+        wait_until(lambda: all(is_spread(each, left) for each in loads.values()), loads, 20.0)
+        wait_until(lambda: drained in others[0].placement.view.drains, loads, 20.0)
+        assert of_drained[0].execute("select 1").fetchone() == (1,), "its transaction goes on"
+        of_drained[0].rollback()
+        pool.putconn(of_drained[0])
+        wait_until(lambda: of_drained[0].closed and of_drained[1].closed, loads, 20.0)
+        for each in others:
+            pool.putconn(each)
+        assert main(["drain", url, "--undo"]) == 0
+        wait_until(lambda: all(is_spread(each, cluster.readers) for each in loads.values()), loads)
+        assert not any(each.errors for each in loads.values())

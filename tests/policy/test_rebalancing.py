@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurora_router.model.drain import Drain
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
@@ -25,6 +26,7 @@ from aurora_router.policy.rebalancing import (
     RATE,
     TOLERANCE,
     Pace,
+    find_drained,
     find_peers,
     find_surplus,
 )
@@ -301,3 +303,51 @@ def test_what_is_not_surplus_is_looked_at_seldom():
     moving = dataclasses.replace(pace, surplus=SKEWED).record_look(SKEWED, 1.0, 0.5)
     assert moving.is_idle("demo-3", 1.0 + 0.9 * FRESH_SECONDS)
     assert not moving.is_idle("demo-2", 1.0 + 0.9 * FRESH_SECONDS)
+
+
+# ---------------------------------------------------------------- drained instances
+
+
+def drained_context(instances=(WRITER, *READERS[:3]), drained=("demo-2",), **context):
+    view = dataclasses.replace(cluster_of(*instances), drains={id_: Drain(math.inf) for id_ in drained})
+    return context_of(view, {"demo-2": 4, "demo-3": 4, "demo-4": 4}, **context)
+
+
+OWN = {"demo-2": 4, "demo-3": 4, "demo-4": 4}
+
+
+def test_all_connections_to_a_drained_reader_are_recycled():
+    assert find_drained(drained_context(), OWN) == {"demo-2"}
+    assert find_drained(drained_context(), {"demo-3": 4}) == NONE, "there are none"
+    assert find_drained(drained_context(), OWN, is_suspected=True) == NONE
+    assert {each.id for each in find_peers(drained_context())} == {"demo-3", "demo-4"}
+
+
+@pytest.mark.parametrize("options", STRATEGIES, ids=lambda each: each["balance"].value)
+def test_a_drained_reader_is_chosen_last(options):
+    context = drained_context(**options)
+    wanted = {"loads": context.loads, "quarantine": Quarantine(), "now": 10.0, "rng": random.Random(0)}
+    order = select(context.view, context.options, WantedRole.READER, **wanted).order
+    assert [each.id for each in order][-1] == "demo-2"
+
+
+def test_where_nothing_else_is_left_a_drained_reader_stays_in_use():
+    alone = drained_context([WRITER, READERS[0]], reader_fallback=ReaderFallback.ERROR)
+    assert find_drained(alone, OWN) == NONE
+    assert find_drained(drained_context([WRITER, READERS[0]]), OWN) == {"demo-2"}, "the writer takes its place"
+    everywhere = drained_context([WRITER, *READERS[:2]], ("demo-2", "demo-3"), reader_fallback=ReaderFallback.ERROR)
+    assert find_drained(everywhere, OWN) == NONE
+    failed = Quarantine().record_failure("demo-3", 9.0, 5.0, 9.0)
+    assert find_drained(drained_context([WRITER, *READERS[:2]], quarantine=failed), OWN) == {"demo-2"}
+    only = drained_context(READERS[:2], quarantine=failed)
+    assert find_drained(only, OWN) == NONE, "the other one does not answer"
+
+
+def test_what_is_drained_is_recycled_at_once_and_the_rest_at_its_pace():
+    pace = Pace().record_look(frozenset({"demo-3"}), 0.0, 0.5, frozenset({"demo-2"}))
+    assert not pace.is_idle("demo-2", 0.0)
+    assert pace.may_recycle("demo-2", 0.0)
+    assert not pace.may_recycle("demo-3", 0.0), "a random pause comes first"
+    assert pace.is_idle("demo-3", 0.0)
+    later = pace.record_look(NONE, pace.look_at, 0.5, NONE)
+    assert not later.may_recycle("demo-2", math.inf)

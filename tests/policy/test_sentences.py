@@ -15,6 +15,8 @@ from aurora_router.model.event import (
     ClaimRefused,
     ConfigurationAdvice,
     ConnectionsCut,
+    DrainEnded,
+    DrainStarted,
     HangRefuted,
     HangSuspected,
     InstanceAdded,
@@ -34,6 +36,7 @@ from aurora_router.model.instance import Role
 from aurora_router.policy.sentences import MOST, QUIET_SECONDS, Journal, Level, describe, report
 
 FAILED = InstanceFailed("apps-1", 1, gone=True, reason="refused")
+DRAINED = DrainStarted("apps-2", 600.0, "patch")
 BACK = InstanceRecovered("apps-1", 12.3)
 
 TABLE = [
@@ -45,6 +48,8 @@ TABLE = [
     (RoleChanged("apps-2", Role.READER, Role.WRITER, 2), "DEBUG", "apps-2 is now a writer (was reader)"),
     (FAILED, "WARNING", "apps-1 failed: refused"),
     (BACK, "WARNING", "apps-1 is back after 12.3 s"),
+    (DRAINED, "INFO", "apps-2 is drained for 600.0 s (patch): connections avoid it"),
+    (DrainEnded("apps-2"), "INFO", "apps-2 is not drained any more, and is used again"),
     (
         ClaimRefused("apps-1", "apps-1", "apps-3", "an older timeline"),
         "DEBUG",

@@ -9,6 +9,7 @@ import psycopg
 from aurora_router.flow.causal_sql import LOG
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE, ROLE_AND_CLIENTS
+from aurora_router.model.drain import write_notes
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
@@ -77,8 +78,11 @@ def _aurora(connection: SimulatedConnection) -> Rows:
         own = id_ == instance.id
         age = None if own else f"{now - since + _AGE:.6f}"
         lag = f"{instance.lag * 1000:g}" if own else lag  # noqa: PLW2901 - it knows its own, however old its view
-        reported.append((*_session(connection), instance.id, id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"))
-    return reported or [(*_session(connection), instance.id, *(None,) * 7)]  # the query's outer join
+        row = id_, master, age, lag, cpu, lsn, f"{since - _AGE:.6f}"
+        reported.append((*_session(connection), instance.id, *row, _drains(connection)))
+    return reported or [
+        (*_session(connection), instance.id, *(None,) * 7, _drains(connection))
+    ]  # the query's outer join
 
 
 def _identify(connection: SimulatedConnection) -> Rows:
@@ -92,9 +96,25 @@ def _plain(connection: SimulatedConnection) -> Rows:
     _permit(instance, "pg_current_wal_insert_lsn")
     written = connection.cluster.durable_lsn
     if instance.writer:
-        return [(*session, f"{instance.timeline:08X}0000000000000001", None, str(written), instance.system)]
+        return [
+            (
+                *session,
+                f"{instance.timeline:08X}0000000000000001",
+                None,
+                str(written),
+                instance.system,
+                _drains(connection),
+            )
+        ]
     replayed = written - int(instance.lag * LSN_PER_SECOND)
-    return [(*session, None, f"{instance.lag:.6f}", str(replayed), instance.system)]
+    lag = f"{instance.lag:.6f}"
+    return [(*session, None, lag, str(replayed), instance.system, _drains(connection))]
+
+
+def _drains(connection: SimulatedConnection) -> str | None:
+    """What `flow.drain_sql.NOTES` gives."""
+    drains = connection.cluster.drains
+    return f"{connection.cluster.now} {write_notes(drains)}" if drains else None
 
 
 def _log_position(connection: SimulatedConnection) -> Rows:

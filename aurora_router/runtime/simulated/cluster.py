@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.runtime import Rows
+    from aurora_router.model.drain import DrainNote
     from aurora_router.runtime.simulated.network import Network
 
 LSN_PER_SECOND = 1000
@@ -43,6 +44,7 @@ class SimulatedCluster:
         instances: by id.
         customs: custom endpoints: label -> ids of the members.
         grown: by how much the log grew in so many seconds since its beginning, or since it was set back.
+        drains: the notes of drains that every instance has.
         late: for how many seconds after a promotion the rows show what was durable `LATE_SECONDS` before it.
     """
 
@@ -68,6 +70,7 @@ class SimulatedCluster:
         self.instances: dict[str, SimulatedInstance] = {}
         self.customs: dict[str, tuple[str, ...]] = {}
         self.grown: Callable[[float], int] = _grow_evenly
+        self.drains: tuple[DrainNote, ...] = ()
         self.late = 0.0
         self._lsn = (0.0, 1_000_000)
         self._shown = (0.0, 0)

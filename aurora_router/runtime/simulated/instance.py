@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.runtime import Rows
+    from aurora_router.model.drain import DrainNote
 
 
 class ServingCluster(Protocol):
@@ -18,10 +19,12 @@ class ServingCluster(Protocol):
     Attributes:
         port: of all instances.
         aurora: whether it has Aurora's functions; False: plain PostgreSQL.
+        drains: the notes of drains.
     """
 
     port: int
     aurora: bool
+    drains: tuple[DrainNote, ...]
 
     @property
     def now(self) -> float:

@@ -13,6 +13,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from aurora_router.flow.drain_sql import NOTES, read_column
 from aurora_router.flow.source import Source
 from aurora_router.flow.topology_query import ROLE
 from aurora_router.model.observation import Row, Topology
@@ -20,18 +21,19 @@ from aurora_router.model.observation import Row, Topology
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
 
-_SQL = """
+_SQL = f"""
 SELECT o.standby, o.pid, o.port, o.id, s.server_id,
   s.session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID',
   CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN pg_catalog.date_part('epoch',
     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp) END,
   s.replica_lag_in_msec, s.cpu, s.durable_lsn,
   CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN
-    pg_catalog.date_part('epoch', s.last_update_timestamp) END
+    pg_catalog.date_part('epoch', s.last_update_timestamp) END, o.drains
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.pg_backend_pid() AS pid,
-    pg_catalog.inet_client_port() AS port, pg_catalog.aurora_db_instance_identifier() AS id) AS o
+    pg_catalog.inet_client_port() AS port, pg_catalog.aurora_db_instance_identifier() AS id,
+    {NOTES} AS drains) AS o
   LEFT JOIN pg_catalog.aurora_replica_status() AS s ON true
-"""
+"""  # noqa: S608 - constants
 
 _ID_SQL = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
 
@@ -46,13 +48,14 @@ _SHOWN = 40
 def _read(rows: Rows, asked: str) -> Topology:  # noqa: ARG001 - the server knows its own id
     standby, id_ = (rows[0][0], rows[0][3]) if rows else (None, None)
     observer = _identifier(id_)
-    reported = [row[4:] for row in rows if any(value is not None for value in row[4:])]
+    reported = [row[4:11] for row in rows if any(value is not None for value in row[4:11])]
     malformed = tuple(_format_id(row[0]) for row in reported if _identifier(row[0]) is None)
     return Topology(
         tuple(_row(*row, observer=observer) for row in reported if _identifier(row[0]) is not None),
         observer,
         None if standby is None else standby == "f",
         malformed=malformed,
+        drains=read_column(rows[0][11:]) if rows else None,
     )
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurora_router.flow.drain_sql import NOTES, read_column
 from aurora_router.flow.source import Source
 from aurora_router.model.observation import Row, Topology, end_of_record
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
 
-_SQL = """
+_SQL = f"""
 SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   CASE WHEN r.standby THEN NULL
   ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
@@ -29,13 +30,14 @@ SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
     pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
   CASE WHEN r.standby THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END
     OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
-  (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
+  (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c),
+  {NOTES}
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r
-"""
+"""  # noqa: S608 - constants
 
 
 def _read(rows: Rows, asked: str) -> Topology:
-    standby, _, _, walfile, behind, position, system = rows[0]
+    standby, _, _, walfile, behind, position, system = rows[0][:7]
     writer = standby == "f"
     row = Row(
         asked,
@@ -45,7 +47,8 @@ def _read(rows: Rows, asked: str) -> Topology:
         system=system,
         lsn=None if position is None else end_of_record(int(position)),
     )
-    return Topology((row,), asked, writer, complete=False, monotone=True)
+    drains = read_column(rows[0][7:])
+    return Topology((row,), asked, writer, complete=False, monotone=True, drains=drains)
 
 
 NOT_SUPPORTED = "0A000"
