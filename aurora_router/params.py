@@ -121,6 +121,7 @@ class ConnectParams(LibpqParams, total=False):
     aurora_quarantine: float | str | None
     aurora_refresh: float | str | None
     aurora_monitor: bool | str | None
+    aurora_auto_pause: float | str | None
     aurora_hang_grace: float | str | None
     aurora_ping_timeout: float | str | None
     aurora_outcome: OutcomeMethod | str | None

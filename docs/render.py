@@ -199,6 +199,7 @@ GROUPS = {
     "Monitor and hang detection": (
         "aurora_monitor",
         "aurora_refresh",
+        "aurora_auto_pause",
         "aurora_hang_grace",
         "aurora_ping_timeout",
     ),

@@ -18,6 +18,7 @@ from aurora_router.flow.topology_query import check_role
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
+from aurora_router.policy.auto_pause import RESUME_SECONDS
 from aurora_router.policy.balance import is_another_available
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Context
@@ -130,19 +131,34 @@ class ConnectAttempt(Generic[ConnT]):
 
         If a server has answered, or at least a host that refuses, it is an outage: the failover timeout. If all was
         silent since this process began, it may as well be a wrong address or a firewall: one dial for each host that
-        was given, and `further_seconds`.
+        was given, and `further_seconds`. Where instances pause, silence means nothing.
         """
         options = self.request.options
-        if self.has_answer or self.cluster.view.known:
+        if self.has_answer or self.cluster.view.known or options.auto_pause:
             return options.failover_timeout
         longest = options.connect_timeout * len(self.request.given) + self.further_seconds
         return min(options.failover_timeout, longest)
 
-    def dial_seconds(self) -> float:
-        """How long a dial may take; in the only round (``aurora_failover_timeout=0``) nothing else limits it."""
+    def dial_seconds(self, target: Target | None = None, instance: Instance | None = None) -> float:
+        """How long a dial, or a query, may take.
+
+        In the only round (``aurora_failover_timeout=0``) nothing else limits it.
+
+        Args:
+            target: what is dialled; None: it is a query on a connection.
+            instance: the one that is there, if it is known.
+        """
         options = self.request.options
         limit = options.connect_timeout
+        if target is not None and self._may_have_paused(target, instance):
+            limit = max(limit, RESUME_SECONDS)
         return max(0.1, min(limit, self.seconds_left())) if options.failover_timeout > 0.0 else limit
+
+    def _may_have_paused(self, target: Target, instance: Instance | None) -> bool:
+        cluster, id_ = self.cluster, None if instance is None else instance.id
+        if id_ is None and target.addresses:
+            id_ = cluster.state.by_address.get(f"{target.addresses[0]}:{target.port}")
+        return cluster.may_have_paused(id_, self.request.options, self.runtime.now())
 
     def make_wanted(self, name: str, address: str | None = None, port: int | None = None) -> Wanted | None:
         """Return the question whether an instance is still worth waiting for.
@@ -423,7 +439,7 @@ async def dial(
         permit.was_steady = attention.was_steady
     try:
         try:
-            connection = await runtime.dial(aim, attempt.dial_seconds())
+            connection = await runtime.dial(aim, attempt.dial_seconds(target, instance))
         except DialFailed as failed:
             if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not cluster.make_room():
                 raise

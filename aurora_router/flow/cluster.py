@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from aurora_router.model.bounds import MAX_NAMES, forget_empty, forget_oldest
 from aurora_router.model.instance import Role
+from aurora_router.policy.auto_pause import find_pause, may_have_paused
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.admission import AdmissionPolicy
     from aurora_router.policy.balance import Selection
     from aurora_router.policy.cluster_state import Transition
+    from aurora_router.policy.options import Options
     from aurora_router.policy.route import Identity, Request, Route
     from aurora_router.policy.slow_start import SlowStart
 
@@ -139,6 +141,7 @@ class Cluster:
         self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}
         self._connections: dict[str, weakref.WeakKeyDictionary[Any, None]] = {}
         self._latency: dict[str, float] = {}
+        self._held_at: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -211,10 +214,12 @@ class Cluster:
         if instance in health.failed_at or instance in health.quarantine.terms:
             self.update(ClusterState.record_success, instance, now)
         with self._lock:
+            self._held_at[instance] = now
             known = self._latency.get(instance)
             self._latency[instance] = latency if known is None else 0.8 * known + 0.2 * latency
             if len(self._latency) > MAX_NAMES:
                 forget_oldest(self._latency)
+                forget_oldest(self._held_at)
 
     # ------------------------------------------------------------ waiters
 
@@ -348,6 +353,29 @@ class Cluster:
         """How many connections of this process are open, or being opened, to `instance`."""
         held, reserved = self._connections.get(instance), self._dialling.get(instance)
         return (0 if reserved is None else len(reserved)) + (0 if held is None else len(held))
+
+    def note_held(self, now: float) -> None:
+        """Note the time for each instance to which this process has a connection; see `may_have_paused`."""
+        self._held_at.update(dict.fromkeys(self.held_instances(), now))
+
+    def held_instances(self) -> set[str]:
+        """The instances to which this process has an open connection."""
+        with self._lock:
+            return {id_ for id_, held in self._connections.items() if len(held)}
+
+    def may_have_paused(self, instance: str | None, options: Options, now: float) -> bool:
+        """Whether an instance may have paused, see `policy.auto_pause`; None: each of those that are known."""
+        pause = find_pause(options, self.view)
+        if pause is None:
+            return False
+        self.note_held(now)
+        ids = self.view.instances if instance is None else (instance,)
+        return all(may_have_paused(pause, self._used_at(id_), now) for id_ in ids)
+
+    def _used_at(self, instance: str) -> float | None:
+        known, held = self.view.instances.get(instance), self._held_at.get(instance)
+        times = [each for each in (held, None if known is None else known.heard_at) if each is not None]
+        return max(times, default=None)
 
     @property
     def has_writer_connection(self) -> bool:

@@ -39,12 +39,15 @@ from aurora_router.model.instance import Role
 from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure
 from aurora_router.policy import poll_interval
 from aurora_router.policy.affinity import LOAD_SECONDS
+from aurora_router.policy.auto_pause import find_pause
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
 from aurora_router.policy.route import Mode, find
 from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, judge, refuses_login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aurora_router.flow.cluster import Cluster
     from aurora_router.policy.options import Options
     from aurora_router.policy.route import Address, Request, Route
@@ -156,6 +159,8 @@ class ClusterMonitor(Generic[ConnT]):
         while self.wanted:
             seen, began, interval = self.cluster.news, self.runtime.now(), self.hangs.limits.interval
             await self.runtime.wait_for_news(self.cluster, seen, interval)
+            if find_pause(self.options, self.cluster.view) is not None:
+                self.cluster.note_held(self.runtime.now())
             self.hangs.sample(self.runtime.now() - began - interval)
             self._start_due()
             await self._tidy()
@@ -201,7 +206,8 @@ class ClusterMonitor(Generic[ConnT]):
         self._give_up_where_refused()
         if cluster.suspected_at is not None and not self.can_ask:
             cluster.on_monitor_stopped()
-        wanted = sorted(askable if cluster.suspected_at is not None else self._silent & askable)
+        silent = self.unhealthy | self._find_awake(self._unheard)
+        wanted = sorted(askable if cluster.suspected_at is not None else silent & askable)
         for id_ in wanted:
             if not self.probe_of(id_).busy:
                 self._probes[id_].busy = True
@@ -282,6 +288,12 @@ class ClusterMonitor(Generic[ConnT]):
     def _find_askable(self) -> frozenset[str]:
         """Return the instances whose address is known and that did not refuse the monitor's login recently."""
         return frozenset(id_ for id_ in self.cluster.view.instances if self._may_ask(id_))
+
+    def _find_awake(self, ids: Iterable[str]) -> frozenset[str]:
+        """Return those that may be asked while all is well: where instances pause, only those that are in use."""
+        if find_pause(self.options, self.cluster.view) is None:
+            return frozenset(ids)
+        return frozenset(ids) & self.cluster.held_instances()
 
     def _may_ask(self, id_: str) -> bool:
         """Whether an instance has a known address and did not refuse the monitor's login recently."""
@@ -477,9 +489,10 @@ class ClusterMonitor(Generic[ConnT]):
     async def _check_reports(self) -> None:
         """Check the role report of a reader, so that connects need not query it; see `policy.role_reports`."""
         try:
+            awake = self._find_awake(self.cluster.view.instances)
             for reader in list(self.cluster.view.readers()):
                 probe = self.probe_of(reader.id)
-                if probe.busy or not self.cluster.state.role_reports.lacks_standby:
+                if reader.id not in awake or probe.busy or not self.cluster.state.role_reports.lacks_standby:
                     continue
                 probe.busy = True
                 try:
@@ -502,7 +515,7 @@ class ClusterMonitor(Generic[ConnT]):
 
         That one does not answer has no consequence but that its figure gets too old: a connect, or a ping, finds out.
         """
-        for id_ in sorted(self._find_askable()):
+        for id_ in sorted(self._find_awake(self._find_askable())):
             probe, known = self.probe_of(id_), self.cluster.view.instances.get(id_)
             if known is None or probe.busy or (known.role is Role.WRITER and not probe.is_open):
                 continue
@@ -518,7 +531,7 @@ class ClusterMonitor(Generic[ConnT]):
 
     async def _refresh(self) -> None:
         """Refresh the view: ask the writer for all instances, or each instance if an answer lists only one."""
-        view, askable = self.cluster.view, self._find_askable()
+        view, askable = self.cluster.view, self._find_awake(self._find_askable())
         wanted = sorted(askable, key=lambda id_: (id_ != view.writer, id_))  # the writer's position proves lags
         if not self._is_complete:
             self.cluster.update(ClusterState.begin_survey, self.runtime.now())

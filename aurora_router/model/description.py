@@ -92,6 +92,7 @@ class Description:
         endpoints: the custom endpoints that can be used, by name, in lower case; None: they were not asked for.
         own_zone: the name that the zone of this process has among those of the instances; None: not known.
         advice: what people can change so that more is known; None: nothing.
+        auto_pause: after how many seconds without connections instances pause; None: they do not.
     """
 
     cluster: str | None = None
@@ -99,3 +100,4 @@ class Description:
     endpoints: Mapping[str, CustomEndpoint] | None = None
     own_zone: str | None = None
     advice: str | None = None
+    auto_pause: float | None = None

@@ -153,7 +153,8 @@ def _given_hosts(view: View, given: GivenHosts) -> Change:
 
 def _description(view: View, seen: Description, now: float) -> Change:
     """Replace what is known beside SQL; it is no evidence of roles, and neither adds an instance nor removes one."""
-    after = replace(view, attributes=MappingProxyType(dict(seen.instances)), own_zone=seen.own_zone)
+    described = MappingProxyType(dict(seen.instances))
+    after = replace(view, attributes=described, own_zone=seen.own_zone, auto_pause=seen.auto_pause)
     if seen.endpoints is not None:
         after = replace(after, endpoints=MappingProxyType(dict(seen.endpoints)), described_at=now)
     return (view if after == view else after), ()

@@ -76,6 +76,7 @@ class View:
         endpoints: the members of custom endpoints, by the endpoint's name in lower case.
         described_at: when `endpoints` was read last, by the runtime's clock in seconds; None: never.
         own_zone: the name that the zone of this process has among those of the instances; None: not known.
+        auto_pause: after how many seconds without connections the instances pause, as far as it is described.
         drains: the drains as they were read last, by the instance's id in lower case; see `find_drain`.
         drains_from_writer: whether the writer reported them, which knows them before any reader does.
     """
@@ -104,6 +105,7 @@ class View:
     endpoints: Mapping[str, CustomEndpoint] = field(default_factory=lambda: MappingProxyType({}))
     described_at: float | None = None
     own_zone: str | None = None
+    auto_pause: float | None = None
     drains: Mapping[str, Drain] = field(default_factory=lambda: MappingProxyType({}))
     drains_from_writer: bool = False
 

@@ -275,6 +275,12 @@ _MONITOR = (
     "topology stays fresh, hung instances are noticed, a new writer is found by asking all instances at once. Off: "
     "each connect finds out by itself, and a hang ends when the operating system gives up."
 )
+_AUTO_PAUSE = (
+    "After how long without connections the instances pause: `SecondsUntilAutoPause` of Aurora Serverless v2 with a "
+    "minimum of 0 ACU. A connect then waits up to 45 s, within `aurora_failover_timeout`, for an instance that may "
+    "have paused, and its silence is no hang; the monitor asks only instances to which this process is connected, so "
+    "that it keeps none awake. By default what `aurora_attributes=rds` reports counts; 0: they do not pause."
+)
 _HANG_GRACE = (
     "How long a statement may wait for the server before the server is asked for a sign of life, which costs the "
     "statement nothing. With 1 s hardly any statement causes such a question."
@@ -430,6 +436,9 @@ class Options:
     quarantine: float = field(default=1.0, metadata=_about(option_parsers.seconds, _SECONDS, "5", _QUARANTINE))
     refresh: float = field(default=30.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "10", _REFRESH))
     monitor: bool = field(default=True, metadata=_about(option_parsers.truth, "on, off", "off", _MONITOR))
+    auto_pause: float | None = field(
+        default=None, metadata=_about(option_parsers.seconds, _SECONDS, "300", _AUTO_PAUSE)
+    )
     hang_grace: float = field(
         default=1.0, metadata=_about(option_parsers.positive_seconds, _POSITIVE, "0.5", _HANG_GRACE)
     )

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 ONCE = {"mode": "standard", "total_max_attempts": 1}
 """How often botocore tries."""
+SERVERLESS = "db.serverless"
+"""The class of instances whose capacity follows the load."""
+DEFAULT_PAUSE = 300.0
+"""``SecondsUntilAutoPause`` where it is not given."""
 USABLE = frozenset({"available", "modifying"})
 """The status of a custom endpoint that takes connections, with the members that it says."""
 
@@ -92,7 +96,8 @@ class RdsApi:
         if question.endpoints:
             found = _pages(client, "describe_db_cluster_endpoints", "DBClusterEndpoints", DBClusterIdentifier=cluster)
             endpoints = dict(map(_read_endpoint, filter(_is_usable, found)))
-        described = Description(cluster, dict(map(_read_instance, rows)), endpoints)
+        pause = _find_pause(client, cluster) if any(row.get("DBInstanceClass") == SERVERLESS for row in rows) else None
+        described = Description(cluster, dict(map(_read_instance, rows)), endpoints, auto_pause=pause)
         return self._locate(described, own, region, _account_of(rows[0])) if question.own_zone else described
 
     def _locate(self, described: Description, own: OwnZone, region: str, account: str | None) -> Description:
@@ -167,6 +172,15 @@ def _pages(client: Any, operation: str, key: str, **given: Any) -> Iterator[Any]
     """All rows of an operation."""
     for page in client.get_paginator(operation).paginate(**given):
         yield from page[key]
+
+
+def _find_pause(client: Any, cluster: str) -> float | None:
+    """After how many seconds without connections the instances of a serverless cluster pause; None: they do not."""
+    found = client.describe_db_clusters(DBClusterIdentifier=cluster)["DBClusters"]
+    limits: Mapping[str, Any] = (found[0].get("ServerlessV2ScalingConfiguration") or {}) if found else {}
+    if limits.get("MinCapacity") != 0:
+        return None
+    return float(limits.get("SecondsUntilAutoPause") or DEFAULT_PAUSE)
 
 
 def _read_instance(row: Mapping[str, Any]) -> tuple[str, Attributes]:
