@@ -272,7 +272,9 @@ def _has_programs(session: nox.Session, *packages: str) -> bool:
 
 @nox.session
 def pools(session: nox.Session) -> None:
-    """Pools while readers join and leave, on a cluster and simulated; takes `--size N`, `--leavings N`, `--json FILE`.
+    """Pools while readers join and leave, on a cluster and simulated.
+
+    Takes `--size N`, `--leavings N`, `--bounded`, `--json FILE`.
 
     The figures of the simulation go to FILE with `-simulated`.
     """
@@ -449,6 +451,7 @@ def bounded(session: nox.Session) -> None:
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
+    session.run("python", "-m", "benchmarks.pools", "--bounded")
     if _has_programs(session, *POOLERS):
         session.run("python", "-m", "benchmarks.poolers", "--failovers", "2")
     if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):

@@ -75,3 +75,18 @@ def test_the_own_zone_is_preferred(cluster, options, monkeypatch):
         for _ in range(4):
             with aurora_router.connect(cluster.conninfo("reader"), **wanted) as conn:
                 assert conn.placement.instance == reader.name
+
+
+@pytest.mark.parametrize(("serverless", "pause"), [("0..8", 240.0), ("0.5..8", None)])
+def test_whether_instances_pause_is_what_the_api_reports(serverless, pause, monkeypatch):
+    monkeypatch.setattr("aurora_router.runtime.monitor.DESCRIBE_SECONDS", 0.05)
+    more = {} if pause is None else {"pause_after": pause}
+    with LocalCluster.start(name="pausing", readers=0, auto=False, api=True, serverless=serverless, **more) as cluster:
+        for name, value in cluster.api.environment(cluster.region).items():
+            if name.startswith("AWS_"):
+                monkeypatch.setenv(name, value)
+        asked = {"aurora_attributes": "rds", "aurora_rds_endpoint": cluster.api.url}
+        with aurora_router.connect(cluster.conninfo("writer"), **asked) as conn:
+            wait_until(lambda: conn.placement.view.attributes)
+            assert conn.placement.view.auto_pause == pause
+    REGISTRY.reset()

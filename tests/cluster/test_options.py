@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ from aurora_router_cluster.commands.cluster import _configure_up
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.options import KEYWORDS, PACES, ClusterOptions, Pace
 from aurora_router_cluster.postgres import settings
+from aurora_router_cluster.scaling.capacity import CapacityLimits
+from aurora_router_cluster.scaling.tracking import Metric, ScalingPolicy
 from aurora_router_cluster.storage.rebuilding import recovery_settings
 from aurora_router_cluster.storage.targets import Target
 
@@ -37,6 +40,12 @@ def test_there_and_back():
         ("readers", "2", "readers='2': want int, not str"),
         ("tls", 1, "tls=1: want bool"),
         ("iam_token_lifetime", 60.0, "with iam, tokens count for 1 to 900 seconds"),
+        ("target_cpu", 50.0, "go with auto_scale=MIN..MAX"),
+        ("scale_period", 0.0, "scale_period=0: want 0.05 to 3600 seconds"),
+        ("scale_drain", -1.0, "cannot be negative"),
+        ("serverless", "big", "serverless='big': want MIN..MAX"),
+        ("serverless", "0.3..4", "multiples of 0.5 from 0 to 256 ACU"),
+        ("serverless", "8..4", "not below the minimum"),
         ("scrub_interval", float("nan"), "want a number of seconds"),
         ("segment_size", 4096, "segment_size=4096: a segment is at least 1048576"),
     ],
@@ -57,6 +66,38 @@ def test_a_pace_is_a_default_of_which_parts_can_be_replaced():
     assert ClusterOptions("demo", "demo", pace="aws").failover == PACES["aws"]
     chosen = ClusterOptions("demo", "demo", pace="aws", promotion=0.5, restart_readers=False).failover
     assert chosen == Pace(detection=5.0, promotion=0.5, dns_delay=3.0, restart_readers=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"auto_scale": "1..5"}, "needs one of target_connections and target_cpu"),
+        ({"auto_scale": "1..5", "target_cpu": 50.0, "target_connections": 5.0}, "needs one of"),
+        ({"auto_scale": "3", "target_cpu": 50.0}, "want MIN..MAX"),
+        ({"auto_scale": "5..1", "target_cpu": 50.0}, "not below the minimum"),
+        ({"auto_scale": "1..16", "target_cpu": 50.0}, "0 to 15 readers"),
+        ({"auto_scale": "0..0", "target_cpu": 50.0}, "the maximum is at least 1"),
+        ({"auto_scale": "-1..2", "target_cpu": 50.0}, "want MIN..MAX"),
+        ({"auto_scale": "1..2", "target_cpu": 101.0}, "at most 100 percent"),
+        ({"auto_scale": "1..2", "target_connections": 0.0}, "above 0"),
+        ({"auto_scale": "1..2", "target_cpu": 50.0, "readers": 3}, "above the maximum of auto_scale='1..2'"),
+        ({"serverless": "0.5..2", "pause_after": 5.0}, "goes with a capacity that may be 0"),
+        ({"pause_after": 5.0}, "goes with a capacity that may be 0"),
+        ({"serverless": "0..2", "pause_after": 0.0}, "above 0 seconds"),
+        ({"serverless": "0..2", "flavour": "direct"}, "leave out flavour 'direct'"),
+        ({"serverless": "1..2", "instance_class": "db.r7g.large"}, "leave out instance_class"),
+    ],
+)
+def test_scaling_that_makes_no_sense_is_refused_with_a_reason(given, complaint):
+    with pytest.raises(RequestError, match=re.escape(complaint)):
+        ClusterOptions("demo", "demo", **given)
+
+
+def test_scaling_is_read():
+    options = ClusterOptions("demo", "demo", auto_scale="1..5", target_connections=40.0, serverless="0..16")
+    assert options.scaling == ScalingPolicy(1, 5, Metric.CONNECTIONS, 40.0)
+    assert options.capacity == CapacityLimits(0.0, 16.0)
+    assert ClusterOptions.from_json(options.to_json()) == options
 
 
 def test_an_unknown_option_is_named():

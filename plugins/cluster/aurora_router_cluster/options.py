@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.iam import LONGEST_SECONDS
 from aurora_router_cluster.postgres.settings import refusal
+from aurora_router_cluster.scaling.parsing import read_capacity, read_readers
+from aurora_router_cluster.scaling.tracking import Metric, ScalingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aurora_router_cluster.scaling.capacity import CapacityLimits
+
 DEFAULT_CLASS = "db.r6g.large"
+DEFAULT_PAUSE = 300.0
+"""Seconds, as on Aurora."""
+SERVERLESS_CLASS = "db.serverless"
 FLAVOURS = {"direct": False, "quorum": True}
 """Kind of volume -> whether its storage keeps the log."""
 
@@ -46,7 +53,8 @@ FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
 PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
 REMEMBERED = (
     *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "iam", "iam_token_lifetime",
-    "retention", "settings", "instance_class",
+    "retention", "settings", "instance_class", "auto_scale", "target_connections", "target_cpu", "scale_period",
+    "scale_out_cooldown", "scale_in_cooldown", "scale_drain", "serverless", "pause_after", "resume",
 )  # fmt: skip
 """What need not be said again when it is started again."""
 LEAST_SEGMENT = 1 << 20  # bytes: one range of blocks, the unit that is placed
@@ -128,6 +136,19 @@ class ClusterOptions:
             ``name_server`` (``quorum`` only); None: all of it is on this machine.
         api: let the RDS API serve it, which is started where none runs, see `client.api`.
         instance_class: class that the RDS API shows of its instances; it changes nothing in them.
+        auto_scale: ``MIN..MAX``, the readers at least and at most, those included that are there at the beginning: a
+            number that follows `target_connections` or `target_cpu`, see `scaling.tracking`; None: it does not change.
+        target_connections: the mean of the readers' connections that auto-scaling aims at.
+        target_cpu: the mean of the readers' use of the machine's processors that it aims at, in percent.
+        scale_period: seconds between two looks of auto-scaling (Aurora: 60).
+        scale_out_cooldown: seconds between two additions of readers (Aurora: 300).
+        scale_in_cooldown: seconds from the last change until a reader is removed (Aurora: 300).
+        scale_drain: seconds that the sessions of a reader get that it removes (Aurora: 180).
+        serverless: ``MIN..MAX``, the capacity of each instance in ACU, a figure that follows its load, see
+            `scaling.capacity`; None: the instances are of `instance_class`.
+        pause_after: seconds without a session of a user after which instances pause, where the capacity may be 0; None:
+            300, as on Aurora. See `control.pausing`.
+        resume: seconds that an instance that has paused needs for its first connection.
         settings: server settings for all instances, name -> value; not those that the cluster owns, see
             `postgres.settings.OWNED`.
         started_in: working directory of the process that started it, shown to people.
@@ -168,6 +189,16 @@ class ClusterOptions:
     remote: dict[str, Any] | None = None
     api: bool = False
     instance_class: str = DEFAULT_CLASS
+    auto_scale: str | None = None
+    target_connections: float | None = None
+    target_cpu: float | None = None
+    scale_period: float = 1.0
+    scale_out_cooldown: float = 5.0
+    scale_in_cooldown: float = 5.0
+    scale_drain: float = 60.0
+    serverless: str | None = None
+    pause_after: float | None = None
+    resume: float = 12.0
     settings: dict[str, str] = field(default_factory=dict)
     started_in: str = ""
     owner: int | None = None
@@ -186,6 +217,8 @@ class ClusterOptions:
             raise RequestError("dns_ttl, detection, promotion and dns_delay cannot be negative")
         check_class(self.instance_class)
         self._check_storage()
+        self._check_scaling()
+        self._check_pausing()
         self._check_settings()
         if self.iam_token_lifetime is not None and not (self.iam and 1 <= self.iam_token_lifetime <= LONGEST_SECONDS):
             raise RequestError(
@@ -213,6 +246,65 @@ class ClusterOptions:
         for name, value in self.settings.items():
             if (why := refusal(name, value, keeps_log=self.keeps_log)) is not None:
                 raise RequestError(why)
+
+    def _check_scaling(self) -> None:
+        targets = [each for each in (self.target_connections, self.target_cpu) if each is not None]
+        if self.auto_scale is None:
+            if targets:
+                raise RequestError("target_connections and target_cpu go with auto_scale=MIN..MAX")
+        elif len(targets) != 1:
+            raise RequestError(f"auto_scale={self.auto_scale!r} needs one of target_connections and target_cpu")
+        elif not targets[0] > 0 or (self.target_cpu or 0) > 100:
+            raise RequestError("target_connections is above 0, target_cpu above 0 and at most 100 percent")
+        elif self.remote is not None:
+            raise RequestError("auto_scale goes with instances on this machine: leave out remote")
+        elif self.readers > read_readers(self.auto_scale)[1]:
+            raise RequestError(
+                f"readers={self.readers} is above the maximum of auto_scale={self.auto_scale!r}, and it removes only "
+                "readers that it made: begin with fewer"
+            )
+        self._check_scaling_times()
+        if self.serverless is not None:
+            read_capacity(self.serverless)
+            if self.instance_class not in {DEFAULT_CLASS, SERVERLESS_CLASS}:
+                raise RequestError(f"serverless instances are {SERVERLESS_CLASS}: leave out instance_class")
+
+    def _check_pausing(self) -> None:
+        limits = self.capacity
+        if self.pause_after is not None and (limits is None or limits.least > 0):
+            raise RequestError("pause_after goes with a capacity that may be 0, e.g. serverless='0..16'")
+        if (self.pause_after is not None and self.pause_after <= 0) or self.resume < 0:
+            raise RequestError("pause_after is above 0 seconds, and resume is not negative")
+        if self.pauses_after is not None and (not self.keeps_log or self.remote is not None):
+            raise RequestError("instances pause with flavour 'quorum', here: leave out flavour 'direct' and remote")
+
+    @property
+    def pauses_after(self) -> float | None:
+        """Seconds without users after which instances pause; None: they do not."""
+        limits = self.capacity
+        return None if limits is None or limits.least > 0 else self.pause_after or DEFAULT_PAUSE
+
+    def _check_scaling_times(self) -> None:
+        if not 0.05 <= self.scale_period <= 3600:
+            raise RequestError(f"scale_period={self.scale_period:g}: want 0.05 to 3600 seconds")
+        if min(self.scale_out_cooldown, self.scale_in_cooldown, self.scale_drain) < 0:
+            raise RequestError("scale_out_cooldown, scale_in_cooldown and scale_drain cannot be negative")
+
+    @property
+    def scaling(self) -> ScalingPolicy | None:
+        """How the number of readers follows the load; None: it does not."""
+        if self.auto_scale is None:
+            return None
+        least, most = read_readers(self.auto_scale)
+        metric = Metric.CPU if self.target_cpu is not None else Metric.CONNECTIONS
+        target = float(self.target_cpu or self.target_connections or 0)
+        times = self.scale_period, self.scale_out_cooldown, self.scale_in_cooldown, self.scale_drain
+        return ScalingPolicy(least, most, metric, target, *times)
+
+    @property
+    def capacity(self) -> CapacityLimits | None:
+        """Between which capacities an instance moves; None: it is not serverless."""
+        return None if self.serverless is None else read_capacity(self.serverless)
 
     def _check_storage(self) -> None:
         if not self.keeps_log and (self.isolated or self.segment_size is not None):

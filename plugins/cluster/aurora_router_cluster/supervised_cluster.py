@@ -6,22 +6,25 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control.autoscaling import AutoScaling
 from aurora_router_cluster.control.backtrack import Backtrack
 from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.injector import Injector
 from aurora_router_cluster.control.nodes import NodeCommands
+from aurora_router_cluster.control.pausing import Pausing, is_possible
 from aurora_router_cluster.control.plane import ControlPlane
 from aurora_router_cluster.control.state import DEFAULT_TIER, ClusterState, together
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import AWS_KEYS
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import AddressInUseError
+from aurora_router_cluster.errors import AddressInUseError, RequestError
+from aurora_router_cluster.options import SERVERLESS_CLASS
 from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
@@ -80,7 +83,8 @@ class SupervisedCluster:
             ),
             overrides=options.settings,
             pace=options.failover,
-            instance_class=options.instance_class,
+            instance_class=options.instance_class if options.serverless is None else SERVERLESS_CLASS,
+            first_capacity=None if options.capacity is None else options.capacity.first,
             hosts=self.spread.hosts if self.spread is not None else None,
             zones=self.spread.plan.zones if self.spread is not None else names.ZONES,
         )
@@ -97,6 +101,8 @@ class SupervisedCluster:
         self.state.changed = self._on_state_change
         self.plane = ControlPlane(self.state, detect=options.detect, auto=options.auto)
         self.faults = Injector(self.plane, self.directory, relayed=options.faults)
+        self.pausing = make_pausing(options, self.state)
+        self.scaling = AutoScaling(self.plane, options.scaling, options.capacity)
         self.upkeep = make_upkeep(options, self.state, self.quorum) if self.quorum is not None else None
         self.dns: DnsServer | RemoteDns | None = None
         backtrack = Backtrack(self.state, self.plane.procedure)
@@ -121,6 +127,9 @@ class SupervisedCluster:
         await self._keep()
         if self.upkeep is not None:
             self.upkeep.start()
+        self.scaling.start()
+        if self.pausing is not None:
+            self.pausing.start()
         await self.control.start()
 
     async def _make_instances(self) -> None:
@@ -184,6 +193,9 @@ class SupervisedCluster:
         """Stop everything."""
         await self.control.close()  # first: what was asked for and is not done yet, is not done
         self.directory.close()
+        await self.scaling.close()
+        if self.pausing is not None:
+            await self.pausing.close()
         if self.upkeep is not None:
             await self.upkeep.close()
         await self.plane.close()
@@ -227,9 +239,15 @@ class SupervisedCluster:
             iam=state.iam.status() if state.iam is not None else None,
             activity=state.activity,
             created=self._created,
+            scaling=self.scaling.status(),
+            serverless=self._serverless(),
             faults=tuple(self.faults.registry),
             volume={**state.volume.status(), **({"upkeep": self.upkeep.status()} if self.upkeep else {})},
         ).as_dict()
+
+    def _serverless(self) -> dict[str, float | None] | None:
+        limits = self.options.capacity
+        return None if limits is None else {**asdict(limits), "pause_after": self.options.pauses_after}
 
     def _instance(self, instance: Instance) -> InstanceStatus:
         writer = instance is self.state.writer
@@ -251,6 +269,9 @@ class SupervisedCluster:
             frozen=engine.frozen,
             instance_class=instance.instance_class,
             created=instance.created,
+            autoscaled=instance.autoscaled,
+            capacity=instance.capacity,
+            connections=None if newest is None else newest.sessions,
         )
 
     @served
@@ -267,6 +288,7 @@ class SupervisedCluster:
         instance_class: str | None = None,
     ) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
+        await self._wake()
         added = await self.plane.add_reader(name, zone, tier, instance_class)
         await self._keep()
         return added.name
@@ -274,13 +296,20 @@ class SupervisedCluster:
     @served
     async def remove(self, name: str, drain: float = 0.0) -> None:
         """See `ControlPlane.remove`."""
+        await self._wake()
         await self.plane.remove(name, drain)
         await self._keep()
 
     @served
     async def failover(self, target: str | None = None) -> dict[str, Any]:
         """See `ControlPlane.failover`."""
+        await self._wake()
         return (await self.plane.failover(target)).as_dict()
+
+    async def _wake(self) -> None:
+        """Wake instances that have paused: what is asked for needs them."""
+        if self.pausing is not None:
+            await self.pausing.wake_all()
 
     @served
     async def kill(self, name: str, *, hold: bool = False) -> None:
@@ -343,6 +372,19 @@ def make_spread(options: ClusterOptions) -> Spread | None:
     from aurora_router_cluster.hosts.spread import Spread  # noqa: PLC0415 - only for other hosts
 
     return Spread.over(options.remote, options.port)
+
+
+def make_pausing(options: ClusterOptions, state: ClusterState) -> Pausing | None:
+    """What lets the instances sleep; None: they do not.
+
+    Raises:
+        RequestError: this system does not show the clients that connect to a process that is stopped.
+    """
+    if options.pauses_after is None:
+        return None
+    if not is_possible():
+        raise RequestError("instances can pause on Linux alone: give serverless a minimum above 0")
+    return Pausing(state, options.pauses_after, options.resume)
 
 
 def make_volume(

@@ -36,7 +36,7 @@ class Watched:
         self.now += after
         self.written += 100
         self.clock.observe(self.now, self.written)
-        row = ("t", str(received), str(applied), None, "0", "0", "0", "3", "t" if streaming else "f")
+        row = ("t", str(received), str(applied), None, "0", "0", "0", "3", "t" if streaming else "f", "0")
         self.reader._on_answer([row])
         return self.heartbeat._is_diverged(self.reader)
 

@@ -14,18 +14,18 @@ def sample(at=0.0, applied=0, *, commit_age=None, received=None, recovering=True
 
 
 def test_a_row_is_read():
-    read = Sample.from_row(("t", "4096", "4000", "0.25", "2", "1", "77", "750", "f"), at=1.0, wall=2.0)
-    assert read == Sample(1.0, 2.0, True, 4096, 4000, 0.25, 2, 1, 77, 750, False)
+    read = Sample.from_row(("t", "4096", "4000", "0.25", "2", "1", "77", "750", "f", "4"), at=1.0, wall=2.0)
+    assert read == Sample(1.0, 2.0, True, 4096, 4000, 0.25, 2, 1, 77, 750, False, 4)
 
 
 def test_a_row_of_an_instance_that_knows_nothing_yet_is_read():
-    read = Sample.from_row(("t", None, None, None, "0", "0", None, "3", "f"), at=1.0, wall=2.0)
+    read = Sample.from_row(("t", None, None, None, "0", "0", None, "3", "f", None), at=1.0, wall=2.0)
     assert (read.received, read.applied, read.commit_age, read.reads) == (0, 0, None, 0)
 
 
 def test_the_log_of_a_writer_ends_where_it_has_flushed_to():
     """After a log switch the insert position is behind the next page's header: no reader can replay up to there."""
-    read = Sample.from_row(("f", "16777216", "16777256", None, "0", "0", "0", "3", "t"), at=1.0, wall=2.0)
+    read = Sample.from_row(("f", "16777216", "16777256", None, "0", "0", "0", "3", "t", "0"), at=1.0, wall=2.0)
     assert (read.received, read.applied) == (16777216, 16777256)
     clock = LogClock()
     clock.observe(read.at, read.received)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from aurora_router_cluster.control.status import CustomEndpoint, InstanceStatus
 
 ENGINE = "aurora-postgresql"
-STATES = {"restarting": "rebooting", "unreachable": "rebooting"}
-"""State of an instance -> DBInstanceStatus, where the words differ: AWS reboots an instance that does not answer."""
+SCALING_TAG = "application-autoscaling:resourceId"
+STATES = {"restarting": "rebooting", "unreachable": "rebooting", "paused": "available", "resuming": "available"}
+"""State of an instance -> DBInstanceStatus, where the words differ: AWS reboots an instance that does not answer, and
+one that has paused is available."""
 
 
 def cluster(found: Found, window: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -59,6 +61,10 @@ def cluster(found: Found, window: Mapping[str, Any] | None = None) -> dict[str, 
         "HttpEndpointEnabled": False,
         "CrossAccountClone": False,
     }
+    if (limits := status.serverless) is not None:
+        pause = {} if limits["pause_after"] is None else {"SecondsUntilAutoPause": round(limits["pause_after"])}
+        capacity = {"MinCapacity": limits["least"], "MaxCapacity": limits["most"]}
+        shown["ServerlessV2ScalingConfiguration"] = {**capacity, **pause}
     if window is not None:
         shown |= {
             "BacktrackWindow": int(window["retention"]),
@@ -99,7 +105,13 @@ def instance(found: Found, one: InstanceStatus) -> dict[str, Any]:
         "StorageEncrypted": False,
         "PubliclyAccessible": False,
         "DeletionProtection": False,
+        "TagList": tags(found, one),
     }
+
+
+def tags(found: Found, one: InstanceStatus) -> list[dict[str, str]]:
+    """The tags of an instance: AWS tags those that auto-scaling has made."""
+    return [{"Key": SCALING_TAG, "Value": f"cluster:{found.status.name}"}] if one.autoscaled else []
 
 
 def own_endpoints(found: Found) -> list[dict[str, Any]]:

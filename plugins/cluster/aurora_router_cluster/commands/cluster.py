@@ -136,6 +136,22 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--api", action="store_const", const=True,
         help="serve it by the RDS API on this machine, which is started where none runs (cluster api)")  # fmt: skip
     add("--instance-class", metavar="CLASS", help="that the RDS API shows of its instances (default: db.r6g.large)")
+    add("--auto-scale", metavar="MIN..MAX",
+        help="add readers and remove them again, as many as the load needs; with one of the next two")  # fmt: skip
+    add("--target-connections", type=float, metavar="N", help="connections per reader that --auto-scale aims at")
+    add("--target-cpu", type=float, metavar="PERCENT", help="processor use of the readers that --auto-scale aims at")
+    add("--scale-period", type=float, metavar="SECONDS", help="between two looks at the load (default: 1; Aurora: 60)")
+    add("--scale-out-cooldown", type=float, metavar="SECONDS", help="between two additions (default: 5; Aurora: 300)")
+    add("--scale-in-cooldown", type=float, metavar="SECONDS",
+        help="from the last change until a reader is removed (default: 5; Aurora: 300)")  # fmt: skip
+    add("--scale-drain", type=float, metavar="SECONDS",
+        help="that the sessions of a removed reader get (default: 60; Aurora: 180)")  # fmt: skip
+    add("--serverless", metavar="MIN..MAX",
+        help="capacity of each instance in ACU, which follows its load, e.g. 0.5..16; 0: it may pause")  # fmt: skip
+    add("--pause-after", type=float, metavar="SECONDS",
+        help="without a user's session after which instances pause (default with a minimum of 0: 300)")  # fmt: skip
+    add("--resume", type=float, metavar="SECONDS",
+        help="that a paused instance needs for its first connection (default: 12)")  # fmt: skip
     add("--iam", action="store_const", const=True,
         help="let users with the role rds_iam log in by IAM token alone; serves TLS, too")  # fmt: skip
     add("--iam-token-lifetime", type=float, metavar="SECONDS", help="how long a token counts (default: 900)")

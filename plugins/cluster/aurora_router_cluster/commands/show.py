@@ -46,6 +46,8 @@ def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
     line(f"data     {cluster.data or 'deleted when it ends'}")
     for fault in cluster.faults:
         line(f"fault    {fault.text}")
+    for text in _scaling(cluster):
+        line(text)
     if not picture:
         return
     if live.possible():
@@ -60,14 +62,14 @@ def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
         line()
         _columns(live.COPIES, rows)
     line()
-    _columns(HEADER, [_row(instance) for instance in cluster.instances])
+    _columns(*_columns_of(cluster))
 
 
 def instance_table(cluster: ClusterStatus) -> Table:
     """The instances as a table by rich: the writer green, what does not answer red."""
-    rows = [_row(instance) for instance in cluster.instances]
+    header, rows = _columns_of(cluster)
     colours = {row[2]: "red" for row in rows if row[2] != "available"}
-    table = live.table(HEADER, rows, colours, 2)
+    table = live.table(header, rows, colours, 2)
     for number, row in enumerate(rows):
         if row[1] == "writer" and row[2] == "available":
             table.rows[number].style = "green"
@@ -81,6 +83,39 @@ def _row(instance: InstanceStatus) -> tuple[str, ...]:
     address = f"{instance.host}:{instance.port}"
     pid = "" if instance.pid is None else str(instance.pid)
     return (instance.name, instance.role, state, instance.zone, str(instance.tier), lag, cpu, address, pid)
+
+
+def _columns_of(cluster: ClusterStatus) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The header and the rows of the instances, with what counts where it scales."""
+    header: tuple[str, ...] = HEADER
+    rows = [_row(one) for one in cluster.instances]
+    if cluster.scaling is not None:
+        counts = [one.connections for one in cluster.instances]
+        header, rows = (*header, "clients"), _widen(rows, ["" if each is None else str(each) for each in counts])
+    if cluster.serverless is not None:
+        sizes = [one.capacity for one in cluster.instances]
+        header, rows = (*header, "ACU"), _widen(rows, ["" if each is None else f"{each:g}" for each in sizes])
+    return header, rows
+
+
+def _widen(rows: Sequence[tuple[str, ...]], column: Sequence[str]) -> list[tuple[str, ...]]:
+    return [(*row, cell) for row, cell in zip(rows, column, strict=True)]
+
+
+def _scaling(cluster: ClusterStatus) -> list[str]:
+    """How it scales, in words."""
+    lines = []
+    if (scaling := cluster.scaling) is not None:
+        mean = "unknown" if scaling["mean"] is None else f"{scaling['mean']:.1f}"
+        lines.append(
+            f"scaling  {scaling['readers']} of {scaling['least']} to {scaling['most']} readers; {scaling['metric']} is "
+            f"{mean}, the target {scaling['target']:g}"
+        )
+    if (limits := cluster.serverless) is not None:
+        pause = limits["pause_after"]
+        pauses = "" if pause is None else f"; without users it pauses after {pause:g} s"
+        lines.append(f"ACU      {limits['least']:g} to {limits['most']:g} for each instance{pauses}")
+    return lines
 
 
 def _columns(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:

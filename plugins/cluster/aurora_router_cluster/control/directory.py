@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.control.pausing import ASLEEP
 from aurora_router_cluster.control.status import ENDPOINT_KINDS, CustomEndpoint
 from aurora_router_cluster.dns import names as naming
 from aurora_router_cluster.dns.zone import Zone
@@ -86,7 +87,7 @@ class Directory:
 
     def _addresses(self, instances: Sequence[str]) -> tuple[str, ...]:
         found = (self._state.instances.get(name) for name in instances)
-        return tuple(one.address.host for one in found if one is not None and one.available)
+        return tuple(one.address.host for one in found if one is not None and (one.available or one.state in ASLEEP))
 
     def to_record(self) -> dict[str, Any]:
         """The custom endpoints and aliases, as they are written down for a cluster that is started again."""

@@ -49,6 +49,10 @@ class EventLog:
                 self.add(INSTANCE, name, "creation", "DB instance created")
             elif state == "available" and before in DOWN:
                 self.add(INSTANCE, name, "availability", "DB instance restarted")
+            elif state == "paused":
+                self.add(INSTANCE, name, "notification", "DB instance paused")
+            elif before == "resuming":
+                self.add(INSTANCE, name, "notification", "DB instance resumed")
             elif state in DOWN and before not in DOWN:
                 self.add(INSTANCE, name, "availability", "DB instance shutdown")
         for name in self._states.keys() - states.keys():

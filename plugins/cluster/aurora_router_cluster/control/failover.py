@@ -113,7 +113,8 @@ class FailoverProcedure:
             return
         until = time.monotonic() + pace.promotion
         if pace.restart_readers:
-            others = [reader for reader in state.readers if reader is not candidate and awake(reader)]
+            leave = {reader.name for reader in state.readers if reader is candidate or reader.state == "deleting"}
+            others = [reader for reader in state.readers if reader.name not in leave and awake(reader)]
             for reader in (*others, candidate):
                 reader.state = "restarting"
             state.publish()
@@ -143,7 +144,9 @@ class FailoverProcedure:
         readers = [
             reader
             for reader in self._state.readers
-            if awake(reader) and (reader.name == target or (target is None and reader.state != "unreachable"))
+            if awake(reader)
+            and reader.state != "deleting"
+            and (reader.name == target or (target is None and reader.state != "unreachable"))
         ]
         await together(reader.sample(timeout=1.0) for reader in readers)
         ready = [(reader, reader.newest) for reader in readers if answers(reader)]

@@ -224,4 +224,5 @@ class Heartbeat:
 
 def _is_judged(instance: Instance) -> bool:
     """Whether the heartbeat judges it: no request is starting or stopping it at present."""
-    return instance.state in JUDGED or instance.catch_up_lsn is not None
+    replays = instance.catch_up_lsn is not None and instance.state != "deleting"
+    return instance.state in JUDGED or replays

@@ -46,6 +46,8 @@ class Instance:
         wire: directory of the relay's Unix socket for it; None: there is no relay.
         instance_class: what kind of machine it stands for, e.g. ``db.r6g.large``; nothing depends on it here.
         created: when it was made, seconds since the epoch.
+        autoscaled: it was made by auto-scaling, which may remove it.
+        capacity: of a serverless instance, in ACU; None: it is none.
         state: see `status.InstanceStatus`.
         stopped_by_request: it was stopped on purpose and is not restarted by itself.
         catch_up_lsn: end of the log (bytes) that was durable when it was started; no client is sent to it until it has
@@ -67,6 +69,8 @@ class Instance:
     wire: Path | None = None
     instance_class: str = DEFAULT_CLASS
     created: float = field(default_factory=time.time)
+    autoscaled: bool = False
+    capacity: float | None = None
     state: str = "creating"
     stopped_by_request: bool = False
     catch_up_lsn: int | None = None

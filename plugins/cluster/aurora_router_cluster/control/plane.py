@@ -117,6 +117,8 @@ class ControlPlane:
         zone: str | None = None,
         tier: int = DEFAULT_TIER,
         instance_class: str | None = None,
+        *,
+        autoscaled: bool = False,
     ) -> Instance:
         """Add a reader, seeded from the volume; returns when it shows what was durable when it started.
 
@@ -140,7 +142,7 @@ class ControlPlane:
                 )
             if name in state.instances:
                 raise NameTakenError(f"the cluster has an instance {name!r} already; choose another name")
-            instance = state.make(name, zone, tier, instance_class=instance_class)
+            instance = state.make(name, zone, tier, instance_class=instance_class, autoscaled=autoscaled)
             try:
                 await self.procedure.rebuild(instance)
             except BaseException:
@@ -155,7 +157,7 @@ class ControlPlane:
 
         Args:
             name: which.
-            drain: how long its sessions may go on, 0 to 100 s (Aurora: 180). Other requests wait meanwhile.
+            drain: how long its sessions may go on, 0 to 100 s (Aurora: 180).
 
         Raises:
             WriterRequiredError: it is the writer.
@@ -163,6 +165,15 @@ class ControlPlane:
         """
         if not 0.0 <= drain <= LONGEST_DRAIN:
             raise RequestError(f"a reader cannot be drained for {drain:g} s; give 0 to {LONGEST_DRAIN:g}")
+        await self.end_removal(await self.begin_removal(name), drain)
+
+    async def begin_removal(self, name: str) -> Instance:
+        """Take a reader out of the endpoints and the rows of the others; returns it.
+
+        Raises:
+            WriterRequiredError: it is the writer.
+            RequestError: it is being removed already.
+        """
         state = self.state
         async with state.lock:
             instance = state.get(name)
@@ -171,16 +182,28 @@ class ControlPlane:
                     f"{name} is the writer: fail over to a reader first (cluster failover), then remove {name}, "
                     "or end the whole cluster (cluster down)"
                 )
+            if instance.state == "deleting":
+                raise RequestError(f"{name} is being removed already")
             instance.state = "deleting"
             state.publish()
-            try:
-                await instance.wait_until_drained(drain)
-            finally:
+            return instance
+
+    async def end_removal(self, instance: Instance, drain: float) -> None:
+        """End a reader that is being removed, after its sessions have ended, or so many seconds.
+
+        Other changes of the cluster go on meanwhile, a failover for example.
+        """
+        state = self.state
+        try:
+            await instance.wait_until_drained(drain)
+        finally:
+            async with state.lock:
                 try:
                     await instance.engine.stop()
                 finally:
-                    state.discard(instance)
-                    state.publish()
+                    if state.instances.get(instance.name) is instance:
+                        state.discard(instance)
+                        state.publish()
 
     @served
     async def set_tier(self, name: str, tier: int) -> None:
@@ -200,10 +223,11 @@ class ControlPlane:
 
         Raises:
             EngineError: it did not come back.
+            RequestError: it is being removed.
             FailoverImpossibleError: it is the writer, and its log could not be recovered now; it goes on.
         """
         async with self.state.lock:
-            instance = self.state.get(name)
+            instance = self._staying(name)
             if instance is self.state.writer:
                 await self.state.volume.check_quorum()
             instance.state = "restarting"
@@ -220,11 +244,17 @@ class ControlPlane:
             RequestError: it runs.
         """
         async with self.state.lock:
-            instance = self.state.get(name)
+            instance = self._staying(name)
             if instance.engine.alive:
                 raise RequestError(f"{name} is running; use restart, or thaw where it is frozen")
             await self.procedure.restart_instance(instance)
         await self.state.wait_until_caught_up(instance)
+
+    def _staying(self, name: str) -> Instance:
+        instance = self.state.get(name)
+        if instance.state == "deleting":
+            raise RequestError(f"{name} is being removed; wait until it is gone")
+        return instance
 
     def kill(self, name: str, *, hold: bool = False) -> None:
         """SIGKILL to every process of an instance; the heartbeat does what it does about a lost one.

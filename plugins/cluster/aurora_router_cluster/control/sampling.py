@@ -27,7 +27,8 @@ SELECT r, CASE WHEN r THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_l
   (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'DataFileRead'),
   (SELECT sum(blks_read)::bigint FROM pg_stat_database),
   pg_snapshot_xmin(pg_current_snapshot()),
-  CASE WHEN r THEN EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming') ELSE true END
+  CASE WHEN r THEN EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming') ELSE true END,
+  (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
 FROM (SELECT pg_is_in_recovery() AS r) AS role
 """  # simple protocol, one statement: one round trip per instance and heartbeat
 
@@ -48,6 +49,7 @@ class Sample:
         reads: blocks read so far.
         xmin: oldest transaction that a snapshot here can see, 64 bits (epoch in the upper half).
         streaming: the log arrives.
+        sessions: of clients.
     """
 
     at: float
@@ -61,6 +63,7 @@ class Sample:
     reads: int
     xmin: int
     streaming: bool
+    sessions: int = 0
 
     @classmethod
     def from_row(cls, row: Row, *, at: float, wall: float) -> Sample:
@@ -75,7 +78,7 @@ class Sample:
             received = max(received, applied)
         return cls(
             at, wall, row[0] == "t", received, applied, number[0], active, reading, reads, xmin,
-            row[8] == "t",
+            row[8] == "t", int(row[9] or 0),
         )  # fmt: skip
 
 

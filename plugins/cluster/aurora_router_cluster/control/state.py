@@ -58,6 +58,7 @@ class ClusterState:
         overrides: server settings of the user's, on top of everything.
         pace: how long a failover takes.
         instance_class: class of the instances, unless one is given.
+        first_capacity: of a serverless instance that was just made, in ACU; None: they have classes.
         authority: issues certificates; None: no TLS.
         iam: judges IAM tokens; None: all users log in by password.
         hosts: other hosts that instances run on; None: they run here.
@@ -83,6 +84,7 @@ class ClusterState:
     overrides: dict[str, str] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
     instance_class: str = DEFAULT_CLASS
+    first_capacity: float | None = None
     authority: Authority | None = None
     iam: IamAuthentication | None = None
     hosts: Hosts | None = None
@@ -151,6 +153,8 @@ class ClusterState:
         tier: int = DEFAULT_TIER,
         before: Address | None = None,
         instance_class: str | None = None,
+        *,
+        autoscaled: bool = False,
     ) -> Instance:
         """Enter a new instance; its directory does not exist yet.
 
@@ -160,6 +164,7 @@ class ClusterState:
             tier: promotion tier.
             before: the address that it had before; it gets another one if that is taken.
             instance_class: None: that of the cluster.
+            autoscaled: see `Instance`.
 
         Raises:
             AddressInUseError: there is no address for it, or no host.
@@ -172,6 +177,7 @@ class ClusterState:
         if self.hosts is not None:
             placed, zone = self.hosts.place(name, zone)
             made = Instance(placed, zone, tier, Address(placed.host, placed.port), instance_class=instance_class)
+            made.capacity = self.first_capacity
             self.instances[name] = made
             return made
         taken = {instance.address for instance in self.instances.values()}
@@ -179,12 +185,14 @@ class ClusterState:
         address = self.allocator.take(taken, before)
         own = self.allocator.take_any({*taken, address}) if self.relay_client is not None else address
         access = self.iam.access(name) if self.iam is not None else settings.ACCESS
-        where = self.run / name
+        where = self.run / (f"autoscaled-{self._made}" if autoscaled else name)  # a socket's path has to be short
         engine = Engine(name, where, self.binaries, self.account, host=own.host, port=own.port, access=access)
         wire = engine.home / FOLDER if self.relay_client is not None else None
         zone = zone or self.zones[(self._made - 1) % len(self.zones)]
-        self.instances[name] = Instance(engine, zone, tier, address, wire, instance_class)
-        return self.instances[name]
+        made = Instance(engine, zone, tier, address, wire, instance_class, autoscaled=autoscaled)
+        made.capacity = self.first_capacity
+        self.instances[name] = made
+        return made
 
     def discard(self, instance: Instance) -> None:
         """Take an instance out, end its processes and delete its files."""
@@ -212,10 +220,12 @@ class ClusterState:
                 "zone": one.zone,
                 "tier": one.tier,
                 "class": one.instance_class,
+                "autoscaled": one.autoscaled,
                 "host": one.address.host,
                 "port": one.address.port,
             }
             for one in self.instances.values()
+            if one.state != "deleting"
         ]
         writer = self.writer.name if self.writer is not None else None
         return {"instances": instances, "writer": writer, "epoch": self.epoch, "made": self._made}
@@ -232,7 +242,8 @@ class ClusterState:
         for one in known:
             if one["name"] == first or one["name"] in others:
                 address = Address(one["host"], one["port"])
-                self.make(one["name"], one["zone"], one["tier"], address, one.get("class"))
+                autoscaled = bool(one.get("autoscaled"))
+                self.make(one["name"], one["zone"], one["tier"], address, one.get("class"), autoscaled=autoscaled)
         self._made = max(self._made, written["made"])
         for _ in range(readers - len(others)):
             self.make()
@@ -255,14 +266,14 @@ class ClusterState:
         instance.engine.configure(self.settings(instance), standby=instance is not self.writer)
         instance.engine.write_status(self.shown(instance.name, self.rows()))
         if instance is not self.writer:
-            instance.catch_up_lsn = self._log_end()
+            instance.catch_up_lsn = self.log_end()
             if instance.engine.here:
                 self.volume.hold_back(instance.engine.where)
         instance.engine.start()
         if await self._answers(instance):
             await instance.sample(timeout=2.0)  # its row is complete before any client sees it
             if instance is not self.writer:
-                instance.catch_up_lsn = self._log_end()
+                instance.catch_up_lsn = self.log_end()
             self.settle(instance)
 
     @staticmethod
@@ -289,10 +300,11 @@ class ClusterState:
         the end of the log is enough.
         """
         newest, goal = instance.newest, instance.catch_up_lsn
-        if goal is not None and (newest is None or newest.applied < min(goal, self._log_end())):
+        if goal is not None and (newest is None or newest.applied < min(goal, self.log_end())):
             return False
         instance.catch_up_lsn = None
-        instance.state = "available"
+        if instance.state != "deleting":
+            instance.state = "available"
         return True
 
     async def wait_until_caught_up(self, instance: Instance) -> None:
@@ -307,7 +319,7 @@ class ClusterState:
             if self.settle(instance):
                 self.publish()
 
-    def _log_end(self) -> int:
+    def log_end(self) -> int:
         """End of the log that a reader can replay, in bytes; 0: unknown."""
         durable, writer = self.volume.durable_lsn(), self.writer
         if durable is None and writer is not None and writer.newest is not None:

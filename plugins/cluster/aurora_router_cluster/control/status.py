@@ -17,7 +17,7 @@ class InstanceStatus:
         name: its identifier, e.g. ``demo-1``.
         role: ``writer`` or ``reader``, as the control plane has it.
         state: ``creating``, ``available``, ``unreachable`` (does not answer), ``stopped``, ``restarting`` or
-            ``deleting``.
+            ``deleting``; ``paused`` (without users) or ``resuming``, see `control.pausing`.
         zone: availability zone.
         tier: promotion tier, 0 (first to be promoted) to 15.
         endpoint: its host name.
@@ -31,6 +31,9 @@ class InstanceStatus:
         frozen: every process of it is stopped, by `freeze`.
         instance_class: what kind of machine it stands for.
         created: when it was made, seconds since the epoch.
+        autoscaled: it was made by auto-scaling, which may remove it.
+        capacity: of a serverless instance, in ACU; None: it is none.
+        connections: sessions of clients; None: unknown.
     """
 
     name: str
@@ -49,6 +52,9 @@ class InstanceStatus:
     frozen: bool
     instance_class: str = ""
     created: float = 0.0
+    autoscaled: bool = False
+    capacity: float | None = None
+    connections: int | None = None
 
 
 ENDPOINT_KINDS = ("READER", "ANY")
@@ -132,6 +138,10 @@ class ClusterStatus:
         volume: the status of the volume.
         faults: the faults in force.
         iam: how to log in by IAM token; None: all users log in by password.
+        scaling: how the number of readers follows the load: ``least``, ``most``, ``metric``, ``target``, and at the
+            last look ``mean``, ``readers`` and how many are ``wanted``; None: it does not.
+        serverless: the capacity of each instance, ``least`` and ``most``, in ACU, and ``pause_after``, in seconds
+            (None: they do not pause); None: they have classes.
     """
 
     name: str
@@ -158,6 +168,8 @@ class ClusterStatus:
     activity: str = "available"
     created: float = 0.0
     iam: IamStatus | None = None
+    scaling: dict[str, Any] | None = None
+    serverless: dict[str, float | None] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""
