@@ -150,7 +150,8 @@ class ConnectAttempt(Generic[ConnT]):
         """
         options = self.request.options
         limit = options.connect_timeout
-        if target is not None and self._may_have_paused(target, instance):
+        declared = options.auto_pause or self.cluster.view.auto_pause
+        if declared and target is not None and self._may_have_paused(target, instance):
             limit = max(limit, RESUME_SECONDS)
         return max(0.1, min(limit, self.seconds_left())) if options.failover_timeout > 0.0 else limit
 

@@ -48,7 +48,6 @@ from aurora_router.model.description import NO_MEMBERS
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import SelfReport
-from aurora_router.policy.auto_pause import find_pause
 from aurora_router.policy.balance import is_lag_unproven, select
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.options import Balance, ReaderFallback
@@ -139,7 +138,7 @@ def _begin_attempt(
         # The hosts of a list are the instances: the ids in an answer about the whole cluster would not match them.
         sources = [each for each in sources if not each.complete]
     started = cluster.used_at = runtime.now()
-    if find_pause(request.options, cluster.view) is not None:
+    if request.options.auto_pause or cluster.view.auto_pause:
         cluster.note_held(started)
     return ConnectAttempt(runtime, find, cluster, request, chosen, sources, started, cluster.view)
 

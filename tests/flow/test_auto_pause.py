@@ -104,7 +104,7 @@ def test_an_instance_that_was_in_use_a_moment_ago_hangs(scene):
         found.close()
 
     scene.run(client())
-    assert scene.of(WriterSuspected)
+    assert {each.id for each in scene.of(InstanceFailed)} == {"demo-1"}
 
 
 @pytest.mark.parametrize(("option", "asked"), [("", True), (WAIT, False)])
