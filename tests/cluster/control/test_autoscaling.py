@@ -40,7 +40,7 @@ def test_readers_come_and_go_with_the_load(eventually, capsys):
         eventually(lambda: cluster.status().scaling["mean"] == 3.5)
         status = cluster.status()
         assert (status.scaling["least"], status.scaling["most"], status.scaling["wanted"]) == (1, 3, 2)
-        assert status.serverless == {"least": 0.5, "most": 16.0}
+        assert status.serverless == {"least": 0.5, "most": 16.0, "pause_after": None}
         assert all(0.5 <= one.capacity <= 16.0 for one in status.instances)
         show.status(status)
         shown = capsys.readouterr().out
