@@ -362,6 +362,13 @@ def compliance(session: nox.Session, sqlalchemy: str) -> None:
 
 
 @nox.session
+def sessions(session: nox.Session) -> None:
+    """SQLAlchemy's own tests of its ORM, with `RoutingSession` too; takes `--only PARTS`, `--json FILE`."""
+    session.install(".[sqlalchemy]", CLUSTER, "pytest>=8.2,<10", "pip")
+    session.run("python", "tests/compliance/orm.py", *_tool_arguments(session))
+
+
+@nox.session
 @nox.parametrize("django", ["4.2", "5.1", "5.2", "6.0", "6.1"])
 def django(session: nox.Session, django: str) -> None:
     """The Django backend on each Django, those that nox's own Python is too old for on the newest that is found."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Any]]
     Send = Callable[[Any], Awaitable[None]]
 
-__all__ = ["AsgiCausalMiddleware", "WsgiCausalMiddleware", "current", "forget", "keep"]
+__all__ = ["AsgiCausalMiddleware", "WsgiCausalMiddleware", "current", "forget", "is_in_request", "keep"]
 
 
 @dataclass(slots=True)
@@ -44,6 +44,11 @@ def current() -> CausalToken | None:
     """Return the token of the request: what its client has written and seen so far; None: nothing, or no request."""
     request = _request.get()
     return None if request is None else request.token
+
+
+def is_in_request() -> bool:
+    """Return whether this code runs in a request of the middleware: whether what is kept reaches a client."""
+    return _request.get() is not None
 
 
 def keep(token: CausalToken) -> None:

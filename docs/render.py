@@ -140,7 +140,20 @@ test had the same result on both. With PostgreSQL 18.6, psycopg 3.3.9, Python 3.
 | 2.0.58 | sync | 1502, 161 | 1502, 161 |
 | 2.0.58 | async | 1502, 161 | 1502, 161 |
 
-A part of the suite runs with the other tests (`tests/conformance/test_compliance.py`)."""
+A part of the suite runs with the other tests (`tests/conformance/test_compliance.py`).
+
+## SQLAlchemy's tests of its ORM
+
+`nox -s sessions` runs SQLAlchemy's own tests of its ORM, from its sdist, with `Session` and with `RoutingSession` in
+its place, both on our dialect, and compares them test by test. The readers' engine leads to the same database, so that
+a read before the first write runs on a connection of its own. `tests/compliance/orm.py` lists the files of `test/orm`
+and the differences; one that is not listed is an error:
+
+| tests | why they differ |
+| --- | --- |
+| `test_bind.py`: `BindIntegrationTest` | They compare the arguments of `get_bind`; `aurora_role` is among them. |
+| `test_session.py`: `SessionInterface` | They look for methods in the class itself, and not in its base. |
+| two-phase commits | They are refused: a reader has nothing to prepare. |"""
 INCIDENTS = """\
 ## Incident notes on psycopg's errors
 
@@ -316,6 +329,9 @@ def bad_input() -> str:
         "## Situations",
         "… stands for parts that differ from run to run: names, addresses, paths.",
         _table(("situation", "example", "result"), _situations("tests/integration/bad_situations.yaml")),
+        "## Sessions that route",
+        "Errors of SQLAlchemy (`sqlalchemy.exc`), raised before anything is connected.",
+        _table(("mistake", "example", "result"), _situations("tests/sqlalchemy/bad_sessions.yaml")),
         "## Credentials of AWS",
         "Each text of `CredentialsUnavailable` follows `the provider of credentials gave none for user … at …: `.",
         _table(("situation", "example", "result"), _situations("tests/aws/bad_credentials.yaml")),

@@ -98,6 +98,18 @@ async def connect_after_async(
         yield connection
 
 
+def find_driver(connection: Connection) -> Any:
+    """The driver's connection under one of an engine, blocking or on asyncio.
+
+    Raises:
+        TypeError: the engine is not one of ``postgresql+aurora``.
+    """
+    driver = connection.connection.driver_connection
+    if isinstance(driver, (aurora_router.Connection, aurora_router.AsyncConnection)):
+        return driver
+    raise _refuse(driver)
+
+
 def _driver_of(connection: Connection) -> aurora_router.Connection[Any]:
     driver = connection.connection.driver_connection
     if isinstance(driver, aurora_router.Connection):

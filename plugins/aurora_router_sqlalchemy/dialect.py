@@ -22,6 +22,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 import aurora_router
 from aurora_router_sqlalchemy.checkout import guard
+from aurora_router_sqlalchemy.read_part import has_nothing_to_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +59,15 @@ class _Routed(DefaultDialect):
         guard(engine)
 
     def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
-        """Commit. Where `run_transaction` resolved it, the connection is lost, and the pool must not reset it."""
-        super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call] # as SQLAlchemy has it
+        """Commit. Where `run_transaction` resolved it, the connection is lost, and the pool must not reset it.
+
+        The reader's part of a `RoutingSession` may be lost: its transaction is over as well as by a COMMIT.
+        """
+        try:
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call] # as SQLAlchemy has it
+        except psycopg.OperationalError:
+            if not has_nothing_to_commit(dbapi_connection):
+                raise
         if getattr(dbapi_connection.driver_connection, "closed", False):
             dbapi_connection.invalidate()
 
