@@ -226,7 +226,7 @@ class RoutingSession(Session):
         route = self._route
         if route.proven is not None or route.reader is not None:
             return route.proven or readers
-        tokens = self._needed()
+        tokens = self._find_needed()
         if not tokens and not self._has_debt:
             return readers
         if not is_executed:
@@ -264,7 +264,7 @@ class RoutingSession(Session):
             self._keep(_make_token(connection))
             return
         try:
-            _has_replayed(connection, self._needed())
+            _has_replayed(connection, self._find_needed())
         except StaleConnection:
             connection.invalidate()
             raise
@@ -297,7 +297,7 @@ class RoutingSession(Session):
 
     # ---------------------------------------------------------------- what has to be seen
 
-    def _needed(self) -> list[CausalToken]:
+    def _find_needed(self) -> list[CausalToken]:
         """The tokens that a reader must have replayed."""
         return [*dict.fromkeys(each for each in (self._token, web.current()) if each is not None)]
 
