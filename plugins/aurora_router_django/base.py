@@ -73,6 +73,12 @@ class _ErrorWrapper(DatabaseErrorWrapper):
             raise
 
 
+class DatabaseFeatures(base.DatabaseFeatures):
+    """PostgreSQL's, of which one is not tried out: Django makes a table for that, which a reader refuses."""
+
+    supports_transactions = True
+
+
 class DatabaseClient(base.DatabaseClient):
     """psql for ``manage.py dbshell``, on the instance of a connection of ours: it knows none of our options."""
 
@@ -88,17 +94,39 @@ class DatabaseClient(base.DatabaseClient):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """An alias of ``DATABASES``, and a thread's connection to it."""
+    """An alias of ``DATABASES``, and a thread's connection to it.
+
+    Attributes:
+        causal_token: what the thread's reads on readers must see (see `aurora_router_django.causal`).
+        has_debt: whether it may have written more than that.
+    """
+
+    causal_token: aurora_router.CausalToken | None = None
+    has_debt: bool = False
 
     Database = _Psycopg()
     client_class = DatabaseClient
+    features_class = DatabaseFeatures
     wrap_database_errors = cached_property(_ErrorWrapper)
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a cursor, which may write."""
+        self.has_debt = True
+        return super().create_cursor(name)
+
+    def is_transaction_open(self) -> bool:
+        """Whether a transaction has begun on the server: a block that has run no statement has none."""
+        if self.connection is None or self.connection.closed:
+            return bool(self.in_atomic_block and self.has_debt)
+        return self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Drop a stale connection at the request's boundary, without a round trip; then what Django drops.
 
         A persistent connection to an instance that has too many is dropped as well (a pool sees to its own).
         """
+        if not self.in_atomic_block:
+            self.causal_token, self.has_debt = None, False  # the next request is another client's
         if self.connection is not None and not _current(self.connection):
             self.close()
         is_kept = not (self.in_atomic_block or self.settings_dict["OPTIONS"].get("pool"))

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.causal import wait_for_grant
+from tests.superuser import run_as_superuser
+
 PAGE = Path(__file__).parents[2] / "docs" / "howto-django.md"
 
 
 @pytest.fixture(scope="session")
 def documented():
-    """What the page's examples define: `DATABASES`, with a pool in the end, and a router."""
+    """What the page's examples define: `DATABASES`, with a pool in the end, and the routers."""
     first, *rest = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     namespace = {}
     exec(first, namespace)
     databases = deepcopy(namespace["DATABASES"])
     for each in rest:
         exec(each, namespace)
-    return {**databases, "pooled": namespace["DATABASES"]["default"]}, namespace["ReadsFromReaders"]
+    return {**databases, "pooled": namespace["DATABASES"]["default"]}, namespace["DATABASE_ROUTERS"]
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,8 @@ def cluster():
     from aurora_router_cluster import LocalCluster
 
     with LocalCluster.start(readers=2, auto=False) as cluster:
+        run_as_superuser(cluster, "GRANT pg_read_all_stats TO app")
+        wait_for_grant(cluster)
         yield cluster
 
 
@@ -41,15 +46,13 @@ def configured(documented, cluster):
     from django.core.management import call_command
     from django.db import connections
 
-    databases, router = documented
+    databases, routers = documented
     for each in databases.values():
         target = "reader" if "cluster-ro-" in each["HOST"] else "writer"
         each |= {"HOST": cluster.endpoint(target), "PORT": cluster.port, "NAME": cluster.dbname}
         each |= {"USER": cluster.user, "PASSWORD": cluster.password}
         each["OPTIONS"] = {**each.get("OPTIONS", {}), "aurora_dns": cluster.dns}
-    settings.configure(
-        DATABASES=databases, DATABASE_ROUTERS=[router()], INSTALLED_APPS=["tests.django.shop"], USE_TZ=True
-    )
+    settings.configure(DATABASES=databases, DATABASE_ROUTERS=routers, INSTALLED_APPS=["tests.django.shop"], USE_TZ=True)
     django.setup()
     call_command("migrate", verbosity=0)
     yield connections
