@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-def _current(connection: aurora_router.Connection[Any]) -> bool:
+def is_current(connection: aurora_router.Connection[Any]) -> bool:
     """Whether a connection is to what it was made for, as far as is known here; a stale one is closed."""
     try:
         aurora_router.check(connection)
@@ -118,7 +118,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Whether a transaction has begun on the server: a block that has run no statement has none."""
         if self.connection is None or self.connection.closed:
             return bool(self.in_atomic_block and self.has_debt)
-        return self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+        return bool(self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE)
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Drop a stale connection at the request's boundary, without a round trip; then what Django drops.
@@ -127,7 +127,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """
         if not self.in_atomic_block:
             self.causal_token, self.has_debt = None, False  # the next request is another client's
-        if self.connection is not None and not _current(self.connection):
+        if self.connection is not None and not is_current(self.connection):
             self.close()
         is_kept = not (self.in_atomic_block or self.settings_dict["OPTIONS"].get("pool"))
         if is_kept and self.connection is not None and aurora_router.is_surplus(self.connection):
@@ -146,7 +146,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self) -> bool:
         """Whether the connection is not stale and answers (Django asks after errors, and by CONN_HEALTH_CHECKS)."""
-        return self.connection is not None and _current(self.connection) and super().is_usable()
+        return self.connection is not None and is_current(self.connection) and super().is_usable()
 
     @property
     def pool(self) -> Any:

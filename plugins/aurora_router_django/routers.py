@@ -24,8 +24,8 @@ class ReaderRouter:
         reader: the alias of the readers; if ``DATABASES`` does not have it, everything is the writer's.
     """
 
-    writer = DEFAULT_DB_ALIAS
-    reader = "replica"
+    writer: str = DEFAULT_DB_ALIAS
+    reader: str = "replica"
 
     def __init__(self, writer: str | None = None, reader: str | None = None) -> None:
         self.writer = writer or self.writer

@@ -107,6 +107,8 @@ def main() -> int:
                 running.append(begin(source, text, (place / name).resolve(), parts, *more))
             for each in running:
                 each.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            sys.exit("the limit is over, and the tests are still running (see --limit)")
         finally:
             for each in running:
                 each.kill()
