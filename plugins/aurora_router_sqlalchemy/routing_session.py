@@ -454,8 +454,13 @@ def _on_end(session: RoutingSession, transaction: SessionTransaction) -> None:
         session._leave()  # noqa: SLF001
 
 
-event.listen(RoutingSession, "do_orm_execute", _on_execute)
-event.listen(RoutingSession, "after_begin", _on_begin)
-event.listen(RoutingSession, "before_commit", _on_before_commit)
-event.listen(RoutingSession, "after_commit", _on_commit)
-event.listen(RoutingSession, "after_transaction_end", _on_end)
+LISTENERS = {
+    "do_orm_execute": _on_execute,
+    "after_begin": _on_begin,
+    "before_commit": _on_before_commit,
+    "after_commit": _on_commit,
+    "after_transaction_end": _on_end,
+}
+"""SQLAlchemy's events of a session by which it routes."""
+for _name, _listener in LISTENERS.items():
+    event.listen(RoutingSession, _name, _listener)

@@ -41,3 +41,15 @@ def pytest_sessionstart():
     Session.__module__, Session.__qualname__ = "sqlalchemy.orm.session", "Session"
     sqlalchemy.orm.Session = sqlalchemy.orm.session.Session = Session
     sqlalchemy.orm.sessionmaker.__init__.__kwdefaults__["class_"] = Session
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Listen again where the test before removed every listener of every session, as some do in their teardown."""
+    from sqlalchemy import event
+
+    from aurora_router_sqlalchemy.routing_session import LISTENERS, RoutingSession
+
+    for name, listener in LISTENERS.items():
+        if not event.contains(RoutingSession, name, listener):
+            event.listen(RoutingSession, name, listener)
