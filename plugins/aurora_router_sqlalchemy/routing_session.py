@@ -43,7 +43,7 @@ from aurora_router_sqlalchemy.causal import find_driver
 from aurora_router_sqlalchemy.read_part import mark_read_part, unmark_read_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -149,7 +149,7 @@ class RoutingSession(Session):
             raise ArgumentError("readers= is an AsyncEngine: use an AsyncRoutingSession")
         super().__init__(bind, **options)
         self.readers = readers
-        self.role = _check_role(role)
+        self.role: Role | None = _check_role(role)
         self._token = after
         self._has_debt = False
         self._route = _Route()
@@ -454,7 +454,7 @@ def _on_end(session: RoutingSession, transaction: SessionTransaction) -> None:
         session._leave()  # noqa: SLF001
 
 
-LISTENERS = {
+LISTENERS: dict[str, Callable[..., Any]] = {
     "do_orm_execute": _on_execute,
     "after_begin": _on_begin,
     "before_commit": _on_before_commit,
