@@ -12,7 +12,7 @@ to the next it is the middleware of `aurora_router.web` that carries the token.
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -37,8 +37,7 @@ def causal_token(using: str = DEFAULT_DB_ALIAS) -> CausalToken:
         psycopg.ProgrammingError: a transaction is open. `django.db.transaction.on_commit` runs after its end.
     """
     wrapper = find_wrapper(using)
-    wrapper.ensure_connection()
-    token = cast("CausalToken", wrapper.connection.causal_token())
+    token = cast("CausalToken", _connect(wrapper).causal_token())
     _keep(wrapper, token)
     return token
 
@@ -73,8 +72,7 @@ def pay(wrapper: DatabaseWrapper) -> None:
     if not wrapper.has_debt:
         return
     try:
-        wrapper.ensure_connection()
-        token = wrapper.connection.causal_token()
+        token = _connect(wrapper).causal_token()
     except Exception as error:  # noqa: BLE001 - see above
         level = logging.WARNING if isinstance(error, AuroraRouterError) else logging.INFO
         logger.log(level, "no causal token after a write, so this thread goes on reading from the writer: %s", error)
@@ -90,8 +88,7 @@ def is_proven(reader: DatabaseWrapper, writer: DatabaseWrapper) -> bool:
         return True
     if _UNPROVABLE in needed or reader.is_transaction_open():
         return False
-    reader.ensure_connection()
-    driver = reader.connection
+    driver = _connect(reader)
     if getattr(driver, "proven_tokens", None) == needed:
         return True
     try:
@@ -102,6 +99,12 @@ def is_proven(reader: DatabaseWrapper, writer: DatabaseWrapper) -> bool:
         return False
     driver.proven_tokens = needed
     return True
+
+
+def _connect(wrapper: DatabaseWrapper) -> Any:
+    """The driver's connection; opened if there is none."""
+    wrapper.ensure_connection()
+    return wrapper.connection
 
 
 def _keep(wrapper: DatabaseWrapper, token: CausalToken) -> None:

@@ -27,7 +27,8 @@ class CausalMiddleware:
         """Answer a request; then take the token, if it may have written."""
         response = self.get_response(request)
         if web.is_in_request():
-            for alias in {each.writer for each in router.routers if isinstance(each, ReaderRouter)}:
+            routers: Any = router.routers
+            for alias in {each.writer for each in routers if isinstance(each, ReaderRouter)}:
                 wrapper = find_wrapper(alias)
                 if not wrapper.is_transaction_open():
                     pay(wrapper)

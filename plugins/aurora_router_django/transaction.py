@@ -110,7 +110,8 @@ class _Block:
 
     def run(self, work: Callable[[], T]) -> T:
         """Do the work in an ``atomic`` block that leaves the COMMIT to `commit`, since autocommit is off."""
-        with transaction.atomic(using=self._wrapper.alias, savepoint=False):
+        atomic: Any = transaction.atomic  # untyped: with a name it is a context
+        with atomic(using=self._wrapper.alias, savepoint=False):
             result = work()
             if self._wrapper.get_rollback():
                 raise TransactionManagementError(
