@@ -70,6 +70,7 @@ OWN_PYTHON_ONLY = [
     "tests/conformance",
     "tests/pytest_plugin",
     "tests/cli",
+    "tests/doctor",
     "tests/docs",
     "tests/django",
     "tests/integration",
@@ -298,6 +299,13 @@ def poolers(session: nox.Session) -> None:
     """
     session.install(*TESTED)
     session.run("python", "-m", "benchmarks.poolers", *_tool_arguments(session))
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Misconfigurations that are planted for real are named by the doctor; healthy setups get no finding."""
+    session.install(*TESTED)
+    session.run("pytest", "tests/doctor", "-p", "no:cacheprovider", *session.posargs)
 
 
 @nox.session

@@ -14,6 +14,7 @@ import yaml
 
 import aurora_router.errors as errors_module
 import aurora_router.model.event as event_module
+from aurora_router.doctor.checks import CHECKS, UNEXPLAINED
 from aurora_router.policy import affinity
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.hang_detection import TRANSITIONS, Action, Signal, State
@@ -443,6 +444,55 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+DOCTOR = """\
+`aurora-router doctor URL` examines a setup from the host on which it runs, with the URL or conninfo as the application
+has it. It resolves the names, dials each address and each instance, verifies certificates, logs in as the application
+does, asks the servers about themselves, and makes one connect by the driver. Then it judges what it found out.
+
+```sh
+aurora-router doctor "$DATABASE_URL" --pool-size 10 --processes 8
+```
+
+```text
+ERROR login: mydb.cluster-c9akciq32.eu-west-1.rds.amazonaws.com (10.0.3.7:5432): there is no such database …
+  it means: Connects fail at once.
+  do:       Correct dbname; without one, libpq takes the user's name.
+```
+
+Each finding has a code (the table below), what was found, what it means, and what to do. An *error*: connections fail,
+or do not do what was asked for. A *warning*: it works now, and a failover, a load or a date will show it.
+
+| exit status | meaning |
+|---|---|
+| 0 | nothing was found |
+| 1 | warnings |
+| 2 | errors, or a wrong command line |
+
+| argument | what it says |
+|---|---|
+| `--json` | print findings and facts as JSON, without passwords |
+| `--pool-size N`, `--processes N` | connections of one process at most, and processes; else limits are not compared |
+| `--pool-timeout SECONDS` | how long a checkout may wait; 30 by default, as in psycopg_pool and SQLAlchemy |
+| `--prepare-threshold none` | the application passes `prepare_threshold=None`, as it has to behind a pooler |
+
+Nothing is changed and nothing is cut, so it may run in production. It opens a handful of sessions for a moment. Where a
+password is wrong, each dial is a failed login. On the writer it emits one message into the log, within a transaction
+that is rolled back: only that shows whether the outcome of a COMMIT can be found by the log position. A failover is
+rehearsed as far as that does no harm: each instance is dialled by its own name with the application's credentials, and
+its limits are compared with the writer's.
+
+What was not found out is not judged: with a name that has no address, that is the only finding. Run it again after each
+correction. From another host the result may be another one."""
+
+
+def doctor() -> str:
+    """What ``aurora-router doctor`` looks for, from its table of checks."""
+    rows = [(f"`{each.code}`", _capitalized(each.about)) for each in (*CHECKS,)]
+    rows.append((f"`{UNEXPLAINED}`", "A connect that fails for a reason that no other check knows"))
+    parts = ["# Doctor: is it set up right?", NOTE, DOCTOR, "## What it looks for", _table(("code", "looks for"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 BALANCING = """\
 `aurora_balance` selects how one instance is chosen from several that are equally suitable (by role, lag and zone). Each
 strategy orders all of them, because a connect tries the next one if the first cannot be reached. The promises hold for
@@ -552,6 +602,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "balancing.md": balancing,
     "hangs.md": hangs,
     "bad-input.md": bad_input,
+    "doctor.md": doctor,
     "conformance.md": conformance,
     "errors.md": errors,
     "events.md": events,

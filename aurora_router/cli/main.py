@@ -13,6 +13,7 @@ import psycopg
 from aurora_router._version import __version__
 from aurora_router.cli import output
 from aurora_router.cli.command import Command, CommandUnavailableError, plugin_commands
+from aurora_router.cli.doctor import Doctor
 from aurora_router.cli.drain import DrainCommand
 from aurora_router.cli.inspect import Explain, Topology
 from aurora_router.cli.outcome import OutcomeCommand
@@ -34,7 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        commands: list[Command] = [Topology(), Explain(), Watch(), DrainCommand(), OutcomeCommand(), *plugin_commands()]
+        commands: list[Command] = [
+            Topology(),
+            Explain(),
+            Doctor(),
+            Watch(),
+            DrainCommand(),
+            OutcomeCommand(),
+            *plugin_commands(),
+        ]
         args = _parse(_parser(commands, next((word for word in words if not word.startswith("-")), "")), words)
         return int(args.run(args))
     except CommandUnavailableError as error:

@@ -1,0 +1,1 @@
+"""Finding out the facts: DNS, sockets, TLS, sessions. Nothing here judges."""
