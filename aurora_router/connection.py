@@ -187,6 +187,8 @@ class _Routed:
 
         cluster, route, options = result.cluster, result.route, args.request.options
         self.placement = Placement(result.instance, result.generation, result.role, result.pooled, cluster, result.why)
+        if cluster.connects is not None:
+            cluster.connects.append((time.time(), self.placement))
         pgconn = cast("psycopg.Connection[Any]", self).pgconn
         self.reported = libpq.reported_standby(pgconn)
         self.process = os.getpid()

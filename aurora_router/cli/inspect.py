@@ -1,12 +1,14 @@
-"""``topology URL`` and ``explain HOST-or-URL``: what the router sees, and what it would do."""
+"""``topology URL`` and ``explain HOST-or-URL``: what the router sees, what it would do, and what it did last."""
 
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.cli import output
 from aurora_router.cli.certificates import find_expiries
+from aurora_router.cli.inspected import add_directory, read_processes
 from aurora_router.model.endpoint import EndpointKind
 from aurora_router.router import Router
 
@@ -88,12 +90,21 @@ class Explain:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        parser.add_argument("target", metavar="HOST-or-URL", help="a host name, a URL or a conninfo")
+        parser.add_argument("target", metavar="HOST-or-URL", nargs="?", help="a host name, a URL or a conninfo")
+        parser.set_defaults(last_word="target")
+        last = "say where the last connects of running processes went, and why (needs an inspection socket)"
+        parser.add_argument("--last", action="store_true", help=last)
+        add_directory(parser)
         parser.add_argument("--connect", action="store_true", help="ask the cluster too, and show the choice")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
         """Decide, and say why."""
+        if args.last:
+            return _explain_last(args)
+        if args.target is None:
+            output.complain("aurora-router explain: give a host name, a URL or a conninfo, or --last")
+            return 2
         router = Router(read_target(args.target))
         if args.connect:
             router.topology()
@@ -125,6 +136,26 @@ class Explain:
             for number, line in enumerate(lines):
                 output.say(f"{(title if number == 0 else '').ljust(width)}  {line}")
         return 0
+
+
+def _explain_last(args: argparse.Namespace) -> int:
+    processes = read_processes(args.dir)
+    connects = [
+        {"process": each["process"], "program": each["program"], "cluster": cluster["name"], **connect}
+        for each in processes
+        for cluster in each["clusters"]
+        for connect in cluster["connects"]
+    ]
+    connects.sort(key=lambda each: each["at"])
+    if args.json:
+        output.say_json(connects)
+        return 0
+    for each in connects:
+        at = time.strftime("%H:%M:%S", time.localtime(each["at"]))
+        where = each["instance"] or "the given name"
+        output.say(f"{at}  {each['program']} {each['process']}, {each['cluster']} -> {where} ({each['role']})")
+        output.say(f"          {each['why']}")
+    return 0
 
 
 def view_as_json(view: View) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``watch URL``: the topology of a cluster, live, with what happens to it."""
+"""``watch``: a cluster, live, with what happens to it; or what the processes of an application know of theirs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import psycopg
 from aurora_router import observe
 from aurora_router.cli import output
 from aurora_router.cli.inspect import read_target, view_as_json
+from aurora_router.cli.inspected import NothingToInspect, add_directory, read_processes
 from aurora_router.connection import connect
 from aurora_router.model.instance import Role
 
@@ -41,17 +42,22 @@ class Watch:
     """Hold one connection, let the monitor look after the cluster, show what it sees."""
 
     name = "watch"
-    help = "show a cluster's instances, roles and lag live, and what happens to them"
+    help = "show a cluster, or what the processes of an application know of theirs, live"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        parser.add_argument("target", metavar="URL", help="a URL or conninfo, or a bare host name")
+        about = "a URL or conninfo, or a bare host name; without one, the processes with an inspection socket are shown"
+        parser.add_argument("target", metavar="URL", nargs="?", help=about)
+        parser.set_defaults(last_word="target")
+        add_directory(parser)
         parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long; default: Ctrl-C")
         parser.add_argument("--refresh", type=float, default=1.0, help="seconds between looks while all is well")
         parser.add_argument("--json", action="store_true", help="print one JSON object per event")
 
     def run(self, args: argparse.Namespace) -> int:
         """Watch until the time is over, or Ctrl-C."""
+        if args.target is None:
+            return _watch_processes(args)
         reported: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
         end = observe.subscribe(lambda _, event: reported.put((time.time(), event)))
         observe.logger.addHandler(logging.NullHandler())  # events are shown here; warnings would spoil the screen
@@ -63,6 +69,67 @@ class Watch:
         finally:
             end()
         return 0
+
+
+def _watch_processes(args: argparse.Namespace) -> int:
+    """Show what processes know, until the time is over; the first look has to find one."""
+    until, shown, seen = time.monotonic() + args.seconds, "", 0.0
+    processes = read_processes(args.dir)
+    while True:
+        if args.json:
+            output.say(json.dumps({"at": time.time(), "processes": processes}))
+        elif (picture := "\n".join(draw_processes(processes, since=seen))) != shown:
+            output.say(picture)
+            shown = picture
+            seen = max([seen, *(event["at"] for _, event in _events(processes))])
+        sys.stdout.flush()
+        if (left := until - time.monotonic()) <= 0:
+            return 0
+        time.sleep(min(args.refresh, left))
+        with contextlib.suppress(NothingToInspect):
+            processes = read_processes(args.dir)
+
+
+def _events(processes: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in processes:
+        for cluster in each["clusters"]:
+            for event in cluster["events"]:
+                yield f"{each['process']} {cluster['name']}", event
+
+
+def draw_processes(processes: list[dict[str, Any]], since: float = 0.0) -> Iterator[str]:
+    """Draw what processes know, as lines; of events those that are later than `since`, in Unix time."""
+    for each in processes:
+        for cluster in each["clusters"]:
+            suspected = cluster["suspected_seconds"]
+            state = "" if suspected is None else f", suspected for {suspected:.1f} s"
+            writer = cluster["writer"] or "none known"
+            yield f"{each['program']} {each['process']}, cluster {cluster['name']}: writer {writer}{state}"
+            total = sum(instance["connections"] for instance in cluster["instances"])
+            for instance in cluster["instances"]:
+                yield "  " + _draw_instance(instance, total)
+        for held in each["credentials"]:
+            end = held["expires_in_seconds"]
+            ends = "" if end is None else f", expires in {end:.0f} s"
+            yield f"  {held['provider']} for {held['user']} at {held['host']}: {held['age_seconds']:.0f} s old{ends}"
+    for place, event in sorted(_events(processes), key=lambda pair: pair[1]["at"])[-EVENTS:]:
+        if event["at"] > since:
+            yield f"{_clock(event['at'])}  {place}: {event['text']}"
+
+
+def _draw_instance(instance: dict[str, Any], total: int) -> str:
+    lag = instance["lag_seconds"]
+    facts = [
+        instance["zone"] or "",
+        "" if lag is None else f"lag {lag * 1000:.1f} ms",
+        f"{instance['connections']} of {total} connections",
+        f"avoided for {instance['avoided_seconds']:.1f} s" if instance["avoided_seconds"] else "",
+    ]
+    return f"{instance['id']:<24} {instance['role']:<8} " + ", ".join(fact for fact in facts if fact)
+
+
+def _clock(at: float) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at % 1 * 1000):03d}"
 
 
 def _new(reported: queue.SimpleQueue[tuple[float, Event]]) -> list[tuple[float, Event]]:
@@ -126,7 +193,7 @@ class _Lines:
             facts = {name: _plain(value) for name, value in dataclasses.asdict(event).items()}
             output.say(json.dumps({"at": at, "event": type(event).__name__, **facts}))
         else:
-            output.say(f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at % 1 * 1000):03d}  {event}")
+            output.say(f"{_clock(at)}  {event}")
 
 
 def _plain(value: Any) -> Any:

@@ -70,7 +70,7 @@ def warning(what: str, meaning: str, remedy: str) -> Problem:
     return Problem(Level.WARNING, what, meaning, remedy)
 
 
-def listed(items: Iterable[object]) -> str:
+def join_short(items: Iterable[object]) -> str:
     """Return a short list for a sentence."""
     texts = list(dict.fromkeys(map(str, items)))
     return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")

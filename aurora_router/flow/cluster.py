@@ -26,6 +26,7 @@ from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from typing import Concatenate
@@ -121,6 +122,7 @@ class Cluster:
         turn: how many connects have chosen an instance, from a random number on.
         is_crowded: whether the monitor has to close its sessions, because an instance has no connection slot left.
         dial_permits: what the dials under way in the present slow start hold.
+        connects: the last connects, each with its time; None: they are not remembered.
     """
 
     def __init__(self, identity: Identity, registry: ClusterRegistry, lock: AbstractContextManager[Any]) -> None:
@@ -136,6 +138,7 @@ class Cluster:
         self.turn = 0
         self.is_crowded = False
         self.dial_permits: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.connects: deque[tuple[float, Any]] | None = None
         self._topology_permit: weakref.ref[TopologyPermit] | None = None
         self._waiters: weakref.WeakKeyDictionary[Callable[[], None], None] = weakref.WeakKeyDictionary()
         self._dialling: dict[str, weakref.WeakSet[Reservation]] = {}

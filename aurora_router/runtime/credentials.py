@@ -247,6 +247,25 @@ class CredentialCache:
         for login in due:
             self._renew(login)
 
+    def describe(self, now: float) -> list[dict[str, Any]]:
+        """Return what is held, and how old it is; see `describe_caches`."""
+        with self._lock:
+            held = list(self._held.items())
+        name = getattr(self._provider, "__qualname__", type(self._provider).__qualname__)
+        return [
+            {
+                "provider": name,
+                "host": login.host,
+                "user": login.user,
+                "age_seconds": round(now - each.since, 3),
+                "expires_in_seconds": None
+                if each.credential.expires_at is None
+                else round(each.credential.expires_at - now, 3),
+                "failed_renewals": each.failures,
+            }
+            for login, each in held
+        ]
+
     def reset(self) -> None:
         """In the child of a fork: the callers that were asking are the parent's, and the lock may be held."""
         self._lock = native.new_rlock()
@@ -430,6 +449,15 @@ def cache_of(provider: Provider) -> CredentialCache:
             cache = _by_provider[provider] = CredentialCache(provider)
             forget_oldest(_by_provider)
         return cache
+
+
+def describe_caches(now: float) -> list[dict[str, Any]]:
+    """Return what is held for which login, and how old it is, in seconds; no user's password and no token.
+
+    Args:
+        now: in Unix time.
+    """
+    return [entry for cache in list(_caches) for entry in cache.describe(now)]
 
 
 def _reset() -> None:

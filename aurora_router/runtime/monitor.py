@@ -34,6 +34,7 @@ from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.passfile import Parameters
+from aurora_router.runtime.registry import INSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Route
     from aurora_router.runtime.connect_args import ConnectArgs
     from aurora_router.runtime.dns import Names
+    from aurora_router.runtime.inspection import Inspector
 
 T = TypeVar("T")
 
@@ -286,11 +288,25 @@ class _Loop(asyncio.SelectorEventLoop):
 def _run(loop: asyncio.AbstractEventLoop, alive: Any) -> None:
     """The thread: runs until nothing is left to look after."""
     COURIER.serve()
+    inspector = _start_inspection(loop)
     try:
         loop.run_forever()
     finally:
+        if inspector is not None:
+            inspector.close()
         loop.close()
         alive.release()
+
+
+def _start_inspection(loop: asyncio.AbstractEventLoop) -> Inspector | None:
+    """Serve the inspection socket, where the environment asks for one and it can be had."""
+    if not os.environ.get(INSPECT):
+        return None
+    with IMPORTING, contextlib.suppress(*UNREADABLE):
+        from aurora_router.runtime import inspection  # noqa: PLC0415 - few processes are inspected
+
+        return inspection.start(loop)
+    return None
 
 
 MONITOR = Monitor()

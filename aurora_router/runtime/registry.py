@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Identity
 
 
+INSPECT = "AURORA_ROUTER_INSPECT"
+"""The variable that names the directory for inspection sockets; see `runtime.inspection`."""
+CONNECTS = 32
+"""How many of the last connects of a cluster are remembered, where processes are inspected."""
 MAX_CLUSTERS = 256
 """How many names of clusters are known at most, beside those in use: a process may meet one cluster after the other."""
 
@@ -83,6 +88,8 @@ class Registry:
         """A cluster of which nothing is known."""
         cluster = Cluster(key, self, native.new_rlock())
         cluster.turn = random.getrandbits(16)  # or every process would begin with the same reader
+        if os.environ.get(INSPECT):
+            cluster.connects = deque(maxlen=CONNECTS)
         return cluster
 
     def _make_room(self, new: Cluster) -> None:
@@ -118,6 +125,11 @@ class Registry:
             if each is gone:
                 self._clusters[key] = stays
         return stays
+
+    def clusters(self) -> list[Cluster]:
+        """Return the clusters that are known, each of them once."""
+        with self._lock:
+            return list({id(each): each for each in self._clusters.values()}.values())
 
     def publish(self, cluster: Cluster, event: Event) -> None:
         """Pass an event to the subscribers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _find_unequal(facts: Facts) -> Iterator[Problem]:
     if small:
         yield warning(
             f"readers accept fewer connections than the writer ({max(writers)}): "
-            f"{listed(f'{name} {count}' for name, count in small.items())}",
+            f"{join_short(f'{name} {count}' for name, count in small.items())}",
             "After a failover to one of them, connections that fit now are refused.",
             "Use one instance class and one parameter group, or size pools for the smallest.",
         )
@@ -70,7 +70,7 @@ def _find_idle_limit(facts: Facts) -> Iterator[Problem]:
     }
     if limited:
         yield warning(
-            f"idle_session_timeout is {listed(limited.values())} at {listed(limited)}",
+            f"idle_session_timeout is {join_short(limited.values())} at {join_short(limited)}",
             "The server ends idle connections of pools, and sessions of the monitor, all the time.",
             "ALTER ROLE … SET idle_session_timeout = 0 for this user; let the pool's max_idle do it.",
         )

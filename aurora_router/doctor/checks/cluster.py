@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.model.endpoint import EndpointKind, WantedRole, parse_endpoint
 from aurora_router.policy.options import OWN_ZONE
 from aurora_router.policy.route import Mode
@@ -42,7 +42,7 @@ def _find_instance_hosts(facts: Facts) -> Iterator[Problem]:
         )
     elif facts.unlocated and options.instance_host is not None:
         yield error(
-            f"aurora_instance_host says nothing of {listed(facts.unlocated)}",
+            f"aurora_instance_host says nothing of {join_short(facts.unlocated)}",
             "They are not used, and after a failover to one of them the writer is not found.",
             f"Add {','.join(f'{each}=HOST:PORT' for each in facts.unlocated)} to aurora_instance_host.",
         )
@@ -50,7 +50,7 @@ def _find_instance_hosts(facts: Facts) -> Iterator[Problem]:
         by_alias = any(each.aliases for each in facts.names)
         if not by_alias:  # the check `alias` says what to do
             yield warning(
-                f"the cluster has the instances {listed(facts.unlocated)}, and it is not known where they are dialled",
+                f"it is not known where the instances {join_short(facts.unlocated)} of the cluster are dialled",
                 "Each connection goes through the given name: no instance is chosen, and a failover is found only when "
                 "that name leads to the new writer.",
                 "Give the cluster endpoint as host, or set aurora_instance_host, e.g. "
@@ -66,7 +66,7 @@ def _find_swapped(facts: Facts) -> Iterator[Problem]:
     ]
     if wrong:
         yield error(
-            f"names of instances lead to other instances: {listed(wrong)}",
+            f"names of instances lead to other instances: {join_short(wrong)}",
             "The driver checks the role and refuses them, so connects fail or take long, and lag, balance and hang "
             "detection count for the wrong instance.",
             "Correct aurora_instance_host, or the records of these names.",
@@ -137,15 +137,15 @@ def _find_unknown_ids(facts: Facts) -> Iterator[Problem]:
         yield error(
             f"aurora_instance={options.instance}: the cluster has no such instance",
             "Connects fail.",
-            f"The instances are {listed(sorted(known))}.",
+            f"The instances are {join_short(sorted(known))}.",
         )
     for name, pairs in (("aurora_weights", options.weights), ("aurora_zone_map", options.zone_map)):
         unknown = [id_ for id_, _ in pairs if id_.lower() not in known]
         if unknown:
             yield warning(
-                f"{name} names {listed(unknown)}, which the cluster does not have",
+                f"{name} names {join_short(unknown)}, which the cluster does not have",
                 "That part of the option has no effect.",
-                f"The instances are {listed(sorted(known))}.",
+                f"The instances are {join_short(sorted(known))}.",
             )
 
 
@@ -157,15 +157,15 @@ def _find_zones(facts: Facts) -> Iterator[Problem]:
     zones = {each.zone for each in topology.members if each.zone is not None}
     if wanted and not zones:
         yield warning(
-            f"aurora_zones prefers {listed(sorted(wanted))}, and the zone of no instance is known",
+            f"aurora_zones prefers {join_short(sorted(wanted))}, and the zone of no instance is known",
             "The option has no effect: SQL does not report zones.",
             "Set aurora_attributes=rds, or aurora_zone_map.",
         )
     elif wanted - zones:
         yield warning(
-            f"aurora_zones prefers {listed(sorted(wanted - zones))}, where no instance is",
+            f"aurora_zones prefers {join_short(sorted(wanted - zones))}, where no instance is",
             "That part of the option has no effect.",
-            f"The instances are in {listed(sorted(zones))}.",
+            f"The instances are in {join_short(sorted(zones))}.",
         )
 
 
@@ -180,7 +180,7 @@ def _find_lag(facts: Facts) -> Iterator[Problem]:
     if late and len(late) == len(readers):
         yield warning(
             f"every reader lags by more than aurora_max_lag={options.max_lag:g} s: "
-            f"{listed(f'{each.id} {each.lag:g} s' for each in late)}",
+            f"{join_short(f'{each.id} {each.lag:g} s' for each in late)}",
             "Reads go to the writer (or fail, with aurora_reader_fallback=error).",
             "Find what holds the readers up (`SELECT * FROM aurora_replica_status()`), or raise aurora_max_lag.",
         )
@@ -197,7 +197,7 @@ def _find_skew(facts: Facts) -> Iterator[Problem]:
     offsets = {name: offset for name, offset in offsets.items() if abs(offset) > SKEW_SECONDS}
     if offsets:
         yield warning(
-            f"clocks differ: {listed(f'{name} {offset:+.0f} s' for name, offset in offsets.items())} against this host",
+            f"clocks differ from ours: {join_short(f'{name} {offset:+.0f} s' for name, offset in offsets.items())}",
             "Times in logs cannot be compared, and IAM tokens of a clock that is wrong by minutes are rejected. The "
             "driver compares no two clocks.",
             "Synchronise the clock of this host (chronyc tracking; on AWS 169.254.169.123), or of the server.",
@@ -208,7 +208,7 @@ def _find_systems(facts: Facts) -> Iterator[Problem]:
     systems = {server.name: session.system for server, session in facts.sessions if session.system is not None}
     if len(set(systems.values())) > 1:
         yield error(
-            f"the hosts are of different systems: {listed(systems)}",
+            f"the hosts are of different systems: {join_short(systems)}",
             "A connect may reach the other database: a writer of another system is accepted when the first is lost.",
             "Remove what is no copy of the same database from the list of hosts.",
         )

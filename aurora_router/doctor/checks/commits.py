@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.flow.commit_sql import TABLE
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.options import OutcomeMethod
@@ -65,7 +65,7 @@ def _find_read_only(facts: Facts) -> Iterator[Problem]:
     ]
     if refusing:
         yield error(
-            f"sessions with the writer ({listed(refusing)}) begin read-only: default_transaction_read_only is on",
+            f"sessions with the writer ({join_short(refusing)}) begin read-only: default_transaction_read_only is on",
             "Each write fails with 25006, as on a reader.",
             "ALTER ROLE … RESET default_transaction_read_only (or of the database, PGOPTIONS, options=).",
         )
@@ -79,7 +79,7 @@ def _find_lossy(facts: Facts) -> Iterator[Problem]:
     ]
     if lossy:
         yield warning(
-            f"synchronous_commit is off at {listed(lossy)}",
+            f"synchronous_commit is off at {join_short(lossy)}",
             "A COMMIT is acknowledged before it is durable: a failover loses what was acknowledged last.",
             "ALTER ROLE … RESET synchronous_commit (or of the database, PGOPTIONS, options=).",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.route import Mode
 
@@ -54,7 +54,7 @@ def _find_silence(facts: Facts) -> Iterator[Problem]:
         resolved = any(each.addresses for each in facts.names if each.host in silent)
         make = warning if resolved else error
         yield make(
-            f"{asked} did not answer for {listed(silent)}",
+            f"{asked} did not answer for {join_short(silent)}",
             "Each new connect waits for them, and new addresses are not learned.",
             "Correct aurora_dns or /etc/resolv.conf, and permit UDP and TCP port 53 to them.",
         )
@@ -77,7 +77,7 @@ def _find_pinned(facts: Facts) -> Iterator[Problem]:
     for each in _given(facts):
         if each.in_hosts_file and parse_endpoint(each.host).domain is not None:
             yield warning(
-                f"/etc/hosts says that {each.host} is {listed(each.addresses)}",
+                f"/etc/hosts says that {each.host} is {join_short(each.addresses)}",
                 "The address of an Aurora endpoint changes with each failover, and the entry does not.",
                 f"Remove {each.host} from /etc/hosts.",
             )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from aurora_router.doctor.facts import Wire
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.doctor.reason import Reason, reason_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _find_unreached(facts: Facts) -> Iterator[Problem]:
         if there:
             more = next((each.wire_text for each in there if each.wire_text), "")
             yield error(
-                f"{listed(map(_place, there))} {what}" + (f" ({more})" if more else ""),
+                f"{join_short(map(_place, there))} {what}" + (f" ({more})" if more else ""),
                 "No connection is possible from here."
                 if whole
                 else "The instance cannot serve this host, and a failover to it would end the writes of this host.",
@@ -98,7 +98,7 @@ def _find_login(facts: Facts) -> Iterator[Problem]:
             what, meaning, remedy = _LOGIN[reason]
             failure = servers[0].failure
             assert failure is not None
-            yield error(f"{listed(map(_place, servers))}: {what} ({_short(failure.text)})", meaning, remedy)
+            yield error(f"{join_short(map(_place, servers))}: {what} ({_short(failure.text)})", meaning, remedy)
 
 
 def _short(text: str) -> str:
@@ -127,7 +127,7 @@ def _find_slow_dials(facts: Facts) -> Iterator[Problem]:
     if slow:
         worst = max(each.seconds for each in slow)
         yield warning(
-            f"connecting to {listed(map(_place, slow))} takes up to {worst:.2f} s, and a ping may take "
+            f"connecting to {join_short(map(_place, slow))} takes up to {worst:.2f} s, and a ping may take "
             f"{options.ping_timeout:g} s (aurora_ping_timeout)",
             "A little more delay, and the monitor takes a healthy instance for hung, and cuts its connections.",
             "Find what makes a login slow (log_hostname, LDAP, a distant region), or set aurora_ping_timeout to "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.policy.route import CHOOSING, Mode
 
@@ -103,7 +103,7 @@ def _find_without_effect(facts: Facts) -> Iterator[Problem]:
         moot, why = [], ""
     if moot:
         yield warning(
-            f"without effect: {listed(moot)}",
+            f"without effect: {join_short(moot)}",
             f"{why[0].upper()}{why[1:]}, so there is nothing to choose.",
             "Remove them, or give an endpoint and a role for which one of several readers is chosen.",
         )
@@ -120,7 +120,7 @@ def _find_monitor(facts: Facts) -> Iterator[Problem]:
     if options is None or options.monitor:
         return
     moot = [name for name in _MONITORED if name in facts.setup.given]
-    more = f" {listed(moot)} have no effect." if moot else ""
+    more = f" {join_short(moot)} have no effect." if moot else ""
     yield warning(
         "aurora_monitor=off",
         "Hung instances are not noticed, and each connect has to find a new writer by itself." + more,
@@ -168,14 +168,14 @@ def _find_versions(facts: Facts) -> Iterator[Problem]:
     versions = {server.name: session.version // 10000 for server, session in facts.sessions}
     if len(set(versions.values())) > 1:
         yield warning(
-            f"the servers run different major versions: {listed(f'{name}: {v}' for name, v in versions.items())}",
+            f"the servers run different major versions: {join_short(f'{name}: {v}' for name, v in versions.items())}",
             "They are no instances of one cluster, or an upgrade is under way.",
             "Check the list of hosts; wait for the end of the upgrade.",
         )
     old = [server.name for server, session in facts.sessions if 0 < session.version < OLD_SERVER]
     if old:
         yield warning(
-            f"PostgreSQL before version 14: {listed(old)}",
+            f"PostgreSQL before version 14: {join_short(old)}",
             "The server does not report its role, so each connect asks for it: one round trip more.",
             "Upgrade the cluster.",
         )

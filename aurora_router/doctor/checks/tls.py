@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aurora_router.doctor.facts import Wire
-from aurora_router.doctor.finding import Check, error, listed, warning
+from aurora_router.doctor.finding import Check, error, join_short, warning
 from aurora_router.doctor.reason import Reason, reason_of
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 
@@ -39,14 +39,14 @@ def _failed(facts: Facts, reason: Reason) -> list[Server]:
 def _find_missing(facts: Facts) -> Iterator[Problem]:
     if refused := _failed(facts, Reason.NO_TLS):
         yield error(
-            f"sslmode={facts.setup.sslmode}, and {listed(each.name for each in refused)} has no TLS",
+            f"sslmode={facts.setup.sslmode}, and {join_short(each.name for each in refused)} has no TLS",
             "Connects fail at once.",
             "Turn TLS on at the server (ssl = on); a pooler in between needs client_tls_sslmode.",
         )
     bare = [each for each in facts.servers if each.wire is Wire.PLAIN and each.session is not None and _is_aws(each)]
     if bare:
         yield warning(
-            f"{listed(each.name for each in bare)} is connected without TLS",
+            f"{join_short(each.name for each in bare)} is connected without TLS",
             "Passwords and data are readable on the network.",
             f"Set sslmode=verify-full and sslrootcert to {BUNDLE}.",
         )
@@ -71,7 +71,7 @@ def _find_roots(facts: Facts) -> Iterator[Problem]:
         at_aws = setup.roots == "system" and any(map(_is_aws, untrusted))
         yield error(
             f"no root in sslrootcert={setup.roots or '~/.postgresql/root.crt'} has signed the certificate of "
-            f"{listed(each.name for each in untrusted)}",
+            f"{join_short(each.name for each in untrusted)}",
             "Connects fail: the server is not the one that is meant, or the file has the wrong roots."
             + (" Instances of RDS have roots of their own, which the system does not know." if at_aws else ""),
             f"Set sslrootcert to the roots of this server; for Amazon Aurora: {BUNDLE}; for RDS Proxy: system.",
@@ -80,7 +80,7 @@ def _find_roots(facts: Facts) -> Iterator[Problem]:
 
 def _find_names(facts: Facts) -> Iterator[Problem]:
     for each in _failed(facts, Reason.NAME):
-        names = listed(each.certificate.names) if each.certificate is not None else "others"
+        names = join_short(each.certificate.names) if each.certificate is not None else "others"
         yield error(
             f"the certificate of {each.name} is for {names}, not for {each.host}",
             "sslmode=verify-full refuses it.",
@@ -101,13 +101,13 @@ def _find_ends(facts: Facts) -> Iterator[Problem]:
         gone = over or _failed(facts, Reason.EXPIRED)
         fails = facts.setup.sslmode in {"verify-ca", "verify-full"}
         yield (error if fails else warning)(
-            f"the certificate of {listed(each.name for each in gone)} has expired{_when(gone)}",
+            f"the certificate of {join_short(each.name for each in gone)} has expired{_when(gone)}",
             "Connects fail." if fails else "It cannot be verified.",
             renew,
         )
     if soon:
         yield warning(
-            f"the certificate of {listed(each.name for each in soon)} expires{_when(soon)}",
+            f"the certificate of {join_short(each.name for each in soon)} expires{_when(soon)}",
             "From then on, verified connects fail.",
             renew,
         )
@@ -131,7 +131,7 @@ def _find_unverified(facts: Facts) -> Iterator[Problem]:
     else:
         first = refused[0].unverified
         assert first is not None
-        would = f"It would fail now, for {listed(each.name for each in refused)}: {reason_of(first).value}"
+        would = f"It would fail now, for {join_short(each.name for each in refused)}: {reason_of(first).value}"
         remedy = "Set sslrootcert to the roots of this server, give a name that is in its certificate, and set " + (
             f"sslmode=verify-full; for Amazon Aurora: {BUNDLE}."
             if facts.setup.kind is not EndpointKind.PROXY
@@ -139,7 +139,7 @@ def _find_unverified(facts: Facts) -> Iterator[Problem]:
         )
     yield warning(
         f"sslmode={mode} verifies no name" + ("" if mode == "verify-ca" else " and no certificate"),
-        f"Another server can take the place of {listed(each.name for each in there)}, and get the password. "
+        f"Another server can take the place of {join_short(each.name for each in there)}, and get the password. "
         f"sslmode=verify-full prevents that. {would}.",
         remedy,
     )
