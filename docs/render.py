@@ -14,6 +14,7 @@ import yaml
 
 import aurora_router.errors as errors_module
 import aurora_router.model.event as event_module
+from aurora_router.doctor.assumptions import ASSUMPTIONS
 from aurora_router.doctor.checks import CHECKS, UNEXPLAINED
 from aurora_router.policy import affinity
 from aurora_router.policy.choosers import CHOOSERS
@@ -470,6 +471,7 @@ or do not do what was asked for. A *warning*: it works now, and a failover, a lo
 
 | argument | what it says |
 |---|---|
+| `--assumptions` | check instead [what is believed of Amazon Aurora](assumptions.md) |
 | `--json` | print findings and facts as JSON, without passwords |
 | `--pool-size N`, `--processes N` | connections of one process at most, and processes; else limits are not compared |
 | `--pool-timeout SECONDS` | how long a checkout may wait; 30 by default, as in psycopg_pool and SQLAlchemy |
@@ -491,6 +493,47 @@ def doctor() -> str:
     rows.append((f"`{UNEXPLAINED}`", "A connect that fails for a reason that no other check knows"))
     parts = ["# Doctor: is it set up right?", NOTE, DOCTOR, "## What it looks for", _table(("code", "looks for"), rows)]
     return "\n\n".join(parts) + "\n"
+
+
+BELIEFS = """\
+No part of this library was tried on Amazon Aurora itself: it was built against real PostgreSQL, the
+[reference cluster](cluster.md) and the documentation. This page lists what is believed of Aurora beyond that, where the
+driver relies on it, and what it does where the belief is false. That is always the safe side: it asks more, waits
+longer or refuses a connection; it takes no wrong instance, and reports no commit that it cannot prove.
+
+Please check your cluster, and send the report:
+
+```sh
+aurora-router doctor --assumptions "$DATABASE_URL"          # --json for the same as JSON
+```
+
+It connects to each instance, asks for the topology twice within some seconds, and changes nothing: that readers refuse
+to write is tried with a temporary table in a transaction that is rolled back. In the report instances and endpoints are
+numbered: no name, address or password of yours is in it. Exit status: 0 none is false, 1 one is, 2 the cluster cannot
+be asked. Run it while no failover is under way, and no instance joins or leaves."""
+
+
+def assumptions() -> str:
+    """What is believed of Amazon Aurora, from the table of assumptions."""
+    rows = [
+        (f"`{each.code}`", each.belief, each.used, each.otherwise) for each in ASSUMPTIONS if each.judge is not None
+    ]
+    rest = [
+        (f"`{each.code}`", each.belief, each.used, each.otherwise, each.needs)
+        for each in ASSUMPTIONS
+        if each.judge is None
+    ]
+    header = ("code", "belief", "where it counts", "if it is false")
+    return "\n\n".join([
+        "# Assumptions about Amazon Aurora",
+        NOTE,
+        BELIEFS,
+        "## What is checked",
+        _table(header, rows),
+        "## What no harmless question shows",
+        "These are reported as `unknown`.",
+        _table((*header, "what would show it"), rest),
+    ]) + "\n"  # fmt: skip
 
 
 BALANCING = """\
@@ -603,6 +646,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "hangs.md": hangs,
     "bad-input.md": bad_input,
     "doctor.md": doctor,
+    "assumptions.md": assumptions,
     "conformance.md": conformance,
     "errors.md": errors,
     "events.md": events,

@@ -10,6 +10,9 @@ from aurora_router.cli import output
 from aurora_router.cli.inspect import read_target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurora_router.doctor.assumptions import Evidence
     from aurora_router.doctor.facts import Facts
     from aurora_router.doctor.finding import Finding
 
@@ -33,6 +36,8 @@ class Doctor:
             "target", metavar="URL", help="as the application has it: a URL or conninfo, or a bare host"
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
+        about = "check instead what is believed of Amazon Aurora, and print a report that can be sent to the authors"
+        parser.add_argument("--assumptions", action="store_true", help=about)
         parser.add_argument("--pool-size", type=_count, metavar="N", help="most connections of one process")
         parser.add_argument("--processes", type=_count, default=1, metavar="N", help="processes with such a pool")
         seconds = "how long a checkout from the pool may wait; default: 30, as psycopg_pool and SQLAlchemy have it"
@@ -42,6 +47,8 @@ class Doctor:
 
     def run(self, args: argparse.Namespace) -> int:
         """Gather the facts, examine them, and print what was found."""
+        if args.assumptions:
+            return _report_assumptions(args)
         # What examines is loaded by this command alone.
         from aurora_router.doctor.checks import CHECKS, examine  # noqa: PLC0415
         from aurora_router.doctor.facts import Application  # noqa: PLC0415
@@ -63,6 +70,54 @@ class Doctor:
         if any(each.problem.level is Level.ERROR for each in found):
             return ERRORS
         return WARNINGS if found else HEALTHY
+
+
+def _report_assumptions(args: argparse.Namespace) -> int:
+    """Print a report about the assumptions, in which no id, no host and no address of the cluster is."""
+    from aurora_router.doctor.assumptions import Verdict, judge_all  # noqa: PLC0415 - see above
+    from aurora_router.doctor.gathering.evidence import gather_evidence  # noqa: PLC0415
+
+    evidence = gather_evidence(read_target(args.target))
+    if not evidence.looks:
+        output.complain("aurora-router doctor: the instances cannot be asked; aurora-router doctor URL says why")
+        return ERRORS
+    judged, names = judge_all(evidence), _names_to_hide(evidence)
+    rows = [(each.code, found.verdict.value, _hide(found.evidence, names)) for each, found in judged]
+    versions = evidence.facts.setup.versions
+    servers = sorted({session.version for _, session in evidence.sessions})
+    if args.json:
+        keys = ("code", "verdict", "evidence")
+        about = {"driver": versions.driver, "psycopg": versions.psycopg, "libpq": versions.libpq, "servers": servers}
+        output.say_json({**about, "assumptions": [dict(zip(keys, row, strict=True)) for row in rows]})
+    else:
+        output.say(f"aurora-router {versions.driver}, psycopg {versions.psycopg}, libpq {versions.libpq}")
+        output.say(f"{len(evidence.sessions)} instances, PostgreSQL {', '.join(map(str, servers))}")
+        output.table(("assumption", "holds", "evidence"), rows)
+        for each, found in judged:
+            if found.verdict is Verdict.FALSE:
+                output.say(f"false here: {each.belief} What the driver does: {each.otherwise}")
+        output.say("docs/assumptions.md has all of them")
+    return WARNINGS if any(found.verdict is Verdict.FALSE for _, found in judged) else HEALTHY
+
+
+def _names_to_hide(evidence: Evidence) -> dict[str, str]:
+    """What is not to be in a report that is sent -> what stands for it."""
+    hidden: dict[str, str] = {}
+    for number, each in enumerate(evidence.facts.instances, 1):
+        for name in (each.host, each.address, each.instance):
+            if name:
+                hidden.setdefault(name, f"instance {number}")
+    given = [name for each in evidence.facts.given for name in (each.name, each.host)]
+    for number, name in enumerate([*given, *(each.host for each in evidence.facts.names)], 1):
+        if name:
+            hidden.setdefault(name, f"endpoint {number}")
+    return hidden
+
+
+def _hide(text: str, names: Mapping[str, str]) -> str:
+    for name in sorted(names, key=len, reverse=True):  # a name may be the beginning of another one
+        text = text.replace(name, names[name])
+    return text
 
 
 def _count(text: str) -> int:

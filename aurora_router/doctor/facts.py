@@ -165,6 +165,8 @@ class Session:
         database_limit: of connections to the database; None: none.
         settings: of the session, by name.
         system: the system identifier; None: it may not be read.
+        reported_standby: what the server reported of its role when the session began; None: it reports none.
+        write_refusal: the SQLSTATE with which a standby refuses to write; None: it is none, or refuses nothing.
     """
 
     instance: str | None = None
@@ -179,6 +181,8 @@ class Session:
     database_limit: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     system: str | None = None
+    reported_standby: bool | None = None
+    write_refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import aurora_router
 from aurora_router_cluster import LocalCluster
 from tests.doctor.conftest import free_port, listening, make_database, make_plain, make_role
 from tests.poolers.poolers import HAProxy, NotInstalled, PgBouncer, program
+from tests.runtime.test_inspection import until
 from tests.superuser import connect_as_superuser, hold_replay
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
@@ -92,9 +93,7 @@ def stale_record(cluster, running, monkeypatch):
     own = running.enter_context(disturbed())
     running.enter_context(own.faults.dns_stale())
     own.failover("demo-2")
-    for _ in range(1000):
-        if own.instance("demo-1").state == "available":
-            break
+    until(lambda: own.instance("demo-1").state == "available")
     return Planted(("stale-record",), "leads to demo-1, a reader", own.conninfo())
 
 

@@ -33,11 +33,11 @@ def examine(facts: Facts, checks: Iterable[Check] = CHECKS) -> tuple[Finding, ..
     """Return what is wrong: errors first, otherwise in the order of the checks."""
     found = [Finding(each.code, problem) for each in checks for problem in each.find(facts)]
     if not any(each.problem.level is Level.ERROR for each in found):
-        found += [Finding(UNEXPLAINED, problem) for problem in _unexplained(facts)]
+        found += [Finding(UNEXPLAINED, problem) for problem in _find_unexplained(facts)]
     return tuple(sorted(found, key=lambda each: each.problem.level is not Level.ERROR))
 
 
-def _unexplained(facts: Facts) -> Iterator[Problem]:
+def _find_unexplained(facts: Facts) -> Iterator[Problem]:
     failed = [each.failure for each in facts.given if each.failure is not None]
     if facts.connected is not None and facts.connected.error is not None:
         failed.insert(0, facts.connected.error)

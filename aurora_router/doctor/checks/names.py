@@ -23,14 +23,14 @@ _WRITES, _READS = (
 )
 
 
-def _given(facts: Facts) -> list[Name]:
+def _given_names(facts: Facts) -> list[Name]:
     request = facts.setup.request
     hosts = {each.host for each in request.given} if request is not None else set()
     return [each for each in facts.names if each.host in hosts]
 
 
 def _find_unresolved(facts: Facts) -> Iterator[Problem]:
-    given = _given(facts)
+    given = _given_names(facts)
     for each in facts.names:
         if each.error is None or each.is_silent:
             continue
@@ -74,7 +74,7 @@ def _find_long_lives(facts: Facts) -> Iterator[Problem]:
 
 
 def _find_pinned(facts: Facts) -> Iterator[Problem]:
-    for each in _given(facts):
+    for each in _given_names(facts):
         if each.in_hosts_file and parse_endpoint(each.host).domain is not None:
             yield warning(
                 f"/etc/hosts says that {each.host} is {join_short(each.addresses)}",
@@ -87,7 +87,7 @@ def _find_alias(facts: Facts) -> Iterator[Problem]:
     setup, route = facts.setup, facts.setup.route
     if setup.request is None or route is None or len(setup.request.given) > 1:
         return
-    for each in _given(facts):
+    for each in _given_names(facts):
         target = parse_endpoint(each.aliases[-1].target) if each.aliases else None
         if target is None or setup.kind is not EndpointKind.OTHER:
             continue

@@ -32,12 +32,12 @@ def _is_aws(server: Server) -> bool:
     return partition is not None and partition != "test"
 
 
-def _failed(facts: Facts, reason: Reason) -> list[Server]:
+def _find_failed(facts: Facts, reason: Reason) -> list[Server]:
     return [each for each in facts.servers if each.failure is not None and reason_of(each.failure) is reason]
 
 
 def _find_missing(facts: Facts) -> Iterator[Problem]:
-    if refused := _failed(facts, Reason.NO_TLS):
+    if refused := _find_failed(facts, Reason.NO_TLS):
         yield error(
             f"sslmode={facts.setup.sslmode}, and {join_short(each.name for each in refused)} has no TLS",
             "Connects fail at once.",
@@ -54,20 +54,20 @@ def _find_missing(facts: Facts) -> Iterator[Problem]:
 
 def _find_roots(facts: Facts) -> Iterator[Problem]:
     setup = facts.setup
-    if not setup.has_roots or _failed(facts, Reason.NO_ROOTS):
+    if not setup.has_roots or _find_failed(facts, Reason.NO_ROOTS):
         yield error(
             f"the file of trusted roots {setup.roots or '(~/.postgresql/root.crt)'} is missing",
             "No certificate can be verified, so connects with sslmode=verify-ca or verify-full fail.",
             f"Set sslrootcert to a file with the roots; for Amazon Aurora: {BUNDLE}.",
         )
         return
-    if _failed(facts, Reason.WEAK_MODE):
+    if _find_failed(facts, Reason.WEAK_MODE):
         yield error(
             f"sslrootcert=system with sslmode={setup.sslmode}",
             "libpq refuses it before it dials: public roots sign certificates for everyone, so the name has to count.",
             "Set sslmode=verify-full, or sslrootcert to a file.",
         )
-    if untrusted := _failed(facts, Reason.UNTRUSTED):
+    if untrusted := _find_failed(facts, Reason.UNTRUSTED):
         at_aws = setup.roots == "system" and any(map(_is_aws, untrusted))
         yield error(
             f"no root in sslrootcert={setup.roots or '~/.postgresql/root.crt'} has signed the certificate of "
@@ -79,7 +79,7 @@ def _find_roots(facts: Facts) -> Iterator[Problem]:
 
 
 def _find_names(facts: Facts) -> Iterator[Problem]:
-    for each in _failed(facts, Reason.NAME):
+    for each in _find_failed(facts, Reason.NAME):
         names = join_short(each.certificate.names) if each.certificate is not None else "others"
         yield error(
             f"the certificate of {each.name} is for {names}, not for {each.host}",
@@ -97,8 +97,8 @@ def _find_ends(facts: Facts) -> Iterator[Problem]:
             left = each.certificate.ends - facts.now
             (over if left < 0 else soon if left < DAYS * 86400 else []).append(each)
     renew = "Renew it; on Amazon RDS: `aws rds modify-db-instance --ca-certificate-identifier rds-ca-rsa2048-g1`."
-    if over or _failed(facts, Reason.EXPIRED):
-        gone = over or _failed(facts, Reason.EXPIRED)
+    if over or _find_failed(facts, Reason.EXPIRED):
+        gone = over or _find_failed(facts, Reason.EXPIRED)
         fails = facts.setup.sslmode in {"verify-ca", "verify-full"}
         yield (error if fails else warning)(
             f"the certificate of {join_short(each.name for each in gone)} has expired{_when(gone)}",

@@ -101,7 +101,7 @@ def _dial_all(facts: Facts, args: ConnectArgs, route: Route) -> Facts:
     targets = [target for each in args.request.given for target in _targets(args, route, each)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         dialled = list(pool.map(lambda each: dial(args, each, asks=True), targets))
-        facts = replace(facts, given=_reached(dialled))
+        facts = replace(facts, given=_keep_reached(dialled))
         main = next((each for each in dialled if each.topology is not None), None)
         if main is None:
             return facts
@@ -121,7 +121,7 @@ def _dial_all(facts: Facts, args: ConnectArgs, route: Route) -> Facts:
     return replace(facts, instances=instances, unlocated=unlocated, commits=commits, names=(*facts.names, *names))
 
 
-def _reached(dialled: Sequence[Dialled]) -> tuple[Server, ...]:
+def _keep_reached(dialled: Sequence[Dialled]) -> tuple[Server, ...]:
     """All that was dialled, without an address of a name beside another one that answers: libpq goes on to the next."""
     answers = {each.server.name for each in dialled if each.server.session is not None}
     return tuple(each.server for each in dialled if each.server.session is not None or each.server.name not in answers)

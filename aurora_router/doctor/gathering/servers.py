@@ -24,7 +24,7 @@ from aurora_router.runtime import sockets
 from aurora_router.runtime.blocking import query
 from aurora_router.runtime.connect_args import opening
 from aurora_router.runtime.faults import fault_of
-from aurora_router.runtime.libpq import NO_LOGIN, dial_params
+from aurora_router.runtime.libpq import NO_LOGIN, dial_params, reported_standby
 from aurora_router.runtime.sources import find_sources
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.i
     WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
   {", ".join(_NUMBER.format(name) for name in SETTINGS)}
 """  # noqa: S608 - constants
+WRITTEN = "aurora_router_doctor"
 SYSTEM = f"SELECT {commit_sql.SYSTEM}"
 TABLE = f"SELECT pg_catalog.to_regclass('{commit_sql.TABLE}') IS NOT NULL"
 
@@ -161,7 +162,20 @@ def _read_self(connection: Any, observer: str | None) -> dict[str, Any]:
         "database_limit": _limit(found[11]),
         "settings": {name: value for name, value in zip(SETTINGS, found[12:], strict=True) if value is not None},
         "system": _ask_optional(pgconn, SYSTEM),
+        "reported_standby": reported_standby(pgconn),
+        "write_refusal": _try_to_write(pgconn) if found[0] == "t" else None,
     }
+
+
+def _try_to_write(pgconn: Any) -> str | None:
+    """The SQLSTATE with which a standby refuses a temporary table, which would be rolled back."""
+    refusal = None
+    try:
+        query(pgconn, f"BEGIN; CREATE TEMPORARY TABLE {WRITTEN} (); SELECT 1", ANSWER_SECONDS)
+    except DialFailed as failed:
+        refusal = failed.fault.sqlstate
+    _ask_optional(pgconn, "ROLLBACK; SELECT 1")
+    return refusal
 
 
 def _limit(text: str | None) -> int | None:
