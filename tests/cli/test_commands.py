@@ -133,3 +133,18 @@ def test_output_that_is_wanted_no_more_is_no_error():
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def test_what_examines_is_loaded_by_the_doctor_alone():
+    code = (
+        "import sys\nfrom aurora_router.cli.main import main\n"
+        "try:\n    main(['--help'])\nfinally:\n"
+        "    print('loaded:', *(name for name in sys.modules if name.startswith(('aurora_router.doctor.', 'dns'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = done.stdout.rpartition("loaded:")[2].split()
+    assert set(loaded) <= {
+        "aurora_router.doctor.facts",
+        "aurora_router.doctor.gathering",
+        "aurora_router.doctor.gathering.wire",
+    }
