@@ -301,6 +301,16 @@ def poolers(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.poolers", *_tool_arguments(session))
 
 
+@nox.session(name="multi-az")
+def multi_az(session: nox.Session) -> None:
+    """An RDS Multi-AZ DB cluster: 50 switches and 20 kills, nothing lost, nothing done twice, and what they cost.
+
+    Takes `--switches N`, `--kills N`, `--compare` (the AWS wrapper as well), `--seed S`, `--json FILE`.
+    """
+    session.install(*TESTED)
+    session.run("python", "-m", "benchmarks.multi_az", *_tool_arguments(session))
+
+
 @nox.session
 def doctor(session: nox.Session) -> None:
     """Misconfigurations that are planted for real are named by the doctor; healthy setups get no finding."""
@@ -461,12 +471,13 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def bounded(session: nox.Session) -> None:
-    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers, AWS and containers."""
+    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers, containers."""
     session.install(*TESTED, DOCKER, "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
     session.run("python", "-m", "benchmarks.chaos_failovers", "--failovers", "50", "--clusters", "2")
     session.run("python", "-m", "benchmarks.pools", "--bounded")
+    session.run("python", "-m", "benchmarks.multi_az", "--bounded")
     if _has_programs(session, *POOLERS):
         session.run("python", "-m", "benchmarks.poolers", "--failovers", "2")
     if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ACCOUNTS = 64
 RICHES = 1000
 PAUSE = 0.03  # seconds between two operations of a client, on average
-WHERE = "aurora_db_instance_identifier(), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+WHERE = "current_setting('cluster_name'), ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 
 TABLES = f"""
 CREATE TABLE ledger (client int, number int, attempt int, source int, target int, amount int, instance text, tli int);

@@ -258,26 +258,31 @@ def schedule(failovers: int, rng: random.Random) -> list[str]:
 
 def season(kinds: Sequence[str], seed: int, books: Books, **options: Any) -> None:
     """One cluster, some failovers, and the check."""
-    rng = random.Random(seed)
     with LocalCluster.start(readers=2, faults=True, detect=DETECT, dns_ttl=1, **options) as cluster:
-        with psycopg.connect(cluster.plain_conninfo()) as conn:
-            conn.execute(TABLES)
-        install(cluster)
-        crowd = Crowd(cluster.conninfo(**CONNINFO), cluster.conninfo("reader", **CONNINFO), seed)
-        crowd.start()
-        try:
-            eventually(lambda: _moved(crowd, 0), "every client has begun")
-            for kind in kinds:
-                books.rounds.append(play(cluster, crowd, kind, rng))
-                log.info("%s", books.rounds[-1])
-        except TimeoutError as error:
-            log.exception("%s\n%s\n%s", crowd.newest(), cluster.status(), log_of(cluster))
-            books.blame(CLIENT, f"failover {len(books.rounds) + 1}: {error}")  # and see what came of the others
-        finally:
-            cluster.faults.heal()
-            for text in crowd.end():
-                books.blame(CLIENT, text)
-        check(cluster, crowd, books)
+        disturb(cluster, kinds, seed, books)
+
+
+def disturb(cluster: LocalCluster, kinds: Sequence[str], seed: int, books: Books) -> None:
+    """Failovers of a new cluster under the load of all clients, and the check."""
+    rng = random.Random(seed)
+    with psycopg.connect(cluster.plain_conninfo()) as conn:
+        conn.execute(TABLES)
+    install(cluster)
+    crowd = Crowd(cluster.conninfo(**CONNINFO), cluster.conninfo("reader", **CONNINFO), seed)
+    crowd.start()
+    try:
+        eventually(lambda: _moved(crowd, 0), "every client has begun")
+        for kind in kinds:
+            books.rounds.append(play(cluster, crowd, kind, rng))
+            log.info("%s", books.rounds[-1])
+    except TimeoutError as error:
+        log.exception("%s\n%s\n%s", crowd.newest(), cluster.status(), log_of(cluster))
+        books.blame(CLIENT, f"failover {len(books.rounds) + 1}: {error}")  # and see what came of the others
+    finally:
+        cluster.faults.heal()
+        for text in crowd.end():
+            books.blame(CLIENT, text)
+    check(cluster, crowd, books)
 
 
 def log_of(cluster: LocalCluster) -> str:

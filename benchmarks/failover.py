@@ -137,14 +137,14 @@ def _kills(field: Field, setting: Setting) -> Rounds:
             processes = {contender.name: field.start(contender)}
             try:
                 time.sleep(setting.rng.random() * 0.2)  # at no fixed distance from the control plane's heartbeat
-                found = _fault(field, processes, field.cluster.kill, PATIENCE)
+                found = disturb(field, processes, field.cluster.kill, PATIENCE)
             finally:
-                _end(processes.values())
+                end_all(processes.values())
             rounds[contender.name].append(found[contender.name])
     return rounds
 
 
-def _fault(
+def disturb(
     field: Field, processes: dict[str, Process], fault: Callable[[str], object], patience: float
 ) -> dict[str, Outage | None]:
     """Let all processes connect, do it to the writer, and read what they report."""
@@ -174,7 +174,7 @@ def _from(began: float, reported: dict[str, Any], earliest: float) -> Outage:
     return Outage(reported["noticed"] - began, reported["acked"] - began, reported["acked"] - earliest)
 
 
-def _end(processes: Iterable[Process]) -> None:
+def end_all(processes: Iterable[Process]) -> None:
     for each in processes:
         each.end()
 
@@ -239,9 +239,9 @@ def _hung(
     try:
         old = field.cluster.writer
         assert old is not None
-        return _fault(field, processes, begin, patience)
+        return disturb(field, processes, begin, patience)
     finally:
-        _end(processes.values())
+        end_all(processes.values())
         heal(old)
         settled(field.cluster)
 
@@ -346,7 +346,7 @@ def _zombie(field: Field) -> dict[str, int]:
             each.go()
         return {name: (each.line(30.0) or {"stale": 0})["stale"] for name, each in processes.items()}
     finally:
-        _end([*processes.values(), witness])
+        end_all([*processes.values(), witness])
         cluster.thaw(old)
         settled(cluster)
 

@@ -20,7 +20,7 @@ from aurora_router.policy import affinity
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.hang_detection import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.options import OptionDoc, Options, describe
-from aurora_router.policy.verdict import BY_CLASS, BY_KIND, BY_SQLSTATE, Verdict
+from aurora_router.policy.verdict import BY_CLASS, BY_KIND, BY_SQLSTATE, RESTARTING, Verdict
 from aurora_router.runtime.languages import SENTENCES
 
 if TYPE_CHECKING:
@@ -305,6 +305,7 @@ With a server in any other language a wrong password is not recognised, and such
 def verdicts() -> str:
     """What an error means for routing, from the table that decides it."""
     rows = [(f"SQLSTATE {code}", *_facts(verdict)) for code, verdict in BY_SQLSTATE.items()]
+    rows.append(("SQLSTATE 28000 of an RDS Multi-AZ DB cluster that is known as one", *_facts(RESTARTING)))
     rows += [(f"another SQLSTATE of class {code}", *_facts(verdict)) for code, verdict in BY_CLASS.items()]
     rows += [(kind.value, *_facts(verdict)) for kind, verdict in BY_KIND.items()]
     return "\n\n".join([

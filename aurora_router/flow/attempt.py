@@ -553,7 +553,7 @@ def note_failure(
             text = "given up: the connection is not wanted any more"
         attempt.tries.append(Attempt(name, text, now - started))
         return AttemptFailed(f"{name}: {text}")
-    verdict = judge(fault)
+    verdict = judge(fault, cluster.temporary_refusals)
     attempt.tries.append(Attempt(name, fault.text or verdict.name, now - started))
     attempt.last_failure = failed.cause
     attempt.faults.add(fault.kind)

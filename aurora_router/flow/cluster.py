@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.slow_start import SlowStart
 
 P = ParamSpec("P")
+NONE: frozenset[str] = frozenset()
 
 
 class Monitor(Protocol):
@@ -177,6 +178,11 @@ class Cluster:
         for event in events:
             self.registry.publish(self, event)
         return events
+
+    @property
+    def temporary_refusals(self) -> frozenset[str]:
+        """SQLSTATEs with which its servers refuse logins for as long as they restart; see `Source.temporary`."""
+        return NONE if self.source is None else self.source.temporary
 
     @property
     def view(self) -> View:

@@ -297,7 +297,7 @@ class HangDetector(Generic[ConnT]):
             try:
                 await probe.open(replace(target, wanted=wanted), self.monitor.options.connect_timeout)
             except DialFailed as failed:
-                if refuses_login(failed.fault):
+                if refuses_login(failed.fault, self.cluster.temporary_refusals):
                     self.monitor.record_lockout(id_, failed.fault, began)
             finally:
                 probe.busy = False

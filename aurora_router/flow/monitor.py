@@ -387,7 +387,7 @@ class ClusterMonitor(Generic[ConnT]):
                 self._lockouts = self._lockouts.record_login(name)
             except DialFailed as failed:
                 self._record_timing(name, failed.fault)
-                if refuses_login(failed.fault):
+                if refuses_login(failed.fault, self.cluster.temporary_refusals):
                     self.record_lockout(name, failed.fault, began)
             await self.runtime.sleep(poll_interval.add_jitter(pause, self.runtime.random()))
         finally:
@@ -450,8 +450,9 @@ class ClusterMonitor(Generic[ConnT]):
             self._expired.pop(name, None)
 
     def _record_no_answer(self, id_: str, generation: int, fault: Fault, began: float) -> None:
-        now, verdict = self.runtime.now(), judge(fault)
-        if refuses_login(fault):
+        temporary = self.cluster.temporary_refusals
+        now, verdict = self.runtime.now(), judge(fault, temporary)
+        if refuses_login(fault, temporary):
             self.record_lockout(id_, fault, began)
         if fault.kind in ON_THIS_SIDE:
             return
@@ -548,7 +549,7 @@ class ClusterMonitor(Generic[ConnT]):
                 await self._update_view(probe, self.options.connect_timeout, thorough=True)
                 self._accepted_at, self._is_locked_out = self.runtime.now(), False
             except DialFailed as failed:
-                if refuses_login(failed.fault):
+                if refuses_login(failed.fault, self.cluster.temporary_refusals):
                     self.record_lockout(id_, failed.fault, began)
                     continue
                 if failed.fault.kind in ON_THIS_SIDE:

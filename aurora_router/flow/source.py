@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from aurora_router.model.observation import Topology
 
 
+class OtherKind(Exception):
+    """A server has the functions that a source asks, and is of another kind all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """How one kind of server reports its cluster.
@@ -21,13 +25,18 @@ class Source:
         sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
             are those of `flow.topology_query.ROLE`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
-            do not report their own. A row that makes no sense is left out; an exception ends the connect with
-            `ExtensionFailed`.
+            do not report their own. It raises `OtherKind` if the server is of another kind, though it answers. A row
+            that makes no sense is left out; any other exception ends the connect with `ExtensionFailed`.
         absent: SQLSTATEs by which a server shows that it is not of this kind.
         complete: whether one answer lists the whole cluster.
         servers: what servers of this kind are called in messages; empty: by `name`.
         id_sql: one statement that returns the columns of `topology_query.ROLE` and the id; None: there is none.
         read_id: returns the id in the answer to it, or None.
+        temporary: SQLSTATEs of class 28 with which a server of this kind refuses logins for as long as it restarts;
+            elsewhere they are final.
+        grant: what to do about a user that may not ask, for people.
+        install: what a database lacks whose servers have a cluster's endpoint, and not these functions, for people;
+            empty: nothing that could be installed.
     """
 
     name: str
@@ -38,3 +47,6 @@ class Source:
     servers: str = ""
     id_sql: str | None = None
     read_id: Callable[[Rows], str | None] = lambda _: None
+    temporary: frozenset[str] = frozenset()
+    grant: str = "grant EXECUTE on that function"
+    install: str = ""

@@ -25,7 +25,7 @@ from aurora_router.flow.connect_error import find_cause
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED, find_impostor, identify, query_topology
 from aurora_router.model.claim import names_another
-from aurora_router.model.endpoint import WantedRole
+from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.observation import Row, Topology
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
-    from aurora_router.flow.topology_query import TopologyAnswer
+    from aurora_router.flow.topology_query import Refusal, TopologyAnswer
 
 
+_OF_CLUSTERS = frozenset({EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER})
 SIBLING_SECONDS = 2.0
 """How long a dial of the cluster's other endpoint may take when the given one was silent, in seconds."""
 PERMIT_SECONDS = 1.0
@@ -340,14 +341,14 @@ async def _query(
     runtime, cluster = attempt.runtime, attempt.cluster
     sources = attempt.sources if cluster.source is None else (cluster.source,)
     started, wanted = runtime.now(), attempt.make_wanted(asked, *runtime.path(connection))
-    refusals: list[DialFailed] = []
+    refusals: list[Refusal] = []
     seconds = attempt.dial_seconds() if seconds is None else seconds
     try:
         answer = await query_topology(runtime, connection, asked, sources, seconds, refusals, wanted, by_id=by_id)
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
         raise note_failure(attempt, asked, failed, started, is_given_up=is_given_up) from failed
-    _judge_refusals(attempt, refusals, sources, asked, answered=answer is not None)
+    _judge_refusals(attempt, refusals, sources, asked, answer)
     return answer
 
 
@@ -427,26 +428,34 @@ async def lacks_lag_proof(attempt: ConnectAttempt[ConnT], connection: ConnT, ins
 
 def _judge_refusals(
     attempt: ConnectAttempt[ConnT],
-    refusals: Sequence[DialFailed],
+    refusals: Sequence[Refusal],
     sources: Sequence[Source],
     asked: str,
-    *,
-    answered: bool,
+    answer: TopologyAnswer | None,
 ) -> None:
     """Report why a server did not answer a topology query, if a person can change that.
 
     Raises:
         InvalidOption: it is of no kind that ``aurora_source`` names, all of which report whole clusters.
     """
-    for refusal in refusals:
+    is_forbidden = any(refusal.fault.sqlstate == PERMISSION_DENIED for _, refusal in refusals)
+    is_of_cluster = attempt.route.endpoint.kind in _OF_CLUSTERS and not is_forbidden
+    for source, refusal in refusals:
         if refusal.fault.sqlstate == PERMISSION_DENIED:
             _advise(
                 attempt,
                 "permission",
                 f"the user may not ask for the topology ({refusal.fault.text}): connections are routed by the "
-                "names alone; grant EXECUTE on that function",
+                f"names alone; {source.grant}",
             )
-        elif not answered and all(each.complete for each in sources):
+        elif source.install and answer is not None and is_of_cluster:
+            _advise(
+                attempt,
+                "install",
+                f"{asked} is PostgreSQL behind a cluster's endpoint and does not list its instances: connections are "
+                f"routed by the names alone; if it is {source.install}, {source.grant}",
+            )
+        elif answer is None and all(each.complete for each in sources):
             kinds = " or ".join(each.servers or f"a server for the source {each.name}" for each in sources)
             raise InvalidOption(
                 f"aurora_source={','.join(attempt.request.options.source)}, but {asked} is not {kinds} "

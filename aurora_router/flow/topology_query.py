@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
+from aurora_router.flow.source import OtherKind
 from aurora_router.model.instance import Occupancy
 from aurora_router.model.observation import LoadReport
 from aurora_router.policy.cluster_state import ClusterState
@@ -40,6 +41,8 @@ ENDS = (
 
 TopologyAnswer = tuple["Source", "Topology", "RoleCheck | None"]
 """Which source answered, what it said, and how the role was learned, if that was asked."""
+Refusal = tuple["Source", DialFailed]
+"""A source, and how a server refused its query."""
 
 
 async def query_topology(
@@ -48,7 +51,7 @@ async def query_topology(
     asked: str,
     sources: Sequence[Source],
     seconds: float,
-    refusals: list[DialFailed] | None = None,
+    refusals: list[Refusal] | None = None,
     wanted: Wanted | None = None,
     *,
     by_id: bool = False,
@@ -64,7 +67,7 @@ async def query_topology(
         asked: the id that the instance was dialled by.
         sources: to be tried in this order.
         seconds: for each query.
-        refusals: collects the errors of servers that are of another kind, or do not permit the query.
+        refusals: collects which sources a server refused, because it is of another kind or does not permit the query.
         wanted: whether the answer is still worth waiting for.
         by_id: see `Topology.by_id`.
 
@@ -83,12 +86,14 @@ async def query_topology(
         except DialFailed as failed:
             if failed.fault.sqlstate in source.absent or failed.fault.sqlstate == PERMISSION_DENIED:
                 if refusals is not None:
-                    refusals.append(failed.with_traceback(None))  # whose frames would keep the connection
+                    refusals.append((source, failed.with_traceback(None)))  # whose frames would keep the connection
                 continue
             raise
         try:
             topology = _with_lag_times(source.read(rows, asked), asked_at)
             check = _read_role_check(runtime, connection, rows, before=before) if rows else None
+        except OtherKind:
+            continue
         except Exception as error:
             raise ExtensionFailed(
                 f"the topology source {source.name} could not read the answer of {asked} "

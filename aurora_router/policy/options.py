@@ -32,7 +32,7 @@ OWN_ZONE = "own"
 """Stands for the zone of this process among those of ``aurora_zones``."""
 AUTO_SOURCE = "auto"
 """Stands for the topology sources that come with the library."""
-SOURCES = (AUTO_SOURCE, "aurora", "postgresql")
+SOURCES = (AUTO_SOURCE, "aurora", "multi_az", "postgresql")
 """The names of topology sources that need no entry point."""
 
 
@@ -249,8 +249,9 @@ _TRUST = (
     "because a name server, or an attacker that answers in its place, could then name another server."
 )
 _SOURCE = (
-    "How the topology is asked for; `auto` recognises Aurora on the first connection. Other names are those of entry "
-    "points of the group `aurora_router.sources`; several are tried in their order until a server answers."
+    "How the topology is asked for; `auto` recognises Aurora, and RDS Multi-AZ DB clusters (`multi_az`), on the first "
+    "connection. Other names are those of entry points of the group `aurora_router.sources`; several are tried in "
+    "their order until a server answers."
 )
 _CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
 _CONNECT_TIMEOUT = (

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 
 class FaultKind(enum.Enum):
@@ -120,6 +120,10 @@ _OVERLOADED = Verdict(
 _STARTING = Verdict(
     "starting_up", down=True, quarantine=True, then=Next.ELSEWHERE,
     meaning="The instance restarts, and accepts no connections yet.",
+)  # fmt: skip
+RESTARTING = Verdict(
+    "restarting", down=True, quarantine=True, then=Next.ELSEWHERE,
+    meaning="The instance restarts, and refuses logins for as long as that lasts.",
 )  # fmt: skip
 _STOPPING = Verdict(
     "shutting_down", down=True, quarantine=True, then=Next.ELSEWHERE, meaning="The instance was shut down or crashed."
@@ -231,15 +235,25 @@ BY_KIND: Mapping[FaultKind, Verdict] = {
 """Kind of fault -> verdict, where the server gave no SQLSTATE that decides."""
 
 
-def judge(fault: Fault) -> Verdict:
-    """What a fault of a dial, or of a query on a fresh connection, means."""
+def judge(fault: Fault, temporary: Container[str] = ()) -> Verdict:
+    """What a fault of a dial, or of a query on a fresh connection, means.
+
+    Args:
+        fault: what was said.
+        temporary: SQLSTATEs with which servers of this kind refuse logins for as long as they restart.
+    """
     code = fault.sqlstate or ""
+    if code in temporary:
+        return RESTARTING
     return BY_SQLSTATE.get(code) or BY_CLASS.get(code[:2]) or BY_KIND[fault.kind]
 
 
-def refuses_login(fault: Fault) -> bool:
-    """Whether the monitor's login is refused, for all that is known: to ask again soon would not help."""
-    verdict = judge(fault)
+def refuses_login(fault: Fault, temporary: Container[str] = ()) -> bool:
+    """Whether the monitor's login is refused, for all that is known: to ask again soon would not help.
+
+    Args: see `judge`.
+    """
+    verdict = judge(fault, temporary)
     if fault.kind in ON_THIS_SIDE and fault.kind is not FaultKind.CREDENTIALS:
         return False
     return verdict.then is Next.RAISE or verdict.then is Next.OTHERS or verdict is _REJECTED

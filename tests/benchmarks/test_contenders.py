@@ -115,7 +115,7 @@ def test_a_contender_tells_what_a_kill_was_to_it(aurora_cluster_factory):
     field = Field(cluster, None)
     process = field.start(OURS[0])
     try:
-        reported = failover._fault(field, {"ours": process}, cluster.kill, 60.0)["ours"]
+        reported = failover.disturb(field, {"ours": process}, cluster.kill, 60.0)["ours"]
     finally:
         process.end()
     assert 0 < reported.noticed < reported.acked

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import LocalCluster, errors
-from aurora_router_cluster.options import FLAVOURS
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(params=list(FLAVOURS))
+@pytest.fixture(params=["direct", "quorum"])
 def start(request):
     running = []
 

@@ -164,4 +164,4 @@ def test_what_an_instance_is_configured_with_belongs_to_the_cluster():
     engine = {"listen_addresses", "port", "unix_socket_directories", "cluster_name"}
     assert engine <= settings.OWNED.keys()
     recovery = recovery_settings(Target(lsn=1), SimpleNamespace(end=1)).keys() - {"hot_standby_feedback"}
-    assert recovery <= settings.OWNED.keys() | settings.OWNED_BY_QUORUM.keys()
+    assert recovery <= settings.OWNED.keys() | settings.OWNED_WHERE_COMMITS_WAIT.keys()

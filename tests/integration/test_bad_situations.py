@@ -35,6 +35,12 @@ def cluster():
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def multi_az():
+    with LocalCluster.start(flavour="multi-az") as cluster:
+        yield cluster
+
+
 @pytest.fixture(autouse=True)
 def nothing_known():
     REGISTRY.reset()
@@ -104,6 +110,18 @@ def plain_postgresql_said_to_be_aurora(cluster):
 
 def no_permission(cluster):
     found = database(cluster, "REVOKE EXECUTE ON FUNCTION aurora_replica_status FROM PUBLIC")
+    return advised_once(cluster, found)
+
+
+def multi_az_without_permission(multi_az):
+    return advised_once(multi_az, database(multi_az, "REVOKE USAGE ON SCHEMA rds_tools FROM PUBLIC"))
+
+
+def multi_az_without_extension(multi_az):
+    return advised_once(multi_az, database(multi_az, "DROP SCHEMA rds_tools CASCADE"))
+
+
+def advised_once(cluster, found):
     heard = []
     end = aurora_router.subscribe(lambda _, event: heard.append(str(event)))
     try:
@@ -111,7 +129,7 @@ def no_permission(cluster):
             aurora_router.connect(cluster.conninfo("writer", **found)).close()
     finally:
         end()
-    (advice,) = [each for each in heard if "permission" in each or "EXECUTE" in each]
+    (advice,) = [each for each in heard if "EXECUTE" in each]
     return f"connects, and logs once: {advice}"
 
 
@@ -202,6 +220,8 @@ def leftover_of_a_killed_cluster(cluster):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["situation"])
 def test_a_bad_situation(case, cluster, request):
     function = globals()[case["situation"]]
+    if function.__code__.co_varnames[0] == "multi_az":
+        cluster = request.getfixturevalue("multi_az")
     needed = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     arguments = [request.getfixturevalue(name) for name in needed]
     if "error" not in case:

@@ -98,3 +98,12 @@ def test_what_was_not_sent_shows_nothing_of_the_instance(kind):
 )
 def test_which_faults_refuse_the_monitors_login(fault, refused):
     assert refuses_login(fault) is refused
+
+
+def test_a_login_refused_while_a_server_restarts_is_tried_again_only_where_that_happens():
+    fault = Fault(FaultKind.REJECTED, "28000")
+    assert (judge(fault).then, refuses_login(fault)) == (Next.RAISE, True)
+    verdict = judge(fault, {"28000"})
+    assert (verdict.name, verdict.then, verdict.down) == ("restarting", Next.ELSEWHERE, True)
+    assert not refuses_login(fault, {"28000"})
+    assert judge(Fault(FaultKind.REJECTED, "28P01"), {"28000"}).then is Next.RAISE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurora_router.flow.cluster import Cluster
+from aurora_router.flow.source import OtherKind
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.policy.route import Identity
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
+from aurora_router.runtime.sources.rds_multi_az import RDS_MULTI_AZ
 
 TEXTS = (
     st.none()
@@ -101,3 +104,68 @@ def test_a_writer_at_the_head_of_a_page_has_written_up_to_its_beginning(position
 def test_a_standby_that_has_replayed_all_that_it_received_may_lag():
     (row,) = POSTGRESQL.read([("t", "17", "5432", None, "312.5", "5000", "73")], "db2").rows
     assert (row.lag, row.lsn) == (312.5, 5000)
+
+
+# ---------------------------------------------------------------- RDS Multi-AZ DB clusters
+
+OWN_WRITER = ("f", "17", "5432", "000000050000000000000001", None, "1000", "7001", None)
+OWN_READER = ("t", "17", "5432", None, "0.2", "900", "7001", None)
+
+
+def read_multi_az(own, *listed, source="db-A"):
+    """`listed`: (whether it is the observer, whether it is the source, host name)."""
+    return RDS_MULTI_AZ.read([(*own, source, *each) for each in listed], "asked")
+
+
+def host(label):
+    return f"{label}.c9akciq32.eu-west-1.rds.amazonaws.com"
+
+
+def test_a_writer_shows_its_timeline_and_lists_the_others():
+    told = read_multi_az(OWN_WRITER, ("f", "f", host("B")), ("t", "t", host("A")), ("f", "f", host("c")))
+    assert (told.observer, told.observer_is_writer, told.complete, told.monotone) == ("a", True, True, True)
+    own, *others = told.rows
+    assert (own.id, own.writer, own.token, own.system, own.lsn, own.host) == ("a", True, 5, "7001", 1000, None)
+    assert [(row.id, row.writer, row.token, row.lag) for row in others] == [
+        ("b", False, None, None),
+        ("c", False, None, None),
+    ]
+
+
+def test_a_standby_names_its_source_without_a_timeline():
+    told = read_multi_az(OWN_READER, ("t", "f", host("b")), ("f", "t", host("a")))
+    assert (told.observer, told.observer_is_writer) == ("b", False)
+    own, source = told.rows
+    assert (own.writer, own.lag, own.lsn) == (False, 0.2, 900)
+    assert (source.id, source.writer, source.token) == ("a", True, None)
+
+
+def test_what_names_itself_as_its_source_while_in_recovery_is_no_writer():
+    told = read_multi_az(OWN_READER, ("t", "t", host("a")))
+    assert [row.writer for row in told.rows] == [False]
+
+
+def test_a_single_instance_with_the_functions_is_of_another_kind():
+    """They are there for blue/green deployments, too."""
+    with pytest.raises(OtherKind):
+        read_multi_az(OWN_WRITER, ("t", None, host("a")), source=None)
+    with pytest.raises(OtherKind):
+        RDS_MULTI_AZ.read([], "asked")
+
+
+def test_an_empty_list_leaves_the_observer_and_is_not_complete():
+    told = read_multi_az(OWN_WRITER, (None, None, None))
+    assert ([row.id for row in told.rows], told.observer, told.complete) == (["asked"], "asked", False)
+
+
+def test_hosts_without_a_proper_label_are_listed_as_malformed():
+    told = read_multi_az(OWN_WRITER, ("t", "t", host("a")), ("f", "f", ".x"), ("f", "f", "a b.x"))
+    assert ([row.id for row in told.rows], len(told.malformed)) == (["a"], 2)
+
+
+@given(st.lists(st.tuples(*[TEXTS] * 3), max_size=5), TEXTS, st.sampled_from([OWN_WRITER, OWN_READER]))
+def test_no_list_raises(listed, source, own):
+    with contextlib.suppress(OtherKind):
+        told = RDS_MULTI_AZ.read([(*own, source, *each) for each in listed], "asked")
+        assert sum(row.id == told.observer for row in told.rows) == 1
+        assert all(row.token is None for row in told.rows if row.id != told.observer)

@@ -14,18 +14,21 @@ from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
 from aurora_router.runtime.sources.postgresql import NOT_SUPPORTED, POSTGRESQL
+from aurora_router.runtime.sources.rds_multi_az import RDS_MULTI_AZ, UNDEFINED_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aurora_router.flow.runtime import Rows
     from aurora_router.runtime.simulated.connection import SimulatedConnection
-    from aurora_router.runtime.simulated.instance import SimulatedInstance
+    from aurora_router.runtime.simulated.instance import ServingCluster, SimulatedInstance
 
     Answer = Callable[[SimulatedConnection], Rows]
 
 _AGE = 0.05
 """Age of an up-to-date row about another instance, in seconds."""
+_DOMAIN = "abc123.eu-test-1.rds.aurora.test"
+"""In the host names that `rds_tools` lists; only their first labels are read."""
 
 
 def answer(connection: SimulatedConnection, sql: str) -> Rows:
@@ -117,6 +120,36 @@ def _drains(connection: SimulatedConnection) -> str | None:
     return f"{connection.cluster.now} {write_notes(drains)}" if drains else None
 
 
+def _multi_az(connection: SimulatedConnection) -> Rows:
+    cluster, instance = connection.cluster, connection.instance
+    _require_rds_tools(cluster)
+    (own,) = _plain(connection)
+    _, rows = instance.frozen_view or (cluster.now, cluster.rows())
+    if instance.rewrites is not None:
+        rows = instance.rewrites(rows)
+    source = next((id_ for id_, master, *_ in rows if master == "t"), None)
+    if instance.writer:
+        source = instance.id
+    listed = [(id_, _truth(id_ == instance.id), _truth(id_ == source)) for id_, *_ in rows]
+    return [(*own, source, is_own, is_source, f"{id_}.{_DOMAIN}") for id_, is_own, is_source in listed] or [
+        (*own, source, None, None, None)
+    ]  # the query's outer join
+
+
+def _truth(value: bool) -> str:  # noqa: FBT001 - as PostgreSQL writes it
+    return "t" if value else "f"
+
+
+def _identify_multi_az(connection: SimulatedConnection) -> Rows:
+    _require_rds_tools(connection.cluster)
+    return [(*_session(connection), f"{connection.instance.id}.{_DOMAIN}")]
+
+
+def _require_rds_tools(cluster: ServingCluster) -> None:
+    if not cluster.multi_az:
+        raise new_refusal(UNDEFINED_SCHEMA, 'schema "rds_tools" does not exist')
+
+
 def _log_position(connection: SimulatedConnection) -> Rows:
     instance, written = connection.instance, connection.cluster.durable_lsn
     if connection.cluster.aurora:
@@ -145,6 +178,8 @@ ANSWERS: dict[str, Answer] = {
     ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
     str(AURORA_POSTGRESQL.id_sql): _identify,
+    RDS_MULTI_AZ.sql: _multi_az,
+    str(RDS_MULTI_AZ.id_sql): _identify_multi_az,
     POSTGRESQL.sql: _plain,
     LOG: _log_position,
 }

@@ -37,6 +37,7 @@ class SimulatedCluster:
         domain: what follows an instance's id in its name.
         port: of all instances.
         aurora: whether it has Aurora's functions; False: plain PostgreSQL.
+        multi_az: whether it is an RDS Multi-AZ DB cluster: plain PostgreSQL with `rds_tools`; `aurora` is False then.
         dns_delay: seconds by which the cluster endpoint follows a change of writer.
         zones: of the instances, in turn.
 
@@ -57,6 +58,7 @@ class SimulatedCluster:
         domain: str = "abc123.eu-test-1.rds.aurora.test",
         port: int = 5432,
         aurora: bool = True,
+        multi_az: bool = False,
         dns_delay: float = 0.0,
         zones: tuple[str, ...] = ("eu-test-1a", "eu-test-1b", "eu-test-1c"),
     ) -> None:
@@ -64,7 +66,8 @@ class SimulatedCluster:
         self.name = name
         self.domain = domain
         self.port = port
-        self.aurora = aurora
+        self.aurora = aurora and not multi_az
+        self.multi_az = multi_az
         self.dns_delay = dns_delay
         self.zones = zones
         self.instances: dict[str, SimulatedInstance] = {}

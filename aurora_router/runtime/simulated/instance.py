@@ -20,11 +20,13 @@ class ServingCluster(Protocol):
         port: of all instances.
         aurora: whether it has Aurora's functions; False: plain PostgreSQL.
         drains: the notes of drains.
+        multi_az: whether it has the functions of an RDS Multi-AZ DB cluster.
     """
 
     port: int
     aurora: bool
     drains: tuple[DrainNote, ...]
+    multi_az: bool
 
     @property
     def now(self) -> float:
@@ -70,6 +72,7 @@ class Condition(enum.Enum):
     STOPPING = "is shutting down (57P03)"
     FULL = "has too many connections (53300)"
     REJECTING = "does not accept the password (28P01)"
+    BARRED = "refuses logins (28000)"
     UNVERIFIED = "shows a certificate for another name"
     RESETTING = "accepts and closes at once"
     UNKNOWN = "refuses, with a sentence that is not known"

@@ -28,6 +28,7 @@ _SENTENCES = {
     Condition.STOPPING: "FATAL:  the database system is shutting down",
     Condition.FULL: "FATAL:  sorry, too many clients already",
     Condition.REJECTING: 'FATAL:  password authentication failed for user "app"',
+    Condition.BARRED: 'FATAL:  PAM authentication failed for user "app"',
     Condition.UNVERIFIED: 'server certificate for "demo" does not match host name "orders"',
     Condition.RESETTING: "server closed the connection unexpectedly\n\tThis probably means the server terminated "
     "abnormally\n\tbefore or while processing the request.",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = {
     "aurora": ("aurora_router.runtime.sources.aurora_postgresql", "AURORA_POSTGRESQL"),
+    "multi_az": ("aurora_router.runtime.sources.rds_multi_az", "RDS_MULTI_AZ"),
     "postgresql": ("aurora_router.runtime.sources.postgresql", "POSTGRESQL"),
 }
 """Name -> the module and the attribute; ``auto`` tries them in this order."""

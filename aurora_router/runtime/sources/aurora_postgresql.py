@@ -17,6 +17,7 @@ from aurora_router.flow.drain_sql import NOTES, read_column
 from aurora_router.flow.source import Source
 from aurora_router.flow.topology_query import ROLE
 from aurora_router.model.observation import Row, Topology
+from aurora_router.runtime.sources.identifiers import format_identifier, read_identifier
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
@@ -39,19 +40,17 @@ _ID_SQL = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
 
 UNDEFINED_FUNCTION = "42883"
 
-_ID = r"[0-9a-z_-]{1,63}"
-"""An instance's id: one label of its name in DNS (RDS allows ASCII letters, digits and hyphens)."""
-_SHOWN = 40
-"""Characters of an id that is none which are shown to people."""
+_LONGEST = 40
+"""Digits of a position in the log: what has more is none."""
 
 
 def _read(rows: Rows, asked: str) -> Topology:  # noqa: ARG001 - the server knows its own id
     standby, id_ = (rows[0][0], rows[0][3]) if rows else (None, None)
-    observer = _identifier(id_)
+    observer = read_identifier(id_)
     reported = [row[4:11] for row in rows if any(value is not None for value in row[4:11])]
-    malformed = tuple(_format_id(row[0]) for row in reported if _identifier(row[0]) is None)
+    malformed = tuple(format_identifier(row[0]) for row in reported if read_identifier(row[0]) is None)
     return Topology(
-        tuple(_row(*row, observer=observer) for row in reported if _identifier(row[0]) is not None),
+        tuple(_row(*row, observer=observer) for row in reported if read_identifier(row[0]) is not None),
         observer,
         None if standby is None else standby == "f",
         malformed=malformed,
@@ -70,7 +69,7 @@ def _row(
     *,
     observer: str | None,
 ) -> Row:
-    id_ = _identifier(id_) or ""
+    id_ = read_identifier(id_) or ""
     milliseconds, seconds = _amount(lag), _number(age)
     return Row(
         id=id_,
@@ -81,20 +80,6 @@ def _row(
         token=_lsn(durable_lsn),
         updated=_number(updated),
     )
-
-
-def _identifier(text: str | None) -> str | None:
-    """An instance's id in lower case; None: it is none."""
-    if text is None or not text.isascii():
-        return None
-    return text.lower() if re.fullmatch(_ID, text.lower()) else None
-
-
-def _format_id(text: str | None) -> str:
-    """A malformed id, for people."""
-    if text is None:
-        return "NULL"
-    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
 
 
 def _number(text: str | None) -> float | None:
@@ -114,11 +99,11 @@ def _amount(text: str | None) -> float | None:
 
 def _lsn(text: str | None) -> int | None:
     """A position in the log: a positive number."""
-    return int(text) if text is not None and re.fullmatch("0*[1-9][0-9]*", text) and len(text) < _SHOWN else None
+    return int(text) if text is not None and re.fullmatch("0*[1-9][0-9]*", text) and len(text) < _LONGEST else None
 
 
 def _read_id(rows: Rows) -> str | None:
-    return _identifier(rows[0][3])
+    return read_identifier(rows[0][3])
 
 
 AURORA_POSTGRESQL = Source(

@@ -22,7 +22,7 @@ from aurora_router.model.observation import Row, Topology, end_of_record
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
 
-_SQL = f"""
+OWN = f"""
 SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   CASE WHEN r.standby THEN NULL
   ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
@@ -34,24 +34,31 @@ SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   {NOTES}
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) AS r
 """  # noqa: S608 - constants
+"""What an instance reports of itself: `COLUMNS`, the first three are those of `flow.topology_query.ROLE`."""
+COLUMNS = 8
+"""How many there are; the last one is what it knows of drains."""
 
 
 def _read(rows: Rows, asked: str) -> Topology:
-    standby, _, _, walfile, behind, position, system = rows[0][:7]
+    row = read_own(rows[0], asked)
+    return Topology((row,), asked, row.writer, complete=False, monotone=True, drains=read_column(rows[0][7:]))
+
+
+def read_own(columns: tuple[str | None, ...], id_: str) -> Row:
+    """What an instance reports of itself, from the columns of `OWN`."""
+    standby, _, _, walfile, behind, position, system = columns[:7]
     writer = standby == "f"
-    row = Row(
-        asked,
+    return Row(
+        id_,
         writer=writer,
         lag=0.0 if writer else None if behind is None else max(0.0, float(behind)),
         token=int(walfile[:8], 16) if walfile is not None else None,
         system=system,
         lsn=None if position is None else end_of_record(int(position)),
     )
-    drains = read_column(rows[0][7:])
-    return Topology((row,), asked, writer, complete=False, monotone=True, drains=drains)
 
 
 NOT_SUPPORTED = "0A000"
 """What Aurora answers when asked what was replayed: its readers have no log of their own."""
 
-POSTGRESQL = Source(name="postgresql", sql=_SQL, read=_read, absent=frozenset({NOT_SUPPORTED}), complete=False)
+POSTGRESQL = Source(name="postgresql", sql=OWN, read=_read, absent=frozenset({NOT_SUPPORTED}), complete=False)

@@ -8,11 +8,12 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.iam import LONGEST_SECONDS
 from aurora_router_cluster.postgres.settings import refusal
+from aurora_router_cluster.postgres.surfaces import AURORA, RDS_MULTI_AZ
 from aurora_router_cluster.scaling.parsing import read_capacity, read_readers
 from aurora_router_cluster.scaling.tracking import Metric, ScalingPolicy
 
@@ -25,8 +26,29 @@ DEFAULT_CLASS = "db.r6g.large"
 DEFAULT_PAUSE = 300.0
 """Seconds, as on Aurora."""
 SERVERLESS_CLASS = "db.serverless"
-FLAVOURS = {"direct": False, "quorum": True}
-"""Kind of volume -> whether its storage keeps the log."""
+
+
+class Flavour(NamedTuple):
+    """What a kind of cluster has.
+
+    Attributes:
+        keeps_log: whether its storage keeps the log, in nodes of its own.
+        waits: whether a commit is acknowledged once it is elsewhere, too.
+        surface: its SQL surface, see `postgres.template`.
+        readers: how many readers it has, if that is fixed; None: any number.
+    """
+
+    keeps_log: bool
+    waits: bool
+    surface: str = AURORA
+    readers: int | None = None
+
+
+FLAVOURS = {
+    "direct": Flavour(keeps_log=False, waits=False),
+    "quorum": Flavour(keeps_log=True, waits=True),
+    "multi-az": Flavour(keeps_log=False, waits=True, surface=RDS_MULTI_AZ, readers=2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +124,8 @@ class ClusterOptions:
         name: the cluster's label, e.g. ``demo``.
         key: what it is found by; unique among the running ones.
         readers: number of readers to begin with, 0..15.
-        flavour: kind of volume: ``direct`` (readers stream from the writer) or ``quorum`` (six copies of the log).
+        flavour: kind of cluster: ``quorum`` (Aurora, six copies of the log), ``direct`` (Aurora's functions, readers
+            stream from the writer) or ``multi-az`` (an RDS Multi-AZ DB cluster: two readers, semi-synchronous).
         postgres: directory of PostgreSQL's binaries; None: search.
         domain: what follows the label in an instance's name; None: a random one below ``aurora.test``.
         port: port of all instances; None: any free one.
@@ -244,7 +267,7 @@ class ClusterOptions:
 
     def _check_settings(self) -> None:
         for name, value in self.settings.items():
-            if (why := refusal(name, value, keeps_log=self.keeps_log)) is not None:
+            if (why := refusal(name, value, waits=FLAVOURS[self.flavour].waits)) is not None:
                 raise RequestError(why)
 
     def _check_scaling(self) -> None:
@@ -307,6 +330,9 @@ class ClusterOptions:
         return None if self.serverless is None else read_capacity(self.serverless)
 
     def _check_storage(self) -> None:
+        fixed = FLAVOURS[self.flavour].readers
+        if fixed is not None and self.readers != fixed:
+            raise RequestError(f"readers={self.readers}: a cluster of flavour {self.flavour!r} has {fixed} readers")
         if not self.keeps_log and (self.isolated or self.segment_size is not None):
             raise RequestError(f"isolated and segment_size are options of flavour 'quorum', not of {self.flavour!r}")
         if self.data is not None and (not self.keeps_log or self.remote is not None):
@@ -329,7 +355,7 @@ class ClusterOptions:
     @property
     def keeps_log(self) -> bool:
         """Whether the storage keeps the log, in nodes of its own."""
-        return FLAVOURS[self.flavour]
+        return FLAVOURS[self.flavour].keeps_log
 
     @property
     def failover(self) -> Pace:

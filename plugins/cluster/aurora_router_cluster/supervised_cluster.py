@@ -24,13 +24,14 @@ from aurora_router_cluster.control.tls import Authority
 from aurora_router_cluster.datadir import AWS_KEYS
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import AddressInUseError, RequestError
-from aurora_router_cluster.options import SERVERLESS_CLASS
+from aurora_router_cluster.options import FLAVOURS, SERVERLESS_CLASS
 from aurora_router_cluster.postgres import binaries, template
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.postgres.addresses import Allocator
 from aurora_router_cluster.rpc.served import find_served, served
 from aurora_router_cluster.storage.direct import DirectVolume
 from aurora_router_cluster.storage.inventory import Inventory
+from aurora_router_cluster.storage.semisync import SemiSynchronousVolume
 
 if TYPE_CHECKING:
     from aurora_router_cluster.control.instance import Instance
@@ -68,7 +69,11 @@ class SupervisedCluster:
         before = data.cluster_state if data is not None and data.exists else {}
         if data is not None:
             data.check_version(found)
-        self.template = None if before else Path(options.source or template.ensure(found, account))
+        self.template = (
+            None
+            if before
+            else Path(options.source or template.ensure(found, account, FLAVOURS[options.flavour].surface))
+        )
         self.spread = make_spread(options)
         volume = make_volume(options, found, account, run, self.spread, data)
         self.quorum = None if isinstance(volume, DirectVolume) else volume
@@ -288,14 +293,23 @@ class SupervisedCluster:
         instance_class: str | None = None,
     ) -> str:
         """See `ControlPlane.add_reader`; returns the instance's name."""
+        self._check_resizable()
         await self._wake()
         added = await self.plane.add_reader(name, zone, tier, instance_class)
         await self._keep()
         return added.name
 
+    def _check_resizable(self) -> None:
+        fixed = FLAVOURS[self.options.flavour].readers
+        if fixed is not None:
+            raise RequestError(
+                f"a cluster of flavour {self.options.flavour!r} has {fixed} readers: none is added or removed"
+            )
+
     @served
     async def remove(self, name: str, drain: float = 0.0) -> None:
         """See `ControlPlane.remove`."""
+        self._check_resizable()
         await self._wake()
         await self.plane.remove(name, drain)
         await self._keep()
@@ -399,7 +413,8 @@ def make_volume(
     if spread is not None:
         return spread.volume(found, account, run / "storage", options)
     if not options.keeps_log:
-        return DirectVolume(found, account)
+        waits = FLAVOURS[options.flavour].waits
+        return SemiSynchronousVolume(found, account) if waits else DirectVolume(found, account)
     from aurora_router_cluster.storage.quorum import QuorumVolume  # noqa: PLC0415 - as much as all the rest
 
     inventory = Inventory(data.storage) if data is not None else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster import LocalCluster
 
-FLAVOURS = ("direct", "quorum")
+FLAVOURS = ("direct", "quorum", "multi-az")
 
 
 class ClusterFactory(Protocol):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from aurora_router_cluster.commands.demo_failover import Count, FailoverRun
 
-INSTANCE_ID = "SELECT aurora_db_instance_identifier()"
+INSTANCE_ID = "SELECT current_setting('cluster_name')"
 CONNECTIONS = 300
 BAR = 40  # characters of the longest bar
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FRESH, STILL = 5.0, 0.2
+"""Seconds since its start in which a reader may still find log in its own files; seconds without more end that."""
 REPLAY = 30.0
 """Seconds that a candidate has to replay its log to the end, in a failover."""
 
@@ -65,9 +67,9 @@ class FailoverProcedure:
         state, phases = self._state, Phases()
         candidate = await self._candidate(target)
         with state.failing_over_to(candidate):
-            return await self._replace_writer(candidate, phases)
+            return await self._replace_writer(candidate, target, phases)
 
-    async def _replace_writer(self, candidate: Instance, phases: Phases) -> Failover:
+    async def _replace_writer(self, candidate: Instance, target: str | None, phases: Phases) -> Failover:
         state = self._state
         former = state.writer
         if former is not None and awake(former) and former.state != "unreachable":
@@ -83,6 +85,8 @@ class FailoverProcedure:
             phases.end("fence")
         restarting: list[Instance] = []
         try:
+            if state.volume.waits_for_readers:
+                candidate = await self._most_complete(candidate, chosen=target is not None)
             await self._take_time(candidate, restarting, phases)
             await self.promote(candidate, await state.volume.recover(), phases)
         except ClusterError:
@@ -159,6 +163,30 @@ class FailoverProcedure:
             )
         return min(following, key=lambda pair: (pair[0].catch_up_lsn is not None, pair[0].tier, -pair[1].received))[0]
 
+    async def _most_complete(self, candidate: Instance, *, chosen: bool) -> Instance:
+        """The reader that has all that was acknowledged, now that the writer acknowledges nothing more: the most log.
+
+        Args:
+            candidate: the reader that was to be promoted; it is, unless it lacks log.
+            chosen: whether it was asked for, so that no other one may take its place.
+
+        Raises:
+            FailoverImpossibleError: a reader that may have more log does not answer, or `candidate` was chosen and
+                lacks log.
+        """
+        owing = [reader for reader in self._state.readers if reader.owes_log or reader is candidate]
+        positions = await asyncio.gather(*map(_settled_position, owing))
+        silent = [reader.name for reader, position in zip(owing, positions, strict=True) if position is None]
+        if silent:
+            raise FailoverImpossibleError(
+                f"{', '.join(silent)} may have commits that no other reader has, and does not answer: start it"
+            )
+        found = [(position or 0, reader) for reader, position in zip(owing, positions, strict=True)]
+        best = max(found, key=lambda pair: (pair[0], pair[1] is candidate))[1]
+        if best is not candidate and chosen:
+            raise FailoverImpossibleError(f"{candidate.name} lacks log that {best.name} has: promote that one")
+        return best
+
     async def promote(
         self, candidate: Instance, point: RecoveryPoint | None, phases: Phases, patience: float = REPLAY
     ) -> None:
@@ -202,7 +230,8 @@ class FailoverProcedure:
         state.write_status()  # at once: its durable position distinguishes it from the writer that it once was
         candidate.engine.configure(state.settings(candidate), standby=False)
         for reader in state.readers:
-            if reader.follows and awake(reader):
+            reader.owes_log = reader.follows and awake(reader)
+            if reader.owes_log:
                 self._follow(reader)
         phases.end("attach")
 
@@ -284,6 +313,22 @@ async def _position(standby: Instance, query: str) -> int:
         return int((await standby.session.query(query))[0][0] or 0)
     except StartingUpError:  # it takes connections when it has replayed up to its `catch_up_lsn`
         return 0
+
+
+async def _settled_position(reader: Instance) -> int | None:
+    """How much log a reader has; None: it does not answer.
+
+    One that was started a moment ago may still find log in its own files. It has all of it once the position has stood
+    still for `STILL` seconds, as there is no writer that sends more.
+    """
+    while True:
+        await reader.sample(timeout=1.0)
+        newest = reader.newest
+        if not answers(reader) or newest is None:
+            return None
+        if time.monotonic() - reader.started_at > FRESH or newest.at - reader.stalled_since > STILL:
+            return newest.received
+        await asyncio.sleep(STILL / 4)
 
 
 def awake(instance: Instance) -> bool:

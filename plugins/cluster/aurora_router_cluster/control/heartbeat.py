@@ -12,6 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.control.failover import answers, awake
 from aurora_router_cluster.control.state import together
 from aurora_router_cluster.errors import ClusterError, FailoverImpossibleError
 from aurora_router_cluster.postgres.usage import ProcessorMeter
@@ -96,6 +97,25 @@ class Heartbeat:
         for reader in readers:
             if reader.newest is not None and reader.missed == 0:
                 reader.lag = self._state.clock.lag(reader.newest)
+        self._note_log_owed()
+
+    def _note_log_owed(self) -> None:
+        """Note which readers may have acknowledged commits that no other has.
+
+        One that is down acknowledges nothing more. So once another reader has as much log as the writer had when it was
+        down already, nothing is missing without it.
+        """
+        writer, readers = self._state.writer, self._state.readers
+        written = None if writer is None or writer.newest is None or writer.missed else writer.newest.received
+        for reader in readers:
+            if awake(reader):
+                reader.owes_log, reader.beats_down = reader.owes_log or reader.follows, 0
+                continue
+            reader.beats_down += 1
+            others = [one for one in readers if one is not reader and answers(one) and one.newest is not None]
+            newest = [one.newest.received for one in others if one.newest is not None and one.newest.recovering]
+            if reader.beats_down > 1 and written is not None and any(each >= written for each in newest):
+                reader.owes_log = False
 
     def _measure(self) -> None:
         """Refresh the processor use of all instances, not at every beat."""
@@ -196,9 +216,14 @@ class Heartbeat:
             try:
                 await self._procedure.failover(None)
             except FailoverImpossibleError:
-                if writer is None or writer.engine.frozen or writer.stopped_by_request:
+                if writer is None or writer.engine.frozen or writer.stopped_by_request or self._is_reader_expected():
                     raise
                 await self._procedure.restart_instance(writer)  # no reader: it is restarted in its place, as on Aurora
+
+    def _is_reader_expected(self) -> bool:
+        """Whether a failover is possible soon, and a writer that restarts in place shows what was not acknowledged."""
+        waits = self._state.volume.waits_for_readers
+        return waits and any(not reader.stopped_by_request for reader in self._state.readers)
 
     async def _reattach(self, writer: Instance) -> None:
         """Take the writer's log again: the connection that brought it was lost, and its commits wait."""

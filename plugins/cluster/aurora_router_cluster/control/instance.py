@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections import deque
@@ -57,6 +58,10 @@ class Instance:
         lag: replica lag in seconds at the last sample; None: unknown.
         cpu: use of the machine's processors lately, percent; None: unknown.
         missed: heartbeats without an answer in a row.
+        owes_log: it is a reader that may have acknowledged commits which no other reader is known to have; see
+            `storage.semisync`.
+        beats_down: heartbeats in a row in which it did not run.
+        started_at: monotonic time at which it was started last, as a reader.
         silent_since: monotonic time since when it has no stream of log; None: it has one.
         stalled_since: monotonic time since when it has neither received nor replayed more log.
         stalled_looks: answers since then.
@@ -79,6 +84,9 @@ class Instance:
     lag: float | None = None
     cpu: float | None = None
     missed: int = 0
+    owes_log: bool = False
+    beats_down: int = 0
+    started_at: float = -math.inf
     silent_since: float | None = None
     stalled_since: float = 0.0
     stalled_looks: int = 0

@@ -144,7 +144,8 @@ class ClusterState:
             except BaseException:
                 record("Cluster failover failed, check the health of your cluster instances and try again.")
                 raise
-        record(f"Completed failover to DB instance: {candidate.name}")
+        promoted = candidate if self.writer is None else self.writer  # another one, where that has more of the log
+        record(f"Completed failover to DB instance: {promoted.name}")
 
     def make(
         self,
@@ -267,6 +268,7 @@ class ClusterState:
         instance.engine.write_status(self.shown(instance.name, self.rows()))
         if instance is not self.writer:
             instance.catch_up_lsn = self.log_end()
+            instance.owes_log, instance.started_at = True, time.monotonic()
             if instance.engine.here:
                 self.volume.hold_back(instance.engine.where)
         instance.engine.start()
@@ -355,7 +357,11 @@ class ClusterState:
             if instance.state != "deleting"
             and ((instance.samples and instance.catch_up_lsn is None) or instance is self.writer)
         ]
-        return sampling.replica_status(members, self.volume.durable_lsn())
+        rows = sampling.replica_status(members, self.volume.durable_lsn())
+        for member, row in zip(members, rows, strict=True):
+            instance = self.instances[member.name]
+            row.update(endpoint=self.names.instance(member.name), port=instance.address.port)
+        return rows
 
 
 async def together(work: Iterable[Coroutine[object, object, None]]) -> None:

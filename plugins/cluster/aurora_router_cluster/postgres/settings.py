@@ -19,6 +19,8 @@ PASSWORD = "app"  # noqa: S105 - not a secret: the cluster listens on loopback a
 IAM_ROLE, IAM_USER = "rds_iam", "app_iam"
 """Where the cluster has IAM, members of the role log in by token; the user is one."""
 EXTENSIONS = "address_standardizer, aurora_stat_utils, hstore, pg_stat_statements, plpgsql, uuid-ossp"
+RDS_EXTENSIONS = "address_standardizer, hstore, pg_stat_statements, plpgsql, rds_tools, uuid-ossp"
+"""Those of an RDS Multi-AZ DB cluster, by which other drivers recognise it."""
 
 COMMON: dict[str, str] = {
     # replication and recovery
@@ -109,21 +111,21 @@ OWNED: dict[str, str] = {
     "ssl_key_file": "the cluster makes the certificates; use --tls",
 }
 """Settings that the cluster writes and relies on -> why a user cannot set them, and what to use instead."""
-OWNED_BY_QUORUM = {
-    "synchronous_standby_names": "by it commits wait for the write quorum of the storage; a commit that need not be "
-    "durable uses SET synchronous_commit = off",
+OWNED_WHERE_COMMITS_WAIT = {
+    "synchronous_standby_names": "by it commits wait for the write quorum of the storage, or for a standby; a commit "
+    "that need not be durable uses SET synchronous_commit = off",
 }
-"""The same, where the storage keeps the log."""
+"""The same, where a commit is acknowledged once it is elsewhere, too."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
 
-def refusal(name: object, value: object, *, keeps_log: bool) -> str | None:
+def refusal(name: object, value: object, *, waits: bool) -> str | None:
     """Why a user cannot have a setting, as a sentence; None: it is one for PostgreSQL to judge.
 
     Args:
         name: the setting's; PostgreSQL does not mind its case.
         value: its value.
-        keeps_log: whether the storage keeps the log (flavour ``quorum``).
+        waits: whether commits wait until they are elsewhere, too (flavours ``quorum`` and ``multi-az``).
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"{name!r} is not the name of a server setting; want NAME=VALUE, e.g. work_mem=8MB"
@@ -131,7 +133,7 @@ def refusal(name: object, value: object, *, keeps_log: bool) -> str | None:
         return f"the value of {name} is {value!r}, a {type(value).__name__}; settings are text, e.g. '8MB'"
     if any(character in value for character in "\n\r\0"):
         return f"the value of {name} has a line break or a null character: {value!r}; set each setting on its own"
-    owned = {**OWNED, **OWNED_BY_QUORUM} if keeps_log else OWNED
+    owned = {**OWNED, **OWNED_WHERE_COMMITS_WAIT} if waits else OWNED
     if (why := owned.get(name.lower())) is not None:
         return f"{name} cannot be set, it belongs to the cluster: {why}"
     if name.lower() == "wal_level" and value.strip().lower() not in {"replica", "logical"}:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aurora_router_cluster import limits
 from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import cache, settings
+from aurora_router_cluster.postgres.surfaces import AURORA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,28 +26,37 @@ if TYPE_CHECKING:
 SEGMENT_MB = 1  # write-ahead log segment size: small copies, quick archive
 
 
-def ensure(binaries: Binaries, account: Account) -> Path:
+def ensure(binaries: Binaries, account: Account, surface: str = AURORA) -> Path:
     """Return the template's data directory for `binaries`, built first where it is not cached (about 2 s).
 
     Blocking; two processes at once build it once.
+
+    Args:
+        binaries: which PostgreSQL.
+        account: the user that it runs as.
+        surface: the SQL surface in it.
 
     Raises:
         EngineError: PostgreSQL's programs failed; the message has their output.
     """
     root = cache.directory(account) / "templates"
-    target = root / f"{binaries.fingerprint}-{_schema_version()}-{account.uid}"
+    target = root / f"{binaries.fingerprint}-{_schema_version(surface)}-{account.uid}"
 
     def build(staging: Path) -> None:
         cache.prune(root)
-        _build(staging, binaries, account)
+        _build(staging, binaries, account, surface)
 
     return cache.build_once(target, build) / "data"
 
 
-def _schema_version() -> str:
+def _schema_version(surface: str) -> str:
     """Changes whenever the SQL baked in or a setting of the template does."""
-    parts = [_sql("surface"), _sql("accounts"), settings.render(settings.TEMPLATE), settings.ACCESS, str(SEGMENT_MB)]
+    parts = [_surface(surface), _sql("accounts"), settings.render(settings.TEMPLATE), settings.ACCESS, str(SEGMENT_MB)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def _surface(name: str) -> str:
+    return f"{_sql(name)}\n{_sql('settings')}"
 
 
 def _sql(name: str) -> str:
@@ -58,7 +68,7 @@ def _sql(name: str) -> str:
     )
 
 
-def _build(staging: Path, binaries: Binaries, account: Account) -> None:
+def _build(staging: Path, binaries: Binaries, account: Account, surface: str) -> None:
     account.own(staging)
     data = staging / "data"
     options: list[str | Path] = [
@@ -72,7 +82,7 @@ def _build(staging: Path, binaries: Binaries, account: Account) -> None:
     account.write(data / "postgresql.conf", settings.render(settings.TEMPLATE))
     account.write(data / "pg_hba.conf", settings.ACCESS)
     for database in ("template1", "template0", settings.SUPERUSER):
-        single_user(binaries, account, data, _sql("surface"), database)
+        single_user(binaries, account, data, _surface(surface), database)
     single_user(binaries, account, data, _sql("accounts"))
     keep_redo_segment(binaries, account, data)
     _run(account, [binaries.program("initdb"), "--sync-only", "--pgdata", data])

@@ -31,6 +31,7 @@ class DirectVolume:
     membership_change = None
     history = None
     fences = False
+    waits_for_readers = False
 
     def __init__(self, binaries: Binaries, account: Account) -> None:
         self._binaries = binaries

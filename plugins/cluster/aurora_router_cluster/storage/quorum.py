@@ -98,6 +98,7 @@ class QuorumVolume:
 
     flavour = "quorum"
     fences = True
+    waits_for_readers = False
     compress_from: int | None = 256 << 20
     """Bytes of data from which a base is a compressed archive; None: it never is."""
     one_build = True

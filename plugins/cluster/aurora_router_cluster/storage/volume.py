@@ -2,8 +2,9 @@
 
 The control plane (supervisor) owns instances: it starts, stops, promotes and repoints PostgreSQL engines. A
 `Volume` owns the log between them: which server a reader follows, what a writer needs to know to have its commits
-acknowledged, and where a recovery has to stop. Two volumes exist: `direct` (plain PostgreSQL streaming: readers
-follow the writer) and `quorum` (six copies in three zones; readers follow the storage).
+acknowledged, and where a recovery has to stop. Three volumes exist: `direct` (plain PostgreSQL streaming: readers
+follow the writer), `semisync` (the same, and a commit waits for one of them) and `quorum` (six copies in three zones;
+readers follow the storage).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Volume(Protocol):
 
     @property
     def flavour(self) -> str:
-        """``direct`` or ``quorum``; shown by ``status``."""
+        """``direct``, ``multi-az`` or ``quorum``; shown by ``status``."""
         ...
 
     @property
@@ -71,6 +72,14 @@ class Volume(Protocol):
         """Whether a former writer that still runs can do no harm, because `recover` took the log from it.
 
         Where not, the control plane ends it before it promotes another, or before it wakes up.
+        """
+        ...
+
+    @property
+    def waits_for_readers(self) -> bool:
+        """Whether a commit is acknowledged once a reader has it, and nothing but the readers has it then.
+
+        Where so, the reader with the most log is promoted, and each that may have acknowledged some answers first.
         """
         ...
 
