@@ -262,12 +262,17 @@ def chaos(session: nox.Session) -> None:
         session.run("python", "-m", f"benchmarks.{module}", f"--{count}", getattr(args, count), *seed, *into)
 
 
+OTHERWISE_NAMED = {"etcd": "etcd-server"}
+"""Program -> its package, where that has another name."""
+
+
 def _has_programs(session: nox.Session, *packages: str) -> bool:
     """Whether programs of Debian packages are there; says loudly what is missing, and how to install it."""
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     missing = [each for each in packages if shutil.which(each, path=places) is None]
     if missing:
-        session.warn(f"!!! not tested because {', '.join(missing)} is missing: apt-get install {' '.join(missing)} !!!")
+        names = " ".join(OTHERWISE_NAMED.get(each, each) for each in missing)
+        session.warn(f"!!! not tested because {', '.join(missing)} is missing: apt-get install {names} !!!")
     return not missing
 
 
@@ -309,6 +314,21 @@ def multi_az(session: nox.Session) -> None:
     """
     session.install(*TESTED)
     session.run("python", "-m", "benchmarks.multi_az", *_tool_arguments(session))
+
+
+MANAGED = ("patroni", "etcd")
+
+
+@nox.session
+def patroni(session: nox.Session) -> None:
+    """A real Patroni cluster: its tests, then 20 switchovers and 20 kills under load, nothing lost or done twice.
+
+    Takes `--switches N`, `--kills N`, `--asynchronous`, `--seed S`, `--json FILE`. The programs are Debian's packages
+    patroni, etcd-server and postgresql.
+    """
+    session.install(*TESTED)
+    session.run("pytest", "tests/patroni", "-rs", "--timeout=600")
+    session.run("python", "-m", "benchmarks.patroni", *_tool_arguments(session))
 
 
 @nox.session
@@ -480,6 +500,8 @@ def bounded(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.multi_az", "--bounded")
     if _has_programs(session, *POOLERS):
         session.run("python", "-m", "benchmarks.poolers", "--failovers", "2")
+    if _has_programs(session, *MANAGED):
+        session.run("python", "-m", "benchmarks.patroni", "--bounded")
     if any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         session.run("python", "-m", "benchmarks.aws", "--bounded")
     else:

@@ -103,6 +103,10 @@ class ConnectParams(LibpqParams, total=False):
     aurora_credentials: str | None
     aurora_attributes: str | None
     aurora_rds_endpoint: str | None
+    aurora_patroni: str | Sequence[str] | None
+    aurora_patroni_login: str | None
+    aurora_patroni_ca: str | None
+    aurora_patroni_cert: str | None
     aurora_iam_host: HostPort | str | None
     aurora_secret: str | None
     aurora_secret_endpoint: str | None

@@ -10,9 +10,22 @@ names it; several names are tried in their order.
 from __future__ import annotations
 
 from aurora_router.flow.runtime import Rows
-from aurora_router.flow.source import OtherKind, Source
+from aurora_router.flow.source import MembersFailed, OtherKind, Source
 from aurora_router.flow.topology_query import ROLE
-from aurora_router.model.observation import Row, Topology
+from aurora_router.model.observation import Member, Members, Row, Topology
 from aurora_router.runtime.sources import GROUP
+from aurora_router.runtime.sources.postgresql import POSTGRESQL
 
-__all__ = ["GROUP", "ROLE", "OtherKind", "Row", "Rows", "Source", "Topology"]
+__all__ = [
+    "GROUP",
+    "POSTGRESQL",
+    "ROLE",
+    "Member",
+    "Members",
+    "MembersFailed",
+    "OtherKind",
+    "Row",
+    "Rows",
+    "Source",
+    "Topology",
+]

@@ -26,7 +26,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
@@ -192,7 +192,15 @@ def first_ack(clients: Sequence[Client], timeline: int) -> float:
     return min(each.acked for each in recent)
 
 
-def check(cluster: LocalCluster, crowd: Crowd, books: Books) -> None:
+class Checked(Protocol):
+    """A cluster whose books are checked."""
+
+    def plain_conninfo(self) -> str:
+        """A conninfo by which psycopg alone finds the writer."""
+        ...
+
+
+def check(cluster: Checked, crowd: Crowd, books: Books) -> None:
     """Compare what was reported to clients with what is there."""
     with psycopg.connect(cluster.plain_conninfo()) as conn:
         rows = conn.execute(

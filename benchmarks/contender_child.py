@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INSERT = "INSERT INTO failover_ledger VALUES (1)"
-INSTANCE_ID = "SELECT pg_catalog.current_setting('cluster_name')"
+INSTANCE_ID = "SELECT pg_catalog.concat_ws(':', current_setting('cluster_name'), current_setting('port'))"
+"""Under a manager one of the two is the same everywhere, and the other one in the reference cluster."""
 PAUSE = 0.002  # seconds between two writes, and after a reconnect that failed
 POOL = 20
 THEIRS = "initial_connection,aurora_connection_tracker,failover_v2,host_monitoring_v2"  # the incumbent's defaults

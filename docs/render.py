@@ -229,6 +229,10 @@ GROUPS = {
         "aurora_cluster",
         "aurora_attributes",
         "aurora_rds_endpoint",
+        "aurora_patroni",
+        "aurora_patroni_login",
+        "aurora_patroni_ca",
+        "aurora_patroni_cert",
     ),
     "Credentials": (
         "aurora_credentials",

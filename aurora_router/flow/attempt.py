@@ -315,7 +315,7 @@ async def find_target(attempt: ConnectAttempt[ConnT], seed: Address | Instance) 
     """
     request, route = attempt.request, attempt.route
     if not isinstance(seed, Address) and route.mode is Mode.LIST:
-        seed = next(each for each in request.given if str(each) == seed.id)
+        seed = next((each for each in request.given if str(each) == seed.id), seed)  # else the manager has listed it
     if isinstance(seed, Address):
         if seed.hostaddr is not None:
             return Target(str(seed), seed.host, seed.port, (seed.hostaddr,))

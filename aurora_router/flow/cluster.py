@@ -120,6 +120,7 @@ class Cluster:
         source: how the topology was read last; None: it was not read yet.
         monitor: the monitor of the cluster; None: it has none.
         used_at: when a connect last began, by the runtime's clock.
+        members_asked_at: when the manager of the cluster was last asked for its members, by the runtime's clock.
         turn: how many connects have chosen an instance, from a random number on.
         is_crowded: whether the monitor has to close its sessions, because an instance has no connection slot left.
         dial_permits: what the dials under way in the present slow start hold.
@@ -136,6 +137,7 @@ class Cluster:
         self.monitor: Monitor | None = None
         self.admission: AdmissionPolicy | None = None
         self.used_at = math.inf
+        self.members_asked_at = -math.inf
         self.turn = 0
         self.is_crowded = False
         self.dial_permits: weakref.WeakSet[Any] = weakref.WeakSet()

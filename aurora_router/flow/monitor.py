@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from aurora_router.flow.attempt import PROVISIONAL_SECONDS
 from aurora_router.flow.hang_detector import HangDetector
+from aurora_router.flow.members import AGAIN_SECONDS, REFRESH_SECONDS, ask_members, find_manager
 from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime
 from aurora_router.model.bounds import forget_oldest
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.source import Source
     from aurora_router.policy.options import Options
     from aurora_router.policy.route import Address, Request, Route
     from aurora_router.policy.verdict import Fault
@@ -90,7 +92,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._names = dict[str, tuple["Address", Access]]()
         self._remember_names(access)
         self.hangs = HangDetector(runtime, cluster, self)
-        self._is_locked_out = self._has_given_up = self._checking_reports = False
+        self._is_locked_out = self._has_given_up = self._checking_reports = self._asking_members = False
         self._searching: set[str] = set()
         self._misled_at = -math.inf
         self._epoch, self._unheard = cluster.view.epoch, set[str]()
@@ -218,6 +220,7 @@ class ClusterMonitor(Generic[ConnT]):
             self._plan_refresh()
             self._prepared.clear()
             self.runtime.spawn(self._refresh())
+        self._ask_members_if_due()
         due = self.runtime.now() >= self._check_reports_at and not self._is_locked_out
         if due and not self._checking_reports and cluster.state.role_reports.lacks_standby:
             self._checking_reports = True
@@ -237,6 +240,21 @@ class ClusterMonitor(Generic[ConnT]):
             pause = LOAD_SECONDS * random if due == -math.inf else poll_interval.add_jitter(LOAD_SECONDS, random)
             self.cluster.update(ClusterState.plan_count, now + pause)
             self.runtime.spawn(self._count_clients())
+
+    def _ask_members_if_due(self) -> None:
+        """Ask the manager of the cluster for its members, if there is one, now and then."""
+        manager, now = find_manager(self.access.sources), self.runtime.now()
+        pause = REFRESH_SECONDS if self.cluster.suspected_at is None else AGAIN_SECONDS
+        if manager is None or self._asking_members or now - self.cluster.members_asked_at < pause * self._jitter:
+            return
+        self._asking_members = True
+        self.runtime.spawn(self._ask_members(manager))
+
+    async def _ask_members(self, manager: Source) -> None:
+        try:
+            await ask_members(self.runtime, self.cluster, manager, self.access.request.given)
+        finally:
+            self._asking_members = False
 
     def _forget_removed(self) -> None:
         """Forget instances that left the cluster."""

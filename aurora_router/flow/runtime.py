@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.role_reports import Path
     from aurora_router.policy.verdict import Fault
 
+T = TypeVar("T")
 ConnT = TypeVar("ConnT")
 """A connection, of the runtime's own type: the procedures only pass it on."""
 
@@ -119,6 +120,15 @@ class Runtime(Protocol[ConnT]):
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
+        ...
+
+    async def call(self, function: Callable[[], T], seconds: float) -> T:
+        """Call a function that may block, where that delays nothing else.
+
+        Raises:
+            TimeoutError: it has not returned within `seconds`, where another thread runs it.
+            Exception: what it raised.
+        """
         ...
 
     @property

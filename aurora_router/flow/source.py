@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aurora_router.flow.runtime import Rows
-    from aurora_router.model.observation import Topology
+    from aurora_router.model.observation import Members, Topology
 
 
 class OtherKind(Exception):
     """A server has the functions that a source asks, and is of another kind all the same."""
+
+
+class MembersFailed(Exception):
+    """The manager of a cluster did not list its members; the text says what was tried, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,9 @@ class Source:
         temporary: SQLSTATEs of class 28 with which a server of this kind refuses logins for as long as it restarts;
             elsewhere they are final.
         grant: what to do about a user that may not ask, for people.
+        members: asks the manager of the cluster for its members, beside SQL; takes the hosts that the user gave, may
+            take its time, and is called in a thread of its own where that matters. It raises `MembersFailed`. None:
+            there is no manager.
         install: what a database lacks whose servers have a cluster's endpoint, and not these functions, for people;
             empty: nothing that could be installed.
     """
@@ -50,3 +57,4 @@ class Source:
     temporary: frozenset[str] = frozenset()
     grant: str = "grant EXECUTE on that function"
     install: str = ""
+    members: Callable[[Sequence[str]], Members] | None = None

@@ -22,6 +22,7 @@ from aurora_router.flow.attempt import (
     resolve_target,
 )
 from aurora_router.flow.connect_error import find_cause
+from aurora_router.flow.members import AGAIN_SECONDS, ask_members, find_manager
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED, find_impostor, identify, query_topology
 from aurora_router.model.claim import names_another
@@ -35,7 +36,7 @@ from aurora_router.policy.route import Address, Mode, find, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
@@ -151,10 +152,26 @@ async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT,
     Those that failed recently come last, those that were silent in this connect after all others; and only in the
     search for a writer if others have answered.
     """
-    searches_writer = attempt.route.role is WantedRole.WRITER
-    kept: tuple[ConnT, Instance] | None = None
+    kept = await _ask_hosts(attempt, attempt.cluster.view.instances.values(), None)
+    if kept is not None and _lacks_members(attempt, kept[1]):
+        kept = await _ask_new_members(attempt, kept)
+    if kept is not None:
+        return kept
+    if attempt.faults == {FaultKind.NAME} and not attempt.cluster.view.known:  # as with a single host: at once
+        text = "none of the hosts given has an address. Tried:"
+        raise attempt.runtime.errors.name_not_resolved(text, attempts=attempt.tries) from find_cause(attempt)
+    raise AttemptFailed("none of the hosts given answered")
+
+
+async def _ask_hosts(
+    attempt: ConnectAttempt[ConnT], seeds: Iterable[Instance], kept: tuple[ConnT, Instance] | None
+) -> tuple[ConnT, Instance] | None:
+    """Ask instances for themselves; returns the last connection that was made, `kept` if none was; closes others."""
+    searches_writer, led_by = attempt.route.role is WantedRole.WRITER, attempt.cluster.view.led_by
     try:
-        for seed in sorted(attempt.cluster.view.instances.values(), key=lambda each: attempt.failure_rank(each.id)):
+        for seed in sorted(
+            seeds, key=lambda each: (attempt.failure_rank(each.id), (each.id == led_by) is not searches_writer)
+        ):
             if kept is not None and not searches_writer and attempt.is_avoided(seed.id):
                 break
             try:
@@ -171,12 +188,32 @@ async def _read_topology_of_list(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT,
         if kept is not None:
             await attempt.runtime.discard(kept[0])
         raise
-    if kept is not None:
-        return kept
-    if attempt.faults == {FaultKind.NAME} and not attempt.cluster.view.known:  # as with a single host: at once
-        text = "none of the hosts given has an address. Tried:"
-        raise attempt.runtime.errors.name_not_resolved(text, attempts=attempt.tries) from find_cause(attempt)
-    raise AttemptFailed("none of the hosts given answered")
+    return kept
+
+
+def _lacks_members(attempt: ConnectAttempt[ConnT], found: Instance) -> bool:
+    """Whether none of the instances known suits, and a manager may know more that was not asked a moment ago."""
+    if not attempt.request.managed or attempt.runtime.now() - attempt.cluster.members_asked_at < AGAIN_SECONDS:
+        return False
+    if attempt.route.role is WantedRole.WRITER:
+        return found.role is not Role.WRITER
+    return attempt.lacks_reader()
+
+
+async def _ask_new_members(
+    attempt: ConnectAttempt[ConnT], kept: tuple[ConnT, Instance]
+) -> tuple[ConnT, Instance] | None:
+    """Ask the manager for the members, and those of them that are new for themselves."""
+    cluster, before = attempt.cluster, attempt.cluster.view.instances.keys()
+    manager = find_manager(attempt.sources)
+    try:
+        if manager is not None:
+            await ask_members(attempt.runtime, cluster, manager, attempt.request.given)
+    except BaseException:
+        await attempt.runtime.discard(kept[0])
+        raise
+    new = [each for id_, each in cluster.view.instances.items() if id_ not in before]
+    return await _ask_hosts(attempt, new, kept)
 
 
 async def read_topology_through(

@@ -147,7 +147,43 @@ class GivenHosts:
     hosts: tuple[tuple[str, str | None, int | None], ...]
 
 
-Observation = Topology | SelfReport | LoadReport | Failure | GivenHosts | Description
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member, as the manager of a cluster lists it.
+
+    Attributes:
+        host: where it is dialled.
+        port: its TCP port.
+        zone: availability zone; None: not known.
+        leads: whether the manager names it as the writer.
+        serves_reads: whether it is meant to take reads.
+    """
+
+    host: str
+    port: int
+    zone: str | None = None
+    leads: bool = False
+    serves_reads: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """What the manager of a cluster lists, asked beside SQL. It is no evidence of roles; see `reduce`, rule 11.
+
+    Attributes:
+        members: all of them.
+        system: the history that their data is of, see `Row.system`.
+        complete: whether that is all, for certain: those that were asked agree.
+        advice: what is odd, for people; None: nothing.
+    """
+
+    members: tuple[Member, ...]
+    system: str
+    complete: bool = False
+    advice: str | None = None
+
+
+Observation = Topology | SelfReport | LoadReport | Failure | GivenHosts | Description | Members
 
 
 def end_of_record(position: int) -> int:

@@ -52,6 +52,10 @@ be compared. So evidence is ordered:
    (`View.lsn`). That it has replayed all that it received proves nothing: its sender may be cut off itself.
 10. **Drains count as the writer reports them**: it has their notes before any reader. A reader's report of them counts
    until the writer was asked. They are no evidence of roles, and each is over by itself.
+11. **What the manager of a cluster lists (`Members`) adds instances and says where to ask; it changes no role.** It is
+   hearsay: a member that is cut off lists what it knew. It counts only if it is of the history that SQL has shown at
+   the hosts that the user gave, so a wrong address leads to no other cluster. An instance is removed if those that were
+   asked agreed for `MISSING_SECONDS` not to list it, and it has not answered since; the accepted writer never is.
 
 Limits. A zombie from before this process began is known as a reader here; on a lower token it is accepted where the
 accepted writer and all other instances are silent. It can commit nothing: the storage fences it.
@@ -101,6 +105,8 @@ from aurora_router.model.observation import (
     Failure,
     GivenHosts,
     LoadReport,
+    Member,
+    Members,
     Observation,
     Row,
     SelfReport,
@@ -110,11 +116,14 @@ from aurora_router.model.view import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from aurora_router.model.view import View
 
 Change = tuple["View", tuple[Event, ...]]
 
+POSTGRESQL_PORT = 5432
+"""Where an instance listens whose port is not given."""
 WITHDREW = "it said that it is a reader"
 """Why an outage began, where the accepted writer's own report did."""
 
@@ -140,6 +149,8 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _description(view, observation, now)
     if isinstance(observation, LoadReport):
         return _load_report(view, observation)
+    if isinstance(observation, Members):
+        return _members(view, observation, now)
     return _failure(view, observation, now)
 
 
@@ -167,6 +178,44 @@ def _load_report(view: View, report: LoadReport) -> Change:
         return view, ()
     noted = replace(known, occupancy=report.occupancy)
     return (view if noted == known else replace(view, instances=_freeze({**view.instances, report.id: noted}))), ()
+
+
+def _members(view: View, seen: Members, now: float) -> Change:
+    """Enter the members that a manager lists (rule 11)."""
+    if seen.system != view.shown_system:
+        return view, ()
+    places = {(each.host, each.port or POSTGRESQL_PORT): id_ for id_, each in view.instances.items()}
+    instances, listed, events = dict(view.instances), dict[str, Member](), list[Event]()
+    for member in seen.members:
+        id_ = places.get((member.host, member.port), f"{member.host}:{member.port}")
+        listed[id_] = member
+        if id_ not in instances:
+            generation = view.retired.get(id_, -1) + 1
+            instances[id_] = Instance(id_, generation=generation, host=member.host, port=member.port)
+            events.append(InstanceAdded(id_, Role.UNKNOWN))
+        instances[id_] = replace(instances[id_], zone=member.zone, missing_since=None)
+    if seen.complete:
+        events += _remove_unlisted(instances, listed.keys() | {view.writer}, now)
+    gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
+    retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
+    forget_oldest(retired)
+    after = replace(
+        view,
+        instances=_freeze(instances),
+        retired=MappingProxyType(retired),
+        led_by=next((id_ for id_, member in listed.items() if member.leads), None),
+        reserved=frozenset(id_ for id_, member in listed.items() if not member.serves_reads),
+    )
+    return (view if after == view else after), tuple(events)
+
+
+def _remove_unlisted(instances: dict[str, Instance], kept: AbstractSet[str | None], now: float) -> list[Event]:
+    """Remove those that were not listed for `MISSING_SECONDS`, and have not answered since."""
+    for id_ in instances.keys() - kept:
+        since, heard_at = instances[id_].missing_since, instances[id_].heard_at
+        if since is not None and heard_at is not None and heard_at > since:
+            instances[id_] = replace(instances[id_], missing_since=None)
+    return _remove_missing(instances, {id_ for id_ in kept if id_ is not None}, now)
 
 
 # ---------------------------------------------------------------- a topology query
@@ -207,7 +256,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
 
 
 def _note_drains(view: View, seen: Topology, asked_at: float) -> Change:
-    """The view with the drains that an accepted answer reports (rule 10)."""
+    """The view with the drains that an accepted answer reports (rule 11)."""
     from_writer = seen.observer is not None and seen.observer == view.writer
     if seen.drains is None or (view.drains_from_writer and not from_writer):
         return view, ()

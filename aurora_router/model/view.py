@@ -75,6 +75,8 @@ class View:
         attributes: of instances, by id in lower case, as `description.Description` has them; see `attributes_of`.
         endpoints: the members of custom endpoints, by the endpoint's name in lower case.
         described_at: when `endpoints` was read last, by the runtime's clock in seconds; None: never.
+        led_by: the id of the instance that a manager names as the writer: where to ask first, and no evidence.
+        reserved: the ids of instances that a manager keeps from reads.
         own_zone: the name that the zone of this process has among those of the instances; None: not known.
         auto_pause: after how many seconds without connections the instances pause, as far as it is described.
         drains: the drains as they were read last, by the instance's id in lower case; see `find_drain`.
@@ -108,6 +110,8 @@ class View:
     auto_pause: float | None = None
     drains: Mapping[str, Drain] = field(default_factory=lambda: MappingProxyType({}))
     drains_from_writer: bool = False
+    led_by: str | None = None
+    reserved: frozenset[str] = frozenset()
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle and copy, as errors do with what they hold; a read-only mapping can do neither by itself."""
@@ -118,6 +122,12 @@ class View:
     def known(self) -> bool:
         """Whether any topology was ever accepted."""
         return self.refreshed_at is not None
+
+    @property
+    def shown_system(self) -> str | None:
+        """The history that SQL has shown: the accepted writer's, else the one of all that answered; None: not known."""
+        systems = {each.system for each in self.instances.values() if each.system is not None}
+        return self.system if self.system is not None or len(systems) != 1 else systems.pop()
 
     def lacks_proof(self, now: float) -> bool:
         """Whether the writer was accepted a moment ago, and has not shown yet what it makes durable (`fresh`)."""

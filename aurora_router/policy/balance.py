@@ -213,6 +213,18 @@ def by_role(candidates: Candidates, context: Context) -> Candidates:
     return candidates.sift(verdict)
 
 
+def by_manager(candidates: Candidates, context: Context) -> Candidates:
+    """For reads those that the manager of the cluster means for reads, unless there is no other reader."""
+    reserved = context.view.reserved
+    if not reserved or context.role not in {WantedRole.READER, WantedRole.PREFER_READER}:
+        return candidates
+    if not any(each.role is not Role.WRITER and each.id not in reserved for each in candidates.kept):
+        return candidates
+    return candidates.sift(
+        lambda each: "the manager of the cluster keeps it from reads" if each.id in reserved else None
+    )
+
+
 def by_endpoint(candidates: Candidates, context: Context) -> Candidates:
     """The members of the custom endpoint by whose name the connect goes, in their present roles."""
     endpoint = context.endpoint
@@ -263,7 +275,7 @@ def by_weight(candidates: Candidates, context: Context) -> Candidates:
     return candidates.sift(lambda instance: None if context.weight(instance) else "its weight is 0")
 
 
-FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_endpoint, by_role, by_lag, by_weight)
+FILTERS: tuple[Callable[[Candidates, Context], Candidates], ...] = (by_endpoint, by_role, by_manager, by_lag, by_weight)
 
 
 def suitable(instances: Iterable[Instance], context: Context) -> Candidates:

@@ -64,6 +64,12 @@ def http_url(value: object) -> str:
     return url
 
 
+def http_urls(value: object) -> tuple[str, ...]:
+    """URLs of web servers, ``one,two`` or an iterable, without a user in them."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]
+    return tuple(http_url(part) for part in parts)
+
+
 def names(value: object) -> tuple[str, ...]:
     """Names in an order: ``one,two`` or an iterable; in lower case, with ``_`` for ``-``; none twice."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else [value]

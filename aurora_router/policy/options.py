@@ -253,6 +253,13 @@ _SOURCE = (
     "connection. Other names are those of entry points of the group `aurora_router.sources`; several are tried in "
     "their order until a server answers."
 )
+_PATRONI = (
+    "Where `aurora_source=patroni` asks Patroni's REST API: the URLs of some members. By default port 8008 of the "
+    "hosts that are given, without TLS."
+)
+_PATRONI_LOGIN = "A file with `user:password`, where Patroni's REST API, or a proxy before it, asks for it."
+_PATRONI_CA = "The certificates that those of Patroni's REST API are verified by; by default the system's."
+_PATRONI_CERT = "This client's certificate and key, in one file, where Patroni's REST API asks for one."
 _CLUSTER = "A name for the cluster in messages, which also keeps it apart from others."
 _CONNECT_TIMEOUT = (
     "How long one dial of one instance may take, all of its addresses together. 5 s is ample for TLS across regions "
@@ -325,6 +332,7 @@ _PASTED_IN = {
     "aurora_secret": "://",  # the name of a secret may have an @ in it
     "aurora_secret_endpoint": r"(?i)@|pass\w*\s*=",
     "aurora_rds_endpoint": r"(?i)@|pass\w*\s*=",
+    "aurora_patroni": r"(?i)@|pass\w*\s*=",
 }
 """The same for options that may have a part of it."""
 _VPC_ENDPOINT = "https://vpce-0a1b.secretsmanager.eu-west-1.vpce.amazonaws.com"
@@ -423,6 +431,18 @@ class Options:
     source: tuple[str, ...] = field(
         default=(AUTO_SOURCE,),
         metadata=_about(option_parsers.names, f"{', '.join(SOURCES)}, names of entry points", "postgresql", _SOURCE),
+    )
+    patroni: tuple[str, ...] | None = field(
+        default=None, metadata=_about(option_parsers.http_urls, "URLs", "https://pg1:8008,https://pg2:8008", _PATRONI)
+    )
+    patroni_login: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a path", "/etc/patroni/login", _PATRONI_LOGIN)
+    )
+    patroni_ca: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a path", "/etc/patroni/ca.pem", _PATRONI_CA)
+    )
+    patroni_cert: str | None = field(
+        default=None, metadata=_about(option_parsers.text, "a path", "/etc/patroni/client.pem", _PATRONI_CERT)
     )
     cluster: str | None = field(default=None, metadata=_about(option_parsers.text, "any text", "orders", _CLUSTER))
     connect_timeout: float = field(
@@ -524,6 +544,7 @@ OF_EXTENSIONS = MappingProxyType(
         **dict.fromkeys(("iam_host", "secret", "secret_endpoint", "env_user", "env_password"), "credentials"),
         **dict.fromkeys(("password_file", "aws_region", "aws_profile"), "credentials"),
         "rds_endpoint": "attributes",
+        **dict.fromkeys(("patroni", "patroni_login", "patroni_ca", "patroni_cert"), "source"),
     }
 )
 """Options, without prefix, that an extension reads -> the option that names it; with any other one they are refused."""

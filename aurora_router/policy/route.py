@@ -76,6 +76,7 @@ class Request:
             refused at once, and not waited for.
         database: the database, by which a pooler may route; "" leaves it to libpq.
         wanted: whether the connection is still wanted; None: it is, until the time is over.
+        managed: whether the hosts given are some members of a cluster whose manager lists the others.
     """
 
     given: tuple[Address, ...]
@@ -84,6 +85,7 @@ class Request:
     refuses_primary: bool = False
     database: str = ""
     wanted: Callable[[], bool] | None = None
+    managed: bool = False
 
     @property
     def first(self) -> Address:
@@ -137,7 +139,7 @@ _OWN = frozenset({EndpointKind.OTHER, EndpointKind.GLOBAL})
 @lru_cache(maxsize=256)
 def leads_elsewhere(request: Request) -> bool:
     """Whether the given name may be an alias, so that it is worth to follow its CNAMEs before routing."""
-    if len(request.given) > 1 or request.hostaddr is not None:
+    if len(request.given) > 1 or request.managed or request.hostaddr is not None:
         return False
     kind = parse_endpoint(request.first.host or "").kind
     return kind in _OWN and (request.options.trust_cname or not request.verifies_name)
@@ -178,8 +180,9 @@ def _mode(request: Request, endpoint: Endpoint, reasons: list[str]) -> tuple[Mod
     if request.options.instance is not None:
         reasons.append("aurora_instance is given")
         return Mode.PINNED, _domain_of_instances(request, endpoint)
-    if len(request.given) > 1:
-        reasons.append("several hosts are given: they are the instances")
+    if request.managed or len(request.given) > 1:
+        managed = "the hosts given are members of a cluster whose manager lists the others"
+        reasons.append(managed if request.managed else "several hosts are given: they are the instances")
         return Mode.LIST, None
     if endpoint.kind in _PASSED:
         reasons.append("it does its own routing")

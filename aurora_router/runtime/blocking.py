@@ -67,6 +67,10 @@ class BlockingRuntime(RealRuntime[ConnT]):
         """Let `seconds` pass."""
         time.sleep(seconds)  # noqa: ASYNC251 - this runtime's coroutines are driven without an event loop
 
+    async def call(self, function: Callable[[], T], seconds: float) -> T:  # noqa: ARG002 - its own limits end it
+        """Call a function, in the thread of the connect, which waits for it anyhow."""
+        return function()
+
     def can_wait_for(self, thread: int | None) -> bool:
         """Whether a procedure of that thread goes on while this one waits; greenlets share one."""
         return thread != native.get_ident() or native.is_patched()

@@ -253,7 +253,7 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     provider, _ = extensions = _find_extensions(given, options, params)
     known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
     unsaid = tuple(name for name in known if params.get(name) is None)
-    return _Said(every, options, params, extensions, find_sources(options.source), unsaid)
+    return _Said(every, options, params, extensions, _find_sources(options), unsaid)
 
 
 @lru_cache(maxsize=256)
@@ -281,7 +281,10 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     params.given = given = _addresses(params)
     verifies = params.get("sslmode") == "verify-full"
     database = str(params.get("dbname") or params.get("user") or "")
-    request = Request(given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database)
+    managed = any(each.members is not None for each in said.sources)
+    request = Request(
+        given, options, verifies_name=verifies, refuses_primary=refuses_primary, database=database, managed=managed
+    )
     _refuse_sources_of_clusters(request, said.sources)
     return ConnectArgs(request, params, said.sources)
 
@@ -301,6 +304,13 @@ def _refuse_sources_of_clusters(request: Request, sources: Sequence[Source]) -> 
             f"({', '.join(map(str, request.given))}), each of which is asked for itself alone: give the cluster's own "
             "endpoint as the only host, or remove aurora_source"
         )
+
+
+def _find_sources(options: Options) -> tuple[Source, ...]:
+    """The topology sources, made from the options that are theirs."""
+    own = [name for name, option in OF_EXTENSIONS.items() if option == "source"]
+    values = {name: getattr(options, name) for name in own if getattr(options, name) is not None}
+    return find_sources(options.source, values)
 
 
 def _find_balance(given: object) -> object:

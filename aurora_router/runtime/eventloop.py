@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
+from aurora_router import native
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
 from aurora_router.psycopg_errors import CredentialsUnavailable
 from aurora_router.runtime import libpq
@@ -32,6 +34,7 @@ class Closes(HasPgconn, Protocol):
         ...
 
 
+T = TypeVar("T")
 ConnT = TypeVar("ConnT", bound=Closes)
 
 
@@ -52,6 +55,35 @@ class EventLoopRuntime(RealRuntime[ConnT]):
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""
         await asyncio.sleep(seconds)
+
+    async def call(self, function: Callable[[], T], seconds: float) -> T:
+        """Call a function in a thread of its own: the loop goes on, and a process that ends does not wait for it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(error: BaseException | None, result: Any) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def run() -> None:
+            error, result = None, None
+            try:
+                result = function()
+            except Exception as raised:  # noqa: BLE001 - it is raised where the result is awaited
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, error, result)
+
+        native.start_thread(run, "aurora-router-call")
+        done, _ = await asyncio.wait({future}, timeout=seconds)
+        if not done:
+            future.cancel()
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        return future.result()
 
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """What a host name stands for."""

@@ -51,7 +51,11 @@ def find_extensions(
         for option, (group, kind) in _KINDS.items()
         if names[option] is not None
     }
-    values = {name: getattr(options, name) for name in OF_EXTENSIONS if getattr(options, name) is not None}
+    values = {
+        name: getattr(options, name)
+        for name, option in OF_EXTENSIONS.items()
+        if option in _KINDS and getattr(options, name) is not None
+    }
     for name in values:
         if not any(name in getattr(each, "options", ()) for each in loaded.values()):
             option = OF_EXTENSIONS[name]

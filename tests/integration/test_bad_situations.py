@@ -22,6 +22,7 @@ from aurora_router_cluster import LocalCluster, errors
 from aurora_router_cluster.datadir import DataDirectory
 from aurora_router_cluster.postgres import binaries
 from aurora_router_cluster.postgres.account import Account
+from tests.patroni.test_rest import serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
 
@@ -119,6 +120,45 @@ def multi_az_without_permission(multi_az):
 
 def multi_az_without_extension(multi_az):
     return advised_once(multi_az, database(multi_az, "DROP SCHEMA rds_tools CASCADE"))
+
+
+def patroni_unreachable(cluster):
+    return patroni_advice(cluster, "http://127.0.0.1:1")
+
+
+def patroni_without_rights(cluster):
+    with serving(login="Basic x") as url:
+        return patroni_advice(cluster, url)
+
+
+def patroni_of_another_cluster(cluster):
+    with serving(system="1") as url:
+        return patroni_advice(cluster, url)
+
+
+def patroni_members_that_disagree(cluster):
+    with psycopg.connect(cluster.plain_conninfo()) as conn:
+        (system,) = conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+    with serving(system=str(system)) as one, serving(system=str(system), members=[]) as other:
+        return patroni_advice(cluster, f"{one},{other}")
+
+
+def patroni_advice(cluster, urls):
+    """The advice that connects of the writer give while one reader is given, and the list is of no use."""
+    reader = cluster.instance(cluster.readers[0])
+    login = {"user": cluster.user, "password": cluster.password, "dbname": cluster.dbname}
+    heard = []
+    end = aurora_router.subscribe(lambda _, event: heard.append(str(event)))
+    try:
+        with pytest.raises(aurora_router.NoInstanceAvailable):
+            aurora_router.connect(
+                host=reader.host, port=reader.port, aurora_source="patroni", aurora_patroni=urls, aurora_role="writer",
+                aurora_failover_timeout=2.5, **login,
+            )  # fmt: skip
+    finally:
+        end()
+    (advice,) = [each for each in heard if "atroni" in each]
+    return f"routed by SQL, and logs once: {advice}"
 
 
 def advised_once(cluster, found):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aurora_router.flow.causal import connect_after
 from aurora_router.flow.connect import connect, refresh_topology
@@ -17,6 +17,8 @@ from aurora_router.runtime.simulated.names import Memory
 from aurora_router.runtime.simulated.network import new_connection_lost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import Notifier, Wanted
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from aurora_router.policy.role_reports import Path
     from aurora_router.runtime.simulated.connection import SimulatedConnection
     from aurora_router.runtime.simulated.network import Network
+
+
+T = TypeVar("T")
 
 
 class SimulatedRuntime:
@@ -52,6 +57,10 @@ class SimulatedRuntime:
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` of virtual time pass."""
         await self.simulation.sleep(seconds)
+
+    async def call(self, function: Callable[[], T], seconds: float) -> T:  # noqa: ARG002 - it takes no virtual time
+        """Call a function at once."""
+        return function()
 
     async def resolve(self, host: str, *, fresh: bool = False) -> Resolution:
         """What a host name stands for."""

@@ -6,7 +6,8 @@ A source is loaded when a connect may need it: ``aurora_source=postgresql`` impo
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.source import Source
@@ -14,7 +15,7 @@ from aurora_router.forks import IMPORTING
 from aurora_router.policy.options import AUTO_SOURCE, SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BUILT_IN = {
     "aurora": ("aurora_router.runtime.sources.aurora_postgresql", "AURORA_POSTGRESQL"),
@@ -26,16 +27,24 @@ GROUP = "aurora_router.sources"
 """The group of entry points: name -> a `Source`."""
 
 
-def find_sources(names: Sequence[str]) -> tuple[Source, ...]:
+def find_sources(names: Sequence[str], values: Mapping[str, Any] = MappingProxyType({})) -> tuple[Source, ...]:
     """Return the sources that ``aurora_source`` names, in the order in which to try them; each is loaded here.
 
+    Args:
+        names: the value of the option.
+        values: the options that sources read, without prefix, as far as they are given.
+
     Raises:
-        InvalidOption: there is no source of that name, or it can't be loaded.
+        InvalidOption: there is no source of that name, it can't be loaded, or none reads an option that is given.
     """
     found: dict[str, Source] = {}
+    read = set[str]()
     for name in names:
         for each in BUILT_IN if name == AUTO_SOURCE else (name,):
-            found.setdefault(each, _load_built_in(each) if each in BUILT_IN else _load_named(each))
+            found.setdefault(each, _load_built_in(each) if each in BUILT_IN else _load_named(each, values, read))
+    for option in values:
+        if option not in read:
+            raise InvalidOption(f"aurora_{option} has no effect with aurora_source={','.join(names)}: remove it")
     return tuple(found.values())
 
 
@@ -46,11 +55,16 @@ def _load_built_in(name: str) -> Source:
     return source
 
 
-def _load_named(name: str) -> Source:
+def _load_named(name: str, values: Mapping[str, Any], read: set[str]) -> Source:
+    """The source of an entry point, made from its options where it has some; what it reads is added to `read`."""
     with IMPORTING:
         from aurora_router.runtime.entry_points import load_named  # noqa: PLC0415 - few calls name one of their own
 
-    source = load_named("aurora_source", name, GROUP, "topology source", SOURCES)
+    source: Any = load_named("aurora_source", name, GROUP, "topology source", SOURCES)
+    own: frozenset[str] = getattr(source, "options", frozenset())
+    read |= own
+    if hasattr(source, "from_options"):
+        source = source.from_options({each: value for each, value in values.items() if each in own})
     if not isinstance(source, Source):
         raise InvalidOption(
             f"aurora_source={name!r}: its entry point gives a {type(source).__name__}, "
