@@ -23,6 +23,7 @@ from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.libpq import dial_params
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
 from aurora_router.runtime.sources.postgresql import POSTGRESQL
+from aurora_router.runtime.sources.rds_multi_az import RDS_MULTI_AZ
 
 
 @pytest.fixture(autouse=True)
@@ -160,11 +161,12 @@ def test_a_call_is_read_once():
 @pytest.mark.parametrize(
     ("choice", "sources"),
     [
-        ("auto", (AURORA_POSTGRESQL, POSTGRESQL)),
+        ("auto", (AURORA_POSTGRESQL, RDS_MULTI_AZ, POSTGRESQL)),
+        ("multi-az", (RDS_MULTI_AZ,)),
         ("aurora", (AURORA_POSTGRESQL,)),
         ("postgresql", (POSTGRESQL,)),
         ("PostgreSQL,Aurora", (POSTGRESQL, AURORA_POSTGRESQL)),
-        ("postgresql,auto", (POSTGRESQL, AURORA_POSTGRESQL)),
+        ("postgresql,auto", (POSTGRESQL, AURORA_POSTGRESQL, RDS_MULTI_AZ)),
     ],
 )
 def test_sources(choice, sources):

@@ -33,7 +33,7 @@ def test_what_was_looked_for_is_said(install):
         load("other")
     assert str(caught.value) == (
         "aurora_source='other': no topology source of that name "
-        "(accepted: auto, aurora; entry points aurora_router.sources: rack)"
+        "(accepted: auto, aurora; entry points aurora_router.sources: patroni, rack)"
     )
 
 
