@@ -11,7 +11,13 @@ from zipfile import ZipFile
 
 LIMIT = 1_700_000
 """Bytes, unpacked: a driver is in every container of a service."""
-DRIVER = {"aurora_router", "aurora_router_sqlalchemy", "aurora_router_django", "aurora_router_aws"}
+DRIVER = {
+    "aurora_router",
+    "aurora_router_sqlalchemy",
+    "aurora_router_django",
+    "aurora_router_aws",
+    "aurora_router_patroni",
+}
 CLUSTER = {"aurora_router_cluster", "aurora_router_pytest"}
 
 
