@@ -206,8 +206,9 @@ class _Routed:
             if cluster.is_news_for_monitor(args.request, route, args.params):
                 with IMPORTING:
                     from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415
+                    from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime  # noqa: PLC0415
 
-                MONITOR.attend(cluster, args, route)
+                MONITOR.attend(cluster, args, route, ThreadMonitorRuntime)
 
     def _explain(self, error: psycopg.Error) -> psycopg.Error:
         """Attach to an error what happened to the instance, where that is why the statement failed; returns it.
@@ -246,6 +247,11 @@ class _Routed:
         with self._closing():
             cast("psycopg.Connection[Any]", self).pgconn.finish()
         self._leave()
+
+    def descriptor(self) -> int | None:
+        """The file descriptor of the socket, for the monitor; None: it was lost or closed."""
+        pgconn = cast("psycopg.Connection[Any]", self).pgconn
+        return None if pgconn.status == psycopg.pq.ConnStatus.BAD else pgconn.socket
 
     @property
     def _is_lent(self) -> bool:
@@ -329,9 +335,11 @@ class Connection(_Routed, psycopg.Connection[Row]):
         """
         with IMPORTING:
             from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
-            from aurora_router.runtime.blocking import BlockingRuntime, run  # noqa: PLC0415
+            from aurora_router.runtime.blocking import run  # noqa: PLC0415
             from aurora_router.runtime.connect_args import limit_args, opening, read_connect_args  # noqa: PLC0415
+            from aurora_router.runtime.dns import names_of  # noqa: PLC0415
             from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
+            from aurora_router.runtime.libpq_runtimes import BlockingRuntime  # noqa: PLC0415
             from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
             from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
 
@@ -352,7 +360,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
         after: CausalToken | None = kwargs.pop("after", None)
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = BlockingRuntime(opening(open_, args.params), args.names)
+            runtime = BlockingRuntime(opening(open_, args.params), names_of(args.request.options))
             route = route_connection if after is None else _routing_after(after)
             result = run(route(runtime, REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
@@ -481,8 +489,9 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         with IMPORTING:
             from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
             from aurora_router.runtime.connect_args import limit_args, opening_async, read_connect_args  # noqa: PLC0415
-            from aurora_router.runtime.eventloop import EventLoopRuntime  # noqa: PLC0415
+            from aurora_router.runtime.dns import names_of  # noqa: PLC0415
             from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
+            from aurora_router.runtime.libpq_runtimes import EventLoopRuntime  # noqa: PLC0415
             from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
             from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
 
@@ -503,7 +512,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         after: CausalToken | None = kwargs.pop("after", None)
         try:
             args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = EventLoopRuntime(opening_async(open_, args.params), args.names)
+            runtime = EventLoopRuntime(opening_async(open_, args.params), names_of(args.request.options))
             route = route_connection if after is None else _routing_after(after)
             result = await route(runtime, REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
@@ -584,24 +593,11 @@ def _routing_after(token: CausalToken) -> Callable[..., Any]:
 
 
 def _shorten_traceback(error: ErrorT) -> ErrorT:
-    """Remove the traceback of the inner parts from an error that leaves the library; it is logged at DEBUG.
-
-    Its causes are kept, also without a traceback; errors that were being handled are dropped, with their frames.
-    """
+    """Remove the traceback of the inner parts from an error that leaves the library."""
     with IMPORTING:
-        from aurora_router.observe import logger  # noqa: PLC0415 - see the module's docstring
+        from aurora_router.runtime.tracebacks import shorten_traceback  # noqa: PLC0415 - few connects fail
 
-    logger.debug("connect failed", exc_info=error)
-    following: BaseException | None = error
-    seen: set[int] = set()
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        following.__traceback__ = None
-        cause = following.__cause__
-        following.__context__ = cause
-        following.__suppress_context__ = True
-        following = cause
-    return error
+    return shorten_traceback(error)
 
 
 def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], bool]:

@@ -222,7 +222,7 @@ def test_a_connection_made_otherwise_has_no_placement(cluster):
 @pytest.mark.parametrize("step", ["routed", "learned", "asked", "dialled"])
 async def test_a_cancelled_connect_leaks_nothing(cluster, monkeypatch, step):
     """Cancelled right after each of the awaits of a connect that learns, discards and dials again."""
-    from aurora_router.runtime.eventloop import EventLoopRuntime
+    from aurora_router.runtime.libpq_runtimes import EventLoopRuntime
 
     wanted = {"routed": ("resolve", 1), "learned": ("dial", 1), "asked": ("ask", 1), "dialled": ("dial", 2)}
     kind, number = wanted[step]
@@ -273,16 +273,16 @@ async def test_connects_cancelled_at_any_moment_leak_nothing(cluster, delay):
 
 def interrupted(monkeypatch, kind, conninfo, **options):
     """A blocking connect into which Ctrl-C falls at the beginning of a step."""
-    from aurora_router.runtime import blocking
+    from aurora_router.runtime import libpq_runtimes
 
-    original = getattr(blocking.BlockingRuntime, kind)
+    original = getattr(libpq_runtimes.BlockingRuntime, kind)
 
     async def interrupting(runtime, *args, **kwargs):
-        monkeypatch.setattr(blocking.BlockingRuntime, kind, original)
+        monkeypatch.setattr(libpq_runtimes.BlockingRuntime, kind, original)
         os.kill(os.getpid(), signal.SIGINT)
         return await original(runtime, *args, **kwargs)
 
-    monkeypatch.setattr(blocking.BlockingRuntime, kind, interrupting)
+    monkeypatch.setattr(libpq_runtimes.BlockingRuntime, kind, interrupting)
     with pytest.raises(KeyboardInterrupt):
         connect(conninfo, **options)
 

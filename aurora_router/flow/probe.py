@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
-from aurora_router.flow.topology_query import (
-    ENDS,
-    IN_RECOVERY,
-    ask,
-    check_role,
-    count_clients,
-    find_impostor,
-    query_topology,
-)
+from aurora_router.flow.topology_query import ask, check_role, count_clients, find_impostor, query_topology
 from aurora_router.model.claim import names_another
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
@@ -133,12 +125,12 @@ class InstanceProbe(Generic[ConnT]):
         with self._using():
             if self._dialled != target.addresses:
                 await self.close()
-            fault = await self._try_query(target, IN_RECOVERY, until)
+            fault = await self._try_query(target, self.runtime.queries.ping, until)
             kept = None
             while fault is not None and fault.kind in _NOT_YET and self.runtime.now() < until:
                 kept = fault if fault.kind in ON_THIS_SIDE else kept
                 await self.runtime.sleep(min(UNREACHABLE_SECONDS, until - self.runtime.now()))
-                fault = await self._try_query(target, IN_RECOVERY, until)
+                fault = await self._try_query(target, self.runtime.queries.ping, until)
             if kept is not None and fault is not None and fault.kind is FaultKind.TIMEOUT:
                 return kept  # what was sent in the end had less than the time of a ping
             return fault
@@ -170,7 +162,7 @@ class InstanceProbe(Generic[ConnT]):
             DialFailed: it did not answer.
         """
         with self._using():
-            rows = await self.query(target, ENDS, self.runtime.now() + seconds)
+            rows = await self.query(target, self.runtime.queries.ends, self.runtime.now() + seconds)
             assert self._connection is not None
             return is_direct(rows[0], *self.runtime.ends(self._connection))
 

@@ -102,8 +102,49 @@ class Notifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceQueries:
+    """What a procedure asks a server about itself, in the SQL of one family of servers.
+
+    Attributes:
+        ping: one value, whatever it is: a sign of life.
+        role: whether the server is a standby (``t`` or ``f``), the number of the session's process or thread there,
+            the client's port as the server sees it (NULL: unknown).
+        ends: the server's own address and port, and the client's port, as the server sees them; see `policy.paths`.
+        role_and_clients: the same as `role`, and how many sessions clients have there, this one included (NULL: unknown).
+        unlimited: what is put in front of a query that the session's own time limit cut short; empty: nothing helps.
+    """
+
+    ping: str
+    role: str
+    ends: str
+    role_and_clients: str
+    unlimited: str = ""
+
+
+_ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
+
+POSTGRESQL = ServiceQueries(
+    ping="SELECT pg_catalog.pg_is_in_recovery()",
+    role=_ROLE,
+    # only the counts of sessions are looked at
+    role_and_clients=f"{_ROLE}, (SELECT pg_catalog.sum(d.numbackends) FROM pg_catalog.pg_stat_database AS d)",
+    ends=(
+        "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
+        "pg_catalog.inet_client_port()"
+    ),
+    unlimited="SET LOCAL statement_timeout TO 0; ",
+)
+"""Of PostgreSQL, Aurora's and others'."""
+
+
 class Runtime(Protocol[ConnT]):
     """Does the I/O of a procedure. One per kind of connection that is to be made."""
+
+    @property
+    def queries(self) -> ServiceQueries:
+        """What servers are asked, in their SQL."""
+        ...
 
     @property
     def errors(self) -> ErrorFamily:

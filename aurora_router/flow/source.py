@@ -27,14 +27,14 @@ class Source:
     Attributes:
         name: as the option ``aurora_source`` spells it.
         sql: one statement, with every function and operator qualified (a search_path proves nothing); its first columns
-            are those of `flow.topology_query.ROLE`.
+            are those of `flow.runtime.ServiceQueries.role`.
         read: ``(rows, asked) -> Topology``; `asked` is the id that the instance was dialled by, for sources that
             do not report their own. It raises `OtherKind` if the server is of another kind, though it answers. A row
             that makes no sense is left out; any other exception ends the connect with `ExtensionFailed`.
         absent: SQLSTATEs by which a server shows that it is not of this kind.
         complete: whether one answer lists the whole cluster.
         servers: what servers of this kind are called in messages; empty: by `name`.
-        id_sql: one statement that returns the columns of `topology_query.ROLE` and the id; None: there is none.
+        id_sql: one statement that returns the columns of `ServiceQueries.role` and the id; None: there is none.
         read_id: returns the id in the answer to it, or None.
         temporary: SQLSTATEs of class 28 with which a server of this kind refuses logins for as long as it restarts;
             elsewhere they are final.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import ExtensionFailed
-from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
+from aurora_router.flow.runtime import POSTGRESQL, ConnT, DialFailed, Runtime
 from aurora_router.flow.source import OtherKind
 from aurora_router.model.instance import Occupancy
 from aurora_router.model.observation import LoadReport
@@ -23,19 +23,13 @@ if TYPE_CHECKING:
 
 PERMISSION_DENIED = "42501"
 QUERY_CANCELED = "57014"
-UNLIMITED = "SET LOCAL statement_timeout TO 0; "
 TRIES = 4
 """How often a query is sent that a time limit cuts short; the limit counts for the SET before it, too."""
-IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
-ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
+IN_RECOVERY = POSTGRESQL.ping
+ROLE = POSTGRESQL.role
 """The role of the server, and what shows whether the session leads straight to it; see `policy.role_reports`."""
-_CLIENTS = "(SELECT pg_catalog.sum(d.numbackends) FROM pg_catalog.pg_stat_database AS d)"
-ROLE_AND_CLIENTS = f"{ROLE}, {_CLIENTS}"
-"""The same, and how many sessions clients have there, this one included. Only the counts of sessions are looked at."""
-ENDS = (
-    "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
-    "pg_catalog.inet_client_port()"
-)
+ROLE_AND_CLIENTS = POSTGRESQL.role_and_clients
+ENDS = POSTGRESQL.ends
 """How the server sees both ends of the connection; see `policy.paths`."""
 
 
@@ -116,8 +110,8 @@ async def ask(
         except DialFailed as failed:
             if failed.fault.sqlstate != QUERY_CANCELED:
                 raise
-        if not sql.startswith(UNLIMITED):
-            sql = UNLIMITED + sql
+        if not sql.startswith(runtime.queries.unlimited):
+            sql = runtime.queries.unlimited + sql
     return await runtime.ask(connection, sql, seconds, wanted)
 
 
@@ -144,7 +138,7 @@ async def check_role(
     Raises:
         DialFailed: the connection broke, or no answer came in time.
     """
-    return (await _query_role(runtime, cluster, connection, ROLE, seconds, wanted))[0]
+    return (await _query_role(runtime, cluster, connection, runtime.queries.role, seconds, wanted))[0]
 
 
 async def count_clients(
@@ -156,7 +150,7 @@ async def count_clients(
         DialFailed: the connection broke, or no answer came in time.
     """
     asked_at, own = runtime.now(), cluster.connections(instance)
-    check, rows = await _query_role(runtime, cluster, connection, ROLE_AND_CLIENTS, seconds, None)
+    check, rows = await _query_role(runtime, cluster, connection, runtime.queries.role_and_clients, seconds, None)
     clients = rows[0][3]
     if clients is not None:
         occupancy = Occupancy(max(0, int(clients) - 1), own, asked_at)

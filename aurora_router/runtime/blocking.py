@@ -6,28 +6,23 @@ import _socket
 import contextlib
 import select
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-
-import psycopg
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aurora_router import native
-from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
-from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.faults import fault_of, first_line
-from aurora_router.runtime.libpq import HasPgconn, RealRuntime
+from aurora_router.flow.runtime import DialFailed, Resolution, Target
+from aurora_router.runtime import dialling
+from aurora_router.runtime.real import RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from psycopg import pq
-
-    from aurora_router.flow.runtime import Notifier, Wanted
+    from aurora_router.flow.runtime import Notifier
     from aurora_router.runtime.dns import Names
 
 T = TypeVar("T")
 
 
-class Closes(HasPgconn, Protocol):
+class Closes(Protocol):
     """A connection that can be closed."""
 
     def close(self) -> Any:
@@ -49,8 +44,8 @@ def run(procedure: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a procedure suspended in the blocking runtime: this is a bug of aurora_router")
 
 
-class BlockingRuntime(RealRuntime[ConnT]):
-    """Threads, the real clock, blocking sockets.
+class ThreadRuntime(RealRuntime[ConnT]):
+    """Threads, the real clock, blocking sockets; of any driver.
 
     Args:
         open_: makes the connection; ``open_(target, seconds)``, raising the driver's errors.
@@ -89,24 +84,21 @@ class BlockingRuntime(RealRuntime[ConnT]):
             return self._dial_one_by_one(target, seconds)
         try:
             return self._open(target, seconds)
-        except psycopg.Error as error:
-            raise DialFailed(fault_of(error), error) from error
+        except self.driver_errors as error:
+            raise DialFailed(self.fault_of(error), error) from error
 
     def _dial_one_by_one(self, target: Target, seconds: float) -> ConnT:
-        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
+        first = self._names.prefers_v6(target.host)
+        dials = dialling.one_by_one(target, seconds, v6_first=first, rewrite=self.rewrite)
         single, limit = next(dials)
         while True:
             try:
                 connection = self._open(single, limit)
-            except psycopg.Error as error:
-                single, limit = dials.send(DialFailed(fault_of(error), error))
+            except self.driver_errors as error:
+                single, limit = dials.send(DialFailed(self.fault_of(error), error))
             else:
                 self._names.record_address(target.host, single.addresses[0])
                 return connection
-
-    async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-        """One service query by the simple protocol."""
-        return query(connection.pgconn, sql, seconds, wanted)
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -173,48 +165,3 @@ class _Bell:
             with self._lock:
                 for each in self._ends:
                     each.close()
-
-
-def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-    """One service query by the simple protocol; see `Runtime.ask`."""
-    return libpq.rows_of(_query(pgconn, sql.encode(), seconds, wanted))
-
-
-def _query(pgconn: pq.abc.PGconn, sql: bytes, seconds: float, wanted: Wanted | None) -> pq.abc.PGresult | None:
-    """Send one statement and wait for its last result, for `seconds` at most and while it is wanted."""
-    patience = _Patience(time.monotonic() + seconds, seconds, wanted)
-    try:
-        pgconn.send_query(sql)
-        while pgconn.flush():
-            _wait(pgconn.socket, patience, writing=True)
-            pgconn.consume_input()
-        result = None
-        while True:
-            while pgconn.is_busy():
-                _wait(pgconn.socket, patience)
-                pgconn.consume_input()
-            following = pgconn.get_result()
-            if following is None:
-                return result
-            result = following
-    except psycopg.OperationalError as error:
-        raise libpq.new_connection_lost(first_line(error)) from error
-
-
-class _Patience(NamedTuple):
-    """For how long an answer is waited for: until when, how long that is in all, and whether it is still wanted."""
-
-    until: float
-    seconds: float
-    wanted: Wanted | None
-
-
-def _wait(socket: int, patience: _Patience, *, writing: bool = False) -> None:
-    events = select.POLLIN | select.POLLOUT if writing else select.POLLIN
-    while True:
-        left = max(0.0, patience.until - time.monotonic())  # what is there when the time is over counts
-        glance = left if patience.wanted is None else min(left, GLANCE_SECONDS)
-        if sockets.wait(socket, events, glance):
-            return
-        if glance == left or not (patience.wanted is None or patience.wanted()):
-            raise libpq.new_timeout("topology query", patience.seconds)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -20,10 +19,8 @@ from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.direct_tls import FIRST_VERSION
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
 from aurora_router.policy.options import (
-    BALANCE_GROUP,
     OF_EXTENSIONS,
     Balance,
-    CustomBalance,
     ReaderFallback,
     TlsDirect,
     is_strategy,
@@ -31,9 +28,12 @@ from aurora_router.policy.options import (
     split,
 )
 from aurora_router.policy.route import Address, Request
-from aurora_router.runtime.dns import Names, names_for
+from aurora_router.runtime.balance_functions import find_balance
+from aurora_router.runtime.call import ConnectArgs
 from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.sources import find_sources
+
+__all__ = ["ConnectArgs", "limit_args", "opening", "opening_async", "read_connect_args"]
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from aurora_router.credentials import Provider
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.flow.source import Source
-    from aurora_router.policy.options import BalanceFunction, CausalMethod, Options, OutcomeMethod
+    from aurora_router.policy.options import Options
     from aurora_router.runtime.passfile import DirectTlsMode
 
 T = TypeVar("T")
@@ -91,36 +91,6 @@ NO_LIMIT = 130.0
 """What psycopg makes of ``connect_timeout=0``, in seconds: about what an operating system waits for a connection."""
 LEAST_LIMIT = 2.0
 """The shortest ``connect_timeout`` that psycopg and libpq keep to, in seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectArgs:
-    """A call of ``connect``, read.
-
-    Attributes:
-        request: what routing has to know.
-        params: what is left for libpq: no host, no port, none of our options.
-        sources: how to ask for the topology, in the order in which to try.
-        methods: how commit outcomes can be asked for, by database; learned once for all equal connects.
-        degraded: where that is a fallback, and until when; see `flow.begin.Plan`.
-        nameless: databases whose server does not give its system identifier.
-        causal_methods: what causal tokens are made of with ``aurora_causal=auto``, by database; learned likewise.
-    """
-
-    request: Request
-    params: Parameters = field(repr=False)
-    sources: tuple[Source, ...]
-    methods: dict[str, OutcomeMethod] = field(default_factory=dict, compare=False)
-    degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
-    nameless: set[str] = field(default_factory=set, compare=False)
-    causal_methods: dict[str, CausalMethod] = field(default_factory=dict, compare=False)
-
-    @property
-    def names(self) -> Names:
-        """How to resolve host names."""
-        options = self.request.options
-        server = None if options.dns is None else (options.dns.host, options.dns.port or 53)
-        return names_for(server, options.dns_timeout)
 
 
 def opening(open_: Callable[..., T], params: Mapping[str, Any]) -> Callable[[Target, float], T]:
@@ -245,7 +215,7 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
         here["aurora_balance"] = balance
     every = {**ours, **overridden_by(here), **here}
     if not is_strategy(every.get("aurora_balance", Balance.LEAST_CONNECTIONS)):
-        every["aurora_balance"] = _find_balance(every["aurora_balance"])
+        every["aurora_balance"] = find_balance(every["aurora_balance"])
     options, kept = split(every)
     _refuse_nul({"the conninfo": rest, **kept})
     params = _parse_conninfo(rest, kept)
@@ -311,31 +281,6 @@ def _find_sources(options: Options) -> tuple[Source, ...]:
     own = [name for name, option in OF_EXTENSIONS.items() if option == "source"]
     values = {name: getattr(options, name) for name in own if getattr(options, name) is not None}
     return find_sources(options.source, values)
-
-
-def _find_balance(given: object) -> object:
-    """Return the function that ``balance=`` gives, or that ``aurora_balance`` names; what is neither, as it is.
-
-    Raises:
-        InvalidOption: there is no function of that name, it can't be loaded, or it is a coroutine function.
-    """
-    if callable(given):
-        return _custom_balance(getattr(given, "__qualname__", type(given).__name__), given)
-    if isinstance(given, str) and re.fullmatch(r"[\w.-]+", given.strip()):
-        with IMPORTING:
-            from aurora_router.runtime.entry_points import load_named  # noqa: PLC0415 - few calls name a function
-
-        name = given.strip()
-        strategies = [each.value for each in Balance]
-        return _custom_balance(name, load_named("aurora_balance", name, BALANCE_GROUP, "balance function", strategies))
-    return given
-
-
-def _custom_balance(name: str, function: object) -> CustomBalance:
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        kind = "coroutine function" if callable(function) else type(function).__name__
-        raise InvalidOption(f"aurora_balance={name}: it is a {kind}, and has to be a function that returns at once")
-    return CustomBalance(name, cast("BalanceFunction", function))
 
 
 def _find_extensions(given: object, options: Options, params: Mapping[str, Any]) -> _Extensions:

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from aurora_router import native
 from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.forks import IMPORTING
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
     from dns.asyncresolver import Resolver as AsyncResolver
     from dns.resolver import Answer, Resolver
+
+    from aurora_router.policy.options import Options
 
 NEGATIVE_SECONDS = 1.0
 """How long a failure is remembered."""
@@ -281,7 +281,7 @@ class _Answers:
 
 
 def _new_failure(text: str) -> DialFailed:
-    return DialFailed(Fault(FaultKind.NAME, None, text), psycopg.OperationalError(text))
+    return DialFailed(Fault(FaultKind.NAME, None, text), ConnectionError(text))
 
 
 def _modified_at(path: str) -> float:
@@ -324,6 +324,12 @@ def _system_addresses(ask: Callable[..., Any], host: str) -> tuple[str, ...] | E
 
 
 _shared: dict[tuple[tuple[str, int] | None, float], Names] = {}
+
+
+def names_of(options: Options) -> Names:
+    """How to resolve host names with some options."""
+    server = None if options.dns is None else (options.dns.host, options.dns.port or 53)
+    return names_for(server, options.dns_timeout)
 
 
 def names_for(server: tuple[str, int] | None, lifetime: float) -> Names:

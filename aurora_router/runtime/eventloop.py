@@ -7,26 +7,20 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import psycopg
-
 from aurora_router import native
-from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Rows, Target
-from aurora_router.psycopg_errors import CredentialsUnavailable
-from aurora_router.runtime import libpq
-from aurora_router.runtime.faults import fault_of, first_line
-from aurora_router.runtime.libpq import HasPgconn, RealRuntime
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.errors import CredentialsUnavailable
+from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Target
+from aurora_router.runtime import dialling
+from aurora_router.runtime.real import RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
-
-    from psycopg import pq
 
     from aurora_router.flow.runtime import Notifier, Wanted
     from aurora_router.runtime.dns import Names
 
 
-class Closes(HasPgconn, Protocol):
+class Closes(Protocol):
     """A connection that can be closed."""
 
     async def close(self) -> Any:
@@ -38,8 +32,8 @@ T = TypeVar("T")
 ConnT = TypeVar("ConnT", bound=Closes)
 
 
-class EventLoopRuntime(RealRuntime[ConnT]):
-    """An event loop, the real clock, sockets that are awaited.
+class LoopRuntime(RealRuntime[ConnT]):
+    """An event loop, the real clock, sockets that are awaited; of any driver.
 
     Args:
         open_: makes the connection; ``await open_(target, seconds)``, raising the driver's errors.
@@ -97,7 +91,8 @@ class EventLoopRuntime(RealRuntime[ConnT]):
         """Open a connection."""
         if len(target.addresses) < 2:
             return await self._dial_one(target, seconds)
-        dials = libpq.one_by_one(target, seconds, v6_first=self._names.prefers_v6(target.host))
+        first = self._names.prefers_v6(target.host)
+        dials = dialling.one_by_one(target, seconds, v6_first=first, rewrite=self.rewrite)
         single, limit = next(dials)
         while True:
             try:
@@ -110,15 +105,12 @@ class EventLoopRuntime(RealRuntime[ConnT]):
 
     async def _dial_one(self, target: Target, seconds: float) -> ConnT:
         try:
-            return await _await_dial(asyncio.ensure_future(self._open(target, seconds)), seconds, target.wanted)
+            opening = asyncio.ensure_future(self._open(target, seconds))
+            return await _await_dial(opening, seconds, target.wanted, self.drop)
         except asyncio.TimeoutError:
-            raise libpq.new_dial_timeout(target.name, seconds) from None
-        except psycopg.Error as error:
-            raise DialFailed(fault_of(error), error) from error
-
-    async def ask(self, connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-        """One service query by the simple protocol; an answer that is there when the time is over counts."""
-        return await query(connection.pgconn, sql, seconds, wanted)
+            raise self.new_dial_timeout(target.name, seconds) from None
+        except self.driver_errors as error:
+            raise DialFailed(self.fault_of(error), error) from error
 
     async def discard(self, connection: ConnT) -> None:
         """Close a connection."""
@@ -131,7 +123,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
 
         def waiter() -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future)
+                loop.call_soon_threadsafe(settle, future)
 
         notifier.add_waiter(waiter)
         try:
@@ -142,7 +134,7 @@ class EventLoopRuntime(RealRuntime[ConnT]):
             future.cancel()
 
 
-def _slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
+def slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
     """The waits of which a wait consists: it ends before its time when what is waited for is not wanted any more."""
     until = time.monotonic() + seconds
     while True:
@@ -155,7 +147,9 @@ def _slices(seconds: float, wanted: Wanted | None) -> Iterator[float]:
             return
 
 
-async def _await_dial(dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None) -> ConnT:
+async def _await_dial(
+    dialling: asyncio.Future[ConnT], seconds: float, wanted: Wanted | None, drop: Callable[[ConnT], None]
+) -> ConnT:
     """The connection that a dial brings within its time; what it brings after that, or cancelled, is closed.
 
     psycopg 3.2's dial succeeds now and then although it was cancelled.
@@ -164,93 +158,31 @@ async def _await_dial(dialling: asyncio.Future[ConnT], seconds: float, wanted: W
         TimeoutError: asyncio's; the time is over, or the connection is not wanted any more.
         CredentialsUnavailable: the provider of credentials took all of the time.
     """
-    for glance in _slices(seconds, wanted):
+    for glance in slices(seconds, wanted):
         try:
             await asyncio.wait({dialling}, timeout=glance)
         except BaseException:
-            _give_up(dialling)
+            _give_up(dialling, drop)
             raise
         if dialling.done():
             return dialling.result()
-    _give_up(dialling)
+    _give_up(dialling, drop)
     await asyncio.wait({dialling})
     if not dialling.cancelled() and isinstance(late := dialling.exception(), CredentialsUnavailable):
         raise late
     raise asyncio.TimeoutError
 
 
-def _give_up(dialling: asyncio.Future[ConnT]) -> None:
-    dialling.add_done_callback(_close_unwanted)
+def _give_up(dialling: asyncio.Future[ConnT], drop: Callable[[ConnT], None]) -> None:
+    def close_unwanted(dialled: asyncio.Future[ConnT]) -> None:
+        if not dialled.cancelled() and dialled.exception() is None:
+            drop(dialled.result())
+
+    dialling.add_done_callback(close_unwanted)
     dialling.cancel()
 
 
-def _close_unwanted(dialling: asyncio.Future[ConnT]) -> None:
-    if not dialling.cancelled() and dialling.exception() is None:
-        dialling.result().pgconn.finish()
-
-
-def _settle(future: asyncio.Future[None]) -> None:
+def settle(future: asyncio.Future[None]) -> None:
+    """End a wait for a future, if it has not ended."""
     if not future.done():
         future.set_result(None)
-
-
-async def query(pgconn: pq.abc.PGconn, sql: str, seconds: float, wanted: Wanted | None = None) -> Rows:
-    """One service query by the simple protocol; see `Runtime.ask`."""
-    results: list[pq.abc.PGresult] = []
-    try:
-        pgconn.send_query(sql.encode())
-        complete = await _complete(pgconn, results, seconds, wanted)
-    except psycopg.OperationalError as error:
-        raise libpq.new_connection_lost(first_line(error)) from error
-    if not complete:
-        raise libpq.new_timeout("topology query", seconds)
-    return libpq.rows_of(results[-1] if results else None)
-
-
-async def _complete(
-    pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult], seconds: float, wanted: Wanted | None
-) -> bool:
-    """Await the results of a statement that was sent; whether all of them came in time."""
-    for glance in _slices(seconds, wanted):
-        try:
-            await wait_at_most(glance, _await_results(pgconn, results))
-        except asyncio.TimeoutError:
-            if _is_complete(pgconn, results):
-                return True
-        else:
-            return True
-    return False
-
-
-async def _await_results(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> None:
-    """Await what is left of the results of a statement that was sent."""
-    while pgconn.flush():
-        await _ready(pgconn.socket, writable=True)
-        pgconn.consume_input()
-    while not _is_complete(pgconn, results):
-        await _ready(pgconn.socket)
-
-
-def _is_complete(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> bool:
-    """Read what is there already; whether it is the end of the answer. Never waits."""
-    pgconn.consume_input()
-    while not pgconn.is_busy():
-        result = pgconn.get_result()
-        if result is None:
-            return True
-        results.append(result)
-    return False
-
-
-async def _ready(socket: int, *, writable: bool = False) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(socket, _settle, future)
-    if writable:
-        loop.add_writer(socket, _settle, future)
-    try:
-        await future
-    finally:
-        loop.remove_reader(socket)
-        if writable:
-            loop.remove_writer(socket)

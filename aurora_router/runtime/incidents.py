@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 
-from aurora_router.model.incident import Incident
-from aurora_router.model.instance import Role
-from aurora_router.policy.incidents import note
 from aurora_router.policy.verdict import ENDS_SESSION
+from aurora_router.runtime.incident_notes import attach_incident
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.model.instance import Role
 
 READ_ONLY = "25006"
 """A write was refused, by a reader or in a transaction that is read-only."""
@@ -55,35 +51,18 @@ def explain(
     lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in ENDS_SESSION
     if hasattr(error, "incident") or not (lost or error.sqlstate == READ_ONLY):
         return
-    now = time.monotonic()
-    if lost and error.sqlstate not in TIMED_OUT and instance is not None:
-        cluster.suspect_writer(f"a connection to {instance} broke", now)
-    elif not lost and role is Role.WRITER and not _chose_read_only(connection):
-        cluster.record_refused_write(instance or "", generation, now)
-    view = cluster.view
-    known = view.instances.get(instance or "")
-    incident = Incident(
-        cluster=cluster.name,
+    attach_incident(
+        cluster,
+        error,
         instance=instance,
-        role_before=None if role is Role.UNKNOWN else role,
-        role_now=None if known is None else known.role,
-        writer_now=view.writer,
-        cut=connection.cut_because,
+        generation=generation,
+        role=role,
         lost=lost,
-        events=tuple((now - at, event) for at, event in cluster.state.trail),
+        is_evidence=error.sqlstate not in TIMED_OUT if lost else not _chose_read_only(connection),
+        cut=connection.cut_because,
     )
-    incident = replace(incident, text=note(incident))
-    error.incident = incident  # type: ignore[attr-defined]
-    _add_note(error, incident.text)
 
 
 def _chose_read_only(connection: Any) -> bool:
     """Whether the session is read-only by its own setting, which the server reports (PostgreSQL 14 and later)."""
     return bool(connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on")
-
-
-def _add_note(error: psycopg.Error, text: str) -> None:
-    if sys.version_info >= (3, 11):
-        error.add_note(text)
-    else:
-        error.args = (f"{error}\n{text}", *error.args[1:])

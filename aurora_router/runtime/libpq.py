@@ -1,30 +1,26 @@
-"""What the runtimes of threads and of event loops share: the real clock, libpq, nothing that waits.
+"""What the runtimes of threads and of event loops know of libpq; nothing here waits.
 
-That is: the parameters of a dial, the rows of a service query, and `RealRuntime`.
+That is: the parameters of a dial, the rows of a service query, and `LibpqRuntime`.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import time
-from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import pq
 
-from aurora_router import native
-from aurora_router.flow.runtime import DialFailed, Rows, Target
-from aurora_router.policy.addresses import decisive, order_by_family, share
+from aurora_router.flow.runtime import POSTGRESQL, DialFailed, Rows, Target
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.psycopg_errors import FAMILY
-from aurora_router.runtime import passfile, sockets
-from aurora_router.runtime.faults import first_line
+from aurora_router.runtime import dialling, passfile, sockets
+from aurora_router.runtime.faults import fault_of, first_line
+from aurora_router.runtime.real import RealRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping
 
     from aurora_router.policy.role_reports import Path
 
@@ -68,30 +64,14 @@ def _gives_up_within(connect_timeout: object, seconds: float) -> bool:
     return (max(2, limit) if limit > 0 else 130) < seconds
 
 
+def rewrite(cause: BaseException, text: str) -> BaseException:
+    """Return an error of psycopg's like `cause`, with another text; another error as it is."""
+    return type(cause)(text, pgconn=cause.pgconn) if isinstance(cause, psycopg.Error) else cause
+
+
 def one_by_one(target: Target, seconds: float, *, v6_first: bool) -> Generator[tuple[Target, float], DialFailed, None]:
-    """The dials of which a dial of several addresses consists, as (target, seconds); takes the failure of each.
-
-    Raises:
-        DialFailed: the last of them failed, too.
-    """
-    until = time.monotonic() + seconds
-    failures: list[DialFailed] = []
-    addresses = order_by_family(target.addresses, v6_first=v6_first)
-    for position, address in enumerate(addresses):
-        limit = share(until - time.monotonic(), len(addresses) - position - 1, [each.fault for each in failures])
-        failures.append((yield replace(target, addresses=(address,)), limit))
-    raise join_failures(addresses, failures)
-
-
-def join_failures(addresses: Sequence[str], failures: Sequence[DialFailed]) -> DialFailed:
-    """The failure of a dial of several addresses: of the kind that says most, with what each of them said."""
-    main = failures[decisive([each.fault for each in failures])]
-    listed = "".join(f"\n- {address}: {each.fault.text}" for address, each in zip(addresses, failures, strict=True))
-    text = f"{main.fault.text}\nMultiple connection attempts failed. All failures were:{listed}"
-    cause = main.cause
-    if isinstance(cause, psycopg.Error):
-        cause = type(cause)(text, pgconn=cause.pgconn)
-    return DialFailed(Fault(main.fault.kind, main.fault.sqlstate, first_line(cause)), cause)
+    """The dials of which a dial of several addresses consists; see `dialling.one_by_one`."""
+    return dialling.one_by_one(target, seconds, v6_first=v6_first, rewrite=rewrite)
 
 
 def reported_standby(pgconn: pq.abc.PGconn) -> bool | None:
@@ -147,10 +127,6 @@ def new_dial_timeout(name: str, seconds: float) -> DialFailed:
     return DialFailed(Fault(FaultKind.TIMEOUT, None, text), psycopg.errors.ConnectionTimeout(text))
 
 
-_RANDOM = random.SystemRandom()
-"""Not the module's own: that one is its users' to seed, and a background thread must not draw from it."""
-
-
 class HasPgconn(Protocol):
     """A connection that stands on libpq."""
 
@@ -163,28 +139,24 @@ class HasPgconn(Protocol):
 ConnT = TypeVar("ConnT", bound=HasPgconn)
 
 
-class RealRuntime(Generic[ConnT]):
-    """The part of a `Runtime` that asks no server and waits for nothing."""
+class LibpqRuntime(RealRuntime[ConnT]):
+    """The part of a `Runtime` that knows libpq's connections, and asks no server."""
 
     __slots__ = ()
 
-    now = staticmethod(time.monotonic)
-    """The monotonic clock, in seconds."""
     errors = FAMILY
     """What a procedure raises."""
+    queries = POSTGRESQL
+    """What a procedure asks servers."""
+    driver_errors = psycopg.Error
+    fault_of = staticmethod(fault_of)
+    rewrite = staticmethod(rewrite)
+    new_dial_timeout = staticmethod(new_dial_timeout)
 
-    def random(self) -> float:
-        """A random number in [0, 1)."""
-        return _RANDOM.random()
-
-    @property
-    def thread(self) -> int:
-        """The thread in which the procedure runs."""
-        return native.get_ident()
-
-    def can_wait_for(self, thread: int | None) -> bool:  # noqa: ARG002 - of an event loop: all of its tasks go on
-        """Whether a procedure of that thread goes on while this one waits."""
-        return True
+    @staticmethod
+    def drop(connection: ConnT) -> None:
+        """Close a connection at once."""
+        connection.pgconn.finish()
 
     def in_hot_standby(self, connection: ConnT) -> bool | None:
         """What the server reported of itself when the connection began."""

@@ -32,18 +32,21 @@ from aurora_router.flow.probe import Access
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.runtime.courier import COURIER
-from aurora_router.runtime.monitor_runtime import ThreadMonitorRuntime
 from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.registry import INSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aurora_router.flow.cluster import Cluster
+    from aurora_router.flow.runtime import MonitorRuntime
     from aurora_router.policy.route import Route
-    from aurora_router.runtime.connect_args import ConnectArgs
+    from aurora_router.runtime.call import ConnectArgs
     from aurora_router.runtime.dns import Names
     from aurora_router.runtime.inspection import Inspector
+    from aurora_router.runtime.loop_monitoring import MonitorLoopRuntime
+
+    MakeRuntime = Callable[[Cluster, Names], MonitorRuntime[Any]]
 
 T = TypeVar("T")
 
@@ -51,15 +54,6 @@ EXIT_SECONDS = 0.05
 """How long the exit waits for the thread, which then is left to end with the process."""
 SETTLED_SECONDS = 1.0
 """When a cluster has been monitored for so long, it is worth having ready what a failover needs."""
-
-NEEDED_BY_FAILURES = tuple(
-    f"aurora_router.{name}"
-    for name in (
-        *("runtime.incidents", "retry", "policy.explain", "checking", "runtime.pooled", "policy.recycling"),
-        *("runtime.languages", "runtime.rebalancing"),
-    )
-)
-"""What is imported late, and is needed when a connection is lost, a dial fails, or a pool checks its connections."""
 
 RENEWAL_SECONDS = 5.0
 """How often the monitor looks whether a credential is to be renewed."""
@@ -93,20 +87,27 @@ class Monitor:
         self._monitors: dict[ClusterMonitor[Any], asyncio.Task[None] | None] = {}
         self._ended = False
         self._inherited: list[Any] = []
-        self._waiting: deque[tuple[Cluster, Access, Names]] = deque()
+        self._waiting: deque[tuple[Cluster, Access, Callable[[], MonitorRuntime[Any]]]] = deque()
         self._beginning: Callable[[], object] = _no_frame
 
-    def attend(self, cluster: Cluster, args: ConnectArgs, route: Route) -> None:
-        """Look after a cluster from now on, with the credentials of a user whose connect just succeeded."""
-        access, names = Access(args.request, route, args.sources, args.params), args.names
+    def attend(self, cluster: Cluster, args: ConnectArgs, route: Route, make_runtime: MakeRuntime) -> None:
+        """Look after a cluster from now on, with the credentials of a user whose connect just succeeded.
+
+        Args:
+            cluster: the cluster.
+            args: the call.
+            route: how it was routed.
+            make_runtime: makes what does the monitor's I/O, in the driver family of the call.
+        """
+        access = Access(args.request, route, args.sources, args.params)
         running = cast("ClusterMonitor[Any] | None", cluster.monitor)
         if running is not None:
             running.on_user_connected(access)
-            cast("ThreadMonitorRuntime", running.runtime).take(names)
+            cast("MonitorLoopRuntime[Any]", running.runtime).take(args.names)
             return
         refused: list[tuple[Cluster, str]] = []
         frame = _Frame()
-        self._waiting.append((cluster, access, names))
+        self._waiting.append((cluster, access, partial(make_runtime, cluster, args.names)))
         with self._lock:
             while self._waiting and self._beginning() is None:  # else a signal handler interrupted that frame
                 self._beginning = weakref.ref(frame)
@@ -119,7 +120,9 @@ class Monitor:
             if "shutdown" not in why:
                 each.update(ClusterState.advise, "thread", NO_THREAD.format(why), time.monotonic())
 
-    def _begin_one(self, cluster: Cluster, access: Access, names: Names) -> list[tuple[Cluster, str]]:
+    def _begin_one(
+        self, cluster: Cluster, access: Access, make_runtime: Callable[[], MonitorRuntime[Any]]
+    ) -> list[tuple[Cluster, str]]:
         """Begin to look after a cluster; returns it, and why, if there is no thread. The caller holds the lock."""
         if self._ended or cluster.monitor is not None:
             return []
@@ -129,7 +132,7 @@ class Monitor:
             return [(cluster, str(error))]
         # In this order: a signal handler's exception may end it at any point, and one that has begun
         # takes its place by itself, while one that was never begun would keep it for good.
-        begun: ClusterMonitor[Any] = ClusterMonitor(ThreadMonitorRuntime(cluster, names), cluster, access)
+        begun: ClusterMonitor[Any] = ClusterMonitor(make_runtime(), cluster, access)
         loop.call_soon_threadsafe(self._begin, begun)
         self._monitors.setdefault(begun, None)
         cluster.monitor = begun
@@ -195,9 +198,9 @@ class Monitor:
                 task.cancel()
 
     async def _look_after(self, monitor: ClusterMonitor[Any]) -> None:
-        runtime = cast("ThreadMonitorRuntime", monitor.runtime)
+        runtime = cast("MonitorLoopRuntime[Any]", monitor.runtime)
         loop = asyncio.get_running_loop()
-        preparing = loop.call_later(SETTLED_SECONDS, _prepare)
+        preparing = loop.call_later(SETTLED_SECONDS, _prepare, runtime.needed_by_failures)
         keeping = [loop.create_task(each(monitor)) for each in (_keep_credentials, _keep_described)]
         try:
             while not self._leave(monitor):
@@ -255,13 +258,13 @@ async def _keep_described(monitor: ClusterMonitor[Any]) -> None:
         await asyncio.sleep(DESCRIBE_SECONDS)
 
 
-def _prepare() -> None:
+def _prepare(needed: Sequence[str]) -> None:
     """Import now what the first failure needs; a program that connects once does without.
 
     Then it would take longer than the dial that it is for, and the files may be out of reach. No thread that imports
     late waits for more than one of the modules.
     """
-    for name in NEEDED_BY_FAILURES:
+    for name in needed:
         with IMPORTING, contextlib.suppress(*UNREADABLE):
             import_module(name)
 

@@ -9,32 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import pq
 
-from aurora_router import observe
 from aurora_router.flow.runtime import Activity, DialFailed, Target
 from aurora_router.forks import step_by_step
-from aurora_router.model.bounds import forget_oldest
-from aurora_router.policy.hang_detection import with_silence
 from aurora_router.runtime import libpq, session_cache, sockets
 from aurora_router.runtime.connect_args import opening_async
-from aurora_router.runtime.courier import COURIER
-from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.libpq_runtimes import EventLoopRuntime
+from aurora_router.runtime.loop_monitoring import MonitorLoopRuntime, note_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.monitor import ClusterMonitor
     from aurora_router.flow.runtime import Rows, Wanted
     from aurora_router.policy.paths import End
     from aurora_router.runtime.dns import Names
-
-T = TypeVar("T")
 
 SESSION_NAME = "aurora-router monitor"
 """``application_name`` of the monitor's sessions; that of the user follows in brackets."""
@@ -61,14 +55,6 @@ class _Own(psycopg.AsyncConnection[Any]):
         return _note_bytes(step_by_step(super()._connect_gen(*args, **kwargs)))
 
 
-_heard: dict[End, float] = {}
-"""When bytes last arrived on a dial of the monitor's, by the address and the port that were dialled."""
-
-
-_silences: dict[End, tuple[float, ...]] = {}
-"""How long the last dials of the monitor's waited for the first byte, by the address and the port, in seconds."""
-
-
 def _note_bytes(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Do the same steps of a dial, and note when the server has sent something for one of them."""
     began: float | None = time.monotonic()
@@ -77,14 +63,8 @@ def _note_bytes(dialling: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         while True:
             ready = yield wanted
             if sockets.has_bytes(wanted[0]) and (end := sockets.ends_of(wanted[0])[1]) is not None:
-                now = time.monotonic()
-                _heard.pop(end, None)
-                _heard[end] = now
-                forget_oldest(_heard)
-                if began is not None:
-                    _silences[end] = with_silence(_silences.pop(end, ()), now - began)
-                    forget_oldest(_silences)
-                    began = None
+                note_bytes(end, time.monotonic(), began)
+                began = None
             wanted = dialling.send(ready)
     except StopIteration as done:
         return done.value
@@ -99,18 +79,18 @@ def _naming(pgconn: pq.abc.PGconn) -> str:
     return f"SET application_name TO {pq.Escaping(pgconn).escape_literal(name.encode()).decode()}"
 
 
-class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
+class ThreadMonitorRuntime(EventLoopRuntime["_Own"], MonitorLoopRuntime["_Own"]):
     """The monitor's runtime for one cluster: psycopg's own connections, with the credentials of the last user."""
 
-    def __init__(self, cluster: Cluster, names: Names) -> None:
-        super().__init__(self._open_one, names)
-        self._cluster = cluster
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._offered: dict[session_cache.Key, pq.abc.PGconn] = {}
+    needed_by_failures = (
+        *MonitorLoopRuntime.needed_by_failures,
+        *(f"aurora_router.{name}" for name in ("runtime.incidents", "checking", "runtime.pooled", "policy.recycling")),
+        *(f"aurora_router.{name}" for name in ("runtime.languages", "runtime.rebalancing")),
+    )
 
-    def take(self, names: Names) -> None:
-        """Resolve host names as the last connect does."""
-        self._names = names
+    def __init__(self, cluster: Cluster, names: Names) -> None:
+        MonitorLoopRuntime.__init__(self, self._open_one, cluster, names)
+        self._offered: dict[session_cache.Key, pq.abc.PGconn] = {}
 
     async def _open_one(self, target: Target, seconds: float) -> _Own:
         monitor = cast("ClusterMonitor[Any] | None", self._cluster.monitor)
@@ -165,23 +145,9 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
         if pgconn is not None:
             session_cache.SESSIONS.clear(key, pgconn)
 
-    def spawn(self, procedure: Coroutine[Any, Any, None]) -> None:
-        """Let a procedure go on by itself."""
-        task = asyncio.get_running_loop().create_task(procedure)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            COURIER.send(partial(observe.report_bug, self._cluster.name, error))
-
     async def end(self) -> None:
         """End what goes on by itself."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().end()
         for key in list(self._offered):
             self._withdraw(key)
 
@@ -212,41 +178,6 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"]):
             held.guard.release()
         return Target(name, host, port, (address,) if address else ())
 
-    def heard_at(self, held: Any) -> float | None:
-        """When the last data arrived on a user's connection, by the kernel's clock."""
-        seconds = _with_socket(held, sockets.since_data)
-        return None if seconds is None else self.now() - seconds
-
-    def dial_heard_at(self, target: Target) -> float | None:
-        """When the last data arrived on a dial of the monitor's to a target."""
-        port = target.port
-        found = [_heard.get((each, port)) for each in target.addresses] if port is not None else []
-        return max((each for each in found if each is not None), default=None)
-
-    def dial_silence(self, target: Target) -> float | None:
-        """How long each of the last dials of a target waited for the first byte at least, in seconds."""
-        return min(
-            (each for at in target.addresses for each in _silences.get((at, target.port or 0), ())), default=None
-        )
-
-    def has_unread(self, held: Any) -> bool:
-        """Whether something arrived that its user has not read yet."""
-        return bool(_with_socket(held, sockets.has_unread))
-
     def ends(self, connection: _Own) -> tuple[End | None, End | None]:
         """Both ends of a connection of the monitor's own."""
         return sockets.ends_of(connection.pgconn.socket)
-
-    def cut(self, held: Any) -> bool:
-        """Shut the socket of a user's connection down."""
-        return bool(_with_socket(held, sockets.shut_down))
-
-
-def _with_socket(held: Any, use: Callable[[int, sockets.SocketId], T]) -> T | None:
-    """Use the socket of a user's connection; None: there is none any more, or its user closes it now."""
-    if held.socket_id is None or not held.guard.acquire(blocking=False):
-        return None
-    try:
-        return None if held.pgconn.status == pq.ConnStatus.BAD else use(held.pgconn.socket, held.socket_id)
-    finally:
-        held.guard.release()

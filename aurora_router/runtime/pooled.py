@@ -9,7 +9,7 @@ from psycopg import pq
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.model.instance import Role
-from aurora_router.runtime import blocking, eventloop
+from aurora_router.runtime import libpq_runtimes
 
 if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows
@@ -25,7 +25,7 @@ def find_reason(connection: Any) -> str | None:
     if not _is_between_statements(connection.pgconn):
         return None
     try:
-        return _compare(connection, blocking.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
+        return _compare(connection, libpq_runtimes.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
         return _describe_loss(connection, failed)
 
@@ -35,7 +35,7 @@ async def find_reason_async(connection: Any) -> str | None:
     if not _is_between_statements(connection.pgconn):
         return None
     try:
-        return _compare(connection, await eventloop.query(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
+        return _compare(connection, await libpq_runtimes.query_async(connection.pgconn, IN_RECOVERY, ANSWER_SECONDS))
     except DialFailed as failed:
         return _describe_loss(connection, failed)
 

@@ -19,9 +19,9 @@ from aurora_router.forks import IMPORTING
 from aurora_router.model.event import ConfigurationAdvice
 from aurora_router.psycopg_errors import CommitOutcomeUnknown
 from aurora_router.runtime import libpq, sockets
-from aurora_router.runtime.blocking import BlockingRuntime, run
-from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.blocking import run
 from aurora_router.runtime.exchange import READ, exchange
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 import aurora_router
 from aurora_router import Outcome
 from aurora_router.flow import topology_query
-from aurora_router.runtime.blocking import BlockingRuntime
 from aurora_router.runtime.blocking import run as run_blocking
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime
 
 from .pair import eventually
 from .relay import Cut

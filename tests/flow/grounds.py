@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from aurora_router import AsyncConnection, connect, subscribe
-from aurora_router.runtime import blocking, dns, eventloop
+from aurora_router.runtime import dns, libpq_runtimes
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router.simulation import (
     Condition,
@@ -160,7 +160,7 @@ class Simulated:
 class Blocking:
     """A real cluster, in this thread."""
 
-    runtime = blocking.BlockingRuntime
+    runtime = libpq_runtimes.BlockingRuntime
 
     def __init__(self, cluster, monkeypatch):
         self.cluster = cluster
@@ -250,7 +250,7 @@ class Blocking:
 class OnAsyncio(Blocking):
     """A real cluster, on an event loop."""
 
-    runtime = eventloop.EventLoopRuntime
+    runtime = libpq_runtimes.EventLoopRuntime
 
     def __init__(self, cluster, monkeypatch):
         super().__init__(cluster, monkeypatch)

@@ -13,9 +13,9 @@ from aurora_router.flow.cluster import Cluster
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import IN_RECOVERY
 from aurora_router.policy.verdict import FaultKind
-from aurora_router.runtime.blocking import BlockingRuntime, new_event, run
+from aurora_router.runtime.blocking import new_event, run
 from aurora_router.runtime.dns import Names
-from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.registry import Registry
 
 

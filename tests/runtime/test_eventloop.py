@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aurora_router.flow.runtime import DialFailed, Target
-from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.libpq_runtimes import EventLoopRuntime
 from aurora_router.runtime.waiting import wait_at_most
 
 

@@ -210,13 +210,14 @@ def test_a_signal_handler_leaves_its_cluster_to_the_frame_that_it_interrupted(mo
         under_way.append(cluster)
         began.append((cluster.name, len(under_way)))
         if cluster.name == "first":  # a signal arrives, and its handler connects to another cluster
-            monitor.attend(SimpleNamespace(name="second", monitor=None), args, None)
+            monitor.attend(SimpleNamespace(name="second", monitor=None), args, None, ThreadMonitorRuntime)
         under_way.pop()
         return []
 
     monkeypatch.setattr(monitor, "_begin_one", begin_one)
     thread = threading.Thread(
-        target=lambda: monitor.attend(SimpleNamespace(name="first", monitor=None), args, None), daemon=True
+        target=lambda: monitor.attend(SimpleNamespace(name="first", monitor=None), args, None, ThreadMonitorRuntime),
+        daemon=True,
     )
     thread.start()
     thread.join(20)
