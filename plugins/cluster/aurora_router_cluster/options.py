@@ -72,6 +72,12 @@ PACES = {"fast": Pace(), "aws": Pace(detection=5.0, promotion=5.0, dns_delay=3.0
 """``fast``: as fast as the cluster can; ``aws``: as Amazon Aurora does it (docs/failover.md has the sources)."""
 FIXED = ("name", "domain", "flavour", "isolated", "segment_size")
 """What cannot be another when a cluster that was kept (`data`) is started again."""
+ENGINES = ("postgresql", "mysql")
+OF_MYSQL = (
+    "name", "key", "readers", "engine", "mysql", "domain", "port", "address", "dns_port", "dns_ttl", "directory",
+    "detect", "auto", "started_in", "owner", "instance_class",
+)  # fmt: skip
+"""The options that the engine mysql has; with any other one it is refused."""
 PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
 REMEMBERED = (
     *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "iam", "iam_token_lifetime",
@@ -126,7 +132,9 @@ class ClusterOptions:
         readers: number of readers to begin with, 0..15.
         flavour: kind of cluster: ``quorum`` (Aurora, six copies of the log), ``direct`` (Aurora's functions, readers
             stream from the writer) or ``multi-az`` (an RDS Multi-AZ DB cluster: two readers, semi-synchronous).
+        engine: ``postgresql``, or ``mysql``: MariaDB servers with semi-synchronous replication, without the storage.
         postgres: directory of PostgreSQL's binaries; None: search.
+        mysql: directory of MariaDB's programs, for the engine mysql; None: search.
         domain: what follows the label in an instance's name; None: a random one below ``aurora.test``.
         port: port of all instances; None: any free one.
         address: address of the first instance, the others count upwards; None: random ones of 127.0.0.0/8.
@@ -182,7 +190,9 @@ class ClusterOptions:
     key: str
     readers: int = 2
     flavour: str = "quorum"
+    engine: str = "postgresql"
     postgres: str | None = None
+    mysql: str | None = None
     domain: str | None = None
     port: int | None = None
     address: str | None = None
@@ -228,6 +238,7 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         self._check_types()
+        self._check_engine()
         if self.flavour not in FLAVOURS:
             raise RequestError(f"unknown flavour {self.flavour!r}; there are {', '.join(FLAVOURS)}")
         if not 0.02 <= self.detect <= 60:
@@ -264,6 +275,16 @@ class ClusterOptions:
                 raise RequestError(f"{each.name}={value!r}: want {each.type}, not {type(value).__name__}")
             if isinstance(value, float) and not math.isfinite(value):
                 raise RequestError(f"{each.name}={value}: want a number of seconds")
+
+    def _check_engine(self) -> None:
+        if self.engine not in ENGINES:
+            raise RequestError(f"unknown engine {self.engine!r}; there are {', '.join(ENGINES)}")
+        if self.engine == "mysql":
+            other = [each.name for each in fields(self) if each.name not in OF_MYSQL and not _is_default(each, self)]
+            if other:
+                raise RequestError(f"{', '.join(other)}: the engine mysql has none of that; leave it out")
+        elif self.mysql is not None:
+            raise RequestError("mysql is the directory of MariaDB's programs: it goes with engine 'mysql'")
 
     def _check_settings(self) -> None:
         for name, value in self.settings.items():
@@ -377,6 +398,11 @@ class ClusterOptions:
         data: dict[str, Any] = json.loads(text)
         check_names(data, allowed=_NAMES)
         return cls(**data)
+
+
+def _is_default(option: Any, options: ClusterOptions) -> bool:
+    value = getattr(options, option.name)
+    return bool(value == option.default) or (option.name == "settings" and not value)
 
 
 _NAMES = tuple(each.name for each in fields(ClusterOptions))

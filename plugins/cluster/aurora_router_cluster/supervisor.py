@@ -18,17 +18,20 @@ import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import datadir, limits, reaper
 from aurora_router_cluster.datadir import DataDirectory
-from aurora_router_cluster.errors import ClusterError, SupervisorError, explain_os_error
+from aurora_router_cluster.errors import BinariesError, ClusterError, SupervisorError, explain_os_error
 from aurora_router_cluster.faults.relay_client import BEAT, FOLDER
 from aurora_router_cluster.options import FIXED, ClusterOptions
 from aurora_router_cluster.postgres.account import Account
 from aurora_router_cluster.registry import ClusterDirectory, explain_left, make_run_directory, sweep_leftovers
 from aurora_router_cluster.rpc import starter
 from aurora_router_cluster.supervised_cluster import SupervisedCluster
+
+if TYPE_CHECKING:
+    from aurora_router_cluster.mysql.cluster import MySqlCluster
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     if threads is not None:
         loop.set_default_executor(threads)
-    cluster = SupervisedCluster(options, home, run, data)
+    cluster = _make_cluster(options, home, run, data)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, cluster.ended.set)
     if options.owner is not None:
@@ -71,6 +74,21 @@ async def serve(
     finally:
         ending.cancel()
         await cluster.close()
+
+
+def _make_cluster(
+    options: ClusterOptions, home: ClusterDirectory, run: Path, data: DataDirectory | None
+) -> SupervisedCluster | MySqlCluster:
+    if options.engine == "mysql":
+        try:
+            from aurora_router_cluster.mysql.cluster import MySqlCluster  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise BinariesError(
+                f"the engine mysql needs PyMySQL ({error}): pip install 'aurora-router-cluster[mysql]'"
+            ) from None
+
+        return MySqlCluster(options, home, run)
+    return SupervisedCluster(options, home, run, data)
 
 
 def watch_for_limits(loop: asyncio.AbstractEventLoop) -> asyncio.Future[BaseException]:

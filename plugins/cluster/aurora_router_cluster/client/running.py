@@ -127,6 +127,21 @@ class RunningCluster(abc.ABC):
         """
         return _conninfo({**self._keys(target), **self._routing(), **extra})
 
+    def mysql_keywords(self, target: str = "writer", **extra: object) -> dict[str, Any]:
+        """The keywords of ``aurora_router_mysql.connect``, with our name server among them.
+
+        Args:
+            target: see `endpoint`.
+            **extra: further keywords; a value of None takes one away.
+
+        Raises:
+            RequestError: it is no cluster of the engine mysql.
+        """
+        if self._first.engine != "mysql":
+            raise errors.RequestError(f"the cluster {self.name} is PostgreSQL: use conninfo() or url()")
+        keys = {"database" if name == "dbname" else name: value for name, value in self._keys(target).items()}
+        return {name: each for name, each in {**keys, **self._routing(), **extra}.items() if each is not None}
+
     def iam_conninfo(self, target: str = "writer", **extra: object) -> str:
         """A conninfo string for aurora_router with IAM tokens, which the keys in `ClusterStatus.iam` have to sign.
 

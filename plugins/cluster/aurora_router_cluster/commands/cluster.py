@@ -15,7 +15,7 @@ from aurora_router_cluster.client.cluster import LocalCluster
 from aurora_router_cluster.client.command import COMMANDS
 from aurora_router_cluster.commands import api, faults, history, live, nodes, show
 from aurora_router_cluster.errors import ClusterError, explain_os_error
-from aurora_router_cluster.options import FLAVOURS, KEYWORDS, PACES
+from aurora_router_cluster.options import ENGINES, FLAVOURS, KEYWORDS, PACES
 from aurora_router_cluster.registry import NAME_VARIABLE, default_key, explain_left
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ def _configure_up(parser: argparse.ArgumentParser) -> None:
     add("--readers", type=int, metavar="N",
         help="readers to begin with, 0 to 15 (default: 2; with --data as many as there were)")  # fmt: skip
     add("--flavour", choices=FLAVOURS, help="storage under it (default: quorum)")
+    add("--engine", choices=ENGINES,
+        help="postgresql, or mysql: MariaDB servers with semi-synchronous replication, without the quorum storage "
+        "(default: postgresql)")  # fmt: skip
+    add("--mysql", metavar="DIR", help="directory of MariaDB's programs, for the engine mysql (default: search)")
     add("--postgres", metavar="DIR", help="directory of PostgreSQL's server binaries, 14 to 18 (default: search)")
     add("--domain", help="what follows the name in an instance's host name, e.g. c9akciq32.us-east-1.rds.amazonaws.com")
     add("--port", type=int, help="port of all instances (default: any free one)")

@@ -36,7 +36,7 @@ COLOURS = {
 def storage_lines(volume: dict[str, Any]) -> list[str]:
     """The volume in words; empty for a flavour without copies."""
     if "quorum" not in volume:
-        return []
+        return [f"storage  {volume['storage']}"] if "storage" in volume else []
     there = sum(node["state"] in {"complete", "behind"} for node in volume["nodes"])
     membership = volume["membership"]
     no_writer = "" if volume["attached"] else ", no writer attached"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import datadir
 from aurora_router_cluster.commands import live
+from aurora_router_cluster.errors import RequestError
 from aurora_router_cluster.postgres import files
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def result(args: argparse.Namespace, text: str, facts: Any) -> None:
 
 def status(cluster: ClusterStatus, *, picture: bool = True) -> None:
     """The cluster's endpoints and, with `picture`, its storage and instances as they are now."""
-    line(f"cluster  {cluster.key} ({cluster.flavour}, PostgreSQL {cluster.version}, epoch {cluster.epoch})")
+    server = "" if cluster.engine == "mysql" else "PostgreSQL "
+    line(f"cluster  {cluster.key} ({cluster.flavour}, {server}{cluster.version}, epoch {cluster.epoch})")
     line(f"writer   {cluster.writer_endpoint}:{cluster.port}")
     line(f"readers  {cluster.reader_endpoint}:{cluster.port}")
     for custom in cluster.custom_endpoints:
@@ -125,7 +127,13 @@ def _columns(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def urls(cluster: LocalCluster, target: str) -> dict[str, str]:
-    """Kind of client -> URL for a target (see `RunningCluster.endpoint`)."""
+    """Kind of client -> URL for a target (see `RunningCluster.endpoint`).
+
+    Raises:
+        RequestError: the cluster is of the engine mysql, whose driver takes keywords.
+    """
+    if cluster.status().engine == "mysql":
+        raise RequestError(f"PyMySQL takes no URL: {_mysql_connections(cluster, target)['pymysql']}")
     return {
         "aurora-router": cluster.url(target).replace("postgresql+aurora", "postgresql", 1),
         "sqlalchemy": cluster.url(target),
@@ -135,6 +143,8 @@ def urls(cluster: LocalCluster, target: str) -> dict[str, str]:
 
 def connections(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
     """Ways to connect, ready to paste: target -> kind of client -> text."""
+    if cluster.status().engine == "mysql":
+        return {target: _mysql_connections(cluster, target) for target in ("writer", "reader")}
     iam = cluster.status().iam is not None
     return {
         target: {
@@ -146,6 +156,15 @@ def connections(cluster: LocalCluster) -> dict[str, dict[str, Any]]:
         }
         for target in ("writer", "reader")
     }
+
+
+def _mysql_connections(cluster: LocalCluster, target: str) -> dict[str, Any]:
+    keywords = cluster.mysql_keywords(target)
+    given = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
+    at = cluster.status()
+    host = next((each.host for each in at.instances if each.role == target), at.instances[0].host)
+    login = f"-h {host} -P {at.port} -u {keywords['user']} -p{keywords['password']}"
+    return {"pymysql": f"aurora_router_mysql.connect({given})", "mariadb": f"mariadb {login} {keywords['database']}"}
 
 
 def summary(cluster: ClusterStatus) -> dict[str, object]:
@@ -187,7 +206,7 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
     for target, clients in connections(cluster).items():
         line()
         line(f"{target}:")
-        for client in ("sqlalchemy", "psycopg", "psql", "iam"):
+        for client in ("sqlalchemy", "psycopg", "psql", "iam", "pymysql", "mariadb"):
             if client in clients:
                 line(f"  {client.ljust(10)}  {clients[client]}")
     line()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aurora_router_cluster.control.pausing import ASLEEP
 from aurora_router_cluster.control.status import ENDPOINT_KINDS, CustomEndpoint
@@ -15,8 +15,57 @@ from aurora_router_cluster.errors import NameTakenError, RequestError, UnknownEn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from aurora_router_cluster.control.instance import Instance
-    from aurora_router_cluster.control.state import ClusterState
+    from aurora_router_cluster.dns.names import Names
+    from aurora_router_cluster.postgres.addresses import Address
+
+
+class Placed(Protocol):
+    """An instance, as far as names lead to it."""
+
+    state: str
+
+    @property
+    def name(self) -> str:
+        """Its identifier."""
+        ...
+
+    @property
+    def address(self) -> Address:
+        """Where clients reach it."""
+        ...
+
+    @property
+    def available(self) -> bool:
+        """Whether it takes connections, as far as known."""
+        ...
+
+
+class Named(Protocol):
+    """A cluster, as far as it has names; of any engine."""
+
+    @property
+    def names(self) -> Names:
+        """Its host names."""
+        ...
+
+    @property
+    def instances(self) -> Mapping[str, Placed]:
+        """All instances."""
+        ...
+
+    @property
+    def writer(self) -> Placed | None:
+        """The writer; None: there is none at this moment."""
+        ...
+
+    @property
+    def readers(self) -> Sequence[Placed]:
+        """The others."""
+        ...
+
+    def get(self, name: str) -> Placed:
+        """The instance of that name; raises `UnknownInstanceError`."""
+        ...
 
 
 class Directory:
@@ -31,11 +80,11 @@ class Directory:
         published: called after every change.
     """
 
-    def __init__(self, state: ClusterState, *, ttl: int = 5, delay: float = 0.0) -> None:
+    def __init__(self, state: Named, *, ttl: int = 5, delay: float = 0.0) -> None:
         self._state = state
         self._ttl = ttl
         self._delay = delay
-        self._writer: Instance | None = None
+        self._writer: Placed | None = None
         self._flip: asyncio.TimerHandle | None = None
         self._serial = 1
         self._zone: Zone | None = None

@@ -117,8 +117,8 @@ class ClusterStatus:
         name: its label, e.g. ``demo``.
         key: what `LocalCluster.attach` finds it by; the label unless another was running.
         domain: what follows the label in an instance's name.
-        flavour: kind of volume, ``direct`` or ``quorum``.
-        version: PostgreSQL's version.
+        flavour: kind of volume, ``direct`` or ``quorum``; ``replication`` of the engine mysql.
+        version: the server's version.
         port: the port of all instances (of the writer where they differ).
         dns: ``address:port`` of its name server.
         writer_endpoint: cluster endpoint.
@@ -142,6 +142,7 @@ class ClusterStatus:
             last look ``mean``, ``readers`` and how many are ``wanted``; None: it does not.
         serverless: the capacity of each instance, ``least`` and ``most``, in ACU, and ``pause_after``, in seconds
             (None: they do not pause); None: they have classes.
+        engine: ``postgresql`` or ``mysql``.
     """
 
     name: str
@@ -170,6 +171,7 @@ class ClusterStatus:
     iam: IamStatus | None = None
     scaling: dict[str, Any] | None = None
     serverless: dict[str, float | None] | None = None
+    engine: str = "postgresql"
 
     def as_dict(self) -> dict[str, Any]:
         """As nested dicts and lists that JSON can hold."""

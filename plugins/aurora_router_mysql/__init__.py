@@ -1,0 +1,34 @@
+"""Connection routing for Amazon Aurora MySQL, and for MySQL and MariaDB: PyMySQL's own connections, placed right.
+
+`connect` and `Connection` take what PyMySQL's take, and the ``aurora_…`` options by keyword. Events, views and
+placements are those of `aurora_router`; psycopg is not imported.
+"""
+
+from aurora_router_mysql.connection import Connection, connect
+from aurora_router_mysql.errors import (
+    CommitOutcomeUnknown,
+    FailoverError,
+    InstanceTimeout,
+    NameNotResolved,
+    NameNotVerifiable,
+    NoInstanceAvailable,
+    RoutingError,
+    TransactionEnded,
+    WriterTimeout,
+    WriterUnavailable,
+)
+
+__all__ = [
+    "CommitOutcomeUnknown",
+    "Connection",
+    "FailoverError",
+    "InstanceTimeout",
+    "NameNotResolved",
+    "NameNotVerifiable",
+    "NoInstanceAvailable",
+    "RoutingError",
+    "TransactionEnded",
+    "WriterTimeout",
+    "WriterUnavailable",
+    "connect",
+]
