@@ -24,7 +24,7 @@ NOT_REQUIRED = {"3.14"}
 """Tested where they are found; said loudly where not, and no error even with `--require-all`."""
 BETWEEN = {"3.12"}
 """Between two that are tested with real clusters, too: `--whole` tests these so as well."""
-CLUSTER = "./plugins/cluster[demo,tls]"
+CLUSTER = "./plugins/cluster[demo,mysql,tls]"
 TESTED = [".[test]", CLUSTER]
 """Both distributions of this repository, with what their tests need."""
 DOCKER = "./plugins/cluster[docker]"
@@ -74,6 +74,7 @@ OWN_PYTHON_ONLY = [
     "tests/docs",
     "tests/django",
     "tests/integration",
+    "tests/mysql",
 ]
 """The cluster and what is around the driver are things of their own: one Python, unless `--whole`.
 
@@ -183,6 +184,7 @@ def slow(session: nox.Session) -> None:
 
 SHARING = [
     "tests/aws",
+    "tests/mysql",
     "tests/cluster",
     "tests/commits",
     "tests/django",
@@ -349,6 +351,27 @@ def aws(session: nox.Session) -> None:
 
 
 @nox.session
+def mysql(session: nox.Session) -> None:
+    """PyMySQL on a cluster of MariaDB: costs, 30 kills, hangs, 200 failovers under a ledger.
+
+    Takes `--bounded`, `--only PART`, `--kills N`, `--failovers N`, `--json FILE`.
+    """
+    session.install(*TESTED)
+    if not _has_mariadb():
+        session.warn(NO_MARIADB)
+        session.skip("no MariaDB")
+    session.run("python", "-m", "benchmarks.mysql", *_tool_arguments(session))
+
+
+NO_MARIADB = "!!! MySQL is not tested because MariaDB is missing: apt-get install mariadb-server mariadb-backup !!!"
+
+
+def _has_mariadb() -> bool:
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return all(shutil.which(each, path=places) for each in ("mariadbd", "mariadb-install-db", "mariabackup"))
+
+
+@nox.session
 def alarms(session: nox.Session) -> None:
     """False alarms where nothing is wrong but much is odd: 0 in ten minutes; takes `--minutes N`, `--json FILE`."""
     session.install(*TESTED)
@@ -491,7 +514,7 @@ def _test_containers(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def bounded(session: nox.Session) -> None:
-    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers, containers."""
+    """Of what takes long, a part that `.ci/run` has the time for: simulation, chaos, poolers, AWS, MySQL, Docker."""
     session.install(*TESTED, DOCKER, "pip")
     session.run("python", "-m", "tests.simulation.storage.run", "--mutants", "--enough", "1", "--schedules", "2000")
     session.run("python", "-m", "benchmarks.chaos_commits", "--commits", "100")
@@ -506,6 +529,10 @@ def bounded(session: nox.Session) -> None:
         session.run("python", "-m", "benchmarks.aws", "--bounded")
     else:
         session.warn("!!! IAM is not tested because PostgreSQL is missing: apt-get install postgresql !!!")
+    if _has_mariadb():
+        session.run("python", "-m", "benchmarks.mysql", "--bounded")
+    else:
+        session.warn(NO_MARIADB)
     _test_containers(session, "tests/docker/test_docker.py", "-k", "not (node or zone) or disconnect")
 
 

@@ -6,6 +6,10 @@ Nothing is proxied: cursors, converters, exceptions and speed are PyMySQL's. Wha
 A dial is made by PyMySQL itself, on a copy of the connection (`dial`); the session of the one that fits is handed over.
 """
 
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalOperand=false
+# pyright: reportArgumentType=false
+# The stubs that pyright brings with it are of an older PyMySQL.
+
 from __future__ import annotations
 
 import copy

@@ -1,9 +1,13 @@
 """One dial of PyMySQL's with a deadline: its own handshake, over a socket that was opened to one address.
 
 PyMySQL reads by a buffered file, whose time limit counts for each read. Until a connection is handed out, its bytes are
-read by `Patience` instead, exactly as many as are asked for: then the buffered file, which has read nothing, goes on
-with the next one. So the limit is one for all of a dial, and a dial that is not wanted any more ends.
+read here instead: so the limit is one for all of a dial, and a dial that is not wanted any more ends. The protocol has
+the server speak only when it is asked, so that nothing is left unread when the buffered file goes on.
 """
+
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalOperand=false
+# pyright: reportArgumentType=false
+# The stubs that pyright brings with it are of an older PyMySQL.
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.runtime import Rows, Target, Wanted
 
 STOCK: Any = pymysql.connections.Connection
+PIECE = 1 << 16
 _OF_DIAL = frozenset({"decoders", "_read_timeout", "_write_timeout", "_read_bytes"})
 """What a dial has otherwise than the connection that it is for."""
 
@@ -62,27 +67,11 @@ class Patience:
             if sockets.wait(fd, events, glance):
                 return
             if glance == left or not (self.wanted is None or self.wanted()):
-                raise TimeoutError(errno.ETIMEDOUT, f"timed out after {self.seconds:.1f} s")
+                raise self.over()
 
-    def read(self, connection: Any, count: int) -> bytes:
-        """Read exactly so many bytes, in the place of PyMySQL's `_read_bytes`.
-
-        Raises:
-            OperationalError: the server has closed the connection.
-            OSError: it broke, or the time is over.
-        """
-        found = bytearray()
-        while len(found) < count:
-            sock = connection._sock
-            if not getattr(sock, "pending", int)():  # what TLS has decrypted already
-                self.wait(sock.fileno(), select.POLLIN)
-            sock.settimeout(max(0.001, self.left))
-            piece = sock.recv(count - len(found))
-            if not piece:
-                connection._force_close()
-                raise OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
-            found += piece
-        return bytes(found)
+    def over(self) -> TimeoutError:
+        """The error for a wait that took too long."""
+        return TimeoutError(errno.ETIMEDOUT, f"timed out after {self.seconds:.1f} s")
 
 
 class Dial:
@@ -102,7 +91,10 @@ class Dial:
         for name in own:
             vars(self.connection).pop(name, None)
         self.connection.decoders = {}
+        self.connection._read_bytes = self._read
         self.target = target
+        self._patience = Patience(0.0, None)
+        self._received = bytearray()
 
     def open(self, seconds: float) -> None:
         """Connect.
@@ -111,9 +103,8 @@ class Dial:
             pymysql.err.Error: it failed, as PyMySQL says it.
         """
         target, connection = self.target, self.connection
-        patience = Patience(seconds, target.wanted)
+        patience = self._patience = Patience(seconds, target.wanted)
         connection._read_timeout = connection._write_timeout = seconds
-        connection._read_bytes = lambda count: patience.read(connection, count)
         if target.host is not None:
             connection.host = target.host
         if target.port is not None:
@@ -135,14 +126,40 @@ class Dial:
             pymysql.err.Error: the server refused it, or the connection broke.
             OSError: it broke, or the time is over.
         """
-        patience, connection = Patience(seconds, wanted), self.connection
-        connection._read_bytes = lambda count: patience.read(connection, count)
+        self._patience, connection = Patience(seconds, wanted), self.connection
         STOCK.query(connection, sql)
         rows = connection._result.rows or ()
         return [tuple(None if value is None else _text(value) for value in row) for row in rows]
 
+    def _read(self, count: int) -> bytes:
+        """Read exactly so many bytes, in the place of PyMySQL's `_read_bytes`.
+
+        Raises:
+            OperationalError: the server has closed the connection.
+            OSError: it broke, or the time is over.
+        """
+        received, sock, patience = self._received, self.connection._sock, self._patience
+        while len(received) < count:
+            left = patience.left
+            glance = left if patience.wanted is None else min(left, GLANCE_SECONDS)
+            sock.settimeout(max(0.001, glance))
+            try:
+                piece = sock.recv(PIECE)
+            except TimeoutError:
+                if glance == left or not (patience.wanted is None or patience.wanted()):
+                    raise patience.over() from None
+                continue
+            if not piece:
+                self.connection._force_close()
+                raise OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
+            received += piece
+        found = bytes(received[:count])
+        del received[:count]
+        return found
+
     def hand_over(self, to: Connection[Any], own: frozenset[str]) -> None:
         """Give the session to the connection that it is for, which keeps what is its `own`."""
+        assert not self._received, "a server sends nothing that was not asked for"
         kept = own | _OF_DIAL
         state = {name: value for name, value in vars(self.connection).items() if name not in kept}
         self.connection._sock = self.connection._rfile = None

@@ -36,7 +36,7 @@ READ_ONLY = "25006"
 OPTION_PREVENTS_STATEMENT, READ_ONLY_MODE, READ_ONLY_TRANSACTION = 1290, 1836, 1792
 READ_ONLY_ERRORS = frozenset({OPTION_PREVENTS_STATEMENT, READ_ONLY_MODE, READ_ONLY_TRANSACTION})
 """The errors of a write that is refused; 1836 (ER_READ_ONLY_MODE) is MySQL's, and of Aurora's readers."""
-KILLED, INACTIVE, QUERY_KILLED = 1927, 4031, 1317
+KILLED, INACTIVE = 1927, 4031
 ENDED_BY_TIMEOUT = frozenset({KILLED, INACTIVE})
 """A session that the server ended by itself, or was asked to end: the instance is fine."""
 _LOST = frozenset({CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, 2055, KILLED, INACTIVE})

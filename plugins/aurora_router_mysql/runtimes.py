@@ -1,5 +1,9 @@
 """The blocking runtime of PyMySQL's connections."""
 
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalOperand=false
+# pyright: reportArgumentType=false
+# The stubs that pyright brings with it are of an older PyMySQL.
+
 from __future__ import annotations
 
 import socket

@@ -8,6 +8,10 @@ character set) and PyMySQL's functions for passwords and packets are used as the
 Sources: MySQL and MariaDB documentation, "Client/Server Protocol", "Connection Phase", "COM_QUERY Response".
 """
 
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalOperand=false
+# pyright: reportArgumentType=false
+# The stubs that pyright brings with it are of an older PyMySQL.
+
 from __future__ import annotations
 
 import asyncio
@@ -204,7 +208,7 @@ class Session:
         return answer
 
     async def _send_whole_password(self, request: bytes, salt: bytes) -> None:
-        """Send the password itself: as it is where nobody can read it, else encrypted for the server alone."""
+        """Send the password itself: as it is where no one can read it, else encrypted for the server alone."""
         if self._secure:
             await self._send(self._password + b"\0")
             return

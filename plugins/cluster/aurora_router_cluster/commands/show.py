@@ -225,6 +225,8 @@ def how_to_connect(cluster: LocalCluster, *, detached: bool) -> None:
 
 def durability(cluster: ClusterStatus) -> list[str]:
     """What outlives the cluster, and what does not."""
+    if cluster.engine == "mysql":
+        return ["Its data are deleted when it ends."]
     if cluster.data is None:
         return ["Its data are deleted when it ends; to keep them, start it with --data DIR."]
     lines = [f"Its data are kept in {cluster.data}."]

@@ -1,4 +1,4 @@
-"""The control plane of a MariaDB cluster: who is the writer, failover, and how servers that went down come back.
+"""The control plane of a MariaDB cluster: roles, failover, and how servers that went down come back.
 
 Theory. The writer acknowledges a commit when one reader has received it (semi-synchronous replication, ``AFTER_SYNC``:
 before that no other session sees it, either). It never degrades to asynchronous by time. So what was acknowledged is in
@@ -39,6 +39,7 @@ from aurora_router_cluster.errors import (
     RequestError,
     UnknownInstanceError,
 )
+from aurora_router_cluster.mysql.relaylog import find_unapplied
 from aurora_router_cluster.mysql.rewriting import Member, rewrite
 from aurora_router_cluster.mysql.server import REPLICATION
 
@@ -59,7 +60,7 @@ HUNG_SECONDS = 1.5
 CATCH_UP_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 """Between two tries to start a server that did not start."""
-NAME = re.compile(r"0-\d+-(\d+)")
+POSITION = re.compile(r"0-\d+-(\d+)")
 
 
 @dataclass
@@ -130,6 +131,7 @@ class Cluster:
         self.activity = "available"
         self.changed: Callable[[], None] = lambda: None
         self._password = password
+        self._returning: set[asyncio.Task[None]] = set()
         self.lock = asyncio.Lock()
 
     @property
@@ -262,6 +264,7 @@ class Cluster:
             raise FailoverImpossibleError(f"{former.name} is still the writer: {error}") from None
         former.state = "restarting"
         await self.promote(chosen)
+        self.holders.add(former.name)  # it has all, which the others may still have to get
         clock.end("promote")
         self.spawn_return(former)
         return Failover(former.name, chosen.name, self.epoch, planned=True, phases=clock.phases)
@@ -316,7 +319,9 @@ class Cluster:
                 former.state = "stopped"
             self.changed()
 
-        self._returning = asyncio.get_running_loop().create_task(back())
+        task = asyncio.get_running_loop().create_task(back())
+        self._returning.add(task)
+        task.add_done_callback(self._returning.discard)
 
     async def bring_back(self, instance: Instance) -> None:
         """Start a server that is down, in the role that it has now; a former writer is built again.
@@ -342,6 +347,7 @@ class Cluster:
                 server.replaced = False
             else:
                 await server.start()
+                await _apply_relay_log(instance)  # before it is asked for again: the writer may be lost meanwhile
                 await self.follow(instance)
             await instance.front.start()
         except BaseException:
@@ -493,7 +499,7 @@ async def _sample(instance: Instance, *, writes: bool) -> None:
 
 def _sequence(position: str | None) -> int:
     """The sequence number of a GTID position in domain 0; 0: it is empty."""
-    found = NAME.search(position or "")
+    found = POSITION.search(position or "")
     return int(found[1]) if found is not None else 0
 
 
@@ -517,15 +523,44 @@ async def _collect(reader: Instance) -> int:
     A server that is down, or does not answer, is started again for it.
     """
     server = reader.server
-    if server.frozen or not server.alive:
-        server.kill()
-        await server.start()
     try:
+        if server.frozen or not server.alive:
+            raise EngineError(f"{reader.name} does not run")  # noqa: TRY301 - it is started below
         await server.query("STOP SLAVE IO_THREAD", seconds=5.0)
     except EngineError:
         server.kill()
         await server.start()
-    await server.query("START SLAVE SQL_THREAD")
+        await _apply_relay_log(reader)
+        rows = await server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos")
+        return max(_sequence(rows[0]["pos"]), await _written(reader))
+    return await _wait_until_all_is_applied(reader)
+
+
+async def _apply_relay_log(reader: Instance) -> None:
+    """Apply what a server had received before its process ended, and not applied; its replication does not run yet.
+
+    A replica that follows by GTID deletes its relay log when it starts, since it can ask its primary again. Here the
+    primary may be lost, and the relay log the only place of a commit that was acknowledged. So it is read by file and
+    position, from the first transaction on that is missing.
+
+    Raises:
+        EngineError: it cannot be applied.
+    """
+    server = reader.server
+    applied = _sequence((await server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos"))[0]["pos"])
+    found = await asyncio.to_thread(find_unapplied, server.data, applied)
+    if found is None:
+        return
+    await server.query(
+        f"CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = '{found[0]}', RELAY_LOG_POS = {found[1]}",
+        "START SLAVE SQL_THREAD",
+    )
+    await _wait_until_all_is_applied(reader)
+
+
+async def _wait_until_all_is_applied(reader: Instance) -> int:
+    """Wait until a server has applied all that it has received; returns the position."""
+    server = reader.server
     until = time.monotonic() + CATCH_UP_SECONDS
     while True:
         rows = await server.query("SHOW SLAVE STATUS")
@@ -535,7 +570,8 @@ async def _collect(reader: Instance) -> int:
             raise EngineError(f"{reader.name} cannot apply what it received: {rows[0]['Last_SQL_Error']}")
         applied = _sequence((await server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos"))[0]["pos"])
         has_all = "has read all relay log" in (rows[0]["Slave_SQL_Running_State"] or "")
-        if has_all and applied >= _sequence(rows[0]["Gtid_IO_Pos"]):
+        by_gtid = rows[0]["Using_Gtid"] != "No"
+        if has_all and (not by_gtid or applied >= _sequence(rows[0]["Gtid_IO_Pos"])):
             return applied
         if time.monotonic() > until:
             raise EngineError(f"{reader.name} has not applied what it received within {CATCH_UP_SECONDS:g} s")

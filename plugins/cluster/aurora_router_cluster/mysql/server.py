@@ -35,7 +35,8 @@ REPLICATION = "rdsrepladmin"
 BACKUP_INFO = ("mariadb_backup_binlog_info", "xtrabackup_binlog_info")
 
 OPTIONS = (
-    "--log-bin=binlog", "--relay-log=relay", "--log-slave-updates=ON", "--gtid-strict-mode=ON", "--skip-slave-start",
+    "--log-bin=binlog", "--relay-log=relay", "--max-relay-log-size=4194304", "--log-slave-updates=ON",
+    "--gtid-strict-mode=ON", "--skip-slave-start",
     "--rpl-semi-sync-slave-enabled=ON", "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
     # never degrade to asynchronous by time: the control plane decides that
     "--rpl-semi-sync-master-timeout=4294967295", "--slave-net-timeout=4", "--local-infile=OFF",
