@@ -199,17 +199,17 @@ class Connection(pymysql.connections.Connection):
 
     def begin(self) -> None:
         """Begin a transaction, as PyMySQL does."""
-        self._explained(_STOCK.begin)
+        self._run_explaining(_STOCK.begin)
 
     def commit(self) -> None:
         """Commit, as PyMySQL does."""
-        self._explained(_STOCK.commit)
+        self._run_explaining(_STOCK.commit)
 
     def rollback(self) -> None:
         """Roll back, as PyMySQL does."""
-        self._explained(_STOCK.rollback)
+        self._run_explaining(_STOCK.rollback)
 
-    def _explained(self, method: Callable[[Self], None]) -> None:
+    def _run_explaining(self, method: Callable[[Self], None]) -> None:
         try:
             method(self)
         except Error as error:

@@ -167,8 +167,8 @@ class Session:
         data += (plugin if plugin in _BY_SALT else b"mysql_native_password") + b"\0"
         if offered & flags & CLIENT.CONNECT_ATTRS:
             pairs = {"_client_name": "pymysql", "_pid": str(os.getpid()), "program_name": SESSION_NAME}
-            packed = b"".join(_counted(text.encode()) for pair in pairs.items() for text in pair)
-            data += _counted(packed)
+            packed = b"".join(_with_length(text.encode()) for pair in pairs.items() for text in pair)
+            data += _with_length(packed)
         return data
 
     async def _authenticate(self, plugin: bytes, salt: bytes) -> None:
@@ -267,7 +267,7 @@ class Session:
         return sockets.ends_of(self.fd)
 
 
-def _counted(text: bytes) -> bytes:
+def _with_length(text: bytes) -> bytes:
     """A text with its length in front; up to 65,535 bytes."""
     return (bytes([len(text)]) if len(text) < 251 else b"\xfc" + struct.pack("<H", len(text))) + text
 

@@ -217,9 +217,9 @@ class Cluster:
                 await self._wait_for_readers(writer, wanted=False)
                 self.holders = set()
             return
-        written = await _written(writer)
+        written = await _query_written(writer)
         for name in kept:
-            if await _received(self.instances[name]) >= written:
+            if await _query_received(self.instances[name]) >= written:
                 self.holders -= lost
                 return
 
@@ -252,7 +252,7 @@ class Cluster:
         chosen = min(able, key=lambda each: each.tier)
         try:
             await former.server.query("SET SESSION lock_wait_timeout = 5", "SET GLOBAL read_only = ON", seconds=8.0)
-            written = await _written(former)
+            written = await _query_written(former)
             await former.front.stop()
             clock.end("stop")
             await _wait_until_applied(chosen, written)
@@ -484,7 +484,7 @@ async def _together(work: Iterable[Awaitable[Any]]) -> list[Any]:
 async def _sample(instance: Instance, *, writes: bool) -> None:
     """Ask an instance for its position and its lag."""
     if writes:
-        instance.position, instance.lag = await _written(instance, ANSWER_SECONDS), 0.0
+        instance.position, instance.lag = await _query_written(instance, ANSWER_SECONDS), 0.0
     else:
         rows = await instance.server.query("SHOW SLAVE STATUS", seconds=ANSWER_SECONDS)
         status = rows[0] if rows else {}
@@ -508,11 +508,11 @@ async def _position(instance: Instance, seconds: float = 5.0) -> str:
     return str(rows[0]["pos"])
 
 
-async def _written(instance: Instance, seconds: float = 5.0) -> int:
+async def _query_written(instance: Instance, seconds: float = 5.0) -> int:
     return _sequence(await _position(instance, seconds))
 
 
-async def _received(reader: Instance) -> int:
+async def _query_received(reader: Instance) -> int:
     rows = await reader.server.query("SHOW SLAVE STATUS", seconds=ANSWER_SECONDS)
     return _sequence(rows[0]["Gtid_IO_Pos"]) if rows else 0
 
@@ -532,7 +532,7 @@ async def _collect(reader: Instance) -> int:
         await server.start()
         await _apply_relay_log(reader)
         rows = await server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos")
-        return max(_sequence(rows[0]["pos"]), await _written(reader))
+        return max(_sequence(rows[0]["pos"]), await _query_written(reader))
     return await _wait_until_all_is_applied(reader)
 
 
@@ -565,7 +565,7 @@ async def _wait_until_all_is_applied(reader: Instance) -> int:
     while True:
         rows = await server.query("SHOW SLAVE STATUS")
         if not rows:
-            return await _written(reader)
+            return await _query_written(reader)
         if rows[0]["Last_SQL_Errno"]:
             raise EngineError(f"{reader.name} cannot apply what it received: {rows[0]['Last_SQL_Error']}")
         applied = _sequence((await server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos"))[0]["pos"])

@@ -190,14 +190,14 @@ class Server:
         loop, descriptor = asyncio.get_running_loop(), os.pidfd_open(pid)
         self._watched = descriptor
 
-        def ended() -> None:
+        def on_end() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
             if self._watched == descriptor:
                 self._watched = None
                 self.on_exit()
 
-        loop.add_reader(descriptor, ended)
+        loop.add_reader(descriptor, on_end)
 
     def kill(self) -> None:
         """SIGKILL; returns when the process is gone."""
