@@ -58,9 +58,11 @@ ANSWER_SECONDS = 1.0
 HUNG_SECONDS = 1.5
 """How long the writer may be silent before it is replaced."""
 CATCH_UP_SECONDS = 30.0
+TROUBLED_SECONDS = 2.0
+"""How long the replication of a reader may have stopped, before its data are built again."""
 AGAIN_SECONDS = 1.0
 """Between two tries to start a server that did not start."""
-POSITION = re.compile(r"0-\d+-(\d+)")
+POSITION = re.compile(r"(?<!\d)0-\d+-(\d+)")
 
 
 @dataclass
@@ -81,6 +83,8 @@ class Instance:
         heard_at: when it last answered, on the monotonic clock.
         held: it was killed, and is not started before that is asked for.
         not_before: when it is started again at the earliest, on the monotonic clock.
+        trouble: what is wrong with its replication; None: nothing.
+        troubled_since: since when that is so, on the monotonic clock.
     """
 
     server: Server
@@ -96,6 +100,8 @@ class Instance:
     heard_at: float = 0.0
     held: bool = False
     not_before: float = 0.0
+    trouble: str | None = None
+    troubled_since: float = 0.0
 
     @property
     def name(self) -> str:
@@ -422,7 +428,7 @@ class Heartbeat:
 
     async def _look(self, instance: Instance) -> None:
         try:
-            await _sample(instance, writes=instance is self._cluster.writer)
+            await _sample(instance, self._cluster.writer)
         except EngineError as error:
             if instance.state == "available" and time.monotonic() - instance.heard_at > HUNG_SECONDS:
                 log.info("%s does not answer: %s", instance.name, error)
@@ -445,6 +451,14 @@ class Heartbeat:
             return
         await cluster.update_holders()
         now = time.monotonic()
+        for each in cluster.readers:
+            if each.available and each.trouble is not None and now - each.troubled_since > TROUBLED_SECONDS:
+                log.warning("%s is built again: %s", each.name, each.trouble)
+                each.server.replaced, each.trouble = True, None
+                each.server.kill()
+                await each.front.stop()
+                each.state = "stopped"
+                cluster.changed()
         for each in cluster.readers:
             if each.state == "stopped" and not each.held and now >= each.not_before:
                 each.state = "restarting"
@@ -481,13 +495,18 @@ async def _together(work: Iterable[Awaitable[Any]]) -> list[Any]:
     return results
 
 
-async def _sample(instance: Instance, *, writes: bool) -> None:
-    """Ask an instance for its position and its lag."""
-    if writes:
+async def _sample(instance: Instance, writer: Instance | None) -> None:
+    """Ask an instance for its position, its lag, and what is wrong with its replication."""
+    if instance is writer:
+        instance.trouble = None
         instance.position, instance.lag = await _query_written(instance, ANSWER_SECONDS), 0.0
     else:
         rows = await instance.server.query("SHOW SLAVE STATUS", seconds=ANSWER_SECONDS)
         status = rows[0] if rows else {}
+        trouble = None if writer is None else _find_trouble(status, writer)
+        if trouble is None or instance.trouble is None:
+            instance.troubled_since = time.monotonic()
+        instance.trouble = trouble
         applied = await instance.server.query("SELECT @@GLOBAL.gtid_slave_pos AS pos", seconds=ANSWER_SECONDS)
         received = _sequence(status.get("Gtid_IO_Pos"))
         instance.position = received
@@ -495,6 +514,19 @@ async def _sample(instance: Instance, *, writes: bool) -> None:
         caught_up = _sequence(applied[0]["pos"]) >= received
         instance.lag = 0.0 if caught_up else None if behind is None else float(behind)
     instance.heard_at = time.monotonic()
+
+
+def _find_trouble(status: dict[str, Any], writer: Instance) -> str | None:
+    """What is wrong with a reader's replication; None: nothing, as far as it says."""
+    where = writer.server.replication
+    if not status or (status["Master_Host"], int(status["Master_Port"])) != (where.host, where.port):
+        return "it does not follow the writer"
+    for thread in ("IO", "SQL"):
+        if status[f"Last_{thread}_Errno"] and status[f"Slave_{thread}_Running"] == "No":
+            return f"its replication ended: {status[f'Last_{thread}_Error']}"
+        if status[f"Slave_{thread}_Running"] == "No":
+            return f"the {thread} thread of its replication does not run"
+    return None
 
 
 def _sequence(position: str | None) -> int:
