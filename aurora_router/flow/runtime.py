@@ -111,7 +111,7 @@ class ServiceQueries:
         role: whether the server is a standby (``t`` or ``f``), the number of the session's process or thread there,
             the client's port as the server sees it (NULL: unknown).
         ends: the server's own address and port, and the client's port, as the server sees them; see `policy.paths`.
-        role_and_clients: the same as `role`, and how many sessions clients have there, this one included (NULL: unknown).
+        role_and_clients: the same as `role`, and how many sessions clients have, this one included (NULL: unknown).
         unlimited: what is put in front of a query that the session's own time limit cut short; empty: nothing helps.
     """
 
@@ -128,7 +128,7 @@ POSTGRESQL = ServiceQueries(
     ping="SELECT pg_catalog.pg_is_in_recovery()",
     role=_ROLE,
     # only the counts of sessions are looked at
-    role_and_clients=f"{_ROLE}, (SELECT pg_catalog.sum(d.numbackends) FROM pg_catalog.pg_stat_database AS d)",
+    role_and_clients=_ROLE + ", (SELECT pg_catalog.sum(d.numbackends) FROM pg_catalog.pg_stat_database AS d)",  # noqa: S608
     ends=(
         "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
         "pg_catalog.inet_client_port()"

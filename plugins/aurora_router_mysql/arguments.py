@@ -30,6 +30,8 @@ NOT_SERVED = {
     **dict.fromkeys(_TRANSACTIONS, "run_transaction"),
     **dict.fromkeys(("causal", "causal_wait"), "causal tokens"),
     "rebalance": "pools",
+    "tls_direct": "TLS from the first byte",
+    "auto_pause": "instances that pause",
     "trust_cname": "names at the end of an alias",
 }
 """Options, without prefix, that have no effect yet -> what they are for; given explicitly they are refused."""

@@ -40,6 +40,7 @@ _ROLE = f"IF({_READS}, 't', 'f')"
 QUERIES = ServiceQueries(
     ping="SELECT 1",
     role=f"SELECT {_ROLE}, CONNECTION_ID(), NULL",
+    role_and_clients=f"SELECT {_ROLE}, CONNECTION_ID(), NULL, NULL",  # no view of counts is common to all servers
     # A server that listens on one address says which one; one that listens on all does not know the session's.
     ends=(
         "SELECT IF(@@GLOBAL.bind_address IN ('*', '0.0.0.0', '::'), NULL, @@GLOBAL.bind_address), @@GLOBAL.port, "
