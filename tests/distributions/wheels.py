@@ -16,6 +16,7 @@ DRIVER = {
     "aurora_router_sqlalchemy",
     "aurora_router_django",
     "aurora_router_aws",
+    "aurora_router_mysql",
     "aurora_router_patroni",
 }
 CLUSTER = {"aurora_router_cluster", "aurora_router_pytest"}
