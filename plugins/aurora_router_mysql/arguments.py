@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _TRANSACTIONS = ("outcome", "outcome_terminate", "transaction_attempts", "transaction_timeout")
 NOT_SERVED = {
-    **dict.fromkeys(("credentials", "attributes", *OF_EXTENSIONS), "credentials and attributes of AWS"),
+    **dict.fromkeys(("credentials", "attributes", *OF_EXTENSIONS), "credentials, attributes and managers of clusters"),
     **dict.fromkeys(_TRANSACTIONS, "run_transaction"),
     **dict.fromkeys(("causal", "causal_wait"), "causal tokens"),
     "rebalance": "pools",

@@ -13,8 +13,7 @@ from aurora_router.errors import NoInstanceAvailable
 from aurora_router.flow.source import MembersFailed
 from aurora_router.model.event import ConfigurationAdvice, InstanceAdded
 from aurora_router.model.observation import Member, Members
-from aurora_router.runtime.blocking import BlockingRuntime
-from aurora_router.runtime.eventloop import EventLoopRuntime
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.sources import GROUP
 from aurora_router.simulation import SimulatedProcess, WatchedProcess
 from tests.flow.scene import Scene

@@ -20,7 +20,8 @@ from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.model.instance import Instance
 from aurora_router.policy.route import Mode, given_host, locate
-from aurora_router.runtime.blocking import BlockingRuntime, run
+from aurora_router.runtime.blocking import run
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,10 +21,10 @@ from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED
 from aurora_router.policy.paths import is_direct
 from aurora_router.runtime import sockets
-from aurora_router.runtime.blocking import query
 from aurora_router.runtime.connect_args import opening
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params, reported_standby
+from aurora_router.runtime.libpq_runtimes import query
 from aurora_router.runtime.sources import find_sources
 
 if TYPE_CHECKING:
