@@ -1,5 +1,8 @@
 """Reading a call of ``connect``: PyMySQL's keywords and our options in, a request for routing out."""
 
+# pyright: reportAttributeAccessIssue=false
+# The stubs that pyright brings with it are of an older PyMySQL.
+
 from __future__ import annotations
 
 import re
@@ -122,7 +125,7 @@ def _remember_options(items: tuple[tuple[str, Any], ...]) -> tuple[Options, tupl
     if not is_strategy(ours.get(f"{PREFIX}balance", Balance.LEAST_CONNECTIONS)):
         ours[f"{PREFIX}balance"] = find_balance(ours[f"{PREFIX}balance"])
     options, _ = split(ours)
-    return options, find_sources(options.source, BUILT_IN)
+    return options, find_sources(options.source, built_in=BUILT_IN)
 
 
 @lru_cache(maxsize=256)
