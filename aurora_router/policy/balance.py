@@ -306,7 +306,8 @@ def not_failed(instance: Instance, context: Context) -> int:
 
 def not_drained(instance: Instance, context: Context) -> int:
     """Those that no operator drains; a reader that is drained serves only where nothing else may."""
-    return 0 if context.view.find_drain(instance, context.now) is None else 1
+    view = context.view
+    return 1 if view.drains and view.find_drain(instance, context.now) is not None else 0
 
 
 def in_role(instance: Instance, context: Context) -> int:
