@@ -28,6 +28,7 @@ VERDICTS = {
     Condition.STOPPING: "starting_up",
     Condition.FULL: "too_many_connections",
     Condition.REJECTING: "authentication",
+    Condition.BARRED: "authentication",
     Condition.UNVERIFIED: "identity",
     Condition.RESETTING: "connection_lost",
     Condition.UNKNOWN: "rejected",
