@@ -17,7 +17,7 @@ import logging
 import os
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pymysql
 from pymysql.err import Error
@@ -62,7 +62,7 @@ class Connection(pymysql.connections.Connection):
         pymysql.err.OperationalError: as PyMySQL raises it: wrong password, no such database …
     """
 
-    placement: Placement | None = None
+    placement: Placement = cast("Placement", None)  # of every one that is connected, as its type says
 
     waiting_since: float | None = None
     limits: Limits | None = None
