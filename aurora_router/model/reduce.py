@@ -256,7 +256,7 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
 
 
 def _note_drains(view: View, seen: Topology, asked_at: float) -> Change:
-    """The view with the drains that an accepted answer reports (rule 11)."""
+    """The view with the drains that an accepted answer reports (rule 10)."""
     from_writer = seen.observer is not None and seen.observer == view.writer
     if seen.drains is None or (view.drains_from_writer and not from_writer):
         return view, ()
