@@ -413,8 +413,10 @@ def _may_hold_password(conninfo: str, quoted: str) -> bool:
     scheme = re.match(r"[\w+.-]+://", conninfo)
     if scheme is None:
         return "@" in conninfo or ":" in quoted
-    # Neither a host nor a port has a percent sign: where the ``@`` is lost, it is of a password.
-    return re.search(r"(?s):.*@|:[^/?]*%", conninfo[scheme.end() :]) is not None
+    rest = conninfo[scheme.end() :]
+    hosts = re.sub(r"(?:^|(?<=[@,]))\[[^\]]*(?:\]|$)", "", re.split(r"[/?]", rest)[0])
+    # A port has digits alone: where the ``@`` is lost, anything else behind a colon is of a password.
+    return re.search(r"(?s):.*@", rest) is not None or re.search(r":(?!\d*(?:,|$))", hosts) is not None
 
 
 def _is_misspelled(error: psycopg.Error) -> bool:
