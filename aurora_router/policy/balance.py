@@ -237,7 +237,8 @@ def by_lag(candidates: Candidates, context: Context) -> Candidates:
     """Those within ``aurora_max_lag``, and those that may be: a figure says nothing of the lag at a later time.
 
     It is a promise, so a connect asks a reader for its lag unless the last figure and its age are within the
-    bound. One whose lag was above it, or unknown, is left out until that is `LAG_SECONDS` ago. The writer does not lag.
+    bound. One whose lag was above it, or which did not know it itself, is left out for `LAG_SECONDS`. That
+    another instance does not know it is no reason: then it would never be asked itself. The writer does not lag.
     """
     limit = context.options.max_lag
     if limit is None:
@@ -246,7 +247,8 @@ def by_lag(candidates: Candidates, context: Context) -> Candidates:
     def verdict(instance: Instance) -> str | None:
         if not _was_beyond(instance, limit) or instance.lag_at is None:
             return None
-        if context.now - instance.lag_at >= LAG_SECONDS:
+        looked_at = instance.heard_at if instance.lag is None else instance.lag_at
+        if looked_at is None or context.now - looked_at >= LAG_SECONDS:
             return None
         if instance.lag is None:
             return f"its lag is unknown, and aurora_max_lag is {limit:g} s"

@@ -24,8 +24,8 @@ def view_of(*instances):
 
 
 WRITER = Instance("demo-1", Role.WRITER, lag=0.0, zone="a")
-NEAR = Instance("demo-2", Role.READER, lag=0.01, zone="a", lag_at=0.0)
-FAR = Instance("demo-3", Role.READER, lag=0.01, zone="b", lag_at=0.0)
+NEAR = Instance("demo-2", Role.READER, lag=0.01, zone="a", lag_at=0.0, heard_at=0.0)
+FAR = Instance("demo-3", Role.READER, lag=0.01, zone="b", lag_at=0.0, heard_at=0.0)
 CLUSTER = view_of(WRITER, NEAR, FAR)
 
 
@@ -156,6 +156,7 @@ def views(draw):
             zone=draw(zones),
             lag=draw(lags),
             lag_at=0.0,
+            heard_at=0.0,
             cpu=draw(st.none() | st.floats(0, 100)),
         )
         for name in sorted(names)

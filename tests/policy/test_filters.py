@@ -35,7 +35,7 @@ from aurora_router.policy.quarantine import Quarantine
 WRITER = Instance("w", Role.WRITER, lag=0.0, zone="a")
 FRESH = Instance("fresh", Role.READER, lag=0.01, zone="a", lag_at=0.0)
 LATE = Instance("late", Role.READER, lag=0.4, zone="b", lag_at=0.0)
-SILENT = Instance("silent", Role.READER, zone="c", lag_at=0.0)
+SILENT = Instance("silent", Role.READER, zone="c", lag_at=0.0, heard_at=0.0)
 UNKNOWN = Instance("unknown")
 ALL = Candidates((WRITER, FRESH, LATE, SILENT, UNKNOWN))
 
@@ -105,6 +105,13 @@ def test_by_lag_is_a_promise():
         "late": "lag 0.4 s > aurora_max_lag 0.1 s",
         "silent": "its lag is unknown, and aurora_max_lag is 0.1 s",
     }
+
+
+@pytest.mark.parametrize("heard_at", [None, 0.0])
+def test_a_lag_that_only_others_do_not_know_is_asked_for(heard_at):
+    """The monitor may read it again each second, so that the reader itself would never be asked."""
+    silent = replace(SILENT, lag_at=LAG_SECONDS, heard_at=heard_at)
+    assert silent in by_lag(Candidates((silent,)), context(max_lag=0.1, now=LAG_SECONDS)).kept
 
 
 def test_a_lag_at_the_limit_is_within_it():

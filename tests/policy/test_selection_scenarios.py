@@ -24,7 +24,10 @@ EXPECTATIONS = {"order", "first", "last", "left_out", "reason", "error"}
 
 
 def view_of(instances, now):
-    known = {each["id"]: Instance(**{"lag_at": now, **each, "role": Role(each["role"])}) for each in instances}
+    known = {
+        each["id"]: Instance(**{"lag_at": now, "heard_at": now, **each, "role": Role(each["role"])})
+        for each in instances
+    }
     writer = next((each.id for each in known.values() if each.role is Role.WRITER), None)
     return View(known, writer=writer, refreshed_at=0.0)
 

@@ -64,7 +64,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         *((seed, ALL) for seed in (463488972, 463489143)),
         *((seed, PLACES) for seed in (651161015, 651161049, 651161066)),
         *((seed, ODD_ROWS) for seed in (95473326, 95473353, 95473355, 95473549, 5000037)),
-        (29429493, STALE_LAG),
+        *((seed, STALE_LAG) for seed in (29429493, 562418333)),
         *((seed, LOST_SYN) for seed in (29431082, 29431870)),
         (29432608, UNEXAMINED),
         (29432997, OLD_PASSWORD),
