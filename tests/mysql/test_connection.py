@@ -199,15 +199,24 @@ cursor = connection.cursor(); cursor.execute("select 7"); print(cursor.fetchone(
     assert (done.stdout, done.stderr) == ("7\n", "")
 
 
+def await_lags(connection, whole):
+    """Wait until the readers' lag is known: at first a reader has not heard of its writer's heartbeat."""
+    deadline = time.monotonic() + 30
+    while not all(connection.placement.view.instances[name].lag is not None for name in whole.readers):
+        assert time.monotonic() < deadline, "the readers' lag is known"
+        time.sleep(0.05)
+
+
 def test_events_and_views_are_those_of_the_core(make, whole, events):
-    connection = make()
+    connection = make(aurora_refresh=1)
     view = connection.placement.view
     assert view.writer == whole.writer
     assert set(view.instances) == {each.name for each in whole.instances}
-    assert all(view.instances[name].lag is not None for name in whole.readers)
+    await_lags(connection, whole)
 
 
 def test_a_bound_of_the_lag_is_asked_of_the_reader(make, whole):
+    await_lags(make(aurora_refresh=1), whole)
     assert make("reader", aurora_max_lag=1).placement.instance in whole.readers
 
 

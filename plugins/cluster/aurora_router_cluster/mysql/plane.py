@@ -42,6 +42,7 @@ from aurora_router_cluster.errors import (
 from aurora_router_cluster.mysql.relaylog import find_unapplied
 from aurora_router_cluster.mysql.rewriting import Member, rewrite
 from aurora_router_cluster.mysql.server import REPLICATION
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -193,7 +194,7 @@ class Cluster:
         others = [each for each in self.readers if each is not chosen and each.available]
         self.writer, self.epoch = chosen, self.epoch + 1
         self.holders = {each.name for each in others}
-        await self._wait_for_readers(chosen, wanted=bool(others))
+        await self._await_readers(chosen, wanted=bool(others))
         await chosen.server.query("SET GLOBAL read_only = OFF")
         chosen.state, chosen.lag, chosen.heard_at = "available", 0.0, time.monotonic()
         self.changed()
@@ -201,7 +202,7 @@ class Cluster:
             if isinstance(result, ClusterError):
                 log.warning("%s does not follow: %s", each.name, result)
 
-    async def _wait_for_readers(self, writer: Instance, *, wanted: bool) -> None:
+    async def _await_readers(self, writer: Instance, *, wanted: bool) -> None:
         """Let the writer's commits wait for a reader, or not."""
         await writer.server.query(f"SET GLOBAL rpl_semi_sync_master_enabled = {'ON' if wanted else 'OFF'}")
         self.semi_sync = wanted
@@ -213,14 +214,14 @@ class Cluster:
             return
         following = {each.name for each in self.readers if each.available}
         if following and not self.semi_sync:
-            await self._wait_for_readers(writer, wanted=True)
+            await self._await_readers(writer, wanted=True)
         lost = self.holders - following
         if not lost:
             return
         kept = self.holders & following
         if not kept:
             if not any(not self.instances[each].held for each in lost if each in self.instances):
-                await self._wait_for_readers(writer, wanted=False)
+                await self._await_readers(writer, wanted=False)
                 self.holders = set()
             return
         written = await _query_written(writer)
@@ -341,7 +342,7 @@ class Cluster:
             if instance is writer:
                 await server.start()
                 readers = [each for each in self.readers if each.available]
-                await self._wait_for_readers(instance, wanted=bool(readers))
+                await self._await_readers(instance, wanted=bool(readers))
                 await server.query("SET GLOBAL read_only = OFF")
             elif writer is None:
                 raise EngineError(f"{instance.name} has no writer to follow")  # noqa: TRY301 - its state is set below
@@ -413,7 +414,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._interval)
+                await wait_at_most(self._interval, self._woken.wait())
             self._woken.clear()
             for each in list(self._cluster.instances.values()):
                 if each.state in {"available", "unreachable"} and each.name not in self._busy:
