@@ -12,8 +12,6 @@ is the earliest that is possible; a client's time after that is what the figure 
 
 from __future__ import annotations
 
-import argparse
-import logging
 import random
 import statistics
 import sys
@@ -27,6 +25,7 @@ from benchmarks.chaos_failovers import BANK, CLIENT, FENCED, LOST, ROLLED_BACK, 
 from benchmarks.contenders import INCUMBENT, OURS, Contender, Field
 from benchmarks.failover import PATIENCE, disturb, end_all, make_ledger, p99, settled
 from benchmarks.figures import Figure, report
+from benchmarks.switch_arguments import begin, make_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,18 +124,10 @@ def _report_books(books: Books, expected: int) -> Iterator[Figure]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 1 where a figure misses its bound."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--switches", type=int, default=SWITCHES, metavar="N")
-    parser.add_argument("--kills", type=int, default=KILLS, metavar="N")
-    parser.add_argument("--bounded", action="store_true", help="what there is time for in CI: a few of each")
+    parser = make_parser(__doc__, SWITCHES, KILLS)
     parser.add_argument("--compare", action="store_true", help="the AWS wrapper as well, where it can be installed")
-    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args(arguments)
-    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
-        logging.getLogger(quiet).addHandler(logging.NullHandler())
-    seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
-    sys.stdout.write(f"seed {seed}\n")
+    seed = begin(args)
     switches, kills = (BOUNDED_SWITCHES, BOUNDED_KILLS) if args.bounded else (args.switches, args.kills)
     return report(measure(switches, kills, seed, compare=args.compare), args.json)
 

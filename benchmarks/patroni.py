@@ -13,13 +13,10 @@ With ``--asynchronous`` the cluster has Patroni's defaults, which may lose commi
 
 from __future__ import annotations
 
-import argparse
-import logging
 import random
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -30,6 +27,7 @@ from benchmarks.chaos_failovers import BANK, CLIENT, CONNINFO, ENOUGH, FENCED, L
 from benchmarks.contenders import PATIENCE, Process
 from benchmarks.failover import p99
 from benchmarks.figures import Figure, report
+from benchmarks.switch_arguments import begin, make_parser
 from tests.patroni.managed import NotInstalled, PatroniCluster
 
 if TYPE_CHECKING:
@@ -145,18 +143,10 @@ def _report_books(books: Books, expected: int, done: int, *, is_synchronous: boo
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 1 where a figure misses its bound, or a program is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--switches", type=int, default=SWITCHES, metavar="N")
-    parser.add_argument("--kills", type=int, default=KILLS, metavar="N")
-    parser.add_argument("--bounded", action="store_true", help="what there is time for in CI: a few of each")
+    parser = make_parser(__doc__, SWITCHES, KILLS)
     parser.add_argument("--asynchronous", action="store_true", help="Patroni's defaults, which may lose commits")
-    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     args = parser.parse_args(arguments)
-    for quiet in ("aurora_router", "psycopg"):  # what they warn of is what is done to them here
-        logging.getLogger(quiet).addHandler(logging.NullHandler())
-    seed = random.SystemRandom().randrange(1, 1 << 30) if args.seed is None else args.seed
-    sys.stdout.write(f"seed {seed}\n")
+    seed = begin(args)
     switches, kills = (BOUNDED_SWITCHES, BOUNDED_KILLS) if args.bounded else (args.switches, args.kills)
     try:
         return report(measure(switches, kills, seed, is_synchronous=not args.asynchronous), args.json)

@@ -16,7 +16,7 @@ import aurora_router.errors as errors_module
 import aurora_router.model.event as event_module
 from aurora_router.doctor.assumptions import ASSUMPTIONS
 from aurora_router.doctor.checks import CHECKS, UNEXPLAINED
-from aurora_router.policy import affinity
+from aurora_router.policy import affinity, poll_interval
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.hang_detection import TRANSITIONS, Action, Signal, State
 from aurora_router.policy.options import OptionDoc, Options, describe
@@ -601,7 +601,7 @@ def balancing() -> str:
         _table(("strategy", "chooses", "promise"), rows),
         AFFINITY.format(
             all=affinity.NEAREST.all, none=affinity.NEAREST.none, further=affinity.FURTHER.none, slack=affinity.SLACK,
-            every=affinity.LOAD_SECONDS, fresh=affinity.FRESH_SECONDS / 60.0, trust=affinity.TRUST,
+            every=poll_interval.LOAD_SECONDS, fresh=affinity.FRESH_SECONDS / 60.0, trust=affinity.TRUST,
             push=affinity.PUSH, target=affinity.TARGET, back=affinity.BACK,
         ),
     ]) + "\n"  # fmt: skip

@@ -39,7 +39,6 @@ from aurora_router.model.event import MonitorLockedOut
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import MISSING_SECONDS, ROW_AGE_SECONDS, Failure
 from aurora_router.policy import poll_interval
-from aurora_router.policy.affinity import LOAD_SECONDS
 from aurora_router.policy.auto_pause import find_pause
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.lockouts import Lockouts
@@ -208,8 +207,7 @@ class ClusterMonitor(Generic[ConnT]):
         self._give_up_where_refused()
         if cluster.suspected_at is not None and not self.can_ask:
             cluster.on_monitor_stopped()
-        silent = self.unhealthy | self._find_awake(self._unheard)
-        wanted = sorted(askable if cluster.suspected_at is not None else silent & askable)
+        wanted = sorted(askable if cluster.suspected_at is not None else self._silent & askable)
         for id_ in wanted:
             if not self.probe_of(id_).busy:
                 self._probes[id_].busy = True
@@ -230,14 +228,15 @@ class ClusterMonitor(Generic[ConnT]):
             self._count_if_due()
 
     def _count_if_due(self) -> None:
-        """Start to ask for client connections: at once where no monitor has, then every `LOAD_SECONDS`.
+        """Start to ask for client connections: at once where no monitor has, then every `poll_interval.LOAD_SECONDS`.
 
         The second time comes sooner, at random, so that processes that were started together do not go on together.
         """
         now, due = self.runtime.now(), self.cluster.state.demand.clients_at
         if now >= due and self._prefers_zones:
             random = self.runtime.random()
-            pause = LOAD_SECONDS * random if due == -math.inf else poll_interval.add_jitter(LOAD_SECONDS, random)
+            every = poll_interval.LOAD_SECONDS
+            pause = every * random if due == -math.inf else poll_interval.add_jitter(every, random)
             self.cluster.update(ClusterState.plan_count, now + pause)
             self.runtime.spawn(self._count_clients())
 
@@ -279,7 +278,7 @@ class ClusterMonitor(Generic[ConnT]):
     @property
     def _silent(self) -> set[str]:
         """The instances that are asked until they answer, also while the writer is not suspected."""
-        return self.unhealthy | self._unheard
+        return self.unhealthy | self._find_awake(self._unheard)
 
     def _give_up_where_refused(self) -> None:
         """Leave a suspicion that lasts to the connects if an instance, or a given name, refuses the monitor's login.
@@ -534,11 +533,12 @@ class ClusterMonitor(Generic[ConnT]):
 
         That one does not answer has no consequence but that its figure gets too old: a connect, or a ping, finds out.
         """
+        recent = poll_interval.LOAD_SECONDS / 4.0
         for id_ in sorted(self._find_awake(self._find_askable())):
             probe, known = self.probe_of(id_), self.cluster.view.instances.get(id_)
             if known is None or probe.busy or (known.role is Role.WRITER and not probe.is_open):
                 continue
-            if known.occupancy is not None and self.runtime.now() - known.occupancy.at < LOAD_SECONDS / 4.0:
+            if known.occupancy is not None and self.runtime.now() - known.occupancy.at < recent:
                 continue
             probe.busy = True
             try:

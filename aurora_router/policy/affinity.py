@@ -31,6 +31,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.policy.options import Balance
+from aurora_router.policy.poll_interval import LOAD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance, Occupancy
     from aurora_router.policy.context import Context
 
-LOAD_SECONDS = 60.0
-"""Between two questions to an instance for its client connections, where ``aurora_zones`` is set."""
 FRESH_SECONDS = 3.0 * LOAD_SECONDS
 """How old a figure may be."""
 SLACK = 3.0

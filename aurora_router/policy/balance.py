@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
-from aurora_router.policy.affinity import find_affinity
 from aurora_router.policy.choosers import CHOOSERS
 from aurora_router.policy.context import Context, Exclusion
 from aurora_router.policy.options import OWN_ZONE, Balance, Options, ReaderFallback
@@ -149,6 +148,9 @@ def find_zones(tiers: Mapping[Rank, Sequence[Instance]]) -> list[Sequence[Instan
 
 def _overflow(selection: Selection, tiers: Mapping[Rank, Sequence[Instance]]) -> Selection:
     """The selection after chance has decided between the nearest zone and further ones; see `policy.affinity`."""
+    with IMPORTING:
+        from aurora_router.policy.affinity import find_affinity  # noqa: PLC0415 - for those who set zones
+
     affinity = find_affinity(find_zones(tiers), selection.context)
     if affinity is None or affinity.reach == 1:
         return selection

@@ -26,6 +26,8 @@ LEAST_LAG = 2.0
 """The lowest bound of readers' lag for which the writer is asked more often: once a second at most."""
 MISSING_READER = 5.0
 """Between two looks while a reader is wanted and none is known; connects look as well, see `flow.topology`."""
+LOAD_SECONDS = 60.0
+"""Between two questions to an instance for its client connections, where ``aurora_zones`` is set."""
 IN_USE_SECONDS = 60.0
 """For how long a wish of a connect sets the pace."""
 JITTER = 0.25

@@ -96,7 +96,7 @@ class MySqlMonitorRuntime(MySqlRuntime[Session], MonitorLoopRuntime[Session]):
         """Both ends of a session of the monitor's own."""
         return connection.ends()
 
-    def database(self, connection: Any) -> str:  # noqa: ARG002 - a session is in nobody's way: any database may be dropped
+    def database(self, connection: Any) -> str:  # noqa: ARG002 - a session keeps no database from being dropped
         """The database of a connection, as far as a session there is in the way: none."""
         return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aurora_router.flow.topology_query import ROLE_AND_CLIENTS
-from aurora_router.policy.affinity import LOAD_SECONDS
+from aurora_router.policy.poll_interval import LOAD_SECONDS
 from aurora_router.runtime.simulated import answers
 from aurora_router.simulation import Network, SimulatedCluster, SimulatedProcess, Simulation, WatchedProcess
 

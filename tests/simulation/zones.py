@@ -2,7 +2,7 @@
 
 The processes choose by `policy.balance` and `policy.affinity`. Some have pools, whose connections stay, and follow
 `policy.rebalancing`; those of others live for a random time, and are replaced. What they know of the readers' client
-connections is as old as their last question (`affinity.LOAD_SECONDS`), each process's at a time of its own.
+connections is as old as their last question (`poll_interval.LOAD_SECONDS`), each process's at a time of its own.
 Run ``python -m tests.simulation.zones --json FILE`` for the figures.
 """
 
@@ -19,11 +19,10 @@ from pathlib import Path
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Occupancy, Role
 from aurora_router.model.view import View
-from aurora_router.policy.affinity import LOAD_SECONDS
 from aurora_router.policy.balance import select
 from aurora_router.policy.context import Context, Load
 from aurora_router.policy.options import Options
-from aurora_router.policy.poll_interval import add_jitter
+from aurora_router.policy.poll_interval import LOAD_SECONDS, add_jitter
 from aurora_router.policy.quarantine import Quarantine
 from aurora_router.policy.rebalancing import Pace, find_surplus
 from benchmarks.figures import Figure, report
