@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aurora_router_cluster import LocalCluster
+from aurora_router_cluster import LocalCluster, registry
 from aurora_router_cluster.errors import BinariesError, RequestError
 from aurora_router_cluster.postgres import binaries as binaries_module
 from aurora_router_cluster.postgres import template as template_module
@@ -151,4 +151,8 @@ def faulty_cluster(ledger_cluster, is_healed, eventually):
     """The cluster of a module, which is healed after each test."""
     yield ledger_cluster
     ledger_cluster.faults.heal()
-    eventually(lambda: is_healed(ledger_cluster))
+    try:
+        eventually(lambda: is_healed(ledger_cluster))
+    except AssertionError:
+        logged = registry.ClusterDirectory(ledger_cluster.key).log.read_text(encoding="utf-8")
+        pytest.fail(f"not healed: {ledger_cluster.status()}\n{logged[-10_000:]}", pytrace=False)

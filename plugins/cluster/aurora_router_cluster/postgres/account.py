@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 UNPRIVILEGED = ("postgres", "nobody")
+TEMPORARY = ("TMPDIR", "TMP", "TEMP")
+"""Variables that name the directory for temporary files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,12 @@ class Account:
             sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *identity, *map(str, command),
         ]  # fmt: skip
 
-    @staticmethod
-    def environment() -> dict[str, str]:
-        """Our environment without what would misconfigure PostgreSQL's programs (``PG*``, locale, files of LDAP)."""
+    def environment(self) -> dict[str, str]:
+        """Our environment without what would misconfigure a server's programs (``PG*``, locale, files of LDAP).
+
+        Another account may not enter our directory for temporary files: it uses the system's.
+        """
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
+        for name in TEMPORARY if self.switch else ():
+            kept.pop(name, None)
         return {**kept, "LC_ALL": "C", "TZ": "UTC", "LDAPNOINIT": "1"}
