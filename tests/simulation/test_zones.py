@@ -9,18 +9,22 @@ from tests.simulation.zones import BUSIEST, EVEN, LOCAL, UNEVEN
 
 SCENES = {
     "pools": {"processes": 45, "seconds": 480.0},
-    "pools, two readers each": {"processes": 60, "readers": 2, "seconds": 480.0},
     "20 s": {"processes": 150, "lifetime": 20.0, "seconds": 420.0},
 }
+TWO_EACH = pytest.param(
+    {"processes": 60, "readers": 2, "seconds": 480.0}, marks=pytest.mark.slow, id="pools, two readers each"
+)
+MOST = pytest.param((0.6, 0.3, 0.1), marks=pytest.mark.slow, id="(0.6, 0.3, 0.1)")
+EACH = [*(pytest.param(scene, id=name) for name, scene in SCENES.items()), TWO_EACH]
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+@pytest.mark.parametrize("scene", EACH)
 def test_even_clients_stay_in_their_zone(scene):
     assert zones.run(EVEN, **scene).local >= LOCAL
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
-@pytest.mark.parametrize("clients", [UNEVEN, (0.6, 0.3, 0.1)], ids=str)
+@pytest.mark.parametrize("scene", EACH)
+@pytest.mark.parametrize("clients", [UNEVEN, MOST], ids=str)
 def test_with_uneven_clients_no_reader_is_much_busier_than_the_mean(scene, clients):
     found = zones.run(clients, **scene)
     assert found.busiest <= BUSIEST
