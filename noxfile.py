@@ -143,8 +143,8 @@ def tests(session: nox.Session) -> None:
     Python the branch coverage of the pure core (model, policy, flow) is measured: 95 % at least.
     """
     session.install(*TESTED)
-    # A test that needs a second try is a bug to be fixed: it is listed (-rR), but does not hide what else is tested.
-    manner = ["--dist=worksteal", "--reruns=1", "-raR", "--durations=20"]
+    # A test that needs a second try is a bug to be fixed: it is shown, but does not hide what else is tested.
+    manner = ["--dist=worksteal", "--reruns=1", "--rerun-show-tracebacks", "-raR", "--durations=20"]
     marked = "not slow"
     chosen = _tool_arguments(session)
     own = _is_own(session)

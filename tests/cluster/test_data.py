@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -104,6 +105,38 @@ def test_nodes_that_are_missing_are_made_up_for_or_named(run_directory):
     with pytest.raises(errors.DirectoryError, match=r"data .--data. is incomplete: .*put the missing directories"):
         LocalCluster.start(data=data)
     assert (data / "storage" / "node-3").exists()
+
+
+def test_what_is_not_written_down_is_not_deleted_before_everything_was_found(run_directory):
+    data = run_directory / "data"
+    storage = data / "storage"
+    with LocalCluster.start(data=data, readers=0) as cluster:
+        insert(cluster, 1)
+    written = {path.name: path.read_text(encoding="utf-8") for path in storage.glob("*.json")}
+    kept = sorted(path.name for path in storage.iterdir() if path.is_dir())
+
+    def refuses(match):
+        with pytest.raises(errors.DirectoryError, match=match):
+            LocalCluster.start(data=data)
+        assert sorted(path.name for path in storage.iterdir() if path.is_dir()) == kept
+
+    facts = json.loads(written["nodes.json"])
+    for left_out, match in (
+        ("0 1 2", r"node-0, node-1, node-2 are there, but not written down: is a file in .* an old copy"),
+        ("5", r"nodes.json is out of date: it does not list 5, which .* members"),
+    ):
+        some = {number: zone for number, zone in facts["zones"].items() if number not in left_out.split()}
+        (storage / "nodes.json").write_text(json.dumps({**facts, "zones": some}))
+        refuses(match)
+    (storage / "nodes.json").write_text(written["nodes.json"])
+    (base,) = storage.glob("base-*.json")
+    base.unlink()
+    refuses(r"put the missing directories base-N back, each with its base-N.json. base-\d+ are there")
+    base.write_text(written[base.name])
+    (storage / "node-17").mkdir()
+    with LocalCluster.start(data=data) as cluster:
+        assert rows(cluster) == [1]
+    assert not (storage / "node-17").exists(), "what an interrupted work has left is deleted then"
 
 
 def test_the_certificate_authority_is_the_same(run_directory):

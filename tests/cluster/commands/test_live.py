@@ -49,6 +49,11 @@ def test_the_volume_in_words():
     failed = volume()
     failed["nodes"][3] |= {"state": "failed", "failure": "node 3 cannot write its journal: No space left on device"}
     assert live.storage_lines(failed)[-1] == "absent   node 3 cannot write its journal: No space left on device"
+    failed["nodes"][3] |= {"state": "empty", "failure": "node 3: it holds nothing"}
+    assert live.storage_lines(failed)[-1] == "absent   node 3: it holds nothing"
+    stalled = live.storage_lines(volume(quorum="read", stalled=2.5))
+    assert "commits go on" not in stalled[0]
+    assert stalled[-1] == "stalled  no log has met its quorum for 2.5 s, though enough copies answer"
     assert live.storage_lines({"flavour": "direct"}) == []
     assert live.storage_rows({"flavour": "direct"}) == []
 

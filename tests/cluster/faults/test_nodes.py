@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -91,6 +92,29 @@ def test_a_zone_down(cluster, eventually):
         assert writes(cluster)
         assert cluster.instance(old.name).pid is None
     assert cluster.instance(old.name).state == "available"
+
+
+@pytest.mark.case
+def test_what_of_a_zone_can_come_back_does_and_the_rest_is_healed_again(cluster, isolated, eventually):
+    """Nodes and instances after one that could not start stayed down, and no fault was left to be healed."""
+    if not isolated:
+        pytest.skip("a node of the supervisor's own process keeps its files open")
+    fault = cluster.faults.zone_down("eu-test-1a")
+    first = min(node["node"] for node in nodes(cluster).values() if node["zone"] == "eu-test-1a")
+    directory = Path(cluster.instance("demo-1").socket_directory).parent / "storage" / f"node-{first}"
+    moved = directory.with_name("moved")
+    directory.rename(moved)
+    directory.write_text("in the way")
+    with pytest.raises(errors.EngineError, match=f"node {first} .* did not start"):
+        fault.heal()
+    eventually(lambda: [node["node"] for node in nodes(cluster).values() if not node["up"]] == [first])
+    assert cluster.instance("demo-1").state == "available"
+    assert [each.kind for each in cluster.faults.list()] == ["zone-down"]
+    directory.unlink()
+    moved.rename(directory)
+    fault.heal()
+    assert cluster.faults.list() == []
+    eventually(lambda: whole(cluster))
 
 
 def test_a_zone_cut_off_cuts_its_nodes_off(cluster, eventually):

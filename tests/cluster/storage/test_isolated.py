@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from aurora_router_cluster.errors import EngineError
 from aurora_router_cluster.postgres import processes
+from aurora_router_cluster.storage import isolated
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.extents import Extent
 from aurora_router_cluster.storage.isolated import PACKAGES, IsolatedNode
@@ -70,6 +73,54 @@ async def test_one_that_was_killed_while_it_started_comes_back(node, delay):
     await until(lambda: node.up and node.connected, "it runs")
     await node_set.close()
     assert not node.lost
+
+
+@pytest.mark.case
+async def test_one_that_hangs_is_replaced_by_a_process_that_does_not(node, monkeypatch):
+    monkeypatch.setattr(isolated, "HUNG_SECONDS", 0.2)
+    await node.start()
+    first = node.pid
+    await node.start()
+    assert node.pid == first
+    os.kill(first, signal.SIGSTOP)
+    node.connection.abort()
+    await until(lambda: not node.connected, "the connection ends")
+    await node.start()
+    assert node.connected
+    assert node.pid != first
+
+
+@pytest.mark.case
+async def test_a_request_before_there_was_a_connection_says_nothing_about_the_disk(node, monkeypatch):
+    """It fails when the connection is there already: so a healthy node was shown as one whose disk fails."""
+    asked, begin = [], node.begin
+
+    def begin_after_a_request(connection):
+        asked.append(asyncio.ensure_future(node.state()))
+        asyncio.get_running_loop().call_soon(begin, connection)
+
+    monkeypatch.setattr(node, "begin", begin_after_a_request)
+    await node.start()
+    with pytest.raises(NodeUnavailable, match="there is no connection"):
+        await asked[0]
+    assert node.connected
+    assert node.failure is None
+
+
+@pytest.mark.case
+async def test_one_whose_files_are_gone_is_known_to_be_empty(node, tmp_path):
+    node_set = NodeSet(tmp_path, ("a", "b", "c"), "secret", lambda _: None, isolated=True, sync=False)
+    node_set[2] = node
+    await node.start()
+    await node.format(CHARTER)
+    assert (await node.state()).promised == 1
+    assert not node.empty
+    await node.stop()
+    shutil.rmtree(node.directory)
+    with pytest.raises(EngineError, match=r"node 2 runs, but it holds nothing, .* cluster replace-node 2"):
+        await node_set.up(2)
+    assert node.empty
+    assert "scl" not in node.describe()
 
 
 async def test_one_that_is_taken_down_while_it_starts_stays_down(node):

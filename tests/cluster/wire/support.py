@@ -111,7 +111,7 @@ class Rig:
         identity = await receiver.identify_system()
         assert identity.system_identifier == self.log.system_identifier
         await receiver.create_slot("aurora_storage")
-        await receiver.start(self.log.end, timeline, slot="aurora_storage")
+        await receiver.start(self.log.end, timeline, flushed=self.log.end, slot="aurora_storage")
         return receiver
 
     def sink(self, lsn: int, data: bytes) -> None:

@@ -64,7 +64,7 @@ def grow(log: MemoryLog, size: int) -> None:
 async def follow(path: Path, log: MemoryLog, lsn: int = BASE, timeline: int = 1) -> tuple[WalReceiver, bytearray]:
     received = bytearray()
     receiver = await WalReceiver.connect(WriterAddress(path, "any"), lambda _, data: received.extend(data))
-    await receiver.start(lsn, timeline)
+    await receiver.start(lsn, timeline, flushed=lsn)
     return receiver, received
 
 
@@ -256,12 +256,12 @@ async def test_positions_outside_of_the_log_are_refused_by_name(
         (log.end, 2, "timeline 2 is not in this log's history"),
     ):
         with pytest.raises(ServerError, match=text):
-            await receiver.start(lsn, timeline)
+            await receiver.start(lsn, timeline, flushed=lsn)
     log.add_timeline(Timeline(2, BASE + 500, b"1\tx\ty\n"))
     with pytest.raises(ServerError, match="which ends at 0/1001F4"):
-        await receiver.start(BASE + 501, 1)
+        await receiver.start(BASE + 501, 1, flushed=BASE + 501)
     assert await receiver.timeline_history(2) == b"1\tx\ty\n"
-    await receiver.start(BASE + 20, 1)
+    await receiver.start(BASE + 20, 1, flushed=BASE + 20)
     assert (await asyncio.wait_for(receiver.ended, 30)).reason is EndReason.TIMELINE
 
 

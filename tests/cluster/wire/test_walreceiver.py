@@ -104,14 +104,14 @@ async def test_refusals_of_the_writer_are_typed(rig: Rig) -> None:
     identity = await receiver.identify_system()
     assert identity.timeline == 1
     with pytest.raises(ServerError, match="does not exist"):
-        await receiver.start(identity.lsn, 1, slot="missing")
+        await receiver.start(identity.lsn, 1, flushed=identity.lsn, slot="missing")
     with pytest.raises(ServerError, match=r"00000007\.history"):
         await receiver.timeline_history(7)
     with pytest.raises(ValueError, match="not a slot name"):
         await receiver.create_slot("Drop Table")
     assert await receiver.create_slot("mine")
     assert not await receiver.create_slot("mine")
-    await receiver.start(identity.lsn, 1, slot="mine")
+    await receiver.start(identity.lsn, 1, flushed=identity.lsn, slot="mine")
     with pytest.raises(ProtocolError, match="while the connection is streaming"):
         await receiver.identify_system()
     await receiver.close()
@@ -127,7 +127,7 @@ async def test_a_sink_that_fails_ends_the_connection_with_its_error(rig: Rig) ->
 
     address = writer.home / f".s.PGSQL.{writer.port}"
     receiver = await WalReceiver.connect(WriterAddress(address, settings.SUPERUSER), sink)
-    await receiver.start(rig.log.first_lsn, 1)
+    await receiver.start(rig.log.first_lsn, 1, flushed=rig.log.first_lsn)
     end = await ended(receiver)
     assert end.reason is EndReason.FAILED
     assert isinstance(end.error, WireError)
@@ -165,7 +165,7 @@ async def test_client_and_endpoint_understand_each_other_over_tcp_with_scram(rig
     assert (await receiver.identify_system()).system_identifier == rig.log.system_identifier
     with pytest.raises(ServerError, match="without slots"):
         await receiver.create_slot("x")
-    await receiver.start(rig.log.first_lsn, 1)
+    await receiver.start(rig.log.first_lsn, 1, flushed=rig.log.first_lsn)
     await until(lambda: receiver.received == rig.log.durable_lsn, "the log")
     assert bytes(received) == rig.log._slice(rig.log.first_lsn, len(received))
     receiver.report(1, 2, 3)

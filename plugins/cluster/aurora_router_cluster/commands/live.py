@@ -46,7 +46,9 @@ def storage_lines(volume: dict[str, Any]) -> list[str]:
         f"volume   epoch {volume['epoch']}, membership {membership['version']}, groups {volume['groups']}{no_writer}",
         f"log      {reached}, kept from {volume['first_lsn']}",
     ]
-    lines += [f"absent   {node['failure']}" for node in volume["nodes"] if node["state"] == "failed"]
+    if volume.get("stalled") is not None:
+        lines.append(f"stalled  no log has met its quorum for {volume['stalled']:g} s, though enough copies answer")
+    lines += [f"absent   {node['failure']}" for node in volume["nodes"] if node["state"] in {"failed", "empty"}]
     if volume["fenced_epochs"]:
         lines.append(f"fenced   a former writer still runs in epoch {', '.join(map(str, volume['fenced_epochs']))}")
     return lines

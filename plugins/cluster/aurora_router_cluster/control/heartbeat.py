@@ -31,6 +31,7 @@ HUNG_AFTER = 5  # heartbeats without an answer; a busy machine may well miss one
 AGAIN = 1.0  # seconds after a failed repair until the next try
 DIVERGED_AFTER = 3.0  # seconds without log after which a reader is rebuilt
 DIVERGED_LOOKS = 8  # at least, within these seconds: fewer say that this process stood still, and sent no log
+DISPUTED_AFTER = 1.0  # seconds that a failover or another change of the cluster has to open the epoch it asked for
 JUDGED = frozenset({"available", "unreachable", "stopped"})
 
 
@@ -53,6 +54,7 @@ class Heartbeat:
         self._pulse: asyncio.Task[None] | None = None
         self._repairs: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        self._disputed_since: float | None = None
         self._lost_since: float | None = None  # monotonic time; None: there is a writer, and it is available
 
     def start(self) -> None:
@@ -75,14 +77,20 @@ class Heartbeat:
     async def _beat(self) -> None:
         while True:
             began = time.monotonic()
-            await self._look()
-            self._measure()
-            for instance in list(self._state.instances.values()):
-                self._judge(instance)
-            if self._state.writer is None and self._may_act() and self._is_loss_detected():
-                self._begin("(writer)", self._replace_writer(None))
-            self._state.write_status()
+            try:
+                await self._look()
+                self._measure()
+                self._judge_all()
+                self._state.write_status()
+            except Exception:  # of one beat: without the next ones nothing would be replaced or repaired any more
+                log.exception("a heartbeat failed")
             await asyncio.sleep(began + self.interval - time.monotonic())
+
+    def _judge_all(self) -> None:
+        for instance in list(self._state.instances.values()):
+            self._judge(instance)
+        if self._state.writer is None and self._may_act() and self._is_loss_detected():
+            self._begin("(writer)", self._replace_writer(None))
 
     async def _look(self) -> None:
         """Ask the writer first: what a reader has replayed is compared with what was written before."""
@@ -165,6 +173,9 @@ class Heartbeat:
         except ClusterError as error:
             self._not_before[name] = time.monotonic() + AGAIN
             log.warning("%s: %s", name, error)
+        except Exception:
+            self._not_before[name] = time.monotonic() + AGAIN
+            log.exception("%s: a repair failed", name)
 
     def _is_loss_detected(self) -> bool:
         """Whether the writer has been lost for as long as its loss takes to be detected, at this cluster's pace."""
@@ -180,6 +191,8 @@ class Heartbeat:
             lost = self._is_loss_detected()
             if not instance.available:
                 return self._replace_writer(instance) if lost else None
+            if self._is_disputed():
+                return self._begin_epoch(instance)
             return None if self._state.volume.attached else self._reattach(instance)
         if not instance.engine.alive and not instance.stopped_by_request:
             return self._bring_back(instance)
@@ -198,13 +211,15 @@ class Heartbeat:
 
         A reader whose log has been deleted connects again and again: it seems to stream, and gets nothing. One that
         replays what it received needs no stream: PostgreSQL asks for more log when it has replayed what it has, for
-        example after its stream broke.
+        example after its stream broke. Log that is not durable no reader gets.
         """
         writer, newest = self._state.writer, instance.newest
         if newest is None or writer is None or not writer.available:
             return False
         silent = 0.0 if instance.silent_since is None else newest.at - instance.silent_since
-        lacking = self._state.clock.age(newest.received, newest.at)
+        durable = self._state.volume.durable_lsn()
+        has_all = durable is not None and newest.received >= durable
+        lacking = 0.0 if has_all else self._state.clock.age(newest.received, newest.at)
         stalled = newest.at - instance.stalled_since
         seen = instance.stalled_looks >= min(DIVERGED_LOOKS, DIVERGED_AFTER / self.interval)
         return not newest.recovering or (seen and min(stalled, max(silent, lacking)) > DIVERGED_AFTER)
@@ -224,6 +239,27 @@ class Heartbeat:
         """Whether a failover is possible soon, and a writer that restarts in place shows what was not acknowledged."""
         waits = self._state.volume.waits_for_readers
         return waits and any(not reader.stopped_by_request for reader in self._state.readers)
+
+    def _is_disputed(self) -> bool:
+        """Whether storage nodes have obeyed for a while an epoch that nobody opened: it takes another one to end that.
+
+        They are missing from the present one. If too few are left of those it is over, and no commit succeeds.
+        """
+        now = time.monotonic()
+        if not self._state.volume.disputed:
+            self._disputed_since = None
+            return False
+        self._disputed_since = self._disputed_since or now
+        return now - self._disputed_since >= DISPUTED_AFTER
+
+    async def _begin_epoch(self, writer: Instance) -> None:
+        """Open another epoch for the writer that there is, so that all storage nodes obey the same one again."""
+        async with self._state.lock:
+            volume = self._state.volume
+            if self._state.writer is writer and writer.available and volume.disputed:
+                await volume.check_quorum()
+                await volume.recover()
+                await volume.attach(writer.where)
 
     async def _reattach(self, writer: Instance) -> None:
         """Take the writer's log again: the connection that brought it was lost, and its commits wait."""

@@ -7,6 +7,7 @@ every change: overlapping faults need no order of healing, and an instance that 
 from __future__ import annotations
 
 import contextlib
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.errors import RequestError
@@ -24,6 +25,7 @@ from aurora_router_cluster.faults.nodes import NodeFaults
 from aurora_router_cluster.faults.picture import Picture
 from aurora_router_cluster.faults.relay_client import BEAT, CLIENTS, RelayClient, Shape
 from aurora_router_cluster.rpc.served import served
+from aurora_router_cluster.waiting import do_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -134,14 +136,23 @@ class Injector:
     async def heal(self, which: int | None = None) -> list[dict[str, Any]]:
         """Heal one fault, or all of them; returns those that were healed.
 
+        One that cannot be healed as a whole is healed as far as possible, and stays in force: it can be healed again.
+
         Raises:
             RequestError: it is not in force.
+            ClusterError: by one that could not be healed; the others are.
         """
         faults = list(self.registry) if which is None else [self.registry.get(which)]
-        for fault in reversed(faults):
-            self.registry.drop(fault)
-            await self._undo[fault.kind](fault)
+        await do_all(self._heal(fault) for fault in reversed(faults))
         return [fault.as_dict() for fault in faults]
+
+    async def _heal(self, fault: Fault) -> None:
+        self.registry.drop(fault)  # first: what is left of the faults in force decides what it comes to
+        try:
+            await self._undo[fault.kind](fault)
+        except BaseException:
+            self.registry.restore(fault)
+            raise
 
     def list(self) -> list[dict[str, Any]]:
         """The faults in force."""
@@ -227,12 +238,12 @@ class Injector:
             await self._nodes.down(number)
 
     async def _zone_up(self, fault: Fault) -> None:
-        for number in self._nodes.in_zone(fault.target):
-            if not self.registry.on({"node-down"}, f"{NODE_PREFIX}{number}"):
-                await self._nodes.up(number)
-        for instance in list(self._state.instances.values()):
-            if instance.zone == fault.target and not self.registry.on({"kill"}, instance.name):
-                await self._start(instance)
+        on, zone = self.registry.on, fault.target
+        numbers = [each for each in self._nodes.in_zone(zone) if not on({"node-down"}, f"{NODE_PREFIX}{each}")]
+        instances = [
+            each for each in self._state.instances.values() if each.zone == zone and not on({"kill"}, each.name)
+        ]
+        await do_all(chain(map(self._nodes.up, numbers), map(self._start, instances)))
 
     async def _hang(self, fault: Fault) -> None:
         self._plane.freeze(fault.target)

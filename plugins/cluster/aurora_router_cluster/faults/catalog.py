@@ -181,6 +181,10 @@ class Registry:
             raise RequestError(f"no fault {number} is in force; in force are: {known}")
         return self._faults[number]
 
+    def restore(self, fault: Fault) -> None:
+        """Enter a fault again that could not be healed."""
+        self._faults[fault.id] = fault
+
     def drop(self, fault: Fault) -> None:
         """It is healed."""
         self._faults.pop(fault.id, None)

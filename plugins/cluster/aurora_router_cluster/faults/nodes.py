@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, cast
 
-from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.errors import EngineError, RequestError
 from aurora_router_cluster.faults import disks
 from aurora_router_cluster.faults.catalog import NODE_PREFIX
 from aurora_router_cluster.faults.node_network import NodeLink
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.nodes import NodeSet
     from aurora_router_cluster.storage.scrubbing import ScrubReport
     from aurora_router_cluster.storage.volume import Volume
+
+log = logging.getLogger(__name__)
 
 KIB = 1024
 
@@ -120,7 +123,10 @@ class NodeFaults:
             was_held = link.held
             self._refresh(number, node.zone)
             if was_held and not link.held and node.up:
-                await self.up(number)
+                try:
+                    await self.up(number)
+                except EngineError as error:  # the network is healed all the same
+                    log.warning("%s", error)
 
     def _refresh(self, number: int, zone: str) -> None:
         link, target = self._links[number], f"{NODE_PREFIX}{number}"

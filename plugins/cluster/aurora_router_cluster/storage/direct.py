@@ -97,6 +97,11 @@ class DirectVolume:
         """There is nothing that could be lost."""
         return True
 
+    @property
+    def disputed(self) -> bool:
+        """There are no epochs."""
+        return False
+
     async def check_quorum(self) -> None:
         """The log needs no quorum."""
 

@@ -12,6 +12,8 @@ queue it behind their syncs anyway, and one extent for six nodes costs as much f
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +35,33 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.protocols import NodeHandle
     from aurora_router_cluster.storage.recovery import RecoveredVolume
 
+log = logging.getLogger(__name__)
+
 GATHER_BYTES = 64 << 10
 """Of log, at most, wait for the extents under way."""
 UPKEEP_SECONDS = 0.05
 UPKEEP_SHARE = 0.05
 """Of the time, at most, is spent on looking: with tens of thousands of protection groups one look takes a while."""
+
+
+class Stall:
+    """For how long nothing has met its quorum though something waits for it, as far as it was looked at."""
+
+    def __init__(self) -> None:
+        self._vcl = -1
+        self._since: float | None = None
+
+    def note(self, vcl: int, *, outstanding: bool) -> None:
+        """How far the log is complete now, and whether something waits."""
+        if vcl != self._vcl or not outstanding:
+            self._vcl, self._since = vcl, None
+        if outstanding and self._since is None:
+            self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first look that found it so; 0: nothing waits, or it goes on."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
 
 class Driver:
@@ -79,6 +103,7 @@ class Driver:
         self._ring = LogBuffer(opened.point, ring_bytes)
         self._gathered: list[Extent] = []
         self._fenced = self._full = self._closed = False
+        self._stall = Stall()
         self._amending = asyncio.Lock()
         self._healing: dict[int, asyncio.Task[None]] = {}
         self._upkeep: asyncio.Task[None] | None = None
@@ -95,6 +120,16 @@ class Driver:
     def fenced(self) -> bool:
         """Whether a later epoch has taken over."""
         return self._fenced
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds since when nothing that was handed to the nodes has met its quorum; 0: nothing waits."""
+        return self._stall.seconds
+
+    @property
+    def disputed(self) -> bool:
+        """Whether members obey an epoch that is to follow this one, and has perhaps never been opened."""
+        return any(member in self.tracker.refusals for member in self.charter.membership.members)
 
     @property
     def over(self) -> bool:
@@ -209,16 +244,25 @@ class Driver:
         time, cost = asyncio.get_running_loop().time, 0.0
         while not self._fenced:
             await asyncio.sleep(max(UPKEEP_SECONDS, cost / UPKEEP_SHARE))
-            if not self._amending.locked():
-                await self._carry_through()
             began = time()
-            for member in self.charter.membership.members:
-                tracker = self.tracker
-                missing = [(group, tracker.scl(member, group)) for group in tracker.behind(member)]
-                if missing and missing == last.get(member):
-                    self._heal(member)
-                last[member] = missing
+            try:
+                if not self._amending.locked():
+                    await self._carry_through()
+                began = time()
+                self._heal_those_that_stand_still(last)
+            except Exception:  # of one look: without the next ones nothing would be healed any more
+                log.exception("looking after the nodes of epoch %d failed", self.epoch)
             cost = time() - began
+
+    def _heal_those_that_stand_still(self, last: dict[int, list[tuple[int, int]]]) -> None:
+        """Heal each member that misses the same as `last` time; that is brought up to date."""
+        tracker = self.tracker
+        self._stall.note(tracker.vcl, outstanding=tracker.outstanding)
+        for member in self.charter.membership.members:
+            missing = [(group, tracker.scl(member, group)) for group in tracker.behind(member)]
+            if missing and missing == last.get(member):
+                self._heal(member)
+            last[member] = missing
 
     def _heal(self, node: int) -> None:
         running = self._healing.get(node)

@@ -16,6 +16,7 @@ from aurora_router_cluster.storage.core.errors import NodeUnavailable
 from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.remote import RemoteNode
 from aurora_router_cluster.storage.scrubbing import scrub
+from aurora_router_cluster.waiting import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 START_SECONDS = 30.0
 POLL_SECONDS = 0.01
 LOOK_SECONDS = 0.5
+HUNG_SECONDS = 2.0
+"""A process that is to be started, runs, and cannot be spoken to for so long hangs."""
 PACKAGES = Path(__file__).parents[2]
 
 
@@ -75,24 +78,35 @@ class IsolatedNode(RemoteNode):
         return self._process.pid if self._process is not None and self.up else None
 
     async def start(self) -> None:
-        """Start its process over the files that are there; returns when it answers.
+        """Start its process over the files that are there; returns when it answers. One that hangs is replaced.
 
         Raises:
             NodeUnavailable: it ended, or did not answer in time; with what it said. It is `lost` then.
         """
         self._wanted = True
         async with self._starting:
-            if self.up:
+            if self.up and await self._answers():
                 return
             await self._end()
             if not self._wanted:
                 raise NodeUnavailable(f"node {self.node} in {self.zone} was taken down while it started")
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with socket.create_server(("127.0.0.1", 0)) as listening:
-                address = listening.getsockname()
-                self._process = self._spawn(listening.fileno())
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                with socket.create_server(("127.0.0.1", 0)) as listening:
+                    address = listening.getsockname()
+                    self._process = self._spawn(listening.fileno())
+            except OSError as error:
+                raise NodeUnavailable(f"node {self.node} in {self.zone} did not start: {error}") from error
             self.connect(*address)
             await self._await_ready()
+
+    async def _answers(self) -> bool:
+        """Whether its process can be spoken to, at once or soon."""
+        try:
+            await wait_at_most(HUNG_SECONDS, self.wait_connected())
+        except asyncio.TimeoutError:
+            return False
+        return True
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         words = ["--node", str(self.node), "--directory", str(self.directory), "--listen-fd", str(descriptor)]
@@ -139,10 +153,11 @@ class IsolatedNode(RemoteNode):
         await self._end()
 
     async def _end(self) -> None:
-        await self.disconnect()
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+        await self.disconnect()
+        if process is not None:
             await asyncio.to_thread(process.wait)
 
     async def reopen(self) -> bool:

@@ -59,6 +59,11 @@ class LocalNode(NodeOperations):
         return self._node.failure if self._node is not None else None
 
     @property
+    def empty(self) -> bool:
+        """Whether it holds nothing, not even the promise to be a member."""
+        return self._node is not None and self._node.replica.metadata is None
+
+    @property
     def lost(self) -> bool:
         """It ends with this process, and never alone."""
         return False

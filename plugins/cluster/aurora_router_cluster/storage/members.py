@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 
+EMPTY = "it holds nothing, its files are gone; replace it by a new one"
+"""What is said of a member that is `Member.empty`."""
+
+
 class Member(NodeHandle, Protocol):
     """A node that this cluster runs: `local.LocalNode`, or `isolated.IsolatedNode` in a process of its own.
 
@@ -33,6 +37,11 @@ class Member(NodeHandle, Protocol):
     @property
     def failure(self) -> str | None:
         """Why it is absent though it runs: a sentence about its disk; None: it is not."""
+        ...
+
+    @property
+    def empty(self) -> bool:
+        """Whether it was found to hold nothing, not even the promise to be a member."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from functools import partial
@@ -12,7 +13,7 @@ from aurora_router_cluster.errors import EngineError, RequestError
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
 from aurora_router_cluster.storage.core.quorum import SLOTS
 from aurora_router_cluster.storage.local import LocalNode
-from aurora_router_cluster.storage.members import Member
+from aurora_router_cluster.storage.members import EMPTY, Member
 from aurora_router_cluster.storage.scrubbing import ScrubReport
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class NodeSet(dict[int, Member]):
 
         Raises:
             RequestError: there is none of that number.
-            EngineError: it cannot run, or its disk still fails.
+            EngineError: it cannot run, its disk still fails, or it holds nothing because its files are gone.
         """
         node = self.get_node(number)
         try:
@@ -173,6 +174,10 @@ class NodeSet(dict[int, Member]):
                 f"disk takes what is written (free some room in {self._directory}), or replace it by a new one: "
                 f"cluster replace-node {number}"
             )
+        with contextlib.suppress(NodeUnavailable, Refused):
+            await node.state()
+        if node.empty:
+            raise EngineError(f"storage node {number} runs, but {EMPTY}: cluster replace-node {number}")
         self._up_again(number)
 
     def advice(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
+from aurora_router_cluster.storage.members import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from aurora_router_cluster.storage.driver import Driver
     from aurora_router_cluster.storage.members import Member
 
+STALLED = 1.0
+"""Seconds without progress after which nodes that seem to be there are not taken for a write quorum any more."""
 SHOWN_GROUPS = 32
 """Of how many protection groups, the newest ones, the PGCL is shown."""
 
@@ -22,15 +25,19 @@ def volume(driver: Driver, nodes: Iterable[Member]) -> dict[str, Any]:
 
     Returns:
         ``quorum`` is ``write`` (commits go on), ``read`` (everything durable can be read, commits and failovers wait)
-        or ``lost``; positions are LSNs as PostgreSQL writes them; ``pgcl`` is by number of the group.
+        or ``lost``; ``stalled``: seconds since when commits wait though enough nodes seem to be there, else None;
+        positions are LSNs as PostgreSQL writes them; ``pgcl`` is by number of the group.
     """
     tracker, charter = driver.tracker, driver.charter
     shown = [copy(driver, node) for node in nodes]
     present = {each["node"] for each in shown if each["state"] in {"complete", "behind", "joining"}}
     complete = tracker.complete()
+    enough = quorum(charter.membership, present)
+    stalled = driver.stalled_for if enough == "write" else 0.0
     return {
         "epoch": driver.epoch,
-        "quorum": quorum(charter.membership, present),
+        "quorum": "read" if stalled > STALLED else enough,
+        "stalled": round(stalled, 1) if stalled > STALLED else None,
         "received_lsn": format_lsn(tracker.received),
         "vcl": format_lsn(tracker.vcl),
         "vdl": format_lsn(tracker.vdl),
@@ -55,8 +62,9 @@ def copy(driver: Driver, node: Member) -> dict[str, Any]:
 
     Returns:
         What the node reports, and ``state``: ``down``, ``failed`` (its disk takes nothing, so that it is absent;
-        ``failure`` says why), ``outside`` (it runs, but does not hold this epoch, or is no member), ``joining`` (does
-        not count for reads yet), ``behind`` or ``complete``; ``lag``: bytes of log handed out that it has not
+        ``failure`` says why), ``empty`` (a member whose files are gone; ``failure`` says what to do), ``outside`` (it
+        runs, but does not hold this epoch, or is no member), ``joining`` (does not count for reads yet), ``behind`` or
+        ``complete``; ``lag``: bytes of log handed out that it has not
         acknowledged, by its highest SCL; ``behind``: groups of which it misses something.
     """
     about = node.describe()
@@ -66,6 +74,9 @@ def copy(driver: Driver, node: Member) -> dict[str, Any]:
         state = "down"
     elif about["failure"] is not None:
         state = "failed"
+    elif node.empty and node.node in membership.members:
+        about["failure"] = f"node {node.node}: {EMPTY}: cluster replace-node {node.node}"
+        state = "empty"
     elif node.node not in membership.members or about.get("epoch") != driver.epoch:
         state = "outside"
     elif node.node in membership.joining:

@@ -45,7 +45,7 @@ from aurora_router_cluster.storage.disk.errors import IdentityError
 from aurora_router_cluster.storage.disk.identity import new_system_identifier
 from aurora_router_cluster.storage.driver import Driver
 from aurora_router_cluster.storage.history import RETENTION, VolumeHistory, recovery_point
-from aurora_router_cluster.storage.inventory import Identity
+from aurora_router_cluster.storage.inventory import NODES, Identity
 from aurora_router_cluster.storage.logsource import VolumeLog
 from aurora_router_cluster.storage.membership.change import MembershipChange, count_for_reads
 from aurora_router_cluster.storage.nodes import NodeSet
@@ -230,28 +230,36 @@ class QuorumVolume:
             Where the log ends, and the new epoch begins.
 
         Raises:
-            DirectoryError: too few nodes come up for a write quorum, or there is no base to build instances from.
+            DirectoryError: too few nodes come up for a write quorum, or there is no base to build instances from, or
+                what is written down of either is out of date. Nothing is deleted then.
         """
-        for leftover in inventory.leftovers():
-            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
         self.framing = PostgresFraming(identity.segment_size, identity.major, identity.group_bytes)
         failed = await self.nodes.start_available()
         self._log = VolumeLog(self._identifier, self._binaries.version, identity.segment_size, 0)
         try:
             point = await self.recover()
         except FailoverImpossibleError as error:
-            absent = "; ".join(failed.values()) or "all nodes run"
+            absent = f" ({'; '.join(failed.values())})" if failed else ""
             raise DirectoryError(
-                f"{self._directory.parent} (--data) is incomplete: {error} ({absent}); put the missing directories "
-                f"{self._directory}/node-N back, at least 4 of 6 are needed"
+                f"{self._directory.parent} (--data) is incomplete: {error}{absent}; put the missing directories "
+                f"{self._directory}/node-N back, at least 4 of 6 are needed{_unlisted(inventory, 'node')}"
             ) from None
+        strangers = sorted(set(self.charter.membership.members) - set(self.nodes))
+        if strangers:
+            raise DirectoryError(
+                f"{inventory.directory / NODES} is out of date: it does not list {', '.join(map(str, strangers))}, "
+                "which the journals of the others name as members; put the newest copy of it back"
+            )
         self._log.first_lsn = max(self.charter.history.base, self.charter.floor)
         self.history.find_again(inventory)
         if self.history.bases.newest(self.charter.history, point.lsn) is None:
             raise DirectoryError(
                 f"{self._directory.parent} (--data) is incomplete: of the bases in {self._directory} none is left that "
-                "instances could be built from; put the missing directories base-N back"
+                "instances could be built from; put the missing directories base-N back, each with its base-N.json"
+                f"{_unlisted(inventory, 'base')}"
             )
+        for leftover in inventory.leftovers():  # now, since all that is needed was found
+            await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
         await self._serve()
         return point
 
@@ -429,6 +437,8 @@ class QuorumVolume:
             EngineError: it is not this volume's writer, cannot be reached, or the write quorum is not there.
         """
         current, source = self._require_open()
+        for former in self._retired:
+            await former.leave(_address_of(writer))
         try:
             await current.attach(_address_of(writer))
         except (StorageError, WireError) as error:
@@ -439,6 +449,11 @@ class QuorumVolume:
     def attached(self) -> bool:
         """See `Volume.attached`."""
         return self._current is not None and self._current.attached
+
+    @property
+    def disputed(self) -> bool:
+        """See `Volume.disputed`."""
+        return self._current is not None and self._current.driver.disputed
 
     async def check_quorum(self) -> None:
         """See `Volume.check_quorum`.
@@ -514,6 +529,16 @@ class QuorumVolume:
             await link.close()
         self._retired, self._current = [], None
         await self.nodes.close()
+
+
+def _unlisted(inventory: Inventory, kind: str) -> str:
+    """An end of a sentence that names the directories of a kind which are there, but are not written down."""
+    found = sorted(path.name for path in inventory.leftovers() if path.name.startswith(f"{kind}-"))
+    return (
+        f". {', '.join(found)} are there, but not written down: is a file in {inventory.directory} an old copy?"
+        if found
+        else ""
+    )
 
 
 def _address_of(engine: EngineAddress) -> WriterAddress:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aurora_router_cluster.rpc.client import Handle
 from aurora_router_cluster.rpc.proof import Identity
 from aurora_router_cluster.storage import operations
-from aurora_router_cluster.storage.core.errors import NodeUnavailable, Refused
+from aurora_router_cluster.storage.core.errors import NEVER_FORMATTED, NodeFailed, NodeUnavailable, Refused
 from aurora_router_cluster.storage.core.replica import NodeState
 from aurora_router_cluster.storage.operations import NodeOperations
 
@@ -44,7 +44,8 @@ class RemoteNode(NodeOperations, Handle):
     Attributes:
         last: what it reported of itself last.
         scls: protection group -> SCL in bytes, by that and by what it has acknowledged since.
-        failure: why it is absent though it answers, as it reported last: its disk has failed.
+        failure: why it is absent though it answers, by what it said itself over this connection: its disk has failed.
+        empty: it said that it holds nothing, not even the promise to be a member.
     """
 
     pauses = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -58,6 +59,7 @@ class RemoteNode(NodeOperations, Handle):
         self.last: NodeState | None = None
         self.scls: dict[int, int] = {}
         self.failure: str | None = None
+        self.empty = False
 
     @property
     def node(self) -> int:
@@ -75,7 +77,8 @@ class RemoteNode(NodeOperations, Handle):
         return "does not answer: " + ("it is down" if where is None else f"there is no connection to {where}")
 
     def on_connected(self) -> None:
-        """It can be brought into step."""
+        """It can be brought into step; what it said before it has to say again."""
+        self.failure = None
         asyncio.get_running_loop().call_soon(self._up_again, self.node)
 
     def on_unanswered(self) -> None:
@@ -117,13 +120,17 @@ class RemoteNode(NodeOperations, Handle):
         """Ask the node to do it; what it says of itself is remembered."""
         try:
             answer = await self.ask(operation.name, *operation.encode_request(arguments), timeout=operation.seconds)
-        except NodeUnavailable as error:
+        except NodeFailed as error:
             if operation.result is operations.NODE_STATE:
-                self.failure = str(error) if self.connected else None
+                self.failure = str(error)
+            raise
+        except Refused as refusal:
+            if refusal.promised == NEVER_FORMATTED:  # what was known of it counts no more
+                self.last, self.scls, self.empty = None, {}, True
             raise
         result = operation.result.decode(*answer)
         if isinstance(result, NodeState):
-            self.failure = None
+            self.failure, self.empty = None, False
             self.last, self.scls = result, dict(result.scls)
         return result
 
@@ -131,4 +138,4 @@ class RemoteNode(NodeOperations, Handle):
         """A refusal, or why the node cannot."""
         if "promised" in facts:
             return Refused(facts["message"], facts["promised"])
-        return NodeUnavailable(facts["message"])
+        return NodeFailed(facts["message"])

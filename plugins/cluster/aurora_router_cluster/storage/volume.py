@@ -130,6 +130,11 @@ class Volume(Protocol):
         """Whether the writer's log arrives, as far as known."""
         ...
 
+    @property
+    def disputed(self) -> bool:
+        """Whether storage nodes obey an epoch after the present one, which an interrupted recovery never opened."""
+        ...
+
     async def check_quorum(self) -> None:
         """Make sure that `recover` can be expected to succeed, before a writer that works is stopped for it.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.storage.core.errors import StorageError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STANDBY_NAME = "aurora_storage"
+CATCH_UP = 5.0
+"""Seconds that a writer's log has to meet the write quorum when it is attached."""
 
 
 class WriterLink:
@@ -42,6 +45,7 @@ class WriterLink:
         self.driver = driver
         self._identifier = system_identifier
         self._receiver: WalReceiver | None = None
+        self._writer: WriterAddress | None = None
         self._preconnecting: tuple[WriterAddress, asyncio.Task[WalReceiver]] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._retired = False
@@ -82,43 +86,52 @@ class WriterLink:
         return None if task.cancelled() or task.exception() is not None else task.result()
 
     async def attach(self, writer: WriterAddress) -> None:
-        """Take the log of `writer`; returns once its commits can be acknowledged.
+        """Take the log of `writer`; returns once its commits can be acknowledged, or after `CATCH_UP` seconds.
 
         Raises:
             StorageError: it is not this volume's writer: another system identifier, or a timeline that did not begin
-                where this epoch did.
+                where this epoch did; or the epoch is over.
             QuorumUnavailable: its timeline could not be registered.
             WireError: it could not be reached, or refused.
         """
+        if self.driver.over:
+            raise StorageError(f"epoch {self.driver.epoch} is over")
         receiver = await self._connection_to(writer)
         try:
             had = await self._begin(receiver)
         except BaseException:
             await receiver.close()
             raise
-        self._receiver = receiver
+        self._receiver, self._writer = receiver, writer
         receiver.ended.add_done_callback(self._on_stream_end)
         self._report()
         await self._wait_until_caught_up(receiver, had)
 
     async def _wait_until_caught_up(self, receiver: WalReceiver, position: int) -> None:
-        """Wait until the write quorum has what the writer had already.
+        """Wait until the write quorum has what the writer had already; as long as that can be expected.
 
         The copies that readers begin with end there, too: a recovery below it would ask them to forget what they have.
+        Without a write quorum commits wait, as they do whenever it is lost, and nobody else has to.
         """
+        deadline = time.monotonic() + CATCH_UP
         advanced = asyncio.Event()
         self.driver.on_durable.append(advanced.set)
+        self.driver.on_fenced.append(advanced.set)
         try:
             while self.driver.tracker.vcl < position:
+                if receiver.ended.done() or self.driver.over:
+                    raise StorageError("the writer was lost before the write quorum had its log")
+                if time.monotonic() > deadline:
+                    log.warning("the write quorum lacks the writer's log up to %s: commits wait", format_lsn(position))
+                    return
                 waiting: asyncio.Future[Any] = asyncio.ensure_future(advanced.wait())
                 either: set[asyncio.Future[Any]] = {waiting, receiver.ended}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=deadline - time.monotonic())
                 waiting.cancel()
-                if receiver.ended.done():
-                    raise StorageError("the writer was lost before the write quorum had its log")
                 advanced.clear()
         finally:
             self.driver.on_durable.remove(advanced.set)
+            self.driver.on_fenced.remove(advanced.set)
 
     async def _begin(self, receiver: WalReceiver) -> int:
         """Start to stream; returns the end of what the writer had flushed before, in bytes."""
@@ -129,7 +142,8 @@ class WriterLink:
             )
         await self._register(receiver, identity.timeline)
         await receiver.create_slot(STANDBY_NAME)
-        await receiver.start(self.driver.tracker.received, identity.timeline, slot=STANDBY_NAME)
+        tracker = self.driver.tracker
+        await receiver.start(tracker.received, identity.timeline, flushed=tracker.vdl, slot=STANDBY_NAME)
         return identity.lsn
 
     async def _register(self, receiver: WalReceiver, tli: int) -> None:
@@ -159,8 +173,8 @@ class WriterLink:
 
     def _report(self) -> None:
         if self._receiver is not None:
-            tracker = self.driver.tracker
-            self._receiver.report(tracker.received, tracker.vdl, tracker.vdl)
+            durable = self.driver.tracker.vdl
+            self._receiver.report(durable, durable, durable)  # also for commits that wait for ``remote_write`` alone
 
     def _on_fenced(self) -> None:
         log.info("epoch %d is over: nodes obey %s", self.driver.epoch, self.driver.tracker.refusals)
@@ -171,6 +185,11 @@ class WriterLink:
         self._retired = True
         if not self.attached:
             self._end_soon()
+
+    async def leave(self, writer: WriterAddress) -> None:
+        """End the stream from a writer that goes on in another epoch."""
+        if self._receiver is not None and self._writer == writer:
+            await self.close()
 
     def _end_soon(self) -> None:
         if self._ending is None:

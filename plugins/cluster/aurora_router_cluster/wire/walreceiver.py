@@ -3,7 +3,7 @@
     receiver = await WalReceiver.connect(WriterAddress(socket_path, "postgres"), sink)
     identity = await receiver.identify_system()
     await receiver.create_slot("aurora_storage")
-    await receiver.start(lsn, timeline, slot="aurora_storage")
+    await receiver.start(lsn, timeline, flushed=durable, slot="aurora_storage")
     receiver.report(written, flushed, applied)      # whenever the quorum moved
     end = await receiver.ended
 
@@ -202,10 +202,18 @@ class WalReceiver(asyncio.Protocol):
             return False
         return True
 
-    async def start(self, lsn: int, timeline: int, *, slot: str | None = None) -> None:
-        """Begin streaming at `lsn`; returns when the server has agreed. The positions reported start at `lsn`."""
+    async def start(self, lsn: int, timeline: int, *, flushed: int, slot: str | None = None) -> None:
+        """Begin streaming at `lsn`; returns when the server has agreed.
+
+        Args:
+            lsn: end of what was received before, in bytes.
+            timeline: the server's.
+            flushed: up to where that is durable: reported until `report` says more, and commits up to there are
+                acknowledged by it.
+            slot: a replication slot that keeps the log.
+        """
         self._decoder.position = lsn
-        self._positions = (lsn, lsn, lsn)
+        self._positions = (flushed, flushed, flushed)
         chosen = f"SLOT {_slot(slot)} " if slot is not None else ""
         await self._query(f"START_REPLICATION {chosen}PHYSICAL {r.lsn_text(lsn)} TIMELINE {timeline:d}")
         self._tick()

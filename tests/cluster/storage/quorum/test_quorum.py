@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.storage import writer_link
 from aurora_router_cluster.storage.core.lsn import parse_lsn
 from aurora_router_cluster.storage.core.tracker import LAL
 from aurora_router_cluster.storage.driver import Driver
@@ -254,3 +255,61 @@ async def test_a_replication_secret_guards_the_endpoint(cluster):
     secret = dict(word.split("=") for word in good.split())["password"]
     with pytest.raises(psycopg.OperationalError, match=r"(?i)password|authentication"):
         await psycopg.AsyncConnection.connect(good.replace(secret, "guess"), replication="true", dbname="replication")
+
+
+async def promise(cluster, epoch: int, *nodes: int) -> None:
+    """What a recovery leaves behind that ends before it opened its epoch."""
+    for node in nodes:
+        await cluster.volume.nodes[node].promise(epoch)
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("nodes", [(2, 3), (2, 3, 5)], ids=["commits go on", "commits wait"])
+async def test_nodes_that_obey_an_epoch_that_nobody_opened_come_back_with_another_one(cluster, nodes):
+    writer, volume = await cluster.connect(), cluster.volume
+    await writer.execute("create table t(i int)")
+    await promise(cluster, 2, *nodes)
+    waiting = asyncio.create_task(writer.execute("insert into t values (1)"))
+    await until(lambda: volume.disputed, "that they refuse is known")
+    if len(nodes) == 2:
+        await waiting
+        assert [each["state"] for each in volume.status()["nodes"]].count("outside") == 2
+    else:
+        await until(lambda: not volume.attached, "too few are left")
+        assert not waiting.done()
+        with pytest.raises(EngineError, match="epoch 1 is over"):
+            await volume.attach(cluster.address(cluster.writer))
+    await volume.recover()
+    await volume.attach(cluster.address(cluster.writer))
+    await waiting
+    await writer.execute("insert into t values (2)")
+    assert not volume.disputed
+    assert volume.status()["epoch"] == 3
+    assert volume.status()["fenced_epochs"] == []
+    await until(lambda: whole(cluster), "all six are whole")
+    reader = await cluster.connect(cluster.engines["reader-1"])
+    await until(lambda: has(reader, 2), "readers follow")
+
+
+REPORTED = "select flush_lsn::text from pg_stat_replication where application_name = 'aurora_storage'"
+
+
+@pytest.mark.case
+async def test_attaching_does_not_wait_for_a_quorum_that_is_gone(cluster, monkeypatch):
+    """The control plane holds its lock meanwhile, without which not even a repair can begin."""
+    monkeypatch.setattr(writer_link, "CATCH_UP", 0.2)
+    writer, volume = await cluster.connect(), cluster.volume
+    await writer.execute("create table t(i int)")
+    await down(cluster, 0, 1, 2)
+    waiting = asyncio.create_task(writer.execute("insert into t values (1)"))
+    await until(lambda: volume.status()["received_lsn"] != volume.status()["vdl"], "it is under way")
+    other = await cluster.connect()
+    await other.execute("select pg_terminate_backend(pid) from pg_stat_replication where application_name ~ 'storage'")
+    await until(lambda: not volume.attached, "the stream has ended")
+    await asyncio.wait_for(volume.attach(cluster.address(cluster.writer)), 5.0)
+    assert volume.attached
+    assert await value(other, REPORTED) == volume.status()["vdl"]
+    assert not waiting.done(), "what the storage has received is not what is durable"
+    await until(lambda: volume.status()["stalled"] is not None or volume.status()["quorum"] != "write", "it is said")
+    await up(cluster, 0, 1, 2)
+    await waiting
