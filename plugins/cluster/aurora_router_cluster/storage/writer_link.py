@@ -111,7 +111,7 @@ class WriterLink:
         """Wait until the write quorum has what the writer had already; as long as that can be expected.
 
         The copies that readers begin with end there, too: a recovery below it would ask them to forget what they have.
-        Without a write quorum commits wait, as they do whenever it is lost, and nobody else has to.
+        Without a write quorum commits wait, as they do whenever it is lost, and nothing else has to.
         """
         deadline = time.monotonic() + CATCH_UP
         advanced = asyncio.Event()
