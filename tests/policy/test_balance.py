@@ -14,7 +14,7 @@ from aurora_router.model.drain import Drain
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import Rankings, is_another_available, rank, select, suitable
+from aurora_router.policy.balance import Rankings, is_another_available, make_ranking, rank, select, suitable
 from aurora_router.policy.context import Context, Load
 from aurora_router.policy.options import Balance, Options, ReaderFallback
 from aurora_router.policy.quarantine import Quarantine
@@ -222,6 +222,25 @@ def test_what_is_remembered_of_earlier_selections_changes_none(known, wanted, co
         fresh = select(*asked, rng=random.Random(now), **chosen)
         again = select(*asked, rng=random.Random(now), rankings=rankings, **chosen)
         assert (again.order, again.ranks, again.left_out) == (fresh.order, fresh.ranks, fresh.left_out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"view": view_of(WRITER, NEAR)},
+        {"options": Options(reader_fallback=ReaderFallback.ERROR)},
+        {"role": WantedRole.WRITER},
+        {"endpoint": CustomEndpoint(excluded=frozenset({"demo-3"}))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_ranking_counts_for_what_it_was_made_of(change):
+    rankings = Rankings()
+    context = Context(CLUSTER, Options(), WantedRole.READER, {}, Quarantine(), 0.0, random, 0)
+    other = context._replace(**change)
+    assert make_ranking(context) != make_ranking(other)
+    for each in (context, other, context):
+        assert rankings.find(each) == make_ranking(each)
 
 
 DRAINED = dataclasses.replace(CLUSTER, drains={"demo-2": Drain(9.0)})
