@@ -180,29 +180,28 @@ class _Routed:
     def _register(self, result: ConnectResult[Any], args: ConnectArgs) -> None:
         """Count the connection for its instance, and have the monitor look after it unless that was declined."""
         with IMPORTING:
-            from aurora_router.model.instance import Role  # noqa: PLC0415 - see the module's docstring
-            from aurora_router.placement import Placement  # noqa: PLC0415
-            from aurora_router.policy.hang_detection import UNLIMITED, Limits  # noqa: PLC0415
-            from aurora_router.runtime import libpq, sockets  # noqa: PLC0415
+            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
         cluster, route, options = result.cluster, result.route, args.request.options
-        self.placement = Placement(result.instance, result.generation, result.role, result.pooled, cluster, result.why)
+        self.placement = late.Placement(
+            result.instance, result.generation, result.role, result.pooled, cluster, result.why
+        )
         if cluster.connects is not None:
             cluster.connects.append((time.time(), self.placement))
         pgconn = cast("psycopg.Connection[Any]", self).pgconn
-        self.reported = libpq.reported_standby(pgconn)
+        self.reported = late.reported_standby(pgconn)
         self.process = os.getpid()
         self.endpoint = None if route is None else route.custom_endpoint
         self.sound = _make_sound(self, result)
-        self.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
+        self.limits = late.Limits(options.hang_grace, options.ping_timeout) if options.monitor else late.UNLIMITED
         if result.instance is None:
             return
         self.guard = native.new_rlock()
         result.track()
         if options.monitor and route is not None:
-            self.was_writer = result.role is Role.WRITER
+            self.was_writer = result.role is late.Role.WRITER
             self.direct = route.direct
-            self.socket_id = sockets.identify(pgconn.socket)
+            self.socket_id = late.identify(pgconn.socket)
             if cluster.is_news_for_monitor(args.request, route, args.params):
                 with IMPORTING:
                     from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415
@@ -334,18 +333,11 @@ class Connection(_Routed, psycopg.Connection[Row]):
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
         with IMPORTING:
-            from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
-            from aurora_router.runtime.blocking import run  # noqa: PLC0415
-            from aurora_router.runtime.connect_args import limit_args, opening, read_connect_args  # noqa: PLC0415
-            from aurora_router.runtime.dns import names_of  # noqa: PLC0415
-            from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
-            from aurora_router.runtime.libpq_runtimes import BlockingRuntime  # noqa: PLC0415
-            from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
-            from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
+            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
-        def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> Connection[Row]:
-            params = dial_params(args.params, target, seconds, login)
-            session = SESSIONS.take(params) if SESSIONS.laid else None
+        def open_(target: Target, seconds: float, login: Mapping[str, str] = late.NO_LOGIN) -> Connection[Row]:
+            params = late.dial_params(args.params, target, seconds, login)
+            session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
             with _Dial(session, time.monotonic() + seconds, target.wanted):
                 return super(Connection, cls).connect(
                     "",
@@ -359,10 +351,10 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
         after: CausalToken | None = kwargs.pop("after", None)
         try:
-            args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = BlockingRuntime(opening(open_, args.params), names_of(args.request.options))
-            route = route_connection if after is None else _routing_after(after)
-            result = run(route(runtime, REGISTRY.find, args.request, args.sources))
+            args = late.limit_args(late.read_connect_args(conninfo, kwargs), *_call_until())
+            runtime = late.BlockingRuntime(late.opening(open_, args.params), late.names_of(args.request.options))
+            route = late.route_connection if after is None else _routing_after(after)
+            result = late.run(route(runtime, late.REGISTRY.find, args.request, args.sources))
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -487,17 +479,13 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         Takes and raises what `Connection.connect` does.
         """
         with IMPORTING:
-            from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see above
-            from aurora_router.runtime.connect_args import limit_args, opening_async, read_connect_args  # noqa: PLC0415
-            from aurora_router.runtime.dns import names_of  # noqa: PLC0415
-            from aurora_router.runtime.libpq import NO_LOGIN, dial_params  # noqa: PLC0415
-            from aurora_router.runtime.libpq_runtimes import EventLoopRuntime  # noqa: PLC0415
-            from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
-            from aurora_router.runtime.session_cache import SESSIONS  # noqa: PLC0415
+            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
-        async def open_(target: Target, seconds: float, login: Mapping[str, str] = NO_LOGIN) -> AsyncConnection[Row]:
-            params = dial_params(args.params, target, seconds, login)
-            session = SESSIONS.take(params) if SESSIONS.laid else None
+        async def open_(
+            target: Target, seconds: float, login: Mapping[str, str] = late.NO_LOGIN
+        ) -> AsyncConnection[Row]:
+            params = late.dial_params(args.params, target, seconds, login)
+            session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
             with _Dial(session):
                 return await super(AsyncConnection, cls).connect(
                     "",
@@ -511,10 +499,10 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         after: CausalToken | None = kwargs.pop("after", None)
         try:
-            args = limit_args(read_connect_args(conninfo, kwargs), *_call_until())
-            runtime = EventLoopRuntime(opening_async(open_, args.params), names_of(args.request.options))
-            route = route_connection if after is None else _routing_after(after)
-            result = await route(runtime, REGISTRY.find, args.request, args.sources)
+            args = late.limit_args(late.read_connect_args(conninfo, kwargs), *_call_until())
+            runtime = late.EventLoopRuntime(late.opening_async(open_, args.params), late.names_of(args.request.options))
+            route = late.route_connection if after is None else _routing_after(after)
+            result = await route(runtime, late.REGISTRY.find, args.request, args.sources)
         except (psycopg.Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         except OSError as error:
@@ -607,12 +595,12 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
     connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
     """
     with IMPORTING:
-        from aurora_router.runtime import libpq, sockets  # noqa: PLC0415 - see the module's docstring
+        import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
     pgconn, reported, owner = connection.pgconn, connection.reported, connection.process
     cluster, instance, generation, endpoint = result.cluster, result.instance, result.generation, connection.endpoint
-    ended, now, process = sockets.end_of(pgconn.socket), time.monotonic, os.getpid
-    reported_standby = libpq.reported_standby
+    ended, now, process = late.end_of(pgconn.socket), time.monotonic, os.getpid
+    reported_standby = late.reported_standby
     looked, seen = now(), None
 
     def sound() -> bool:

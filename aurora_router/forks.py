@@ -49,13 +49,13 @@ class Steps:
     Attributes:
         gate: held for the moment in which a step begins, and while the process forks.
         lock: held while `dials` is changed or read.
-        dials: the dials of this process, each as its `Step`.
+        dials: the dials of this process.
     """
 
     def __init__(self) -> None:
         self.gate: Any = native.new_rlock()
         self.lock: Any = native.new_rlock()
-        self.dials: WeakSet[Step] = WeakSet()
+        self.dials: WeakSet[Dial] = WeakSet()
 
     def stop(self) -> None:
         """Let no other step begin, and wait until those of other threads have ended."""
@@ -80,11 +80,11 @@ class Steps:
         self.dials = WeakSet()
 
 
-class Step:
-    """A context: one step of a dial within `STEPS`, waiting while the process forks. Each dial has one, for all steps.
+class Dial:
+    """One dial, as `STEPS` knows it.
 
     Attributes:
-        thread: the thread that is within; None: none is.
+        thread: the thread that does a step of it; None: it waits between two steps.
     """
 
     __slots__ = ("__weakref__", "thread")
@@ -94,13 +94,6 @@ class Step:
         with STEPS.lock:
             STEPS.dials.add(self)
 
-    def __enter__(self) -> None:
-        with STEPS.gate:
-            self.thread = native.get_ident()
-
-    def __exit__(self, *_: object) -> None:
-        self.thread = None
-
 
 STEPS: Final = Steps()
 """Where a dial's steps are done."""
@@ -109,25 +102,26 @@ STEPS: Final = Steps()
 def step_by_step(
     dialling: Generator[Any, Any, Any], check: Callable[[object], None] | None = None
 ) -> Generator[Any, Any, Any]:
-    """Do the same steps of a dial, each as a `Step`.
+    """Do the same steps of a dial, each within `STEPS`: it waits while the process forks.
 
     Args:
         dialling: the steps, as psycopg does them.
         check: called with what each wait returned; what it raises ends the dial.
     """
-    step = Step()
+    dial, thread, ready = Dial(), native.get_ident(), None
     try:
-        with step:
-            wanted = next(dialling)
         while True:
+            with STEPS.gate:
+                dial.thread = thread
+            wanted = dialling.send(ready)
+            dial.thread = None
             ready = yield wanted
             if check is not None:
                 check(ready)
-            with step:
-                wanted = dialling.send(ready)
     except StopIteration as done:
         return done.value
     finally:
+        dial.thread = None
         dialling.close()
 
 

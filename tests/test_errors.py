@@ -285,20 +285,20 @@ NO_DESCRIPTOR = OSError(errno.EMFILE, "Too many open files", "retry.py")
 
 def test_a_process_without_a_free_descriptor_gets_an_error_of_psycopg(monkeypatch):
     """What is imported late, when the first attempt has failed, needs one too."""
-    monkeypatch.setattr("aurora_router.flow.connect.connect", failing(NO_DESCRIPTOR))
+    monkeypatch.setattr("aurora_router.connecting.route_connection", failing(NO_DESCRIPTOR))
     with pytest.raises(psycopg.OperationalError, match=r"Too many open files.*ulimit -n") as caught:
         aurora_router.connect("host=a.example dbname=b")
     assert caught.value.__cause__ is NO_DESCRIPTOR
 
 
 async def test_and_on_asyncio(monkeypatch):
-    monkeypatch.setattr("aurora_router.flow.connect.connect", failing(NO_DESCRIPTOR))
+    monkeypatch.setattr("aurora_router.connecting.route_connection", failing(NO_DESCRIPTOR))
     with pytest.raises(psycopg.OperationalError, match="Too many open files"):
         await aurora_router.AsyncConnection.connect("host=a.example dbname=b")
 
 
 def test_what_a_signal_handler_raises_stays_what_it_is(monkeypatch):
     """A TimeoutError is an OSError."""
-    monkeypatch.setattr("aurora_router.flow.connect.connect", failing(TimeoutError("of a signal handler")))
+    monkeypatch.setattr("aurora_router.connecting.route_connection", failing(TimeoutError("of a signal handler")))
     with pytest.raises(TimeoutError, match="of a signal handler"):
         aurora_router.connect("host=a.example dbname=b")

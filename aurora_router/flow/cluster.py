@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 from aurora_router.model.bounds import MAX_NAMES, forget_empty, forget_oldest
 from aurora_router.model.instance import Role
 from aurora_router.policy.auto_pause import find_pause, may_have_paused
+from aurora_router.policy.balance import Rankings
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Load
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from aurora_router.flow.source import Source
     from aurora_router.model.event import Event
+    from aurora_router.model.instance import Instance
     from aurora_router.model.observation import Observation, Topology
     from aurora_router.model.view import View
     from aurora_router.policy.admission import AdmissionPolicy
@@ -123,6 +125,7 @@ class Cluster:
         members_asked_at: when the manager of the cluster was last asked for its members, by the runtime's clock.
         turn: how many connects have chosen an instance, from a random number on.
         is_crowded: whether the monitor has to close its sessions, because an instance has no connection slot left.
+        rankings: what the policy made of the view for the last connects.
         dial_permits: what the dials under way in the present slow start hold.
         connects: the last connects, each with its time; None: they are not remembered.
     """
@@ -140,6 +143,7 @@ class Cluster:
         self.members_asked_at = -math.inf
         self.turn = 0
         self.is_crowded = False
+        self.rankings = Rankings()
         self.dial_permits: weakref.WeakSet[Any] = weakref.WeakSet()
         self.connects: deque[tuple[float, Any]] | None = None
         self._topology_permit: weakref.ref[TopologyPermit] | None = None
@@ -353,7 +357,8 @@ class Cluster:
 
     def loads(self, ids: Iterable[str]) -> dict[str, Load]:
         """Connections in use or being made, and dial latency, of each instance."""
-        return {id_: Load(self.connections(id_), self._latency.get(id_)) for id_ in ids}
+        held, reserved, latency = self._connections, self._dialling, self._latency
+        return {id_: Load(len(held.get(id_, ())) + len(reserved.get(id_, ())), latency.get(id_)) for id_ in ids}
 
     @property
     def usual_latency(self) -> float | None:
@@ -362,8 +367,7 @@ class Cluster:
 
     def connections(self, instance: str) -> int:
         """How many connections of this process are open, or being opened, to `instance`."""
-        held, reserved = self._connections.get(instance), self._dialling.get(instance)
-        return (0 if reserved is None else len(reserved)) + (0 if held is None else len(held))
+        return self.loads([instance])[instance].connections
 
     def note_held(self, now: float) -> None:
         """Note the time for each instance to which this process has a connection; see `may_have_paused`."""
@@ -400,20 +404,23 @@ class Cluster:
             return self.turn - 1
 
     def choose(
-        self, choice: Callable[[], tuple[Selection, str | None]], *, is_atomic: bool = True
-    ) -> tuple[Selection, Reservation | None]:
+        self, choice: Callable[[], tuple[Selection, Instance | None]], *, is_atomic: bool = True
+    ) -> tuple[Selection, Instance | None, Reservation | None]:
         """Choose an instance, and count a connection to it; both in one step, so that concurrent connects spread.
 
         Args:
-            choice: returns a selection, and the id of the instance to count; None: no connection is counted.
+            choice: returns a selection, and the instance to count; None: no connection is counted.
             is_atomic: whether it is called under the lock. False: concurrent connects may see the same counts.
+
+        Returns:
+            What `choice` returned, and what counts the connection.
         """
         if not is_atomic:
             selection, instance = choice()
-            return selection, None if instance is None else self.reserve(instance)
+            return selection, instance, None if instance is None else self.reserve(instance.id)
         with self._lock:
             selection, instance = choice()
-            return selection, None if instance is None else self._reserve(instance)
+            return selection, instance, None if instance is None else self._reserve(instance.id)
 
     def reserve(self, instance: str) -> Reservation:
         """Count a dial that begins, until `release` or until the result is dropped."""

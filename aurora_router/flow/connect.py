@@ -351,8 +351,7 @@ async def try_candidates(attempt: ConnectAttempt[ConnT], spare: tuple[ConnT, Ins
         if spare is not None and not cluster.view.is_current(spare[1].id, spare[1].generation):
             spare = None  # the view has changed since
         choice = partial(_select, attempt, spare, turn, tried)
-        selection, attempt.reservation = cluster.choose(choice, is_atomic=_is_atomic(attempt))
-        instance = _find_untried(attempt, selection, tried)
+        selection, instance, attempt.reservation = cluster.choose(choice, is_atomic=_is_atomic(attempt))
         if instance is None:
             break
         if spare is not None and spare[1].id == instance.id:
@@ -397,7 +396,7 @@ def _select(
     spare: tuple[ConnT, Instance] | None,
     turn: int,
     tried: Container[tuple[str, Role]] | None = None,
-) -> tuple[Selection, str | None]:
+) -> tuple[Selection, Instance | None]:
     """Choose by the policy. With `tried`, also returns the first instance that was not tried yet, to be reserved.
 
     A connection that is there already is preferred among equals, unless a user's function has chosen another instance.
@@ -413,11 +412,11 @@ def _select(
         rng=attempt.runtime,
         turn=turn,
         endpoint=attempt.find_endpoint(),
+        rankings=cluster.rankings,
     )
     if spare is not None and (tried is None or isinstance(attempt.request.options.balance, Balance)):
         selection = selection.preferring(spare[1].id)
-    first = None if tried is None else _find_untried(attempt, selection, tried)
-    return selection, None if first is None else first.id
+    return selection, None if tried is None else _find_untried(attempt, selection, tried)
 
 
 def _choose_again(attempt: ConnectAttempt[ConnT], connection: ConnT, found: Instance) -> Selection:

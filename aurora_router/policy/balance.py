@@ -87,6 +87,49 @@ class Selection(NamedTuple):
         return self
 
 
+class Ranking(NamedTuple):
+    """What filters and preferences make of a view: without chance, loads and turns.
+
+    Attributes:
+        tiers: the instances that suit by rank, the best first.
+        left_out: those that do not suit, and why.
+    """
+
+    tiers: Mapping[Rank, Sequence[Instance]]
+    left_out: tuple[Exclusion, ...]
+
+
+class Rankings:
+    """The last ranking of a cluster for each wanted role: a warm connect needs the same one as that before it.
+
+    A ranking is remembered where time has no part in it, and counts for the same view, options and endpoint. Safe for
+    threads: what is remembered for a role is replaced as a whole.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: dict[WantedRole, tuple[View, Options, CustomEndpoint | None, Ranking]] = {}
+
+    def find(self, context: Context) -> Ranking:
+        """Return what filters and preferences make of the view."""
+        view, options, endpoint = context.view, context.options, context.endpoint
+        if context.quarantine.terms or view.drains or options.max_lag is not None:  # these depend on the time
+            return make_ranking(context)
+        last = self._last.get(context.role)
+        if last is not None and last[0] is view and last[1] is options and last[2] is endpoint:
+            return last[3]
+        ranking = make_ranking(context)
+        self._last[context.role] = view, options, endpoint, ranking
+        return ranking
+
+
+def make_ranking(context: Context) -> Ranking:
+    """Filter the instances of a view, and rank those that suit."""
+    candidates = suitable(context.view.instances.values(), context)
+    return Ranking(make_tiers(candidates.kept, context), candidates.left_out)
+
+
 def select(
     view: View,
     options: Options,
@@ -98,6 +141,7 @@ def select(
     rng: Random,
     turn: int = 0,
     endpoint: CustomEndpoint | None = None,
+    rankings: Rankings | None = None,
 ) -> Selection:
     """Choose instances for one connection.
 
@@ -118,17 +162,17 @@ def select(
         turn: a number that the caller increases by one with each selection; best started at a random one, so that many
             processes do not start with the same instance.
         endpoint: the custom endpoint whose members alone may serve; None: all instances may.
+        rankings: of the cluster, to use again what has not changed.
     """
     context = Context(view, options, role, loads, quarantine, now, rng, turn, endpoint)
-    candidates = suitable(view.instances.values(), context)
-    tiers = make_tiers(candidates.kept, context)
+    tiers, left_out = make_ranking(context) if rankings is None else rankings.find(context)
     choose = CHOOSERS[options.balance] if isinstance(options.balance, Balance) else _chooser_of(options.balance)
     order: list[Instance] = []
     ranks: list[Rank] = []
     for number, tier in tiers.items():
         order += choose(tier, context) if len(tier) > 1 else tier
         ranks += [number] * len(tier)
-    selection = Selection(tuple(order), tuple(ranks), candidates.left_out, context)
+    selection = Selection(tuple(order), tuple(ranks), left_out, context)
     return _overflow(selection, tiers) if options.zones and len(tiers) > 1 else selection
 
 
@@ -201,18 +245,12 @@ def by_role(candidates: Candidates, context: Context) -> Candidates:
 
     An instance whose role is unknown stays: the connect asks it, and it is asked after those that are known.
     """
-    fallback = context.options.reader_fallback is ReaderFallback.WRITER
-
-    def verdict(instance: Instance) -> str | None:
-        if context.role is WantedRole.ANY or instance.role is Role.UNKNOWN:
-            return None
-        if context.role is WantedRole.WRITER:
-            return None if instance.role is Role.WRITER else "it is a reader"
-        if instance.role is not Role.WRITER or context.role is WantedRole.PREFER_READER or fallback:
-            return None
-        return "it is the writer, and aurora_reader_fallback=error"
-
-    return candidates.sift(verdict)
+    if context.role is WantedRole.WRITER:
+        return candidates.sift(lambda each: "it is a reader" if each.role is Role.READER else None)
+    if context.role is not WantedRole.READER or context.options.reader_fallback is ReaderFallback.WRITER:
+        return candidates
+    reason = "it is the writer, and aurora_reader_fallback=error"
+    return candidates.sift(lambda each: reason if each.role is Role.WRITER else None)
 
 
 def by_manager(candidates: Candidates, context: Context) -> Candidates:
@@ -336,7 +374,9 @@ def in_lag(instance: Instance, context: Context) -> int:
 
 def in_zone(instance: Instance, context: Context) -> int:
     """The number of the instance's zone tier; elsewhere is one more than the last."""
-    zone = context.zone(instance) if context.options.zones else None
+    if not context.options.zones:
+        return 0
+    zone = context.zone(instance)
     is_own = zone is not None and zone == context.view.own_zone
     for number, tier in enumerate(context.options.zones):
         if zone in tier or (is_own and OWN_ZONE in tier):

@@ -110,6 +110,8 @@ class Route:
         domain: what follows ``{id}.`` in an instance's name, None when unknown.
         reasons: why, one sentence each.
         direct: whether what is dialled are Aurora's own names, which lead straight to instances; see `policy.paths`.
+        custom_endpoint: the name of the custom endpoint whose members alone may serve; None: there is none, or it is
+            dialled.
     """
 
     mode: Mode
@@ -119,12 +121,7 @@ class Route:
     domain: str | None
     reasons: tuple[str, ...]
     direct: bool = False
-
-    @property
-    def custom_endpoint(self) -> str | None:
-        """The name of the custom endpoint whose members alone may serve; None: there is none, or it is dialled."""
-        chooses = self.mode is Mode.INSTANCES and self.endpoint.kind is EndpointKind.CLUSTER_CUSTOM
-        return self.endpoint.label if chooses else None
+    custom_endpoint: str | None = None
 
     @property
     def reason(self) -> str:
@@ -162,7 +159,8 @@ def route(request: Request, canonical: str | None = None) -> Route:
     role = _role(request, endpoint, reasons)
     mode, domain = _mode(request, endpoint, reasons)
     direct = domain is not None and request.hostaddr is None and request.options.instance_host is None
-    return Route(mode, role, endpoint, first.port, domain, tuple(reasons), direct)
+    custom = endpoint.label if mode is Mode.INSTANCES and endpoint.kind is EndpointKind.CLUSTER_CUSTOM else None
+    return Route(mode, role, endpoint, first.port, domain, tuple(reasons), direct, custom)
 
 
 def _role(request: Request, endpoint: Endpoint, reasons: list[str]) -> WantedRole:

@@ -174,8 +174,11 @@ def local_port(fd: int) -> int | None:
 
 
 def _duplicate(fd: int) -> Any:
-    """A duplicate, without what gevent and eventlet add to sockets: the monitor's thread has no greenlets."""
-    return contextlib.closing(_socket.socket(fileno=os.dup(fd)))
+    """A duplicate, without what gevent and eventlet add to sockets: the monitor's thread has no greenlets.
+
+    Its type and protocol are those of every connection to a server: the system need not be asked for them.
+    """
+    return contextlib.closing(_socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=os.dup(fd)))
 
 
 def wait(fd: int, events: int, seconds: float | None) -> bool:

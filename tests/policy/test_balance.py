@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router.model.description import CustomEndpoint
+from aurora_router.model.drain import Drain
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Instance, Role
 from aurora_router.model.view import View
-from aurora_router.policy.balance import is_another_available, rank, select, suitable
-from aurora_router.policy.context import Load
+from aurora_router.policy.balance import Rankings, is_another_available, make_ranking, rank, select, suitable
+from aurora_router.policy.context import Context, Load
 from aurora_router.policy.options import Balance, Options, ReaderFallback
 from aurora_router.policy.quarantine import Quarantine
 
@@ -196,6 +198,68 @@ def test_every_instance_is_in_the_order_once_or_left_out_with_a_reason(view, opt
     assert list(selection.ranks) == [rank(each, selection.context) for each in selection.order]
     assert selection.reason
     assert len(selection.lines) == len(view.instances)
+
+
+@given(
+    st.lists(views(), min_size=1, max_size=2),
+    st.lists(requests(), min_size=1, max_size=2),
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.integers(0, 1),
+            st.sampled_from(WantedRole),
+            st.sampled_from([Quarantine(), Quarantine().record_failure("demo-2", 0.0, 1.0)]),
+            st.sampled_from([None, CustomEndpoint(excluded=frozenset({"demo-1"}))]),
+        ),
+        max_size=10,
+    ),
+)
+def test_what_is_remembered_of_earlier_selections_changes_none(known, wanted, connects):
+    rankings = Rankings()
+    for now, (view, options, role, quarantine, endpoint) in enumerate(connects):
+        chosen = {"loads": {}, "quarantine": quarantine, "now": now / 4, "turn": now, "endpoint": endpoint}
+        asked = known[view % len(known)], wanted[options % len(wanted)], role
+        fresh = select(*asked, rng=random.Random(now), **chosen)
+        again = select(*asked, rng=random.Random(now), rankings=rankings, **chosen)
+        assert (again.order, again.ranks, again.left_out) == (fresh.order, fresh.ranks, fresh.left_out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"view": view_of(WRITER, NEAR)},
+        {"options": Options(reader_fallback=ReaderFallback.ERROR)},
+        {"role": WantedRole.WRITER},
+        {"endpoint": CustomEndpoint(excluded=frozenset({"demo-3"}))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_ranking_counts_for_what_it_was_made_of(change):
+    rankings = Rankings()
+    context = Context(CLUSTER, Options(), WantedRole.READER, {}, Quarantine(), 0.0, random, 0)
+    other = context._replace(**change)
+    assert make_ranking(context) != make_ranking(other)
+    for each in (context, other, context):
+        assert rankings.find(each) == make_ranking(each)
+
+
+DRAINED = dataclasses.replace(CLUSTER, drains={"demo-2": Drain(9.0)})
+
+
+@pytest.mark.parametrize(
+    ("options", "view", "quarantine", "is_kept"),
+    [
+        (Options(), CLUSTER, Quarantine(), True),
+        (Options(max_lag=1.0), CLUSTER, Quarantine(), False),
+        (Options(), DRAINED, Quarantine(), False),
+        (Options(), CLUSTER, Quarantine().record_failure("demo-2", 0.0, 1.0), False),
+    ],
+    ids=["nothing", "lag", "drain", "quarantine"],
+)
+def test_a_ranking_is_kept_unless_time_has_a_part_in_it(options, view, quarantine, is_kept):
+    rankings = Rankings()
+    context = Context(view, options, WantedRole.READER, {}, quarantine, 0.0, random, 0)
+    assert (rankings.find(context) is rankings.find(context._replace(now=0.1, turn=1))) is is_kept
 
 
 @given(views(), requests(), st.integers(0, 2**32))

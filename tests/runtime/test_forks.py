@@ -144,11 +144,11 @@ def test_a_fork_waits_for_a_step_of_another_threads_dial_but_not_for_ever(monkey
     steps, entered, done = forks.STEPS, threading.Event(), threading.Event()
 
     def dial():
-        with forks.Step():
-            entered.set()
-            done.wait()
+        yield
+        entered.set()
+        done.wait()
 
-    thread = threading.Thread(target=dial)
+    thread = threading.Thread(target=lambda: list(forks.step_by_step(dial())))
     thread.start()
     entered.wait()
     monkeypatch.setattr(forks, "STEP_SECONDS", 0.05)
