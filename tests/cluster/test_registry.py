@@ -196,7 +196,7 @@ def test_an_error_of_the_operating_system_is_a_sentence():
     full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
     assert (
         explain_os_error(full)
-        == "/data/x: No space left on device; free some room, or name another directory (--directory)"
+        == "/data/x: No space left on device; free some room, or name a directory on another disk (--data, --directory)"
     )
     assert explain_os_error(OSError("a sentence of ours")) == "a sentence of ours"
 

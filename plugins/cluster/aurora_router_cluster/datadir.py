@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aurora_router_cluster.errors import DirectoryError, explain_os_error
 from aurora_router_cluster.options import FIXED, REMEMBERED
 from aurora_router_cluster.postgres import files, processes
-from aurora_router_cluster.registry import NODE_COMMAND, OTHERS_WRITE, check_directory
+from aurora_router_cluster.registry import DEFAULT_LABEL, NODE_COMMAND, OTHERS_WRITE, check_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,17 @@ def choose(directory: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         raise DirectoryError(f"{directory} ({OPTION}) holds a cluster already; name an empty directory for a new one")
     known = {name: remembered[name] for name in REMEMBERED if name in remembered}
     return {**known, "readers": len(record["roster"]["instances"]) - 1, **given}
+
+
+def name_of(directory: Path) -> str | None:
+    """The name that was given to the cluster in `directory`; None: there is none, or it was not given a name.
+
+    Raises:
+        DirectoryError: the directory cannot be used.
+    """
+    record = _record(directory)
+    name: str | None = None if record is None else record["options"].get("name")
+    return None if name == DEFAULT_LABEL else name
 
 
 def holds_cluster(directory: Path) -> bool:

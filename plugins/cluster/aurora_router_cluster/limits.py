@@ -11,18 +11,19 @@ import errno
 import resource
 import signal
 
+ELSEWHERE = "name a directory on another disk (--data, --directory)"
 MEMORY = "end some programs, or start fewer readers (--readers)"
 THREADS = "raise the limits of processes and of memory (ulimit -u, ulimit -v), or end some programs"
 
 _ADVICE = {
-    errno.ENOSPC: "free some room, or name another directory (--directory)",
-    errno.EDQUOT: "the quota is used up: free some room, or name another directory (--directory)",
+    errno.ENOSPC: f"free some room, or {ELSEWHERE}",
+    errno.EDQUOT: f"the quota is used up: free some room, or {ELSEWHERE}",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "this machine has too many open files: end some programs",
     errno.ENOMEM: MEMORY,
     errno.EAGAIN: "raise the limit of processes (ulimit -u), or end some programs",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
-    errno.EROFS: "the file system is read-only: name another directory (--directory)",
+    errno.EROFS: f"the file system is read-only: {ELSEWHERE}",
     errno.EACCES: "check the permissions",
     errno.EPERM: "check the permissions",
 }

@@ -80,7 +80,7 @@ OF_MYSQL = (
 """The options that the engine mysql has; with any other one it is refused."""
 PACED = ("pace", "detection", "promotion", "dns_delay", "restart_readers")
 REMEMBERED = (
-    *FIXED, *PACED, "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "iam", "iam_token_lifetime",
+    *FIXED, *PACED, "faults", "postgres", "port", "address", "dns_port", "dns_ttl", "tls", "iam", "iam_token_lifetime",
     "retention", "settings", "instance_class", "auto_scale", "target_connections", "target_cpu", "scale_period",
     "scale_out_cooldown", "scale_in_cooldown", "scale_drain", "serverless", "pause_after", "resume",
 )  # fmt: skip

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from aurora_router_cluster import LocalCluster, registry
+from aurora_router_cluster import LocalCluster, datadir, registry
 from aurora_router_cluster.commands import show
 from aurora_router_cluster.commands.cluster import cluster as command
 
@@ -181,6 +181,17 @@ def test_what_is_kept_is_said(run_directory, capsys):
     assert f"its data are kept in {data}; start it again with: aurora-router cluster up --data {data}" in (
         capsys.readouterr().out
     )
+    subprocess.run([*UP, "--detach", "--data", data], capture_output=True, text=True, check=True)
+    assert LocalCluster.attach(name).name == name, "it is found by its name again"
+    assert run("down", "--name", name) == 0
+    assert datadir.name_of(data) == name
+    assert datadir.name_of(run_directory / "another") is None
+
+
+@pytest.mark.parametrize("option", ["data", "directory"])
+def test_an_empty_directory_is_none(option, capsys):
+    assert run("up", f"--{option}", "") == 1
+    assert f"{option} is empty; name a directory, or leave it out" in capsys.readouterr().err
 
 
 def test_up_detached_and_down(capsys):

@@ -131,6 +131,18 @@ async def test_a_batch_of_which_only_the_later_sectors_were_written_is_torn(tmp_
         await again.close()
 
 
+async def test_a_directory_that_is_away_is_no_damage(tmp_path: Path) -> None:
+    """A disk that was unmounted under a cluster: peers have nothing to refill, and must not be asked to."""
+    node = StorageNode(0, DiskJournal(tmp_path / "node"))
+    await node.format(CHARTER)
+    (tmp_path / "node").rename(tmp_path / "away")
+    with pytest.raises(NodeUnavailable, match=r"the journal cannot be read now: .*No such file or directory"):
+        await node.find_damage()
+    (tmp_path / "away").rename(tmp_path / "node")
+    assert await node.find_damage() == (0, [])
+    await node.close()
+
+
 async def test_damage_that_was_refilled_is_found_no_more(tmp_path: Path) -> None:
     whole = await with_acknowledged(tmp_path, promise=True)
     frames = [entry.header for entry in scan(whole, 1 << 32) if isinstance(entry, DiskFrame)]

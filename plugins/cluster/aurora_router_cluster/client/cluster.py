@@ -78,6 +78,9 @@ class LocalCluster(RunningCluster):
             SupervisorError: the supervisor failed, or was not ready in time.
         """
         check_names(options)
+        for each in PATHS:
+            if options.get(each) == "":
+                raise errors.RequestError(f"{each} is empty; name a directory, or leave it out")
         options |= {each: os.path.abspath(options[each]) for each in PATHS if options.get(each) is not None}  # noqa: PTH100
         label = name
         if "data" in options and options["data"] is not None:

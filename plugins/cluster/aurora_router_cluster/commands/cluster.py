@@ -186,6 +186,8 @@ def _up(args: argparse.Namespace) -> None:
     if "settings" in options:
         options["settings"] = dict(options["settings"])
     name = args.name or os.environ.get(NAME_VARIABLE)
+    if name is None and args.data:
+        name = datadir.name_of(Path(args.data))  # by which scripts found it before
     cluster = LocalCluster.start(name, key=None if name else default_key(), detach=args.detach, **options)
     status = cluster.status()
     with cluster:

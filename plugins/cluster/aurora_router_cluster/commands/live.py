@@ -29,7 +29,8 @@ QUORUM = {
     "lost": "NO QUORUM: fewer than three copies",
 }
 COLOURS = {
-    "complete": "green", "behind": "yellow", "joining": "yellow", "down": "red", "failed": "red", "outside": "red",
+    "complete": "green", "behind": "yellow", "joining": "yellow",
+    "down": "red", "failed": "red", "empty": "red", "outside": "red",
 }  # fmt: skip
 
 

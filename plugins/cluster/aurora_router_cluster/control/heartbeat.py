@@ -241,7 +241,7 @@ class Heartbeat:
         return waits and any(not reader.stopped_by_request for reader in self._state.readers)
 
     def _is_disputed(self) -> bool:
-        """Whether storage nodes have obeyed for a while an epoch that was never opened: it takes another one to end that.
+        """Whether storage nodes have obeyed for a while an epoch that was never opened: another one ends that.
 
         They are missing from the present one. If too few are left of those it is over, and no commit succeeds.
         """

@@ -362,7 +362,9 @@ class FrameLog:
 
         Raises:
             OutOfFilesError: a file cannot be opened at this moment.
+            FileNotFoundError: the whole directory is gone: unmounted, or renamed. What is open of it may well be read.
         """
+        self._directory.stat()
         self._found = (0, [])
         yield from (entry for entry in self.entries() if isinstance(entry, Damage))
 
