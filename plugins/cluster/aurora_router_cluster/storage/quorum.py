@@ -242,7 +242,7 @@ class QuorumVolume:
             absent = f" ({'; '.join(failed.values())})" if failed else ""
             raise DirectoryError(
                 f"{self._directory.parent} (--data) is incomplete: {error}{absent}; put the missing directories "
-                f"{self._directory}/node-N back, at least 4 of 6 are needed{_unlisted(inventory, 'node')}"
+                f"{self._directory}/node-N back, at least 4 of 6 are needed{_name_unlisted(inventory, 'node')}"
             ) from None
         strangers = sorted(set(self.charter.membership.members) - set(self.nodes))
         if strangers:
@@ -256,7 +256,7 @@ class QuorumVolume:
             raise DirectoryError(
                 f"{self._directory.parent} (--data) is incomplete: of the bases in {self._directory} none is left that "
                 "instances could be built from; put the missing directories base-N back, each with its base-N.json"
-                f"{_unlisted(inventory, 'base')}"
+                f"{_name_unlisted(inventory, 'base')}"
             )
         for leftover in inventory.leftovers():  # now, since all that is needed was found
             await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
@@ -531,7 +531,7 @@ class QuorumVolume:
         await self.nodes.close()
 
 
-def _unlisted(inventory: Inventory, kind: str) -> str:
+def _name_unlisted(inventory: Inventory, kind: str) -> str:
     """An end of a sentence that names the directories of a kind which are there, but are not written down."""
     found = sorted(path.name for path in inventory.leftovers() if path.name.startswith(f"{kind}-"))
     return (
