@@ -28,10 +28,11 @@ provider may have more than a call; each of these is optional:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aurora_router.errors import MalformedHost
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, instance_host, parse_endpoint
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Login(NamedTuple):
     instance: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credential:
     """A password, or a token that is used as one.
 

@@ -35,9 +35,10 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,7 +100,7 @@ class ExtensionFailed(AuroraRouterError, RuntimeError):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """One thing that was tried.
 
@@ -231,7 +232,7 @@ def annotate(error: BaseException, token: CommitToken | None, text: str) -> None
         error.add_note(text)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorFamily:
     """The classes that a procedure raises: those of a driver family, which are its driver's own errors, too.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Route
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placement:
     """Where a connection is, and why.
 

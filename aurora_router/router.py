@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -16,6 +15,7 @@ from aurora_router.flow.connect import find_route, refresh_topology
 from aurora_router.flow.outcome import Resolver
 from aurora_router.flow.session import Modes
 from aurora_router.flow.transaction import Transaction
+from aurora_router.frozen import frozen
 from aurora_router.policy.balance import select
 from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import CHOOSING, Mode
@@ -68,7 +68,7 @@ class AsyncPool(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """How connections are routed, in words.
 

@@ -8,10 +8,10 @@ without any change to the cluster; what only a failover or a rotation would show
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.doctor.finding import join_short
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.model.observation import ROW_AGE_SECONDS, STALE_ROW_SECONDS
 
@@ -57,7 +57,7 @@ class Look(NamedTuple):
         return [row.id for row in self.rows if row.writer]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evidence:
     """What was collected.
 
@@ -81,7 +81,7 @@ class Evidence:
         return [(each, each.session) for each in self.facts.instances if each.session is not None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assumption:
     """One belief.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.options import OutcomeMethod
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Request, Route
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Application:
     """What an application does with the URL, and the URL does not say.
 
@@ -33,7 +34,7 @@ class Application:
     prepares: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Versions:
     """What runs here; `libpq` as libpq gives it, 180000 for 18.0."""
 
@@ -42,7 +43,7 @@ class Versions:
     libpq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Setup:
     """What was given, and what it means.
 
@@ -88,7 +89,7 @@ class Setup:
         return None if self.request is None else parse_endpoint(self.request.first.host or "").kind
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Alias:
     """One CNAME record: `ttl` in seconds."""
 
@@ -97,7 +98,7 @@ class Alias:
     ttl: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Name:
     """What DNS says of a name.
 
@@ -131,7 +132,7 @@ class Wire(enum.Enum):
     TLS = "a server with TLS"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Certificate:
     """A server's certificate: the names and addresses that it is for, and when it begins and ends, in Unix time."""
 
@@ -140,7 +141,7 @@ class Certificate:
     ends: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """A connection that could not be made: the SQLSTATE if there is one, and the text."""
 
@@ -148,7 +149,7 @@ class Failure:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Session:
     """What a server says of itself.
 
@@ -185,7 +186,7 @@ class Session:
     write_refusal: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Server:
     """One place that was dialled.
 
@@ -218,7 +219,7 @@ class Server:
     session: Session | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Member:
     """An instance as the topology lists it; None: not known.
 
@@ -238,7 +239,7 @@ class Member:
     ahead: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Topology:
     """How a cluster reports its instances.
 
@@ -262,7 +263,7 @@ class Topology:
         return next((each.id for each in self.members if each.writer), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Commits:
     """How the outcome of a COMMIT could be found out.
 
@@ -279,7 +280,7 @@ class Commits:
     log_refusal: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Connected:
     """A connect by the driver, as the application does it: the instance, its role, and why; or the error."""
 
@@ -289,7 +290,7 @@ class Connected:
     error: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Facts:
     """All that was found out.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ class Level(enum.Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """One problem, in words.
 
@@ -37,7 +38,7 @@ class Problem:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Check:
     """One entry in the table of checks.
 
@@ -52,7 +53,7 @@ class Check:
     find: Callable[[Facts], Iterable[Problem]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A problem, and the code of the check that found it."""
 

@@ -15,6 +15,7 @@ from aurora_router.errors import Attempt
 from aurora_router.flow.dial_limiter import TOO_MANY_CONNECTIONS, DialPermit
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime, Target, Wanted
 from aurora_router.flow.topology_query import check_role
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
 from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
@@ -248,7 +249,7 @@ class ConnectAttempt(Generic[ConnT]):
             reservation.cluster.release(reservation)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectResult(Generic[ConnT]):
     """A connection on the right instance.
 

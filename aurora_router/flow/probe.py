@@ -6,13 +6,13 @@ Invariant: a probe leaves no connection open except `_connection`, also after a 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
 from aurora_router.flow.topology_query import ask, check_role, count_clients, find_impostor, query_topology
+from aurora_router.frozen import frozen
 from aurora_router.model.claim import names_another
 from aurora_router.model.event import AnswerRefused
 from aurora_router.model.observation import SelfReport
@@ -44,7 +44,7 @@ _NOT_YET = frozenset({FaultKind.UNREACHABLE, *ON_THIS_SIDE})
 """Faults of a ping that may pass while it lasts."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Access:
     """How users connect to a cluster, as the last one did that succeeded.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -35,7 +37,7 @@ GLANCE_SECONDS = 0.1
 """How often `Wanted` is asked during a wait, in seconds: as often as psycopg's blocking dials allow."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resolution:
     """What a host name stands for.
 
@@ -48,7 +50,7 @@ class Resolution:
     canonical: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """Where to dial.
 
@@ -102,7 +104,7 @@ class Notifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceQueries:
     """What a procedure asks a server about itself, in the SQL of one family of servers.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from aurora_router.flow.runtime import ConnT, Rows, Runtime
+from aurora_router.frozen import frozen
 from aurora_router.policy.outcome import is_unreplicated
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """A notice that came with an answer: its text, and the function of the server's source that raised it."""
 
@@ -21,7 +22,7 @@ class Notice:
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """The answer to one message of the simple protocol.
 
@@ -41,7 +42,7 @@ class Reply:
         return not any(is_unreplicated(each.source_function, each.message) for each in self.notices)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trouble:
     """What an exception from a user's work shows.
 
@@ -148,7 +149,7 @@ class SessionRuntime(Runtime[ConnT], Protocol[ConnT]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Modes:
     """Modes of a transaction; None leaves one to the server.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ class MembersFailed(Exception):
     """The manager of a cluster did not list its members; the text says what was tried, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """How one kind of server reports its cluster.
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from aurora_router.errors import CausalTokenRejected
+from aurora_router.frozen import frozen
 from aurora_router.model.commit_token import WitnessTable
 
 LONGEST = 160
@@ -32,7 +33,7 @@ _NO_PROOF = "1n"
 _SIGNED = re.compile(r"(.*)\.s([A-Za-z0-9_-]{22})", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogPosition:
     """A position in the log of plain PostgreSQL.
 
@@ -47,7 +48,7 @@ class LogPosition:
     lsn: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WitnessRow:
     """A row of the witness table that was committed with, or after, the writes.
 
@@ -60,7 +61,7 @@ class WitnessRow:
     table: WitnessTable
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DurablePosition:
     """The ``durable_lsn`` that Aurora's writer reported of itself after the writes.
 
@@ -73,7 +74,7 @@ class DurablePosition:
     lsn: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NoProof:
     """There were writes, and nothing that would prove them on a reader: the writer serves, until the next token."""
 
@@ -81,7 +82,7 @@ class NoProof:
 Proof = LogPosition | WitnessRow | DurablePosition | NoProof
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CausalToken:
     """What a reader must have replayed: ``str(token)``, or `sign`, and `parse` carry it to another process.
 

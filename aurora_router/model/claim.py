@@ -6,9 +6,9 @@ Nothing here changes a view. The rules, and why they are sound, are in `model.re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.view import PROOF_SECONDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aurora_router.model.view import Outage, View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """That an instance is the writer, as one answer says.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
+from aurora_router.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class ServerIncarnation:
     """One uninterrupted run of a server, from a recovery (or a clean start) to the next one.
 
@@ -27,7 +29,7 @@ class ServerIncarnation:
     recovered: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WitnessTable:
     """The witness table that holds a transaction's row: that a row is missing in another one means nothing.
 
@@ -44,7 +46,7 @@ class WitnessTable:
     name: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommitToken:
     """What identifies one transaction. ``str(token)`` and `parse` carry it to another process.
 

@@ -9,10 +9,11 @@ from the endpoint's lists *and* the role by SQL, so a failover changes it at the
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.instance import Role
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from aurora_router.model.instance import Instance
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attributes:
     """What an instance is, whatever its role. None: not known.
 
@@ -49,7 +50,7 @@ class EndpointType(enum.Enum):
     WRITER = "writer"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CustomEndpoint:
     """Which instances are members of a custom endpoint.
 
@@ -82,7 +83,7 @@ NO_MEMBERS = CustomEndpoint(static=frozenset({""}))
 """Stands for a custom endpoint whose members are not known: no instance is one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Description:
     """An observation: a whole description of a cluster, which takes the place of the one before.
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +24,7 @@ _MAX_ID = 255
 """Characters of an instance's id: a host name and a port at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrainNote:
     """A note of a drain, as it is written down.
 
@@ -39,7 +41,7 @@ class DrainNote:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drain:
     """A drain, as a view has it.
 

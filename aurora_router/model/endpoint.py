@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from aurora_router.errors import MalformedHost, redact
 from aurora_router.forks import IMPORTING
+from aurora_router.frozen import frozen
 
 MAX_HOST_LENGTH = 253
 """Longest host name in characters (RFC 1035, section 2.3.4, in its presentation form)."""
@@ -65,7 +66,7 @@ class WantedRole(enum.Enum):
     ANY = "any"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """A host, as read by `parse_endpoint`.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from aurora_router.model.instance import Role
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriterChanged:
     """Another instance was accepted as the writer; `epoch` is the new local epoch."""
 
@@ -18,14 +19,14 @@ class WriterChanged:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriterLost:
     """The accepted writer reported that it is not the writer any more, and no other is known yet."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceAdded:
     """An instance is known now that was not before."""
 
@@ -33,14 +34,14 @@ class InstanceAdded:
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceRemoved:
     """An instance left the cluster."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoleChanged:
     """An instance has another role; connections of an older generation are stale."""
 
@@ -50,7 +51,7 @@ class RoleChanged:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceFailed:
     """An instance failed; connections made before are stale when `gone`."""
 
@@ -60,7 +61,7 @@ class InstanceFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceRecovered:
     """An instance answers again, `seconds` after it failed."""
 
@@ -68,7 +69,7 @@ class InstanceRecovered:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrainStarted:
     """An operator drains an instance: connections avoid it for `seconds`, or until that is undone."""
 
@@ -77,14 +78,14 @@ class DrainStarted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DrainEnded:
     """An instance is not drained any more."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClaimRefused:
     """An instance was named as the writer (by itself or by `observer`), and the evidence does not suffice."""
 
@@ -94,14 +95,14 @@ class ClaimRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriteRefused:
     """The accepted writer refused a statement as read-only (25006); it may have lost the role, so it is asked."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerRefused:
     """An answer to a topology query seems to be of another cluster: nothing of it is believed."""
 
@@ -110,14 +111,14 @@ class AnswerRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriterSuspected:
     """Something is wrong: all instances are asked, often, until a writer confirms itself. The refresh is fast."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriterConfirmed:
     """The accepted writer confirmed itself `seconds` after it was suspected. The refresh is slow again."""
 
@@ -125,7 +126,7 @@ class WriterConfirmed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HangSuspected:
     """Connections to an instance have been waiting for the whole grace period; it is pinged now."""
 
@@ -133,7 +134,7 @@ class HangSuspected:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HangRefuted:
     """The instance is busy, not hung: after `seconds` the ping was answered, or another connection had been served."""
 
@@ -141,21 +142,21 @@ class HangRefuted:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MonitorLockedOut:
     """The monitor cannot log in to any instance that answers: each connect asks by itself."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProcessStalled:
     """This process did not run for `seconds` longer than it wanted to, so the silence of servers proves nothing."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectionsCut:
     """The sockets of `count` connections to an instance were shut down; each raises at its next use, or at once."""
 
@@ -164,7 +165,7 @@ class ConnectionsCut:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfigurationAdvice:
     """What could be configured better, and how; published once per cluster."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from aurora_router.model.event import Event
     from aurora_router.model.instance import Role
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Incident:
     """What happened to the instance of a connection whose statement failed.
 

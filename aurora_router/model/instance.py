@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
+
+from aurora_router.frozen import frozen
 
 
 class Role(enum.Enum):
@@ -29,7 +31,7 @@ class Occupancy(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Instance:
     """One instance, as last known.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.description import Description
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MISSING_SECONDS = 5.0
 """An instance that complete answers do not list is gone after this time: while a reader restarts, none lists it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One instance in the answer to a topology query.
 
@@ -60,7 +60,7 @@ class Row:
     lsn: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Topology:
     """The answer of one instance to a topology query.
 
@@ -90,7 +90,7 @@ class Topology:
     drains: tuple[tuple[DrainNote, float], ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SelfReport:
     """An instance's report about itself outside of a topology query.
 
@@ -102,7 +102,7 @@ class SelfReport:
     asked_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadReport:
     """How many client connections an instance has, by its own report.
 
@@ -115,7 +115,7 @@ class LoadReport:
     occupancy: Occupancy
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """An instance did not answer as it should.
 
@@ -136,7 +136,7 @@ class Failure:
     alive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GivenHosts:
     """The user listed the hosts of all instances: they are known before any of them has answered.
 
@@ -147,7 +147,7 @@ class GivenHosts:
     hosts: tuple[tuple[str, str | None, int | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Member:
     """One member, as the manager of a cluster lists it.
 
@@ -166,7 +166,7 @@ class Member:
     serves_reads: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Members:
     """What the manager of a cluster lists, asked beside SQL. It is no evidence of roles; see `reduce`, rule 11.
 

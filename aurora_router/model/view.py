@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.frozen import frozen
 from aurora_router.model.description import MEMBERS_SECONDS, NO_MEMBERS, UNKNOWN
 from aurora_router.model.instance import Role
 
@@ -22,7 +23,7 @@ PROOF_SECONDS = 6.0
 It is asked meanwhile. Where it cannot be, as behind a pooler, a former one may be the only one that can be had."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outage:
     """What was seen since the accepted writer stopped answering, or said that it is a reader.
 
@@ -41,7 +42,7 @@ class Outage:
     failed: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """What is known of a cluster.
 

@@ -10,15 +10,16 @@ Invariant: a policy cannot prolong a connect. One that is held ends at its own d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from aurora_router.model.endpoint import WantedRole
     from aurora_router.model.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hold:
     """The connect waits; the policy is asked again at the next change of the cluster, and at `until`.
 
@@ -31,7 +32,7 @@ class Hold:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Redirect:
     """The connect goes to another host, where it is routed as if that had been given; once, not further.
 
@@ -44,7 +45,7 @@ class Redirect:
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refuse:
     """The connect fails at once.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from aurora_router.model.instance import Role
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidate:
     """An instance that suits, and what is known of it. Figures of the server's are as old as the topology.
 

@@ -35,9 +35,9 @@ Invariant: `Standing.PROVEN` is the only answer upon which a reader serves. Ever
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.causal_token import DurablePosition, LogPosition, WitnessRow
 from aurora_router.policy.options import CausalMethod
 
@@ -66,7 +66,7 @@ class Standing(enum.Enum):
     FOREIGN = "the token is of another cluster or database"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A standing with its reason, one sentence for people."""
 
@@ -74,7 +74,7 @@ class Finding:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogEvidence:
     """What a session of plain PostgreSQL says.
 
@@ -93,7 +93,7 @@ class LogEvidence:
     timeline: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WitnessEvidence:
     """What a session sees of a witness row.
 
@@ -108,7 +108,7 @@ class WitnessEvidence:
     table: WitnessTable
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DurableEvidence:
     """What an instance of Aurora shows of itself; `lsn` is None where it shows nothing."""
 

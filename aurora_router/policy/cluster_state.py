@@ -11,10 +11,11 @@ returns is the newest in the trail; after a change of the writer no path counts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import (
     ConfigurationAdvice,
@@ -45,7 +46,7 @@ TRAIL = 64
 """How many recent events of a cluster are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterState:
     """What is known of one cluster; each method returns the next state, and the events that describe the change.
 

@@ -17,7 +17,9 @@ min(`FIRST_PAUSE` · 2**(k - 1), `LONGEST_PAUSE`) / 2 away, or `FIRST_PAUSE` / 2
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from aurora_router.frozen import frozen
 
 INTERVAL = 300.0
 """Between two questions while nothing changes, on average."""
@@ -29,7 +31,7 @@ QUIET_FAILURES = 3
 """After so many failures in a row, people are advised of it; of one that lasts by its nature at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DescribeSchedule:
     """When to ask next; each method returns the next value. `random` is of [0, 1).
 

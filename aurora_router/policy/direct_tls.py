@@ -12,10 +12,11 @@ nor between a refusal and another version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.policy.verdict import FaultKind
 
@@ -31,7 +32,7 @@ MAY_BE_REFUSAL = frozenset({FaultKind.RESET, FaultKind.PROTOCOL, FaultKind.UNKNO
 """What a dial may say where TLS was refused. It may be something else: the usual dial that follows shows that."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectTls:
     """What is known of paths; each method returns the next value.
 

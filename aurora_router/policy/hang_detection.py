@@ -40,9 +40,10 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +100,7 @@ def step(state: State, signal: Signal) -> tuple[State, Action]:
     return TRANSITIONS.get((state, signal), (state, Action.NOTHING))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """How soon to suspect, and how long to listen; in seconds.
 
@@ -149,7 +150,7 @@ UNLIMITED = Limits(math.inf, math.inf)
 """Of a connection whose hangs are not to be noticed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suspicion:
     """What the monitor suspects of one instance, as a value.
 

@@ -8,10 +8,11 @@ it and timed out shows nothing about the capacity of the server (`flow.dial_limi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.event import InstanceFailed, InstanceRemoved
 from aurora_router.policy.quarantine import Quarantine
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from aurora_router.model.event import Event
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Health:
     """Which instances failed; each method returns the next value. All times are in seconds, by the runtime's clock.
 

@@ -14,11 +14,11 @@ that use the same ids.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.errors import MalformedHost
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, instance_host, parse_endpoint
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class HostPort(NamedTuple):
         return host if self.port is None else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstanceHosts:
     """Where instances are dialled; made by `parse_instance_hosts`.
 

@@ -5,9 +5,9 @@ Nothing in it is a secret: ids, roles, figures, times, and sentences that the lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.frozen import frozen
 from aurora_router.policy.sentences import describe
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ FORMAT = 1
 """Grows when a program that reads the older form would misread the newer one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectRecord:
     """A connect that succeeded.
 

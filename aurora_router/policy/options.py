@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aurora_router.errors import InvalidOption, redact
 from aurora_router.forks import IMPORTING
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy import option_parsers
 
@@ -59,7 +60,7 @@ class BalanceFunction(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CustomBalance:
     """A user's function in the place of a strategy; `policy.custom_balance` calls it.
 
@@ -342,7 +343,7 @@ _SECONDS = "seconds, 0 or more"
 _POSITIVE = "seconds, more than 0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Options:
     """The options of one connection; times are in seconds. `describe` documents each.
 

@@ -53,9 +53,9 @@ absence could mean that the row was pruned.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.policy.verdict import Fault, FaultKind
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class XactStatus(str, enum.Enum):
     FORGOTTEN = "forgotten"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """An outcome with its reason, one sentence for people."""
 
@@ -102,7 +102,7 @@ class Finding:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogEvidence:
     """What an instance that has proven to be the writer says of a token.
 
@@ -117,7 +117,7 @@ class LogEvidence:
     status: XactStatus
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WitnessEvidence:
     """What came of inserting the token's witness row once more, where the insert did not have to wait too long.
 

@@ -14,7 +14,9 @@ that limit, is heard after about three times n.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from aurora_router.frozen import frozen
 
 SHARE = 0.04
 """The next look comes after this part of the time that has passed since the writer was suspected."""
@@ -62,7 +64,7 @@ def add_jitter(pause: float, random: float) -> float:
     return pause * (1.0 + JITTER * (2.0 * random - 1.0))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RefreshDemand:
     """What connects want to know sooner than the next refresh; each method returns the next value.
 

@@ -36,10 +36,11 @@ within one connection of the fair share, and then stop.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.model.instance import Role
 from aurora_router.policy.affinity import find_affinity, find_misplaced
 from aurora_router.policy.balance import find_zones, make_tiers, suitable
@@ -167,7 +168,7 @@ def _place(leaving: Mapping[str, int], counts: Mapping[str, float]) -> Counts:
     return placed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pace:
     """When one process may recycle its next connection of a group; each method returns the next value.
 

@@ -12,8 +12,9 @@ stays. So a connection that works is never taken from a pool by what happens to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Rule = Callable[[View | None, "HeldConnection"], "Recycling | None"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeldConnection:
     """A connection that a pool holds, as far as it is known here.
 

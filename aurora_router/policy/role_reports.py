@@ -21,9 +21,11 @@ Everywhere else ``pg_is_in_recovery()`` is asked: one round trip. Local sockets 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,7 +43,7 @@ MAX_PID = 2**22
 instead is a random number of 32 bits, so that one that took the place of a server is nearly always seen at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoleCheck:
     """What a server answered about a session, beside what was known of the session here.
 
@@ -69,7 +71,7 @@ class RoleCheck:
         return None not in self.reported and self.standby not in self.reported
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoleReports:
     """What is known of a cluster's role reports; replaced as a whole.
 

@@ -14,11 +14,12 @@ THROUGH     hands the name to libpq and looks at nothing (proxies do their own r
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurora_router.errors import InvalidOption, MalformedHost
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import (
     Endpoint,
     EndpointKind,
@@ -49,7 +50,7 @@ CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
 """Where one of several instances may serve."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """A host and a port as given; None leaves it to libpq. `hostaddr`: the address to dial, if named as well."""
 
@@ -62,7 +63,7 @@ class Address:
         return host if self.port is None else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Request:
     """What a user asks for, once all ways of saying it are read.
 
@@ -98,7 +99,7 @@ class Request:
         return self.first.hostaddr
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Route:
     """The decision, with its reasons. Equal to itself alone, like the `Request` that it is for.
 

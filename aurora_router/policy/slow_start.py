@@ -30,8 +30,10 @@ seconds at most as long as that (`LEAST` where it is less); one without a connec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +65,7 @@ CALM = 30.0
 """So many seconds after the last trouble, or the failover, a slow start without a dial is over."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SlowStart:
     """How much of a process's reconnecting may go on at the moment; a value.
 
@@ -162,7 +164,7 @@ class SlowStart:
         return max(LEAST, min(_of(LONGEST_FIRST, self.row), FIRST_SHARE * seconds))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DialLimit:
     """Whether dials of the writer are limited, and how; each method returns the next value.
 

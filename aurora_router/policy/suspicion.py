@@ -14,13 +14,15 @@ Invariant: a suspicion that was confirmed began before the question that confirm
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from aurora_router.frozen import frozen
 
 REFUSED_WRITE_SECONDS = 1.0
 """Of the statements that the writer refuses as read-only, one per so many seconds starts a check."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WriterSuspicion:
     """Since when the writer is suspected; each method returns the next value.
 

@@ -16,8 +16,9 @@ server stops and lets its sessions end); those that do not work are found by the
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aurora_router.frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -49,7 +50,7 @@ ENDS_SESSION = frozenset({"FATAL", "PANIC"})
 """Severities, in English, of an error after which a server ends the session, whatever a pooler does with its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fault:
     """What an exception said, without the exception.
 
@@ -80,7 +81,7 @@ class Next(enum.Enum):
     AGAIN = "try this one again, and others meanwhile"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """What a fault means.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.frozen import frozen
 from aurora_router.runtime.dns import Names, names_of
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from aurora_router.policy.route import Request
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectArgs:
     """A call of ``connect``, read.
 

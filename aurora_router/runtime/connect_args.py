@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from aurora_router.errors import InvalidOption, MalformedHost, redact
 from aurora_router.forks import IMPORTING
+from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import WantedRole, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.direct_tls import FIRST_VERSION
@@ -182,7 +183,7 @@ def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
 _Extensions: TypeAlias = "tuple[Provider | None, AttributeSource | None]"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Said:
     """What a call says itself. Equal to itself alone, like `Request`.
 

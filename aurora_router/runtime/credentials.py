@@ -13,12 +13,13 @@ import os
 import random
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from aurora_router import errors, native
 from aurora_router.credentials import Credential, Login
+from aurora_router.frozen import frozen
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.observe import logger
 from aurora_router.psycopg_errors import CredentialsUnavailable
@@ -40,7 +41,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """How long a renewal that failed is not tried again, in seconds: doubled by each further failure, up to the second."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Held:
     """A credential, and when it was given, by `time.time`.
 

@@ -15,13 +15,13 @@ import contextlib
 import queue
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurora_router import native
 from aurora_router.flow.runtime import DialFailed, Resolution
 from aurora_router.forks import IMPORTING
+from aurora_router.frozen import frozen
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
@@ -49,7 +49,7 @@ MAX_SERVERS = 64
 _KINDS = ("A", "AAAA")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Remembered:
     """An answer, or why there is none now (`text`) with the last answer that there was."""
 

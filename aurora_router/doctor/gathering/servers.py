@@ -7,7 +7,6 @@ by asking for it, in a transaction that is rolled back. That leaves a record of 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from aurora_router.errors import AuroraRouterError
 from aurora_router.flow import commit_sql
 from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.flow.topology_query import PERMISSION_DENIED
+from aurora_router.frozen import frozen
 from aurora_router.policy.paths import is_direct
 from aurora_router.runtime import sockets
 from aurora_router.runtime.connect_args import opening
@@ -58,7 +58,7 @@ SYSTEM = f"SELECT {commit_sql.SYSTEM}"
 TABLE = f"SELECT pg_catalog.to_regclass('{commit_sql.TABLE}') IS NOT NULL"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dialled:
     """A server, and what it reports of its cluster and of commits, if it was asked."""
 

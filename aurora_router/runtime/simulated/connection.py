@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router.frozen import frozen
 from aurora_router.policy.hang_detection import Limits
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aurora_router.runtime.simulated.instance import ServingCluster, SimulatedInstance
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Relay:
     """What is between clients and the instance that an address and port lead to: a proxy, a pooler.
 
