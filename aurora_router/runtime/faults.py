@@ -50,14 +50,15 @@ from aurora_router.policy.verdict import Fault, FaultKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SEVERITY = re.compile(r"(?:^|\s)[^\s:]+:  \S|FATAL:|ERROR:|could not fork new process")
+# Patterns are compiled (and kept, by `re`) when the first failure is read: most processes have none.
+_SEVERITY = r"(?:^|\s)[^\s:]+:  \S|FATAL:|ERROR:|could not fork new process"
 """How a sentence of the server's begins. A postmaster that cannot fork sends its sentence without a severity."""
 
 _SENTENCES = (
-    ("28P01", re.compile(r"password authentication failed")),
+    ("28P01", r"password authentication failed"),
     (
         "28000",
-        re.compile(
+        (
             r"pg_hba\.conf|authentication failed|role .* does not exist|not permitted to log in"
             r"|no such user|auth failed|login rejected|SSL required|no credentials for the role"  # PgBouncer, RDS Proxy
         ),
@@ -65,46 +66,46 @@ _SENTENCES = (
     # The server's code for the second is 55000, which others mean otherwise; for routing, it is the same.
     (
         "3D000",
-        re.compile(r"database .* does not exist|is not currently accepting connections|no such database"),
+        r"database .* does not exist|is not currently accepting connections|no such database",
     ),
     (
         "53300",
-        re.compile(r"too many clients|too many connections|remaining connection slots|no more connections allowed"),
+        r"too many clients|too many connections|remaining connection slots|no more connections allowed",
     ),
     (
         "53000",
-        re.compile(
+        (
             r"could not fork new process|out of memory|insufficient resources|could not write init file"
             r"|query_wait_timeout|canceling authentication due to timeout"
         ),
     ),
     # What a pooler says whose server does not answer; it sends 08P01 or 58000 with it.
-    ("08001", re.compile(r"server login has been failing|cannot connect to server|server conn crashed")),
+    ("08001", r"server login has been failing|cannot connect to server|server conn crashed"),
     (
         "57P03",
-        re.compile(r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections"),
+        r"is starting up|not yet accepting|in recovery mode|is shutting down|not accepting connections",
     ),
-    ("57P01", re.compile(r"terminating connection due to (administrator|unexpected postmaster exit)")),
-    ("57P02", re.compile(r"terminating connection because of crash")),
-    ("42501", re.compile(r"permission denied|must be superuser")),
-    ("0A000", re.compile(r"unsupported frontend protocol|unsupported startup parameter")),
-    ("42704", re.compile(r"unrecognized configuration parameter")),
+    ("57P01", r"terminating connection due to (administrator|unexpected postmaster exit)"),
+    ("57P02", r"terminating connection because of crash"),
+    ("42501", r"permission denied|must be superuser"),
+    ("0A000", r"unsupported frontend protocol|unsupported startup parameter"),
+    ("42704", r"unrecognized configuration parameter"),
     (
         "22023",
-        re.compile(
+        (
             r"invalid value for parameter|invalid command-line argument|requires an? (\w+ )?value"
             r"|outside the valid range for parameter"
         ),
     ),
-    ("55P02", re.compile(r"parameter \S+ cannot be changed")),
+    ("55P02", r"parameter \S+ cannot be changed"),
 )
 """SQLSTATE <- the sentences of src/backend (and of PgBouncer and RDS Proxy), the first that fits."""
 
 _WORDS = (
-    (FaultKind.IDENTITY, re.compile(r"does not match host name")),
+    (FaultKind.IDENTITY, r"does not match host name"),
     (
         FaultKind.CLIENT,
-        re.compile(
+        (
             r"certificate|unknown ca\b|private (SSL )?key|sslmode|sslrootcert|no password supplied|channel binding"
             r"|authentication method|invalid .*value|invalid connection option|service file|definition of service"
             r"|could not match|is too long|require_auth|not compiled in|invalid port number"
@@ -115,16 +116,16 @@ _WORDS = (
             r"|could not set (minimum |maximum )?SSL|no protocols available"
         ),
     ),
-    (FaultKind.NAME, re.compile(r"could not translate host name|failed to resolve host")),
-    (FaultKind.TIMEOUT, re.compile(r"timeout expired|timed out")),
+    (FaultKind.NAME, r"could not translate host name|failed to resolve host"),
+    (FaultKind.TIMEOUT, r"timeout expired|timed out"),
     (
         FaultKind.RESET,
-        re.compile(r"closed the connection unexpectedly|EOF detected|unexpected eof|has been closed unexp"),
+        r"closed the connection unexpectedly|EOF detected|unexpected eof|has been closed unexp",
     ),
 )
 """What libpq and psycopg say themselves, in English; a file or a certificate before the system's error about it."""
 
-_OTHERWISE = re.compile(
+_OTHERWISE = (
     r"does not support SSL|doesn't support GSSAPI|invalid response to (SSL|GSSAPI) negotiation"
     r"|expected authentication request|unsupported protocol|wrong version number"
     r"|only supports protocol version|does not support any SSL protocol version|alert protocol version"
@@ -223,8 +224,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(FaultKind.CREDENTIALS, error.sqlstate, line)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return Fault(FaultKind.REJECTED, error.sqlstate, line)
-    if _SEVERITY.search(text):
-        sqlstate = next((code for code, sentence in _SENTENCES if sentence.search(text)), None)
+    if re.search(_SEVERITY, text):
+        sqlstate = next((code for code, sentence in _SENTENCES if re.search(sentence, text)), None)
         return Fault(FaultKind.REJECTED, sqlstate or _find_sqlstate(line), line)
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return Fault(FaultKind.TIMEOUT, None, line)
@@ -250,7 +251,7 @@ def _find_sqlstate(line: str) -> str | None:
 def _find_kind(text: str) -> FaultKind:
     """Find the kind of a fault in what libpq and the system say, in English or in this process's language."""
     for kind, words in _WORDS:
-        if words.search(text):
+        if re.search(words, text):
             return kind
     for kind, sentence in _CATALOGUE:
         if _is_translated(sentence, text):
@@ -258,7 +259,7 @@ def _find_kind(text: str) -> FaultKind:
     for kind, words_of_system, names in _ERRORS:
         if re.search(words_of_system, text) or any(name in text for name in _names_here(names)):
             return kind
-    if _OTHERWISE.search(text):
+    if re.search(_OTHERWISE, text):
         return FaultKind.PROTOCOL
     return FaultKind.DENIED if _NO_DETAILS in text and not _has_descriptor() else FaultKind.UNKNOWN
 

@@ -86,6 +86,7 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"], MonitorLoopRuntime["_Own"])
         *MonitorLoopRuntime.needed_by_failures,
         *(f"aurora_router.{name}" for name in ("runtime.incidents", "checking", "runtime.pooled", "policy.recycling")),
         *(f"aurora_router.{name}" for name in ("runtime.languages", "runtime.rebalancing")),
+        "hashlib",
     )
 
     def __init__(self, cluster: Cluster, names: Names) -> None:

@@ -13,12 +13,12 @@ fork takes nothing, since the sockets are its parent's.
 from __future__ import annotations
 
 import os
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
 
 from aurora_router import native
+from aurora_router.forks import IMPORTING
 from aurora_router.runtime import sockets
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def key_of(params: Mapping[str, Any]) -> Key:
 
 def _seal(secret: str) -> str:
     """A text that is equal for equal secrets, and does not reveal them."""
+    with IMPORTING:
+        from hashlib import blake2b  # noqa: PLC0415 - sessions are laid down after a failover alone
+
     return blake2b(secret.encode(), key=_PROCESS_KEY, digest_size=16).hexdigest()
 
 

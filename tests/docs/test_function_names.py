@@ -24,6 +24,7 @@ VERBS = frozenset({"embed", "exceed", "feed", "need", "proceed", "seed", "shed",
 """Verbs in the present that end in ``-ed``."""
 ALLOWED = {
     "weighted": "the strategy's name, as the option `aurora_balance` has it",
+    "frozen": "a decorator, named as that of attrs",
     "served": "a decorator: it marks a method as one that is served",
 }
 """Name -> why it is right."""

@@ -1,4 +1,4 @@
-"""Waiting: with a deadline, for what may be cancelled meanwhile; and for all of several works.
+"""Waiting with a deadline, for what may be cancelled meanwhile.
 
 Before Python 3.12 `asyncio.wait_for` loses a cancellation that comes together with the end of what it waits for: the
 caller goes on as if it had not been cancelled, and a task that waits for its end waits forever (bpo-42130). Nothing in
@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from aurora_router_cluster.errors import ClusterError
-
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable
 
 T = TypeVar("T")
 
@@ -36,22 +34,6 @@ async def wait_at_most(seconds: float, work: Awaitable[T]) -> T:
         if task.cancelled():
             raise asyncio.TimeoutError
     return task.result()
-
-
-async def do_all(works: Iterable[Awaitable[object]]) -> None:
-    """Do one work after the other, also those after one that fails.
-
-    Raises:
-        ClusterError: the first failure, once all were tried.
-    """
-    failures: list[ClusterError] = []
-    for work in works:
-        try:
-            await work
-        except ClusterError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
 
 
 async def _cancel_and_wait(task: asyncio.Future[T]) -> None:

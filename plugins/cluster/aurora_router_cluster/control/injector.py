@@ -10,7 +10,7 @@ import contextlib
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.errors import RequestError
+from aurora_router_cluster.errors import ClusterError, RequestError
 from aurora_router_cluster.faults.catalog import (
     INSTANCE,
     KINDS,
@@ -25,10 +25,9 @@ from aurora_router_cluster.faults.nodes import NodeFaults
 from aurora_router_cluster.faults.picture import Picture
 from aurora_router_cluster.faults.relay_client import BEAT, CLIENTS, RelayClient, Shape
 from aurora_router_cluster.rpc.served import served
-from aurora_router_cluster.waiting import do_all
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from aurora_router_cluster.control.directory import Directory
     from aurora_router_cluster.control.instance import Instance
@@ -143,7 +142,7 @@ class Injector:
             ClusterError: by one that could not be healed; the others are.
         """
         faults = list(self.registry) if which is None else [self.registry.get(which)]
-        await do_all(self._heal(fault) for fault in reversed(faults))
+        await _do_all(self._heal(fault) for fault in reversed(faults))
         return [fault.as_dict() for fault in faults]
 
     async def _heal(self, fault: Fault) -> None:
@@ -243,7 +242,7 @@ class Injector:
         instances = [
             each for each in self._state.instances.values() if each.zone == zone and not on({"kill"}, each.name)
         ]
-        await do_all(chain(map(self._nodes.up, numbers), map(self._start, instances)))
+        await _do_all(chain(map(self._nodes.up, numbers), map(self._start, instances)))
 
     async def _hang(self, fault: Fault) -> None:
         self._plane.freeze(fault.target)
@@ -258,3 +257,19 @@ def _cuts(fault: Fault, route: str) -> bool:
     if fault.parameters.get("clients_only"):
         return route == CLIENTS
     return route == BEAT or not fault.parameters.get("heartbeat_only")
+
+
+async def _do_all(works: Iterable[Awaitable[object]]) -> None:
+    """Do one work after the other, also those after one that fails.
+
+    Raises:
+        ClusterError: the first failure, once all were tried.
+    """
+    failures: list[ClusterError] = []
+    for work in works:
+        try:
+            await work
+        except ClusterError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
