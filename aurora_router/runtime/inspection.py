@@ -90,6 +90,7 @@ class Inspector:
         self._process = os.getpid()
         self._loop = loop
         self.path = directory / f"{self._process}.sock"
+        staged = self.path.with_suffix(".new")
         # Not `socket.socket`, which gevent may have replaced.
         self._listener: Any = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._answers: dict[asyncio.Task[None], _socket.socket] = {}
@@ -100,10 +101,11 @@ class Inspector:
             with contextlib.suppress(OSError):
                 os.fchmod(self._listener.fileno(), MODE)  # Linux: the socket has this mode when it appears
             with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()  # of a dead process that had the same id
-            self._listener.bind(str(self.path))
-            self.path.chmod(MODE)
+                staged.unlink()  # of a dead process that had the same id
+            self._listener.bind(str(staged))
+            staged.chmod(MODE)
             self._listener.listen(MOST_ANSWERS)
+            staged.replace(self.path)  # clients take a socket that accepts nothing for that of a dead process
         except BaseException:
             self._listener.close()
             raise

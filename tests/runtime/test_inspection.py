@@ -155,19 +155,37 @@ async def test_the_socket_of_a_dead_process_of_the_same_id_is_replaced(directory
     assert not stale.exists()
 
 
+async def test_a_socket_that_is_there_accepts_connections(directory, monkeypatch):
+    """Clients remove one that does not, as that of a dead process."""
+    seen, bind = [], inspection._socket.socket.bind
+
+    class Listening(inspection._socket.socket):
+        def bind(self, address):
+            bind(self, address)
+            seen.append(list(directory.glob("*.sock")))
+
+    monkeypatch.setattr(inspection._socket, "socket", Listening)
+    async with served(directory) as inspector:
+        assert seen == [[]]
+        assert list(directory.iterdir()) == [inspector.path]
+
+
 async def test_a_child_of_a_fork_holds_nothing_of_it(directory):
     """The parent's socket still answers, and once the parent has closed it, nothing accepts any more."""
     async with served(directory) as inspector:
         inspection._current = inspector
         told, tell = os.pipe()
+        forked, fork_done = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(tell)
             inspector.remove()  # what `atexit` would do
+            os.write(fork_done, b".")
             select.select([told], [], [], 30)
             os._exit(0)
         try:
             os.close(told)
+            await asyncio.to_thread(os.read, forked, 1)  # what runs in the child after a fork has run
             assert json.loads(await read(inspector.path))["process"] == os.getpid()
             path = inspector.path
             os.link(path, f"{path}.kept")
@@ -178,7 +196,8 @@ async def test_a_child_of_a_fork_holds_nothing_of_it(directory):
             inspector._listener = inspection._socket.socket()
         finally:
             inspection._current = None
-            os.close(tell)
+            for descriptor in (tell, forked, fork_done):
+                os.close(descriptor)
             await asyncio.to_thread(os.waitpid, child, 0)
 
 
