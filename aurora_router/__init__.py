@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aurora_router.model.event import (
         AnswerRefused,
         ClaimRefused,
+        ConfigurationAdvice,
         ConnectionsCut,
         DrainEnded,
         DrainStarted,
@@ -79,6 +80,7 @@ __all__ = [
     "ClaimRefused",
     "CommitOutcomeUnknown",
     "CommitToken",
+    "ConfigurationAdvice",
     "Connection",
     "ConnectionsCut",
     "Credential",
@@ -148,6 +150,7 @@ _LATE = {
         "aurora_router.model.event": [
             "AnswerRefused",
             "ClaimRefused",
+            "ConfigurationAdvice",
             "ConnectionsCut",
             "Event",
             "HangRefuted",
@@ -195,16 +198,18 @@ _LATE = {
 """Public names, and the modules that are imported when they are first used."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - as late as what it imports
+if not TYPE_CHECKING:  # type checkers know the names above, and report a misspelt one
 
-    with IMPORTING:
-        value = getattr(import_module(_LATE[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first asked for (PEP 562)."""
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 - as late as what it imports
+
+        with IMPORTING:
+            value = getattr(import_module(_LATE[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

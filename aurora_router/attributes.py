@@ -7,7 +7,8 @@ returns replaces what it returned before. While it fails, that is kept, except t
 quarter of an hour they count no more, and DNS alone decides.
 
 A source may have more than a call: ``from_options(options)`` and ``options``, a set of names, by which the entry point
-makes it from these options of the connection (name without ``aurora_`` -> value), as far as they are given.
+makes it from these options of the connection (name without ``aurora_`` -> value), as far as they are given. They are of
+this library.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """`Connection` and `AsyncConnection`: psycopg's own classes, put on the right instance when they are made.
 
-Nothing is proxied: what comes out of ``connect`` is a subclass that overrides ``connect``, ``close``, ``notifies`` and
-``wait`` alone (the last for the note that an error gets), so cursors, COPY, pipelines, adaptation, exceptions and speed
-are psycopg's.
+Nothing is proxied: what comes out of ``connect`` is a subclass that overrides ``connect``, ``close``, ``notifies``,
+``wait`` (for the note that an error gets) and psycopg's private ``_connect_gen``, so cursors, COPY, pipelines,
+adaptation, exceptions and speed are psycopg's.
 
-Importing this module imports little more than psycopg: what routes is loaded with the first ``connect``
-within the functions that need it.
+Importing this module imports little more than psycopg. The first ``connect`` imports what routes (`connecting`).
 """
 
 from __future__ import annotations
@@ -573,7 +572,13 @@ AsyncConnection.wait.__wrapped__ = psycopg.AsyncConnection.wait  # type: ignore[
 
 
 def _routing_after(token: CausalToken) -> Callable[..., Any]:
-    """Return the function that routes a read with a causal token, in the place of `flow.connect.connect`."""
+    """Return the function that routes a read with a causal token, in the place of `flow.connect.connect`.
+
+    Raises:
+        TypeError: it is no such token.
+    """
+    if not hasattr(token, "proof"):
+        raise TypeError(f"after={token!r} is no causal token: give one that connection.causal_token() has returned")
     with IMPORTING:
         from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
 

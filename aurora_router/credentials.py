@@ -23,7 +23,7 @@ provider may have more than a call; each of these is optional:
 - ``stand_in(login, rejected) -> Credential | None``: what to try once where the server rejected a credential that the
   provider had just given. One that the server accepts is kept until it expires. It may be a coroutine function.
 - ``from_options(options) -> Provider`` and ``options``, a set of names: the entry point makes its provider from these
-  options of the connection (name without ``aurora_`` -> value), as far as they are given.
+  options of the connection (name without ``aurora_`` -> value), as far as they are given. They are of this library.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from aurora_router.flow.runtime import Target
+    from aurora_router.flow.runtime import Runtime, Target
     from aurora_router.model.causal_token import CausalToken
     from aurora_router.model.commit_token import CommitToken
     from aurora_router.model.endpoint import Endpoint, WantedRole
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aurora_router.params import RouterParams
     from aurora_router.policy.options import BalanceFunction
     from aurora_router.policy.outcome import Finding, Outcome
+    from aurora_router.policy.route import Route
     from aurora_router.runtime.connect_args import ConnectArgs
 
 T = TypeVar("T")
@@ -92,11 +93,6 @@ class _Routing:
     """What both routers share: the conninfo and what is said of it."""
 
     def __init__(self, conninfo: str = "", **options: Unpack[RouterParams]) -> None:
-        if not isinstance(conninfo, str):
-            raise TypeError(
-                f"the conninfo of a router is a string, and this is {type(conninfo).__name__}: give a URL, a conninfo, "
-                "or keywords alone"
-            )
         self.conninfo = conninfo
         self.options: dict[str, Any] = {**options}
         if self.options.get("balance") is not None and self.options.get("aurora_balance") is None:
@@ -134,14 +130,8 @@ class _Routing:
         short = {f"aurora_{name}": value for name, value in options.items() if value is not None}
         return {**self.options, **overridden_by(short), **short}
 
-    def explain(self) -> Explanation:
-        """How a connection would be routed now; follows an alias by DNS, dials nothing.
-
-        Raises:
-            NameNotResolved: the host is an alias to be followed, and has no address.
-        """
-        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._args.names)
-        chosen = run(find_route(runtime, self._args.request))
+    def _explain(self, chosen: Route, runtime: Runtime[Any]) -> Explanation:
+        """What the policy would make of a connection on this route."""
         cluster = REGISTRY.find(self._args.request, chosen)
         view, now = cluster.view, runtime.now()
         candidates: tuple[str, ...] = ()
@@ -195,6 +185,15 @@ class Router(_Routing):
         """
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
         return Connection.connect(self.conninfo, after=after, **{**ours, **kwargs})
+
+    def explain(self) -> Explanation:
+        """How a connection would be routed now; follows an alias by DNS, dials nothing.
+
+        Raises:
+            NameNotResolved: the host is an alias to be followed, and has no address.
+        """
+        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._args.names)
+        return self._explain(run(find_route(runtime, self._args.request)), runtime)
 
     def topology(self) -> View:
         """Ask the cluster for its topology now, by one connection of its own. Raises as `connect` does."""
@@ -346,6 +345,11 @@ class AsyncRouter(_Routing):
         """Connect to an instance; the arguments are those of `Router.connect`."""
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
         return await AsyncConnection.connect(self.conninfo, after=after, **{**ours, **kwargs})
+
+    async def explain(self) -> Explanation:
+        """How a connection would be routed now; see `Router.explain`."""
+        runtime: EventLoopRuntime[Any] = EventLoopRuntime(_dial_nothing, self._args.names)
+        return self._explain(await find_route(runtime, self._args.request), runtime)
 
     async def topology(self) -> View:
         """Ask the cluster for its topology now; see `Router.topology`."""

@@ -187,6 +187,34 @@ def test_what_a_class_defines_itself_stays():
     assert Own(1) == Own(2)
 
 
+def test_one_that_compares_in_its_own_way_has_the_hash_of_a_dataclass():
+    @frozen
+    class Own:  # noqa: PLW1641 - that is what is tried
+        value: int
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    assert hash(Own(3)) == hash(Own(3))
+    assert Own(3) == Own(4)
+
+
+def test_frozen_dataclasses_are_derived_from_it_and_no_others():
+    @dataclass(frozen=True)
+    class Three(Pair):
+        third: int = 3
+
+    made = Three(1, 2)
+    assert (made.left, made.right, made.third) == (1, 2, 3)
+    assert dataclasses.replace(made, third=4) == Three(1, 2, 4)
+    assert pickle.loads(pickle.dumps(Pair(1))) == Pair(1)
+    with pytest.raises(TypeError, match="cannot inherit non-frozen dataclass from a frozen one"):
+
+        @dataclass
+        class Open(Pair):
+            third: int = 3
+
+
 def test_what_is_given_can_be_checked():
     @frozen
     class Positive:

@@ -6,6 +6,7 @@ import ast
 import itertools
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,14 @@ def test_no_driver_is_imported_before_it_is_needed():
     assert "psycopg" in after
 
 
+def test_every_event_is_public():
+    assert {each.__name__ for each in typing.get_args(aurora_router.Event)} <= set(aurora_router.__all__)
+
+
 def test_the_public_names_are_those_of_type_checkers():
     """What is imported late is what the block for type checkers imports, from the same modules."""
     tree = ast.parse(Path(aurora_router.__file__).read_text())
-    (block,) = [each for each in tree.body if isinstance(each, ast.If)]
+    block = next(each for each in tree.body if isinstance(each, ast.If))
     checked = {name.name: each.module for each in block.body for name in each.names}
     assert checked == aurora_router._LATE
     assert sorted([*checked, "__version__"]) == sorted(aurora_router.__all__)

@@ -65,6 +65,8 @@ TOLERANCE: Mapping[Balance, float] = MappingProxyType(
     {Balance.ROUND_ROBIN: 1.0, Balance.WEIGHTED: 1.0, Balance.RANDOM: 3.0, Balance.TWO_CHOICES: 3.0}
 )
 """How many connections an instance may be away from its share; less than what the strategy itself scatters by."""
+KEPT = frozenset({*TOLERANCE, Balance.LEAST_CONNECTIONS, Balance.FASTEST})
+"""The strategies whose balance is kept when instances join and leave: others have no connections recycled for it."""
 
 Counts = dict[str, float]
 
@@ -126,7 +128,7 @@ def _find_crowded(
 ) -> Iterable[str]:
     """The ids of peers with too many connections, by the strategy."""
     balance = context.options.balance
-    if not isinstance(balance, Balance) or len(peers) == 1:
+    if balance not in KEPT or len(peers) == 1:
         return ()
     compared = are_fast(peers, context) if balance is Balance.FASTEST else peers
     counts = {each.id: context.load(each).connections - leaving.get(each.id, 0) for each in compared}

@@ -142,7 +142,11 @@ def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs
         InvalidOption: one of our options is unknown, malformed or contradicts another.
         MalformedHost: a host name that no resolver could take.
         psycopg.ProgrammingError: libpq does not understand the conninfo.
+        TypeError: the conninfo is no string.
     """
+    if not isinstance(conninfo, str):
+        given = type(conninfo).__name__
+        raise TypeError(f"the conninfo is a string, and this is {given}: give a URL, a conninfo, or keywords alone")
     named = "service" in keywords or "service" in conninfo or "PGSERVICE" in os.environ
     files = _service_files(keywords) if named else ()
     try:

@@ -23,6 +23,7 @@ from aurora_router.policy.rebalancing import (
     CALM_SECONDS,
     FIRST_PAUSE,
     FRESH_SECONDS,
+    KEPT,
     RATE,
     TOLERANCE,
     Pace,
@@ -203,6 +204,20 @@ def test_nothing_is_surplus_where_nothing_is_known():
     assert surplus({"demo-2": 9}, []) == NONE
     assert surplus({"demo-2": 9}, [Instance("demo-2"), Instance("demo-3")]) == NONE
     assert surplus({"demo-1": 9}, role=WantedRole.WRITER) == NONE
+
+
+def test_a_strategy_that_says_nothing_of_pools_loses_no_connection(monkeypatch):
+    """One that was added by the recipe raised in every pool."""
+    monkeypatch.setattr("aurora_router.policy.rebalancing.KEPT", KEPT - {Balance.WEIGHTED})
+    monkeypatch.setattr("aurora_router.policy.rebalancing.TOLERANCE", {})
+    assert surplus({"demo-2": 5, "demo-3": 0}, balance=Balance.WEIGHTED) == NONE
+
+
+def test_every_strategy_that_is_kept_can_be():
+    for balance in Balance:
+        assert (balance in KEPT) is (
+            surplus({"demo-2": 40, "demo-3": 0, "demo-4": 0}, balance=balance, latencies=LATENCIES) != NONE
+        )
 
 
 def test_a_users_function_has_shares_of_its_own():

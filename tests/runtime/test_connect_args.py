@@ -12,12 +12,13 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from aurora_router.connection import connect
 from aurora_router.errors import AuroraRouterError, InvalidOption, MalformedHost
 from aurora_router.flow.runtime import Target
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.policy.options import BALANCE_GROUP, Balance, CustomBalance, Options, ReaderFallback
 from aurora_router.policy.route import Address, route
-from aurora_router.router import Router
+from aurora_router.router import AsyncRouter, Router
 from aurora_router.runtime import connect_args
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.libpq import dial_params
@@ -561,3 +562,21 @@ def test_nothing_that_routing_takes_out_comes_back_from_elsewhere(source, target
     assert set(ELSEWHERE) == set(connect_args._ENVIRONMENT), "every parameter that routing takes from there"
     expected = {**GIVEN, "host": target.host, "hostaddr": "".join(target.addresses), "target_session_attrs": "any"}
     assert dialled_with(keywords, target) == expected
+
+
+@pytest.mark.parametrize("make", [connect, Router, AsyncRouter])
+def test_a_conninfo_is_a_string(make):
+    with pytest.raises(TypeError, match="the conninfo is a string, and this is NoneType: give a URL"):
+        make(None)
+
+
+def test_what_a_read_comes_after_is_a_token():
+    with pytest.raises(TypeError, match=r"after=3 is no causal token: give one that connection\.causal_token"):
+        connect("host=127.0.0.1 port=1", after=3)
+
+
+async def test_explaining_is_awaited_on_an_event_loop():
+    name = "host=demo.cluster-ro-abc123.eu-west-1.rds.amazonaws.com"
+    explained = await AsyncRouter(name).explain()
+    assert explained == Router(name).explain()
+    assert explained.role.value == "reader"

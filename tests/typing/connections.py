@@ -100,6 +100,7 @@ def routers() -> None:
     aurora_router.Router("host=h", balance=nearest).connect(role="reader", balance=lambda each: each[0].id)
     assert_type(router.connect(role="reader", max_lag=0.1), aurora_router.Connection[Any])
     assert_type(router.explain().reasons, tuple[str, ...])
+    aurora_router.conect("host=h")  # type: ignore[attr-defined] # a misspelt name is reported
     view = router.topology()
     assert_type(view.writer, str | None)
     assert_type([each.role for each in view.readers()], list[aurora_router.Role])
