@@ -98,7 +98,12 @@ def _one_line(name: str, entry: EntryPoint | None) -> str:
     if name in CLUSTER_COMMANDS:
         return CLUSTER_COMMANDS[name] + ("" if entry else " (not installed: run it to see how to install it)")
     assert entry is not None, "only the commands of aurora-router-cluster are listed without it"
-    return entry.dist.metadata["Summary"].replace("%", "%%") if entry.dist else ""
+    if entry.dist is None:
+        return ""
+    summary: str = (
+        entry.dist.metadata.get("Summary") or f"a command of {entry.dist.name}"
+    )  # a package need not have one
+    return summary.replace("%", "%%")
 
 
 def plugin_commands() -> list[PluginCommand]:

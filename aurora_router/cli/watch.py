@@ -20,6 +20,7 @@ from aurora_router.cli.inspect import read_target, view_as_json
 from aurora_router.cli.inspected import NothingToInspect, add_directory, read_processes
 from aurora_router.connection import connect
 from aurora_router.model.instance import Role
+from aurora_router.policy.sentences import describe
 
 if TYPE_CHECKING:
     import argparse
@@ -64,8 +65,10 @@ class Watch:
         try:
             with _Line(read_target(args.target), args.refresh) as line, _screen(as_json=args.json) as screen:
                 until = time.monotonic() + args.seconds
-                while time.monotonic() < until:
+                while True:
                     screen.show(line.view(), _new(reported))
+                    if time.monotonic() >= until:
+                        break
         finally:
             end()
         return 0
@@ -193,7 +196,7 @@ class _Lines:
             facts = {name: _plain(value) for name, value in dataclasses.asdict(event).items()}
             output.say(json.dumps({"at": at, "event": type(event).__name__, **facts}))
         else:
-            output.say(f"{_clock(at)}  {event}")
+            output.say(f"{_clock(at)}  {describe(event).sentence}")
 
 
 def _plain(value: Any) -> Any:
@@ -232,7 +235,7 @@ class _Screen:
             cpu = "" if each.cpu is None else f"{each.cpu:.0f}"
             style = "bold green" if each.role is Role.WRITER else ""
             table.add_row(each.id, each.role.value, lag, cpu, str(each.generation), style=style)
-        lines = "\n".join(f"{time.strftime('%H:%M:%S', time.localtime(at))} {event}" for at, event in self._events)
+        lines = "\n".join(f"{_clock(at)}  {describe(event).sentence}" for at, event in self._events)
         return Group(table, lines)
 
 

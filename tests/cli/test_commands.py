@@ -101,6 +101,18 @@ def test_a_command_of_others_says_what_is_missing(where, monkeypatch, capsys):
     assert capsys.readouterr().err == "aurora-router lazy cannot run: No module named 'absent'.\n"
 
 
+def test_a_command_of_a_package_without_a_summary_is_listed(tmp_path, monkeypatch, capsys):
+    """It broke every command of aurora-router."""
+    about = tmp_path / "bare-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bare\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[{command.GROUP}]\nhello = {__name__}:lazy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "a command of bare" in capsys.readouterr().out
+
+
 def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
