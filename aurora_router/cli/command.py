@@ -100,8 +100,9 @@ def _one_line(name: str, entry: EntryPoint | None) -> str:
     assert entry is not None, "only the commands of aurora-router-cluster are listed without it"
     if entry.dist is None:
         return ""
-    summary: str = (
-        entry.dist.metadata.get("Summary") or f"a command of {entry.dist.name}"
+    about = entry.dist.metadata
+    summary = (
+        about["Summary"] if "Summary" in about else f"a command of {entry.dist.name}"
     )  # a package need not have one
     return summary.replace("%", "%%")
 
