@@ -101,9 +101,7 @@ def _one_line(name: str, entry: EntryPoint | None) -> str:
     if entry.dist is None:
         return ""
     about = entry.dist.metadata
-    summary = (
-        about["Summary"] if "Summary" in about else f"a command of {entry.dist.name}"
-    )  # a package need not have one
+    summary = about["Summary"] if "Summary" in about else f"a command of {entry.dist.name}"  # noqa: SIM401 - it has no `get`
     return summary.replace("%", "%%")
 
 
