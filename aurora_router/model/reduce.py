@@ -22,20 +22,21 @@ be compared. So evidence is ordered:
    one of the accepted writer's name (a load balancer led to another server). Each promotion begins a timeline, so an
    equal one is of the same reign.
 5. **A durable LSN (Aurora) may be lower** after a promotion (it is reported with a delay) or a backtrack. The storage
-   fences the former writer, so a claim that shows no higher token is accepted if all of this holds: the accepted
-   writer is in an *outage* (it withdrew, refused to be dialled, or was condemned; `View.outage`); the claimant was
-   asked after that began; every other instance known has answered since, or failed; none of those that answered names
-   another one. For a writer that another accepted one has followed that is not enough, since a zombie says the same of
-   itself, unless it has said since that it is a reader, as no zombie does (`View.yielded_at`): *every* other instance,
-   the accepted writer among them, has to have answered since that it is a reader and that this one is the writer (a
-   zombie is named by no instance that has seen its successor); or the claimant's own token has grown although the
-   accepted writer was accepted more than `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing
-   durable any more). A higher token proves that a former writer is back only where it cannot be what that one had when
-   it was fenced. This rule counts for a former writer whatever its token, unless that token is higher and grows: while
-   a promoted instance has not shown later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer,
-   what it makes durable, because it may report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if its
-   token was not higher, `View.unproven`); where it was accepted while its row was still a reader's, until its own row
-   was seen (`View.provisional`); for good where a log was set back (`View.set_back`).
+   fences the former writer, so a claim that shows no higher token is accepted if all of this holds: the accepted writer
+   is in an *outage* (it withdrew, refused to be dialled, or was condemned; `View.outage`); the claimant was asked after
+   that began; every other instance known has answered since, or failed; none of those that answered names another one
+   (what it said of one that has said later that it is a reader counts no more). For a writer that another accepted one
+   has followed that is not enough, since a zombie says the same of itself, unless it has said since that it is a
+   reader, as no zombie does (`View.yielded_at`): *every* other instance, the accepted writer among them, has to have
+   answered since that it is a reader and that this one is the writer (a zombie is named by no instance that has seen
+   its successor); or the claimant's own token has grown although the accepted writer was accepted more than
+   `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A higher token proves
+   that a former writer is back only where it cannot be what that one had when it was fenced. This rule counts for a
+   former writer whatever its token, unless that token is higher and grows: while a promoted instance has not shown
+   later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer, what it makes durable, because it may
+   report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if its token was not higher, `View.unproven`);
+   where it was accepted while its row was still a reader's, until its own row was seen (`View.provisional`); for good
+   where a log was set back (`View.set_back`).
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -300,12 +301,20 @@ def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: 
     if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
         return view
     named = {**dict(outage.named), observer: None if claim is None else claim.id}
+    if seen.observer_is_writer is False:
+        named = {id_: writer for id_, writer in named.items() if writer != observer or _is_later(view, id_, asked_at)}
     following = replace(
         outage,
         named=frozenset(named.items()),
         failed=outage.failed - {observer},
     )
     return view if following == outage else replace(view, outage=following)
+
+
+def _is_later(view: View, id_: str, asked_at: float) -> bool:
+    """Whether what an instance said is later than what another one said of itself when it was asked at a moment."""
+    heard_at = view.instances[id_].heard_at if id_ in view.instances else None
+    return heard_at is not None and heard_at > asked_at
 
 
 def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:

@@ -307,3 +307,17 @@ def test_given_hosts_are_the_instances_until_there_is_evidence():
         ("a:5432", "a", 5432, Role.UNKNOWN),
     ], "in the order in which they are given"
     assert reduce(given, GivenHosts((("c:5432", "c", 5432),)), 2.0) == (given, ())
+
+
+def test_what_others_said_of_an_instance_before_it_said_that_it_is_a_reader_counts_no_more():
+    """Behind a pooler they are not asked again: a writer that came back once more was refused for minutes."""
+    instances = {
+        id_: Instance(id_, Role.READER, heard_at=at) for id_, at in (("a", 1.0), ("b", 1.0), ("c", 3.0), ("d", 9.0))
+    }
+    named = frozenset({("a", "b"), ("c", "b"), ("d", "b")})
+    view = View(instances=instances, epoch=3, token=5, outage=Outage("a", 2.0, "it is a reader", named=named))
+    rows = (Row("b", token=3), Row("c", writer=True, token=4))
+    seen = Topology(rows, "b", observer_is_writer=False, asked_at=4.0)
+    after, _ = reduce(view, seen, 4.1)
+    assert after.outage is not None
+    assert dict(after.outage.named) == {"b": "c", "d": "b"}, "d was asked later than b"

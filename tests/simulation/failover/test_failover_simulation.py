@@ -127,6 +127,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         *((seed, Dimensions.just("idle_logs")) for seed in (87165215, 87172690)),
         (87157884, Dimensions.just("constant_reports")),
         (87156908, Dimensions.just("stale_lag", "own_endings")),
+        (100216226, Dimensions.just("idle_logs", "shared_pooler")),
         *((seed, Dimensions.just("late_tokens")) for seed in (77000069, 77000072, 77000079, 77000393)),
     ],
 )
