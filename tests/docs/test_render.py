@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,20 @@ _spec.loader.exec_module(render)
 def test_page_is_current(page):
     written = (DOCS / page).read_text(encoding="utf-8")
     assert written == render.PAGES[page](), f"docs/{page} is out of date: run python docs/render.py"
+
+
+CODE = re.compile(r"^```(?!\{(?!code-block)).*?^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]\n]*\]\([^)\s]*\.md[^)\s]*\)")
+
+
+def links_in_code(text):
+    return [link for block in CODE.findall(text) for link in LINK.findall(block)]
+
+
+def test_a_link_in_code_is_found():
+    assert links_in_code("a\n```\nx ([y](z.md#a))\n```\n[b](c.md)\n```{note}\n[d](e.md)\n```\n") == ["[y](z.md#a)"]
+
+
+def test_no_page_shows_a_link_as_its_source():
+    found = {page.name: links_in_code(page.read_text(encoding="utf-8")) for page in DOCS.rglob("*.md")}
+    assert {page: links for page, links in found.items() if links} == {}
