@@ -286,18 +286,26 @@ def _socket(host: str) -> Endpoint:
     return Endpoint(host, host, EndpointKind.SOCKET)
 
 
-def refuse_url(host: str) -> None:
+AS_CONNINFO = (
+    "pass a whole URL as the conninfo, the first argument; in a URL, percent-encode the special characters of user and "
+    "password (@ as %40, / as %2F)"
+)
+"""What to do with a URL where a connect takes one."""
+
+
+def refuse_url(host: str, advice: str = AS_CONNINFO) -> None:
     """Refuse a host that may hold a password, before it gets into messages and representations.
+
+    Args:
+        host: as it was given.
+        advice: what to do with a URL.
 
     Raises:
         MalformedHost: it is a URL, a conninfo, or begins with a part of a password.
     """
     is_cut_off = re.match("//[^/]*:[^/]*@", host) is not None
     if is_cut_off or (host[:1] not in {"/", "@"} and ("://" in host or "@" in host or "=" in host)):
-        raise MalformedHost(
-            f"host {redact(host)} is no host name: pass a whole URL as the conninfo, the first argument; in a URL, "
-            "percent-encode the special characters of user and password (@ as %40, / as %2F)"
-        )
+        raise MalformedHost(f"host {redact(host)} is no host name: {advice}")
 
 
 def _refuse_blanks(host: str) -> None:

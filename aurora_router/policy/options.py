@@ -671,8 +671,9 @@ def _suggestion(key: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415 - only an error needs it, and it is slow to import
 
     known = [PROFILE, *_FIELDS]
-    if near := get_close_matches(key.lower(), known, n=1):
-        return f"did you mean {near[0]}?"
+    names = [each.removeprefix(PREFIX) for each in known]  # the prefix alone would make any two of them alike
+    if near := get_close_matches(key.lower().removeprefix(PREFIX), names, n=1):
+        return f"did you mean {PREFIX}{near[0]}?"
     return f"the options are {', '.join(known)}"
 
 

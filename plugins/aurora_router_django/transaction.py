@@ -35,6 +35,7 @@ def run_transaction(
     read_only: bool | None = None,
     deferrable: bool | None = None,
     on_token: Callable[[aurora_router.CommitToken], None] | None = None,
+    on_causal: Callable[[aurora_router.CausalToken], None] | None = None,
 ) -> T:
     """Run ``work()`` in a transaction that commits once.
 
@@ -48,12 +49,15 @@ def run_transaction(
         read_only: whether it only reads.
         deferrable: whether it waits for a safe snapshot.
         on_token: is given the token of each attempt.
+        on_causal: is given the causal token of what was committed, before the functions of ``on_commit`` run; for
+            `aurora_router_django.causal.read_after`, also elsewhere.
 
     Returns:
         What the `work` returned that was committed. The functions of ``on_commit`` have run.
 
     Raises:
-        CommitOutcomeUnknown: it is not known whether it committed; the functions of ``on_commit`` have not run.
+        CommitOutcomeUnknown: it is not known whether it committed; the functions of ``on_commit`` have not run. Or it
+            did, they have run, and `on_causal` failed: the text says so.
         TransactionManagementError: a transaction is open already, in a `TestCase` for example; or the work asked for a
             rollback (``set_rollback``).
         ImproperlyConfigured: the alias has another engine.
@@ -67,15 +71,28 @@ def run_transaction(
         block.putconn(driver)
         raise
     block.first = driver
-    result = router.run_transaction(
-        lambda _: block.run(work),
-        isolation=isolation,
-        read_only=read_only,
-        deferrable=deferrable,
-        pool=block,
-        commit=block.commit,
-        on_token=on_token,
-    )
+    reported = []
+
+    def report(token: aurora_router.CausalToken) -> None:
+        reported.append(token)
+        if on_causal is not None:
+            on_causal(token)
+
+    try:
+        result = router.run_transaction(
+            lambda _: block.run(work),
+            isolation=isolation,
+            read_only=read_only,
+            deferrable=deferrable,
+            pool=block,
+            commit=block.commit,
+            on_token=on_token,
+            on_causal=None if on_causal is None else report,
+        )
+    except aurora_router.CommitOutcomeUnknown:
+        if reported:  # it is known: it has committed
+            block.run_hooks()
+        raise
     block.run_hooks()
     return result
 

@@ -6,6 +6,7 @@ placements are those of `aurora_router`; psycopg is not imported.
 
 from aurora_router_mysql.connection import Connection, connect
 from aurora_router_mysql.errors import (
+    RETRYABLE,
     CommitOutcomeUnknown,
     FailoverError,
     InstanceTimeout,
@@ -19,6 +20,7 @@ from aurora_router_mysql.errors import (
 )
 
 __all__ = [
+    "RETRYABLE",
     "CommitOutcomeUnknown",
     "Connection",
     "FailoverError",

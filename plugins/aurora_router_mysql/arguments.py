@@ -38,6 +38,7 @@ NOT_SERVED = {
     "trust_cname": "names at the end of an alias",
 }
 """Options, without prefix, that have no effect yet -> what they are for; given explicitly they are refused."""
+_AS_KEYWORDS = "give what is in a URL by keywords: host, port, user, password (each as it is, not encoded), database"
 
 
 class Parameters:
@@ -67,7 +68,7 @@ def part_options(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Part keywords into our options and PyMySQL's arguments.
 
     Raises:
-        InvalidOption: an option has no effect for MySQL.
+        InvalidOption: an option has no effect for MySQL, or PyMySQL's time limit is no number.
     """
     ours = {name: value for name, value in keywords.items() if is_option(name) or name == "balance"}
     rest = {name: value for name, value in keywords.items() if name not in ours}
@@ -75,6 +76,12 @@ def part_options(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         what = NOT_SERVED.get(name.removeprefix(PREFIX))
         if what is not None and value is not None:
             raise InvalidOption(f"{name} has no effect with MySQL yet, nor has anything else of {what}: remove it")
+    limit = rest.get("connect_timeout", 1)
+    if not isinstance(limit, (int, float)):
+        raise InvalidOption(
+            f"connect_timeout={redact(limit)}: is of the type {type(limit).__name__} (accepted: seconds, a number more "
+            "than 0; for example connect_timeout=5)"
+        )
     return ours, rest
 
 
@@ -156,7 +163,7 @@ def _read_hosts(text: str, port: int) -> Sequence[Address]:
     """
     found = []
     for each in text.split(","):
-        refuse_url(each)
+        refuse_url(each, _AS_KEYWORDS)
         parted = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>.*)", each) if "," in text else None
         if parted is None:
             found.append(Address(each, port))

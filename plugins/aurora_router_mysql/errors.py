@@ -92,3 +92,12 @@ FAMILY: Final = ErrorFamily(
     transaction_ended=TransactionEnded,
 )
 """What a runtime of PyMySQL's raises."""
+
+RETRYABLE: Final[tuple[type[Exception], ...]] = (NoInstanceAvailable, NameNotResolved)
+"""Errors after which it is certain that the connect had no effect: nothing was sent.
+
+It may be tried again, whatever the work does. For ``except``, ``isinstance`` and tenacity. Fewer than in
+`aurora_router.RETRYABLE`: PyMySQL has one class, ``pymysql.err.OperationalError``, for a deadlock, a refused write and
+a connection that is lost during COMMIT, so no class stands for a transaction that was rolled back. Of a deadlock, the
+first of ``args`` is 1213; then the server has rolled the transaction back, and the whole of it may be run again.
+"""

@@ -121,3 +121,60 @@ def test_hooks_do_not_run_where_the_outcome_is_unknown(pair, alias, configured):
     with pytest.raises(aurora_router.CommitOutcomeUnknown):
         run_transaction(work, using=alias)
     assert (rows(pair), ran) == (2, [1])
+
+
+@pytest.mark.parametrize("cut", [None, Cut.AFTER_ACK], ids=str)
+def test_it_gives_the_causal_token_of_what_was_committed(pair, alias, configured, cut):
+    from django.db import transaction
+
+    from aurora_router_django.transaction import run_transaction
+
+    told = []
+    pair.run("grant pg_read_all_stats to app")
+
+    def work():
+        put(alias)
+        transaction.on_commit(lambda: told.append("hook"), using=alias)
+
+    run_transaction(work, using=alias)
+    if cut is not None:
+        pair.relays[pair.one].arm(cut)
+    run_transaction(work, using=alias, on_causal=told.append)
+    first, token, last = told
+    assert (first, last, type(token)) == ("hook", "hook", aurora_router.CausalToken)
+    configured[alias].ensure_connection()
+    replayed = configured[alias].connection.has_replayed(token)
+    assert replayed is (cut is None), "no proof where the connection was lost: the writer serves"
+
+
+def test_a_failing_on_causal_is_no_error_of_the_transaction(pair, alias):
+    from django.db import transaction
+
+    from aurora_router_django.transaction import run_transaction
+
+    ran = []
+
+    def work():
+        put(alias)
+        transaction.on_commit(lambda: ran.append(rows(pair)), using=alias)
+
+    def fail(_):
+        raise LookupError("no")
+
+    with pytest.raises(aurora_router.CommitOutcomeUnknown, match="is committed, and on_causal failed: LookupError"):
+        run_transaction(work, using=alias, on_causal=fail)
+    assert ran == [1]
+
+
+def test_no_causal_token_of_what_was_not_committed(pair, alias):
+    from aurora_router_django.transaction import run_transaction
+
+    tokens = []
+
+    def fail():
+        put(alias)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run_transaction(fail, using=alias, on_causal=tokens.append)
+    assert tokens == []

@@ -7,6 +7,7 @@ import pickle
 import pymysql
 import pytest
 
+import aurora_router
 import aurora_router_mysql
 from aurora_router import errors
 from aurora_router_mysql.errors import FAMILY
@@ -35,6 +36,18 @@ def test_the_first_argument_is_a_number_as_of_pymysqls_errors():
     assert str(error) == "none\n- db-1: refused (0.100 s)"
     assert (error.sqlstate, error.attempts[0].target) == ("08001", "db-1")
     assert aurora_router_mysql.FailoverError("gone").args[0] == 2006
+
+
+def test_after_which_errors_a_connect_may_be_tried_again():
+    """Nothing had been sent; PyMySQL's own classes are too wide for that: one is a deadlock, and a lost COMMIT."""
+    retryable = {kind.__name__ for kind in KINDS if issubclass(kind, aurora_router_mysql.RETRYABLE)}
+    core = {
+        kind.__name__ for kind in KINDS if issubclass(getattr(aurora_router, kind.__name__), aurora_router.RETRYABLE)
+    }
+    assert retryable == core
+    assert "NoInstanceAvailable" in retryable
+    assert not issubclass(pymysql.err.OperationalError, aurora_router_mysql.RETRYABLE)
+    assert "RETRYABLE" in aurora_router_mysql.__all__
 
 
 def test_they_pickle():

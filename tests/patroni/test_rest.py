@@ -101,6 +101,66 @@ def test_a_login_is_read_from_its_file(tmp_path):
         ask("http://127.0.0.1:1", patroni_login=str(tmp_path / "none"))
 
 
+FILE_OPTIONS = {
+    "ca": "certificates in PEM",
+    "cert": "a certificate and its key, not encrypted, in PEM",
+    "login": "one line user:password in UTF-8",
+}
+
+
+@pytest.mark.parametrize("option", FILE_OPTIONS)
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "cannot be read (No such file or directory)"), (b"m\xf6:x", "is not what ")]
+)
+def test_a_bad_file_is_named_with_its_option(tmp_path, option, content, says):
+    path = tmp_path / option
+    if content is not None:
+        path.write_bytes(content)
+    expected = f"aurora_patroni_{option}={path} {says}.*name a file that this process may read, with "
+    with pytest.raises(MembersFailed, match=expected.replace("(", r"\(").replace(")", r"\)") + FILE_OPTIONS[option]):
+        ask("https://127.0.0.1:1", **{f"patroni_{option}": str(path)})
+
+
+def test_bytes_of_a_login_are_in_no_message(tmp_path):
+    (tmp_path / "login").write_bytes(b"monitor:secr\xf6t")
+    with pytest.raises(MembersFailed, match="no UTF-8") as caught:
+        ask("http://127.0.0.1:1", patroni_login=str(tmp_path / "login"))
+    assert "f6" not in str(caught.value)
+
+
+def test_an_encrypted_key_is_refused_instead_of_asking_at_the_terminal(tmp_path):
+    pytest.importorskip("cryptography")
+    trustme = pytest.importorskip("trustme")
+    from cryptography.hazmat.primitives import serialization
+
+    issued = trustme.CA().issue_cert("client")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    )
+    (tmp_path / "client.pem").write_bytes(key + issued.cert_chain_pems[0].bytes())
+    with pytest.raises(MembersFailed, match=r"aurora_patroni_cert=.* \(the key is encrypted\): name a file"):
+        ask("https://127.0.0.1:1", patroni_cert=str(tmp_path / "client.pem"))
+
+
+BAD_URLS = [
+    "http://127.0.0.1:99999",
+    "http://127.0.0.1:x",
+    "http://[::1",
+    "http://pg..1:8008",
+    "http://127.0.0.1:1/\u20ac",
+]
+
+
+@pytest.mark.parametrize("bad", BAD_URLS)
+def test_one_bad_url_does_not_end_the_list(bad):
+    with serving() as one, serving() as other:
+        assert ask(bad, one, other).members == MEMBERS
+    with pytest.raises(MembersFailed) as caught:
+        ask(bad)
+    assert f"({bad}: " in str(caught.value)
+    assert "correct it in aurora_patroni" in str(caught.value)
+
+
 def test_the_given_hosts_are_asked_where_no_url_is_given():
     with pytest.raises(MembersFailed, match=r"127.0.0.1:8008.*::1:8008"):
         PatroniSource.from_options({}).members(["127.0.0.1", "::1"])

@@ -97,6 +97,7 @@ def test_profiles_are_ordered_by_patience():
         ({"AURORA_ROLE": "reader"}, "unknown option AURORA_ROLE: did you mean aurora_role?"),
         ({"aurora_profil": "x"}, "did you mean aurora_profile?"),
         ({"aurora_": "x"}, "unknown option aurora_: "),
+        ({"aurora_xyzzy": "x"}, "unknown option aurora_xyzzy: the options are aurora_profile, "),
         ({"aurora_qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq": "x"}, "the options are aurora_profile, aurora_role, "),
         (
             {"aurora_max_lag": "-1"},
