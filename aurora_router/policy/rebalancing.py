@@ -128,7 +128,7 @@ def _find_crowded(
 ) -> Iterable[str]:
     """The ids of peers with too many connections, by the strategy."""
     balance = context.options.balance
-    if balance not in KEPT or len(peers) == 1:
+    if not isinstance(balance, Balance) or balance not in KEPT or len(peers) == 1:
         return ()
     compared = are_fast(peers, context) if balance is Balance.FASTEST else peers
     counts = {each.id: context.load(each).connections - leaving.get(each.id, 0) for each in compared}
