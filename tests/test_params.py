@@ -36,10 +36,10 @@ def test_named_parameters_are_psycopgs():
         assert named == list(inspect.signature(stock.connect).parameters)
 
 
-@pytest.mark.parametrize("kind", [aurora_router.Router, aurora_router.AsyncRouter])
+@pytest.mark.parametrize("kind", [aurora_router.Router, aurora_router.AsyncRouter, aurora_router.connect])
 @pytest.mark.parametrize("conninfo", [None, b"host=h", {"host": "h"}])
 def test_what_is_no_conninfo_is_refused_in_words(kind, conninfo):
-    with pytest.raises(TypeError, match="the conninfo of a router is a string, and this is"):
+    with pytest.raises(TypeError, match="the conninfo is a string, and this is"):
         kind(conninfo)
 
 

@@ -564,12 +564,6 @@ def test_nothing_that_routing_takes_out_comes_back_from_elsewhere(source, target
     assert dialled_with(keywords, target) == expected
 
 
-@pytest.mark.parametrize("make", [connect, Router, AsyncRouter])
-def test_a_conninfo_is_a_string(make):
-    with pytest.raises(TypeError, match="the conninfo is a string, and this is NoneType: give a URL"):
-        make(None)
-
-
 def test_what_a_read_comes_after_is_a_token():
     with pytest.raises(TypeError, match=r"after=3 is no causal token: give one that connection\.causal_token"):
         connect("host=127.0.0.1 port=1", after=3)
