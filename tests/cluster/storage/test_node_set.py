@@ -6,11 +6,18 @@ import pytest
 
 from aurora_router_cluster.dns.names import ZONES
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.storage.core.errors import NodeFailed
 from aurora_router_cluster.storage.nodes import NodeSet
 
 
 class Failed(SimpleNamespace):
     """A node that runs and whose disk is full."""
+
+    empty = False
+
+    async def state(self):
+        if self.failure is not None:
+            raise NodeFailed(self.failure)
 
     async def start(self):
         pass
