@@ -577,11 +577,12 @@ def _routing_after(token: CausalToken) -> Callable[..., Any]:
     Raises:
         TypeError: it is no such token.
     """
-    if not hasattr(token, "proof"):
-        raise TypeError(f"after={token!r} is no causal token: give one that connection.causal_token() has returned")
     with IMPORTING:
         from aurora_router.flow.causal import connect_after  # noqa: PLC0415 - few reads have a token
+        from aurora_router.model.causal_token import CausalToken  # noqa: PLC0415
 
+    if not isinstance(token, CausalToken):
+        raise TypeError(f"after={token!r} is no causal token: give one that connection.causal_token() has returned")
     return partial(connect_after, token=token)
 
 

@@ -111,13 +111,13 @@ def measure_cost(ground: Ground) -> Iterator[Figure]:
         connection.close()
         return took
 
-    rounds = 40 if ground.bounded else 400
+    rounds = 400
     contestants = {OURS: ours, STOCK: lambda: stock(role=False), WITH_ROLE: lambda: stock(role=True)}
     samples = paired.alternate(contestants, rounds, random.Random())
     milliseconds = {name: statistics.median(those) * 1e3 for name, those in samples.items()}
     note = ", ".join(f"{name} {value:.2f} ms" for name, value in milliseconds.items())
     yield Figure.at_most("connect / stock with the role's statement", paired.ratio(samples, OURS, WITH_ROLE).value, "x",
-        2.0 if ground.bounded else 1.05, note)  # fmt: skip
+        1.5 if ground.bounded else 1.05, note)  # fmt: skip
     yield Figure.unbounded("connect / stock", paired.ratio(samples, OURS, STOCK).value, "x")
 
     other = ground.stock()

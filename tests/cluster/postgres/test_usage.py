@@ -28,3 +28,15 @@ def test_it_stays_between_0_and_100():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_our_own_process_has_used_some():
     assert processes.cpu_seconds([os.getpid()])[os.getpid()] > 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_without_a_descriptor_nothing_is_known(monkeypatch):
+    """Whatever watches instances measures this, too, and has to go on."""
+
+    def refuse(_path):
+        raise OSError(24, "Too many open files", "/proc")
+
+    monkeypatch.setattr(processes.os, "listdir", refuse)
+    assert processes.cpu_seconds([os.getpid()]) == {}
+    assert ProcessorMeter().measure([os.getpid()], 100.0) == {}

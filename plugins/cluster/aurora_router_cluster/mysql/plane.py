@@ -426,6 +426,8 @@ class Heartbeat:
                         await self._act()
                 except ClusterError as error:
                     log.warning("%s", error)
+                except Exception:  # of one beat: without the next ones nothing would be replaced any more
+                    log.exception("a heartbeat failed")
 
     async def _look(self, instance: Instance) -> None:
         try:

@@ -97,12 +97,17 @@ def kill(postmaster: int) -> None:
 def cpu_seconds(postmasters: Collection[int]) -> dict[int, float]:
     """Processor time that instances used so far, ended children included: postmaster -> seconds.
 
-    One pass over all processes, however many instances; Linux only, else empty.
+    One pass over all processes, however many instances. Empty where it is not known: not on Linux, or no file can be
+    opened at this moment.
     """
     if sys.platform != "linux":
         return {}
     ticks = dict.fromkeys(postmasters, 0)
-    for name in os.listdir(PROC):  # noqa: PTH208 - as above
+    try:
+        names = os.listdir(PROC)  # noqa: PTH208 - as above
+    except OSError:
+        return {}
+    for name in names:
         if name.isdigit() and (fields := stat_fields(int(name))):
             if int(name) in ticks:
                 ticks[int(name)] += sum(map(int, fields[11:15]))  # its own, and its ended children's

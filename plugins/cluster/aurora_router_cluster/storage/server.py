@@ -53,7 +53,7 @@ class _Sink:
         self._caller = caller
         self._epoch = epoch
 
-    def on_ack(self, node: int, group: int, scl: int) -> None:  # noqa: ARG002  # the caller knows whom it asked
+    def on_ack(self, node: int, group: int, scl: int) -> None:  # noqa: ARG002  # the caller knows which node it asked
         self._caller.send(operations.ACK, 0, operations.ACK_BODY.pack(self._epoch, group, scl))
 
     def on_refusal(self, node: int, promised: int) -> None:  # noqa: ARG002  # as above

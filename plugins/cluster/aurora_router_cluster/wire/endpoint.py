@@ -136,9 +136,9 @@ class WalEndpoint(Hub):
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._keepalive, self._tick)  # first: a session that fails ends no other's ticks
         for session in tuple(self.sessions):
             session.tick(loop.time(), self._timeout)
-        self._timer = loop.call_later(self._keepalive, self._tick)
 
 
 def combine_feedback(all_feedback: list[HotStandbyFeedback]) -> HotStandbyFeedback:
