@@ -101,7 +101,8 @@ def test_what_is_drawn():
 @pytest.mark.cluster
 def test_two_processes_and_a_failover(aurora_cluster_factory, directory, capsys):
     cluster = aurora_cluster_factory(readers=1)
-    with running(cluster.conninfo(), directory) as first, running(cluster.conninfo("reader"), directory) as second:
+    reader = cluster.conninfo("reader", aurora_refresh="0.5")  # it keeps its connection, and learns by that alone
+    with running(cluster.conninfo(), directory) as first, running(reader, directory) as second:
         until(lambda: len(list(directory.glob("*.sock"))) == 2)
         assert main(["explain", "--last", "--dir", str(directory), "--json"]) == 0
         connects = {each["process"]: each for each in json.loads(capsys.readouterr().out)}
