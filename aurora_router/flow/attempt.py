@@ -225,6 +225,18 @@ class ConnectAttempt(Generic[ConnT]):
         """Record the ids and addresses of an instance that did not answer: it is not dialled again in this pass."""
         self.silent.update(dict.fromkeys(names, self.passes))
 
+    def is_too_short(self, limit: float) -> bool:
+        """Whether a dial of `limit` seconds that timed out shows nothing: the time of this call was over."""
+        options = self.request.options
+        return limit < min(options.ping_timeout, options.connect_timeout)
+
+    def record_pause(self, name: str, since: float) -> AttemptFailed:
+        """Record that a slow start left no time to dial an instance; returns what is to be raised."""
+        text = "not dialled: after the failover it took long to accept connections, and is left in peace for a while"
+        self.tries.append(Attempt(name, text, self.runtime.now() - since))
+        self.is_alive = True
+        return AttemptFailed(f"{name}: {text}")
+
     def lacks_reader(self) -> bool:
         """Whether a reader is wanted, and none is known."""
         wanted = self.route.role is WantedRole.READER or self.route.role is WantedRole.PREFER_READER
@@ -347,15 +359,16 @@ async def dial_reserved(attempt: ConnectAttempt[ConnT], instance: Instance) -> C
     Raises:
         AttemptFailed: it was not connected, or is not the writer any more.
     """
-    runtime, cluster, permit = attempt.runtime, attempt.cluster, None
+    runtime, cluster, permit, started = attempt.runtime, attempt.cluster, None, attempt.runtime.now()
     try:
         target = await find_target(attempt, instance)
         if instance.role is Role.WRITER:
             if cluster.limits_dials:
                 permit = DialPermit(runtime, cluster)
                 stands_in = attempt.route.role is not WantedRole.WRITER
-                if not await permit.wait(attempt.seconds_left, stands_in=stands_in):
-                    raise AttemptFailed(f"{instance.id} was too busy to be dialled")
+                is_urgent = attempt.request.is_urgent
+                if not await permit.wait(attempt.seconds_left, stands_in=stands_in, is_urgent=is_urgent):
+                    raise attempt.record_pause(instance.id, started)
             _check_still_writer(attempt, instance)
         started = runtime.now()
         connection = await dial(attempt, target, instance, permit)
@@ -439,14 +452,16 @@ async def dial(
     aim = Target(target.name, target.host, target.port, target.addresses, attention.watch(wanted))
     if permit is not None:
         permit.was_steady = attention.was_steady
+    limit = attempt.dial_seconds(target, instance)
     try:
         try:
-            connection = await runtime.dial(aim, attempt.dial_seconds(target, instance))
+            connection = await runtime.dial(aim, limit)
         except DialFailed as failed:
             if failed.fault.sqlstate != TOO_MANY_CONNECTIONS or not cluster.make_room():
                 raise
             await _wait_for_room(attempt)
-            connection = await runtime.dial(aim, attempt.dial_seconds())
+            limit = attempt.dial_seconds()
+            connection = await runtime.dial(aim, limit)
     except DialFailed as failed:
         is_given_up = wanted is not None and not wanted()
         if failed.fault.kind is FaultKind.TIMEOUT and not is_given_up and not attention.was_steady():
@@ -454,6 +469,9 @@ async def dial(
             attempt.tries.append(Attempt(target.name, text, runtime.now() - started))
             attempt.is_alive = True
             raise AttemptFailed(f"{target.name}: {text}") from failed
+        if failed.fault.kind is FaultKind.TIMEOUT and attempt.is_too_short(limit):
+            attempt.is_alive = True
+            raise note_failure(attempt, target.name, failed, started, is_given_up=is_given_up) from failed
         cluster.update(ClusterState.record_dial_failure, target.addresses)
         if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
             attempt.record_silence(target.addresses if instance is None else (instance.id, *target.addresses))

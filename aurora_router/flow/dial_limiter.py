@@ -9,6 +9,7 @@ late (a blocked event loop).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 TOO_MANY_CONNECTIONS = "53300"
 UNKNOWN_PAUSE = 1.0
 """A pause of unknown length, in seconds: a change of the cluster ends it."""
+NO_PAUSE = 1e-6
+"""A pause of fewer seconds is over: a sum of times may be off by less than the clock shows."""
 UNWATCHED_PAUSE = 5.0
 """The longest pause without a monitor, in seconds: after that a connect has to look for the writer itself."""
 STAND_IN_PAUSE = 2.0
@@ -50,19 +53,25 @@ class DialPermit:
         self._epoch: int | None = None
         self.was_steady: Callable[[], bool] = lambda: True
 
-    async def wait(self, left: Callable[[], float], *, stands_in: bool = False) -> bool:
+    async def wait(self, left: Callable[[], float], *, stands_in: bool = False, is_urgent: bool = False) -> bool:
         """Wait until the dial may begin, for `left` seconds at most.
 
         Args:
             left: seconds for which it makes sense to go on.
             stands_in: the writer is dialled in place of a reader. Then a long pause is not waited for: the other
                 instances may be back by then.
+            is_urgent: whether the outcome of a commit depends on it.
 
         Returns:
-            Whether it may begin; False: the caller has to check whether this is still the writer to dial.
+            Whether it may begin; False: the caller has to check whether this is still the writer to dial, or the time
+            is over.
         """
         news, began = self.cluster.news, self.runtime.now()
-        while (pause := self._pause()) > 0.0 and left() > 0.0:
+        releases_at = partial(
+            SlowStart.releases_at,
+            began=began, patience=left(), random=self.runtime.random(), is_urgent=is_urgent,
+        )  # fmt: skip
+        while (pause := self._pause(releases_at)) > 0.0 and left() > 0.0:
             waited = self.runtime.now() - began
             if not self.cluster.is_monitored and waited >= UNWATCHED_PAUSE:
                 return False
@@ -71,18 +80,29 @@ class DialPermit:
             longest = left() if self.cluster.is_monitored else min(left(), UNWATCHED_PAUSE)
             await self.runtime.wait_for_news(self.cluster, news, min(pause, longest))
             news = self.cluster.news
+            if left() <= 0.0:
+                return False
         self._epoch = self._begin_dial()
         self._began = None if self._epoch is None else self.runtime.now()
         return True
 
-    def _pause(self) -> float:
-        """Seconds until the dial may begin, as far as is known; begins the slow start of a new epoch."""
+    def _pause(self, releases_at: Callable[[SlowStart], float]) -> float:
+        """Seconds until the dial may begin, as far as is known; begins the slow start of a new epoch.
+
+        Args:
+            releases_at: returns when no pause of a slow start holds this dial back any more.
+        """
         cluster, now = self.cluster, self.runtime.now()
         if cluster.state.dial_limit.is_due(cluster.view.epoch):
             cluster.update(self._begin_slow_start, now)
-            return self._pause()
-        pause = self._pause_of(cluster.slow_start, now)
-        return UNKNOWN_PAUSE if pause is None else pause
+            return self._pause(releases_at)
+        slow_start = cluster.slow_start
+        pause = self._pause_of(slow_start, now)
+        if pause is None:
+            return UNKNOWN_PAUSE
+        if slow_start is not None:
+            pause = min(pause, releases_at(slow_start) - now)
+        return pause if pause > NO_PAUSE else 0.0
 
     def _begin_slow_start(self, state: ClusterState, now: float) -> Transition:
         """Begin the slow start of a new writer, unless another connect did."""

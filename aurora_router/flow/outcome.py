@@ -72,6 +72,7 @@ class Resolver(Generic[ConnT]):
         self._terminates = options.outcome_terminate
         self._request = replace(
             request,
+            is_urgent=True,
             options=replace(
                 options, role=WantedRole.WRITER, instance=None, max_lag=None, reader_fallback=ReaderFallback.WRITER
             ),

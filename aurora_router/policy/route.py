@@ -78,6 +78,7 @@ class Request:
         database: the database, by which a pooler may route; "" leaves it to libpq.
         wanted: whether the connection is still wanted; None: it is, until the time is over.
         managed: whether the hosts given are some members of a cluster whose manager lists the others.
+        is_urgent: whether the outcome of a commit depends on it: a slow start's pauses do not use up all of its time.
     """
 
     given: tuple[Address, ...]
@@ -87,6 +88,7 @@ class Request:
     database: str = ""
     wanted: Callable[[], bool] | None = None
     managed: bool = False
+    is_urgent: bool = False
 
     @property
     def first(self) -> Address:

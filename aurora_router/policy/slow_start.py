@@ -19,6 +19,13 @@ single trouble may have been a hiccup however long it took, so it waits for as l
 after a quick handshake of the monitor's, which shows that there is room. A dial that is slow because this process did
 not attend to it (it had no CPU, its event loop was blocked) says nothing of the server.
 
+A pause may outlast the connects that it holds back, and then no one would find out that the server has room again. So
+near the end of its time, `HOLD`, a connect dials where fewer than `width` do, if the last trouble of its process is
+about as long past as a usual connect goes on, `USUAL_PATIENCE`: even in the storm below, a process then dials only
+every 25 s. What the outcome of a commit depends on, which no one can repeat, waits for less, `URGENT_HOLD`, and for
+itself alone. These are few: the commits that were under way in the failover. If all did so, the server would be
+trampled for ten minutes.
+
 After `CALM` seconds without trouble, when no dial is under way, a slow start is over: what comes later is not of the
 failover. The figures below are those with which `tests/simulation/storm.py` met its bounds.
 
@@ -63,6 +70,12 @@ LEAST_PART = 0.25
 """What the jitter leaves of a pause, at least: with half of it the processes' pauses go in waves."""
 CALM = 30.0
 """So many seconds after the last trouble, or the failover, a slow start without a dial is over."""
+HOLD = (0.7, 0.95)
+"""After a part of its time between these two a connect may be held back by no pause any more."""
+URGENT_HOLD = (0.4, 0.7)
+"""The same where the outcome of a commit depends on it."""
+USUAL_PATIENCE = 30.0
+"""``aurora_failover_timeout`` of the default profile, in seconds."""
 
 
 @frozen
@@ -114,6 +127,20 @@ class SlowStart:
         if self.under_way >= self.width:
             return None
         return max(0.0, (self.alone_until if alone else self.until) - now)
+
+    def releases_at(self, began: float, patience: float, random: float, *, is_urgent: bool) -> float:
+        """When no pause holds back a connect any more, by the runtime's clock.
+
+        Args:
+            began: when its wait began.
+            patience: how long it goes on from then on, in seconds.
+            random: of [0, 1); the same for the whole wait.
+            is_urgent: whether the outcome of a commit depends on it.
+        """
+        least, most = URGENT_HOLD if is_urgent else HOLD
+        share = least + (most - least) * random
+        own = began + share * patience
+        return own if is_urgent else max(own, self.known_at + share * USUAL_PATIENCE)
 
     def add_dial(self) -> SlowStart:
         """A dial began."""

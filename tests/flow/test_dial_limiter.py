@@ -10,7 +10,7 @@ import pytest
 from aurora_router.errors import RoutingError
 from aurora_router.flow.attempt import DialAttention
 from aurora_router.flow.dial_limiter import STAND_IN_PAUSE, UNWATCHED_PAUSE, DialPermit
-from aurora_router.policy.slow_start import CALM, FIRST_JITTER
+from aurora_router.policy.slow_start import CALM, FIRST_JITTER, HOLD, URGENT_HOLD
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.simulation import (
     Condition,
@@ -180,6 +180,68 @@ def test_a_reader_does_not_wait_long_for_the_writer_in_its_place(scene):
         conn = await process.connect(cluster.conninfo("reader"))
         assert conn.instance.id in {"demo-1", "demo-3"}
         assert simulation.now - began <= STAND_IN_PAUSE + 0.1
+
+    simulation.run(main())
+
+
+def in_long_pause(simulation, known):
+    """Three slow logins, one after the other, call for a pause of more than a minute."""
+    slow_start = known.slow_start
+    for each in range(3):
+        slow_start = slow_start.record_trouble(3.0, simulation.now + 4.0 * each, 1.0)
+    change(known, slow_start)
+    assert slow_start.until - simulation.now > 60.0
+
+
+@pytest.mark.parametrize(("is_urgent", "hold"), [(True, URGENT_HOLD), (False, HOLD)])
+def test_a_pause_holds_back_a_connect_for_a_part_of_its_time(scene, is_urgent, hold):
+    """Else no one would find out that the server has room again."""
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).result.cluster
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        in_long_pause(simulation, known)
+        began, patience = known.slow_start.known_at, 30.0
+        await simulation.sleep(began - simulation.now)
+        permit = DialPermit(process.runtime, known)
+        assert await permit.wait(lambda: max(0.0, began + patience - simulation.now), is_urgent=is_urgent)
+        least, most = hold
+        assert least * patience <= simulation.now - began <= most * patience
+
+    simulation.run(main())
+
+
+def test_who_was_held_back_until_the_end_condemns_no_one(scene):
+    """It dials no more, says why, and the writer is not suspected for it."""
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).result.cluster
+        cluster.failover("demo-2")
+        await process.connect(cluster.conninfo())
+        in_long_pause(simulation, known)
+        with pytest.raises(RoutingError, match="demo-2: not dialled: after the failover it took long"):
+            await process.connect(cluster.conninfo(aurora_failover_timeout="10"))
+        assert known.suspected_at is None
+
+    simulation.run(main())
+
+
+def test_a_dial_for_which_little_time_was_left_condemns_no_one(scene):
+    simulation, cluster, process = scene
+
+    async def main():
+        known = (await process.connect(cluster.conninfo())).result.cluster
+        cluster.instances["demo-1"].accept_latency = 0.5
+        with pytest.raises(RoutingError, match="within"):
+            await process.connect(cluster.conninfo(aurora_failover_timeout="0.3"))
+        assert known.suspected_at is None
+        assert not known.is_known_down("demo-1")
+        began = simulation.now
+        assert (await process.connect(cluster.conninfo())).instance.id == "demo-1"
+        assert simulation.now - began < 0.6, "it is not avoided either"
 
     simulation.run(main())
 

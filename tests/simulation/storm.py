@@ -1,9 +1,10 @@
 """A storm of reconnects: thousands of processes want all of their connections back from one new writer.
 
-The clients follow `aurora_router.policy.slow_start`, the policy that `connect` follows. The server takes one
-connection after the other: a handshake costs it ``1 / rate`` seconds, one whose client has given up a quarter of that.
-Its listen queue is bounded; a dial beyond it is sent again by the client's kernel after 1 s and 3 s, as TCP does. Run
-``python -m tests.simulation.storm --json FILE`` for the figures, with and without the spreading.
+The clients follow `aurora_router.policy.slow_start`, the policy that `connect` follows; each of them has also lost the
+answer to a COMMIT, and its first dial is urgent. The server takes one connection after the other: a handshake costs it
+``1 / rate`` seconds, one whose client has given up a quarter of that. Its listen queue is bounded; a dial beyond it is
+sent again by the client's kernel after 1 s and 3 s, as TCP does. Run ``python -m tests.simulation.storm --json FILE``
+for the figures, with and without the spreading.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from aurora_router.policy.backoff import full_jitter
-from aurora_router.policy.slow_start import SlowStart
+from aurora_router.policy.slow_start import USUAL_PATIENCE, SlowStart
 
 TIMEOUT = 5.0
 """``aurora_connect_timeout`` of the default profile, in seconds."""
@@ -61,6 +62,12 @@ class Process:
     """One client process."""
 
     slow_start: SlowStart
+    is_urgent: bool = True
+    """Whether it still asks for the outcome of a commit."""
+    began: float = 0.0
+    """When the connect that waits longest began."""
+    chance: float = 0.0
+    """Its random number, of [0, 1)."""
     have: int = 0
     under_way: int = 0
     attempts: int = 0
@@ -87,7 +94,9 @@ class Storm:
         self.server = Server(rate)
         self.dials: Counter[int] = Counter()
         self.back_at = 0.0
-        self.processes = [Process(SlowStart.begin(0.0, self.rng.random(), USUAL)) for _ in range(processes)]
+        self.processes = [
+            Process(SlowStart.begin(0.0, self.rng.random(), USUAL), chance=self.rng.random()) for _ in range(processes)
+        ]
         self._events: list[tuple[float, int, str, Process, float, int]] = []
         self._sequence = 0
 
@@ -130,15 +139,23 @@ class Storm:
                 wait = process.slow_start.wait(now)
                 if wait is None:
                     return
-                if wait > 0.0:
-                    if process.timer < process.slow_start.until:
-                        process.timer = process.slow_start.until
-                        self._at(process.timer, "try", process)
+                begins = min(now + wait, self._release(process))
+                if begins > now:
+                    if not now < process.timer <= begins:
+                        process.timer = begins
+                        self._at(begins, "try", process)
                     return
+                process.is_urgent, process.began, process.chance = False, now, self.rng.random()
                 process.slow_start = process.slow_start.add_dial()
             process.under_way += 1
             self.dials[int(now)] += 1
             self._syn(now, process, now, 0)
+
+    def _release(self, process: Process) -> float:
+        """When no pause holds back a process's next dial any more."""
+        return process.slow_start.releases_at(
+            process.began, USUAL_PATIENCE, process.chance, is_urgent=process.is_urgent
+        )
 
     def _syn(self, now: float, process: Process, begun: float, resent: int) -> None:
         done = self.server.take(now, begun + TIMEOUT)
