@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
@@ -10,6 +11,7 @@ import threading
 import psycopg
 import pytest
 
+from aurora_router import AsyncConnection, Connection
 from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.policy.verdict import FaultKind, judge
 from aurora_router.runtime import libpq
@@ -235,3 +237,12 @@ def test_no_result_is_a_lost_connection():
     with pytest.raises(DialFailed) as caught:
         libpq.rows_of(None)
     assert caught.value.fault.kind is FaultKind.RESET
+
+
+@pytest.mark.parametrize("conninfo", ["", "host=a dbname='b c'"])
+@pytest.mark.parametrize("params", [{}, {"host": "db", "port": 5432, "password": None, "options": ""}])
+def test_a_dial_has_the_parameters_that_psycopg_would_read(conninfo, params):
+    """An empty string is not parsed for them."""
+    expected = psycopg.Connection._get_connection_params(conninfo, **params)
+    assert Connection._get_connection_params(conninfo, **params) == expected
+    assert asyncio.run(AsyncConnection._get_connection_params(conninfo, **params)) == expected
