@@ -167,10 +167,9 @@ note is part of its text). The errors that SQLAlchemy and Django make from it ge
 
 ```text
 psycopg.OperationalError: consuming input failed: server closed the connection unexpectedly
-aurora-router: the connection to demo-1 (cluster demo) was lost
+aurora-router: this library cut the connection to demo-1 (cluster demo): hung: no answer to a ping within 1 s
 role when the connection was made: writer; as last known: writer
 writer as last known: demo-1, where this connection was lost; no other one is known yet
-aurora-router cut the connection: hung: no answer to a ping within 1 s
 - 1.0 s before: demo-1 is pinged: 3 connections wait for it
 ```
 

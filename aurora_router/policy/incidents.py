@@ -17,7 +17,10 @@ LISTED = 5
 def note(incident: Incident) -> str:
     """What happened to the instance of a connection, in a few lines, the last events of its cluster among them."""
     where = f"{incident.instance or 'an unknown instance'} (cluster {incident.cluster})"
-    happened = f"the connection to {where} was lost" if incident.lost else f"{where} refused to write"
+    if incident.cut is not None:
+        happened = f"this library cut the connection to {where}: {incident.cut}"
+    else:
+        happened = f"the connection to {where} was lost" if incident.lost else f"{where} refused to write"
     before, now = _describe_role(incident.role_before), _describe_role(incident.role_now)
     writer = incident.writer_now or "none"
     if incident.lost and writer == incident.instance:
@@ -27,8 +30,6 @@ def note(incident: Incident) -> str:
         f"role when the connection was made: {before}; as last known: {now}",
         f"writer as last known: {writer}",
     ]
-    if incident.cut is not None:
-        lines.append(f"aurora-router cut the connection: {incident.cut}")
     lines += [f"- {duration(age)} before: {describe(event).sentence}" for age, event in incident.events[-LISTED:]]
     return "\n".join(lines)
 

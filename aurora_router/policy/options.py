@@ -658,6 +658,12 @@ def _format_value(value: object) -> str:
     return f"{value:g}"
 
 
+def find_option(name: str) -> str | None:
+    """Return the key of the option that a name without the prefix stands for; None: there is none."""
+    key = PREFIX + name.lower()
+    return key if key in _FIELDS or key == PROFILE else None
+
+
 def _find_field(key: str) -> Any:
     """The field of an option."""
     try:

@@ -24,6 +24,7 @@ from aurora_router.policy.options import (
     Balance,
     ReaderFallback,
     TlsDirect,
+    find_option,
     is_strategy,
     overridden_by,
     split,
@@ -396,15 +397,43 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
             is not repeated where that may be a part of a password.
     """
     try:
+        if any(map(find_option, keywords)):
+            _refuse_unprefixed(keywords)
         return conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
     except UnicodeDecodeError:
         what = "a percent-encoded character of the conninfo is not UTF-8"
         raise psycopg.ProgrammingError(f"{what} (it is not shown: {_PART})") from None
     except psycopg.ProgrammingError as error:
         message, _, quoted = str(error).replace('"="', "=").replace('"]"', "]").partition('"')
-        if not _may_hold_password(conninfo, quoted) or _is_misspelled(error):
+        advice = _advice(str(error), conninfo)
+        if _may_hold_password(conninfo, quoted) and not _is_misspelled(error):
+            raise type(error)(f"{message.strip()} … (the rest is not shown: {_PART}){advice}") from None
+        if not advice:
             raise
-        raise type(error)(f"{message.strip()} … (the rest is not shown: {_PART})") from None
+        raise type(error)(f"{str(error).strip()}{advice}") from None
+
+
+def _refuse_unprefixed(keywords: Mapping[str, object]) -> None:
+    """Refuse an option of ours without its prefix here; libpq would, at the first dial.
+
+    Raises:
+        psycopg.ProgrammingError: there is one.
+    """
+    known = {each.keyword.decode() for each in psycopg.pq.Conninfo.get_defaults()}
+    for name in keywords:
+        if name not in known and find_option(name) is not None:
+            raise psycopg.ProgrammingError(f'invalid connection option "{name}"')
+
+
+def _advice(refused: str, conninfo: str) -> str:
+    """What to write in the place of what libpq refused, as far as it can be guessed; starts with a colon."""
+    named = re.search(r'invalid connection option "(\w+)"', refused)
+    if named is not None and (meant := find_option(named[1])) is not None:
+        return f": did you mean {meant}?"
+    scheme = re.match(r"[A-Za-z][\w+.-]*(?=://)", conninfo)
+    if scheme is not None and scheme[0] not in {"postgresql", "postgres"}:
+        return f": no URL begins with {scheme[0]}://, write postgresql:// (in create_engine postgresql+aurora://)"
+    return ""
 
 
 def _may_hold_password(conninfo: str, quoted: str) -> bool:

@@ -65,5 +65,10 @@ def attach_incident(
 def _add_note(error: Exception, text: str) -> None:
     if sys.version_info >= (3, 11):
         error.add_note(text)
+        return
+    # Its text is the last of its arguments that is one: the first may be a number.
+    at = max((at for at, each in enumerate(error.args) if isinstance(each, str)), default=None)
+    if at is None:
+        error.args = (*error.args, text)
     else:
-        error.args = (f"{error}\n{text}", *error.args[1:])
+        error.args = (*error.args[:at], f"{error.args[at]}\n{text}", *error.args[at + 1 :])

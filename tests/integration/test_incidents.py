@@ -127,8 +127,10 @@ def lose_the_writer(cluster, fault):
         incident = native.incident
         assert (incident.instance, incident.role_before, incident.lost) == (old, Role.WRITER, True)
         assert incident.events
+        where = f"the connection to {old} (cluster {incident.cluster})"
+        said = f"{where} was lost" if incident.cut is None else f"this library cut {where}: {incident.cut}"
         for each in (native, error):
-            assert f"the connection to {old} (cluster {incident.cluster}) was lost" in text_of(each), way
+            assert f"aurora-router: {said}" in text_of(each), way
         again = pickle.loads(pickle.dumps(native))
         assert (type(again), again.incident) == (type(native), incident)
         assert text_of(again) == text_of(native)

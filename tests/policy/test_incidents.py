@@ -20,11 +20,10 @@ REFUSED = Incident("apps", None, None, None, None, None, lost=False)
 
 
 def test_a_lost_connection():
-    first, roles, writer, cut, *events = note(LOST).splitlines()
+    first, roles, writer, *events = note(replace(LOST, cut=None)).splitlines()
     assert first == "aurora-router: the connection to apps-1 (cluster apps) was lost"
     assert roles == "role when the connection was made: writer; as last known: reader"
     assert writer == "writer as last known: apps-2"
-    assert cut == "aurora-router cut the connection: hung: no answer to a ping within 1 s"
     assert len(events) == 5
     assert events[-1] == "- 2.0 s before: apps-1 is pinged: 7 connections wait for it"
 
@@ -42,8 +41,10 @@ def test_a_writer_that_was_just_lost_is_not_called_the_writer_of_now():
     assert "writer as last known: apps-1, where this connection was lost; no other one is known yet" in text
 
 
-def test_the_summary_is_the_first_line():
-    assert replace(LOST, text=note(LOST)).summary == "aurora-router: the connection to apps-1 (cluster apps) was lost"
+def test_the_summary_is_the_first_line_and_says_who_cut_the_connection():
+    """What psycopg says, that the server closed it, is not so then."""
+    cut = "this library cut the connection to apps-1 (cluster apps): hung: no answer to a ping within 1 s"
+    assert replace(LOST, text=note(LOST)).summary == f"aurora-router: {cut}"
 
 
 @pytest.mark.parametrize(

@@ -505,6 +505,25 @@ def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
     assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("conninfo", "keywords", "advice"),
+    [
+        ("host=h max_lag=3", {}, "did you mean aurora_max_lag?"),
+        ("host=h password=x max_lag=3", {}, "did you mean aurora_max_lag?"),
+        ("host=h", {"role": "reader"}, "did you mean aurora_role?"),
+        ("host=h", {"connect_timeout": 3, "profile": "web"}, "did you mean aurora_profile?"),
+        ("postgress://app@db/app", {}, "no URL begins with postgress://, write postgresql://"),
+        ("postgress://app:secret@db/app", {}, "no URL begins with postgress://, write postgresql://"),
+        ("aurora://app@db/app", {}, "in create_engine postgresql+aurora://"),
+    ],
+)
+def test_what_was_meant_is_said(conninfo, keywords, advice):
+    with pytest.raises(psycopg.ProgrammingError) as caught:
+        read_connect_args(conninfo, keywords)
+    assert advice in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["password", "application_name", "host", "dbname", "options", "sslrootcert"])
 def test_a_nul_is_refused_since_libpqs_text_would_end_there(name):
     for value in ("a\0b", b"x\0"):
