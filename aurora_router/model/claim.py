@@ -204,7 +204,8 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, laps
         if named[id_] not in {None, claim.id}:
             return f"{stale}, and {id_} names {named[id_]}"
     if lapsed:
-        return None
+        unaware = sorted(id_ for id_ in others & named.keys() if named[id_] is None)
+        return f"{stale}, and {unaware[0]} names no writer" if unaware else None
     silent = others - named.keys()
     is_first = claim.id not in view.former or _has_yielded(view, claim) or claim.id == outage.writer
     if is_first or view.monotone:
@@ -222,11 +223,16 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, laps
 def _may_be_fenced(view: View, claim: Claim) -> bool:
     """Whether a claimant with a higher token than the accepted one may still be one that another writer has fenced."""
     outage = view.outage
-    if claim.id not in view.former or _has_yielded(view, claim) or _has_grown(view, claim):
+    if _has_yielded(view, claim) or _has_grown(view, claim) or (outage is not None and claim.id == outage.writer):
         return False
-    if outage is not None and claim.id == outage.writer:
+    if claim.id not in view.former and not _may_have_reigned(view, claim):
         return False
     return view.unproven or view.provisional or view.set_back or view.fresh
+
+
+def _may_have_reigned(view: View, claim: Claim) -> bool:
+    """Whether a reader may have been the writer, and fenced, before the accepted one was, without that being seen."""
+    return view.writer is not None and claim.asked_at < view.accepted_at + PROOF_SECONDS
 
 
 def _has_lapsed(view: View, claim: Claim) -> bool:
@@ -236,7 +242,7 @@ def _has_lapsed(view: View, claim: Claim) -> bool:
 
 
 def _has_yielded(view: View, claim: Claim) -> bool:
-    """Whether a former writer claims by itself after it said that it is a reader, so that it was promoted again."""
+    """Whether an instance claims by itself after it said that it is a reader, so that it was promoted after that."""
     return claim.own and claim.asked_at >= dict(view.yielded_at).get(claim.id, math.inf)
 
 

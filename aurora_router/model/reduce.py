@@ -36,7 +36,8 @@ be compared. So evidence is ordered:
    later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer, what it makes durable, because it may
    report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if its token was not higher, `View.unproven`);
    where it was accepted while its row was still a reader's, until its own row was seen (`View.provisional`); for good
-   where a log was set back (`View.set_back`).
+   where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts for every other instance that has not said
+   since that it is a reader: it may have been the writer before the accepted one was, without that being seen.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -113,7 +114,7 @@ from aurora_router.model.observation import (
     SelfReport,
     Topology,
 )
-from aurora_router.model.view import Outage
+from aurora_router.model.view import PROOF_SECONDS, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -292,10 +293,12 @@ def _with_lag(view: View, row: Row, seen: Topology, asked_at: float) -> Row:
 
 
 def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
-    """Note what a former writer says of itself and, in an outage of the accepted writer, each instance's answer."""
+    """Note which instances say that they are readers and, in an outage of the accepted writer, each one's answer."""
     view = _with_shown(view, claim, asked_at)
     outage, observer = view.outage, seen.observer
-    yields = seen.observer_is_writer is False and observer in view.former and asked_at >= view.accepted_at
+    agrees = claim is None or claim.id == view.writer
+    counts = observer in view.former or (agrees and asked_at < view.accepted_at + PROOF_SECONDS)
+    yields = seen.observer_is_writer is False and asked_at >= view.accepted_at and counts
     if yields and observer is not None and observer not in dict(view.yielded_at):
         view = replace(view, yielded_at=view.yielded_at | {(observer, asked_at)})
     if outage is None or observer is None or seen.observer_is_writer is None or asked_at < outage.since:
@@ -370,6 +373,9 @@ def _count_self_report(view: View, seen: Topology, asked_at: float, now: float) 
     """Of a refused answer only what the observer says of itself counts, and only when it says: a reader."""
     if seen.observer is None or seen.observer_is_writer is not False:
         return view, ()
+    known = view.instances.get(seen.observer)
+    if known is not None and known.role is Role.READER and seen.observer not in view.former:
+        return view, ()  # no news
     return _self_report(view, SelfReport(seen.observer, writer=False, asked_at=asked_at), now)
 
 
@@ -604,8 +610,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
             former |= {view.writer}
         former -= {writer}
         epoch, accepted_at = epoch + 1, now
-        yielded_at = frozenset(each for each in yielded_at if each[0] not in {writer, view.writer})
-        outage, shown = None, frozenset()
+        outage, shown, yielded_at = None, frozenset(), frozenset()
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone

@@ -68,7 +68,8 @@ class View:
             `ROW_AGE_SECONDS`: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
-        yielded_at: those of them that said since that they are readers, as no zombie does: (id, when it was asked).
+        yielded_at: those of them that have said of themselves, since the accepted writer was, that they are readers, as
+            no zombie does: (id, when it was asked). Others, too, that said so in the first `PROOF_SECONDS` of that.
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
