@@ -19,6 +19,7 @@ import pytest
 
 import aurora_router
 from aurora_router_cluster import LocalCluster
+from aurora_router_cluster.errors import FailoverImpossibleError
 
 pytestmark = pytest.mark.cluster
 
@@ -52,7 +53,16 @@ def fail_over(cluster, number: int) -> None:
         cluster.kill(old)
         until(lambda: cluster.writer not in {None, old}, "another writer")
     else:
+        until(lambda: _switches_over(cluster), "a reader that can be promoted")
+
+
+def _switches_over(cluster) -> bool:
+    """False: both readers are still starting after what happened before."""
+    try:
         cluster.failover()
+    except FailoverImpossibleError:
+        return False
+    return True
 
 
 class Client:
