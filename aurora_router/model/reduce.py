@@ -321,12 +321,14 @@ def _is_later(view: View, id_: str, asked_at: float) -> bool:
 
 
 def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
-    """The view with the token of a former writer's own claim, where none was noted yet, or a higher one.
+    """The view with the token with which an instance that may be fenced claims, where none was noted, or a higher one.
 
     Not in the first `ROW_AGE_SECONDS` of the accepted writer: a fenced instance may still report late then what it had
     made durable before.
     """
-    if claim is None or not claim.own or claim.token is None or claim.id not in view.former:
+    if claim is None or not claim.own or claim.token is None or claim.id == view.writer:
+        return view
+    if claim.id not in view.former and asked_at >= view.accepted_at + PROOF_SECONDS:
         return view
     if view.outage is None and not (view.unproven or view.fresh or view.provisional or view.set_back):
         return view

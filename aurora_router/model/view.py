@@ -64,8 +64,8 @@ class View:
         set_back: whether a writer ever went on with a lower token: then a higher one of a former writer proves nothing.
         provisional: whether `token` may be from before the accepted writer's promotion: its own row was still a
             reader's.
-        shown: the lowest token with which each former writer claimed once the accepted one had been accepted for
-            `ROW_AGE_SECONDS`: (id, token).
+        shown: the lowest token with which each former writer, or another one that may be fenced, claimed once the
+            accepted one had been accepted for `ROW_AGE_SECONDS`: (id, token).
         monotone: whether that evidence never decreases, see `observation.Topology.monotone`.
         former: ids that were the writer in an earlier epoch.
         yielded_at: those of them that have said of themselves, since the accepted writer was, that they are readers, as
