@@ -1,7 +1,8 @@
 """A client program that is controlled through its standard input: many workers, failover after failover.
 
 ``python leaking.py threads|tasks CONNINFO WORKERS``; it answers each line with one of JSON. ``round``: every worker
-writes until it has succeeded once; ``rest``: what the process holds when it has come to rest; ``exit``: the time.
+writes until it has succeeded once; ``rest``: what the process holds when it has come to rest; ``exit``: the time. Its
+pools have a fixed size: one that grows under load would look like a leak.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Threads:
 
     def __init__(self, conninfo: str, workers: int) -> None:
         self.conninfo, self.workers = conninfo, workers
-        self.pool = ConnectionPool(conninfo, min_size=4, max_size=8, kwargs={"autocommit": True}, timeout=PATIENCE)
+        self.pool = ConnectionPool(conninfo, min_size=8, max_size=8, kwargs={"autocommit": True}, timeout=PATIENCE)
 
     def write(self, number: int) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -131,7 +132,7 @@ class Tasks:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # or it adds threads when it likes
         few, given = asyncio.Semaphore(10), {"autocommit": True}
         async with AsyncConnectionPool(
-            self.conninfo, min_size=4, max_size=16, kwargs=given, timeout=PATIENCE, open=False
+            self.conninfo, min_size=16, max_size=16, kwargs=given, timeout=PATIENCE, open=False
         ) as pool:
             while True:
                 command = await asyncio.to_thread(sys.stdin.readline)
