@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from math import ceil
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psycopg
 
@@ -21,6 +21,7 @@ from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import CHOOSING, Mode
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import opening, opening_async, read_connect_args
+from aurora_router.runtime.dialling import refuse_dial
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.registry import REGISTRY
@@ -192,7 +193,7 @@ class Router(_Routing):
         Raises:
             NameNotResolved: the host is an alias to be followed, and has no address.
         """
-        runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, self._args.names)
+        runtime: BlockingRuntime[Any] = BlockingRuntime(refuse_dial, self._args.names)
         return self._explain(run(find_route(runtime, self._args.request)), runtime)
 
     def topology(self) -> View:
@@ -348,7 +349,7 @@ class AsyncRouter(_Routing):
 
     async def explain(self) -> Explanation:
         """How a connection would be routed now; see `Router.explain`."""
-        runtime: EventLoopRuntime[Any] = EventLoopRuntime(_dial_nothing, self._args.names)
+        runtime: EventLoopRuntime[Any] = EventLoopRuntime(refuse_dial, self._args.names)
         return self._explain(await find_route(runtime, self._args.request), runtime)
 
     async def topology(self) -> View:
@@ -501,10 +502,6 @@ def _token(token: CommitToken | CommitOutcomeUnknown) -> CommitToken:
     if found is None:
         raise ValueError("the transaction left no commit token, so its outcome cannot be asked for")
     return found
-
-
-def _dial_nothing(target: Target, seconds: float) -> NoReturn:
-    raise RuntimeError(f"explaining dials nothing, and yet {target.name} was dialled ({seconds} s)")
 
 
 def _times_returned(connection: Any) -> int:

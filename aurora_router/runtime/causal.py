@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -14,6 +14,7 @@ from aurora_router.policy.causal import Standing, refuse_kind
 from aurora_router.psycopg_errors import StaleConnection
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import ConnectArgs, read_connect_args
+from aurora_router.runtime.dialling import refuse_dial
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ Sessions = BlockingSessions[Any] | EventLoopSessions[Any]
 def make_token(connection: Any) -> CausalToken:
     """Make a token on a blocking connection; see `flow.causal.make_token`."""
     args = _args_of(connection)
-    return run(_make_token(BlockingSessions(_dial_nothing, args.names), connection, args))
+    return run(_make_token(BlockingSessions(refuse_dial, args.names), connection, args))
 
 
 async def make_token_async(connection: Any) -> CausalToken:
     """Make a token on an asyncio connection."""
     args = _args_of(connection)
-    return await _make_token(EventLoopSessions(_dial_nothing, args.names), connection, args)
+    return await _make_token(EventLoopSessions(refuse_dial, args.names), connection, args)
 
 
 def has_replayed(connection: Any, token: CausalToken, wait: float | None) -> bool:
@@ -42,13 +43,13 @@ def has_replayed(connection: Any, token: CausalToken, wait: float | None) -> boo
     None: as long as ``aurora_causal_wait`` says.
     """
     args = _args_of(connection)
-    return run(_has_replayed(BlockingSessions(_dial_nothing, args.names), connection, token, wait, args))
+    return run(_has_replayed(BlockingSessions(refuse_dial, args.names), connection, token, wait, args))
 
 
 async def has_replayed_async(connection: Any, token: CausalToken, wait: float | None) -> bool:
     """The same on asyncio."""
     args = _args_of(connection)
-    return await _has_replayed(EventLoopSessions(_dial_nothing, args.names), connection, token, wait, args)
+    return await _has_replayed(EventLoopSessions(refuse_dial, args.names), connection, token, wait, args)
 
 
 def _make_token(sessions: Sessions, connection: Any, args: ConnectArgs) -> Coroutine[Any, Any, CausalToken]:
@@ -93,7 +94,3 @@ def _refuse_busy(sessions: Sessions, connection: Any, what: str) -> None:
         raise psycopg.OperationalError("the connection is closed")
     if not sessions.is_idle(connection) or sessions.is_busy(connection):
         raise psycopg.ProgrammingError(f"{what} between two transactions, and one is open: commit or roll back first")
-
-
-def _dial_nothing(*_: object) -> NoReturn:
-    raise RuntimeError("a connection is asked, none is made")

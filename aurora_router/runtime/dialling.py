@@ -1,10 +1,10 @@
-"""Dialling several addresses of one name, one after the other."""
+"""Dialling several addresses of one name, one after the other; and dialling nothing."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.policy.addresses import decisive, order_by_family, share
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     Rewrite = Callable[[BaseException, str], BaseException]
+
+
+def refuse_dial(target: Target, seconds: float, *_: object) -> NoReturn:
+    """Stand where a runtime's way to dial does, for work that asks on connections that exist, or makes none."""
+    raise RuntimeError(f"{target.name} was dialled ({seconds} s) where no connection is to be made")
 
 
 def one_by_one(

@@ -21,6 +21,7 @@ from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.model.instance import Instance
 from aurora_router.policy.route import Mode, given_host, locate
 from aurora_router.runtime.blocking import run
+from aurora_router.runtime.dialling import refuse_dial
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime
 
 if TYPE_CHECKING:
@@ -72,15 +73,11 @@ def _look_up(args: ConnectArgs, host: str) -> Name:
 
 
 def _find_route(args: ConnectArgs) -> Route | None:
-    runtime: BlockingRuntime[Any] = BlockingRuntime(_dial_nothing, args.names)
+    runtime: BlockingRuntime[Any] = BlockingRuntime(refuse_dial, args.names)
     try:
         return run(find_route(runtime, args.request))
     except AuroraRouterError:  # the name has no address, which `Name` shows
         return None
-
-
-def _dial_nothing(target: Target, seconds: float) -> Any:
-    raise AssertionError(f"{target.name} was dialled ({seconds} s) to find a route")
 
 
 def _targets(args: ConnectArgs, route: Route, address: Address) -> list[Target]:
