@@ -247,6 +247,7 @@ class Topology:
         source: which source answered; None: none did.
         is_aurora: whether the server has Aurora's functions, permitted or not.
         refusal: why the topology may not be read; None: it may, or there is none.
+        grant: what to do about that, for people.
         members: the instances.
         observer: the instance that answered.
     """
@@ -254,6 +255,7 @@ class Topology:
     source: str | None = None
     is_aurora: bool = False
     refusal: Failure | None = None
+    grant: str = ""
     members: tuple[Member, ...] = ()
     observer: str | None = None
 

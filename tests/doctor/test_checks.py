@@ -109,7 +109,12 @@ READERS = (Member("demo-1", writer=True), Member("demo-2", writer=False, lag=3.0
 LATE = Topology(source="aurora", is_aurora=True, members=READERS)
 AHEAD = Topology(source="aurora", is_aurora=True, members=(READERS[0], Member("demo-2", writer=False, ahead=90.0)))
 ALONE = Topology(source="aurora", is_aurora=True, members=READERS[:1])
-DENIED = Topology(source="postgresql", is_aurora=True, refusal=Failure("42501", "permission denied"))
+DENIED = Topology(
+    source="postgresql",
+    is_aurora=True,
+    refusal=Failure("42501", "permission denied"),
+    grant="GRANT USAGE ON SCHEMA rds_tools",
+)
 
 CASES = [
     ("refused", facts("host=db aurora_rol=reader"), "did you mean aurora_role"),
@@ -175,7 +180,7 @@ CASES = [
         ),
         "would fail now",
     ),
-    ("topology-rights", facts(topology=DENIED), "GRANT EXECUTE"),
+    ("topology-rights", facts(topology=DENIED), "GRANT USAGE ON SCHEMA rds_tools"),
     ("instance-hosts", facts(ADDRESS, unlocated=("demo-1", "demo-2")), "aurora_instance_host=demo-1=HOST"),
     ("instance-hosts", facts(TUNNEL, unlocated=("demo-2",)), "Add demo-2=HOST:PORT"),
     ("instance-hosts", facts("host=10.0.0.1,10.0.0.2 user=app sslmode=disable"), "as the only host"),

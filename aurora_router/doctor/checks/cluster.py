@@ -26,7 +26,7 @@ def _find_rights(facts: Facts) -> Iterator[Problem]:
     yield error(
         f"the topology may not be read: {topology.refusal.text}",
         "The driver cannot know the instances: connections go through the given name, failovers are found by DNS.",
-        "GRANT EXECUTE ON FUNCTION aurora_replica_status(), aurora_db_instance_identifier() TO PUBLIC, or to the user.",
+        f"{topology.grant}.",
     )
 
 

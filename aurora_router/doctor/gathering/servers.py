@@ -193,7 +193,7 @@ def _ask_optional(pgconn: Any, sql: str) -> str | None:
 def _ask_topology(args: ConnectArgs, connection: Any, asked: str) -> tuple[Topology, Answer | None]:
     """Ask by all sources that are named, and those that are built in: what is there counts, not what was assumed."""
     refusal: Failure | None = None
-    is_aurora = False
+    is_aurora, grant = False, ""
     sources: dict[str, Source] = {each.name: each for each in (*args.sources, *find_sources(("auto",)))}
     for each in sources.values():
         try:
@@ -201,16 +201,16 @@ def _ask_topology(args: ConnectArgs, connection: Any, asked: str) -> tuple[Topol
         except DialFailed as failed:
             state = failed.fault.sqlstate
             if state not in each.absent:
-                refusal = refusal or Failure(state, failed.fault.text)
+                if refusal is None:
+                    refusal, grant = Failure(state, failed.fault.text), each.grant
                 is_aurora = is_aurora or (each.name == "aurora" and state == PERMISSION_DENIED)
             continue
         answer = each.read(rows, asked)
         is_aurora = is_aurora or each.name == "aurora"
-        topology = Topology(
-            source=each.name, is_aurora=is_aurora, refusal=refusal, observer=answer.observer if each.complete else None
-        )
+        observer = answer.observer if each.complete else None
+        topology = Topology(source=each.name, is_aurora=is_aurora, refusal=refusal, grant=grant, observer=observer)
         return topology, answer if each.complete else None
-    return Topology(is_aurora=is_aurora, refusal=refusal), None
+    return Topology(is_aurora=is_aurora, refusal=refusal, grant=grant), None
 
 
 def _ask_commits(args: ConnectArgs, connection: Any, session: Session) -> Commits:

@@ -114,4 +114,7 @@ AURORA_POSTGRESQL = Source(
     servers="Aurora PostgreSQL",
     id_sql=_ID_SQL,
     read_id=_read_id,
+    grant=(
+        "GRANT EXECUTE ON FUNCTION aurora_replica_status(), aurora_db_instance_identifier() TO PUBLIC, or to the user"
+    ),
 )
