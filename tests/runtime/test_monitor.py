@@ -306,6 +306,8 @@ def test_who_waits_for_a_frozen_server_is_woken(still, events, kind):
         still.thaw(still.writer)
         assert type(thread_errors[0]) is psycopg.OperationalError
         assert conn.broken
+    # The user's thread is woken by the cut, and the monitor reports it after that.
+    until(lambda: of(events, aurora_router.ConnectionsCut), "the cut is reported")
     cut = of(events, aurora_router.ConnectionsCut)
     assert [event.count for event in cut] == [1]
     assert "hung" in cut[0].reason
