@@ -367,7 +367,9 @@ class Connection(_Routed, psycopg.Connection[Row]):
     @classmethod
     def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> dict[str, Any]:
         """Return a dial's parameters, which ``connect`` has read: psycopg would parse an empty string, in 60 us."""
-        return super()._get_connection_params(conninfo, **kwargs) if conninfo else _drop_unset(kwargs)
+        if conninfo or None in kwargs.values():
+            return super()._get_connection_params(conninfo, **kwargs)
+        return kwargs
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, as psycopg does; an error that means a lost instance says so (``error.incident``).
@@ -520,7 +522,9 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
     @classmethod
     async def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> dict[str, Any]:
         """Return the parameters of a dial, as `Connection._get_connection_params` does."""
-        return await super()._get_connection_params(conninfo, **kwargs) if conninfo else _drop_unset(kwargs)
+        if conninfo or None in kwargs.values():
+            return await super()._get_connection_params(conninfo, **kwargs)
+        return kwargs
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for an answer, as `Connection.wait` does."""
@@ -574,11 +578,6 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                     yield each
         finally:
             self.listening -= 1
-
-
-def _drop_unset(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters as psycopg reads them where there is no conninfo string: None is as good as none."""
-    return {keyword: value for keyword, value in params.items() if value is not None}
 
 
 # For `inspect.signature`: what psycopg's own takes, whatever its version.
