@@ -221,7 +221,7 @@ class Server:
     def freeze(self) -> None:
         """Stop every thread of it."""
         if self.pid is not None:
-            processes.send(self.pid, signal.SIGSTOP)
+            processes.freeze(self.pid)
             self.frozen = True
 
     def thaw(self) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 PROC = Path("/proc")
+STOPPED = "TtZX"
+"""States of a thread that runs no more: stopped, or ended."""
+STOP_SECONDS = 0.5
+"""For how long a thread is waited for that cannot be stopped now, because it waits for a disk."""
+STOP_INTERVAL = 0.0005
+"""Between two looks at one, in seconds."""
 
 
 def children(parent: int) -> list[int]:
@@ -66,8 +73,29 @@ def send(pid: int, number: signal.Signals) -> bool:
     return True
 
 
-def freeze(postmaster: int) -> list[int]:
-    """Stop a postmaster and all of its children, so that nothing of the instance answers; return them.
+def freeze(postmaster: int) -> None:
+    """Stop a server and all of its children: when this returns, nothing of the instance answers.
+
+    A signal is taken when a thread gets a processor the next time, so a busy machine may answer until then.
+    """
+    until = time.monotonic() + STOP_SECONDS
+    for pid in _stop(postmaster):
+        while _is_running(pid) and time.monotonic() < until:
+            time.sleep(STOP_INTERVAL)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a thread of a process has not stopped yet (Linux only, else False)."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - as above
+    except OSError:
+        return False
+    states = [stat_fields(int(each))[:1] for each in threads]
+    return any(state and state[0] not in STOPPED for state in states)
+
+
+def _stop(postmaster: int) -> list[int]:
+    """Send SIGSTOP to a server and all of its children; return them.
 
     Stopping the postmaster alone leaves its sessions answering. A child that was being forked meanwhile is
     found by looking again until no new one appears.
@@ -90,7 +118,7 @@ def thaw(postmaster: int) -> None:
 
 def kill(postmaster: int) -> None:
     """End an instance as the loss of its machine would: all processes at once, no last word to any client."""
-    for pid in freeze(postmaster):
+    for pid in _stop(postmaster):
         send(pid, signal.SIGKILL)
 
 
