@@ -12,7 +12,6 @@ A dial is made by PyMySQL itself, on a copy of the connection (`dial`); the sess
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from contextlib import nullcontext
@@ -25,7 +24,7 @@ from pymysql.err import Error
 from aurora_router import native
 from aurora_router.errors import AuroraRouterError
 from aurora_router.forks import IMPORTING, UNREADABLE
-from aurora_router_mysql.arguments import part_options, read_connect_args
+from aurora_router_mysql.arguments import duplicate, part_options, read_connect_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +79,7 @@ class Connection(pymysql.connections.Connection):
     def __init__(self, *, defer_connect: bool = False, **keywords: Any) -> None:
         ours, rest = part_options(keywords)
         super().__init__(**rest, defer_connect=True)
-        self._args: ConnectArgs = read_connect_args(ours, rest, copy.copy(self))
+        self._args: ConnectArgs = read_connect_args(ours, rest, duplicate(self))
         if not defer_connect:
             self.connect()
 
@@ -93,16 +92,13 @@ class Connection(pymysql.connections.Connection):
             super().connect(sock)
             return
         with IMPORTING:
-            from aurora_router.flow.connect import connect as route_connection  # noqa: PLC0415 - see `Connection`
-            from aurora_router.runtime.blocking import run  # noqa: PLC0415
-            from aurora_router.runtime.registry import REGISTRY  # noqa: PLC0415
-            from aurora_router_mysql.runtimes import BlockingRuntime  # noqa: PLC0415
+            import aurora_router_mysql.connecting as late  # noqa: PLC0415 - see `Connection`
 
         self._leave()
         self._closed, args = False, self._args
         try:
-            runtime = BlockingRuntime(self._dial, args.names)
-            result = run(route_connection(runtime, REGISTRY.find, args.request, args.sources))
+            runtime = late.BlockingRuntime(self._dial, args.names)
+            result = late.run(late.route_connection(runtime, late.REGISTRY.find, args.request, args.sources))
         except (Error, AuroraRouterError) as error:
             raise _shorten_traceback(error) from error.__cause__
         self._take_over(result)
@@ -110,19 +106,16 @@ class Connection(pymysql.connections.Connection):
     def _dial(self, target: Target, seconds: float) -> Dial:
         """Open a session of its own at a target; see `dial`."""
         with IMPORTING:
-            from aurora_router_mysql.dial import Dial  # noqa: PLC0415
+            import aurora_router_mysql.connecting as late  # noqa: PLC0415
 
-        dialled = Dial(self, target, _OWN)
+        dialled = late.Dial(self, target, _OWN)
         dialled.open(seconds)
         return dialled
 
     def _take_over(self, result: ConnectResult[Dial]) -> None:
         """Take over the session that fits, count it for its instance, and have the monitor look after it."""
         with IMPORTING:
-            from aurora_router.model.instance import Role  # noqa: PLC0415
-            from aurora_router.placement import Placement  # noqa: PLC0415
-            from aurora_router.policy.hang_detection import UNLIMITED, Limits  # noqa: PLC0415
-            from aurora_router.runtime import sockets  # noqa: PLC0415
+            import aurora_router_mysql.connecting as late  # noqa: PLC0415
 
         args, dialled, route = self._args, result.connection, result.route
         dialled.hand_over(self, _OWN)
@@ -131,18 +124,18 @@ class Connection(pymysql.connections.Connection):
         self.cut_because = self.waiting_since = self.socket_id = None
         self.was_writer = self.direct = False
         self.process = os.getpid()
-        self.placement = Placement(
+        self.placement = late.Placement(
             result.instance, result.generation, result.role, result.pooled, result.cluster, result.why
         )
-        self.limits = Limits(options.hang_grace, options.ping_timeout) if options.monitor else UNLIMITED
+        self.limits = late.Limits(options.hang_grace, options.ping_timeout) if options.monitor else late.UNLIMITED
         if result.instance is None:
             return
         self.guard = native.new_rlock()
         replace(result, connection=self).track()
         if options.monitor and route is not None:
-            self.was_writer = result.role is Role.WRITER
+            self.was_writer = result.role is late.Role.WRITER
             self.direct = route.direct
-            self.socket_id = sockets.identify(self._sock.fileno())
+            self.socket_id = late.identify(self._sock.fileno())
             if result.cluster.is_news_for_monitor(args.request, route, args.params):
                 with IMPORTING:
                     from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415

@@ -11,7 +11,6 @@ the server speak only when it is asked, so that nothing is left unread when the 
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
 import select
@@ -25,6 +24,7 @@ from pymysql.err import OperationalError
 
 from aurora_router.flow.runtime import GLANCE_SECONDS
 from aurora_router.runtime import sockets
+from aurora_router_mysql.arguments import duplicate
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -87,7 +87,7 @@ class Dial:
     """
 
     def __init__(self, wanted: Connection[Any], target: Target, own: frozenset[str]) -> None:
-        self.connection: Any = copy.copy(wanted)
+        self.connection: Any = duplicate(wanted)
         for name in own:
             vars(self.connection).pop(name, None)
         self.connection.decoders = {}
