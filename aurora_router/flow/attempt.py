@@ -469,9 +469,9 @@ async def dial(
             attempt.tries.append(Attempt(target.name, text, runtime.now() - started))
             attempt.is_alive = True
             raise AttemptFailed(f"{target.name}: {text}") from failed
-        if failed.fault.kind is FaultKind.TIMEOUT and attempt.is_too_short(limit):
+        if failed.fault.kind is FaultKind.TIMEOUT and not is_given_up and attempt.is_too_short(limit):
             attempt.is_alive = True
-            raise note_failure(attempt, target.name, failed, started, is_given_up=is_given_up) from failed
+            raise note_failure(attempt, target.name, failed, started) from failed
         cluster.update(ClusterState.record_dial_failure, target.addresses)
         if is_given_up or failed.fault.kind is FaultKind.TIMEOUT:
             attempt.record_silence(target.addresses if instance is None else (instance.id, *target.addresses))
