@@ -426,13 +426,16 @@ def _refuse_unprefixed(keywords: Mapping[str, object]) -> None:
 
 
 def _advice(refused: str, conninfo: str) -> str:
-    """What to write in the place of what libpq refused, as far as it can be guessed; starts with a colon."""
+    """What to write in the place of what libpq refused, as far as it can be guessed; starts with a colon.
+
+    A scheme that is wrong is not repeated: it may be the beginning of a password.
+    """
     named = re.search(r'invalid connection option "(\w+)"', refused)
     if named is not None and (meant := find_option(named[1])) is not None:
         return f": did you mean {meant}?"
     scheme = re.match(r"[A-Za-z][\w+.-]*(?=://)", conninfo)
     if scheme is not None and scheme[0] not in {"postgresql", "postgres"}:
-        return f": no URL begins with {scheme[0]}://, write postgresql:// (in create_engine postgresql+aurora://)"
+        return ": a URL begins with postgresql:// (in create_engine with postgresql+aurora://)"
     return ""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router.errors import InvalidOption, redact
 from aurora_router.model.endpoint import refuse_url
-from aurora_router.policy.options import OF_EXTENSIONS, PREFIX, Balance, is_strategy, split
+from aurora_router.policy.options import OF_EXTENSIONS, PREFIX, Balance, is_option, is_strategy, split
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.balance_functions import find_balance
 from aurora_router.runtime.call import ConnectArgs
@@ -65,7 +65,7 @@ class Parameters:
 
 
 def duplicate(connection: Connection[Any]) -> Any:
-    """Return a shallow copy, as `copy.copy` does in four times the time."""
+    """Return a shallow copy; `copy.copy` makes an equal one, and takes four times as long."""
     twin = object.__new__(type(connection))
     vars(twin).update(vars(connection))
     return twin
@@ -77,7 +77,7 @@ def part_options(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     Raises:
         InvalidOption: an option has no effect for MySQL, or PyMySQL's time limit is no number.
     """
-    ours = {name: value for name, value in keywords.items() if name.lower().startswith(PREFIX) or name == "balance"}
+    ours = {name: value for name, value in keywords.items() if is_option(name) or name == "balance"}
     rest = {name: value for name, value in keywords.items() if name not in ours}
     for name, value in ours.items():
         what = NOT_SERVED.get(name.removeprefix(PREFIX))

@@ -35,6 +35,14 @@ def change(cluster, slow_start):
     cluster.update(lambda state: state.change_dial_limit(limit))
 
 
+async def follow_failover(process, cluster):
+    """Return what a process knows of a cluster once it has connected to the new writer, demo-2."""
+    known = (await process.connect(cluster.conninfo())).result.cluster
+    cluster.failover("demo-2")
+    await process.connect(cluster.conninfo())
+    return known
+
+
 async def many(simulation, process, cluster, count: int) -> list[float]:
     """Connect `count` times at once; when each was there."""
     arrived: list[float] = []
@@ -199,9 +207,7 @@ def test_a_pause_holds_back_a_connect_for_a_part_of_its_time(scene, is_urgent, h
     simulation, cluster, process = scene
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).result.cluster
-        cluster.failover("demo-2")
-        await process.connect(cluster.conninfo())
+        known = await follow_failover(process, cluster)
         in_long_pause(simulation, known)
         began, patience = known.slow_start.known_at, 30.0
         await simulation.sleep(began - simulation.now)
@@ -218,9 +224,7 @@ def test_who_was_held_back_until_the_end_condemns_no_one(scene):
     simulation, cluster, process = scene
 
     async def main():
-        known = (await process.connect(cluster.conninfo())).result.cluster
-        cluster.failover("demo-2")
-        await process.connect(cluster.conninfo())
+        known = await follow_failover(process, cluster)
         in_long_pause(simulation, known)
         with pytest.raises(RoutingError, match="demo-2: not dialled: after the failover it took long"):
             await process.connect(cluster.conninfo(aurora_failover_timeout="10"))

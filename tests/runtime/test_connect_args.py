@@ -512,9 +512,10 @@ def test_what_cannot_be_a_part_of_a_password_is_said(conninfo, keywords, text):
         ("host=h password=x max_lag=3", {}, "did you mean aurora_max_lag?"),
         ("host=h", {"role": "reader"}, "did you mean aurora_role?"),
         ("host=h", {"connect_timeout": 3, "profile": "web"}, "did you mean aurora_profile?"),
-        ("postgress://app@db/app", {}, "no URL begins with postgress://, write postgresql://"),
-        ("postgress://app:secret@db/app", {}, "no URL begins with postgress://, write postgresql://"),
-        ("aurora://app@db/app", {}, "in create_engine postgresql+aurora://"),
+        ("postgress://app@db/app", {}, "a URL begins with postgresql://"),
+        ("postgress://app:secret@db/app", {}, "a URL begins with postgresql://"),
+        ("secret://p:word@db/app", {}, "a URL begins with postgresql://"),
+        ("aurora://app@db/app", {}, "in create_engine with postgresql+aurora://"),
     ],
 )
 def test_what_was_meant_is_said(conninfo, keywords, advice):
