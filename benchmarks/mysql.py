@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import gc
 import random
 import statistics
@@ -30,6 +31,7 @@ import pymysql
 import aurora_router_mysql
 from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.errors import BinariesError
+from aurora_router_cluster.registry import ClusterDirectory
 from benchmarks import paired
 from benchmarks.figures import Figure, report
 from benchmarks.setting import OURS, STOCK
@@ -68,28 +70,45 @@ class Ground:
         """How to connect."""
         return self.cluster.mysql_keywords(target, **{"ssl_disabled": True, "autocommit": True, **extra})
 
-    def stock(self) -> Any:
-        """A stock connection to the writer."""
-        at = self.cluster.instance(str(self.cluster.writer))
-        login = {"user": "app", "password": "app", "database": "app"}
+    def stock(self, name: str) -> Any:
+        """A stock connection to an instance."""
+        at = self.cluster.instance(name)
+        login = {"user": "app", "password": "app", "database": "app", "read_timeout": 5}
         return pymysql.connect(host=at.host, port=at.port, ssl_disabled=True, autocommit=True, **login)
 
     def wait_until_whole(self) -> None:
         """Wait until every instance serves again."""
-        wait(lambda: self.cluster.writer and all(each.state == "available" for each in self.cluster.instances))
+        self.wait(
+            lambda: self.cluster.writer and all(each.state == "available" for each in self.cluster.instances),
+            "the cluster is whole",
+        )
 
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        """Wait for a condition.
 
-def wait(condition: Callable[[], Any]) -> None:
-    """Wait for a condition.
+        Raises:
+            TimeoutError: it did not come true; what all threads do was printed, and what the cluster has logged.
+        """
+        until = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > until:
+                faulthandler.dump_traceback()
+                raise TimeoutError(f"not within {PATIENCE:g} s: {what}\n{self._describe()}")
+            time.sleep(0.02)
 
-    Raises:
-        TimeoutError: it did not come true.
-    """
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError("the cluster is not whole again")
-        time.sleep(0.02)
+    def _describe(self) -> str:
+        """The instances, what each says of its role, and the end of the cluster's log."""
+        lines = []
+        for each in self.cluster.instances:
+            try:
+                with contextlib.closing(self.stock(each.name)) as connection, connection.cursor() as cursor:
+                    cursor.execute(ROLE)
+                    says = str(cursor.fetchone())
+            except pymysql.err.MySQLError as error:
+                says = str(error)
+            lines.append(f"{each}: {says}")
+        log = ClusterDirectory(self.cluster.key).log.read_text(errors="replace").splitlines()
+        return "\n".join([*lines, *log[-20:]])
 
 
 # ---------------------------------------------------------------- cost
@@ -128,7 +147,7 @@ def measure_cost(ground: Ground) -> Iterator[Figure]:
     yield Figure.at_most("functions that a connect calls", calls, "", MOST_CALLS, f"stock, and the role {of_stock}")
     yield Figure.unbounded("connect / stock", paired.ratio(samples, OURS, STOCK).value, "x")
 
-    other = ground.stock()
+    other = ground.stock(str(ground.cluster.writer))
     loops = {OURS: statement_loop(keep), STOCK: statement_loop(other)}
     samples = paired.alternate({name: (lambda loop=loop: loop(20)) for name, loop in loops.items()},
         60 if ground.bounded else 600, random.Random())  # fmt: skip
@@ -240,7 +259,7 @@ def measure_kills(ground: Ground, kills: int) -> Iterator[Figure]:
         moment = time.monotonic()
         ground.cluster.kill(ground.cluster.writer)
         gone = time.monotonic()  # what is acknowledged later is the new writer's
-        wait(lambda gone=gone: probe.first_after(gone) and client.first_after(gone))
+        ground.wait(lambda gone=gone: probe.first_after(gone) and client.first_after(gone), "a write after a kill")
         earliest, first = probe.first_after(gone), client.first_after(gone)
         assert earliest is not None
         assert first is not None
@@ -319,9 +338,9 @@ def measure_ledger(ground: Ground, failovers: int) -> Iterator[Figure]:
         ground.wait_until_whole()
         before = ground.cluster.writer
         list(WAYS.values())[number % len(WAYS)](ground.cluster)
-        wait(lambda before=before: ground.cluster.writer not in {None, before})
+        ground.wait(lambda before=before: ground.cluster.writer not in {None, before}, "another writer")
         moment = time.monotonic()
-        wait(lambda moment=moment: all(each.first_after(moment) for each in clients))
+        ground.wait(lambda moment=moment: all(each.first_after(moment) for each in clients), "every client writes")
     for each in clients:
         each.stopping = True
     for each in clients:

@@ -31,6 +31,7 @@ class Claim:
         volume: the highest token of all rows of the answer; at least `token`.
         system: the history that the token is of.
         lsn: how far the claimant's log is written.
+        row_at: when the claimant's row was written, by this process's clock, at the latest (rule 8); None: not known.
     """
 
     id: str
@@ -41,6 +42,12 @@ class Claim:
     volume: int | None = None
     system: str | None = None
     lsn: int | None = None
+    row_at: float | None = None
+
+    @property
+    def shown_at(self) -> float:
+        """As of when, at the latest, the claim shows its evidence: an answer can have an old row."""
+        return self.asked_at if self.row_at is None else min(self.asked_at, self.row_at)
 
 
 def choose_rows(rows: Iterable[Row]) -> dict[str, Row]:

@@ -33,12 +33,13 @@ be compared. So evidence is ordered:
    `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A higher token proves
    that a former writer is back only where it cannot be what that one had when it was fenced. This rule counts for a
    former writer whatever its token, unless that token is higher and grows: while a promoted instance has not shown
-   later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer, what it makes durable, because it may
-   report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if its token was not higher, `View.unproven`);
-   where it was accepted while its row was still a reader's, until its own row was seen (`View.provisional`); for good
-   where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts for every other instance that has not said
-   since that it is a reader: it may have been the writer before the accepted one was, without that being seen. What
-   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since name the claimant.
+   later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer and a row that was written then (rule
+   8), what it makes durable, because it may report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if
+   its token was not higher, `View.unproven`); where it was accepted while its row was still a reader's, until its own
+   row was seen (`View.provisional`); for good where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts
+   for every other instance that has not said since that it is a reader: it may have been the writer before the accepted
+   one was, without that being seen. What counted for `PROOF_SECONDS` alone lapses in an outage only if all that have
+   answered since name the claimant.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -230,6 +231,8 @@ def _topology(view: View, seen: Topology, now: float) -> Change:
         return view, ()
     rows = {row.id: _with_lag(view, row, seen, asked_at) for row in choose_rows(seen.rows).values()}
     claim = find_claim(rows, seen, asked_at)
+    if claim is not None:
+        claim = replace(claim, row_at=_written_at(view, rows.get(claim.id), now))
     if seen.by_id and is_foreign(view, seen):
         reason = "it does not know this cluster's writer, nor any of its instances"
         return view, (AnswerRefused(seen.observer or "", None if claim is None else claim.id, reason),)
@@ -295,7 +298,7 @@ def _with_lag(view: View, row: Row, seen: Topology, asked_at: float) -> Row:
 
 def _remember_answer(view: View, seen: Topology, claim: Claim | None, asked_at: float) -> View:
     """Note which instances say that they are readers and, in an outage of the accepted writer, each one's answer."""
-    view = _with_shown(view, claim, asked_at)
+    view = _with_shown(view, claim)
     outage, observer = view.outage, seen.observer
     agrees = claim is None or claim.id == view.writer
     counts = observer in view.former or (agrees and asked_at < view.accepted_at + PROOF_SECONDS)
@@ -321,7 +324,7 @@ def _is_later(view: View, id_: str, asked_at: float) -> bool:
     return heard_at is not None and heard_at > asked_at
 
 
-def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
+def _with_shown(view: View, claim: Claim | None) -> View:
     """The view with the token with which an instance that may be fenced claims, where none was noted, or a higher one.
 
     Not in the first `ROW_AGE_SECONDS` of the accepted writer: a fenced instance may still report late then what it had
@@ -329,12 +332,12 @@ def _with_shown(view: View, claim: Claim | None, asked_at: float) -> View:
     """
     if claim is None or not claim.own or claim.token is None or claim.id == view.writer:
         return view
-    if claim.id not in view.former and asked_at >= view.accepted_at + PROOF_SECONDS:
+    if claim.id not in view.former and claim.asked_at >= view.accepted_at + PROOF_SECONDS:
         return view
     if view.outage is None and not (view.unproven or view.fresh or view.provisional or view.set_back):
         return view
     shown = dict(view.shown)
-    if asked_at < view.accepted_at + ROW_AGE_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
+    if claim.shown_at < view.accepted_at + ROW_AGE_SECONDS or shown.get(claim.id, claim.token + 1) <= claim.token:
         return view
     return replace(view, shown=frozenset({**shown, claim.id: claim.token}.items()))
 
@@ -351,7 +354,7 @@ def _note_proof(view: View, following: View, claim: Claim, *, monotone: bool, ol
     volume = claim.token if claim.volume is None else max(claim.token, claim.volume)
     higher = view.token is None or claim.token > view.token or (same and volume >= view.token)
     may_be_a_readers = claim.own and not claim.complete  # the row may be from before the promotion
-    proves = same and claim.own and claim.complete and claim.asked_at >= view.accepted_at + ROW_AGE_SECONDS
+    proves = same and claim.own and claim.complete and claim.shown_at >= view.accepted_at + ROW_AGE_SECONDS
     return replace(
         following,
         token=volume,
@@ -515,6 +518,14 @@ def _apply_row(instance: Instance, row: Row, now: float) -> Instance:
         updated_at=now if changed else instance.updated_at,
         offset=offset,
     )
+
+
+def _written_at(view: View, row: Row | None, now: float) -> float | None:
+    """When a row was written, by this process's clock, at the latest (rule 8); None: it does not say."""
+    if row is None or row.updated is None:
+        return None
+    offset = _offset(view.instances.get(row.id, Instance(row.id)), row, now)
+    return None if offset is None else row.updated + offset
 
 
 def _offset(instance: Instance, row: Row, now: float) -> float | None:

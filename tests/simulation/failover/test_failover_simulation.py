@@ -132,6 +132,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (786734928, Dimensions.just("slow_logins", "unknown_addresses")),
         (496079685, Dimensions.just("unknown_sentences", "late_tokens")),
         (383112154, NONE),
+        (384097728, Dimensions.just("late_tokens")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:

@@ -9,8 +9,15 @@ is started for it (what it received is in its relay log), one that hangs is kill
 
 - A reader becomes a holder *before* its replication starts: from then on the writer may rely on it alone.
 - It stops being one when another holder has received all that the writer had written at that moment.
+- A new writer was promoted with all that was acknowledged until then, and its readers may still lack some of it: they
+  had received less. `Cluster.floor` is its position at that moment. A reader that has received a commit of the new
+  writer has all before it. So while no holder has reached the floor, the new writer has acknowledged nothing by itself,
+  and it is the only one with all: if it is lost then, it is started again on its own data.
 - Without any reader that follows there is no holder: the writer then acknowledges by itself (its clients would wait
   forever), and after a crash it is started again on its own data. No failover is possible.
+
+A server that does not carry out what its role needs is killed: whether the statement was executed is unknown, and a
+server that was killed begins as a reader.
 
 Fencing: the former writer is killed before another one is promoted, so it can acknowledge nothing any more, not even to
 a client that goes around the front. What it had written and not acknowledged is discarded: its data are built again
@@ -61,6 +68,8 @@ HUNG_SECONDS = 1.5
 CATCH_UP_SECONDS = 30.0
 TROUBLED_SECONDS = 2.0
 """How long the replication of a reader may have stopped, before its data are built again."""
+ROLE_SECONDS = 5.0
+"""How long an instance may take for the statements that give it its role."""
 AGAIN_SECONDS = 1.0
 """Between two tries to start a server that did not start."""
 POSITION = re.compile(r"(?<!\d)0-\d+-(\d+)")
@@ -126,6 +135,7 @@ class Cluster:
         changed: called after every change of roles and states.
         holders: the names of the readers that together have all that was acknowledged.
         semi_sync: whether the writer waits for a reader.
+        floor: the sequence number that a reader must have received to replace the writer.
     """
 
     def __init__(self, names: Names, password: str) -> None:
@@ -135,6 +145,7 @@ class Cluster:
         self.epoch = 0
         self.holders: set[str] = set()
         self.semi_sync = False
+        self.floor = 0
         self.activity = "available"
         self.changed: Callable[[], None] = lambda: None
         self._password = password
@@ -188,23 +199,36 @@ class Cluster:
             "START SLAVE",
         )
 
-    async def promote(self, chosen: Instance) -> None:
-        """Make a reader that has applied all it received the writer; the former one can acknowledge nothing."""
-        await chosen.server.query("STOP SLAVE", "RESET SLAVE ALL")
+    async def promote(self, chosen: Instance, floor: int) -> None:
+        """Make a reader that has applied all it received, up to `floor`, the writer; the former one is fenced.
+
+        Raises:
+            EngineError: it failed, and was killed; before `writer` was set, or later, when it has the role already.
+        """
         others = [each for each in self.readers if each is not chosen and each.available]
-        self.writer, self.epoch = chosen, self.epoch + 1
+        await self._command(chosen, "STOP SLAVE", "RESET SLAVE ALL", _semi_sync(wanted=bool(others)))
+        self.writer, self.epoch, self.semi_sync, self.floor = chosen, self.epoch + 1, bool(others), floor
         self.holders = {each.name for each in others}
-        await self._await_readers(chosen, wanted=bool(others))
-        await chosen.server.query("SET GLOBAL read_only = OFF")
+        await self._command(chosen, "SET GLOBAL read_only = OFF")
         chosen.state, chosen.lag, chosen.heard_at = "available", 0.0, time.monotonic()
         self.changed()
         for each, result in zip(others, await _together(map(self.follow, others)), strict=True):
             if isinstance(result, ClusterError):
                 log.warning("%s does not follow: %s", each.name, result)
 
+    @staticmethod
+    async def _command(instance: Instance, *statements: str) -> None:
+        """Have an instance execute what its role needs; it is killed if it does not."""
+        try:
+            await instance.server.query(*statements, seconds=ROLE_SECONDS)
+        except EngineError:
+            instance.server.kill()
+            instance.state = "stopped"
+            raise
+
     async def _await_readers(self, writer: Instance, *, wanted: bool) -> None:
         """Let the writer's commits wait for a reader, or not."""
-        await writer.server.query(f"SET GLOBAL rpl_semi_sync_master_enabled = {'ON' if wanted else 'OFF'}")
+        await self._command(writer, _semi_sync(wanted=wanted))
         self.semi_sync = wanted
 
     async def update_holders(self) -> None:
@@ -264,17 +288,25 @@ class Cluster:
             clock.end("stop")
             await _wait_until_applied(chosen, written)
             clock.end("replay")
+            former.state = "restarting"
+            await self.promote(chosen, written)
         except ClusterError as error:
-            with contextlib.suppress(ClusterError):
-                await former.server.query("SET GLOBAL read_only = OFF")
-                await former.front.start()
+            if self.writer is not former:  # the new one was killed, and is started again or replaced as a lost writer
+                self.spawn_return(former)
+                raise
+            await self._keep(former)
             raise FailoverImpossibleError(f"{former.name} is still the writer: {error}") from None
-        former.state = "restarting"
-        await self.promote(chosen)
         self.holders.add(former.name)  # it has all, which the others may still have to get
         clock.end("promote")
         self.spawn_return(former)
         return Failover(former.name, chosen.name, self.epoch, planned=True, phases=clock.phases)
+
+    async def _keep(self, writer: Instance) -> None:
+        """Let a writer that was to be replaced go on."""
+        with contextlib.suppress(ClusterError):
+            await self._command(writer, "SET GLOBAL read_only = OFF")
+            await writer.front.start()
+            writer.state = "available"
 
     async def _replace(self, former: Instance | None, wanted: Instance | None, clock: _Clock) -> Failover:
         """Replace a writer that is lost; it is killed first, wherever it hangs."""
@@ -298,12 +330,20 @@ class Cluster:
                 )
             received[each.name] = result
         most = max(received.values())
+        if most < self.floor and former is not None:
+            former.server.replaced = False
+            await self.bring_back(former)
+            await _together(map(self.follow, holders))
+            raise FailoverImpossibleError(
+                f"no reader has all that was acknowledged: they have received {most} transactions of {self.floor}; "
+                f"{former.name} was started again, and is the writer as before"
+            )
         best = [each for each in holders if received[each.name] == most]
         chosen = min(best, key=lambda each: (each is not wanted, each.tier))
         clock.end("replay")
         for each in holders:
             each.state = "available"
-        await self.promote(chosen)
+        await self.promote(chosen, most)
         clock.end("promote")
         for each in holders:
             await each.front.start()
@@ -343,7 +383,7 @@ class Cluster:
                 await server.start()
                 readers = [each for each in self.readers if each.available]
                 await self._await_readers(instance, wanted=bool(readers))
-                await server.query("SET GLOBAL read_only = OFF")
+                await self._command(instance, "SET GLOBAL read_only = OFF")
             elif writer is None:
                 raise EngineError(f"{instance.name} has no writer to follow")  # noqa: TRY301 - its state is set below
             elif server.replaced or not server.data.exists():
@@ -452,7 +492,10 @@ class Heartbeat:
             elif writer.state == "stopped" and not writer.held:
                 await cluster.bring_back(writer)
             return
-        await cluster.update_holders()
+        try:
+            await cluster.update_holders()
+        except ClusterError as error:  # readers come back in spite of it: one may be what is missing
+            log.warning("%s", error)
         now = time.monotonic()
         for each in cluster.readers:
             if each.available and each.trouble is not None and now - each.troubled_since > TROUBLED_SECONDS:
@@ -530,6 +573,10 @@ def _find_trouble(status: dict[str, Any], writer: Instance) -> str | None:
         if status[f"Slave_{thread}_Running"] == "No":
             return f"the {thread} thread of its replication does not run"
     return None
+
+
+def _semi_sync(*, wanted: bool) -> str:
+    return f"SET GLOBAL rpl_semi_sync_master_enabled = {'ON' if wanted else 'OFF'}"
 
 
 def _sequence(position: str | None) -> int:
