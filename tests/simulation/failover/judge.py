@@ -23,6 +23,7 @@ from aurora_router.model.event import (
 )
 from aurora_router.model.instance import Role
 from aurora_router.policy.hang_detection import Limits
+from aurora_router.policy.paths import UNANSWERED_SECONDS
 
 if TYPE_CHECKING:
     from .control import Control
@@ -451,14 +452,17 @@ class Judge:
     def _is_unexamined(self, process: Process, conn: Conn, since: float) -> bool:
         """Whether the monitor could not find out by then whether a path is direct.
 
-        The connection was made after its last sample, its SYN was lost and not sent again yet, or its login took long.
+        The connection was made after its last sample, its SYN was lost and not sent again yet, its dial was reset and
+        not repeated yet, or its login took long.
         """
         known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
         slow = LOGIN if overlap(conn.server.logins, conn.since, since) > 0.0 else 0.0
         sampled = conn.since + self.limits(process).interval + SLACK + slow
         unsent = self.control.harbour.unsent.get((process, conn.server), ())
-        return not direct and (since < sampled or any(sent < since <= again for sent, again in unsent))
+        resets = self.control.harbour.reset_at.get((process, conn.server), ())
+        waits = [*unsent, *((at, at + UNANSWERED_SECONDS + SLACK) for at in resets)]
+        return not direct and (since < sampled or any(sent < since <= again for sent, again in waits))
 
     # ------------------------------------------------------------ transactions
 

@@ -133,6 +133,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (496079685, Dimensions.just("unknown_sentences", "late_tokens")),
         (383112154, NONE),
         (384097728, Dimensions.just("late_tokens")),
+        (512001495, Dimensions.just("reset_dials", "slow_logins")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:

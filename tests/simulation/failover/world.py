@@ -45,6 +45,7 @@ class Harbour(Network):
         losses: how likely a SYN of a monitor's gets lost by accident.
         lost_at: when SYNs of a process to a server got lost by accident.
         resent_at: when the last of those SYNs is sent again, or the dial is given up that it was of.
+        reset_at: when dials of a process to a server were reset.
         unsent: spans of time from when a SYN of a monitor's got lost, for whatever reason, until it is sent again.
     """
 
@@ -59,6 +60,7 @@ class Harbour(Network):
         self.lost_at: dict[tuple[Any, Server], list[float]] = {}
         self.resent_at: dict[tuple[Any, Server], float] = {}
         self.unsent: dict[tuple[Any, Server], list[tuple[float, float]]] = {}
+        self.reset_at: dict[tuple[Any, Server], list[float]] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
@@ -139,6 +141,7 @@ class Harbour(Network):
         condition = server.instance.condition
         if self.resets and self.clock.rng.random() < self.resets:
             condition = Condition.RESETTING
+            self.reset_at.setdefault((wire.process, server), []).append(self.clock.now)
         elif condition is Condition.WELL and server.balking:
             condition = Condition.UNKNOWN
         elif condition is Condition.WELL and wire.password != server.store.password:
