@@ -12,11 +12,11 @@ from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import limit_args, opening, opening_async, read_connect_args
 from aurora_router.runtime.dns import names_of
-from aurora_router.runtime.libpq import NO_LOGIN, dial_params, reported_standby
+from aurora_router.runtime.libpq import NO_LOGIN, dial_params, make_conninfo, reported_standby
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.registry import REGISTRY
 from aurora_router.runtime.session_cache import SESSIONS
-from aurora_router.runtime.sockets import end_of, identify
+from aurora_router.runtime.sockets import end_of, identify_connected
 
 __all__ = [
     "NO_LOGIN",
@@ -30,8 +30,9 @@ __all__ = [
     "Role",
     "dial_params",
     "end_of",
-    "identify",
+    "identify_connected",
     "limit_args",
+    "make_conninfo",
     "names_of",
     "opening",
     "opening_async",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from psycopg.rows import AsyncRowFactory, RowFactory
     from typing_extensions import Self, Unpack
 
+    import aurora_router.connecting as late
     from aurora_router.flow.attempt import ConnectResult
     from aurora_router.flow.runtime import Target, Wanted
     from aurora_router.model.causal_token import CausalToken
@@ -43,6 +44,19 @@ if TYPE_CHECKING:
     from aurora_router.runtime.connect_args import ConnectArgs
     from aurora_router.runtime.rebalancing import Rebalancer
     from aurora_router.runtime.sockets import SocketId
+
+if not TYPE_CHECKING:
+
+    class _Late:
+        """What routes, until it is needed: then the module takes this place."""
+
+        def __getattr__(self, name: str) -> Any:
+            with IMPORTING:
+                from aurora_router import connecting  # noqa: PLC0415 - see the module's docstring
+            globals()["late"] = connecting
+            return getattr(connecting, name)
+
+    late = _Late()
 
 NewRow = TypeVar("NewRow")
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -60,16 +74,22 @@ class _Dial:
         until: when a blocking dial has to be over, on the monotonic clock (psycopg's own limit is never below two
             seconds); None: the event loop sees to that.
         wanted: whether a blocking dial is still wanted before that; None: it is.
+        conninfo: what to dial, so that psycopg is given no parameters; None: it makes that of them.
     """
 
-    __slots__ = ("__weakref__", "_token", "session", "until", "wanted")
+    __slots__ = ("__weakref__", "_token", "conninfo", "session", "until", "wanted")
 
     def __init__(
-        self, session: psycopg.pq.abc.PGconn | None, until: float | None = None, wanted: Wanted | None = None
+        self,
+        session: psycopg.pq.abc.PGconn | None,
+        until: float | None = None,
+        wanted: Wanted | None = None,
+        conninfo: str | None = None,
     ) -> None:
         self.session = session
         self.until = until
         self.wanted = wanted
+        self.conninfo = conninfo
 
     def __enter__(self) -> None:
         self._token = _dial.set(ref(self))
@@ -169,6 +189,8 @@ class _Routed:
             session, dial.session = dial.session, None
             return _at_once(cast("Any", cls)(session))
         check = None if dial is None or dial.until is None else _make_check(dial.until, dial.wanted)
+        if dial is not None and dial.conninfo is not None:
+            args = (dial.conninfo,)
         return step_by_step(cast("Any", super())._connect_gen(*args, **kwargs), check)  # noqa: SLF001 - it is its own
 
     @property
@@ -178,9 +200,6 @@ class _Routed:
 
     def _register(self, result: ConnectResult[Any], args: ConnectArgs) -> None:
         """Count the connection for its instance, and have the monitor look after it unless that was declined."""
-        with IMPORTING:
-            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
-
         cluster, route, options = result.cluster, result.route, args.request.options
         self.placement = late.Placement(
             result.instance, result.generation, result.role, result.pooled, cluster, result.why
@@ -200,7 +219,7 @@ class _Routed:
         if options.monitor and route is not None:
             self.was_writer = result.role is late.Role.WRITER
             self.direct = route.direct
-            self.socket_id = late.identify(pgconn.socket)
+            self.socket_id = late.identify_connected(pgconn.socket)
             if cluster.is_news_for_monitor(args.request, route, args.params):
                 with IMPORTING:
                     from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415
@@ -331,13 +350,12 @@ class Connection(_Routed, psycopg.Connection[Row]):
             MalformedHost: a host name that no resolver could take.
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
         """
-        with IMPORTING:
-            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
         def open_(target: Target, seconds: float, login: Mapping[str, str] = late.NO_LOGIN) -> Connection[Row]:
             params = late.dial_params(args.params, target, seconds, login)
             session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
-            with _Dial(session, time.monotonic() + seconds, target.wanted):
+            conninfo = late.make_conninfo(params)
+            with _Dial(session, time.monotonic() + seconds, target.wanted, conninfo):
                 return super(Connection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -345,7 +363,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
                     context=context,
                     row_factory=row_factory,
                     cursor_factory=cursor_factory,
-                    **params,
+                    **(params if conninfo is None else {}),
                 )
 
         after: CausalToken | None = kwargs.pop("after", None)
@@ -366,7 +384,7 @@ class Connection(_Routed, psycopg.Connection[Row]):
 
     @classmethod
     def _get_connection_params(cls, conninfo: str, **kwargs: Any) -> dict[str, Any]:
-        """Return a dial's parameters, which ``connect`` has read: psycopg would parse an empty string, in 60 us."""
+        """Return a dial's parameters, which ``connect`` has read: psycopg would parse an empty string, in 50 us."""
         if conninfo or None in kwargs.values():
             return super()._get_connection_params(conninfo, **kwargs)
         return kwargs
@@ -484,15 +502,14 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
 
         Takes and raises what `Connection.connect` does.
         """
-        with IMPORTING:
-            import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
 
         async def open_(
             target: Target, seconds: float, login: Mapping[str, str] = late.NO_LOGIN
         ) -> AsyncConnection[Row]:
             params = late.dial_params(args.params, target, seconds, login)
             session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
-            with _Dial(session):
+            conninfo = late.make_conninfo(params)
+            with _Dial(session, conninfo=conninfo):
                 return await super(AsyncConnection, cls).connect(
                     "",
                     autocommit=autocommit,
@@ -500,7 +517,7 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
                     context=context,
                     row_factory=row_factory,
                     cursor_factory=cursor_factory,
-                    **params,
+                    **(params if conninfo is None else {}),
                 )
 
         after: CausalToken | None = kwargs.pop("after", None)
@@ -614,9 +631,6 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
     One function, which does no more than it has to: a pool asks at every checkout. That the server has not ended the
     connection, and reports the role that it reported first, may be `LOOK_SECONDS` old.
     """
-    with IMPORTING:
-        import aurora_router.connecting as late  # noqa: PLC0415 - see the module's docstring
-
     pgconn, reported, owner = connection.pgconn, connection.reported, connection.process
     cluster, instance, generation, endpoint = result.cluster, result.instance, result.generation, connection.endpoint
     ended, now, process = late.end_of(pgconn.socket), time.monotonic, os.getpid

@@ -32,6 +32,7 @@ from aurora_router.policy.options import (
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.balance_functions import find_balance
 from aurora_router.runtime.call import ConnectArgs
+from aurora_router.runtime.libpq import as_keys, is_any_set
 from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.sources import find_sources
 
@@ -173,7 +174,13 @@ def limit_args(args: ConnectArgs, until: float | None, wanted: Wanted | None = N
 
 def _environment_of(said: _Said) -> tuple[str | None, ...]:
     """What the environment gives now for what a call leaves unsaid."""
-    return tuple([os.environ.get(_ENVIRONMENT.get(name) or _ROOTS[name]) for name in said.unsaid])
+    if not is_any_set(said.variables):
+        return (None,) * len(said.unsaid)
+    return tuple([os.environ.get(_variable_of(name)) for name in said.unsaid])
+
+
+def _variable_of(parameter: str) -> str:
+    return _ENVIRONMENT.get(parameter) or _ROOTS[parameter]
 
 
 def _service_files(keywords: Mapping[str, Any]) -> tuple[object, ...]:
@@ -198,8 +205,8 @@ class _Said:
         params: what is left for libpq.
         extensions: the provider of credentials, and the source of attributes.
         sources: how to ask for the topology, in the order in which to try.
-        unsaid: parameters that routing has to know, and that the environment may give: a look into it costs a
-            microsecond for each of them.
+        unsaid: parameters that routing has to know, and that the environment may give.
+        variables: the names of the variables that give them.
     """
 
     every: Mapping[str, Any]
@@ -208,6 +215,7 @@ class _Said:
     extensions: _Extensions
     sources: tuple[Source, ...]
     unsaid: tuple[str, ...]
+    variables: frozenset[str | bytes]
 
 
 @lru_cache(maxsize=256)
@@ -229,7 +237,8 @@ def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
     provider, _ = extensions = _find_extensions(given, options, params)
     known = (*_ENVIRONMENT, *_ROOTS) if getattr(provider, "requires_tls", False) else _ENVIRONMENT
     unsaid = tuple(name for name in known if params.get(name) is None)
-    return _Said(every, options, params, extensions, _find_sources(options), unsaid)
+    variables = as_keys(map(_variable_of, unsaid))
+    return _Said(every, options, params, extensions, _find_sources(options), unsaid, variables)
 
 
 @lru_cache(maxsize=256)

@@ -32,13 +32,13 @@ class SocketId(NamedTuple):
 
     Attributes:
         inode: the socket's number within the kernel.
-        local: address of this end.
-        peer: address of the other end.
+        local: address of this end; None: not asked for, since the number is given once only.
+        peer: address of the other end; None with the other one.
     """
 
     inode: int
-    local: Any
-    peer: Any
+    local: Any = None
+    peer: Any = None
 
 
 def identify(fd: int) -> SocketId | None:
@@ -51,6 +51,21 @@ def identify(fd: int) -> SocketId | None:
             return SocketId(inode.st_ino, twin.getsockname(), twin.getpeername())
     except OSError:
         return None
+
+
+def identify_connected(fd: int) -> SocketId | None:
+    """The identity of a connected socket, by as little as the system needs for it; None: it is no socket.
+
+    Linux counts the numbers of its sockets up: one is given again after 4 billion others. Other systems give that of a
+    closed socket again.
+    """
+    if sys.platform != "linux":
+        return identify(fd)
+    try:
+        seen = os.fstat(fd)
+    except OSError:
+        return None
+    return SocketId(seen.st_ino) if stat.S_ISSOCK(seen.st_mode) else None
 
 
 def shut_down(fd: int, known: SocketId) -> bool:
@@ -77,9 +92,11 @@ def _twin(fd: int, known: SocketId) -> Iterator[_socket.socket | None]:
         yield None
         return
     with _duplicate(fd) as twin:
-        same = SocketId(os.fstat(twin.fileno()).st_ino, twin.getsockname(), twin.getpeername()) == known
-        yield twin if same else None
+        ends = (None, None) if known.local is None else (twin.getsockname(), twin.getpeername())
+        yield twin if SocketId(os.fstat(twin.fileno()).st_ino, *ends) == known else None
 
+
+_TCP_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 
 # struct tcp_info of Linux (include/uapi/linux/tcp.h): eight bytes, then unsigned 32-bit numbers in the machine's order.
 # These two have been at their places since Linux 2.4; later versions only append.
@@ -99,11 +116,11 @@ def since_data(fd: int, known: SocketId) -> float | None:
         None: it is another socket by now or none of TCP, or the system does not keep that time (other systems than
         Linux; emulations of Linux that leave the field empty).
     """
-    if sys.platform != "linux" or not isinstance(known.local, tuple):
+    if sys.platform != "linux":
         return None
     try:
         with _twin(fd, known) as twin:
-            if twin is None:
+            if twin is None or twin.family not in _TCP_FAMILIES:
                 return None
             return _since_data(twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE))
     except OSError:

@@ -11,7 +11,7 @@ from aurora_router.placement import Placement
 from aurora_router.policy.hang_detection import UNLIMITED, Limits
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.registry import REGISTRY
-from aurora_router.runtime.sockets import identify
+from aurora_router.runtime.sockets import identify_connected
 from aurora_router_mysql.dial import Dial
 from aurora_router_mysql.runtimes import BlockingRuntime
 
@@ -23,7 +23,7 @@ __all__ = [
     "Limits",
     "Placement",
     "Role",
-    "identify",
+    "identify_connected",
     "route_connection",
     "run",
 ]

@@ -135,7 +135,7 @@ class Connection(pymysql.connections.Connection):
         if options.monitor and route is not None:
             self.was_writer = result.role is late.Role.WRITER
             self.direct = route.direct
-            self.socket_id = late.identify(self._sock.fileno())
+            self.socket_id = late.identify_connected(self._sock.fileno())
             if result.cluster.is_news_for_monitor(args.request, route, args.params):
                 with IMPORTING:
                     from aurora_router.runtime.monitor import MONITOR  # noqa: PLC0415

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import threading
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aurora_router import AsyncConnection, Connection
 from aurora_router.flow.runtime import DialFailed, Target
@@ -246,3 +249,75 @@ def test_a_dial_has_the_parameters_that_psycopg_would_read(conninfo, params):
     expected = psycopg.Connection._get_connection_params(conninfo, **params)
     assert Connection._get_connection_params(conninfo, **params) == expected
     assert asyncio.run(AsyncConnection._get_connection_params(conninfo, **params)) == expected
+
+
+ADDRESS = {"hostaddr": "10.0.0.1"}
+
+
+def make_again(params):
+    """What is made for a dial whose keywords psycopg has accepted."""
+    libpq.make_conninfo(params)
+    return libpq.make_conninfo(params)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["user", "password", "dbname", "options", "application_name"]),
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    )
+)
+def test_a_conninfo_says_what_the_parameters_are(params):
+    made = make_again({**ADDRESS, **params})
+    if any("," in each for each in params.values()):
+        assert made is None
+    else:
+        assert psycopg.conninfo.conninfo_to_dict(made) == {**ADDRESS, **params}
+
+
+def test_the_first_dial_with_certain_keywords_is_psycopgs(monkeypatch):
+    monkeypatch.setattr(libpq, "_valid", set())
+    assert libpq.make_conninfo({**ADDRESS, "port": 1}) is None
+    assert libpq.make_conninfo({**ADDRESS, "port": 2}) == "hostaddr='10.0.0.1' port='2'"
+    assert libpq.make_conninfo({"port": 2, **ADDRESS}) is None
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"host": "db"},
+        {"hostaddr": ""},
+        {"hostaddr": "10.0.0.1,10.0.0.2"},
+        {**ADDRESS, "connect_timeout": 3},
+        {**ADDRESS, "target_session_attrs": "any"},
+        {**ADDRESS, "load_balance_hosts": "random"},
+        {**ADDRESS, "gssencmode": "prefer"},
+        {**ADDRESS, "user": None},
+        {**ADDRESS, "user": "a\0b"},
+    ],
+    ids=str,
+)
+def test_a_dial_of_which_psycopg_reads_more_is_psycopgs(params):
+    assert make_again(params) is None
+
+
+@pytest.mark.parametrize("variable", ["PGHOST", "PGPORT", "PGTARGETSESSIONATTRS", "PGCONNECT_TIMEOUT"])
+def test_a_variable_that_psycopg_would_read_leaves_the_dial_to_it(monkeypatch, variable):
+    assert make_again(ADDRESS) == "hostaddr='10.0.0.1'"
+    monkeypatch.setenv(variable, "x")
+    assert libpq.make_conninfo(ADDRESS) is None
+    monkeypatch.delenv(variable)
+    assert libpq.make_conninfo(ADDRESS) is not None
+    monkeypatch.setattr(os, "environ", {variable: "x"})  # none of Python's own, so that its inside is not there
+    assert libpq.make_conninfo(ADDRESS) is None
+
+
+def test_dials_that_psycopg_logs_are_psycopgs(caplog):
+    assert make_again(ADDRESS) is not None
+    with caplog.at_level("DEBUG", logger="psycopg"):
+        assert libpq.make_conninfo(ADDRESS) is None
+
+
+def test_a_keyword_that_libpq_does_not_know_is_refused_each_time():
+    for _ in range(2):
+        with pytest.raises(psycopg.ProgrammingError, match="no_such"):
+            libpq.make_conninfo({**ADDRESS, "no_such": "1"})
