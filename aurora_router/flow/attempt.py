@@ -18,13 +18,13 @@ from aurora_router.flow.topology_query import check_role
 from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.instance import Role
-from aurora_router.model.observation import ROW_AGE_SECONDS, Failure
+from aurora_router.model.observation import ROW_AGE_SECONDS, Failure, ProcessEnded
 from aurora_router.policy.auto_pause import RESUME_SECONDS
 from aurora_router.policy.balance import is_another_available
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.context import Context
 from aurora_router.policy.route import CHOOSING, Address, Mode, Request, Route, given_host, locate
-from aurora_router.policy.verdict import ON_THIS_SIDE, FaultKind, Next, judge
+from aurora_router.policy.verdict import ON_THIS_SIDE, Fault, FaultKind, Next, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -540,6 +540,12 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
 # ---------------------------------------------------------------- failing
 
 
+def note_end(cluster: Cluster, id_: str, fault: Fault, now: float) -> None:
+    """Note that the process of an instance has ended, if a dial shows that and it matters."""
+    if fault.kind is FaultKind.REFUSED and cluster.view.lacks_end(id_):
+        cluster.observe(ProcessEnded(id_), now)
+
+
 def note_failure(
     attempt: ConnectAttempt[ConnT],
     name: str,
@@ -586,6 +592,7 @@ def note_failure(
         if not attempt.is_avoided(instance.id) or (not alive and cluster.view.lacks_failure(instance.id)):
             failure = Failure(instance.id, instance.generation, gone=False, reason=verdict.name, alive=alive)
             cluster.observe(failure, now)
+        note_end(cluster, instance.id, fault, now)
         if verdict.quarantine:
             cluster.record_failure(instance.id, now, attempt.request.options.quarantine, started)
         if not (alive or was_known):

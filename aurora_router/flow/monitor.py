@@ -29,7 +29,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic
 
-from aurora_router.flow.attempt import PROVISIONAL_SECONDS
+from aurora_router.flow.attempt import PROVISIONAL_SECONDS, note_end
 from aurora_router.flow.hang_detector import HangDetector
 from aurora_router.flow.members import AGAIN_SECONDS, REFRESH_SECONDS, ask_members, find_manager
 from aurora_router.flow.probe import Access, InstanceProbe, query_given_name
@@ -477,6 +477,7 @@ class ClusterMonitor(Generic[ConnT]):
             self._misled_at = now
         if fault.kind is FaultKind.REJECTED or (fault.kind is FaultKind.TIMEOUT and self.hangs.has_stalled(began, now)):
             return
+        note_end(self.cluster, id_, fault, now)
         known = id_ in self.unhealthy or self.cluster.state.health.quarantine.remaining(id_, now) > 0.0
         self.unhealthy.add(id_)
         if (verdict.down and not known) or (verdict.quarantine and self.cluster.view.lacks_failure(id_)):

@@ -219,7 +219,8 @@ def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, laps
         unheard = sorted(silent - outage.failed)
         return f"{stale}, and {unheard[0]} has not answered yet" if unheard else None
     if view.token is None and claim.token is None:
-        return f"it was the writer before, and {min(silent)} has not answered yet" if silent else None
+        unasked = silent - outage.failed if _has_restarted(view, claim) else silent
+        return f"it was the writer before, and {min(unasked)} has not answered yet" if unasked else None
     if _has_grown(view, claim):
         return None
     if others and all(named.get(id_) == claim.id for id_ in others):
@@ -251,6 +252,11 @@ def _has_lapsed(view: View, claim: Claim) -> bool:
 def _has_yielded(view: View, claim: Claim) -> bool:
     """Whether an instance claims by itself after it said that it is a reader, so that it was promoted after that."""
     return claim.own and claim.asked_at >= dict(view.yielded_at).get(claim.id, math.inf)
+
+
+def _has_restarted(view: View, claim: Claim) -> bool:
+    """Whether a former writer of a cluster with common storage claims by itself after its process had ended."""
+    return claim.own and claim.complete and claim.asked_at >= dict(view.ended_at).get(claim.id, math.inf)
 
 
 def _has_grown(view: View, claim: Claim) -> bool:

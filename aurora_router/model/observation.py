@@ -103,6 +103,13 @@ class SelfReport:
 
 
 @frozen
+class ProcessEnded:
+    """Nothing listens where an instance was: its process has ended, and what answers there later was started since."""
+
+    id: str
+
+
+@frozen
 class LoadReport:
     """How many client connections an instance has, by its own report.
 
@@ -183,7 +190,7 @@ class Members:
     advice: str | None = None
 
 
-Observation = Topology | SelfReport | LoadReport | Failure | GivenHosts | Description | Members
+Observation = Topology | SelfReport | ProcessEnded | LoadReport | Failure | GivenHosts | Description | Members
 
 
 def end_of_record(position: int) -> int:

@@ -112,6 +112,7 @@ from aurora_router.model.observation import (
     Member,
     Members,
     Observation,
+    ProcessEnded,
     Row,
     SelfReport,
     Topology,
@@ -147,6 +148,8 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
         return _topology(view, observation, now)
     if isinstance(observation, SelfReport):
         return _self_report(view, observation, now)
+    if isinstance(observation, ProcessEnded):
+        return _process_ended(view, observation, now)
     if isinstance(observation, GivenHosts):
         return _given_hosts(view, observation)
     if isinstance(observation, Description):
@@ -156,6 +159,11 @@ def reduce(view: View, observation: Observation, now: float) -> Change:
     if isinstance(observation, Members):
         return _members(view, observation, now)
     return _failure(view, observation, now)
+
+
+def _process_ended(view: View, seen: ProcessEnded, now: float) -> Change:
+    """The view with the end of a former writer's process (rule 5)."""
+    return (replace(view, ended_at=view.ended_at | {(seen.id, now)}) if view.lacks_end(seen.id) else view), ()
 
 
 def _given_hosts(view: View, given: GivenHosts) -> Change:
@@ -616,7 +624,7 @@ def _outage_after(view: View, failure: Failure, now: float) -> View:
 
 def _accept(view: View, instances: dict[str, Instance], writer: str | None, now: float, events: list[Event]) -> Change:
     former, epoch, outage, accepted_at = view.former, view.epoch, view.outage, view.accepted_at
-    shown, yielded_at = view.shown, view.yielded_at
+    shown, yielded_at, ended_at = view.shown, view.yielded_at, view.ended_at
     if writer is None and view.writer is not None:
         former |= {view.writer}
     if writer is not None and writer != view.writer:
@@ -624,7 +632,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
             former |= {view.writer}
         former -= {writer}
         epoch, accepted_at = epoch + 1, now
-        outage, shown, yielded_at = None, frozenset(), frozenset()
+        outage, shown, yielded_at, ended_at = None, frozenset(), frozenset(), frozenset()
         events = [WriterChanged(view.writer, writer, epoch), *events]
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
@@ -638,6 +646,7 @@ def _accept(view: View, instances: dict[str, Instance], writer: str | None, now:
         shown=shown,
         former=former & (instances.keys() | retired.keys()),
         yielded_at=yielded_at,
+        ended_at=ended_at,
         outage=outage,
         retired=MappingProxyType(retired),
         refreshed_at=now,

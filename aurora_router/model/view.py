@@ -70,6 +70,7 @@ class View:
         former: ids that were the writer in an earlier epoch.
         yielded_at: those of them that have said of themselves, since the accepted writer was, that they are readers, as
             no zombie does: (id, when it was asked). Others, too, that said so in the first `PROOF_SECONDS` of that.
+        ended_at: those of them whose process has ended since then, where there are no tokens: (id, when that was seen).
         outage: the evidence that the accepted writer may not be the writer any more; None: there is none.
         retired: the last generation of instances that left, so that a name that comes back is not taken for the same.
         leftovers: rows of unknown instances that seem to be leftovers, see `reduce`: id -> `observation.Row.updated`.
@@ -101,6 +102,7 @@ class View:
     monotone: bool = False
     former: frozenset[str] = frozenset()
     yielded_at: frozenset[tuple[str, float]] = frozenset()
+    ended_at: frozenset[tuple[str, float]] = frozenset()
     outage: Outage | None = None
     retired: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     leftovers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -168,6 +170,11 @@ class View:
         if self.outage is None:
             return instance == self.writer
         return instance not in self.outage.failed
+
+    def lacks_end(self, instance: str) -> bool:
+        """Whether the end of an instance's process would be news: whether it may be the writer again depends on it."""
+        is_unknown = instance not in dict(self.ended_at) and instance not in dict(self.yielded_at)
+        return self.token is None and instance in self.former and is_unknown
 
     def lacks_report(self, instance: str) -> bool:
         """Whether another answer of an instance may decide on a claim that was refused in the present outage."""

@@ -169,13 +169,15 @@ class Names:
         return gathered.read(host)
 
     async def _from_dns_async(self, host: str) -> tuple[Resolution, float]:
-        resolver_class = _dnspython().asyncresolver.Resolver
-        gathered = _Answers()
+        package = _dnspython()
+        gathered, backend = _Answers(), package.asyncbackend.get_backend("asyncio")  # else each query would import
         for kind in gathered.kinds_to_ask():
             with gathered:
-                resolver: AsyncResolver = self._resolver(resolver_class)
-                asked = resolver.resolve(host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False)
-                gathered.add(await asked)
+                resolver: AsyncResolver = self._resolver(package.asyncresolver.Resolver)
+                asked = await resolver.resolve(
+                    host, kind, search=True, lifetime=self._lifetime, raise_on_no_answer=False, backend=backend
+                )
+                gathered.add(asked)
         return gathered.read(host)
 
     def _resolver(self, class_: Callable[..., Any]) -> Any:
@@ -297,6 +299,7 @@ def _dnspython() -> Any:
         import encodings.idna  # noqa: F401, PLC0415
 
         import dns._asyncio_backend  # noqa: PLC0415
+        import dns.asyncbackend  # noqa: PLC0415
         import dns.asyncresolver  # noqa: PLC0415
         import dns.rdtypes.ANY.CNAME  # noqa: PLC0415
         import dns.rdtypes.ANY.OPT  # noqa: PLC0415

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aurora_router.model.observation import Failure, Row, SelfReport, Topology
+from aurora_router.model.observation import Failure, ProcessEnded, Row, SelfReport, Topology
 from aurora_router.model.reduce import reduce
 from aurora_router.model.view import View
 
@@ -23,6 +23,8 @@ def observation_of(step):
         rows = tuple(Row(**row) for row in told.pop("rows"))
         malformed = tuple(told.pop("malformed", ()))
         return Topology(rows, told.pop("by", None), told.pop("writer", None), malformed=malformed, **told)
+    if "ends" in step:
+        return ProcessEnded(**step["ends"])
     return SelfReport(**step["says"]) if "says" in step else Failure(**step["fails"])
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import aurora_router_mysql
 from aurora_router.model.event import WriterChanged
+from aurora_router_cluster import LocalCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -110,6 +111,25 @@ def test_a_failover_back_and_forth(whole, make):
     assert make().placement.instance == first
     with pytest.raises(pymysql.err.MySQLError), connection.cursor() as cursor:
         cursor.execute("select 1")
+
+
+def test_a_former_writer_is_the_writer_again_while_its_successor_is_down(mariadb, eventually):
+    """It is the only instance that answers, and was not asked between its restart and its promotion."""
+    with LocalCluster.start(engine="mysql", readers=1) as pair:
+        keywords = pair.mysql_keywords(ssl_disabled=True, aurora_failover_timeout=20)
+        first, second = pair.writer, pair.readers[0]
+        connection = aurora_router_mysql.connect(**keywords)
+        pair.kill(first)
+        eventually(lambda: pair.writer == second)
+        with pytest.raises(pymysql.err.MySQLError), connection.cursor() as cursor:
+            cursor.execute("select 1")
+        aurora_router_mysql.connect(**keywords).close()
+        eventually(lambda: pair.instance(first).state == "available")
+        pair.kill(second, hold=True)
+        eventually(lambda: pair.writer == first)
+        again = aurora_router_mysql.connect(**keywords)
+        assert again.placement.instance == first
+        again.close()
 
 
 def test_a_restarted_reader_serves_again(whole, make, eventually):

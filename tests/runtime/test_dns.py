@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import dns.asyncbackend
 import dns.resolver
 import pytest
 
@@ -113,6 +114,22 @@ def test_fresh_asks_again(server, resolve):
     resolve(names, "a.example.test")
     resolve(names, "a.example.test", fresh=True)
     assert server.asked["a.example.test", "A"] == 2
+
+
+def test_a_query_looks_for_no_module(server, resolve, monkeypatch):
+    """A fork meanwhile would leave the lock of that module taken in the child."""
+    names, sought = own(server), []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            sought.append(name)
+
+    resolve(names, "both.example.test")
+    monkeypatch.setattr(dns.asyncbackend, "_default_backend", None)  # as before the first query of a process
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    resolve(names, "both.example.test", fresh=True)
+    assert sought == []
 
 
 @pytest.mark.parametrize(
