@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DRIVER = ("aurora_router", *(f"plugins/aurora_router_{name}" for name in ("aws", "django", "sqlalchemy")))
+DRIVER = (
+    "aurora_router",
+    *(f"plugins/aurora_router_{name}" for name in ("aws", "django", "mysql", "patroni", "sqlalchemy")),
+)
 FILES = [path for package in DRIVER for path in sorted((ROOT / package).rglob("*.py"))]
 
 LINUX_MODULES = {"spwd", "ossaudiodev"}

@@ -57,10 +57,10 @@ def _describe_end(attempt: ConnectAttempt[ConnT], *, early: bool) -> str:
 
 
 def _describe_failure(attempt: ConnectAttempt[ConnT]) -> str:
-    """Say why the last round failed."""
+    """Say why the last round failed, without the full stop, or the question mark of libpq's hint."""
     if attempt.sqlstates == {TOO_MANY_CONNECTIONS}:
         return f"what was dialled is up, and has no connection slot free for this user ({TOO_MANY_CONNECTIONS})"
-    return str(attempt.last_failure)
+    return str(attempt.last_failure).rstrip(".?")
 
 
 def _describe_refused_claims(attempt: ConnectAttempt[ConnT]) -> str:

@@ -33,8 +33,6 @@ OWN_ZONE = "own"
 """Stands for the zone of this process among those of ``aurora_zones``."""
 AUTO_SOURCE = "auto"
 """Stands for the topology sources that come with the library."""
-SOURCES = (AUTO_SOURCE, "aurora", "multi_az", "postgresql")
-"""The names of topology sources that need no entry point."""
 
 
 class Balance(str, enum.Enum):
@@ -372,7 +370,7 @@ class Options:
     weights: tuple[tuple[str, int], ...] = field(
         default=(), metadata=_about(option_parsers.weights, "id=whole number,…", "demo-2=3,demo-3=1", _WEIGHTS)
     )
-    max_lag: float | None = field(default=None, metadata=_about(option_parsers.seconds, _SECONDS, "0.1", _MAX_LAG))
+    max_lag: float | None = field(default=None, metadata=_about(option_parsers.seconds, _SECONDS, "5", _MAX_LAG))
     zones: tuple[frozenset[str], ...] = field(
         default=(),
         metadata=_about(option_parsers.zone_tiers, "own, zone+zone,zone,…", "own,eu-west-1b", _ZONES),
@@ -431,7 +429,7 @@ class Options:
     trust_cname: bool = field(default=False, metadata=_about(option_parsers.truth, "on, off", "on", _TRUST))
     source: tuple[str, ...] = field(
         default=(AUTO_SOURCE,),
-        metadata=_about(option_parsers.names, f"{', '.join(SOURCES)}, names of entry points", "postgresql", _SOURCE),
+        metadata=_about(option_parsers.names, "auto, built-in sources, names of entry points", "postgresql", _SOURCE),
     )
     patroni: tuple[str, ...] | None = field(
         default=None, metadata=_about(option_parsers.http_urls, "URLs", "https://pg1:8008,https://pg2:8008", _PATRONI)

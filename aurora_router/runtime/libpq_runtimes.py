@@ -136,10 +136,10 @@ async def _complete(
 async def _await_results(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> None:
     """Await what is left of the results of a statement that was sent."""
     while pgconn.flush():
-        await _ready(pgconn.socket, writable=True)
+        await wait_until_ready(pgconn.socket, writable=True)
         pgconn.consume_input()
     while not _is_complete(pgconn, results):
-        await _ready(pgconn.socket)
+        await wait_until_ready(pgconn.socket)
 
 
 def _is_complete(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> bool:
@@ -153,7 +153,8 @@ def _is_complete(pgconn: pq.abc.PGconn, results: list[pq.abc.PGresult]) -> bool:
     return False
 
 
-async def _ready(socket: int, *, writable: bool = False) -> None:
+async def wait_until_ready(socket: int, *, writable: bool = False) -> None:
+    """Wait, on the running loop, until a socket is readable, or writable where that is asked for, too."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
     loop.add_reader(socket, settle, future)

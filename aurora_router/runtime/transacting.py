@@ -21,7 +21,7 @@ from aurora_router.psycopg_errors import CommitOutcomeUnknown
 from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.exchange import READ, exchange
-from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
+from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime, wait_until_ready
 from aurora_router.runtime.waiting import wait_at_most
 
 if TYPE_CHECKING:
@@ -354,23 +354,4 @@ async def _await_steps(pgconn: pq.abc.PGconn, steps: Generator[int, None, Reply]
         except StopIteration as done:
             reply: Reply = done.value
             return reply
-        await _ready(pgconn.socket, writable=events != READ)
-
-
-async def _ready(socket: int, *, writable: bool) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def settle() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    loop.add_reader(socket, settle)
-    if writable:
-        loop.add_writer(socket, settle)
-    try:
-        await future
-    finally:
-        loop.remove_reader(socket)
-        if writable:
-            loop.remove_writer(socket)
+        await wait_until_ready(pgconn.socket, writable=events != READ)
