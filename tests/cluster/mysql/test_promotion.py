@@ -23,13 +23,13 @@ pytestmark = pytest.mark.cluster
 
 
 @contextlib.asynccontextmanager
-async def serve(*, auto):
-    """A cluster of two readers in this process."""
+async def serve(*, auto, readers=2):
+    """A cluster in this process."""
     key = f"promotion-{secrets.token_hex(4)}"
-    options = ClusterOptions(name="demo", key=key, readers=2, engine="mysql", auto=auto)
+    options = ClusterOptions(name="demo", key=key, readers=readers, engine="mysql", auto=auto)
     home = ClusterDirectory(key)
     home.claim()
-    run = make_run_directory(None, 3, Account.default(), 40)
+    run = make_run_directory(None, readers + 1, Account.default(), 40)
     served = MySqlCluster(options, home, run)
     try:
         await served.start()
@@ -143,5 +143,52 @@ def test_a_planned_failover_to_a_reader_that_fails(mariadb, monkeypatch):
                 await cluster.fail_over(chosen.name)
             assert cluster.writer is former
             await ask(former, "insert into t values (1)")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+def test_what_a_writer_acknowledged_by_itself_is_not_replaced(mariadb, readers):
+    """A reader that does not follow yet is no holder: the writer is started again on its own data."""
+
+    async def scenario():
+        async with serve(auto=False, readers=readers) as cluster:
+            writer = cluster.writer
+            await ask(writer, "create table t (i int)")
+            if readers:
+                (alone,) = cluster.readers
+                alone.held = True
+                alone.server.kill()
+                alone.state = "stopped"
+            await cluster.update_holders()
+            assert not cluster.semi_sync
+            assert not cluster.holders
+            await ask(writer, "insert into t values (1)")
+            writer.server.kill()
+            writer.state = "stopped"
+            with pytest.raises(FailoverImpossibleError, match="no reader is known to have all"):
+                await cluster.fail_over(None)
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_has_joined_has_to_catch_up_before_it_replaces_the_writer(mariadb):
+    async def scenario():
+        async with serve(auto=False, readers=1) as cluster:
+            former = cluster.writer
+            await ask(former, "create table t (i int)")
+            done = await cluster.fail_over(None)  # planned: the new writer waits for no reader at first
+            writer = cluster.get(done.writer)
+            await until(lambda: former.available)
+            await former.server.query("STOP SLAVE IO_THREAD")
+            for number in range(20):
+                await ask(writer, f"insert into t values ({number})")  # no reader has any of them
+            await cluster.update_holders()
+            assert cluster.semi_sync
+            writer.server.kill()
+            with pytest.raises(FailoverImpossibleError, match="no reader has all that was acknowledged"):
+                await cluster.fail_over(None)
+            assert cluster.writer is writer
+            assert await ask(writer, "select count(*) from t") == ((20,),)
 
     asyncio.run(scenario())

@@ -15,7 +15,7 @@ from aurora_router_cluster.control.channel import ControlServer
 from aurora_router_cluster.control.directory import Directory
 from aurora_router_cluster.control.status import ClusterStatus, InstanceStatus
 from aurora_router_cluster.dns import names
-from aurora_router_cluster.errors import RequestError, TooManyReadersError, WriterRequiredError
+from aurora_router_cluster.errors import ClusterError, RequestError, TooManyReadersError, WriterRequiredError
 from aurora_router_cluster.mysql import binaries
 from aurora_router_cluster.mysql.front import Front
 from aurora_router_cluster.mysql.plane import Cluster, Heartbeat, Instance
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_READERS = 15
+RELEASE_SECONDS = 10.0
+"""How long a reader that is to be removed may be needed."""
 GRANTED = (
     "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, REFERENCES, INDEX, ALTER, CREATE TEMPORARY TABLES, LOCK TABLES, "
     "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER, PROCESS, RELOAD, SHOW DATABASES"
@@ -293,8 +295,21 @@ class MySqlCluster:
         async with self.cluster.lock:
             instance.state, instance.held = "deleting", True
             self.cluster.changed()
-            await self.cluster.update_holders()
+            await self._release(name)
             await self._delete(instance)
+
+    async def _release(self, name: str) -> None:
+        """Wait until another reader has received all that a reader may be the only one to have.
+
+        Raises:
+            ClusterError: none has in time.
+        """
+        until = time.monotonic() + RELEASE_SECONDS
+        while name in self.cluster.holders:
+            await self.cluster.update_holders()
+            if time.monotonic() > until:
+                raise ClusterError(f"{name} may be the only one with an acknowledged commit: no other reader follows")
+            await asyncio.sleep(0.01)
 
     async def _delete(self, instance: Instance) -> None:
         await instance.front.stop()

@@ -7,12 +7,13 @@ it: after the loss of the writer the one of them that has received most, by GTID
 acknowledged, because every log is a beginning of the same one. For that every holder has to be asked. One that is down
 is started for it (what it received is in its relay log), one that hangs is killed before.
 
-- A reader becomes a holder *before* its replication starts: from then on the writer may rely on it alone.
+- There are holders only while the writer waits for a reader (`Cluster.semi_sync`). Then a reader becomes one *before*
+  its replication starts: from then on the writer may rely on it alone.
 - It stops being one when another holder has received all that the writer had written at that moment.
-- A new writer was promoted with all that was acknowledged until then, and its readers may still lack some of it: they
-  had received less. `Cluster.floor` is its position at that moment. A reader that has received a commit of the new
-  writer has all before it. So while no holder has reached the floor, the new writer has acknowledged nothing by itself,
-  and it is the only one with all: if it is lost then, it is started again on its own data.
+- A writer that begins to wait for its readers has all that was acknowledged until then, and they may lack some of it: a
+  promoted one had received more, another one has acknowledged by itself. `Cluster.floor` is its position at that
+  moment. A reader that has received a later commit has all before it. So while no holder has reached the floor, the
+  writer is the only one with all: if it is lost then, it is started again on its own data.
 - Without any reader that follows there is no holder: the writer then acknowledges by itself (its clients would wait
   forever), and after a crash it is started again on its own data. No failover is possible.
 
@@ -123,6 +124,11 @@ class Instance:
         """Whether it takes connections, as far as known."""
         return self.state == "available"
 
+    @property
+    def ended(self) -> bool:
+        """Whether it receives nothing more as it is: its process has ended, or is about to."""
+        return self.state == "deleting" or not self.server.alive
+
 
 class Cluster:
     """The instances and their roles; what `control.directory.Directory` reads.
@@ -187,7 +193,8 @@ class Cluster:
         """Let a server that answers follow the writer; `position`: the GTID position that its data are of."""
         assert self.writer is not None, "the caller knows the writer"
         where = self.writer.server.replication
-        self.holders.add(reader.name)
+        if self.semi_sync:
+            self.holders.add(reader.name)
         begin = [] if position is None else [f"SET GLOBAL gtid_slave_pos = '{position}'"]
         await reader.server.query(
             "STOP SLAVE",
@@ -227,26 +234,30 @@ class Cluster:
             raise
 
     async def _await_readers(self, writer: Instance, *, wanted: bool) -> None:
-        """Let the writer's commits wait for a reader, or not."""
+        """Let the writer's commits wait for a reader, or not; every reader that may follow is a holder then."""
         await self._command(writer, _semi_sync(wanted=wanted))
+        self.floor = await _query_written(writer)  # what it acknowledged by itself is no later than that
         self.semi_sync = wanted
+        self.holders = {each.name for each in self.readers if not each.ended} if wanted else set()
 
     async def update_holders(self) -> None:
-        """Adjust `holders` to the readers that follow now; see the module's theory."""
+        """Adjust `holders` to the readers that there are now; see the module's theory.
+
+        One that hangs stays a holder: when it goes on it receives more, and the writer may rely on it alone.
+        """
         writer = self.writer
         if writer is None or not writer.available:
             return
-        following = {each.name for each in self.readers if each.available}
-        if following and not self.semi_sync:
+        available = {each.name for each in self.readers if each.available}
+        if available and not self.semi_sync:
             await self._await_readers(writer, wanted=True)
-        lost = self.holders - following
+        lost = {name for name in self.holders if name not in self.instances or self.instances[name].ended}
         if not lost:
             return
-        kept = self.holders & following
+        kept = self.holders & available
         if not kept:
-            if not any(not self.instances[each].held for each in lost if each in self.instances):
+            if self.holders == lost and all(self.instances[each].held for each in lost if each in self.instances):
                 await self._await_readers(writer, wanted=False)
-                self.holders = set()
             return
         written = await _query_written(writer)
         for name in kept:
@@ -296,7 +307,8 @@ class Cluster:
                 raise
             await self._keep(former)
             raise FailoverImpossibleError(f"{former.name} is still the writer: {error}") from None
-        self.holders.add(former.name)  # it has all, which the others may still have to get
+        if self.semi_sync:
+            self.holders.add(former.name)  # it has all, which the others may still have to get
         clock.end("promote")
         self.spawn_return(former)
         return Failover(former.name, chosen.name, self.epoch, planned=True, phases=clock.phases)
@@ -331,12 +343,14 @@ class Cluster:
             received[each.name] = result
         most = max(received.values())
         if most < self.floor and former is not None:
-            former.server.replaced = False
-            await self.bring_back(former)
-            await _together(map(self.follow, holders))
+            former.server.replaced, floor, end = False, self.floor, "it is started again when that is asked for"
+            if not former.held:
+                await self.bring_back(former)
+                await _together(map(self.follow, holders))
+                end = "it was started again"
             raise FailoverImpossibleError(
-                f"no reader has all that was acknowledged: they have received {most} transactions of {self.floor}; "
-                f"{former.name} was started again, and is the writer as before"
+                f"no reader has all that was acknowledged: they have received {most} transactions of {floor}; "
+                f"{former.name} is the writer as before, and {end}"
             )
         best = [each for each in holders if received[each.name] == most]
         chosen = min(best, key=lambda each: (each is not wanted, each.tier))
@@ -381,8 +395,7 @@ class Cluster:
         try:
             if instance is writer:
                 await server.start()
-                readers = [each for each in self.readers if each.available]
-                await self._await_readers(instance, wanted=bool(readers))
+                await self._await_readers(instance, wanted=any(each.available for each in self.readers))
                 await self._command(instance, "SET GLOBAL read_only = OFF")
             elif writer is None:
                 raise EngineError(f"{instance.name} has no writer to follow")  # noqa: TRY301 - its state is set below
