@@ -3,8 +3,8 @@
 `python -m tests.docs.prose` checks what is listed in `ENFORCED` and prints each hit as ``file:line: words: what to
 write instead``. It reads Markdown without its code; of Python files the docstrings, the comments, the messages (string
 literals and f-strings of two words or more) and the names of functions, classes, parameters and variables; of TOML and
-YAML files and shell scripts the comments. `--count` prints hits per 10,000 words of each package;
-paths as arguments are checked instead of `ENFORCED`.
+YAML files and shell scripts the comments; of YAML files also the values of `about`. `--count` prints hits per 10,000
+words of each package; paths as arguments are checked instead of `ENFORCED`.
 
 To add a rule, append to `RULES`. To permit one occurrence, append to `ALLOWED`, with the reason; an entry that permits
 nothing any more is an error.
@@ -199,6 +199,8 @@ _MARKDOWN_CODE = re.compile(
 )
 _PYTHON_CODE = re.compile(r"``.*?``|`[^`\n]*`|^[ ]*(?:>>>|\.\.\. ).*?$|https?://\S+", re.MULTILINE | re.DOTALL)
 _DIRECTIVE = re.compile(r"#\s*(?:noqa|type:|pragma|pyright:|mypy:|ruff:|fmt:|!)")
+_ABOUT = re.compile(r"^about:(.*(?:\n(?:[ ].*|$))*)", re.MULTILINE)
+"""The value of a YAML file's key `about`: prose; what other keys have is data."""
 _SQL = re.compile(
     r"\s*(?:select|insert|update|delete|create|drop|alter|set|begin|with|grant|revoke|commit|show|do|copy|call|values"
     r"|truncate|declare|fetch|lock|prepare|explain|if|return|raise)\s",
@@ -272,12 +274,19 @@ def hash_comments(text: str) -> Iterator[Piece]:
             yield Piece(number, blanked(found[1], _PYTHON_CODE))
 
 
+def yaml_pieces(text: str) -> Iterator[Piece]:
+    """Comments of a YAML file, and the values of `about`, which may go on over indented lines."""
+    yield from hash_comments(text)
+    for found in _ABOUT.finditer(text):
+        yield Piece(text.count("\n", 0, found.start()) + 1, blanked(found[1], _PYTHON_CODE))
+
+
 READERS: dict[str, Callable[[str], Iterator[Piece]]] = {
     ".md": markdown_pieces,
     ".py": python_pieces,
     ".sh": hash_comments,
     ".toml": hash_comments,
-    ".yaml": hash_comments,
+    ".yaml": yaml_pieces,
 }
 
 

@@ -119,6 +119,13 @@ def test_of_other_files_the_comments_are_read():
     assert found(text, "some.yaml") == [(1, "told"), (3, "whoever")]
 
 
+def test_of_yaml_files_the_values_of_about_are_read_and_no_data():
+    one_line = 'about: "It is told."\nsteps:\n  - told: {about: nobody}\n    reason: it was told\n'
+    assert found(one_line, "some.yaml") == [(1, "told")]
+    folded = "id: told\nabout: >\n  It is\n  told\n\n  anew, by `whom`.\nsteps: whom\n"
+    assert found(folded, "some.yaml") == [(4, "told"), (6, "anew")]
+
+
 @pytest.mark.parametrize(
     ("source", "names"),
     [

@@ -1,6 +1,6 @@
 """What holds of `reduce` whatever is observed, in whatever order.
 
-Arbitrary observations here; honest ones of clusters in which things fail in `test_reduce_worlds.py`.
+Arbitrary observations here; honest ones of clusters in which things fail in `test_reduce_histories.py`.
 
 Invariants: `epoch` never decreases, and grows by one exactly when another writer is accepted; the generation of an id
 never decreases, also when it leaves and comes back; there is one instance in the writer's role at most, the accepted

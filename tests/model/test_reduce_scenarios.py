@@ -18,14 +18,14 @@ EXPECTATIONS = {
 
 
 def observation_of(step):
-    if "told" in step:
-        told = dict(step["told"])
-        rows = tuple(Row(**row) for row in told.pop("rows"))
-        malformed = tuple(told.pop("malformed", ()))
-        return Topology(rows, told.pop("by", None), told.pop("writer", None), malformed=malformed, **told)
-    if "ends" in step:
-        return ProcessEnded(**step["ends"])
-    return SelfReport(**step["says"]) if "says" in step else Failure(**step["fails"])
+    if "answer" in step:
+        answer = dict(step["answer"])
+        rows = tuple(Row(**row) for row in answer.pop("rows"))
+        malformed = tuple(answer.pop("malformed", ()))
+        return Topology(rows, answer.pop("by", None), answer.pop("writer", None), malformed=malformed, **answer)
+    if "process_ended" in step:
+        return ProcessEnded(**step["process_ended"])
+    return SelfReport(**step["report"]) if "report" in step else Failure(**step["failure"])
 
 
 def line(event):
@@ -57,10 +57,10 @@ def check(before, view, events, expect, where):
         assert facts[name] == expect.get(name, facts[name]), f"{where}: {name} is {facts[name]}"
     for name in ("roles", "generations"):
         assert expect.get(name, {}).items() <= facts[name].items(), f"{where}: {name} are {facts[name]}"
-    for id_, told in expect.get("facts", {}).items():
-        assert {name: getattr(view.instances[id_], name) for name in told} == told, where
-    told = [line(event) for event in events]
-    assert told == expect.get("events", told), where
+    for id_, expected in expect.get("facts", {}).items():
+        assert {name: getattr(view.instances[id_], name) for name in expected} == expected, where
+    lines = [line(event) for event in events]
+    assert lines == expect.get("events", lines), where
     assert not expect.get("unchanged") or view is before, where
 
 
