@@ -346,6 +346,9 @@ class Connection(_Routed, psycopg.Connection[Row]):
             CausalTokenRejected: the token is of another cluster, beyond the writer, or of a kind that is not accepted.
             NoInstanceAvailable: nothing that fits could be reached in time.
             NameNotResolved: the host name has no address.
+            NameNotVerifiable: ``sslmode=verify-full`` would verify a name that only DNS vouches for.
+            CredentialsUnavailable: the provider of credentials gave none; its own error is the cause.
+            ExtensionFailed: a function that was given to this library raised, or returned what it may not.
             InvalidOption: an option is unknown, malformed or contradicts another.
             MalformedHost: a host name that no resolver could take.
             psycopg.OperationalError: as psycopg raises it: wrong password, no such database …

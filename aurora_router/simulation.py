@@ -1,7 +1,7 @@
 """A simulation in which routing can be tried without servers, sockets or time: for tests of what happens over time.
 
-A `Simulation` is a clock and a seed; in its `Network` live `SimulatedCluster`s, which fail on demand, and
-`SimulatedProcess`es, each of which connects by the same procedures as real connections::
+A `Simulation` is a clock and a seed. In its `Network` there are clusters (`SimulatedCluster`), which fail on demand,
+and processes (`SimulatedProcess`), each of which connects by the same procedures as real connections::
 
     with Simulation(seed=7) as simulation:
         network = Network(simulation)

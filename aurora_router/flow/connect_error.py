@@ -72,4 +72,4 @@ def _describe_refused_claims(attempt: ConnectAttempt[ConnT]) -> str:
         for at, event in attempt.cluster.state.trail
         if at >= attempt.started and isinstance(event, ClaimRefused)
     }
-    return "".join(f"{id_} takes itself for the writer, but {reason}. " for id_, reason in reasons.items())
+    return "".join(f"{id_} reports that it is the writer, but {reason}. " for id_, reason in reasons.items())

@@ -367,7 +367,7 @@ async def read_topology_on(
     takes_any = attempt.route.role is WantedRole.ANY and attempt.route.mode in {Mode.PINNED, Mode.NAME}
     if own is Role.WRITER and (reasons or cluster.view.writer != observer) and not takes_any:
         why = reasons[0] if reasons else "a later one is known"
-        raise AttemptFailed(f"{observer} takes itself for the writer, and is not accepted: {why}")
+        raise AttemptFailed(f"{observer} reports that it is the writer, and is not accepted: {why}")
     return known
 
 

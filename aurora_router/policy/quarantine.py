@@ -63,7 +63,9 @@ class Quarantine:
         return max(0.0, term.until - now) if term is not None else 0.0
 
     def record_failure(self, instance: str, now: float, base: float, began: float | None = None) -> Quarantine:
-        """After a failure.
+        """Return the quarantine after a failure of an instance: a first term, or one twice as long as the last.
+
+        A failure changes nothing if the try began before the present term.
 
         Args:
             instance: which instance failed.
@@ -92,7 +94,7 @@ class Quarantine:
         return Quarantine(MappingProxyType({**self.terms, instance: term._replace(until=until)}))
 
     def record_success(self, instance: str) -> Quarantine:
-        """After a success."""
+        """Return the quarantine without an instance that was reached."""
         if instance not in self.terms:
             return self
         return Quarantine(MappingProxyType({id_: each for id_, each in self.terms.items() if id_ != instance}))

@@ -64,7 +64,7 @@ class Recycling(NamedTuple):
 
 
 def was_lost(view: View | None, held: HeldConnection) -> Recycling | None:  # noqa: ARG001 - a rule
-    """It is closed already."""
+    """Return why a connection that is closed already is to be recycled; None: it is open."""
     return Recycling("the connection was lost") if held.closed else None
 
 

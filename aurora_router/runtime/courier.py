@@ -54,7 +54,7 @@ class Courier:
             writing.close()
 
     def _deliver(self, reading: _socket.socket, process: int) -> None:
-        """The greenlet."""
+        """Run in the greenlet: carry out what is in the outbox, until the courier is closed."""
         more = b"x"
         while more:
             select.select([reading.fileno()], [], [])

@@ -108,7 +108,7 @@ class SimulatedMonitorRuntime(SimulatedRuntime):
         return ("10.255.0.1", connection.local_port), (connection.address, connection.port)
 
     def database(self, connection: SimulatedConnection) -> str:  # noqa: ARG002 - see `MonitorRuntime`
-        """There is one."""
+        """Return the name of the database, which is the same for every simulated connection."""
         return "app"
 
     async def offer(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - see `MonitorRuntime`

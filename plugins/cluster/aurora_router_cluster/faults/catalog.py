@@ -186,7 +186,7 @@ class Registry:
         self._faults[fault.id] = fault
 
     def drop(self, fault: Fault) -> None:
-        """It is healed."""
+        """Remove a fault that is healed; does nothing if it is not in force."""
         self._faults.pop(fault.id, None)
 
     def on(self, kinds: Collection[str], *targets: str) -> list[Fault]:

@@ -82,7 +82,7 @@ class RemoteNode(NodeOperations, Handle):
         asyncio.get_running_loop().call_soon(self._up_again, self.node)
 
     def on_unanswered(self) -> None:
-        """It is not known what it has read."""
+        """Abort the connection after a request without an answer: what the node has read is not known."""
         if self.connection is not None:
             self.connection.abort()
 

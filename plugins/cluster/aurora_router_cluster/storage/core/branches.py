@@ -86,7 +86,7 @@ class Branch:
 
 
 def timelines_to_json(timelines: tuple[Timeline, ...]) -> list[list[Any]]:
-    """As lists, for a node's metadata."""
+    """Return timelines as lists, for a node's metadata."""
     return [[t.epoch, t.tli, t.start, t.content.decode()] for t in timelines]
 
 

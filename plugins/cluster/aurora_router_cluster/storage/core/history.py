@@ -92,7 +92,7 @@ class History:
         return any(entry.start == lsn and entry in other.entries for entry in self.entries)
 
     def to_json(self) -> list[list[int]]:
-        """As lists, for a node's metadata."""
+        """Return this history as lists, for a node's metadata."""
         return [list(entry) for entry in self.entries]
 
     @classmethod
