@@ -16,6 +16,7 @@ import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from weakref import ref
 
@@ -28,6 +29,7 @@ from aurora_router.forks import IMPORTING, UNREADABLE, step_by_step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+    from types import CodeType
 
     from psycopg import Notify
     from psycopg.abc import RV, AdaptContext, PQGen
@@ -189,7 +191,7 @@ class _Routed:
             session, dial.session = dial.session, None
             return _at_once(cast("Any", cls)(session))
         check = None if dial is None or dial.until is None else _make_check(dial.until, dial.wanted)
-        if dial is not None and dial.conninfo is not None:
+        if dial is not None and dial.conninfo is not None and args[:1] == ("",):
             args = (dial.conninfo,)
         return step_by_step(cast("Any", super())._connect_gen(*args, **kwargs), check)  # noqa: SLF001 - it is its own
 
@@ -357,9 +359,10 @@ class Connection(_Routed, psycopg.Connection[Row]):
         def open_(target: Target, seconds: float, login: Mapping[str, str] = late.NO_LOGIN) -> Connection[Row]:
             params = late.dial_params(args.params, target, seconds, login)
             session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
-            conninfo = late.make_conninfo(params)
+            connect = super(Connection, cls).connect
+            conninfo = late.make_conninfo(params) if _is_psycopgs_own(connect, cls, Connection) else None
             with _Dial(session, time.monotonic() + seconds, target.wanted, conninfo):
-                return super(Connection, cls).connect(
+                return connect(
                     "",
                     autocommit=autocommit,
                     prepare_threshold=prepare_threshold,
@@ -511,9 +514,10 @@ class AsyncConnection(_Routed, psycopg.AsyncConnection[Row]):
         ) -> AsyncConnection[Row]:
             params = late.dial_params(args.params, target, seconds, login)
             session = late.SESSIONS.take(params) if late.SESSIONS.laid else None
-            conninfo = late.make_conninfo(params)
+            connect = super(AsyncConnection, cls).connect
+            conninfo = late.make_conninfo(params) if _is_psycopgs_own(connect, cls, AsyncConnection) else None
             with _Dial(session, conninfo=conninfo):
-                return await super(AsyncConnection, cls).connect(
+                return await connect(
                     "",
                     autocommit=autocommit,
                     prepare_threshold=prepare_threshold,
@@ -659,6 +663,27 @@ def _make_sound(connection: Any, result: ConnectResult[Any]) -> Callable[[], boo
         return True
 
     return sound
+
+
+def _code_of(method: Any) -> CodeType | None:
+    """Return the code of a method of psycopg's; None: a tool has put another function in its place."""
+    code: CodeType | None = getattr(getattr(method, "__func__", None), "__code__", None)
+    return code if code is not None and code.co_filename.startswith(psycopg.__path__[0]) else None
+
+
+_CONNECTS = frozenset({_code_of(psycopg.Connection.connect), _code_of(psycopg.AsyncConnection.connect)} - {None})
+
+
+def _is_psycopgs_own(connect: Any, cls: Any, known: Any) -> bool:
+    """Return whether nothing but psycopg and `known` handles a dial's parameters: no subclass, no tool that traces."""
+    return (
+        type(connect) is MethodType
+        and getattr(connect.__func__, "__code__", None) in _CONNECTS
+        and all(
+            getattr(getattr(cls, name), "__func__", None) is getattr(known, name).__func__
+            for name in ("_connect_gen", "_get_connection_params")
+        )
+    )
 
 
 def _at_once(connection: Any) -> Generator[Any, Any, Any]:

@@ -174,6 +174,50 @@ def test_a_subclass_gets_its_own_class(cluster):
         assert type(connection) is Mine
 
 
+class Tagged(Connection):
+    """A subclass that adds to what a dial is made with."""
+
+    @classmethod
+    def _get_connection_params(cls, conninfo, **kwargs):
+        return {**super()._get_connection_params(conninfo, **kwargs), "application_name": "tagged"}
+
+
+class Appended(Connection):
+    """The same, a step later."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo="", **kwargs):
+        return super()._connect_gen(f"{conninfo} application_name=appended", **kwargs)
+
+
+NAMED = "select current_setting('application_name')"
+
+
+@pytest.mark.parametrize(("class_", "name"), [(Tagged, "tagged"), (Appended, "appended")])
+def test_a_subclass_may_change_every_dial(cluster, class_, name):
+    """psycopg is given no parameters where it need not parse them; a subclass is."""
+    connect(cluster.conninfo()).close()
+    for _ in range(3):
+        with class_.connect(cluster.conninfo()) as connection:
+            assert connection.execute(NAMED).fetchone() == (name,)
+
+
+def test_a_tool_that_wraps_psycopgs_connect_sees_every_dial(cluster, monkeypatch):
+    whole, seen = psycopg.Connection.connect.__func__, []
+
+    @classmethod
+    def traced(cls, conninfo="", **kwargs):
+        seen.append(kwargs["hostaddr"])
+        return whole(cls, conninfo, **{**kwargs, "application_name": "traced"})
+
+    connect(cluster.conninfo()).close()
+    monkeypatch.setattr(psycopg.Connection, "connect", traced)
+    for _ in range(3):
+        with connect(cluster.conninfo()) as connection:
+            assert connection.execute(NAMED).fetchone() == ("traced",)
+    assert len(seen) == 3
+
+
 def test_native_errors_stay_native(cluster):
     with connect(cluster.conninfo()) as connection, pytest.raises(psycopg.errors.DivisionByZero):
         connection.execute("select 1/0")

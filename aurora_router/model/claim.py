@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from aurora_router.frozen import frozen
+from aurora_router.model.observation import ROW_AGE_SECONDS
 from aurora_router.model.view import PROOF_SECONDS
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from aurora_router.model.observation import Row, Topology
     from aurora_router.model.view import Outage, View
+
+
+STILL_SECONDS = PROOF_SECONDS - ROW_AGE_SECONDS
+"""How old the rows of an answer may be: what is asked `PROOF_SECONDS` after a promotion shows what followed it."""
 
 
 @frozen
@@ -46,8 +51,13 @@ class Claim:
 
     @property
     def shown_at(self) -> float:
-        """As of when, at the latest, the claim shows its evidence: an answer can have an old row."""
-        return self.asked_at if self.row_at is None else min(self.asked_at, self.row_at)
+        """As of when, at the latest, the claim shows its evidence: an answer can have an old row.
+
+        A row that seems to be older than `STILL_SECONDS` is taken to be of a clock that was set back.
+        """
+        if self.row_at is None:
+            return self.asked_at
+        return min(self.asked_at, max(self.row_at, self.asked_at - STILL_SECONDS))
 
 
 def choose_rows(rows: Iterable[Row]) -> dict[str, Row]:

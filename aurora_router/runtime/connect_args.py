@@ -152,7 +152,7 @@ def read_connect_args(conninfo: str, keywords: Mapping[str, Any]) -> ConnectArgs
     named = "service" in keywords or "service" in conninfo or "PGSERVICE" in os.environ
     files = _service_files(keywords) if named else ()
     try:
-        said = _understand(conninfo, tuple(sorted(keywords.items())))
+        said = _understand(conninfo, tuple(sorted(keywords.items())), _spellings(keywords))
     except TypeError:  # a value that cannot be remembered
         said = _understand.__wrapped__(conninfo, tuple(keywords.items()))
         return _read.__wrapped__(said, _environment_of(said), files)
@@ -177,6 +177,11 @@ def _environment_of(said: _Said) -> tuple[str | None, ...]:
     if not is_any_set(said.variables):
         return (None,) * len(said.unsaid)
     return tuple([os.environ.get(_variable_of(name)) for name in said.unsaid])
+
+
+def _spellings(keywords: Mapping[str, Any]) -> tuple[object, ...]:
+    """What distinguishes values that are equal and not the same to libpq: 1 and True, a text and an enum's member."""
+    return tuple([(type(each), str(each)) for each in keywords.values() if type(each) is not str])
 
 
 def _variable_of(parameter: str) -> str:
@@ -219,7 +224,11 @@ class _Said:
 
 
 @lru_cache(maxsize=256)
-def _understand(conninfo: str, keywords: tuple[tuple[str, Any], ...]) -> _Said:
+def _understand(
+    conninfo: str,
+    keywords: tuple[tuple[str, Any], ...],
+    spellings: tuple[object, ...] = (),  # noqa: ARG001 - it only distinguishes calls
+) -> _Said:
     ours, rest = _split(conninfo)
     here = dict(keywords)
     given, balance = here.pop("credentials", None), here.pop("balance", None)

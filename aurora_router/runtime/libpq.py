@@ -107,7 +107,7 @@ def make_conninfo(params: Mapping[str, object]) -> str | None:
         return None
     if _log.isEnabledFor(logging.DEBUG) or is_any_set(_VARIABLES):
         return None
-    values = [f"{value}" for value in params.values()]
+    values = [str(value) for value in params.values()]
     text = "".join(values)
     if not params["hostaddr"] or None in params.values() or "," in text or "\0" in text:
         return None

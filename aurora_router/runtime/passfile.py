@@ -69,11 +69,20 @@ class Parameters(dict[str, Any]):
     reads_service = False
 
 
+_UNDECODED = re.compile("[\ud800-\udfff]")
+"""What stands for a byte of the file that was no UTF-8."""
+
+
 def password(base: Mapping[str, Any], target: Target) -> str | None:
     """Return the password of a target under a name that the user gave, for parameters without a password.
 
-    None: there is none, or libpq finds it by itself.
+    None: there is none, libpq finds it by itself, or psycopg could not hand it on, because it is not UTF-8.
     """
+    found = _find_password(base, target)
+    return found if found is not None and not _UNDECODED.search(found) else None
+
+
+def _find_password(base: Mapping[str, Any], target: Target) -> str | None:
     if isinstance(base, Parameters) and base.provider is not None:
         return None
     given = base.given if isinstance(base, Parameters) else ()

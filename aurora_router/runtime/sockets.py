@@ -56,8 +56,7 @@ def identify(fd: int) -> SocketId | None:
 def identify_connected(fd: int) -> SocketId | None:
     """The identity of a connected socket, by as little as the system needs for it; None: it is no socket.
 
-    Linux counts the numbers of its sockets up: one is given again after 4 billion others. Other systems give that of a
-    closed socket again.
+    Linux gives the number of a socket again when 4 billion others have been given. Other systems do so at once.
     """
     if sys.platform != "linux":
         return identify(fd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import enum
 import traceback
 from dataclasses import fields
 
@@ -594,3 +596,15 @@ async def test_explaining_is_awaited_on_an_event_loop():
     explained = await AsyncRouter(name).explain()
     assert explained == Router(name).explain()
     assert explained.role.value == "reader"
+
+
+def test_values_that_are_equal_and_spelled_otherwise_are_told_apart():
+    """libpq takes texts: ``keepalives=True`` is an error, and must not be one for ``keepalives=1``."""
+
+    class Database(str, enum.Enum):
+        MAIN = "app"
+
+    for values in ([True, 1, 1.0], [Database.MAIN, "app"], [decimal.Decimal("1.0"), decimal.Decimal("1.00")]):
+        for value in values:
+            read = read_connect_args("", {"host": "db", "application_name": value})
+            assert str(read.params["application_name"]) == str(value)

@@ -147,3 +147,10 @@ def test_a_real_instance_is_reached_with_the_endpoints_password(aurora_cluster, 
     wrong = passfile(f"{aurora_cluster.endpoint('writer')}:*:*:*:wrong\n")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         connect(aurora_cluster.conninfo("writer", password=None, passfile=wrong), aurora_role="reader")
+
+
+def test_a_password_that_is_not_utf8_is_left_to_libpq(passfile):
+    """psycopg cannot hand it on; the error is libpq's, that none was given."""
+    path = passfile("")
+    path.write_bytes(f"{ENDPOINT}:5432:orders:app:".encode() + b"\xe9\xff\n")
+    assert password(filed(path)) is None
