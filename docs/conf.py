@@ -18,5 +18,6 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
 autoclass_content = "both"
 exclude_patterns: list[str] = []
