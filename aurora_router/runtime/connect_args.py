@@ -227,8 +227,9 @@ class _Said:
 def _understand(
     conninfo: str,
     keywords: tuple[tuple[str, Any], ...],
-    spellings: tuple[object, ...] = (),  # noqa: ARG001 - it only distinguishes calls
+    spellings: tuple[object, ...] = (),
 ) -> _Said:
+    del spellings  # it only distinguishes calls whose keywords are equal
     ours, rest = _split(conninfo)
     here = dict(keywords)
     given, balance = here.pop("credentials", None), here.pop("balance", None)
