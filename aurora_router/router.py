@@ -184,16 +184,7 @@ class Router(_Routing):
             after: a reader has replayed what this causal token stands for; else the writer serves.
             kwargs: as `Connection.connect` takes them.
 
-        Raises:
-            CausalTokenRejected: the token is of another cluster, beyond the writer, or of a kind that is not accepted.
-            NoInstanceAvailable: nothing that fits could be reached in time.
-            NameNotResolved: the host name has no address.
-            NameNotVerifiable: ``sslmode=verify-full`` would verify a name that only DNS vouches for.
-            CredentialsUnavailable: the provider of credentials gave none; its own error is the cause.
-            ExtensionFailed: a function that was given to this library raised, or returned what it may not.
-            InvalidOption: an option is unknown, malformed or contradicts another.
-            MalformedHost: a host name that no resolver could take.
-            psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
+        Raises what `aurora_router.Connection.connect` raises.
         """
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
         return Connection.connect(self.conninfo, after=after, **{**ours, **kwargs})
@@ -356,16 +347,7 @@ class AsyncRouter(_Routing):
     ) -> AsyncConnection[Any]:
         """Connect to an instance; the arguments are those of `Router.connect`.
 
-        Raises:
-            CausalTokenRejected: the token is of another cluster, beyond the writer, or of a kind that is not accepted.
-            NoInstanceAvailable: nothing that fits could be reached in time.
-            NameNotResolved: the host name has no address.
-            NameNotVerifiable: ``sslmode=verify-full`` would verify a name that only DNS vouches for.
-            CredentialsUnavailable: the provider of credentials gave none; its own error is the cause.
-            ExtensionFailed: a function that was given to this library raised, or returned what it may not.
-            InvalidOption: an option is unknown, malformed or contradicts another.
-            MalformedHost: a host name that no resolver could take.
-            psycopg.OperationalError: as psycopg raises it: wrong password, no such database …
+        Raises what `aurora_router.Connection.connect` raises.
         """
         ours = self._with({"role": role, "instance": instance, "max_lag": max_lag, "balance": balance})
         return await AsyncConnection.connect(self.conninfo, after=after, **{**ours, **kwargs})
