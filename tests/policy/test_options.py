@@ -101,7 +101,7 @@ def test_profiles_are_ordered_by_patience():
         ({"aurora_qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq": "x"}, "the options are aurora_profile, aurora_role, "),
         (
             {"aurora_max_lag": "-1"},
-            "aurora_max_lag='-1': is negative (accepted: seconds, 0 or more; for example aurora_max_lag=0.1)",
+            "aurora_max_lag='-1': is negative (accepted: seconds, 0 or more; for example aurora_max_lag=5)",
         ),
         ({"aurora_max_lag": -1}, "aurora_max_lag=-1: is negative"),
         ({"aurora_role": "master"}, "accepted: writer, reader, prefer-reader, any"),
