@@ -96,6 +96,11 @@ class Server:
         return self.home / "data"
 
     @property
+    def scratch(self) -> Path:
+        """Where it keeps temporary tables: a server that starts deletes those of all that share the directory."""
+        return self.home / "tmp"
+
+    @property
     def socket(self) -> Path:
         """Its Unix socket."""
         return self.home / "mysql.sock"
@@ -114,8 +119,9 @@ class Server:
 
     def make_home(self) -> None:
         """Make the directory of the instance, which the account alone may enter."""
-        self.home.mkdir(mode=0o700, exist_ok=True)
-        self.account.own(self.home)
+        for each in (self.home, self.scratch):
+            each.mkdir(mode=0o700, exist_ok=True)
+            self.account.own(each)
 
     def install(self) -> None:
         """Make an empty data directory.
@@ -124,7 +130,8 @@ class Server:
             EngineError: that failed.
         """
         self._run(
-            self.binaries.install, "--no-defaults", f"--datadir={self.data}", "--skip-test-db", "--skip-name-resolve",
+            self.binaries.install, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.scratch}",
+            "--skip-test-db", "--skip-name-resolve",
             "--auth-root-authentication-method=normal", "--innodb-log-file-size=16M",
         )  # fmt: skip
 
@@ -141,8 +148,9 @@ class Server:
         shutil.rmtree(self.data, ignore_errors=True)
         login = (f"--user={ADMIN}", f"--password={source._admin_password}", f"--socket={source.socket}")
         backup = source.binaries.backup
-        self._run(backup, "--no-defaults", "--backup", f"--target-dir={self.data}", f"--datadir={source.data}", *login)
-        self._run(backup, "--no-defaults", "--prepare", f"--target-dir={self.data}")
+        where = (f"--target-dir={self.data}", f"--tmpdir={self.scratch}")
+        self._run(backup, "--no-defaults", "--backup", *where, f"--datadir={source.data}", *login)
+        self._run(backup, "--no-defaults", "--prepare", *where)
         written = next((self.data / each for each in BACKUP_INFO if (self.data / each).exists()), None)
         if written is None:
             raise EngineError(f"the copy of {source.name} does not say its GTID position")
@@ -166,6 +174,7 @@ class Server:
         self.frozen = False
         command: list[str | Path] = [
             self.binaries.server, "--no-defaults", *OPTIONS, f"--datadir={self.data}", f"--socket={self.socket}",
+            f"--tmpdir={self.scratch}",
             f"--bind-address={self.replication.host}", f"--port={self.replication.port}",
             f"--server-id={self.number}", f"--pid-file={self.home / 'pid'}", f"--log-error={self.home / 'error.log'}",
             "--read-only=ON",
