@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 if not TYPE_CHECKING:
 
     class _Late:
-        """What routes, until it is needed: then the module takes this place."""
+        """Stands for the module `connecting` until something of it is used; then the module replaces it."""
 
         def __getattr__(self, name: str) -> Any:
             with IMPORTING:
@@ -679,10 +679,8 @@ def _is_psycopgs_own(connect: Any, cls: Any, known: Any) -> bool:
     return (
         type(connect) is MethodType
         and getattr(connect.__func__, "__code__", None) in _CONNECTS
-        and all(
-            getattr(getattr(cls, name), "__func__", None) is getattr(known, name).__func__
-            for name in ("_connect_gen", "_get_connection_params")
-        )
+        and getattr(cls._connect_gen, "__func__", None) is known._connect_gen.__func__  # noqa: SLF001 - our own
+        and getattr(cls._get_connection_params, "__func__", None) is known._get_connection_params.__func__  # noqa: SLF001
     )
 
 

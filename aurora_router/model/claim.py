@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 STILL_SECONDS = PROOF_SECONDS - ROW_AGE_SECONDS
-"""How old the rows of an answer may be: what is asked `PROOF_SECONDS` after a promotion shows what followed it."""
+"""How old the rows of an answer are at most. So an answer that was asked for `PROOF_SECONDS` after a promotion shows a
+state of `ROW_AGE_SECONDS` after it, or of later."""
 
 
 @frozen

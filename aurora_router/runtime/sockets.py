@@ -32,8 +32,8 @@ class SocketId(NamedTuple):
 
     Attributes:
         inode: the socket's number within the kernel.
-        local: address of this end; None: not asked for, since the number is given once only.
-        peer: address of the other end; None with the other one.
+        local: address of this end; None: it was not read, because on this system the inode is unique.
+        peer: address of the other end; None where `local` is.
     """
 
     inode: int

@@ -131,18 +131,21 @@ def test_the_new_writer_is_lost_before_its_readers_have_what_it_was_promoted_wit
     asyncio.run(scenario())
 
 
-def test_a_planned_failover_to_a_reader_that_fails(mariadb, monkeypatch):
-    """The writer goes on."""
+@pytest.mark.parametrize("fault", [Server.kill, cut], ids=["killed", "cut"])
+def test_a_planned_failover_to_a_reader_that_fails(mariadb, monkeypatch, fault):
+    """The writer goes on, and nothing listens for the reader, whose server is down."""
 
     async def scenario():
         async with serve(auto=False) as cluster:
             former, chosen = cluster.writer, cluster.readers[0]
             await ask(former, "create table t (i int)")
-            fault_at(monkeypatch, "RESET SLAVE ALL", Server.kill)
+            fault_at(monkeypatch, "RESET SLAVE ALL", fault)
             with pytest.raises(FailoverImpossibleError, match="is still the writer"):
                 await cluster.fail_over(chosen.name)
             assert cluster.writer is former
             await ask(former, "insert into t values (1)")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((chosen.address.host, chosen.address.port), 5)
 
     asyncio.run(scenario())
 

@@ -223,14 +223,15 @@ class Cluster:
             if isinstance(result, ClusterError):
                 log.warning("%s does not follow: %s", each.name, result)
 
-    @staticmethod
-    async def _command(instance: Instance, *statements: str) -> None:
+    async def _command(self, instance: Instance, *statements: str) -> None:
         """Have an instance execute what its role needs; it is killed if it does not."""
         try:
             await instance.server.query(*statements, seconds=ROLE_SECONDS)
         except EngineError:
             instance.server.kill()
             instance.state = "stopped"
+            await instance.front.stop()
+            self.changed()
             raise
 
     async def _await_readers(self, writer: Instance, *, wanted: bool) -> None:
