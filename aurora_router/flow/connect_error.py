@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def new_error(attempt: ConnectAttempt[ConnT], *, early: bool = False) -> NoInstanceAvailable:
     """Return the error that ends a connect; `early`: after one round, without regard to time."""
     cluster, wanted = attempt.cluster, attempt.route.role.value
+    given = attempt.request.given[0]
+    unnamed = "" if given.host or given.hostaddr else " (the call, PGHOST and the service name no host)"
     known = ", ".join(f"{each.id} ({each.role.value})" for each in cluster.view.instances.values())
     message = (
-        f"no {'instance' if wanted == 'any' else wanted} of the cluster at {attempt.request.given[0]} could be "
+        f"no {'instance' if wanted == 'any' else wanted} of the cluster at {given}{unnamed} could be "
         f"connected {_describe_end(attempt, early=early)}: {_describe_failure(attempt)}. "
         f"{_describe_refused_claims(attempt)}Known: {known or 'nothing'}.{' Tried:' if attempt.tries else ''}"
     )

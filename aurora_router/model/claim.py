@@ -257,7 +257,7 @@ def _may_have_reigned(view: View, claim: Claim) -> bool:
 def _has_lapsed(view: View, claim: Claim) -> bool:
     """Whether only what the accepted writer did not show counts against a higher token, and that for long enough."""
     is_late = claim.asked_at >= view.accepted_at + PROOF_SECONDS
-    return claim.own and is_late and not (view.unproven or view.provisional or view.set_back)
+    return claim.own and is_late and not (view.unproven or view.set_back)
 
 
 def _has_yielded(view: View, claim: Claim) -> bool:

@@ -36,10 +36,10 @@ be compared. So evidence is ordered:
    later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer and a row that was written then (rule
    8), what it makes durable, because it may report that late (`View.fresh`; for `PROOF_SECONDS`, or without an end if
    its token was not higher, `View.unproven`); where it was accepted while its row was still a reader's, until its own
-   row was seen (`View.provisional`); for good where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts
-   for every other instance that has not said since that it is a reader: it may have been the writer before the accepted
-   one was, without that being seen. What counted for `PROOF_SECONDS` alone lapses in an outage only if all that have
-   answered since name the claimant.
+   row was seen (`View.provisional`; for `PROOF_SECONDS` as well, since a pooler may never lead to it again); for good
+   where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts for every other instance that has not said
+   since that it is a reader: it may have been the writer before the accepted one was, without that being seen. What
+   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since name the claimant.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may

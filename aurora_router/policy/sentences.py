@@ -3,7 +3,8 @@
 Theory. One outage makes thousands of events: every probe and every connect that fails is one. A person needs two lines,
 one when an instance fails and one when it is back. So the level of a sentence depends on what was said before: a
 failure is loud unless the instance is known to have failed, a return is loud if the failure was, and anything else is
-loud once in `QUIET_SECONDS`. What is not said loudly is said at DEBUG.
+loud once in `QUIET_SECONDS`. An instance that fails again within that time is news if the reason is another one. What is
+not said loudly is said at DEBUG.
 
 A change of the writer is measured by the last writer that was known, also if that was lost or forgotten meanwhile: the
 first writer of all is no news, another one is. A claim that is refused is none either, unless it keeps a search going.
@@ -110,15 +111,16 @@ def report(journal: Journal, event: Event, now: float) -> tuple[Journal, Level, 
         journal = journal._replace(writer=event.id, is_lost=True)
     if subject is None or level is Level.DEBUG:
         return journal, level, sentence
+    kind = f"{subject}: {event.reason}" if isinstance(event, InstanceFailed) else subject
     if isinstance(event, InstanceRecovered):
         is_loud = journal.is_down(event.id)
     else:
-        said = journal.said.get(subject)
+        said = journal.said.get(kind)
         is_loud = said is None or now - said >= QUIET_SECONDS
         is_loud = is_loud and not (isinstance(event, InstanceFailed) and journal.is_down(event.id))
     if not is_loud:
         return journal, Level.DEBUG, sentence
-    kept = sorted({**journal.said, subject: now}.items(), key=lambda each: each[1])[-MOST:]
+    kept = sorted({**journal.said, subject: now, kind: now}.items(), key=lambda each: each[1])[-MOST:]
     return journal._replace(said=MappingProxyType(dict(kept))), level, sentence
 
 

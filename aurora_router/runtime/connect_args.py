@@ -256,13 +256,14 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     every, options, params = said.every, said.options, Parameters(said.params)
     params.provider, params.attributes = said.extensions
     known = not service_files or _take_service(params)
+    origins: dict[str, str] = {}
     for name, value in zip(said.unsaid, environment, strict=True):
         if value is not None and params.get(name) is None and known:
-            params[name] = value
+            params[name], origins[name] = value, f" (from {_variable_of(name)})"
     if getattr(params.provider, "requires_tls", False):
         _require_tls(params, is_known=known)
     params.direct_tls = _find_direct_tls(options, params)
-    limit = _dial_limit(params.get("connect_timeout"))
+    limit = _dial_limit(params.get("connect_timeout"), origins.get("connect_timeout", ""))
     if limit is not None and every.get("aurora_connect_timeout") is None:
         options = replace(options, connect_timeout=limit)
     attributes = params.pop("target_session_attrs", None)
@@ -272,8 +273,12 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     if options.role is None and options.instance is None and attributes is not None:
         refuses_primary = attributes in _REFUSES_PRIMARY and every.get("aurora_reader_fallback") is None
         fallback = ReaderFallback.ERROR if refuses_primary else options.reader_fallback
-        options = replace(options, role=_session_role(str(attributes)), reader_fallback=fallback)
-    params.given = given = _addresses(params)
+        options = replace(
+            options,
+            role=_session_role(str(attributes), origins.get("target_session_attrs", "")),
+            reader_fallback=fallback,
+        )
+    params.given = given = _addresses(params, origins.get("port"))
     verifies = params.get("sslmode") == "verify-full"
     database = str(params.get("dbname") or params.get("user") or "")
     managed = any(each.members is not None for each in said.sources)
@@ -393,8 +398,12 @@ def _split(conninfo: str) -> tuple[dict[str, str], str]:
         raise psycopg.ProgrammingError(str(error)) from None
 
 
-def _dial_limit(connect_timeout: object) -> float | None:
+def _dial_limit(connect_timeout: object, origin: str) -> float | None:
     """The limit of one dial in seconds, by psycopg's rule; None: not given.
+
+    Args:
+        connect_timeout: as it was given.
+        origin: says which variable of the environment gave it; empty if the call did.
 
     Raises:
         psycopg.ProgrammingError: it is no number.
@@ -404,7 +413,8 @@ def _dial_limit(connect_timeout: object) -> float | None:
     try:
         seconds = int(float(str(connect_timeout)))
     except (ValueError, OverflowError):
-        raise psycopg.ProgrammingError(f"bad value for connect_timeout: {redact(connect_timeout)}") from None
+        shown = redact(connect_timeout)
+        raise psycopg.ProgrammingError(f"bad value for connect_timeout: {shown}{origin}") from None
     return NO_LIMIT if seconds <= 0 else max(LEAST_LIMIT, float(seconds))
 
 
@@ -508,26 +518,37 @@ def _refuse_urls(params: Mapping[str, Any]) -> None:
             raise kind(f"{name} is {redact(value)}: pass a URL as the conninfo, the first argument")
 
 
-def _session_role(attributes: str) -> WantedRole:
+def _session_role(attributes: str, origin: str) -> WantedRole:
     try:
         return _SESSION_ROLES[attributes]
     except KeyError:
         known = ", ".join(_SESSION_ROLES)
-        raise InvalidOption(f"target_session_attrs={redact(attributes)}: accepted are {known}") from None
+        raise InvalidOption(f"target_session_attrs={redact(attributes)}{origin}: accepted are {known}") from None
 
 
-def _addresses(params: dict[str, Any]) -> tuple[Address, ...]:
-    """The hosts of a conninfo, taken out of `params`; lists as libpq reads them."""
+def _addresses(params: dict[str, Any], port_origin: str | None) -> tuple[Address, ...]:
+    """The hosts of a conninfo, taken out of `params`; lists as libpq reads them.
+
+    Args:
+        params: what was given.
+        port_origin: says which variable of the environment gave the ports; None: the call or its service did.
+    """
     hosts, addresses, ports = (_list_hosts(params.pop(key, None)) for key in ("host", "hostaddr", "port"))
     for each in (*hosts, *addresses):
         refuse_url(each)
+    if any(each.startswith("@") for each in hosts) and not all(each[:1] in {"@", "/"} for each in hosts):
+        # The rest of a URL's password, which had an @ and a comma in it.
+        raise MalformedHost(f"a list of hosts has one that begins with @ beside names of hosts (not shown: {_PART})")
     count = max(len(hosts), len(addresses), 1)
     if hosts and addresses and len(hosts) != len(addresses):
         raise psycopg.OperationalError(f"could not match {len(hosts)} host names with {len(addresses)} hostaddr values")
     if len(ports) > 1 and len(ports) != count:
         raise psycopg.OperationalError(f"could not match {len(ports)} port numbers to {count} hosts")
     ports = ports * count if len(ports) == 1 else ports
-    return tuple(Address(_at(hosts, index), _port(_at(ports, index)), _at(addresses, index)) for index in range(count))
+    return tuple(
+        Address(_at(hosts, index), _port(_at(ports, index), port_origin), _at(addresses, index))
+        for index in range(count)
+    )
 
 
 def _list_hosts(value: object) -> list[str]:
@@ -538,10 +559,12 @@ def _at(values: list[str], index: int) -> str | None:
     return values[index] or None if values else None
 
 
-def _port(value: str | None) -> int | None:
+def _port(value: str | None, origin: str | None) -> int | None:
     if value is None:
         return None
     if not value.strip().isdecimal() or not 0 < int(value) < 65536:
-        shown = f'"{value}"' if value.strip().lstrip("+-").isdecimal() else f"not a number (not shown: {_PART})"
-        raise psycopg.OperationalError(f"invalid port number: {shown}")
+        # Only where it comes from a URL can it be a part of a password.
+        is_shown = origin is not None or value.strip().lstrip("+-").isdecimal()
+        shown = f'"{value}"' if is_shown else f"not a number (not shown: {_PART})"
+        raise psycopg.OperationalError(f"invalid port number: {shown}{origin or ''}")
     return int(value)

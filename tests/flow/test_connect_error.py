@@ -56,3 +56,19 @@ def test_a_query_of_the_topology_is_one_round():
             await scene.process.topology(scene.cluster.conninfo("writer"))
 
     scene.run(client())
+
+
+def test_a_cluster_without_a_host_is_said_to_have_none(monkeypatch):
+    for variable in ("PGHOST", "PGHOSTADDR", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    scene = Scene(readers=0)
+    args = read_connect_args("dbname=x", {"aurora_failover_timeout": 0.5})
+
+    async def client():
+        process = scene.process
+        with pytest.raises(
+            NoInstanceAvailable, match=r"local socket \(the call, PGHOST and the service name no host\)"
+        ):
+            await connect(process.runtime, process.home.find, args.request, args.sources)
+
+    scene.run(client())

@@ -113,6 +113,14 @@ def test_an_instance_that_fails_and_returns_again_and_again_is_loud_once_in_a_wh
     assert levels(*flapping).count("WARNING") <= 2 * (300 / QUIET_SECONDS + 1)
 
 
+def test_a_second_outage_with_another_reason_is_loud_at_once():
+    hung = InstanceFailed("apps-1", 1, gone=True, reason="hung: no answer to a ping within 1.5 s")
+    assert FAILED.reason != hung.reason
+    assert levels((0, FAILED), (1, BACK), (2, hung), (3, hung), (4, BACK), (5, FAILED)) == [
+        *("WARNING", "WARNING"), *("WARNING", "DEBUG", "WARNING"), "DEBUG",
+    ]  # fmt: skip
+
+
 def test_one_instance_does_not_silence_another():
     other = InstanceFailed("apps-2", 1, gone=True, reason="refused")
     assert levels((0, FAILED), (0, other)) == ["WARNING", "WARNING"]

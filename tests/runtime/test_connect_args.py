@@ -276,6 +276,22 @@ def test_a_connect_timeout_that_is_no_number_is_an_error_as_in_psycopg(value, mo
         read_connect_args(f"host=h connect_timeout='{value}'{more}", {})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("PGPORT", "abc", 'invalid port number: "abc" (from PGPORT)'),
+        ("PGPORT", "70000", 'invalid port number: "70000" (from PGPORT)'),
+        ("PGCONNECT_TIMEOUT", "abc", "bad value for connect_timeout: 'abc' (from PGCONNECT_TIMEOUT)"),
+        ("PGTARGETSESSIONATTRS", "master", "target_session_attrs='master' (from PGTARGETSESSIONATTRS): accepted are"),
+    ],
+)
+def test_an_error_says_which_variable_of_the_environment_is_wrong(variable, value, text, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises((psycopg.Error, InvalidOption)) as error:
+        read_connect_args("host=h", {})
+    assert text in str(error.value)
+
+
 # ---------------------------------------------------------------- roles by libpq's words, and options of several layers
 
 
@@ -337,6 +353,7 @@ PASTED = [
 ]
 MALFORMED = [
     "postgresql://app:p@{}@db.example.com:5432/app",
+    "postgresql://app:@{},@db:5432/app",
     "postgresql://app:p/{}@db.example.com/app",
     "postgresql://app:{}/x@db.example.com/app",
     "postgresql://app:{}%zz@db.example.com/app",
