@@ -3,8 +3,8 @@
 Theory. One outage makes thousands of events: every probe and every connect that fails is one. A person needs two lines,
 one when an instance fails and one when it is back. So the level of a sentence depends on what was said before: a
 failure is loud unless the instance is known to have failed, a return is loud if the failure was, and anything else is
-loud once in `QUIET_SECONDS`. An instance that fails again within that time is news if the reason is another one. What is
-not said loudly is said at DEBUG.
+loud once in `QUIET_SECONDS`. An instance that fails again within that time is news if the reason is another one. What
+is not said loudly is said at DEBUG.
 
 A change of the writer is measured by the last writer that was known, also if that was lost or forgotten meanwhile: the
 first writer of all is no news, another one is. A claim that is refused is none either, unless it keeps a search going.

@@ -20,5 +20,13 @@ def test_files_and_the_deepest_stack_of_a_package_are_counted():
 
 
 @pytest.mark.cluster
-def test_a_warm_connect_keeps_its_bounds(capsys):
-    assert main([]) == 0, capsys.readouterr().out
+@pytest.mark.parametrize("path", ["connect", "commit"])
+def test_a_path_keeps_its_bounds(path, capsys):
+    assert main(["--only", path]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.cluster
+def test_a_planned_failover_is_counted(capsys):
+    main(["--only", "failover", "--list"])
+    listed = capsys.readouterr().out
+    assert all(each in listed for each in ("control/failover.py", "storage/recovery.py", "planned failover: deepest"))

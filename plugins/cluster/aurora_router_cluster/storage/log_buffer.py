@@ -49,7 +49,9 @@ class LogBuffer:
         if not self.start <= lsn < self.end:
             return None
         parts: list[bytes] = []
-        first = self._find(lsn)
+        first = len(self._extents) - 1
+        while self._extents[first].start > lsn:  # readers are mostly near the end, where a deque is fast
+            first -= 1
         for i in range(first, len(self._extents)):
             if n <= 0:
                 break
@@ -60,10 +62,3 @@ class LogBuffer:
             lsn += len(part)
             n -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _find(self, lsn: int) -> int:
-        """Index of the extent that holds `lsn`; readers are mostly near the end, where a deque is fast."""
-        for back, extent in enumerate(reversed(self._extents)):
-            if extent.start <= lsn:
-                return len(self._extents) - 1 - back
-        return 0

@@ -64,14 +64,11 @@ class VolumeLog:
         """A writer was attached: it learns what the readers need, they learn its timeline."""
         if self._link is not None and self._feedback is not None:
             self._link.feedback(self._feedback)
-        self._wake()
+        self._on_advance()
 
     def _on_advance(self) -> None:
         if self._link is not None:
             self._durable = max(self._durable, self._link.driver.durable)
-        self._wake()
-
-    def _wake(self) -> None:
         for wake in tuple(self._wakers):
             wake()
 

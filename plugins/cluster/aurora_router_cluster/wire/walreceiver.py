@@ -33,7 +33,6 @@ from aurora_router_cluster.wire.errors import (
     WireError,
 )
 from aurora_router_cluster.wire.scram import MECHANISM, ScramClient
-from aurora_router_cluster.wire.stream import StreamDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +104,7 @@ class WalReceiver(asyncio.Protocol):
         self._sink = sink
         self._interval = interval
         self._loop = asyncio.get_running_loop()
-        self._decoder = StreamDecoder(self._receive)
+        self._decoder = r.StreamDecoder(self._receive)
         self._scram = ScramClient(target.password) if target.password is not None else None
         self._verified = False
         self._handlers: dict[bytes, Callable[[bytes], None]] = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire.errors import ProtocolError
-from aurora_router_cluster.wire.stream import StreamDecoder
+from aurora_router_cluster.wire.replication import StreamDecoder
 
 PIECES = st.lists(st.binary(max_size=90) | st.sampled_from(["keepalive", "other"]), max_size=15)
 
