@@ -90,6 +90,12 @@ DESIGN = (
         "Hosts are dialled one at a time, in the order of the policy.",
     ),
     (
+        "a list with a host name and a host that begins with `@`",
+        "dials both, the second as an abstract socket",
+        "an error",
+        "It is what a URL's password with an unquoted `@` and a comma becomes.",
+    ),
+    (
         "a conninfo that libpq refuses, with a password in it",
         "the error quotes the conninfo",
         "the same class, without the quotation",
