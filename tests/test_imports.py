@@ -171,6 +171,7 @@ def shortest_path(graph, members):
     raise AssertionError("no cycle")
 
 
+@pytest.mark.one_python
 def test_no_modules_import_each_other():
     """Neither for types alone: what needs each other's names belongs together, or needs a third module."""
     known = modules()

@@ -69,6 +69,7 @@ def asks_the_platform(function):
     )
 
 
+@pytest.mark.one_python
 def test_nothing_exists_on_linux_alone():
     unguarded = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -15,6 +15,7 @@ def virtual(monkeypatch, keys):
     return make_virtual(monkeypatch)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("kind", [Tokens, Secrets])
 @pytest.mark.parametrize("hours", [3, pytest.param(24, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_no_login_fails_on_credentials(kind, hours, virtual, monkeypatch):
