@@ -626,9 +626,11 @@ def _routing_after(token: CausalToken) -> Callable[..., Any]:
 
 def _shorten_traceback(error: ErrorT) -> ErrorT:
     """Remove the traceback of the inner parts from an error that leaves the library."""
-    with IMPORTING:
-        from aurora_router.runtime.tracebacks import shorten_traceback  # noqa: PLC0415 - few connects fail
-
+    try:
+        with IMPORTING:
+            from aurora_router.runtime.tracebacks import shorten_traceback  # noqa: PLC0415 - few connects fail
+    except UNREADABLE:  # no descriptor is free, for example, which may be what the error is about
+        return error
     return shorten_traceback(error)
 
 

@@ -16,6 +16,7 @@ from aurora_router.errors import CausalTokenRejected, InvalidOption, RoutingErro
 from aurora_router.flow import causal_sql, commit_sql
 from aurora_router.flow.connect import connect
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
+from aurora_router.flow.topology_query import ask
 from aurora_router.model.causal_token import CausalToken, DurablePosition, LogPosition, NoProof, WitnessRow
 from aurora_router.model.endpoint import WantedRole
 from aurora_router.model.instance import Role
@@ -169,7 +170,7 @@ async def find_standing(runtime: Runtime[ConnT], connection: ConnT, token: Causa
     if isinstance(proof, NoProof):
         return Finding(Standing.UNPROVABLE, "the token's transaction left nothing to look for")
     try:
-        rows = await runtime.ask(connection, causal_sql.ask(proof), seconds)
+        rows = await ask(runtime, connection, causal_sql.ask(proof), seconds)
     except DialFailed as failed:
         sqlstate = failed.fault.sqlstate
         if sqlstate not in commit_sql.LACKING:

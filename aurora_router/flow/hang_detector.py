@@ -255,6 +255,8 @@ class HangDetector(Generic[ConnT]):
         self._suspicions[id_], action = thought.after(signal, now, rest_for(signal, heard, now, self.limits))
         if action is Action.PING:
             self.cluster.report(HangSuspected(id_, len(waiting)), now)
+            # A subscriber or a log handler may have taken its time: that is no part of the ping, nor a stall during it.
+            now = self._sampled_at = self.runtime.now()
             ping = Ping(now, self._ping_seconds(id_, target), TRIES)
             for number in range(TRIES):
                 self.runtime.spawn(self._try(id_, target, ping, number))

@@ -114,14 +114,15 @@ class ServiceQueries:
             the client's port as the server sees it (NULL: unknown).
         ends: the server's own address and port, and the client's port, as the server sees them; see `policy.paths`.
         role_and_clients: the same as `role`, and how many sessions clients have, this one included (NULL: unknown).
-        unlimited: what is put in front of a query that the session's own time limit cut short; empty: nothing helps.
+        unhindered: what is put in front of a query that settings of the user's session kept from an answer: a time
+            limit, or an isolation that a standby does not have; empty: nothing helps.
     """
 
     ping: str
     role: str
     ends: str
     role_and_clients: str
-    unlimited: str = ""
+    unhindered: str = ""
 
 
 _ROLE = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()"
@@ -135,7 +136,7 @@ POSTGRESQL = ServiceQueries(
         "SELECT pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), "
         "pg_catalog.inet_client_port()"
     ),
-    unlimited="SET LOCAL statement_timeout TO 0; ",
+    unhindered="SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE; SET LOCAL statement_timeout TO 0; ",
 )
 """Of PostgreSQL, Aurora's and others'."""
 

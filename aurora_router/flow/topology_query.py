@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aurora_router.model.observation import Row, Topology
 
 PERMISSION_DENIED = "42501"
-QUERY_CANCELED = "57014"
+QUERY_CANCELED, FEATURE_NOT_SUPPORTED = "57014", "0A000"
 TRIES = 4
 """How often a query is sent that a time limit cuts short; the limit counts for the SET before it, too."""
 IN_RECOVERY = POSTGRESQL.ping
@@ -100,7 +100,9 @@ async def query_topology(
 async def ask(
     runtime: Runtime[ConnT], connection: ConnT, sql: str, seconds: float, wanted: Wanted | None = None
 ) -> Rows:
-    """Send a service query, without the session's statement_timeout if that cut it short: it is for users' statements.
+    """Send a service query, without the settings of the session that kept it from an answer: they are for users.
+
+    Its statement_timeout may cut the query short, and where its transactions are serializable a standby refuses it.
 
     The messages of several statements are one transaction, and the time limit counts for each of them.
     """
@@ -108,10 +110,13 @@ async def ask(
         try:
             return await runtime.ask(connection, sql, seconds, wanted)
         except DialFailed as failed:
-            if failed.fault.sqlstate != QUERY_CANCELED:
+            is_unhindered = sql.startswith(runtime.queries.unhindered)
+            if failed.fault.sqlstate != QUERY_CANCELED and (
+                is_unhindered or failed.fault.sqlstate != FEATURE_NOT_SUPPORTED
+            ):
                 raise
-        if not sql.startswith(runtime.queries.unlimited):
-            sql = runtime.queries.unlimited + sql
+        if not is_unhindered:
+            sql = runtime.queries.unhindered + sql
     return await runtime.ask(connection, sql, seconds, wanted)
 
 

@@ -46,6 +46,14 @@ class Mode(enum.Enum):
     THROUGH = "the given name, as it is"
 
 
+def _spell(host: str) -> str:
+    """A host in the spelling of `Endpoint.host`; one that can't be read stays as it is."""
+    try:
+        return parse_endpoint(host).host if host and host[0] not in "/@" else host
+    except MalformedHost:
+        return host
+
+
 CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
 """Where one of several instances may serve."""
 
@@ -59,7 +67,8 @@ class Address:
     hostaddr: str | None = None
 
     def __str__(self) -> str:
-        host = self.host or self.hostaddr or "local socket"
+        """Where this leads, in one spelling: an instance that is named by its address has one id."""
+        host = _spell(self.host or self.hostaddr or "") or "local socket"
         return host if self.port is None else f"{host}:{self.port}"
 
 
@@ -300,7 +309,8 @@ def identity(request: Request, chosen: Route) -> Identity:
     """
     label, endpoint, address = request.options.cluster, chosen.endpoint, request.first
     whole = endpoint.domain is not None and endpoint.kind in {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}
-    host, detail = endpoint.host or "local socket", f"{address.hostaddr or ''} {request.database}"
+    dialled = _spell(address.hostaddr or "")
+    host, detail = endpoint.host or dialled or "local socket", f"{dialled} {request.database}"
     hosts = request.options.instance_host
     if hosts is not None:
         scope = f"at {hosts.identity} {chosen.port}" + (f" in {endpoint.domain}" if whole else "")

@@ -60,7 +60,7 @@ class MonitorLoopRuntime(LoopRuntime[ConnT]):
     """
 
     needed_by_failures: ClassVar[tuple[str, ...]] = (
-        *(f"aurora_router.{name}" for name in ("retry", "policy.explain", "policy.incidents")),
+        *(f"aurora_router.{name}" for name in ("retry", "policy.explain", "policy.incidents", "runtime.tracebacks")),
     )
 
     def __init__(self, open_: Callable[[Target, float], Awaitable[ConnT]], cluster: Cluster, names: Names) -> None:

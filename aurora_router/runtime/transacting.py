@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import pq
 
-from aurora_router import observe
+from aurora_router import errors, observe
 from aurora_router.errors import AuroraRouterError
 from aurora_router.flow.session import Modes, Notice, Reply, TransactionRecord, Trouble
 from aurora_router.forks import IMPORTING
@@ -79,12 +79,13 @@ class _Session:
     def trouble(self, error: BaseException) -> Trouble:
         """What an exception, or one that it was raised from, says; SQLAlchemy keeps the driver's as ``orig``.
 
-        One that was merely being handled meanwhile (``__context__``) says nothing: the work has dealt with it.
+        One that was merely being handled meanwhile (``__context__``) says nothing: the work has dealt with it. Nor does
+        what is behind an error that says that a transaction may be committed, an inner one of the work's for example.
         """
         sqlstate, connection = None, False
         following: BaseException | None = error
         for _ in range(_CHAIN):
-            if following is None:
+            if following is None or isinstance(following, (errors.TransactionEnded, errors.CommitOutcomeUnknown)):
                 break
             if isinstance(following, psycopg.Error):
                 sqlstate = sqlstate or following.sqlstate

@@ -251,9 +251,11 @@ _OWN = frozenset(
 
 def _shorten_traceback(error: Any) -> Any:
     """Remove the traceback of the inner parts from an error that leaves the library; it is logged at DEBUG."""
-    with IMPORTING:
-        from aurora_router.runtime.tracebacks import shorten_traceback  # noqa: PLC0415 - few connects fail
-
+    try:
+        with IMPORTING:
+            from aurora_router.runtime.tracebacks import shorten_traceback  # noqa: PLC0415 - few connects fail
+    except UNREADABLE:
+        return error
     return shorten_traceback(error)
 
 

@@ -40,7 +40,7 @@ class MySqlMonitorRuntime(MySqlRuntime[Session], MonitorLoopRuntime[Session]):
 
     needed_by_failures = (
         *MonitorLoopRuntime.needed_by_failures,
-        *("aurora_router.runtime.incident_notes", "aurora_router.runtime.tracebacks", "aurora_router_mysql.faults"),
+        *("aurora_router.runtime.incident_notes", "aurora_router_mysql.faults"),
     )
 
     def __init__(self, cluster: Cluster, names: Names) -> None:

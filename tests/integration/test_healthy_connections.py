@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -109,3 +110,35 @@ def pump(source, sink):
         sink.shutdown(socket.SHUT_WR)
     except OSError:  # the other direction has ended
         return
+
+
+@pytest.mark.case
+def test_a_subscriber_that_takes_its_time_only_delays_what_is_noticed(aurora_cluster, events):
+    """It is called in the monitor's thread, also when a ping begins: its time is not the ping's."""
+    unsubscribe = aurora_router.subscribe(lambda *_: time.sleep(0.5))
+    try:
+        with aurora_router.connect(aurora_cluster.conninfo(**SOON), autocommit=True) as conn:
+            conn.execute("SELECT 1")
+            aurora_cluster.freeze(conn.placement.instance)
+            try:
+                with pytest.raises(psycopg.OperationalError):
+                    conn.execute("SELECT 1")
+            finally:
+                aurora_cluster.thaw(conn.placement.instance)
+    finally:
+        unsubscribe()
+    assert [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+@pytest.mark.case
+@pytest.mark.parametrize("role", ["writer", "reader"])
+def test_transactions_that_are_serializable_by_default(aurora_cluster, role):
+    """A standby has none; what this library asks for itself needs none."""
+    modes = "-c default_transaction_isolation=serializable -c default_transaction_deferrable=on"
+    for _ in range(2):  # of a cluster that is not known, and of one that is
+        with aurora_router.connect(aurora_cluster.conninfo(role, options=modes), autocommit=True) as conn:
+            assert conn.placement.role.value == role
+            with pytest.raises(psycopg.Error) if role == "reader" else contextlib.nullcontext():
+                conn.execute("SELECT 1")
+            conn.execute("SET default_transaction_isolation TO 'repeatable read'")
+            assert conn.execute("SELECT 1").fetchone() == (1,)

@@ -49,6 +49,27 @@ def test_the_role_given_wins(role):
     assert f"aurora_role={role} is given" in chosen.reasons
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Address("db.internal", 5432), Address("DB.Internal.", 5432)),
+        (Address("::1", 5432), Address("0:0:0:0:0:0:0:1", 5432)),
+        (Address("db", None, "10.0.0.1"), Address("DB", None, "10.0.0.1")),
+        (Address(None, 5432, "::1"), Address(None, 5432, "0::1")),
+    ],
+)
+def test_a_host_names_one_instance_however_it_is_spelled(one, other):
+    assert str(one) == str(other)
+    first, second = (Request((each,), split({})[0]) for each in (one, other))
+    assert identity(first, route(first)) == identity(second, route(second))
+
+
+def test_what_cannot_be_read_as_a_host_is_named_as_it_is():
+    assert [str(Address(each, None)) for each in ("/run/PG", "@Abstract", "a b", None)] == [
+        "/run/PG", "@Abstract", "a b", "local socket",
+    ]  # fmt: skip
+
+
 def test_an_instance_endpoint_with_a_role_is_one_way_into_the_cluster():
     chosen = route(request(f"demo-2.{DOMAIN}", role="reader"))
     assert (chosen.mode, chosen.domain) == (Mode.INSTANCES, DOMAIN)

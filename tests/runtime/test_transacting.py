@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from aurora_router.flow.session import Modes, Trouble
+from aurora_router.psycopg_errors import CommitOutcomeUnknown, TransactionEnded
 from aurora_router.runtime.transacting import BlockingSessions
 
 SESSIONS = BlockingSessions(None, None)
@@ -36,6 +37,10 @@ def raised_while_handling(error, context):
         (raised_while_handling(KeyError("x"), CONFLICT), Trouble(None, connection=False)),
         (raised_from(KeyError("x"), sa.exc.DBAPIError("select", {}, LOST)), Trouble(None, connection=True)),
         (ValueError("mine"), Trouble(None, connection=False)),
+        # What an inner run_transaction says may be committed is not run again for what was behind that.
+        (raised_from(TransactionEnded("inner"), CONFLICT), Trouble(None, connection=False)),
+        (raised_from(CommitOutcomeUnknown("inner"), LOST), Trouble(None, connection=False)),
+        (raised_from(KeyError("x"), raised_from(TransactionEnded("inner"), LOST)), Trouble(None, connection=False)),
     ],
 )
 def test_what_an_exception_says(error, expected):

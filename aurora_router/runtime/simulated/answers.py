@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from aurora_router.flow.causal_sql import LOG
+from aurora_router.flow.runtime import POSTGRESQL as SERVICE
 from aurora_router.flow.runtime import DialFailed
 from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE, ROLE_AND_CLIENTS
 from aurora_router.model.drain import write_notes
@@ -38,6 +39,7 @@ def answer(connection: SimulatedConnection, sql: str) -> Rows:
         DialFailed: it refuses the query.
         LookupError: the query is not one of the library's own: there is no database here.
     """
+    sql = sql.removeprefix(SERVICE.unhindered)
     if sql not in ANSWERS:
         raise LookupError(f"a simulated server knows the library's service queries alone, not {sql!r}")
     return ANSWERS[sql](connection)
