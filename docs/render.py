@@ -412,7 +412,9 @@ def events() -> str:
     return "\n\n".join([
         "# Events",
         NOTE,
-        "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each event.",
+        "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each event. Most events come from the\n"
+        "monitor's thread, which waits for the hook, as it waits for handlers of the log: while one takes its time,\n"
+        "nothing is noticed. Hand what may block (a request, a mail) to a queue and a thread of your own.",
         "Errors have the last events as `trail`.",
         _table(("event", "fields", "meaning"), rows),
     ]) + "\n"  # fmt: skip

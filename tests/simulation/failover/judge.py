@@ -202,7 +202,9 @@ class Judge:
         server, limits = self.control.named(event.id), self.limits(process)
         ping = min(limits.ping, 1.0) - 0.01
         dark = [*server.mute, *server.deafness, *process.mute]
-        silent = joined([*dark, *(load for load in server.loaded if any(overlap([load], *each) for each in dark))])
+        # What a load kept back until its end may be on its way when a silence begins, and is lost in it.
+        loads = [[begin, end + GAP] for begin, end in server.loaded]
+        silent = joined([*dark, *(load for load in loads if any(overlap([load], *each) for each in dark))])
         spans = [(a, b) for a, b in silent if b - a >= ping and b >= at - limits.lateness - 0.05]
         lost = overlap(dark, at - limits.ping - limits.lateness, at) > 0.0
         if limits.ping < 1.0:
