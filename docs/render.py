@@ -402,6 +402,14 @@ def errors() -> str:
     ]) + "\n"  # fmt: skip
 
 
+SUBSCRIBING = (
+    "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each event.",
+    "Most events come from the monitor's thread, which waits for the hook, as it waits for handlers of the log:",
+    "while one takes its time, nothing is noticed.",
+    "Hand what may block (a request, a mail) to a queue and a thread of your own.",
+)
+
+
 def events() -> str:
     """The events, from their classes."""
     rows = [
@@ -412,9 +420,7 @@ def events() -> str:
     return "\n\n".join([
         "# Events",
         NOTE,
-        "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each event. Most events come from the\n"
-        "monitor's thread, which waits for the hook, as it waits for handlers of the log: while one takes its time,\n"
-        "nothing is noticed. Hand what may block (a request, a mail) to a queue and a thread of your own.",
+        " ".join(SUBSCRIBING),
         "Errors have the last events as `trail`.",
         _table(("event", "fields", "meaning"), rows),
     ]) + "\n"  # fmt: skip
