@@ -1,7 +1,8 @@
 """Traces the supervisor of a reference cluster between two signals: Python imports this file where its folder is on the
 path.
 
-SIGUSR1 begins; SIGUSR2 ends, and what `hops.Trace` noted is written to the file that ``HOPS_FILE`` names.
+SIGUSR1 begins, which is answered by an empty file of the name in ``HOPS_FILE``; SIGUSR2 ends, and what `hops.Trace`
+noted is written there.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ def begin(*_: object) -> None:
     from benchmarks.hops import Trace
 
     under_way[:] = [Trace("aurora_router_cluster", beneath=OUTERMOST)]
+    _answer("")
     sys.setprofile(under_way[0].note)
 
 
 def end(*_: object) -> None:
     """Stop, and write the files and the frames."""
     sys.setprofile(None)
+    _answer(json.dumps([under_way[0].files, under_way[0].deepest]))
+
+
+def _answer(text: str) -> None:
     to = Path(os.environ["HOPS_FILE"])
     unfinished = to.with_suffix(".part")
-    unfinished.write_text(json.dumps([under_way[0].files, under_way[0].deepest]))
+    unfinished.write_text(text)
     unfinished.rename(to)
 
 
