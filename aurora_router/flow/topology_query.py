@@ -111,9 +111,8 @@ async def ask(
             return await runtime.ask(connection, sql, seconds, wanted)
         except DialFailed as failed:
             is_unhindered = sql.startswith(runtime.queries.unhindered)
-            if failed.fault.sqlstate != QUERY_CANCELED and (
-                is_unhindered or failed.fault.sqlstate != FEATURE_NOT_SUPPORTED
-            ):
+            worth_another = {QUERY_CANCELED} if is_unhindered else {QUERY_CANCELED, FEATURE_NOT_SUPPORTED}
+            if failed.fault.sqlstate not in worth_another:
                 raise
         if not is_unhindered:
             sql = runtime.queries.unhindered + sql

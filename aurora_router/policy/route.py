@@ -46,14 +46,6 @@ class Mode(enum.Enum):
     THROUGH = "the given name, as it is"
 
 
-def _spell(host: str) -> str:
-    """A host in the spelling of `Endpoint.host`; one that can't be read stays as it is."""
-    try:
-        return parse_endpoint(host).host if host and host[0] not in "/@" else host
-    except MalformedHost:
-        return host
-
-
 CHOOSING = frozenset({Mode.INSTANCES, Mode.LIST})
 """Where one of several instances may serve."""
 
@@ -70,6 +62,14 @@ class Address:
         """Where this leads, in one spelling: an instance that is named by its address has one id."""
         host = _spell(self.host or self.hostaddr or "") or "local socket"
         return host if self.port is None else f"{host}:{self.port}"
+
+
+def _spell(host: str) -> str:
+    """A host in the spelling of `Endpoint.host`; one that can't be read stays as it is."""
+    try:
+        return parse_endpoint(host).host
+    except MalformedHost:
+        return host
 
 
 @frozen(eq=False)

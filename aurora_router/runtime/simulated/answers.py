@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from aurora_router.flow.causal_sql import LOG
-from aurora_router.flow.runtime import POSTGRESQL as SERVICE
+from aurora_router.flow.runtime import POSTGRESQL as SERVICE_QUERIES
 from aurora_router.flow.runtime import DialFailed
-from aurora_router.flow.topology_query import ENDS, IN_RECOVERY, ROLE, ROLE_AND_CLIENTS
+from aurora_router.flow.topology_query import ENDS, FEATURE_NOT_SUPPORTED, IN_RECOVERY, ROLE, ROLE_AND_CLIENTS
 from aurora_router.model.drain import write_notes
 from aurora_router.runtime.faults import fault_of
 from aurora_router.runtime.simulated.cluster import LSN_PER_SECOND
 from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL, UNDEFINED_FUNCTION
-from aurora_router.runtime.sources.postgresql import NOT_SUPPORTED, POSTGRESQL
+from aurora_router.runtime.sources.postgresql import POSTGRESQL
 from aurora_router.runtime.sources.rds_multi_az import RDS_MULTI_AZ, UNDEFINED_SCHEMA
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def answer(connection: SimulatedConnection, sql: str) -> Rows:
         DialFailed: it refuses the query.
         LookupError: the query is not one of the library's own: there is no database here.
     """
-    sql = sql.removeprefix(SERVICE.unhindered)
+    sql = sql.removeprefix(SERVICE_QUERIES.unhindered)
     if sql not in ANSWERS:
         raise LookupError(f"a simulated server knows the library's service queries alone, not {sql!r}")
     return ANSWERS[sql](connection)
@@ -155,7 +155,7 @@ def _require_rds_tools(cluster: ServingCluster) -> None:
 def _log_position(connection: SimulatedConnection) -> Rows:
     instance, written = connection.instance, connection.cluster.durable_lsn
     if connection.cluster.aurora:
-        raise new_refusal(NOT_SUPPORTED, "function pg_last_wal_replay_lsn is not supported")
+        raise new_refusal(FEATURE_NOT_SUPPORTED, "function pg_last_wal_replay_lsn is not supported")
     if instance.writer:
         return [("f", instance.system, str(written), "f", None, f"{instance.timeline:08X}0000000000000001", "t")]
     replayed = written - int(instance.lag * LSN_PER_SECOND)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from aurora_router.flow.drain_sql import NOTES, read_column
 from aurora_router.flow.source import Source
+from aurora_router.flow.topology_query import FEATURE_NOT_SUPPORTED
 from aurora_router.model.observation import Row, Topology, end_of_record
 
 if TYPE_CHECKING:
@@ -58,7 +59,5 @@ def read_own(columns: tuple[str | None, ...], id_: str) -> Row:
     )
 
 
-NOT_SUPPORTED = "0A000"
-"""What Aurora answers when asked what was replayed: its readers have no log of their own."""
-
-POSTGRESQL = Source(name="postgresql", sql=OWN, read=_read, absent=frozenset({NOT_SUPPORTED}), complete=False)
+# Aurora does not support asking what was replayed: its readers have no log of their own.
+POSTGRESQL = Source(name="postgresql", sql=OWN, read=_read, absent=frozenset({FEATURE_NOT_SUPPORTED}), complete=False)

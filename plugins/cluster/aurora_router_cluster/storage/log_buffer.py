@@ -49,9 +49,11 @@ class LogBuffer:
         if not self.start <= lsn < self.end:
             return None
         parts: list[bytes] = []
-        first = len(self._extents) - 1
-        while self._extents[first].start > lsn:  # readers are mostly near the end, where a deque is fast
+        first = len(self._extents)
+        for extent in reversed(self._extents):  # readers are mostly near the end; an index far from it is slow
             first -= 1
+            if extent.start <= lsn:
+                break
         for i in range(first, len(self._extents)):
             if n <= 0:
                 break
