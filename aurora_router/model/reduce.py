@@ -39,7 +39,8 @@ be compared. So evidence is ordered:
    row was seen (`View.provisional`; for `PROOF_SECONDS` as well, since a pooler may never lead to it again); for good
    where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts for every other instance that has not said
    since that it is a reader: it may have been the writer before the accepted one was, without that being seen. What
-   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since name the claimant.
+   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since, and in the last
+   `PROOF_SECONDS`, name the claimant: a pooler may never lead to the others again.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
