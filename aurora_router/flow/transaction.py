@@ -41,6 +41,7 @@ from aurora_router.flow import commit_sql
 from aurora_router.flow.begin import FirstMessage
 from aurora_router.flow.commit import Commit, CommitState, Replay
 from aurora_router.flow.runtime import ConnT, DialFailed
+from aurora_router.flow.topology_query import FEATURE_NOT_SUPPORTED
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
 
@@ -373,6 +374,8 @@ class Transaction(Generic[ConnT, T]):
                 return None
             return await FirstMessage(self.runtime, self.plan, connection).send(begin)
         except DialFailed as failed:
+            if failed.fault.sqlstate == FEATURE_NOT_SUPPORTED:  # a pooler that takes no transactions, and hangs up
+                raise failed.cause from None
             if self.runtime.is_broken(connection) or failed.fault.sqlstate == commit_sql.READ_ONLY:
                 self._counted += failed.fault.sqlstate == commit_sql.READ_ONLY
                 await self.runtime.discard(connection)

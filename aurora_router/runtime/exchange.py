@@ -12,7 +12,7 @@ from aurora_router.flow.runtime import DialFailed, Rows
 from aurora_router.flow.session import Reply
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime import libpq
-from aurora_router.runtime.faults import first_line
+from aurora_router.runtime.faults import first_line, sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,6 +50,8 @@ def exchange(pgconn: pq.abc.PGconn, sql: str) -> Generator[int, None, Reply]:
                 return _reply(results)
             results.append(result)
     except psycopg.OperationalError as error:
+        if results and results[-1].status not in _FINE:  # it was refused, and then the session was ended
+            return _reply(results)
         raise DialFailed(Fault(FaultKind.RESET, error.sqlstate, first_line(error)), error) from error
 
 
@@ -59,7 +61,7 @@ def _reply(results: list[pq.abc.PGresult]) -> Reply:
         if result.status not in _FINE:
             cause = psycopg.errors.error_from_result(result)
             severity = cause.diag.severity_nonlocalized
-            raise DialFailed(Fault(FaultKind.REJECTED, cause.sqlstate, first_line(cause), severity), cause, done)
+            raise DialFailed(Fault(FaultKind.REJECTED, sqlstate_of(cause), first_line(cause), severity), cause, done)
         if result.status == pq.ExecStatus.TUPLES_OK:
             rows = libpq.rows_of(result)
     if not results:

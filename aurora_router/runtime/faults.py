@@ -88,7 +88,7 @@ _SENTENCES = (
     ("57P01", r"terminating connection due to (administrator|unexpected postmaster exit)"),
     ("57P02", r"terminating connection because of crash"),
     ("42501", r"permission denied|must be superuser"),
-    ("0A000", r"unsupported frontend protocol|unsupported startup parameter"),
+    ("0A000", r"unsupported frontend protocol|unsupported startup parameter|bouncer config error"),
     ("42704", r"unrecognized configuration parameter"),
     (
         "22023",
@@ -138,6 +138,9 @@ _OTHERWISE = (
 
 Another instance may be what was required, and this one too, after an upgrade; but no retry within seconds changes it.
 """
+
+_STATEMENT_POOLING = "transaction blocks not allowed in statement pooling"
+"""How PgBouncer refuses a BEGIN, which it answers with 08P01 as it does nearly everything; then it ends the session."""
 
 _NO_DETAILS = "no error details available"
 """What psycopg says, in every language, where libpq gave up and left no text."""
@@ -216,6 +219,11 @@ def first_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def sqlstate_of(error: psycopg.Error) -> str | None:
+    """The SQLSTATE of an error; of one that a pooler raises with its own 08P01, what the sentence says if that is final."""
+    return "0A000" if error.sqlstate == "08P01" and _STATEMENT_POOLING in str(error) else error.sqlstate
+
+
 def fault_of(error: BaseException) -> Fault:
     """What an exception of a dial says, in terms that `policy.verdict` judges."""
     text = str(error)
@@ -223,7 +231,7 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, errors.CredentialsUnavailable):
         return Fault(FaultKind.CREDENTIALS, error.sqlstate, line)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        return Fault(FaultKind.REJECTED, error.sqlstate, line)
+        return Fault(FaultKind.REJECTED, sqlstate_of(error), line)
     if re.search(_SEVERITY, text):
         sqlstate = next((code for code, sentence in _SENTENCES if re.search(sentence, text)), None)
         return Fault(FaultKind.REJECTED, sqlstate or _find_sqlstate(line), line)

@@ -130,6 +130,7 @@ def test_what_passes_is_about_that_server_and_shuts_no_monitor_out(text, sqlstat
         ('FATAL:  1 kB is outside the valid range for parameter "work_mem" (64 kB .. 2147483647 kB)', "22023"),
         ('FATAL:  parameter "port" cannot be changed without restarting the server', "55P02"),
         ("FATAL:  unsupported startup parameter: options", "0A000"),
+        ("FATAL:  bouncer config error", "0A000"),
         ('FATAL:  permission denied to set parameter "x"', "42501"),
     ],
 )
