@@ -220,7 +220,7 @@ def first_line(error: BaseException) -> str:
 
 
 def sqlstate_of(error: psycopg.Error) -> str | None:
-    """The SQLSTATE of an error; of one that a pooler raises with its own 08P01, what the sentence says if that is final."""
+    """The SQLSTATE of an error; of what a pooler refuses by its own 08P01, the one that says that this is final."""
     return "0A000" if error.sqlstate == "08P01" and _STATEMENT_POOLING in str(error) else error.sqlstate
 
 

@@ -49,32 +49,36 @@ class VolumeLog:
 
     def follow(self, link: WriterLink) -> None:
         """Serve the log of this epoch from now on."""
-        self._link = link
-        self._followed.set()
-        self._followed = asyncio.Event()
-        link.driver.on_durable.append(self._on_advance)
-        self._on_advance()
+        self._replace(link, self.durable_lsn)
 
     def set_back(self, link: WriterLink) -> None:
         """Serve the log of a branch that begins, perhaps, below the present VDL; no reader may be reading meanwhile."""
-        self._durable = link.driver.durable
-        self.follow(link)
+        self._replace(link, link.driver.durable)
+
+    def _replace(self, link: WriterLink, durable: int) -> None:
+        if self._wakers:
+            self._end_listening()
+            link.driver.on_durable.append(self._wake)
+        self._link, self._durable = link, durable
+        self._followed.set()
+        self._followed = asyncio.Event()
+        self._wake()
 
     def on_attached(self) -> None:
         """A writer was attached: it learns what the readers need, they learn its timeline."""
         if self._link is not None and self._feedback is not None:
             self._link.feedback(self._feedback)
-        self._on_advance()
+        self._wake()
 
-    def _on_advance(self) -> None:
-        if self._link is not None:
-            self._durable = max(self._durable, self._link.driver.durable)
+    def _wake(self) -> None:
         for wake in tuple(self._wakers):
             wake()
 
     @property
     def durable_lsn(self) -> int:
         """The VDL, in bytes; on one branch of the log it never goes back."""
+        if self._link is not None:
+            self._durable = max(self._durable, self._link.driver.durable)
         return self._durable
 
     @property
@@ -112,8 +116,19 @@ class VolumeLog:
 
     def subscribe(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called when there is more to read."""
+        if self._link is not None and not self._wakers:
+            self._link.driver.on_durable.append(self._wake)
         self._wakers.append(wake)
-        return lambda: self._wakers.remove(wake)
+        return lambda: self._unsubscribe(wake)
+
+    def _unsubscribe(self, wake: Callable[[], None]) -> None:
+        self._wakers.remove(wake)
+        if not self._wakers:
+            self._end_listening()
+
+    def _end_listening(self) -> None:
+        if self._link is not None:
+            self._link.driver.on_durable.remove(self._wake)
 
     def on_feedback(self, feedback: HotStandbyFeedback) -> None:
         """Pass the readers' oldest transaction on to the writer."""

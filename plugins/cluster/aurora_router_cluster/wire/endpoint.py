@@ -16,8 +16,6 @@ from aurora_router_cluster.wire.source import TimelineView
 from aurora_router_cluster.wire.walsender import WalSender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aurora_router_cluster.wire.handshake import Login
     from aurora_router_cluster.wire.hub import ReaderStatus
     from aurora_router_cluster.wire.source import LogSource
@@ -46,7 +44,6 @@ class WalEndpoint(Hub):
         self._timer: asyncio.TimerHandle | None = None
         self._view: tuple[object, TimelineView] | None = None
         self._feedback = NO_FEEDBACK
-        self._unsubscribe: Callable[[], None] | None = source.subscribe(self.wake)
 
     async def listen_tcp(
         self, login: Login, host: str = "127.0.0.1", port: int = 0, *, private_network: bool = False
@@ -94,11 +91,6 @@ class WalEndpoint(Hub):
 
     # ---- for the owner
 
-    def wake(self) -> None:
-        """Send what has become durable; the source calls it."""
-        for session in tuple(self.sessions):
-            session.pump()
-
     def readers(self) -> list[ReaderStatus]:
         """The readers that stream at this moment."""
         return [status for session in self.sessions if (status := session.status()) is not None]
@@ -112,9 +104,6 @@ class WalEndpoint(Hub):
 
     async def close(self) -> None:
         """Stop listening and cut every connection; safe to call twice."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
         if self._timer is not None:
             self._timer.cancel()
         await self._stop_accepting()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurora_router_cluster.wire import replication as r
     from aurora_router_cluster.wire.source import LogSource, TimelineView
 
@@ -86,6 +88,7 @@ class Hub(ABC):
     def __init__(self, source: LogSource) -> None:
         self.source = source
         self.sessions: set[Session] = set()
+        self._unsubscribe: Callable[[], None] | None = None
 
     def admit(self, session: Session) -> None:
         """Take up a connection. Of those that have not logged in yet the oldest is cut if there are too many.
@@ -93,9 +96,23 @@ class Hub(ABC):
         Any process that reaches the port can connect: without a bound that would use up this process's descriptors.
         """
         self.sessions.add(session)
+        if self._unsubscribe is None:
+            self._unsubscribe = self.source.subscribe(self.wake)
         strangers = [each for each in self.sessions if each.starting]
         if len(strangers) > MOST_STRANGERS:
             min(strangers, key=lambda each: each.since).abort()
+
+    def dismiss(self, session: Session) -> None:
+        """Forget a connection that has ended; without any, nothing is to be told when the log grows."""
+        self.sessions.discard(session)
+        if not self.sessions and self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def wake(self) -> None:
+        """Send what has become durable; the source calls it."""
+        for session in tuple(self.sessions):
+            session.pump()
 
     @abstractmethod
     def view(self) -> TimelineView:

@@ -100,7 +100,7 @@ class WalSender(asyncio.Protocol):
         """Forget the connection; a slow read under way is cancelled."""
         self._state = State.CLOSED
         self._gone.set()
-        self._hub.sessions.discard(self)
+        self._hub.dismiss(self)
         if self._reading is not None:
             self._reading.cancel()
         if self.feedback is not None:
