@@ -63,11 +63,11 @@ def check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
     reason = stale(connection)
     if reason is None and placement is not None and placement.pooled:
         with IMPORTING:
-            from aurora_router.runtime import pooled  # noqa: PLC0415 - loaded where it is needed
+            from aurora_router.runtime import pooler_check  # noqa: PLC0415 - loaded where it is needed
 
         if isinstance(connection, psycopg.AsyncConnection):
-            return _is_alive(connection, pooled.find_reason_async(connection))
-        reason = pooled.find_reason(connection)
+            return _is_alive(connection, pooler_check.find_reason_async(connection))
+        reason = pooler_check.find_reason(connection)
     if reason is None:
         return _NOTHING if isinstance(connection, psycopg.AsyncConnection) else None
     return _refuse(connection, reason)

@@ -21,10 +21,10 @@ from aurora_router.policy.options import overridden_by
 from aurora_router.policy.route import CHOOSING, Mode
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import opening, opening_async, read_connect_args
-from aurora_router.runtime.dialling import refuse_dial
 from aurora_router.runtime.libpq import NO_LOGIN, dial_params
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime
 from aurora_router.runtime.registry import REGISTRY
+from aurora_router.runtime.sequential_dial import refuse_dial
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions, TransactionToken
 
 if TYPE_CHECKING:

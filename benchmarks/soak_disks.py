@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from aurora_router_cluster import LocalCluster
-from aurora_router_cluster.storage.core.lsn import parse_lsn
+from aurora_router_cluster.lsn import parse_lsn
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from aurora_router.policy.causal import Standing, refuse_kind
 from aurora_router.psycopg_errors import StaleConnection
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.connect_args import ConnectArgs, read_connect_args
-from aurora_router.runtime.dialling import refuse_dial
+from aurora_router.runtime.sequential_dial import refuse_dial
 from aurora_router.runtime.transacting import BlockingSessions, EventLoopSessions
 
 if TYPE_CHECKING:

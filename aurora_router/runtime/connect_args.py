@@ -31,8 +31,8 @@ from aurora_router.policy.options import (
 )
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.balance_functions import find_balance
-from aurora_router.runtime.call import ConnectArgs
 from aurora_router.runtime.libpq import as_keys, is_any_set
+from aurora_router.runtime.parsed_args import ConnectArgs
 from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.sources import find_sources
 

@@ -26,7 +26,7 @@ from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.hostsfile import HostsFile
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.runtime.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from aurora_router import native
 from aurora_router.errors import CredentialsUnavailable
 from aurora_router.flow.runtime import GLANCE_SECONDS, DialFailed, Resolution, Target
-from aurora_router.runtime import dialling
-from aurora_router.runtime.real import RealRuntime
+from aurora_router.runtime import sequential_dial
+from aurora_router.runtime.real_runtime import RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -92,7 +92,7 @@ class LoopRuntime(RealRuntime[ConnT]):
         if len(target.addresses) < 2:
             return await self._dial_one(target, seconds)
         first = self._names.prefers_v6(target.host)
-        dials = dialling.one_by_one(target, seconds, v6_first=first, rewrite=self.rewrite)
+        dials = sequential_dial.one_by_one(target, seconds, v6_first=first, rewrite=self.rewrite)
         single, limit = next(dials)
         while True:
             try:

@@ -33,10 +33,10 @@ from aurora_router import observe
 from aurora_router._version import __version__
 from aurora_router.forks import UNREADABLE
 from aurora_router.policy.inspection import FORMAT, ConnectRecord, show_cluster
-from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.credentials import describe_caches
+from aurora_router.runtime.greenlet_dispatcher import DISPATCHER
 from aurora_router.runtime.registry import INSPECT, REGISTRY
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.runtime.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
@@ -212,7 +212,7 @@ def start(loop: asyncio.AbstractEventLoop) -> Inspector | None:
         _current = Inspector(prepare_directory(Path(wanted).absolute()), loop)
     except (UnsafeDirectory, *UNREADABLE) as refused:
         text = "%s=%s: this process cannot be inspected: %s"
-        COURIER.send(partial(observe.logger.warning, text, INSPECT, wanted, refused))
+        DISPATCHER.send(partial(observe.logger.warning, text, INSPECT, wanted, refused))
         return None
     return _current
 

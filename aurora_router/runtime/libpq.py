@@ -17,9 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 from aurora_router.flow.runtime import POSTGRESQL, DialFailed, Rows, Target
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.psycopg_errors import FAMILY
-from aurora_router.runtime import dialling, passfile, sockets
+from aurora_router.runtime import passfile, sequential_dial, sockets
 from aurora_router.runtime.faults import fault_of, first_line
-from aurora_router.runtime.real import RealRuntime
+from aurora_router.runtime.real_runtime import RealRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -133,8 +133,8 @@ def rewrite(cause: BaseException, text: str) -> BaseException:
 
 
 def one_by_one(target: Target, seconds: float, *, v6_first: bool) -> Generator[tuple[Target, float], DialFailed, None]:
-    """The dials of which a dial of several addresses consists; see `dialling.one_by_one`."""
-    return dialling.one_by_one(target, seconds, v6_first=v6_first, rewrite=rewrite)
+    """The dials of which a dial of several addresses consists; see `sequential_dial.one_by_one`."""
+    return sequential_dial.one_by_one(target, seconds, v6_first=v6_first, rewrite=rewrite)
 
 
 def reported_standby(pgconn: pq.abc.PGconn) -> bool | None:

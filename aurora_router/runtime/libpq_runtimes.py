@@ -15,7 +15,7 @@ from aurora_router.runtime.blocking import ThreadRuntime
 from aurora_router.runtime.eventloop import LoopRuntime, settle, slices
 from aurora_router.runtime.faults import first_line
 from aurora_router.runtime.libpq import HasPgconn, LibpqRuntime
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.runtime.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from psycopg import pq

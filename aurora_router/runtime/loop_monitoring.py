@@ -15,8 +15,8 @@ from aurora_router import observe
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.policy.hang_detection import with_silence
 from aurora_router.runtime import sockets
-from aurora_router.runtime.courier import COURIER
 from aurora_router.runtime.eventloop import Closes, LoopRuntime
+from aurora_router.runtime.greenlet_dispatcher import DISPATCHER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -81,7 +81,7 @@ class MonitorLoopRuntime(LoopRuntime[ConnT]):
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            COURIER.send(partial(observe.report_bug, self._cluster.name, error))
+            DISPATCHER.send(partial(observe.report_bug, self._cluster.name, error))
 
     async def end(self) -> None:
         """End what goes on by itself."""

@@ -7,7 +7,7 @@ starts with none: the parent's loop and sockets are left alone (closing the loop
 descriptor apart), and kept from the garbage collector, which would close them.
 
 In a process that gevent or eventlet has patched it is a thread of the system all the same; see `native`. Its loop
-stands on what is not patched, and what it publishes is published by a greenlet; see `runtime.courier`.
+stands on what is not patched, and what it publishes is published by a greenlet; see `runtime.greenlet_dispatcher`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aurora_router.flow.monitor import ClusterMonitor
 from aurora_router.flow.probe import Access
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.cluster_state import ClusterState
-from aurora_router.runtime.courier import COURIER
+from aurora_router.runtime.greenlet_dispatcher import DISPATCHER
 from aurora_router.runtime.passfile import Parameters
 from aurora_router.runtime.registry import INSPECT
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.runtime import MonitorRuntime
     from aurora_router.policy.route import Route
-    from aurora_router.runtime.call import ConnectArgs
     from aurora_router.runtime.dns import Names
     from aurora_router.runtime.inspection import Inspector
     from aurora_router.runtime.loop_monitoring import MonitorLoopRuntime
+    from aurora_router.runtime.parsed_args import ConnectArgs
 
     MakeRuntime = Callable[[Cluster, Names], MonitorRuntime[Any]]
 
@@ -159,7 +159,7 @@ class Monitor:
         self._lock = native.new_rlock()
         self._waiting, self._beginning = deque(), _no_frame
         self._loop = None
-        COURIER.close()
+        DISPATCHER.close()
         self._monitors = {}
 
     # ------------------------------------------------------------ the thread
@@ -175,16 +175,16 @@ class Monitor:
         loop, alive = _Loop(), native.new_lock()
         alive.acquire()
         try:
-            COURIER.open()
+            DISPATCHER.open()
             native.start_thread(lambda: _run(loop, alive), "aurora-router-monitor")
             self._loop, self._alive = loop, alive
         except RuntimeError:
-            COURIER.close()
+            DISPATCHER.close()
             loop.close()
             raise
         except BaseException:  # of a signal handler: the thread may have begun, then it closes the loop
             self._loop = None
-            COURIER.close()
+            DISPATCHER.close()
             loop.call_soon_threadsafe(loop.stop)
             raise
         return loop
@@ -206,7 +206,7 @@ class Monitor:
             while not self._leave(monitor):
                 await monitor.run()
         except Exception as caught:  # noqa: BLE001 - a bug here must not end the monitors of the other clusters
-            COURIER.send(partial(observe.report_bug, monitor.cluster.name, caught))
+            DISPATCHER.send(partial(observe.report_bug, monitor.cluster.name, caught))
         finally:
             preparing.cancel()
             for task in keeping:
@@ -232,7 +232,7 @@ class Monitor:
             if not self._monitors and self._loop is not None:
                 loop, self._loop = self._loop, None
                 loop.call_soon(loop.stop)
-                COURIER.close()
+                DISPATCHER.close()
 
 
 async def _keep_credentials(monitor: ClusterMonitor[Any]) -> None:
@@ -290,7 +290,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def _run(loop: asyncio.AbstractEventLoop, alive: Any) -> None:
     """The thread: runs until nothing is left to look after."""
-    COURIER.serve()
+    DISPATCHER.serve()
     inspector = _start_inspection(loop)
     try:
         loop.run_forever()

@@ -84,8 +84,8 @@ class ThreadMonitorRuntime(EventLoopRuntime["_Own"], MonitorLoopRuntime["_Own"])
 
     needed_by_failures = (
         *MonitorLoopRuntime.needed_by_failures,
-        *(f"aurora_router.{name}" for name in ("runtime.incidents", "checking", "runtime.pooled", "policy.recycling")),
-        *(f"aurora_router.{name}" for name in ("runtime.languages", "runtime.rebalancing")),
+        *(f"aurora_router.{name}" for name in ("runtime.incidents", "checking", "runtime.pooler_check")),
+        *(f"aurora_router.{name}" for name in ("policy.recycling", "runtime.languages", "runtime.rebalancing")),
         "hashlib",
     )
 

@@ -14,7 +14,7 @@ from aurora_router.model.claim import agree, is_disjoint, is_foreign
 from aurora_router.model.observation import GivenHosts
 from aurora_router.policy.route import PINNED, Mode, Request, Route, identity
 from aurora_router.runtime import dns
-from aurora_router.runtime.courier import COURIER
+from aurora_router.runtime.greenlet_dispatcher import DISPATCHER
 
 if TYPE_CHECKING:
     from aurora_router.model.event import Event
@@ -133,7 +133,7 @@ class Registry:
 
     def publish(self, cluster: Cluster, event: Event) -> None:
         """Pass an event to the subscribers."""
-        COURIER.send(partial(observe.publish, cluster.name, event, cluster.identity))
+        DISPATCHER.send(partial(observe.publish, cluster.name, event, cluster.identity))
 
     def reset(self) -> None:
         """Forget all clusters: the child of a fork owns none of its parent's connections."""

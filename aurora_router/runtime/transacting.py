@@ -22,7 +22,7 @@ from aurora_router.runtime import libpq, sockets
 from aurora_router.runtime.blocking import run
 from aurora_router.runtime.exchange import READ, exchange
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime, EventLoopRuntime, wait_until_ready
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.runtime.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator

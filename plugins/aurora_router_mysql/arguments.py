@@ -15,7 +15,7 @@ from aurora_router.model.endpoint import refuse_url
 from aurora_router.policy.options import OF_EXTENSIONS, PREFIX, Balance, is_option, is_strategy, split
 from aurora_router.policy.route import Address, Request
 from aurora_router.runtime.balance_functions import find_balance
-from aurora_router.runtime.call import ConnectArgs
+from aurora_router.runtime.parsed_args import ConnectArgs
 from aurora_router.runtime.sources import find_sources
 from aurora_router_mysql.sources import BUILT_IN
 

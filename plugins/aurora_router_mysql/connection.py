@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.runtime import Target
     from aurora_router.placement import Placement
     from aurora_router.policy.hang_detection import Limits
-    from aurora_router.runtime.call import ConnectArgs
+    from aurora_router.runtime.parsed_args import ConnectArgs
     from aurora_router.runtime.sockets import SocketId
     from aurora_router_mysql.dial import Dial
 

@@ -14,7 +14,7 @@ from pymysql.err import Error, OperationalError
 from aurora_router.flow.runtime import ConnT, DialFailed
 from aurora_router.policy.verdict import Fault, FaultKind
 from aurora_router.runtime.blocking import ThreadRuntime
-from aurora_router.runtime.real import RealRuntime
+from aurora_router.runtime.real_runtime import RealRuntime
 from aurora_router_mysql.dial import Dial, new_connect_error
 from aurora_router_mysql.errors import FAMILY
 from aurora_router_mysql.faults import fault_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.flow.grounds import Blocking, OnAsyncio, Simulated
+from tests.flow.scenario_runtimes import Blocking, OnAsyncio, Simulated
 
 FILES = sorted((Path(__file__).parent.parent / "scenarios" / "connect").glob("*.yaml"))
 REAL = [path for path in FILES if yaml.safe_load(path.read_text()).get("also") == "real"]

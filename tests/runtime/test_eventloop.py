@@ -9,7 +9,7 @@ import pytest
 
 from aurora_router.flow.runtime import DialFailed, Target
 from aurora_router.runtime.libpq_runtimes import EventLoopRuntime
-from aurora_router.runtime.waiting import wait_at_most
+from aurora_router.runtime.timeouts import wait_at_most
 
 
 class Opened:

@@ -21,8 +21,8 @@ from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.model.instance import Instance
 from aurora_router.policy.route import Mode, given_host, locate
 from aurora_router.runtime.blocking import run
-from aurora_router.runtime.dialling import refuse_dial
 from aurora_router.runtime.libpq_runtimes import BlockingRuntime
+from aurora_router.runtime.sequential_dial import refuse_dial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

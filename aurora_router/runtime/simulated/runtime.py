@@ -9,7 +9,7 @@ from aurora_router.flow.connect import connect, refresh_topology
 from aurora_router.flow.runtime import POSTGRESQL, DialFailed, Resolution, Rows, Target
 from aurora_router.policy.addresses import share
 from aurora_router.psycopg_errors import FAMILY
-from aurora_router.runtime import dialling, libpq
+from aurora_router.runtime import libpq, sequential_dial
 from aurora_router.runtime.connect_args import read_connect_args
 from aurora_router.runtime.registry import Registry
 from aurora_router.runtime.simulated import answers
@@ -83,7 +83,11 @@ class SimulatedRuntime:
                 return await self.network.dial(address, target.port or 5432, limit, target.wanted, self.note_bytes)
             except DialFailed as failed:
                 failures.append(failed)
-        raise failures[0] if len(failures) == 1 else dialling.join_failures(target.addresses, failures, libpq.rewrite)
+        raise (
+            failures[0]
+            if len(failures) == 1
+            else sequential_dial.join_failures(target.addresses, failures, libpq.rewrite)
+        )
 
     def note_bytes(self, address: str, port: int, waited: float) -> None:
         """Note that a server has sent something on a dial; a monitor does."""

@@ -6,7 +6,7 @@ import pytest
 
 from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.commands.demo_failover import Clients, Commit, Count, FailoverRun
-from aurora_router_cluster.commands.picture import draw
+from aurora_router_cluster.commands.failover_svg import draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 

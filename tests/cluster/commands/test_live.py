@@ -13,7 +13,7 @@ import pytest
 
 from aurora_router_cluster.commands import live
 from aurora_router_cluster.storage.core.quorum import Membership
-from aurora_router_cluster.storage.picture import quorum
+from aurora_router_cluster.storage.volume_status import quorum
 
 
 def volume(**changes):

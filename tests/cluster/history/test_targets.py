@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from aurora_router_cluster.client.history import point_text
 from aurora_router_cluster.errors import TargetError
-from aurora_router_cluster.storage.targets import Target, lsn_text, parse_target, time_text
+from aurora_router_cluster.lsn import format_lsn
+from aurora_router_cluster.storage.targets import Target, parse_target, time_text
 
 
 @given(st.integers(min_value=0, max_value=(1 << 64) - 1))
 def test_every_position_is_read_back(lsn):
-    assert parse_target(lsn_text(lsn)) == Target(lsn=lsn)
+    assert parse_target(format_lsn(lsn)) == Target(lsn=lsn)
     assert parse_target(point_text(lsn)) == Target(lsn=lsn)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from aurora_router.policy.outcome import is_unreplicated
 from aurora_router_cluster import LocalCluster
+from aurora_router_cluster.lsn import parse_lsn
 from aurora_router_cluster.postgres import processes
-from aurora_router_cluster.storage.core.lsn import parse_lsn
 
 TESTS = Path(__file__).parents[2]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.wire.errors import LogRemovedError, ProtocolError
-from aurora_router_cluster.wire.replication import NO_FEEDBACK, HotStandbyFeedback, lsn_text
+from aurora_router_cluster.wire.replication import NO_FEEDBACK, HotStandbyFeedback
 from aurora_router_cluster.wire.source import Timeline
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class MemoryLog:
             ProtocolError: it does not.
         """
         if lsn != self.end:
-            raise ProtocolError(f"log at {lsn_text(lsn)} does not continue the log, which ends at {lsn_text(self.end)}")
+            raise ProtocolError(
+                f"log at {format_lsn(lsn)} does not continue the log, which ends at {format_lsn(self.end)}"
+            )
         self._bytes += data
 
     def advance(self, durable: int) -> None:
@@ -83,7 +86,7 @@ class MemoryLog:
     async def read(self, lsn: int, length: int) -> bytes:
         """See `LogSource`."""
         if lsn < self.first_lsn:
-            raise LogRemovedError(f"{lsn_text(lsn)} is below the oldest stored position {lsn_text(self.first_lsn)}")
+            raise LogRemovedError(f"{format_lsn(lsn)} is below the oldest stored position {format_lsn(self.first_lsn)}")
         return self._slice(lsn, length)
 
     def _slice(self, lsn: int, length: int) -> bytes:

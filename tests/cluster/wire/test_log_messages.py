@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire import walsender
@@ -101,7 +102,7 @@ def test_each_message_ends_with_a_record_or_a_page(
         sender.connection_made(wire)
         for message in (
             m.startup_packet({"user": "any", "replication": "true"}),
-            m.query(f"START_REPLICATION PHYSICAL {r.lsn_text(BASE)} TIMELINE 1"),
+            m.query(f"START_REPLICATION PHYSICAL {format_lsn(BASE)} TIMELINE 1"),
         ):
             sender.data_received(message)
         ends = {BASE + skipped}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire.errors import ProtocolError
 
@@ -14,7 +15,7 @@ LSN = st.integers(0, 2**64 - 1)
 
 @given(LSN)
 def test_positions_come_back_from_text(lsn: int) -> None:
-    assert r.parse_lsn(r.lsn_text(lsn)) == lsn
+    assert r.parse_lsn(format_lsn(lsn)) == lsn
 
 
 @pytest.mark.parametrize("text", ["", "0", "0/", "/0", "0/123456789", "g/0", "0/0 ", "-1/0", "0/0\n"])

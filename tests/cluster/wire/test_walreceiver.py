@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.postgres import settings
 from aurora_router_cluster.postgres.engine import State
 from aurora_router_cluster.wire.errors import (
@@ -16,7 +17,6 @@ from aurora_router_cluster.wire.errors import (
     ServerError,
     WireError,
 )
-from aurora_router_cluster.wire.replication import lsn_text
 from aurora_router_cluster.wire.walreceiver import EndReason, StreamEnd, WalReceiver, WriterAddress
 from tests.cluster.wire.support import SECRET, USER, asked, until, until_asked
 
@@ -46,7 +46,7 @@ async def test_the_log_received_is_the_writers_file_byte_for_byte(rig: Rig) -> N
     content = b"".join(path.read_bytes() for path in names)
     assert content[: end - rig.log.first_lsn] == rig.log._slice(rig.log.first_lsn, end - rig.log.first_lsn)
     positions = "write_lsn = sent_lsn and flush_lsn = sent_lsn and replay_lsn = sent_lsn"
-    shown = f"select {positions} and sent_lsn >= '{lsn_text(end)}' from pg_stat_replication"
+    shown = f"select {positions} and sent_lsn >= '{format_lsn(end)}' from pg_stat_replication"
     await until_asked(writer, shown, "True")
 
 

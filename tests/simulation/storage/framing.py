@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.lsn import PAGE
 from aurora_router_cluster.storage.core.extents import Cutter, SingleGroup
 from aurora_router_cluster.storage.core.groups import GroupCutter, GroupMap
-from aurora_router_cluster.storage.core.lsn import PAGE
 
 if TYPE_CHECKING:
     import random

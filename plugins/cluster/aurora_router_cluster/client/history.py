@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aurora_router_cluster.client.command import command, option, positional
-from aurora_router_cluster.storage.targets import FORMS, lsn_text
+from aurora_router_cluster.lsn import format_lsn
+from aurora_router_cluster.storage.targets import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,7 +233,7 @@ class ClusterHistory(Generic[Cluster]):
 def point_text(point: Point) -> str:
     """A point as the supervisor reads it."""
     if isinstance(point, int):
-        return lsn_text(point)
+        return format_lsn(point)
     return point.isoformat() if isinstance(point, datetime) else point
 
 

@@ -186,7 +186,7 @@ def _fail_over(screen: Console, cluster: LocalCluster, args: argparse.Namespace)
     if args.json is not None:
         args.json.write_text(json.dumps(_figures(played, count), indent=2) + "\n", encoding="utf-8")
     if args.plot is not None:
-        from aurora_router_cluster.commands.picture import draw  # noqa: PLC0415
+        from aurora_router_cluster.commands.failover_svg import draw  # noqa: PLC0415
 
         args.plot.write_text(draw(played, count), encoding="utf-8")
         screen.print(f"Their picture: {args.plot}")

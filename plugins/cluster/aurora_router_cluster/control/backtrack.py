@@ -20,9 +20,10 @@ from aurora_router_cluster.control.event_log import SNAPSHOT
 from aurora_router_cluster.control.failover import Phases
 from aurora_router_cluster.control.sampling import LogClock
 from aurora_router_cluster.errors import ClusterError, EngineError, RequestError, TargetError
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.postgres.engine import Engine
 from aurora_router_cluster.rpc.served import served
-from aurora_router_cluster.storage.targets import Target, lsn_text, parse_target
+from aurora_router_cluster.storage.targets import Target, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,10 +116,10 @@ class Backtrack:
         parted = ended.history.divergence(self.history.volume.charter.history)
         return {
             "branch": self.history.volume.charter.line.number,
-            "lsn": lsn_text(built.lsn),
+            "lsn": format_lsn(built.lsn),
             "writer": writer.name,
             "left": left.number,
-            "left_end": lsn_text(ended.end),
+            "left_end": format_lsn(ended.end),
             "set_aside": ended.end - (ended.end if parted is None else min(parted, ended.end)),
             "phases": phases.times,
         }
@@ -230,7 +231,7 @@ class Backtrack:
             await asyncio.to_thread(data.rename, exported / "data")
         return {
             "directory": str(exported / "data"),
-            "lsn": lsn_text(built.lsn),
+            "lsn": format_lsn(built.lsn),
             "postgres": str(state.binaries.directory),
             "settings": state.overrides,
         }
@@ -267,7 +268,8 @@ class Backtrack:
         """The snapshots, oldest first."""
         made = sorted(self.history.snapshots.values(), key=lambda each: each.taken)
         return [
-            {"name": each.name, "lsn": lsn_text(each.lsn), "taken": each.taken, "branch": each.branch} for each in made
+            {"name": each.name, "lsn": format_lsn(each.lsn), "taken": each.taken, "branch": each.branch}
+            for each in made
         ]
 
     @served
@@ -295,8 +297,8 @@ class Backtrack:
                 {
                     "number": branch_range.number,
                     "parent": lines[branch_range.number].parent,
-                    "start": lsn_text(lines[branch_range.number].start or branch_range.history.base),
-                    "end": lsn_text(branch_range.end),
+                    "start": format_lsn(lines[branch_range.number].start or branch_range.history.base),
+                    "end": format_lsn(branch_range.end),
                     "closed": branch_range.kept.closed if branch_range.kept is not None else None,
                 }
                 for branch_range in history.branch_ranges()

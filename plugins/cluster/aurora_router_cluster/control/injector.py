@@ -22,8 +22,8 @@ from aurora_router_cluster.faults.catalog import (
     target_of,
 )
 from aurora_router_cluster.faults.nodes import NodeFaults
-from aurora_router_cluster.faults.picture import Picture
 from aurora_router_cluster.faults.relay_client import BEAT, CLIENTS, RelayClient, Shape
+from aurora_router_cluster.faults.status_distortion import Picture
 from aurora_router_cluster.rpc.served import served
 
 if TYPE_CHECKING:

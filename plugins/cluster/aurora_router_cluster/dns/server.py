@@ -20,7 +20,7 @@ import dns.rcode
 from aurora_router_cluster.dns import answers
 from aurora_router_cluster.errors import AddressInUseError
 from aurora_router_cluster.rpc.streams import StreamServer
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,7 +26,7 @@ from aurora_router_cluster.rpc.client import Handle
 from aurora_router_cluster.rpc.framing import OWN, Reply
 from aurora_router_cluster.rpc.proof import Identity
 from aurora_router_cluster.rpc.server import Caller, Server
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.rpc.streams import StreamServer
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -50,7 +50,7 @@ from aurora_router_cluster.errors import (
 from aurora_router_cluster.mysql.relaylog import find_unapplied
 from aurora_router_cluster.mysql.rewriting import Member, rewrite
 from aurora_router_cluster.mysql.server import REPLICATION
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable

@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError, StartingUpError
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from aurora_router_cluster.postgres.endpoints import EngineAddress

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from aurora_router_cluster.rpc import framing, proof
 from aurora_router_cluster.rpc.framing import MalformedStream, Reply
 from aurora_router_cluster.rpc.peer import Peer
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.lsn import parse_lsn, segment_start
 from aurora_router_cluster.postgres import programs, template
 from aurora_router_cluster.postgres.session import Session
 from aurora_router_cluster.storage.core.gc import Base
 from aurora_router_cluster.storage.core.history import History
-from aurora_router_cluster.storage.core.lsn import parse_lsn, segment_start
 from aurora_router_cluster.storage.disk.identity import set_system_identifier
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.branches import Branch, Line
 from aurora_router_cluster.storage.core.errors import QuorumUnavailable
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.recovery import chain_end, complete
 from aurora_router_cluster.storage.quorum_call import ask
 from aurora_router_cluster.storage.recovery import RecoveredVolume, adopt, fence, repair

@@ -17,10 +17,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import Fenced, NodeUnavailable, QuorumUnavailable, Refused, StorageError
 from aurora_router_cluster.storage.core.extents import join_extents
 from aurora_router_cluster.storage.core.gossip import plan_kept
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.tracker import LAL, Tracker
 from aurora_router_cluster.storage.healing import catch_up, catch_up_kept
 from aurora_router_cluster.storage.log_buffer import RING_BYTES, LogBuffer

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, NameTakenError, TargetError
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.postgres.endpoints import RecoveryPoint
 from aurora_router_cluster.storage.bases import Bases
 from aurora_router_cluster.storage.branching import branch_off
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.gc import select_affordable, select_needed, select_spaced
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.quorum_call import ask
 from aurora_router_cluster.storage.recovery import recover
-from aurora_router_cluster.storage.targets import lsn_text, time_text
+from aurora_router_cluster.storage.targets import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,7 +224,7 @@ class VolumeHistory:
         lsn = branch_range.end if target.lsn is None else target.lsn
         if lsn > branch_range.end:
             raise TargetError(
-                f"{target} is in the future: branch {branch_range.number} ends at {lsn_text(branch_range.end)} "
+                f"{target} is in the future: branch {branch_range.number} ends at {format_lsn(branch_range.end)} "
                 f"({self._bounds()})"
             )
         found = self.bases.newest(branch_range.history, lsn)
@@ -237,8 +237,8 @@ class VolumeHistory:
         lowest = min((stored.base.end for stored in self.bases), default=0)
         return (
             f"this cluster can go to times from {time_text(first)} to {time_text(last)} and to positions from "
-            f"{lsn_text(lowest)} to {lsn_text(self.present().end)}; take a snapshot to keep a point longer, or start "
-            f"with a longer retention (now {self.retention:g} s)"
+            f"{format_lsn(lowest)} to {format_lsn(self.present().end)}; take a snapshot to keep a point longer, or "
+            f"start with a longer retention (now {self.retention:g} s)"
         )
 
     # -- snapshots -----------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster import limits
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import NodeUnavailable
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.remote import RemoteNode
 from aurora_router_cluster.storage.scrubbing import scrub
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import CorruptLog, NodeUnavailable
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.disk.errors import LogFailedError
 from aurora_router_cluster.storage.operations import NodeOperations
 from aurora_router_cluster.storage.reopening import open_node, reopen

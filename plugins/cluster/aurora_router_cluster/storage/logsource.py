@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from aurora_router_cluster.storage.core.errors import QuorumUnavailable
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 from aurora_router_cluster.wire.errors import LogRemovedError
 from aurora_router_cluster.wire.source import Timeline
 

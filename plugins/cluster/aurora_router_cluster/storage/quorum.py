@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from aurora_router_cluster.dns import names
 from aurora_router_cluster.errors import DirectoryError, EngineError, FailoverImpossibleError
+from aurora_router_cluster.lsn import format_lsn, segment_start
 from aurora_router_cluster.postgres.files import sync_tree
-from aurora_router_cluster.storage import picture
+from aurora_router_cluster.storage import volume_status
 from aurora_router_cluster.storage.bases import (
     Copied,
     back_up,
@@ -37,7 +38,6 @@ from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.framing import PostgresFraming
 from aurora_router_cluster.storage.core.gc import Base, floor
 from aurora_router_cluster.storage.core.history import EpochStart, History, Timeline
-from aurora_router_cluster.storage.core.lsn import format_lsn, segment_start
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.replica import Charter
 from aurora_router_cluster.storage.disk.consistency import raise_minimum_recovery_point, timeline_of
@@ -511,7 +511,7 @@ class QuorumVolume:
             return {"flavour": self.flavour, "state": "closed"}
         return {
             "flavour": self.flavour,
-            **picture.volume(self._current.driver, self.nodes.values()),
+            **volume_status.volume(self._current.driver, self.nodes.values()),
             "attached": self._current.attached,
             "first_lsn": format_lsn(self._log.first_lsn),
             "readers": [

@@ -20,8 +20,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import NodeUnavailable, QuorumUnavailable, Refused
-from aurora_router_cluster.storage.core.lsn import format_lsn
 from aurora_router_cluster.storage.core.recovery import (
     chain_end,
     check_floor,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from aurora_router_cluster.errors import TargetError
+from aurora_router_cluster.lsn import format_lsn
 
 _POSITION = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 FORMS = (
@@ -29,13 +30,8 @@ class Target:
 
     def __str__(self) -> str:
         if self.lsn is not None:
-            return lsn_text(self.lsn)
+            return format_lsn(self.lsn)
         return self.time.isoformat() if self.time is not None else "the end"
-
-
-def lsn_text(lsn: int) -> str:
-    """A position as PostgreSQL writes it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 def time_text(seconds: float) -> str:

@@ -15,9 +15,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from aurora_router_cluster.lsn import format_lsn, parse_lsn
 from aurora_router_cluster.storage.core.errors import StorageError
 from aurora_router_cluster.storage.core.history import Timeline
-from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
 from aurora_router_cluster.wire.errors import WireError
 from aurora_router_cluster.wire.walreceiver import EndReason, WalReceiver
 

@@ -103,7 +103,7 @@ class Hub(ABC):
             min(strangers, key=lambda each: each.since).abort()
 
     def dismiss(self, session: Session) -> None:
-        """Forget a connection that has ended; without any, nothing is to be told when the log grows."""
+        """Forget a connection that has ended; without any, nothing is woken when the log grows."""
         self.sessions.discard(session)
         if not self.sessions and self._unsubscribe is not None:
             self._unsubscribe()

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.wire.errors import ProtocolError
 from aurora_router_cluster.wire.messages import MESSAGE_LIMIT, Message
 
@@ -40,11 +41,6 @@ _KEEPALIVE_BODY = struct.Struct(">QqB")
 _STATUS_BODY = struct.Struct(">QQQqB")
 _FEEDBACK_BODY = struct.Struct(">qIIII")
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
-
-
-def lsn_text(lsn: int) -> str:
-    """Write a log position the way PostgreSQL does, e.g. ``0/3020BA0``."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 def parse_lsn(text: str) -> int:
@@ -236,5 +232,5 @@ class StreamDecoder:
     def _check(found: int, expected: int, length: int) -> None:
         if found != expected or length < _HEAD - 1:
             raise ProtocolError(
-                f"the writer sent {length} bytes of log from {lsn_text(found)}, expected was {lsn_text(expected)}"
+                f"the writer sent {length} bytes of log from {format_lsn(found)}, expected was {format_lsn(expected)}"
             )

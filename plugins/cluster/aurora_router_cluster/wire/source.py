@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from aurora_router_cluster.wire.replication import lsn_text
+from aurora_router_cluster.lsn import format_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,4 +140,4 @@ def _history_of_burned(before: Timeline, after: Timeline) -> bytes:
     ancestors = before.history or b""
     if ancestors and not ancestors.endswith(b"\n"):
         ancestors += b"\n"
-    return ancestors + f"{before.id}\t{lsn_text(after.start)}\tpromotion that never became the writer\n".encode()
+    return ancestors + f"{before.id}\t{format_lsn(after.start)}\tpromotion that never became the writer\n".encode()

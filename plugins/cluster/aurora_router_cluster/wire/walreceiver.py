@@ -22,7 +22,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.lsn import format_lsn
+from aurora_router_cluster.timeouts import wait_at_most
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
 from aurora_router_cluster.wire.errors import (
@@ -214,7 +215,7 @@ class WalReceiver(asyncio.Protocol):
         self._decoder.position = lsn
         self._positions = (flushed, flushed, flushed)
         chosen = f"SLOT {_slot(slot)} " if slot is not None else ""
-        await self._query(f"START_REPLICATION {chosen}PHYSICAL {r.lsn_text(lsn)} TIMELINE {timeline:d}")
+        await self._query(f"START_REPLICATION {chosen}PHYSICAL {format_lsn(lsn)} TIMELINE {timeline:d}")
         self._tick()
 
     async def _query(self, sql: str) -> list[Row]:

@@ -24,6 +24,7 @@ import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.wire import commands as c
 from aurora_router_cluster.wire import messages as m
 from aurora_router_cluster.wire import replication as r
@@ -164,7 +165,7 @@ class WalSender(asyncio.Protocol):
     def _identify(self) -> None:
         source = self._hub.source
         columns = (("systemid", m.OID_TEXT), ("timeline", m.OID_INT8), ("xlogpos", m.OID_TEXT), ("dbname", m.OID_TEXT))
-        values = (source.system_identifier, self._hub.view().current, r.lsn_text(source.durable_lsn))
+        values = (source.system_identifier, self._hub.view().current, format_lsn(source.durable_lsn))
         row = [str(value).encode() for value in values]
         self._answer("IDENTIFY_SYSTEM", columns, [*row, None])
 
@@ -204,17 +205,17 @@ class WalSender(asyncio.Protocol):
         if not view.shows(timeline):
             return "55000", f"requested timeline {timeline} is not in this log's history"
         if lsn < source.first_lsn:
-            first = r.lsn_text(source.first_lsn)
-            return "58P01", f"requested log at {r.lsn_text(lsn)} has been removed; the oldest stored is {first}"
+            first = format_lsn(source.first_lsn)
+            return "58P01", f"requested log at {format_lsn(lsn)} has been removed; the oldest stored is {first}"
         if end is not None and lsn > end[1]:
             return (
                 "55000",
-                f"requested start {r.lsn_text(lsn)} is not on timeline {timeline}, which ends at {r.lsn_text(end[1])}",
+                f"requested start {format_lsn(lsn)} is not on timeline {timeline}, which ends at {format_lsn(end[1])}",
             )
         if lsn > source.durable_lsn:
             return (
                 "55000",
-                f"requested start {r.lsn_text(lsn)} is above the durable end {r.lsn_text(source.durable_lsn)}",
+                f"requested start {format_lsn(lsn)} is above the durable end {format_lsn(source.durable_lsn)}",
             )
         return None
 
@@ -239,7 +240,7 @@ class WalSender(asyncio.Protocol):
             end = self._hub.view().end_of(self._timeline)
             assert end is not None, "a timeline that has ended stays ended"
             columns = (("next_tli", m.OID_INT8), ("next_tli_startpos", m.OID_TEXT))
-            values = [str(end[0]).encode(), r.lsn_text(end[1]).encode()]
+            values = [str(end[0]).encode(), format_lsn(end[1]).encode()]
             row = m.row_description(columns) + m.data_row(values)
         self._state = State.IDLE
         tags = m.command_complete("START_STREAMING") + m.command_complete("START_REPLICATION")
@@ -282,8 +283,8 @@ class WalSender(asyncio.Protocol):
             self._fatal("58P01", f"requested log has been removed: {error}")
             return
         except Exception as error:  # any failure of the log ends this reader, visibly, not the endpoint
-            log.warning("reading the log at %s for a reader failed", r.lsn_text(self._sent), exc_info=True)
-            self._fatal("58030", f"reading the log at {r.lsn_text(self._sent)} failed: {error}")
+            log.warning("reading the log at %s for a reader failed", format_lsn(self._sent), exc_info=True)
+            self._fatal("58030", f"reading the log at {format_lsn(self._sent)} failed: {error}")
             return
         finally:
             self._reading = None

@@ -11,9 +11,9 @@ import tracemalloc
 
 import pytest
 
+from aurora_router_cluster.lsn import PAGE
 from aurora_router_cluster.storage.core.groups import GROUP_BYTES, GroupMap
 from aurora_router_cluster.storage.core.history import EpochStart, History
-from aurora_router_cluster.storage.core.lsn import PAGE
 from aurora_router_cluster.storage.core.quorum import Membership
 from aurora_router_cluster.storage.core.recovery import survey
 from aurora_router_cluster.storage.core.replica import Charter, Metadata, NodeState

@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurora_router_cluster.lsn import PAGE
 from aurora_router_cluster.storage.core.groups import GroupCutter, GroupMap
-from aurora_router_cluster.storage.core.lsn import PAGE
 from tests.simulation.storage.framing import TinyScanner, references
 
 blocks = st.lists(st.tuples(st.tuples(st.integers(0, 3)), st.integers(0, 200)), max_size=200)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aurora_router_cluster.lsn import PAGE, format_lsn, parse_lsn, segment_start
 from aurora_router_cluster.postgres.engine import State
 from aurora_router_cluster.storage.core.blocks import block_refs
 from aurora_router_cluster.storage.core.errors import CorruptLog
-from aurora_router_cluster.storage.core.lsn import PAGE, format_lsn, parse_lsn, segment_start
 from aurora_router_cluster.storage.core.wal import MAGIC_VERSIONS, Scanner
 
 SEGMENT = 8 * PAGE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aurora_router_cluster.errors import EngineError
+from aurora_router_cluster.lsn import parse_lsn
 from aurora_router_cluster.storage.bases import ARCHIVE
-from aurora_router_cluster.storage.core.lsn import parse_lsn
 from tests.cluster.storage.quorum.support import until, value
 
 pytestmark = pytest.mark.cluster

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from aurora_router_cluster.errors import EngineError, FailoverImpossibleError, RequestError
+from aurora_router_cluster.lsn import parse_lsn
 from aurora_router_cluster.storage import writer_link
-from aurora_router_cluster.storage.core.lsn import parse_lsn
 from aurora_router_cluster.storage.core.tracker import LAL
 from aurora_router_cluster.storage.driver import Driver
 from tests.cluster.storage.quorum.support import Cluster, until, value

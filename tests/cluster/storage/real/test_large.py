@@ -9,7 +9,7 @@ import pytest
 
 from aurora_router_cluster import LocalCluster
 from aurora_router_cluster.postgres import processes
-from aurora_router_cluster.storage.picture import SHOWN_GROUPS
+from aurora_router_cluster.storage.volume_status import SHOWN_GROUPS
 
 pytestmark = pytest.mark.cluster
 

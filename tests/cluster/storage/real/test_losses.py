@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from aurora_router_cluster import ClusterError, LocalCluster
-from aurora_router_cluster.storage.core.lsn import parse_lsn
+from aurora_router_cluster.lsn import parse_lsn
 
 pytestmark = pytest.mark.cluster
 

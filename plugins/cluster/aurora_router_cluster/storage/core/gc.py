@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurora_router_cluster.storage.core.lsn import segment_start
+from aurora_router_cluster.lsn import segment_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -21,8 +21,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aurora_router_cluster.lsn import PAGE
 from aurora_router_cluster.storage.core.extents import BoundaryScanner, Extent
-from aurora_router_cluster.storage.core.lsn import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import CorruptLog, QuorumUnavailable
-from aurora_router_cluster.storage.core.lsn import format_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,8 +20,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from aurora_router_cluster.lsn import format_lsn
 from aurora_router_cluster.storage.core.errors import CorruptLog
-from aurora_router_cluster.storage.core.lsn import format_lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

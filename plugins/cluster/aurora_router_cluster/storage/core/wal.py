@@ -15,8 +15,8 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
+from aurora_router_cluster.lsn import PAGE, format_lsn
 from aurora_router_cluster.storage.core.errors import CorruptLog
-from aurora_router_cluster.storage.core.lsn import PAGE, format_lsn
 
 MAGIC_VERSIONS = {0xD10D: 14, 0xD110: 15, 0xD113: 16, 0xD116: 17, 0xD118: 18}
 """Page magic -> major version of PostgreSQL."""

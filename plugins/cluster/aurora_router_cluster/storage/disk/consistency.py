@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from aurora_router_cluster.storage.core.lsn import parse_lsn
+from aurora_router_cluster.lsn import parse_lsn
 from aurora_router_cluster.storage.disk.identity import read_control, write_control
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Courier:
+class GreenletDispatcher:
     """One for the monitor's thread of this process."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Courier:
             writing.close()
 
     def _deliver(self, reading: _socket.socket, process: int) -> None:
-        """Run in the greenlet: carry out what is in the outbox, until the courier is closed."""
+        """Run in the greenlet: carry out what is in the outbox, until the dispatcher is closed."""
         more = b"x"
         while more:
             select.select([reading.fileno()], [], [])
@@ -69,5 +69,5 @@ class Courier:
         reading.close()
 
 
-COURIER = Courier()
-"""The courier of this process."""
+DISPATCHER = GreenletDispatcher()
+"""The dispatcher of this process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurora_router_cluster.storage.core.lsn import format_lsn, parse_lsn
+from aurora_router_cluster.lsn import format_lsn, parse_lsn
 from aurora_router_cluster.storage.members import EMPTY
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import aurora_router_cluster
-from aurora_router_cluster.waiting import wait_at_most
+from aurora_router_cluster.timeouts import wait_at_most
 
 
 async def test_a_result_and_a_failure_come_through():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from aurora_router_cluster.faults.picture import Picture
+from aurora_router_cluster.faults.status_distortion import Picture
 
 NOW = "2026-01-01T00:00:10+00:00"
 
