@@ -110,7 +110,7 @@ PITFALLS = {
         "cluster/storage/test_journal.py::test_the_log_of_an_epoch_whose_metadata_rotted_is_there_after_a_restart",
     ],
     "20. Before Python 3.12 a wait with a deadline loses a cancellation that coincides with an exception": [
-        "cluster/test_waiting.py::test_a_cancellation_counts_also_when_the_work_ends_at_that_moment",
+        "cluster/test_timeouts.py::test_a_cancellation_counts_also_when_the_work_ends_at_that_moment",
         "cluster/storage/test_isolated.py::test_one_that_was_killed_while_it_started_comes_back",
     ],
 }

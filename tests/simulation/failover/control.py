@@ -143,7 +143,8 @@ class Control:
         return found
 
     async def rejoin(self, server: Server) -> None:
-        """Start a server as a reader of the present writer."""
+        """Start a server as a reader of the present writer: also one that another incident said to be well meanwhile."""
+        self._harm(server)
         server.crash()
         instance = server.instance
         instance.condition, instance.writer, instance.lag = Condition.STARTING, False, 0.01
