@@ -10,7 +10,6 @@ Importing this module imports little more than psycopg. The first ``connect`` im
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
@@ -23,7 +22,7 @@ from weakref import ref
 import psycopg
 from psycopg.rows import Row
 
-from aurora_router import native
+from aurora_router import native, observe
 from aurora_router.errors import AuroraRouterError
 from aurora_router.forks import IMPORTING, UNREADABLE, step_by_step
 
@@ -253,7 +252,7 @@ class _Routed:
         except TimeoutError:
             raise  # of a signal handler, maybe
         except UNREADABLE:
-            logging.getLogger("aurora_router").debug("an error could not be explained", exc_info=True)
+            observe.logger.debug("an error could not be explained", exc_info=True)
         return error
 
     def _leave(self) -> None:

@@ -2,17 +2,18 @@
 
 Events are the values of `aurora_router.model.event`. Each is logged (logger ``aurora_router``), as a sentence and as
 loud as `policy.sentences` decides, and handed to every subscriber. A subscriber runs in the thread that made the
-observation, must not block, and never breaks it: what it raises is logged.
+observation, must not block, and never breaks it: what it raises is logged. So it is with handlers of `logging`, see
+`aurora_router.logs`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
 from aurora_router import native
+from aurora_router.logs import Logger
 from aurora_router.model.bounds import forget_oldest
 from aurora_router.policy.sentences import Journal, report
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Subscriber = Callable[[str, Event], None]
 
-logger = logging.getLogger("aurora_router")
+logger = Logger("aurora_router")
 MOST_CLUSTERS = 256
 """For how many clusters it is remembered what was logged."""
 _journals: dict[Hashable, Journal] = {}

@@ -96,6 +96,12 @@ DESIGN = (
         "It is what a URL's password with an unquoted `@` and a comma becomes.",
     ),
     (
+        "a URL with a password, and with an unquoted `@` in the name of the database",
+        "a database of that name",
+        "an error; write `%40`",
+        "It is what a URL's password with an unquoted `@` and `/` becomes; the host is a part of the password then.",
+    ),
+    (
         "a conninfo that libpq refuses, with a password in it",
         "the error quotes the conninfo",
         "the same class, without the quotation",
@@ -184,7 +190,8 @@ SQLAlchemy use `error.orig`). [](api.md) lists its attributes. It is pickled wit
 
 The error of a statement that the writer refuses as read-only (SQLSTATE 25006) gets an incident, too. The instance may
 have lost its role, so all instances are asked, at most once a second (`WriteRefused`); with `aurora_monitor=off` the
-next connect asks them. A session with `default_transaction_read_only=on` does not cause this."""
+next connect asks them. A session that its user made read-only (`default_transaction_read_only=on`, the connection's
+`read_only`) does not cause this, and its error has no incident."""
 AXES = ("python", "sqlalchemy", "psycopg", "implementation", "postgres", "storage")
 MATRIX = """\
 `nox -s matrix` runs a selection of the cells in which any two values of any two axes occur together

@@ -115,6 +115,7 @@ class ConnectAttempt(Generic[ConnT]):
     asked: list[str] = field(default_factory=list)
     silent: dict[str, int] = field(default_factory=dict)
     passes: int = 0
+    writers_met: int = 0
     further_seconds: float = 0.0
     lacks_address: bool = False
     reservation: Reservation | None = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic
 
 from aurora_router.errors import CausalTokenRejected, InvalidOption, RoutingError
 from aurora_router.flow import causal_sql, commit_sql
+from aurora_router.flow.begin import DEGRADED_SECONDS
 from aurora_router.flow.connect import connect
 from aurora_router.flow.runtime import ConnT, DialFailed, Runtime
 from aurora_router.flow.topology_query import ask
@@ -56,7 +57,15 @@ ADVICE = (
 
 
 class _Unfit(Exception):
-    """A method that does not work here."""
+    """A method that does not work here.
+
+    Attributes:
+        is_reader: whether it may work on the writer.
+    """
+
+    def __init__(self, why: str, *, is_reader: bool = False) -> None:
+        super().__init__(why)
+        self.is_reader = is_reader
 
 
 # ---------------------------------------------------------------- making tokens
@@ -68,6 +77,7 @@ async def make_token(
     method: CausalMethod,
     known: dict[str, CausalMethod],
     nameless: set[str],
+    lacking: dict[str, tuple[str, float]],
 ) -> CausalToken:
     """Make a token that covers everything that was acknowledged before the call; `connection` is idle.
 
@@ -77,28 +87,39 @@ async def make_token(
         method: ``aurora_causal``.
         known: by database, the method that ``auto`` chose before; updated.
         nameless: databases whose server does not report its system identifier; updated (see `flow.begin.Plan`).
+        lacking: databases that offer none of the methods of ``auto``: why, and until when, by the runtime's clock, that
+            is not asked again; updated.
 
     Raises:
-        InvalidOption: the server does not offer the method, or none of them.
+        InvalidOption: the server does not offer the method, or none of them, now or `DEGRADED_SECONDS` ago.
         Exception: the driver's own: the connection broke, or the server refused.
     """
     database, tried, refusals = runtime.database(connection), [method], list[str]()
     if method is CausalMethod.AUTO:
+        why, until = lacking.get(database, ("", 0.0))
+        if runtime.now() < until:
+            raise InvalidOption(why)
         tried = sorted((CausalMethod.LOG, CausalMethod.WITNESS), key=lambda each: each is not known.get(database))
+    is_reader = False
     for each in tried:
         try:
             proof = await _make_proof(runtime, connection, each, nameless, is_chosen=method is each)
-        except _Unfit as why:
-            refusals.append(f"{each.value}: {why}")
+        except _Unfit as unfit:
+            is_reader = is_reader or unfit.is_reader
+            refusals.append(f"{each.value}: {unfit}")
         except DialFailed as failed:
             if runtime.is_broken(connection) or failed.fault.sqlstate not in _LACKING:
                 raise failed.cause from None
+            is_reader = is_reader or failed.fault.sqlstate == commit_sql.READ_ONLY
             refusals.append(f"{each.value}: {failed.fault.text}")
         else:
             if method is CausalMethod.AUTO:
                 known[database] = each
             return CausalToken(proof, is_trusted=True)
-    raise InvalidOption(f"no causal token can be made in database {database} ({'; '.join(refusals)}). {ADVICE}")
+    text = f"no causal token can be made in database {database} ({'; '.join(refusals)}). {ADVICE}"
+    if method is CausalMethod.AUTO and not is_reader:
+        lacking[database] = (text, runtime.now() + DEGRADED_SECONDS)
+    raise InvalidOption(text)
 
 
 async def _make_proof(
@@ -108,7 +129,7 @@ async def _make_proof(
         rows = (await runtime.execute(connection, causal_sql.LOG, None)).rows
         evidence = causal_sql.read_log(rows)
         if evidence.lsn is None or evidence.timeline is None:
-            raise _Unfit("the timeline of this reader cannot be read")
+            raise _Unfit("the timeline of this reader cannot be read", is_reader=True)
         if not is_chosen and not causal_sql.may_read_timelines(rows):
             raise _Unfit("the user may not read pg_stat_wal_receiver, so no reader could prove it")
         return LogPosition(evidence.system, evidence.timeline, evidence.lsn)

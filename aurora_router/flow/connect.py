@@ -223,6 +223,12 @@ def choose_strategy(attempt: ConnectAttempt[ConnT], *, is_admitted: bool = False
     return connect_by_topology
 
 
+LED_TO_WRITER = 2
+"""So many times for each instance a name has to lead to the writer alone until that serves as a reader.
+
+A name behind which several instances take turns leads to a reader by then.
+"""
+
 # ---------------------------------------------------------------- the strategies
 
 
@@ -521,8 +527,10 @@ async def _has_wanted_role(attempt: ConnectAttempt[ConnT], connection: ConnT, in
         return False  # a former writer that does not know it
     if role is not WantedRole.READER:
         return True
-    alone = not any(True for _ in attempt.cluster.view.readers())
-    return alone and attempt.request.options.reader_fallback is ReaderFallback.WRITER
+    attempt.writers_met += 1
+    view = attempt.cluster.view
+    lacks_reader = not any(True for _ in view.readers()) or attempt.writers_met > LED_TO_WRITER * len(view.instances)
+    return lacks_reader and attempt.request.options.reader_fallback is ReaderFallback.WRITER
 
 
 # ---------------------------------------------------------------- handing out

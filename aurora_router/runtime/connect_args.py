@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from aurora_router.errors import InvalidOption, MalformedHost, redact
 from aurora_router.forks import IMPORTING
 from aurora_router.frozen import frozen
-from aurora_router.model.endpoint import WantedRole, refuse_url
+from aurora_router.model.endpoint import EndpointKind, WantedRole, parse_endpoint, refuse_url
 from aurora_router.policy.conninfo import split_conninfo
 from aurora_router.policy.direct_tls import FIRST_VERSION
 from aurora_router.policy.engine_url import is_engine_url, read_engine_url
@@ -75,6 +75,8 @@ _SESSION_ROLES = {
     "any": WantedRole.ANY,
 }
 """libpq's target_session_attrs -> the role that it asks for."""
+_GIVES_ROLE = frozenset({EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER})
+"""Endpoints that lead to instances of one role by themselves, so that "any" permits what they lead to."""
 _REFUSES_PRIMARY = frozenset({"read-only", "standby"})
 """Values with which libpq takes no primary, and does not wait for a standby either."""
 
@@ -269,6 +271,9 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
     attributes = params.pop("target_session_attrs", None)
     if attributes is not None:
         params["target_session_attrs"] = "any"  # or libpq would find the environment's, and refuse what routing chose
+    params.given = given = _addresses(params, origins.get("port"))
+    if attributes == "any" and len(given) == 1 and parse_endpoint(given[0].host or "").kind in _GIVES_ROLE:
+        attributes = None
     refuses_primary = False
     if options.role is None and options.instance is None and attributes is not None:
         refuses_primary = attributes in _REFUSES_PRIMARY and every.get("aurora_reader_fallback") is None
@@ -278,7 +283,6 @@ def _read(said: _Said, environment: tuple[str | None, ...], service_files: tuple
             role=_session_role(str(attributes), origins.get("target_session_attrs", "")),
             reader_fallback=fallback,
         )
-    params.given = given = _addresses(params, origins.get("port"))
     verifies = params.get("sslmode") == "verify-full"
     database = str(params.get("dbname") or params.get("user") or "")
     managed = any(each.members is not None for each in said.sources)
@@ -428,7 +432,7 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
     try:
         if any(map(find_option, keywords)):
             _refuse_unprefixed(keywords)
-        return conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
+        parsed = conninfo_to_dict(conninfo, **cast("dict[str, Any]", keywords))
     except UnicodeDecodeError:
         what = "a percent-encoded character of the conninfo is not UTF-8"
         raise psycopg.ProgrammingError(f"{what} (it is not shown: {_PART})") from None
@@ -440,6 +444,15 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
         if not advice:
             raise
         raise type(error)(f"{str(error).strip()}{advice}") from None
+    if (
+        "://" in conninfo
+        and parsed.get("password")
+        and "@" in str(parsed.get("dbname", ""))
+        and "dbname" not in keywords
+    ):
+        # The rest of a password that had an @ and a / in it; the host would be a part of it too.
+        raise psycopg.ProgrammingError(f"the URL's database name has an @ in it (it is not shown: {_PART})")
+    return parsed
 
 
 def _refuse_unprefixed(keywords: Mapping[str, object]) -> None:

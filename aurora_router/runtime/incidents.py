@@ -51,6 +51,8 @@ def explain(
     lost = connection.pgconn.status == pq.ConnStatus.BAD or error.diag.severity_nonlocalized in ENDS_SESSION
     if hasattr(error, "incident") or not (lost or error.sqlstate == READ_ONLY):
         return
+    if not lost and _chose_read_only(connection):
+        return
     attach_incident(
         cluster,
         error,
@@ -58,11 +60,14 @@ def explain(
         generation=generation,
         role=role,
         lost=lost,
-        is_evidence=error.sqlstate not in TIMED_OUT if lost else not _chose_read_only(connection),
+        is_evidence=not lost or error.sqlstate not in TIMED_OUT,
         cut=connection.cut_because,
     )
 
 
 def _chose_read_only(connection: Any) -> bool:
-    """Whether the session is read-only by its own setting, which the server reports (PostgreSQL 14 and later)."""
-    return bool(connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on")
+    """Whether the session is read-only by what its user set.
+
+    By the connection's attribute, or by the session's default, which the server reports (PostgreSQL 14 and later).
+    """
+    return bool(connection.read_only or connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on")

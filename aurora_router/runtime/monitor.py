@@ -21,6 +21,7 @@ import selectors
 import time
 import weakref
 from collections import deque
+from contextvars import Context
 from functools import partial
 from importlib import import_module
 from select import POLLIN, POLLOUT
@@ -133,7 +134,7 @@ class Monitor:
         # In this order: a signal handler's exception may end it at any point, and one that has begun
         # takes its place by itself, while one that was never begun would keep it for good.
         begun: ClusterMonitor[Any] = ClusterMonitor(make_runtime(), cluster, access)
-        loop.call_soon_threadsafe(self._begin, begun)
+        loop.call_soon_threadsafe(self._begin, begun, context=Context())  # the user's is of one request
         self._monitors.setdefault(begun, None)
         cluster.monitor = begun
         return []
@@ -176,7 +177,7 @@ class Monitor:
         alive.acquire()
         try:
             DISPATCHER.open()
-            native.start_thread(lambda: _run(loop, alive), "aurora-router-monitor")
+            native.start_thread(lambda: self._run(loop, alive), "aurora-router-monitor")
             self._loop, self._alive = loop, alive
         except RuntimeError:
             DISPATCHER.close()
@@ -188,6 +189,30 @@ class Monitor:
             loop.call_soon_threadsafe(loop.stop)
             raise
         return loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop, alive: Any) -> None:
+        """The thread: runs until nothing is left to look after."""
+        DISPATCHER.serve()
+        inspector = _start_inspection(loop)
+        try:
+            loop.run_forever()
+        finally:
+            if inspector is not None:
+                inspector.close()
+            self._abandon(loop)
+            loop.close()
+            alive.release()
+
+    def _abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up what a loop looked after that an exception has ended; the next connect to each starts another one."""
+        with self._lock:
+            if self._loop is not loop:
+                return
+            self._loop, monitors, self._monitors = None, list(self._monitors), {}
+            DISPATCHER.close()
+        for each in monitors:
+            each.cluster.monitor = None
+            each.cluster.on_monitor_stopped()
 
     def _begin(self, monitor: ClusterMonitor[Any]) -> None:
         self._monitors[monitor] = asyncio.get_running_loop().create_task(self._look_after(monitor))
@@ -286,19 +311,13 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(_Selector() if native.is_patched() else None)
+        self.set_exception_handler(_on_loop_error)
 
 
-def _run(loop: asyncio.AbstractEventLoop, alive: Any) -> None:
-    """The thread: runs until nothing is left to look after."""
-    DISPATCHER.serve()
-    inspector = _start_inspection(loop)
-    try:
-        loop.run_forever()
-    finally:
-        if inspector is not None:
-            inspector.close()
-        loop.close()
-        alive.release()
+def _on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report an error that nothing else handled: `asyncio` would log it by itself, and let a handler's error out."""
+    error = context.get("exception")
+    DISPATCHER.send(partial(observe.logger.error, "the monitor: %s", context.get("message"), exc_info=error))
 
 
 def _start_inspection(loop: asyncio.AbstractEventLoop) -> Inspector | None:

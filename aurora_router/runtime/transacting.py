@@ -314,7 +314,9 @@ class TransactionToken:
         found = causal.find_token(commit, method)
         if found is None and sessions.is_idle(connection):
             with suppress(psycopg.Error, AuroraRouterError):
-                found = await causal.make_token(sessions, connection, method, args.causal_methods, args.nameless)
+                found = await causal.make_token(
+                    sessions, connection, method, args.causal_methods, args.nameless, args.lacking
+                )
         self._made = (found or CausalToken(NoProof(), is_trusted=True), commit)
 
     def report(self) -> None:

@@ -9,7 +9,6 @@ one. So a token is kept for all logins of one user at one name, and its end is t
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,12 +17,13 @@ from urllib.parse import quote
 
 from aurora_router import Credential, CredentialsUnavailable, Login
 from aurora_router.credentials import is_custom_endpoint, is_of_rds, name_of_instance, region_of
+from aurora_router.logs import Logger
 from aurora_router_aws import sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-log = logging.getLogger("aurora_router.aws")
+log = Logger("aurora_router.aws")
 
 LIFETIME_SECONDS = 900
 """How long the server lets a token in."""

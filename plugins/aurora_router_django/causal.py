@@ -18,11 +18,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from aurora_router import AuroraRouterError, CausalToken, StaleConnection, web
+from aurora_router.logs import Logger
 from aurora_router_django.base import DatabaseWrapper
 
 _UNPROVABLE = CausalToken.parse("1n").trust()
 """Stands for writes that no reader can be shown to have: the writer serves."""
-logger = logging.getLogger("aurora_router.django")
+logger = Logger("aurora_router.django")
 
 
 def causal_token(using: str = DEFAULT_DB_ALIAS) -> CausalToken:
@@ -75,7 +76,8 @@ def pay(wrapper: DatabaseWrapper) -> None:
         token = _connect(wrapper).causal_token()
     except Exception as error:  # noqa: BLE001 - see above
         level = logging.WARNING if isinstance(error, AuroraRouterError) else logging.INFO
-        logger.log(level, "no causal token after a write, so this thread goes on reading from the writer: %s", error)
+        text = "no causal token after a write, so this thread goes on reading from the writer: %s"
+        logger.log_once(level, f"{wrapper.alias} {type(error).__name__}", text, error)
         token = _UNPROVABLE
     _keep(wrapper, token)
 

@@ -12,7 +12,6 @@ A dial is made by PyMySQL itself, on a copy of the connection (`dial`); the sess
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pymysql
 from pymysql.err import Error
 
-from aurora_router import native
+from aurora_router import native, observe
 from aurora_router.errors import AuroraRouterError
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router_mysql.arguments import duplicate, part_options, read_connect_args
@@ -237,7 +236,7 @@ class Connection(pymysql.connections.Connection):
                 cut=self.cut_because,
             )
         except UNREADABLE:
-            logging.getLogger("aurora_router").debug("an error could not be explained", exc_info=True)
+            observe.logger.debug("an error could not be explained", exc_info=True)
 
 
 _OWN = frozenset(

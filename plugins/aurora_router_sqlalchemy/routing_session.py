@@ -39,6 +39,7 @@ from sqlalchemy.sql.selectable import GenerativeSelect, SelectBase, TableClause,
 from sqlalchemy.util import await_only
 
 from aurora_router import AuroraRouterError, CausalToken, StaleConnection, web
+from aurora_router.logs import Logger
 from aurora_router_sqlalchemy.causal import find_driver
 from aurora_router_sqlalchemy.read_part import mark_read_part, unmark_read_part
 
@@ -55,7 +56,7 @@ _UNPROVABLE = CausalToken.parse("1n").trust()
 """Stands for writes that no reader can be shown to have: the writer serves."""
 _LEAVES = (ColumnClause, TableClause, BindParameter)
 """What most statements consist of, and holds no further statement."""
-logger = logging.getLogger("aurora_router.sqlalchemy")
+logger = Logger("aurora_router.sqlalchemy")
 
 
 class Kind(enum.Enum):
@@ -426,7 +427,8 @@ def _make_token(connection: Connection) -> CausalToken:
         return cast("CausalToken", await_only(made) if connection.dialect.is_async else made)
     except Exception as error:  # noqa: BLE001 - see above
         level = logging.WARNING if isinstance(error, (AuroraRouterError, TypeError)) else logging.INFO
-        logger.log(level, "no causal token after a commit, so the session goes on reading from the writer: %s", error)
+        text = "no causal token after a commit, so the session goes on reading from the writer: %s"
+        logger.log_once(level, f"{connection.engine.url} {type(error).__name__}", text, error)
         return _UNPROVABLE
 
 

@@ -122,7 +122,6 @@ CASES = [
     ("environment", facts(setup=setup(environment={"PGHOSTADDR": "10.0.0.9"})), "unset PGHOSTADDR"),
     ("fixed-address", facts(f"{SECURE} hostaddr=10.0.0.1"), "10.0.0.1"),
     ("session-attributes", facts(f"{SECURE} target_session_attrs=read-only aurora_role=writer"), "aurora_role wins"),
-    ("session-attributes", facts(f"{SECURE} target_session_attrs=any"), "any instance may serve"),
     ("reader-endpoint", facts(SECURE.replace(HOST, READER_HOST) + " aurora_role=writer"), "the cluster endpoint"),
     ("no-effect", facts(f"{SECURE} aurora_max_lag=1"), "there is one writer"),
     ("no-effect", facts(f"{PROXY} aurora_role=reader"), "does its own routing"),

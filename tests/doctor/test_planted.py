@@ -132,10 +132,6 @@ def two_roles(cluster, running, monkeypatch):
     return Planted(("session-attributes",), "Remove target_session_attrs", chosen)
 
 
-def any_role(cluster, running, monkeypatch):
-    return Planted(("session-attributes",), "any at a cluster endpoint", cluster.conninfo(target_session_attrs="any"))
-
-
 def reader_endpoint_for_writes(cluster, running, monkeypatch):
     return Planted(("reader-endpoint",), "cluster endpoint", cluster.conninfo("reader", aurora_role="writer"))
 
@@ -387,7 +383,7 @@ def commits_that_can_be_lost(cluster, running, monkeypatch):
 PLANTED = (
     misspelt_host, silent_name_server, records_that_hold_for_an_hour, swapped_aliases, stale_record,
     host_from_the_environment, address_from_the_environment, role_from_the_environment, fixed_address, misspelt_option,
-    contradicting_options, two_roles, any_role, reader_endpoint_for_writes, lag_bound_of_a_writer, balance_of_libpq,
+    contradicting_options, two_roles, reader_endpoint_for_writes, lag_bound_of_a_writer, balance_of_libpq,
     no_monitor, dial_beyond_the_pool, dial_beyond_the_connect, impatient_pool, readable_password_file, wrong_port,
     hung_server, web_server, wrong_password, no_password, no_database, no_right_to_connect, no_slot_left,
     variable_that_is_not_set, slow_network, tls_of_a_server_without_it, no_right_to_the_topology, no_instance_hosts,

@@ -153,11 +153,22 @@ def test_a_user_who_may_not_see_timelines_gets_a_witness_row(router, witness, un
         assert reader.has_replayed(token)
 
 
-def test_or_hears_what_to_do(router, cluster, unprivileged):
-    with router.connect(role="writer") as writer:
-        with pytest.raises(aurora_router.InvalidOption, match=r"GRANT pg_read_all_stats"):
-            writer.causal_token()
-        assert writer.execute("SELECT 1").fetchone() == (1,), "the connection is as it was"
+def test_or_hears_what_to_do(router, cluster, unprivileged, monkeypatch):
+    """And that is found out once: what a database lacks is remembered for a while."""
+    asked, write_witness = [], causal_sql.write_witness
+
+    def write(id_, *, system):
+        asked.append(id_)
+        return write_witness(id_, system=system)
+
+    monkeypatch.setattr(causal_sql, "write_witness", write)
+    of_its_own = cluster.conninfo(application_name="unprivileged")
+    for _ in range(3):
+        with aurora_router.connect(of_its_own) as writer:
+            with pytest.raises(aurora_router.InvalidOption, match=r"GRANT pg_read_all_stats"):
+                writer.causal_token()
+            assert writer.execute("SELECT 1").fetchone() == (1,), "the connection is as it was"
+    assert len(asked) == 1
     with aurora_router.connect(cluster.conninfo(aurora_causal="log")) as writer:
         token = writer.causal_token()
     with router.connect(role="reader", after=token, autocommit=True) as conn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import logging
 import os
 import signal
 import socket
@@ -18,6 +20,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
 
 SOON = {"aurora_profile": "aggressive"}  # a hang is noticed within 0.44 s
 STALL = 1.5  # seconds
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.02)
 
 
 def work(conn, seconds, until, errors):
@@ -128,6 +137,58 @@ def test_a_subscriber_that_takes_its_time_only_delays_what_is_noticed(aurora_clu
     finally:
         unsubscribe()
     assert [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+class OfARequest(logging.Filter):
+    """A filter that works in the threads of requests alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.request = threading.local()
+        self.request.id = 1
+
+    def filter(self, record):
+        record.request = self.request.id
+        return True
+
+
+@pytest.mark.case
+def test_a_filter_of_logging_that_raises_in_the_monitors_thread(aurora_cluster, events):
+    handler = logging.StreamHandler()
+    handler.addFilter(OfARequest())
+    logging.getLogger().addHandler(handler)
+    try:
+        for _ in range(2):  # the second time, too, there is a monitor
+            with aurora_router.connect(aurora_cluster.conninfo(**SOON), autocommit=True) as conn:
+                conn.execute("SELECT 1")
+                aurora_cluster.freeze(conn.placement.instance)
+                try:
+                    with pytest.raises(psycopg.OperationalError):
+                        conn.execute("SELECT 1")
+                finally:
+                    aurora_cluster.thaw(conn.placement.instance)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert [each for each in events if isinstance(each, aurora_router.ConnectionsCut)]
+
+
+@pytest.mark.case
+def test_the_monitor_belongs_to_no_request(aurora_cluster):
+    request, seen = contextvars.ContextVar("request", default="none"), []
+
+    def hear(*_):
+        seen.append((threading.current_thread().name, request.get()))
+
+    unsubscribe = aurora_router.subscribe(hear)
+    try:
+        request.set("the first")
+        with aurora_router.connect(aurora_cluster.conninfo(), autocommit=True) as conn:
+            aurora_cluster.failover()
+            wait_until(lambda: not conn.placement.current, "the writer is another one")
+            wait_until(lambda: [each for each in seen if "monitor" in each[0]], "the monitor has published an event")
+    finally:
+        unsubscribe()
+    assert {of for thread, of in seen if "monitor" in thread} == {"none"}
 
 
 @pytest.mark.case

@@ -180,6 +180,11 @@ def test_a_refused_write_has_the_writer_asked(cluster, events):
 def test_a_session_that_chose_to_be_read_only_is_no_news(cluster, events):
     with aurora_router.connect(cluster.conninfo(), autocommit=True) as conn:
         conn.execute("SET default_transaction_read_only = on")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as caught:
+            conn.execute("CREATE TABLE refused (n int)")
+        assert not hasattr(caught.value, "incident")
+    with aurora_router.connect(cluster.conninfo()) as conn:
+        conn.read_only = True
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             conn.execute("CREATE TABLE refused (n int)")
     with (

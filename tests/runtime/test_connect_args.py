@@ -133,6 +133,28 @@ def test_target_session_attrs_asks_for_a_role(attributes, role):
 
 
 @pytest.mark.parametrize(
+    ("hosts", "role"),
+    [
+        ("apps.cluster-abc123.eu-west-1.rds.amazonaws.com", None),
+        ("apps.cluster-ro-abc123.eu-west-1.rds.amazonaws.com", None),
+        ("apps-1.abc123.eu-west-1.rds.amazonaws.com", WantedRole.ANY),
+        ("10.0.0.1", WantedRole.ANY),
+        ("a,b", WantedRole.ANY),
+    ],
+)
+def test_any_permits_what_the_endpoint_leads_to(hosts, role):
+    assert read_connect_args(f"host={hosts} target_session_attrs=any", {}).request.options.role is role
+
+
+def test_a_password_that_becomes_the_host_and_the_database():
+    with pytest.raises(psycopg.ProgrammingError, match="database name has an @ in it") as caught:
+        read_connect_args("postgresql://app:a@SECRET/b@127.0.0.1:5/app", {})
+    assert "SECRET" not in str(caught.value)
+    assert read_connect_args("postgresql://app:a@h/b%40c", {"dbname": "b@c"}).params["dbname"] == "b@c"
+    assert read_connect_args("postgresql://app@h/b@c", {}).params["dbname"] == "b@c"
+
+
+@pytest.mark.parametrize(
     ("conninfo", "keywords", "error", "text"),
     [
         ("host=h aurora_rol=reader", {}, InvalidOption, "did you mean aurora_role"),

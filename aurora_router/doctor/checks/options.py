@@ -67,12 +67,6 @@ def _find_attributes(facts: Facts) -> Iterator[Problem]:
             f"{mine} wins, and target_session_attrs has no effect.",
             "Remove target_session_attrs.",
         )
-    elif wanted == "any" and facts.setup.kind in {EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER}:
-        yield warning(
-            f"target_session_attrs=any at a {facts.setup.kind.value}",
-            "Any instance may serve: writes may meet a reader, which refuses them, and reads may load the writer.",
-            "Remove target_session_attrs: the endpoint's kind then gives the role.",
-        )
 
 
 def _find_role_of_endpoint(facts: Facts) -> Iterator[Problem]:
@@ -185,7 +179,7 @@ CHECKS = (
     Check("refused", "parameters and options that are unknown, malformed, or contradict each other", _find_refused),
     Check("environment", "variables of libpq that decide where connections go", _find_environment),
     Check("fixed-address", "an address that is dialled whatever instance is there", _find_fixed_address),
-    Check("session-attributes", "target_session_attrs that has no effect, or permits any role", _find_attributes),
+    Check("session-attributes", "target_session_attrs that has no effect", _find_attributes),
     Check("reader-endpoint", "the reader endpoint where the writer is wanted", _find_role_of_endpoint),
     Check("no-effect", "options that do nothing for such a name or role", _find_without_effect),
     Check("monitor-off", "a monitor that is turned off, and options of it", _find_monitor),

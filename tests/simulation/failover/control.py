@@ -143,7 +143,7 @@ class Control:
         return found
 
     async def rejoin(self, server: Server) -> None:
-        """Start a server as a reader of the present writer: also one that another incident said to be well meanwhile."""
+        """Start a server as a reader of the present writer; another incident may have said that it is well."""
         self._harm(server)
         server.crash()
         instance = server.instance
