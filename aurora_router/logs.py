@@ -14,6 +14,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from aurora_router.forks import IMPORTING
+
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
@@ -65,7 +67,8 @@ class Logger(_Adapter):
 
 
 def _print_error() -> None:
-    import traceback  # noqa: PLC0415 - few handlers fail
+    with IMPORTING:
+        import traceback  # noqa: PLC0415 - few handlers fail
 
     sys.stderr.write("--- a handler or a filter of logging failed in aurora_router ---\n")
     traceback.print_exc(file=sys.stderr)
