@@ -289,7 +289,7 @@ class ClusterMonitor(Generic[ConnT]):
         suspected_at, now = self.cluster.suspected_at, self.runtime.now()
         if self._has_given_up or suspected_at is None or now - suspected_at <= SEARCH_SECONDS:
             return
-        refusing = [name for name in (*self.cluster.view.instances, *self._names) if self.is_locked_out(name)]
+        refusing = [name for name in {**self.cluster.view.instances, **self._names} if self.is_locked_out(name)]
         if refusing:
             self._has_given_up, self.settled = True, None
             self.cluster.report(

@@ -7,7 +7,7 @@ asks another server.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aurora_router.errors import InvalidOption
 from aurora_router.flow.attempt import (
@@ -36,12 +36,13 @@ from aurora_router.policy.route import Address, Mode, find, identity
 from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.flow.topology_query import Refusal, TopologyAnswer
 
+SeedT = TypeVar("SeedT")
 
 _OF_CLUSTERS = frozenset({EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER})
 SIBLING_SECONDS = 2.0
@@ -97,8 +98,8 @@ async def read_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance
         )
     )
     postponed: list[Address | Instance] = []
-    dialled: set[str] = set()
-    for seed in seeds:
+    dialled, epoch = set[str](), attempt.cluster.view.epoch
+    for seed in _until_found(attempt, seeds, epoch):
         attempt.asked.append(_seed_name(seed))
         try:
             target = await find_target(attempt, seed)
@@ -108,7 +109,7 @@ async def read_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance
             postponed.append(seed)
         except AttemptFailed as why:
             attempt.last_failure = why
-    for seed in postponed:
+    for seed in _until_found(attempt, postponed, epoch):
         try:
             return await read_topology_through(attempt, seed)
         except AttemptFailed as why:
@@ -169,9 +170,10 @@ async def _ask_hosts(
     """Ask instances for themselves; returns the last connection that was made, `kept` if none was; closes others."""
     searches_writer, led_by = attempt.route.role is WantedRole.WRITER, attempt.cluster.view.led_by
     try:
-        for seed in sorted(
+        ordered = sorted(
             seeds, key=lambda each: (attempt.failure_rank(each.id), (each.id == led_by) is not searches_writer)
-        ):
+        )
+        for seed in _until_found(attempt, ordered, attempt.cluster.view.epoch):
             if kept is not None and not searches_writer and attempt.is_avoided(seed.id):
                 break
             try:
@@ -189,6 +191,17 @@ async def _ask_hosts(
             await attempt.runtime.discard(kept[0])
         raise
     return kept
+
+
+def _until_found(attempt: ConnectAttempt[ConnT], seeds: Iterable[SeedT], epoch: int) -> Iterator[SeedT]:
+    """Yield what is to be asked; a search for the writer ends when one was accepted after `epoch`.
+
+    The others may be silent: the former writer, for example.
+    """
+    for seed in seeds:
+        if attempt.route.role is WantedRole.WRITER and attempt.cluster.view.epoch != epoch:
+            return
+        yield seed
 
 
 def _lacks_members(attempt: ConnectAttempt[ConnT], found: Instance) -> bool:

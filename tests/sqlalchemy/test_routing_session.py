@@ -24,6 +24,7 @@ from aurora_router_sqlalchemy import (
     causal_token,
     create_async_engines,
     create_engines,
+    routing_session,
     run_transaction,
 )
 from aurora_router_sqlalchemy.routing_session import Kind, judge
@@ -503,6 +504,7 @@ class TestOwnWrites:
 
         kind = aurora_router.AsyncConnection if sessions.is_async else aurora_router.Connection
         monkeypatch.setattr(kind, "causal_token", refuse)
+        monkeypatch.setattr(routing_session.logger, "_logged_at", {})
         sessions.run(check)
         assert [each.levelname for each in caplog.records if "no causal token" in each.message] == ["WARNING"]
 

@@ -455,7 +455,7 @@ class Judge:
         """Whether the monitor could not find out by then whether a path is direct.
 
         The connection was made after its last sample, its SYN was lost and not sent again yet, its dial was reset and
-        not repeated yet, or its login took long.
+        not repeated yet, its login took long, or the server has been silent since before that sample.
         """
         known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
@@ -464,7 +464,8 @@ class Judge:
         unsent = self.control.harbour.unsent.get((process, conn.server), ())
         resets = self.control.harbour.reset_at.get((process, conn.server), ())
         waits = [*unsent, *((at, at + UNANSWERED_SECONDS + SLACK) for at in resets)]
-        return not direct and (since < sampled or any(sent < since <= again for sent, again in waits))
+        was_silent = any(a < sampled and b >= since for a, b in conn.server.mute)
+        return not direct and (since < sampled or was_silent or any(sent < since <= again for sent, again in waits))
 
     # ------------------------------------------------------------ transactions
 
