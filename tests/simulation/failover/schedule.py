@@ -84,8 +84,10 @@ class Schedule:
             servers = list(self.cluster.instances.values())
             relayed = self.odd.sample(servers, self.odd.choice([1, len(servers)]))
             engine = len(relayed) == len(servers) and self.odd.random() < 0.5
-            for each in relayed:  # an engine that reports a constant is one on all of them
+            for each in relayed:
                 self.harbour.relays[each.address, self.cluster.port] = Relay(reports=False, own_port=not engine)
+            if engine:
+                self.harbour.engines[self.cluster] = Relay(reports=False, own_port=False)
         self.over = False
         self.healed: float | None = None
         self.numbers = 0

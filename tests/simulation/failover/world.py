@@ -26,6 +26,8 @@ from .sessions import Conn, broke
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aurora_router.simulation import Relay
+
     from .clock import Clock
     from .servers import Server
 
@@ -41,6 +43,7 @@ class Harbour(Network):
     Attributes:
         servers: by address.
         behind: what is behind the address of a pooler, by the name of a database.
+        engines: by cluster, how its engine reports roles, also on servers that are added later.
         resets: how likely a dial is reset.
         losses: how likely a SYN of a monitor's gets lost by accident.
         lost_at: when SYNs of a process to a server got lost by accident.
@@ -61,6 +64,7 @@ class Harbour(Network):
         self.resent_at: dict[tuple[Any, Server], float] = {}
         self.unsent: dict[tuple[Any, Server], list[tuple[float, float]]] = {}
         self.reset_at: dict[tuple[Any, Server], list[float]] = {}
+        self.engines: dict[Any, Relay] = {}
 
     async def open(self, wire: Wire, address: str, port: int, seconds: float, wanted: Any) -> Conn:
         """Dial one address, over the network of one process."""
@@ -83,7 +87,8 @@ class Harbour(Network):
         if condition is not Condition.WELL:
             raise new_dial_failure(address, port, condition)
         cluster = self._listening[server.instance.address, 5432][0]
-        conn = Conn(process, cluster, server, address, port, self.relays.get((address, port)))
+        relay = self.relays.get((address, port), self.engines.get(cluster))
+        conn = Conn(process, cluster, server, address, port, relay)
         conn.by_monitor = lossy
         if not self.tells_receipts:
             conn.heard_at = None
