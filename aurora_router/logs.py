@@ -46,6 +46,7 @@ class Logger(_Adapter):
 
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
         """Log a record; what a filter or a handler raises is printed."""
+        kwargs.setdefault("stacklevel", 2)  # the record is the caller's
         try:
             super().log(level, msg, *args, **kwargs)
         except Exception:  # noqa: BLE001 - whatever users' code raises
