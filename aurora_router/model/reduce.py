@@ -11,7 +11,9 @@ be compared. So evidence is ordered:
    among them, one instance is marked as the writer, and that row is not older than the accepted evidence. Anything less
    adds instances and facts; it removes no instance, and it neither names a new writer nor withdraws one: a role changes
    by a complete answer or by the instance's own report. An instance is removed when complete answers over
-   `MISSING_SECONDS` do not list it: one that restarts is in no instance's rows for a moment.
+   `MISSING_SECONDS` do not list it, and it has not answered since: one that restarts is in no instance's rows for a
+   moment. That time begins anew with an answer that ends an outage: a fenced writer that is heard again lists none that
+   came back meanwhile.
 3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
    the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
    legal, a zombie A is not; only A itself can show a token that it had not when it was fenced). What an instance
@@ -208,7 +210,7 @@ def _members(view: View, seen: Members, now: float) -> Change:
             events.append(InstanceAdded(id_, Role.UNKNOWN))
         instances[id_] = replace(instances[id_], zone=member.zone, missing_since=None)
     if seen.complete:
-        events += _remove_unlisted(instances, listed.keys() | {view.writer}, now)
+        events += _remove_missing(instances, listed.keys() | {view.writer}, now)
     gone = {id_: each.generation for id_, each in view.instances.items() if id_ not in instances}
     retired = {id_: old for id_, old in view.retired.items() if id_ not in instances} | gone
     forget_oldest(retired)
@@ -220,15 +222,6 @@ def _members(view: View, seen: Members, now: float) -> Change:
         reserved=frozenset(id_ for id_, member in listed.items() if not member.serves_reads),
     )
     return (view if after == view else after), tuple(events)
-
-
-def _remove_unlisted(instances: dict[str, Instance], kept: AbstractSet[str | None], now: float) -> list[Event]:
-    """Remove those that were not listed for `MISSING_SECONDS`, and have not answered since."""
-    for id_ in instances.keys() - kept:
-        since, heard_at = instances[id_].missing_since, instances[id_].heard_at
-        if since is not None and heard_at is not None and heard_at > since:
-            instances[id_] = replace(instances[id_], missing_since=None)
-    return _remove_missing(instances, {id_ for id_ in kept if id_ is not None}, now)
 
 
 # ---------------------------------------------------------------- a topology query
@@ -446,7 +439,7 @@ def _merge(
         if instances[id_].missing_since is not None:
             instances[id_] = replace(instances[id_], missing_since=None)
     if complete:
-        events += _remove_missing(instances, listed, now)
+        events += _remove_missing(instances, listed, now, again=view.outage is not None)
     if not complete:
         leftovers = {**view.leftovers, **leftovers}
         forget_oldest(leftovers)
@@ -481,12 +474,21 @@ def _enter_observer(
     instances[seen.observer] = replace(known, heard_at=asked_at, missing_since=None)
 
 
-def _remove_missing(instances: dict[str, Instance], listed: set[str], now: float) -> list[Event]:
-    """Remove those that complete answers have not listed for `MISSING_SECONDS`."""
+def _remove_missing(
+    instances: dict[str, Instance], listed: AbstractSet[str | None], now: float, *, again: bool = False
+) -> list[Event]:
+    """Remove those that complete answers have not listed for `MISSING_SECONDS`, and that have not answered since.
+
+    Args:
+        instances: by id; changed.
+        listed: ids that the present answer lists.
+        now: the time by the runtime's clock, in seconds.
+        again: whether that time begins now, whatever was listed before.
+    """
     events: list[Event] = []
     for id_ in sorted(instances.keys() - listed):
-        since = instances[id_].missing_since
-        if since is None:
+        since, heard_at = instances[id_].missing_since, instances[id_].heard_at
+        if again or since is None or (heard_at is not None and heard_at > since):
             instances[id_] = replace(instances[id_], missing_since=now)
         elif now - since >= MISSING_SECONDS:
             del instances[id_]
