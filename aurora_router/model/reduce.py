@@ -12,8 +12,8 @@ be compared. So evidence is ordered:
    adds instances and facts; it removes no instance, and it neither names a new writer nor withdraws one: a role changes
    by a complete answer or by the instance's own report. An instance is removed when complete answers over
    `MISSING_SECONDS` do not list it, and it has not answered since: one that restarts is in no instance's rows for a
-   moment. That time begins again with an answer that ends an outage: a fenced writer that is heard again lists none that
-   came back meanwhile.
+   moment. That time begins again with an answer that ends an outage: a fenced writer that is heard again does not list
+   those that came back meanwhile.
 3. **Between claims to be the writer the source's monotone token decides** (`Row.token`). A higher one is believed: from
    the claimant itself always, from others in a complete answer, and not for a former writer (failback A -> B -> A is
    legal, a zombie A is not; only A itself can show a token that it had not when it was fenced). What an instance
