@@ -90,6 +90,8 @@ _SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
 """Parameters that no message repeats anyway."""
 _URL = r"://[^/?]*@|://.*pass\w*=|^//[^/?]*:[^/?]*@"
 """A URL with credentials, also one without its scheme."""
+_AT_IN_PATH = r"\s*\w+://[^/?]*:[^/?]*@[^/?]*/[^?]*@"
+"""A URL with a password, and with an @ in its path: then the password had an @ and a /, and the host is a part of it."""
 _PART = "it may be a part of a password, whose special characters have to be percent-encoded or quoted"
 
 NO_LIMIT = 130.0
@@ -444,13 +446,7 @@ def _parse_conninfo(conninfo: str, keywords: Mapping[str, object]) -> dict[str, 
         if not advice:
             raise
         raise type(error)(f"{str(error).strip()}{advice}") from None
-    if (
-        "://" in conninfo
-        and parsed.get("password")
-        and "@" in str(parsed.get("dbname", ""))
-        and "dbname" not in keywords
-    ):
-        # The rest of a password that had an @ and a / in it; the host would be a part of it too.
+    if re.match(_AT_IN_PATH, conninfo):
         raise psycopg.ProgrammingError(f"the URL's database name has an @ in it (it is not shown: {_PART})")
     return parsed
 

@@ -150,7 +150,7 @@ def test_a_password_that_becomes_the_host_and_the_database():
     with pytest.raises(psycopg.ProgrammingError, match="database name has an @ in it") as caught:
         read_connect_args("postgresql://app:a@SECRET/b@127.0.0.1:5/app", {})
     assert "SECRET" not in str(caught.value)
-    assert read_connect_args("postgresql://app:a@h/b%40c", {"dbname": "b@c"}).params["dbname"] == "b@c"
+    assert read_connect_args("postgresql://app:a@h/b%40c?user=c@d", {}).params["dbname"] == "b@c"
     assert read_connect_args("postgresql://app@h/b@c", {}).params["dbname"] == "b@c"
 
 
