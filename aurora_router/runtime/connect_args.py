@@ -91,7 +91,7 @@ _SECRET = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _URL = r"://[^/?]*@|://.*pass\w*=|^//[^/?]*:[^/?]*@"
 """A URL with credentials, also one without its scheme."""
 _AT_IN_PATH = r"\s*\w+://[^/?]*:[^/?]*@[^/?]*/[^?]*@"
-"""A URL with a password, and with an @ in its path: then the password had an @ and a /, and the host is a part of it."""
+"""A URL with a password, and with an @ in its path: the password had an @ and a /, and the host is a part of it."""
 _PART = "it may be a part of a password, whose special characters have to be percent-encoded or quoted"
 
 NO_LIMIT = 130.0
