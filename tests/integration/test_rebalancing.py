@@ -99,7 +99,12 @@ def test_a_drained_reader_is_left(cluster):
         assert of_drained[0].execute("select 1").fetchone() == (1,), "its transaction goes on"
         of_drained[0].rollback()
         pool.putconn(of_drained[0])
-        wait_until(lambda: of_drained[0].closed and of_drained[1].closed, loads, 20.0)
+
+        def are_closed():
+            with pool.connection():  # a pool looks for drains when a connection is returned, and not at every return
+                return of_drained[0].closed and of_drained[1].closed
+
+        wait_until(are_closed, loads, 20.0)
         for each in others:
             pool.putconn(each)
         assert main(["drain", url, "--undo"]) == 0
