@@ -169,6 +169,7 @@ class PatroniCluster:
         node, number = self.nodes[name], list(self.nodes).index(name)
         local = "host all all 127.0.0.1/32 scram-sha-256"
         parameters = {"max_connections": 60, "shared_buffers": "16MB", "wal_keep_size": "128MB", "fsync": "off"}
+        parameters["dynamic_shared_memory_type"] = "mmap"  # in its directory, which is removed after kill -9 too
         configuration = {
             "scope": "c",
             "name": name,
