@@ -126,7 +126,7 @@ class HangDetector(Generic[ConnT]):
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
         self._unread: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._hung: set[str] = set()
+        self._hung: dict[str, int] = {}  # the generation of connections that were made after each was condemned
         self._opening: set[str] = set()
 
     def sample(self, late: float) -> None:
@@ -136,7 +136,8 @@ class HangDetector(Generic[ConnT]):
         if stalled:
             self.stalled_at = now
             self.cluster.report(ProcessStalled(late), now)
-        self._hung &= self.monitor.unhealthy  # until it answers
+        for id_ in self._hung.keys() - self.monitor.unhealthy:  # until it answers
+            del self._hung[id_]
         held = self.cluster.tracked_connections()
         self.limits = self._find_strictest(held)
         if self._user_limits().interval < self.limits.interval:
@@ -227,7 +228,7 @@ class HangDetector(Generic[ConnT]):
             return self.paths.find_direct(held, id_) is not None and not self._is_unconfirmed()
         if activity in {Activity.WAITING, Activity.LISTENING} or self.paths.find_direct(held, id_) is None:
             return False
-        return activity is Activity.IDLE if id_ not in view.instances else id_ in self._hung
+        return activity is Activity.IDLE if id_ not in view.instances else held.generation < self._hung.get(id_, 0)
 
     def _is_unconfirmed(self) -> bool:
         """Whether the writer was accepted a moment ago by rows of others, which may be older than a connection."""
@@ -401,10 +402,11 @@ class HangDetector(Generic[ConnT]):
         known = self.cluster.view.instances.get(id_)
         reason = f"hung: no answer to a ping within {seconds:g} s"
         self.monitor.unhealthy.add(id_)
-        self._hung.add(id_)
+        self._hung[id_] = 0
         self.cluster.update(ClusterState.record_hang, now)
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
+            self._hung[id_] = known.generation + 1
         self.cluster.record_failure(id_, now, self.monitor.options.quarantine, now)
         self.cluster.suspect_writer(f"{id_} is {reason}", now)
         direct = [

@@ -142,6 +142,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (398629102, Dimensions.just("frozen_dials", "unknown_sentences")),
         (398636391, Dimensions.just("rebuilt_readers", "constant_reports")),
         (544662165, Dimensions.just("rebuilt_readers")),
+        (697480214, Dimensions.just("stalled_accepting")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
