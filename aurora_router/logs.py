@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aurora_router.forks import IMPORTING
+from aurora_router.model.bounds import forget_oldest
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -24,7 +25,7 @@ else:
     _Adapter = logging.LoggerAdapter
 
 REPEATED_SECONDS = 300.0
-"""What `Logger.log_once` has logged is logged at DEBUG for so long."""
+"""For how long `Logger.log_once` logs the same subject at DEBUG, once it has logged it."""
 MOST_SUBJECTS = 64
 """How many subjects a logger remembers."""
 
@@ -61,9 +62,8 @@ class Logger(_Adapter):
         if logged_at is not None and now - logged_at < REPEATED_SECONDS:
             self.debug(msg, *args)
             return
-        if len(self._logged_at) >= MOST_SUBJECTS:
-            self._logged_at.clear()
         self._logged_at[subject] = now
+        forget_oldest(self._logged_at, MOST_SUBJECTS)
         self.log(level, msg, *args)
 
 

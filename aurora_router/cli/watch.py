@@ -61,9 +61,8 @@ class Watch:
             return _watch_processes(args)
         reported: queue.SimpleQueue[tuple[float, Event]] = queue.SimpleQueue()
         end = observe.subscribe(lambda _, event: reported.put((time.time(), event)))
-        observe.logger.logger.addHandler(
-            logging.NullHandler()
-        )  # events are shown here; warnings would spoil the screen
+        # Events are shown here; warnings would spoil the screen.
+        observe.logger.logger.addHandler(logging.NullHandler())
         try:
             with _Line(read_target(args.target), args.refresh) as line, _screen(as_json=args.json) as screen:
                 until = time.monotonic() + args.seconds

@@ -87,6 +87,7 @@ class ConnectAttempt(Generic[ConnT]):
         asked: the servers that were asked for the topology so far, by name.
         silent: the ids and addresses that did not answer a dial, each with the pass in which that was.
         passes: how many passes over the suitable instances have begun.
+        writers_met: how many times a name led to the writer where a reader was wanted.
         further_seconds: how much longer it takes, where all was silent, to dial the cluster's other endpoint.
         lacks_address: whether the address of a suitable instance is unknown, in this pass.
         reservation: counts a connection that is being opened.

@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     FindCluster = Callable[[Request, Route], Cluster]
     Strategy = Callable[[ConnectAttempt[ConnT]], Awaitable[ConnectResult[ConnT]]]
 
+LED_TO_WRITER = 2
+"""How many times for each instance a name may lead to the writer before that serves as a reader: a name behind which
+several instances take turns has led to a reader by then."""
+
 
 async def connect(
     runtime: Runtime[ConnT], find: FindCluster, request: Request, sources: Sequence[Source]
@@ -222,12 +226,6 @@ def choose_strategy(attempt: ConnectAttempt[ConnT], *, is_admitted: bool = False
         return connect_through_name  # its members are unknown, but to DNS
     return connect_by_topology
 
-
-LED_TO_WRITER = 2
-"""So many times for each instance a name has to lead to the writer alone until that serves as a reader.
-
-A name behind which several instances take turns leads to a reader by then.
-"""
 
 # ---------------------------------------------------------------- the strategies
 
@@ -528,8 +526,7 @@ async def _has_wanted_role(attempt: ConnectAttempt[ConnT], connection: ConnT, in
     if role is not WantedRole.READER:
         return True
     attempt.writers_met += 1
-    view = attempt.cluster.view
-    lacks_reader = not any(True for _ in view.readers()) or attempt.writers_met > LED_TO_WRITER * len(view.instances)
+    lacks_reader = attempt.lacks_reader() or attempt.writers_met > LED_TO_WRITER * len(attempt.cluster.view.instances)
     return lacks_reader and attempt.request.options.reader_fallback is ReaderFallback.WRITER
 
 

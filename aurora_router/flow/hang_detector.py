@@ -126,7 +126,7 @@ class HangDetector(Generic[ConnT]):
         self._asking: weakref.WeakSet[Any] = weakref.WeakSet()
         self._served_at: dict[str, float] = {}
         self._unread: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._hung: dict[str, int] = {}  # the generation of connections that were made after each was condemned
+        self._hung: dict[str, int] = {}  # the first generation of connections that are made after the hang
         self._opening: set[str] = set()
 
     def sample(self, late: float) -> None:
@@ -402,11 +402,10 @@ class HangDetector(Generic[ConnT]):
         known = self.cluster.view.instances.get(id_)
         reason = f"hung: no answer to a ping within {seconds:g} s"
         self.monitor.unhealthy.add(id_)
-        self._hung[id_] = 0
+        self._hung[id_] = 0 if known is None else known.generation + 1
         self.cluster.update(ClusterState.record_hang, now)
         if known is not None:
             self.cluster.observe(Failure(id_, known.generation, gone=True, reason=reason), now)
-            self._hung[id_] = known.generation + 1
         self.cluster.record_failure(id_, now, self.monitor.options.quarantine, now)
         self.cluster.suspect_writer(f"{id_} is {reason}", now)
         direct = [

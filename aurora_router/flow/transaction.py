@@ -41,9 +41,9 @@ from aurora_router.flow import commit_sql
 from aurora_router.flow.begin import FirstMessage
 from aurora_router.flow.commit import Commit, CommitState, Replay
 from aurora_router.flow.runtime import ConnT, DialFailed
-from aurora_router.flow.topology_query import FEATURE_NOT_SUPPORTED
 from aurora_router.forks import IMPORTING, UNREADABLE
 from aurora_router.policy.outcome import Finding, Outcome, XactStatus
+from aurora_router.policy.verdict import Next, judge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -374,10 +374,11 @@ class Transaction(Generic[ConnT, T]):
                 return None
             return await FirstMessage(self.runtime, self.plan, connection).send(begin)
         except DialFailed as failed:
-            if failed.fault.sqlstate == FEATURE_NOT_SUPPORTED:  # a pooler that takes no transactions, and hangs up
-                raise failed.cause from None
-            if self.runtime.is_broken(connection) or failed.fault.sqlstate == commit_sql.READ_ONLY:
-                self._counted += failed.fault.sqlstate == commit_sql.READ_ONLY
+            is_read_only = failed.fault.sqlstate == commit_sql.READ_ONLY
+            # What refuses BEGIN for good may end the session too: a pooler that takes no transactions does.
+            is_lost = self.runtime.is_broken(connection) and judge(failed.fault).then is not Next.RAISE
+            if is_lost or is_read_only:
+                self._counted += is_read_only
                 await self.runtime.discard(connection)
                 raise Replay(failed.cause) from failed
             raise failed.cause from None

@@ -213,13 +213,11 @@ def _other_history(view: View, claim: Claim) -> str | None:
 def _contradiction(view: View, outage: Outage, claim: Claim, stale: str, *, lapsed: bool) -> str | None:
     """What speaks against a claim that shows no higher token, during an outage of the accepted writer (rules 4, 5).
 
-    Or, with `lapsed`, one that does, and no more speaks against that than what was not shown, or said, long ago.
+    Or, with `lapsed`, one that does, and no more speaks against that than what was not shown long ago.
     """
     if claim.asked_at < outage.since:
         return f"{stale}, and it was asked before {view.writer} failed"
     named, others = dict(outage.named), view.instances.keys() - {claim.id}
-    if lapsed:
-        named = {id_: writer for id_, writer in named.items() if _is_recent(view, id_, claim)}
     for id_ in sorted(others & named.keys()):
         if named[id_] not in {None, claim.id}:
             return f"{stale}, and {id_} names {named[id_]}"
@@ -260,12 +258,6 @@ def _has_lapsed(view: View, claim: Claim) -> bool:
     """Whether only what the accepted writer did not show counts against a higher token, and that for long enough."""
     is_late = claim.asked_at >= view.accepted_at + PROOF_SECONDS
     return claim.own and is_late and not (view.unproven or view.set_back)
-
-
-def _is_recent(view: View, witness: str, claim: Claim) -> bool:
-    """Whether another instance has answered in the last `PROOF_SECONDS` before a claim was asked for."""
-    heard_at = view.instances[witness].heard_at if witness in view.instances else None
-    return heard_at is not None and heard_at > claim.asked_at - PROOF_SECONDS
 
 
 def _has_yielded(view: View, claim: Claim) -> bool:

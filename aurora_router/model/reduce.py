@@ -41,8 +41,7 @@ be compared. So evidence is ordered:
    row was seen (`View.provisional`; for `PROOF_SECONDS` as well, since a pooler may never lead to it again); for good
    where a log was set back (`View.set_back`). For `PROOF_SECONDS` it counts for every other instance that has not said
    since that it is a reader: it may have been the writer before the accepted one was, without that being seen. What
-   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since, and in the last
-   `PROOF_SECONDS`, name the claimant: a pooler may never lead to the others again.
+   counted for `PROOF_SECONDS` alone lapses in an outage only if all that have answered since name the claimant.
 6. **Tokens are compared within one history alone** (`Row.system`). A primary of another system (a logical replica, an
    upgraded copy, another service in one list of hosts) is accepted only in an outage of the accepted writer, when every
    other instance has answered since, or failed, and none that answered is of the accepted system: a standby of that may
@@ -439,7 +438,7 @@ def _merge(
         if instances[id_].missing_since is not None:
             instances[id_] = replace(instances[id_], missing_since=None)
     if complete:
-        events += _remove_missing(instances, listed, now, again=view.outage is not None)
+        events += _remove_missing(instances, listed, now, begins_now=view.outage is not None)
     if not complete:
         leftovers = {**view.leftovers, **leftovers}
         forget_oldest(leftovers)
@@ -475,7 +474,7 @@ def _enter_observer(
 
 
 def _remove_missing(
-    instances: dict[str, Instance], listed: AbstractSet[str | None], now: float, *, again: bool = False
+    instances: dict[str, Instance], listed: AbstractSet[str | None], now: float, *, begins_now: bool = False
 ) -> list[Event]:
     """Remove those that complete answers have not listed for `MISSING_SECONDS`, and that have not answered since.
 
@@ -483,12 +482,12 @@ def _remove_missing(
         instances: by id; changed.
         listed: ids that the present answer lists.
         now: the time by the runtime's clock, in seconds.
-        again: whether that time begins now, whatever was listed before.
+        begins_now: whether that time begins now, whatever was listed before.
     """
     events: list[Event] = []
     for id_ in sorted(instances.keys() - listed):
         since, heard_at = instances[id_].missing_since, instances[id_].heard_at
-        if again or since is None or (heard_at is not None and heard_at > since):
+        if begins_now or since is None or (heard_at is not None and heard_at > since):
             instances[id_] = replace(instances[id_], missing_since=now)
         elif now - since >= MISSING_SECONDS:
             del instances[id_]

@@ -163,7 +163,7 @@ def route(request: Request, canonical: str | None = None) -> Route:
         canonical: the name at the end of the CNAMEs of the given one, where `leads_elsewhere`.
     """
     first = request.first
-    endpoint = parse_endpoint(first.host or request.hostaddr or "")
+    endpoint = parse_endpoint(first.host or first.hostaddr or "")
     reasons = [f"{first} is {endpoint.kind.described}"]
     if canonical is not None and canonical != endpoint.host:
         endpoint = replace(parse_endpoint(canonical), given=endpoint.given)

@@ -55,7 +55,7 @@ async def has_replayed_async(connection: Any, token: CausalToken, wait: float | 
 def _make_token(sessions: Sessions, connection: Any, args: ConnectArgs) -> Coroutine[Any, Any, CausalToken]:
     _refuse_busy(sessions, connection, "a causal token is made")
     return causal.make_token(
-        sessions, connection, args.request.options.causal, args.causal_methods, args.nameless, args.lacking
+        sessions, connection, args.request.options.causal, args.causal_methods, args.nameless, args.causal_lacking
     )
 
 

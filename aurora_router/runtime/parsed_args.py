@@ -26,7 +26,7 @@ class ConnectArgs:
         degraded: where that is a fallback, and until when; see `flow.begin.Plan`.
         nameless: databases whose server does not give its system identifier.
         causal_methods: what causal tokens are made of with ``aurora_causal=auto``, by database; learned likewise.
-        lacking: databases that offer none of that: why, and until when they are not asked again; learned likewise.
+        causal_lacking: databases that offer none of that: why, and until when that is not asked; learned likewise.
     """
 
     request: Request
@@ -36,7 +36,7 @@ class ConnectArgs:
     degraded: dict[str, tuple[OutcomeMethod, float]] = field(default_factory=dict, compare=False)
     nameless: set[str] = field(default_factory=set, compare=False)
     causal_methods: dict[str, CausalMethod] = field(default_factory=dict, compare=False)
-    lacking: dict[str, tuple[str, float]] = field(default_factory=dict, compare=False)
+    causal_lacking: dict[str, tuple[str, float]] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> Names:

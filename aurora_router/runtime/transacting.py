@@ -315,7 +315,7 @@ class TransactionToken:
         if found is None and sessions.is_idle(connection):
             with suppress(psycopg.Error, AuroraRouterError):
                 found = await causal.make_token(
-                    sessions, connection, method, args.causal_methods, args.nameless, args.lacking
+                    sessions, connection, method, args.causal_methods, args.nameless, args.causal_lacking
                 )
         self._made = (found or CausalToken(NoProof(), is_trusted=True), commit)
 

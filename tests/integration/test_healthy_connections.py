@@ -121,23 +121,32 @@ def pump(source, sink):
         return
 
 
+def hang_under_a_statement(cluster):
+    """The instance of a new connection hangs under its statement, which is cut."""
+    with aurora_router.connect(cluster.conninfo(**SOON), autocommit=True) as conn:
+        conn.execute("SELECT 1")
+        cluster.freeze(conn.placement.instance)
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                conn.execute("SELECT 1")
+        finally:
+            cluster.thaw(conn.placement.instance)
+
+
+def wait_for_the_cut(events):
+    """It is published after the cut, which is what the statement saw."""
+    wait_until(lambda: [each for each in events if isinstance(each, aurora_router.ConnectionsCut)], "it is published")
+
+
 @pytest.mark.case
 def test_a_subscriber_that_takes_its_time_only_delays_what_is_noticed(aurora_cluster, events):
     """It is called in the monitor's thread, also when a ping begins: its time is not the ping's."""
     unsubscribe = aurora_router.subscribe(lambda *_: time.sleep(0.5))
     try:
-        with aurora_router.connect(aurora_cluster.conninfo(**SOON), autocommit=True) as conn:
-            conn.execute("SELECT 1")
-            aurora_cluster.freeze(conn.placement.instance)
-            try:
-                with pytest.raises(psycopg.OperationalError):
-                    conn.execute("SELECT 1")
-            finally:
-                aurora_cluster.thaw(conn.placement.instance)
+        hang_under_a_statement(aurora_cluster)
     finally:
         unsubscribe()
-    # It is published after the cut, which is what the statement saw.
-    wait_until(lambda: [each for each in events if isinstance(each, aurora_router.ConnectionsCut)], "it is published")
+    wait_for_the_cut(events)
 
 
 class OfARequest(logging.Filter):
@@ -160,18 +169,10 @@ def test_a_filter_of_logging_that_raises_in_the_monitors_thread(aurora_cluster, 
     logging.getLogger().addHandler(handler)
     try:
         for _ in range(2):  # the second time, too, there is a monitor
-            with aurora_router.connect(aurora_cluster.conninfo(**SOON), autocommit=True) as conn:
-                conn.execute("SELECT 1")
-                aurora_cluster.freeze(conn.placement.instance)
-                try:
-                    with pytest.raises(psycopg.OperationalError):
-                        conn.execute("SELECT 1")
-                finally:
-                    aurora_cluster.thaw(conn.placement.instance)
+            hang_under_a_statement(aurora_cluster)
     finally:
         logging.getLogger().removeHandler(handler)
-    # It is published after the cut, which is what the statement saw.
-    wait_until(lambda: [each for each in events if isinstance(each, aurora_router.ConnectionsCut)], "it is published")
+    wait_for_the_cut(events)
 
 
 @pytest.mark.case

@@ -207,6 +207,7 @@ def test_no_zombie_is_accepted_again(late, seeds):
 @pytest.mark.parametrize("late", [False, True])
 @given(seeds=SEEDS)
 @example(seeds=[895])
+@example(seeds=[451789278])
 def test_no_zombie_is_accepted_again_where_rows_stand_still(late, seeds):
     for seed in seeds:
         played(steps_of(seed, STANDING), late=late, standing=True)

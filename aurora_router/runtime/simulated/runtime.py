@@ -83,11 +83,9 @@ class SimulatedRuntime:
                 return await self.network.dial(address, target.port or 5432, limit, target.wanted, self.note_bytes)
             except DialFailed as failed:
                 failures.append(failed)
-        raise (
-            failures[0]
-            if len(failures) == 1
-            else sequential_dial.join_failures(target.addresses, failures, libpq.rewrite)
-        )
+        if len(failures) > 1:
+            raise sequential_dial.join_failures(target.addresses, failures, libpq.rewrite)
+        raise failures[0]
 
     def note_bytes(self, address: str, port: int, waited: float) -> None:
         """Note that a server has sent something on a dial; a monitor does."""

@@ -136,7 +136,6 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (512001495, Dimensions.just("reset_dials", "slow_logins")),
         (512018377, Dimensions.just("idle_logs", "shared_pooler")),
         (905726340, Dimensions.just("silent_kernels", "slow_logins")),
-        (905726454, Dimensions.just("idle_logs", "shared_pooler")),
         (110583140, Dimensions.just("constant_reports", "rebuilt_readers")),
         (398620987, Dimensions.just("unknown_addresses", "slow_logins")),
         (398629102, Dimensions.just("frozen_dials", "unknown_sentences")),

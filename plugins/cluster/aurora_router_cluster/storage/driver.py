@@ -187,7 +187,7 @@ class Driver:
             self._ship()
 
     def _on_advance(self) -> None:
-        for listener in tuple(self.on_durable):
+        for listener in self.on_durable:
             listener()
         if self._full and not self.tracker.full:
             self._hold(full=False)
