@@ -98,6 +98,8 @@ def cluster():
         engine = sa.create_engine(cluster.url("writer"))
         Base.metadata.create_all(engine)
         engine.dispose()
+        for reader in cluster.readers:
+            wait_for_rows(cluster, reader, 0)
         yield cluster
 
 
@@ -627,6 +629,17 @@ def write_and_read(make, client, count, seen):
         done += 1
 
 
+def wait_for_rows(cluster, reader, count):
+    """Until a reader has replayed so many notes; it replays the table itself late, too."""
+    until = time.monotonic() + 30
+    with connect_as_superuser(cluster, reader) as conn:
+        while not conn.execute("select to_regclass('note')").fetchone()[0] or (
+            conn.execute("select count(*) from note").fetchone()[0] < count
+        ):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("has_tokens", [True, False])
 def test_no_read_is_stale_through_a_failover(has_tokens, monkeypatch):
     if not has_tokens:
@@ -638,10 +651,8 @@ def test_no_read_is_stale_through_a_failover(has_tokens, monkeypatch):
         with RoutingSession(engines.writer) as session:
             session.add_all([Note(id=client, text="0") for client in range(2)])
             session.commit()
-        while True:  # both rows are on the readers
-            with engines.readers.connect() as connection:
-                if len(connection.execute(NOTES).all()) == 2:
-                    break
+        for reader in cluster.readers:
+            wait_for_rows(cluster, reader, 2)
         make = orm.sessionmaker(engines.writer, class_=RoutingSession, readers=engines.readers)
         threads = [threading.Thread(target=write_and_read, args=(make, each, 60, seen)) for each in range(2)]
         for each in threads:
