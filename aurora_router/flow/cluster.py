@@ -123,6 +123,7 @@ class Cluster:
         monitor: the monitor of the cluster; None: it has none.
         used_at: when a connect last began, by the runtime's clock.
         members_asked_at: when the manager of the cluster was last asked for its members, by the runtime's clock.
+        log_advanced_at: when the log of an instance was last made to grow, by id and the runtime's clock.
         turn: how many connects have chosen an instance, from a random number on.
         is_crowded: whether the monitor has to close its sessions, because an instance has no connection slot left.
         rankings: what the policy made of the view for the last connects.
@@ -141,6 +142,7 @@ class Cluster:
         self.admission: AdmissionPolicy | None = None
         self.used_at = math.inf
         self.members_asked_at = -math.inf
+        self.log_advanced_at: dict[str, float] = {}
         self.turn = 0
         self.is_crowded = False
         self.rankings = Rankings()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.attempt import resolve_target
 from aurora_router.flow.runtime import ConnT, DialFailed, MonitorRuntime, Target
-from aurora_router.flow.topology_query import ask, check_role, count_clients, find_impostor, query_topology
+from aurora_router.flow.topology_query import advance_log, ask, check_role, count_clients, find_impostor, query_topology
 from aurora_router.frozen import frozen
 from aurora_router.model.claim import names_another
 from aurora_router.model.event import AnswerRefused
@@ -232,6 +232,8 @@ class InstanceProbe(Generic[ConnT]):
             if thorough or writer or not expected:
                 answer = await self._query_topology(access, until)
                 writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
+                if writer:
+                    await self._on_session(target, until, self._advance_log)
             if self._dial_took is not None and self.instance in self.cluster.state.health.quarantine.terms:
                 self.cluster.record_success(self.instance, self._dial_took, self.runtime.now())  # for users as well
             if writer and self.cluster.view.writer == self.instance:
@@ -240,6 +242,9 @@ class InstanceProbe(Generic[ConnT]):
                 await self._offer_session(asked_at)
                 self.cluster.update(ClusterState.confirm_writer, asked_at, self.runtime.now())
             return writer
+
+    async def _advance_log(self, session: ConnT, left: float) -> None:
+        await advance_log(self.runtime, self.cluster, session, self.instance, left)
 
     async def _offer_session(self, asked_at: float) -> None:
         """Offer the session to a connect that waits for the writer, if this answer ends the suspicion."""

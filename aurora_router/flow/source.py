@@ -37,6 +37,8 @@ class Source:
         servers: what servers of this kind are called in messages; empty: by `name`.
         id_sql: one statement that returns the columns of `ServiceQueries.role` and the id; None: there is none.
         read_id: returns the id in the answer to it, or None.
+        advance_sql: one statement that adds a record to the log of a writer, and changes nothing else; see
+            `flow.topology_query.advance_log`. None: there is none, or tokens do not follow the log.
         temporary: SQLSTATEs of class 28 with which a server of this kind refuses logins for as long as it restarts;
             elsewhere they are final.
         grant: what to do about a user that may not ask, for people.
@@ -55,6 +57,7 @@ class Source:
     servers: str = ""
     id_sql: str | None = None
     read_id: Callable[[Rows], str | None] = lambda _: None
+    advance_sql: str | None = None
     temporary: frozenset[str] = frozenset()
     grant: str = "grant EXECUTE on that function"
     install: str = ""

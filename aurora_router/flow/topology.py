@@ -6,6 +6,7 @@ asks another server.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +25,7 @@ from aurora_router.flow.attempt import (
 from aurora_router.flow.connect_error import find_cause
 from aurora_router.flow.members import AGAIN_SECONDS, ask_members, find_manager
 from aurora_router.flow.runtime import ConnT, DialFailed, Target
-from aurora_router.flow.topology_query import PERMISSION_DENIED, find_impostor, identify, query_topology
+from aurora_router.flow.topology_query import PERMISSION_DENIED, advance_log, find_impostor, identify, query_topology
 from aurora_router.model.claim import names_another
 from aurora_router.model.endpoint import EndpointKind, WantedRole
 from aurora_router.model.event import AnswerRefused, ClaimRefused
@@ -380,6 +381,9 @@ async def read_topology_on(
     takes_any = attempt.route.role is WantedRole.ANY and attempt.route.mode in {Mode.PINNED, Mode.NAME}
     if own is Role.WRITER and (reasons or cluster.view.writer != observer) and not takes_any:
         why = reasons[0] if reasons else "a later one is known"
+        wanted = attempt.make_wanted(asked, *runtime.path(connection))
+        with suppress(DialFailed):  # the connection is given up in any case
+            await advance_log(runtime, cluster, connection, observer, attempt.dial_seconds(), wanted)
         raise AttemptFailed(f"{observer} reports that it is the writer, and is not accepted: {why}")
     return known
 

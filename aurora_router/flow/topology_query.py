@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurora_router.errors import ExtensionFailed
 from aurora_router.flow.runtime import POSTGRESQL, ConnT, DialFailed, Runtime
 from aurora_router.flow.source import OtherKind
+from aurora_router.model.bounds import forget_oldest
 from aurora_router.model.instance import Occupancy
 from aurora_router.model.observation import LoadReport
 from aurora_router.policy.cluster_state import ClusterState
 from aurora_router.policy.role_reports import RoleCheck
+from aurora_router.policy.verdict import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 PERMISSION_DENIED = "42501"
 QUERY_CANCELED, FEATURE_NOT_SUPPORTED = "57014", "0A000"
+ADVANCE_SECONDS = 1.0
+"""How often this process adds a record to the log of one instance, at most, in seconds."""
 TRIES = 4
 """How often a query is sent that a time limit cuts short; the limit counts for the SET before it, too."""
 IN_RECOVERY = POSTGRESQL.ping
@@ -198,6 +203,36 @@ def _read_role_check(runtime: Runtime[ConnT], connection: ConnT, rows: Rows, *, 
         same_backend=pid == str(runtime.backend_pid(connection)),
         same_port=port is not None and port == str(runtime.local_port(connection)),
     )
+
+
+async def advance_log(
+    runtime: Runtime[ConnT],
+    cluster: Cluster,
+    connection: ConnT,
+    instance: str | None,
+    seconds: float,
+    wanted: Wanted | None = None,
+) -> None:
+    """Add a record to the log of an instance that is believed to be the writer only if its log grows.
+
+    A former writer that was promoted again and one that is fenced say the same. The log of the first one grows, but by
+    itself only if somebody writes; that of the second one cannot (rule 5 of `model.reduce`). The next answer tells.
+
+    Raises:
+        DialFailed: the connection broke, or no answer came in time.
+    """
+    sql, now = None if cluster.source is None else cluster.source.advance_sql, runtime.now()
+    if sql is None or instance is None or not cluster.view.lacks_growth(instance):
+        return
+    if now - cluster.log_advanced_at.get(instance, -math.inf) < ADVANCE_SECONDS:
+        return
+    cluster.log_advanced_at[instance] = now
+    forget_oldest(cluster.log_advanced_at)
+    try:
+        await ask(runtime, connection, sql, seconds, wanted)
+    except DialFailed as failed:
+        if failed.fault.kind is not FaultKind.REJECTED:
+            raise
 
 
 def find_impostor(dialled: str, topology: Topology) -> str | None:

@@ -165,6 +165,10 @@ class View:
         """The instances in the role of a reader, by name."""
         return (each for each in self.instances.values() if each.role is Role.READER)
 
+    def lacks_growth(self, instance: str) -> bool:
+        """Whether an instance would be believed that it is the writer once its token grows (`shown`)."""
+        return instance in dict(self.shown)
+
     def lacks_failure(self, instance: str) -> bool:
         """Whether a failure of an instance would be news for the question which instance the writer is."""
         if self.outage is None:

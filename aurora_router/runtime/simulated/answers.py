@@ -90,6 +90,11 @@ def _aurora(connection: SimulatedConnection) -> Rows:
     ]  # the query's outer join
 
 
+def _advance(connection: SimulatedConnection) -> Rows:
+    connection.cluster.write_record(connection.instance)
+    return [("700",)]
+
+
 def _identify(connection: SimulatedConnection) -> Rows:
     if not connection.cluster.aurora:
         raise new_refusal(UNDEFINED_FUNCTION, "function pg_catalog.aurora_db_instance_identifier() does not exist")
@@ -180,6 +185,7 @@ ANSWERS: dict[str, Answer] = {
     ENDS: _ends,
     AURORA_POSTGRESQL.sql: _aurora,
     str(AURORA_POSTGRESQL.id_sql): _identify,
+    str(AURORA_POSTGRESQL.advance_sql): _advance,
     RDS_MULTI_AZ.sql: _multi_az,
     str(RDS_MULTI_AZ.id_sql): _identify_multi_az,
     POSTGRESQL.sql: _plain,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LSN_PER_SECOND = 1000
 """By how much the durable LSN of a volume grows in a second."""
+RECORD_BYTES = 16
+"""By how much a record lets it grow."""
 LATE_SECONDS = 0.5
 """How old what rows show as durable is, where a promoted instance reports it late; in seconds."""
 
@@ -193,12 +195,17 @@ class SimulatedCluster:
         promoted.writer, promoted.lag = True, 0.0
         promoted.timeline = max(each.timeline for each in self.instances.values()) + 1
         self._shown = self.now + self.late, self.durable_lsn - _grow_evenly(LATE_SECONDS)
-        since, base = self._lsn
-        self._lsn = since, base + 16
         self._record_promotion(promoted)
+        self.write_record(promoted)
         if not zombie:
             for each in self.instances.values():
                 each.timeline = promoted.timeline
+
+    def write_record(self, by: SimulatedInstance) -> None:
+        """Add a record to the log of the volume, which takes it from the writer alone."""
+        if by is self.writer:
+            since, base = self._lsn
+            self._lsn = since, base + RECORD_BYTES
 
     def rewind(self, lsn: int) -> None:
         """Set the volume back (or forth) to an LSN, as a backtrack does."""

@@ -42,6 +42,10 @@ class ServingCluster(Protocol):
         """Return what every instance knows of all."""
         ...
 
+    def write_record(self, by: SimulatedInstance) -> None:
+        """Add a record to the log of the volume, which takes it from the writer alone."""
+        ...
+
     def next_pid(self) -> int:
         """Return a process id that no backend has had."""
         ...

@@ -114,6 +114,7 @@ AURORA_POSTGRESQL = Source(
     servers="Aurora PostgreSQL",
     id_sql=_ID_SQL,
     read_id=_read_id,
+    advance_sql="SELECT pg_catalog.pg_current_xact_id()",  # its commit is a record, also where nothing was written
     grant=(
         "GRANT EXECUTE ON FUNCTION aurora_replica_status(), aurora_db_instance_identifier() TO PUBLIC, or to the user"
     ),
