@@ -14,6 +14,7 @@ from aurora_router.doctor.finding import join_short
 from aurora_router.frozen import frozen
 from aurora_router.model.endpoint import EndpointKind, parse_endpoint
 from aurora_router.model.observation import ROW_AGE_SECONDS, STALE_ROW_SECONDS
+from aurora_router.model.view import PROOF_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -475,6 +476,14 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "`model/view.py` (`PROOF_SECONDS`, `fresh`)",
         "Until it does, a former writer that claims more is not believed: a second failover soon after takes longer.",
         needs=_FAILOVER,
+    ),
+    Assumption(
+        "log-growth",
+        "After a transaction with an xid, `durable_lsn` of the writer is higher, as soon as its row is updated.",
+        "`flow/topology_query.py` (`advance_log`)",
+        "A former writer that is promoted again before it was heard as a reader is believed later: after "
+        f"{PROOF_SECONDS:g} s, or when the others answer.",
+        needs="it needs a record in the log",
     ),
     Assumption(
         "dns-delay",

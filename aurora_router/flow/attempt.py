@@ -215,13 +215,14 @@ class ConnectAttempt(Generic[ConnT]):
         return quarantine.remaining(instance, self.runtime.now()) > 0.0
 
     def failure_rank(self, instance: str) -> int:
-        """How late to dial an instance: 0, 1 if it failed recently, 2 if it did so by being silent in this connect.
+        """How late to dial an instance: 0, 1 if it failed recently, 2 if it was silent in this connect, and is to all.
 
-        To dial an instance again that reset a dial takes a moment; a silent one costs the whole time of a dial.
+        To dial an instance again that reset a dial takes a moment; a silent one costs the whole time of a dial, also
+        when its quarantine is over.
         """
-        if not self.is_avoided(instance):
-            return 0
-        return 2 if instance in self.silent else 1
+        if instance in self.silent and instance in self.cluster.state.health.quarantine.terms:
+            return 2
+        return int(self.is_avoided(instance))
 
     def record_silence(self, names: Iterable[str]) -> None:
         """Record the ids and addresses of an instance that did not answer: it is not dialled again in this pass."""

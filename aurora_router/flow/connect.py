@@ -383,7 +383,7 @@ def _find_untried(
 ) -> Instance | None:
     """Return the first instance of a selection that was neither tried in its role nor silent, in this pass.
 
-    One that was silent in an earlier pass, and is avoided since, comes last.
+    One that was silent in an earlier pass, and has not answered since, comes last.
     """
     left = (
         each

@@ -6,6 +6,7 @@ asks another server.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -48,6 +49,8 @@ SeedT = TypeVar("SeedT")
 _OF_CLUSTERS = frozenset({EndpointKind.CLUSTER, EndpointKind.CLUSTER_READER})
 SIBLING_SECONDS = 2.0
 """How long a dial of the cluster's other endpoint may take when the given one was silent, in seconds."""
+OTHERS_SEARCH_SECONDS = 0.5
+"""How long a connect to a reader of a list of hosts waits for the query of another connect, in seconds."""
 PERMIT_SECONDS = 1.0
 """How often a connect that waits for the topology checks that another one still queries it, in seconds."""
 
@@ -68,13 +71,23 @@ async def ensure_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instan
             return await read_topology(attempt)
         finally:
             cluster.end_topology_query()
-    while cluster.news == news and (left := attempt.seconds_left()) > 0.0:
+    until = attempt.runtime.now() + min(attempt.seconds_left(), _find_patience(attempt))
+    while cluster.news == news and (left := until - attempt.runtime.now()) > 0.0:
         other = cluster.topology_permit
         if other is None or not attempt.runtime.can_wait_for(other.thread):
             break
         del other  # it is gone as soon as its connect is
         await attempt.runtime.wait_for_news(cluster, news, min(left, PERMIT_SECONDS))
     return None if attempt.cluster.view.known else await read_topology(attempt)
+
+
+def _find_patience(attempt: ConnectAttempt[ConnT]) -> float:
+    """How long to wait for another connect's query, in seconds.
+
+    A search through a list for the writer asks each host for itself, also one that is silent; a reader is found sooner.
+    """
+    for_another_role = attempt.route.mode is Mode.LIST and attempt.route.role is not WantedRole.WRITER
+    return OTHERS_SEARCH_SECONDS if for_another_role and attempt.cluster.view.known else math.inf
 
 
 async def read_topology(attempt: ConnectAttempt[ConnT]) -> tuple[ConnT, Instance]:

@@ -32,7 +32,8 @@ be compared. So evidence is ordered:
    reader, as no zombie does (`View.yielded_at`): *every* other instance, the accepted writer among them, has to have
    answered since that it is a reader and that this one is the writer (a zombie is named by no instance that has seen
    its successor); or the claimant's own token has grown although the accepted writer was accepted more than
-   `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more). A higher token proves
+   `ROW_AGE_SECONDS` ago, and none names another (what is fenced makes nothing durable any more; where no client writes,
+   `flow.topology_query.advance_log` lets the log grow). A higher token proves
    that a former writer is back only where it cannot be what that one had when it was fenced. This rule counts for a
    former writer whatever its token, unless that token is higher and grows: while a promoted instance has not shown
    later than `ROW_AGE_SECONDS` after it was accepted, by its own complete answer and a row that was written then (rule

@@ -332,6 +332,11 @@ def forget_who_yielded() -> Any:
     return patch.object(claims, "_has_yielded", lambda *_: False)
 
 
+def never_advance() -> Any:
+    """The log of a claimant grows only if another client writes."""
+    return patch.object(View, "lacks_growth", lambda *_: False)
+
+
 def trust_first_tokens() -> Any:
     """What a promoted writer shows first is taken for all that its predecessor had made durable."""
     original = reducing.find_refusal
@@ -429,6 +434,7 @@ MUTANTS = (
     Mutant("only known instances are asked", never_search),
     Mutant("a former writer that goes on is not believed", never_believe_former_writers),
     Mutant("a former writer that yielded is taken for a zombie", forget_who_yielded, play=play_idle_logs),
+    Mutant("nothing lets an idle log grow", never_advance, play=play_idle_logs),
     Mutant("the first token of a promoted writer is trusted", trust_first_tokens),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),

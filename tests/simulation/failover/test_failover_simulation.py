@@ -142,6 +142,9 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (398636391, Dimensions.just("rebuilt_readers", "constant_reports")),
         (544662165, Dimensions.just("rebuilt_readers")),
         (697480214, Dimensions.just("stalled_accepting")),
+        (905726454, Dimensions.just("idle_logs", "shared_pooler")),
+        (697462116, Dimensions.just("frozen_dials", "reset_dials")),
+        (697469624, Dimensions.just("idle_logs")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
