@@ -535,6 +535,31 @@ class Control:
         self._busy = False
         self._free.open()
 
+    async def fail_back_at_once(self, rng: random.Random) -> None:
+        """The writer crashes, and is back only when its successor is gone; it takes over, and all others are away."""
+        while self._busy:
+            await self._free.wait()
+        self._busy = True
+        former = self.writer
+        self._harm(former)
+        self._bring_down(former, "crash")
+        await self._pause(*DETECTED)
+        successor = await self.promote(zombie=False)
+        await self.clock.sleep(rng.uniform(0.3, 2.0))
+        away = [each for each in self.servers.values() if each is not former]
+        for each in away:
+            self._harm(each)
+            self._bring_down(each, "crash" if each is successor else "dark")
+        await self._pause(*DETECTED)
+        former.instance.condition = Condition.WELL
+        self._well(former)
+        await self.promote(zombie=False, to=former)
+        await self._pause(6.0, 8.0)
+        for each in away:
+            await self.rejoin(each)
+        self._busy = False
+        self._free.open()
+
     async def freeze_writer(self, rng: random.Random) -> None:
         """The writer falls silent, with dials to it under way, and another takes over."""
         await self.lose_writer(rng.choice(["stop", "dark"]))
@@ -628,6 +653,7 @@ INCIDENTS = {
     "refused_dials": "refuse_dials",
     "unknown_sentences": "refuse_strangely",
     "idle_logs": "fail_back",
+    "hasty_failovers": "fail_back_at_once",
     "answered_losses": "answer_losses",
 }
 """Dimension -> the incident that it brings."""

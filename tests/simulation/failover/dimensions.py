@@ -43,6 +43,8 @@ class Dimensions:
         silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
             ``TCP_INFO``).
         idle_logs: the log grows by what is committed, and by a promotion, alone; the first writer takes over again.
+        hasty_failovers: no client but the driver lets the log grow, and the writer is promoted again before a client has
+            heard it as a reader, while all others are away.
         late_tokens: for as long as a row may be old, a new writer shows less of the log than the former one made
             durable.
         answered_losses: a pooler that loses its server at COMMIT answers for it, and goes on with another session.
@@ -71,6 +73,7 @@ class Dimensions:
     silent_kernels: bool = False
     unknown_sentences: bool = False
     idle_logs: bool = False
+    hasty_failovers: bool = False
     late_tokens: bool = False
     answered_losses: bool = False
 
@@ -94,6 +97,15 @@ NONE = Dimensions()
 PLAYED = Dimensions.just(*(each.name for each in fields(Dimensions)))
 """What campaigns draw from."""
 NEED_AURORA = frozenset(
-    {"pooler", "odd_rows", "shared_template", "shared_pooler", "unknown_addresses", "idle_logs", "late_tokens"}
+    {
+        "pooler",
+        "odd_rows",
+        "shared_template",
+        "shared_pooler",
+        "unknown_addresses",
+        "idle_logs",
+        "hasty_failovers",
+        "late_tokens",
+    }
 )
 """Those that a list of hosts cannot have."""

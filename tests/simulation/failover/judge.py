@@ -11,6 +11,7 @@ import psycopg
 from aurora_router.errors import CommitOutcomeUnknown, NameNotResolved, RoutingError
 from aurora_router.flow.dial_limiter import STAND_IN_PAUSE
 from aurora_router.flow.hang_detector import TRIES, USUAL_DIALS
+from aurora_router.flow.topology_query import ADVANCE_SECONDS
 from aurora_router.model.event import (
     AnswerRefused,
     ConnectionsCut,
@@ -22,6 +23,7 @@ from aurora_router.model.event import (
     WriterSuspected,
 )
 from aurora_router.model.instance import Role
+from aurora_router.model.observation import ROW_AGE_SECONDS
 from aurora_router.policy.hang_detection import Limits
 from aurora_router.policy.paths import UNANSWERED_SECONDS
 
@@ -162,6 +164,10 @@ class Judge:
         if joined_at and joined_at[-1] > promoted:
             return  # it was not known before, so that only the given names may lead to it
         deaf = [*process.mute, *process.starved, *process.stalled]
+        unsent = self.control.harbour.unsent.items()
+        deaf += [span for (each, _), those in unsent if each is process for span in those]
+        is_troubled = overlap([*deaf, *self._trouble(writer)], promoted, at) > 0.0
+        self._proved(process, at, writer, promoted, is_troubled=is_troubled)
         if overlap([*writer.harmed, *deaf], promoted - HEARD, promoted) > 0.0:
             return  # it had just come back, so that it may not have been heard as a reader
         others = [each for each in self.control.servers.values() if each not in {writer, former}]
@@ -172,12 +178,21 @@ class Judge:
             return  # all others have just joined, so that it may have moved: only the given names lead on
         since = max(promoted, turns[-1][0])
         spans = [*deaf, *self._trouble(writer)]
-        unsent = self.control.harbour.unsent.items()
-        spans += [span for (each, _), those in unsent if each is process for span in those]
         spans += [span for each in others for span in self._trouble(each)]
         bound = FINDING + self.control.cluster.late
         if at - since > bound and not overlap(spans, promoted, at):
             raise Violation(f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could be")
+
+    def _proved(self, process: Process, at: float, writer: Any, promoted: float, *, is_troubled: bool) -> None:
+        """A new writer of Aurora's can prove by itself that it is not fenced, whatever the other instances do."""
+        turns = [time for time, _, each in process.events if time < at and isinstance(each, TURNS)]
+        accepted = [time for time, _, each in process.events if time < at and isinstance(each, WriterChanged)]
+        since = max(promoted, turns[-1], accepted[-1] + ROW_AGE_SECONDS)
+        bound = FINDING + ADVANCE_SECONDS + self.control.cluster.late
+        if self.control.store.aurora and at - since > bound and not is_troubled:
+            raise Violation(
+                f"at {at:.3f} {writer.id} was accepted, {at - since:.2f} s after it could prove that it is it"
+            )
 
     @staticmethod
     def _trouble(server: Any) -> list[list[float]]:

@@ -59,6 +59,7 @@ class Mutant:
 
 
 play_idle_logs = partial(play, dimensions=Dimensions.just("idle_logs"))
+play_hasty_failovers = partial(play, dimensions=Dimensions.just("hasty_failovers"))
 play_answered_losses = partial(play, dimensions=Dimensions.just("answered_losses"))
 
 
@@ -434,7 +435,7 @@ MUTANTS = (
     Mutant("only known instances are asked", never_search),
     Mutant("a former writer that goes on is not believed", never_believe_former_writers),
     Mutant("a former writer that yielded is taken for a zombie", forget_who_yielded, play=play_idle_logs),
-    Mutant("nothing lets an idle log grow", never_advance, play=play_idle_logs),
+    Mutant("nothing lets an idle log grow", never_advance, play=play_hasty_failovers),
     Mutant("the first token of a promoted writer is trusted", trust_first_tokens),
     Mutant("one instance without a place blinds the monitor", give_up_for_one),
     Mutant("a session hides the warning about the replicas", hide_warnings),

@@ -69,7 +69,7 @@ class Schedule:
             restarts=restarts,
             silent_fence=rng.random() < 0.5,
         )
-        if "idle_logs" in self.drawn:
+        if self.drawn & {"idle_logs", "hasty_failovers"}:
             self.cluster.grown = lambda _: RECORD_BYTES * len(store.volume)
         if "late_tokens" in self.drawn:
             self.cluster.late = ROW_AGE_SECONDS
