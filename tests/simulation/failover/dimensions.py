@@ -43,7 +43,7 @@ class Dimensions:
         silent_kernels: no kernel says when a connection received something (a Unix socket, a system without
             ``TCP_INFO``).
         idle_logs: the log grows by what is committed, and by a promotion, alone; the first writer takes over again.
-        hasty_failovers: no client but the driver lets the log grow, and the writer is promoted again before a client has
+        hasty_failovers: nothing but the driver lets the log grow, and the writer is promoted again before a client has
             heard it as a reader, while all others are away.
         late_tokens: for as long as a row may be old, a new writer shows less of the log than the former one made
             durable.
