@@ -216,7 +216,7 @@ async def advance_log(
     """Add a record to the log of an instance that is believed to be the writer only if its log grows.
 
     A former writer that was promoted again and one that is fenced say the same. The log of the first one grows, but by
-    itself only if a client writes; that of the second one cannot (rule 5 of `model.reduce`). The next answer tells.
+    itself only if a client writes; that of the second one cannot (rule 5 of `model.reduce`). The next answer shows it.
 
     Raises:
         DialFailed: the connection broke, or no answer came in time.
