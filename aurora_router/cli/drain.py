@@ -172,7 +172,7 @@ def _writing(router: Router) -> Iterator[tuple[psycopg.Connection[Any], dict[str
         with router.connect(role="writer") as connection:
             connection.execute(drain_sql.LOCK)
             notes = {note.instance: note for note, _ in _read(connection)}
-            row = connection.execute("SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())").fetchone()
+            row = connection.execute(drain_sql.CLOCK).fetchone()
             assert row is not None, "a SELECT without FROM has one row"
             yield connection, notes, float(row[0])
     except psycopg.errors.InsufficientPrivilege as error:

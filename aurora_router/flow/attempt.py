@@ -215,14 +215,14 @@ class ConnectAttempt(Generic[ConnT]):
         return quarantine.remaining(instance, self.runtime.now()) > 0.0
 
     def failure_rank(self, instance: str) -> int:
-        """How late to dial an instance: 0, 1 if it failed recently, 2 if it was silent in this connect, and is to all.
+        """How late to dial an instance: 0, 1 if it failed and did not answer since, 2 if it was silent in this connect.
 
         To dial an instance again that reset a dial takes a moment; a silent one costs the whole time of a dial, also
         when its quarantine is over.
         """
-        if instance in self.silent and instance in self.cluster.state.health.quarantine.terms:
-            return 2
-        return int(self.is_avoided(instance))
+        if instance not in self.cluster.state.health.quarantine.terms:
+            return 0
+        return 2 if instance in self.silent else 1
 
     def record_silence(self, names: Iterable[str]) -> None:
         """Record the ids and addresses of an instance that did not answer: it is not dialled again in this pass."""
@@ -527,6 +527,7 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
     If the writer is about to serve because no reader is known, it may be `NO_READER_SECONDS` old: a reader may have
     joined. If the writer's own row has not been seen yet (`View.provisional`), it may be `PROVISIONAL_SECONDS` old; if
     what the writer makes durable has not (`View.lacks_proof`), `ROW_AGE_SECONDS`, where it is the writer that is asked.
+    An instance that others do not list is asked itself, so that it is not taken for one that has left.
     """
     cluster, now, limit = attempt.cluster, attempt.runtime.now(), attempt.request.options.refresh
     refreshed_at = cluster.view.refreshed_at
@@ -537,6 +538,8 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
         limit = min(limit, PROVISIONAL_SECONDS)
     elif instance.role is Role.WRITER and cluster.view.lacks_proof(now):
         limit = min(limit, ROW_AGE_SECONDS)
+    if instance.missing_since is not None:
+        limit = 0.0
     return refreshed_at is not None and (cluster.state.demand.overdue or now - refreshed_at > limit)
 
 

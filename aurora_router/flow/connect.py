@@ -383,7 +383,7 @@ def _find_untried(
 ) -> Instance | None:
     """Return the first instance of a selection that was neither tried in its role nor silent, in this pass.
 
-    One that was silent in an earlier pass, and has not answered since, comes last.
+    Once one was silent, those that failed and did not answer since come last.
     """
     left = (
         each
@@ -392,7 +392,7 @@ def _find_untried(
     )
     if not attempt.silent:
         return next(left, None)
-    return min(left, key=lambda each: attempt.failure_rank(each.id) > 1, default=None)
+    return min(left, key=lambda each: attempt.failure_rank(each.id), default=None)
 
 
 def _select(

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 ROLE = "aurora_router_drain"
 """The role whose comment the notes are; it cannot log in, and has no rights."""
 
+# As numeric: how many digits of a float are sent, `extra_float_digits` of the session decides.
+_CLOCK = "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.numeric"
 NOTES = f"""CASE WHEN pg_catalog.to_regrole('{ROLE}') IS NOT NULL THEN pg_catalog.format('%s %s',
-    pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()),
+    {_CLOCK},
     pg_catalog.shobj_description(pg_catalog.to_regrole('{ROLE}')::pg_catalog.oid, 'pg_authid')) END"""
 """An expression: the server's clock and the notes; NULL: nothing was ever drained.
 
 The catalog of comments is read only where the role exists: a user that may not read it notices nothing before.
 """
 READ = f"SELECT {NOTES}"
+CLOCK = f"SELECT {_CLOCK}"
+"""The server's clock, in seconds."""
 EXISTS = f"SELECT pg_catalog.to_regrole('{ROLE}') IS NOT NULL"
 """Whether the role is there."""
 LOCK = f"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('{ROLE}'))"

@@ -232,8 +232,10 @@ class InstanceProbe(Generic[ConnT]):
             if thorough or writer or not expected:
                 answer = await self._query_topology(access, until)
                 writer = await self._observe(answer, ask_accepted, writer=writer, asked_at=asked_at)
-                if writer:
-                    await self._on_session(target, until, self._advance_log)
+                if writer and self._connection is not None:
+                    usable = await advance_log(self.runtime, self.cluster, self._connection, self.instance)
+                    if not usable:
+                        await self.close()
             if self._dial_took is not None and self.instance in self.cluster.state.health.quarantine.terms:
                 self.cluster.record_success(self.instance, self._dial_took, self.runtime.now())  # for users as well
             if writer and self.cluster.view.writer == self.instance:
@@ -242,9 +244,6 @@ class InstanceProbe(Generic[ConnT]):
                 await self._offer_session(asked_at)
                 self.cluster.update(ClusterState.confirm_writer, asked_at, self.runtime.now())
             return writer
-
-    async def _advance_log(self, session: ConnT, left: float) -> None:
-        await advance_log(self.runtime, self.cluster, session, self.instance, left)
 
     async def _offer_session(self, asked_at: float) -> None:
         """Offer the session to a connect that waits for the writer, if this answer ends the suspicion."""

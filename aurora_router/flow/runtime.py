@@ -114,8 +114,8 @@ class ServiceQueries:
             the client's port as the server sees it (NULL: unknown).
         ends: the server's own address and port, and the client's port, as the server sees them; see `policy.paths`.
         role_and_clients: the same as `role`, and how many sessions clients have, this one included (NULL: unknown).
-        unhindered: what is put in front of a query that settings of the user's session kept from an answer: a time
-            limit, or an isolation that a standby does not have; empty: nothing helps.
+        unhindered: what is put in front of a query that settings of the user's session keep from an answer: a time
+            limit, an isolation that a standby does not have, or a wait for others; empty: nothing helps.
     """
 
     ping: str
@@ -223,6 +223,14 @@ class Runtime(Protocol[ConnT]):
 
     def in_hot_standby(self, connection: ConnT) -> bool | None:
         """Return ``in_hot_standby`` as reported when the connection began (PostgreSQL 14+); None: not reported."""
+        ...
+
+    def may_wait_for_snapshot(self, connection: ConnT) -> bool:
+        """Whether a setting of the session may let a query wait for others' transactions: it is read-only by default.
+
+        Where it is serializable and deferrable by default as well, it waits until no other serializable transaction is
+        open, without an error; those two the server does not report. PostgreSQL 14+.
+        """
         ...
 
     def address(self, connection: ConnT) -> str | None:

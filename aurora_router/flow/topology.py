@@ -7,7 +7,6 @@ asks another server.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -188,7 +187,7 @@ async def _ask_hosts(
             seeds, key=lambda each: (attempt.failure_rank(each.id), (each.id == led_by) is not searches_writer)
         )
         for seed in _until_found(attempt, ordered, attempt.cluster.view.epoch):
-            if kept is not None and not searches_writer and attempt.is_avoided(seed.id):
+            if kept is not None and not searches_writer and attempt.failure_rank(seed.id) > 0:
                 break
             try:
                 found = await read_topology_through(attempt, seed)
@@ -395,8 +394,7 @@ async def read_topology_on(
     if own is Role.WRITER and (reasons or cluster.view.writer != observer) and not takes_any:
         why = reasons[0] if reasons else "a later one is known"
         wanted = attempt.make_wanted(asked, *runtime.path(connection))
-        with suppress(DialFailed):  # the connection is given up in any case
-            await advance_log(runtime, cluster, connection, observer, attempt.dial_seconds(), wanted)
+        await advance_log(runtime, cluster, connection, observer, wanted)
         raise AttemptFailed(f"{observer} reports that it is the writer, and is not accepted: {why}")
     return known
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 PERMISSION_DENIED = "42501"
 QUERY_CANCELED, FEATURE_NOT_SUPPORTED = "57014", "0A000"
-ADVANCE_SECONDS = 1.0
-"""How often this process adds a record to the log of one instance, at most, in seconds."""
+ADVANCE_SECONDS, ADVANCE_LIMIT = 1.0, 0.5
+"""How often this process adds a record to the log of one instance, at most, and how long it waits for that; in seconds.
+An instance that the storage has fenced may not answer at all."""
 TRIES = 4
 """How often a query is sent that a time limit cuts short; the limit counts for the SET before it, too."""
 IN_RECOVERY = POSTGRESQL.ping
@@ -107,10 +108,13 @@ async def ask(
 ) -> Rows:
     """Send a service query, without the settings of the session that kept it from an answer: they are for users.
 
-    Its statement_timeout may cut the query short, and where its transactions are serializable a standby refuses it.
+    Its statement_timeout may cut the query short; where its transactions are serializable a standby refuses it; where
+    they are deferrable and read-only, too, it would wait until no other serializable transaction is open.
 
     The messages of several statements are one transaction, and the time limit counts for each of them.
     """
+    if runtime.may_wait_for_snapshot(connection):
+        sql = runtime.queries.unhindered + sql
     for _ in range(TRIES - 1):
         try:
             return await runtime.ask(connection, sql, seconds, wanted)
@@ -210,29 +214,28 @@ async def advance_log(
     cluster: Cluster,
     connection: ConnT,
     instance: str | None,
-    seconds: float,
     wanted: Wanted | None = None,
-) -> None:
+) -> bool:
     """Add a record to the log of an instance that is believed to be the writer only if its log grows.
 
     A former writer that was promoted again and one that is fenced say the same. The log of the first one grows, but by
     itself only if a client writes; that of the second one cannot (rule 5 of `model.reduce`). The next answer shows it.
 
-    Raises:
-        DialFailed: the connection broke, or no answer came in time.
+    Returns:
+        Whether the connection can be used on: False if no answer came.
     """
     sql, now = None if cluster.source is None else cluster.source.advance_sql, runtime.now()
     if sql is None or instance is None or not cluster.view.lacks_growth(instance):
-        return
+        return True
     if now - cluster.log_advanced_at.get(instance, -math.inf) < ADVANCE_SECONDS:
-        return
+        return True
     cluster.log_advanced_at[instance] = now
     forget_oldest(cluster.log_advanced_at)
     try:
-        await ask(runtime, connection, sql, seconds, wanted)
+        await ask(runtime, connection, sql, ADVANCE_LIMIT, wanted)
     except DialFailed as failed:
-        if failed.fault.kind is not FaultKind.REJECTED:
-            raise
+        return failed.fault.kind is FaultKind.REJECTED
+    return True
 
 
 def find_impostor(dialled: str, topology: Topology) -> str | None:

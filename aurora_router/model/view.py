@@ -167,7 +167,8 @@ class View:
 
     def lacks_growth(self, instance: str) -> bool:
         """Whether an instance would be believed that it is the writer once its token grows (`shown`)."""
-        return instance in dict(self.shown)
+        token = dict(self.shown).get(instance)
+        return token is not None and (self.outage is not None or self.token is None or token >= self.token)
 
     def lacks_failure(self, instance: str) -> bool:
         """Whether a failure of an instance would be news for the question which instance the writer is."""

@@ -225,6 +225,10 @@ class LibpqRuntime(RealRuntime[ConnT]):
         """What the server reported of itself when the connection began."""
         return reported_standby(connection.pgconn)
 
+    def may_wait_for_snapshot(self, connection: ConnT) -> bool:
+        """Whether the session is read-only by default, as the server reports."""
+        return connection.pgconn.parameter_status(b"default_transaction_read_only") == b"on"
+
     def address(self, connection: ConnT) -> str | None:
         """The numeric address at the other end."""
         return peer_address(connection.pgconn)

@@ -57,6 +57,10 @@ class MySqlRuntime(RealRuntime[ConnT]):
         """What the server reported of its role when the connection began: nothing, so that it is asked."""
         return None
 
+    def may_wait_for_snapshot(self, connection: ConnT) -> bool:  # noqa: ARG002 - of PostgreSQL alone
+        """Whether a query may wait for others' transactions: never."""
+        return False
+
 
 class BlockingRuntime(MySqlRuntime[Dial], ThreadRuntime[Dial]):
     """Threads, the real clock, blocking sockets; for connections of PyMySQL's."""

@@ -26,6 +26,35 @@ def test_a_reader_that_joined_is_used_as_soon_as_one_is_wanted(process, role):
     scene.run(client())
 
 
+@pytest.mark.parametrize("back", [10.0, 12.0, 15.0])
+def test_a_reader_of_a_list_that_is_back_is_found_within_two_dials(back):
+    """All hosts of a list hung; those that are silent still are dialled after the one that has answered others."""
+    scene = Scene(SimulatedProcess, readers=2, aurora=False)
+    hosts = ",".join(scene.cluster.host(f"instance:{each}") for each in scene.cluster.instances)
+    took = []
+
+    async def connect(pause):
+        await scene.simulation.sleep(pause)
+        made = await scene.process.connect(f"host={hosts} target_session_attrs=standby", aurora_failover_timeout=60)
+        assert made.instance.id.startswith("demo-3")
+        took.append(scene.simulation.now - began - back)
+        made.close()
+
+    async def client():
+        (await scene.process.connect(f"host={hosts} target_session_attrs=read-write")).close()
+        for id_ in scene.cluster.instances:
+            scene.cluster.hang(id_)
+        nonlocal began
+        began = scene.simulation.now
+        scene.simulation.at(began + back, lambda: scene.cluster.heal("demo-3"))
+        for each in [scene.simulation.spawn(connect(0.1 * number)) for number in range(5)]:
+            await each.wait()
+
+    began = 0.0
+    scene.run(client())
+    assert max(took) <= 10.5, took
+
+
 @both
 def test_looking_for_readers_costs_a_query_a_second_at_most(process):
     scene = Scene(process, readers=0)

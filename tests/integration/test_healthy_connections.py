@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 import aurora_router
+from aurora_router.runtime.sources.aurora_postgresql import AURORA_POSTGRESQL
+from tests.superuser import connect_as_superuser
 
 pytestmark = [pytest.mark.cluster, pytest.mark.one_python]
 
@@ -206,3 +208,30 @@ def test_transactions_that_are_serializable_by_default(aurora_cluster, role):
                 conn.execute("SELECT 1")
             conn.execute("SET default_transaction_isolation TO 'repeatable read'")
             assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_service_queries_do_not_wait_for_a_safe_snapshot(aurora_cluster):
+    """A session for reports waits with each of its transactions until no serializable one is open; ours do not."""
+    modes = (
+        "-c default_transaction_isolation=serializable -c default_transaction_deferrable=on "
+        "-c default_transaction_read_only=on"
+    )
+    conninfo = aurora_cluster.conninfo("writer", aurora_connect_timeout=2, aurora_failover_timeout=4)
+    with connect_as_superuser(aurora_cluster) as other, contextlib.ExitStack() as stack:
+        other.execute("CREATE TABLE IF NOT EXISTS waiting (n int)")
+        other.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        other.execute("INSERT INTO waiting VALUES (1)")
+        stack.callback(other.execute, "ROLLBACK")
+        for refresh in (30, 0.001):  # the second connect queries the topology
+            began = time.monotonic()
+            with aurora_router.connect(conninfo, options=modes, autocommit=True, aurora_refresh=refresh) as conn:
+                assert conn.placement.role.value == "writer"
+            assert time.monotonic() - began < 2.0
+
+
+def test_how_many_digits_of_a_float_a_session_wants_is_nothing_to_the_topology(aurora_cluster):
+    """A row's time that seems to stand still is that of an instance that has left."""
+    with aurora_router.connect(aurora_cluster.conninfo(), options="-c extra_float_digits=-15", autocommit=True) as conn:
+        assert conn.execute("SELECT 123.456::float8::text").fetchone() == ("1e+02",)
+        times = [row[-2] for row in conn.execute(AURORA_POSTGRESQL.sql).fetchall()]
+        assert any(each is not None and abs(time.time() - float(each)) < 60.0 for each in times)

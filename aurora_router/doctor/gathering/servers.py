@@ -45,7 +45,7 @@ _NUMBER = "pg_catalog.current_setting('{}', true)"
 SELF = f"""
 SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(),
-  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()),
+  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())::pg_catalog.numeric,
   {_NUMBER.format("server_version_num")}, {_NUMBER.format("max_connections")},
   {_NUMBER.format("superuser_reserved_connections")}, {_NUMBER.format("reserved_connections")},
   (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user),

@@ -116,6 +116,10 @@ class SimulatedRuntime:
         """What the server reported of itself last."""
         return connection.in_hot_standby
 
+    def may_wait_for_snapshot(self, connection: SimulatedConnection) -> bool:  # noqa: ARG002 - sessions have no settings
+        """Whether a query may wait for others' transactions: never."""
+        return False
+
     def address(self, connection: SimulatedConnection) -> str | None:
         """The numeric address at the other end."""
         return connection.address

@@ -26,15 +26,16 @@ _SQL = f"""
 SELECT o.standby, o.pid, o.port, o.id, s.server_id,
   s.session_id OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID',
   CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN pg_catalog.date_part('epoch',
-    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp) END,
-  s.replica_lag_in_msec, s.cpu, s.durable_lsn,
+    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) s.last_update_timestamp)::pg_catalog.numeric END,
+  s.replica_lag_in_msec::pg_catalog.numeric, s.cpu::pg_catalog.numeric, s.durable_lsn,
   CASE WHEN pg_catalog.isfinite(s.last_update_timestamp) THEN
-    pg_catalog.date_part('epoch', s.last_update_timestamp) END, o.drains
+    pg_catalog.date_part('epoch', s.last_update_timestamp)::pg_catalog.numeric END, o.drains
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.pg_backend_pid() AS pid,
     pg_catalog.inet_client_port() AS port, pg_catalog.aurora_db_instance_identifier() AS id,
     {NOTES} AS drains) AS o
   LEFT JOIN pg_catalog.aurora_replica_status() AS s ON true
 """  # noqa: S608 - constants
+# Numbers are sent as numeric: how many digits of a float are sent, `extra_float_digits` of the user's session decides.
 
 _ID_SQL = f"{ROLE}, pg_catalog.aurora_db_instance_identifier()"
 
@@ -114,7 +115,7 @@ AURORA_POSTGRESQL = Source(
     servers="Aurora PostgreSQL",
     id_sql=_ID_SQL,
     read_id=_read_id,
-    advance_sql="SELECT pg_catalog.pg_current_xact_id()",  # its commit is a record, also where nothing was written
+    advance_sql="SELECT pg_catalog.txid_current()",  # its commit is a record, also where nothing was written
     grant=(
         "GRANT EXECUTE ON FUNCTION aurora_replica_status(), aurora_db_instance_identifier() TO PUBLIC, or to the user"
     ),

@@ -28,7 +28,8 @@ SELECT r.standby, pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port(),
   CASE WHEN r.standby THEN NULL
   ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
   CASE WHEN r.standby THEN pg_catalog.date_part('epoch',
-    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()) END,
+    pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_last_xact_replay_timestamp()
+  )::pg_catalog.numeric END,
   CASE WHEN r.standby THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END
     OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn,
   (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c),
