@@ -413,7 +413,7 @@ SUBSCRIBING = (
     "`aurora_router.subscribe(hook)` calls `hook(cluster, event)` for each event.",
     "Most events come from the monitor's thread, which waits for the hook, as it waits for handlers of the log:",
     "while one takes its time, nothing is noticed.",
-    "Hand what may block (a request, a mail) to a queue and a thread of your own.",
+    "Hand what may block (a request, a mail, a connect through this library) to a queue and a thread of your own.",
 )
 
 

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 _LACKING = commit_sql.LACKING | {commit_sql.READ_ONLY}
 """SQLSTATEs that mean that a method does not work here: the witness row cannot be written on a reader."""
+ASKING_SECONDS = 0.5
+"""How long a reader has at least to answer, in seconds, also where `aurora_causal_wait` is nearly over."""
 ADVICE = (
     "Install the witness table (aurora-router outcome install URL); or, on plain PostgreSQL, GRANT pg_read_all_stats "
     "to the user; or, on Aurora, accept the assumption of aurora_causal=durable_lsn"
@@ -305,10 +307,9 @@ class _CausalConnect(Generic[ConnT]):
         if result.pooled:
             finding = Finding(Standing.UNPROVABLE, "a pooler may serve each transaction from another server")
         else:
+            limit = min(self.request.options.connect_timeout, max(ASKING_SECONDS, self.until - self.runtime.now()))
             try:
-                finding = await find_standing(
-                    self.runtime, result.connection, self.token, self.request.options.connect_timeout
-                )
+                finding = await find_standing(self.runtime, result.connection, self.token, limit)
             except DialFailed as failed:
                 finding = Finding(Standing.UNPROVABLE, failed.fault.text)
         self.findings[result.instance or ""] = (result, finding)
@@ -327,10 +328,12 @@ class _CausalConnect(Generic[ConnT]):
         return None
 
     def _has_others(self, result: ConnectResult[ConnT]) -> bool:
-        """Whether there is a reader to choose that was not asked."""
+        """Whether there is a reader to choose that was not asked, and did not fail a moment ago."""
         if self.has_none_left or result.route is None or result.route.mode not in CHOOSING:
             return False
-        return any(each.id not in self.findings for each in result.cluster.view.readers())
+        quarantine, now = result.cluster.state.health.quarantine, self.runtime.now()
+        left = (each.id for each in result.cluster.view.readers() if each.id not in self.findings)
+        return any(quarantine.remaining(id_, now) <= 0.0 for id_ in left)
 
     async def _try_another(self) -> ConnectResult[ConnT] | None:
         """Ask the reader with the fewest connections of those that were not asked; returns it if it is proven."""

@@ -403,7 +403,8 @@ class ClusterMonitor(Generic[ConnT]):
         name, began = str(address), self.runtime.now()
         try:
             try:
-                await query_given_name(self.runtime, self.cluster, access, address, self._seconds_for(name))
+                seconds = self._seconds_for(name)
+                await query_given_name(self.runtime, self.cluster, access, address, seconds, self._ask_accepted)
                 self._record_timing(name, None)
                 self._lockouts = self._lockouts.record_login(name)
             except DialFailed as failed:

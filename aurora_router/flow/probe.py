@@ -379,9 +379,16 @@ async def _query_or_advise(
 
 
 async def query_given_name(
-    runtime: MonitorRuntime[ConnT], cluster: Cluster, access: Access, address: Address, seconds: float
+    runtime: MonitorRuntime[ConnT],
+    cluster: Cluster,
+    access: Access,
+    address: Address,
+    seconds: float,
+    ask_accepted: Callable[[], Awaitable[None]],
 ) -> None:
     """Query the topology at the server that a given name leads to now; the answer may end a suspicion.
+
+    It may come when the suspicion is over, from a former writer: see `InstanceProbe.update_view` for `ask_accepted`.
 
     Does nothing if it could find no unknown instance: the sources list only the server itself, or the user listed all.
 
@@ -408,6 +415,8 @@ async def query_given_name(
         await runtime.discard(connection)
     if answer is not None:
         cluster.source, topology, _ = answer
+        if names_another(cluster.view, topology):
+            await ask_accepted()
         cluster.observe(topology, runtime.now())
         if topology.observer_is_writer and topology.observer == cluster.view.writer:
             cluster.update(ClusterState.confirm_writer, asked_at, runtime.now())

@@ -95,6 +95,21 @@ def test_when_the_wait_is_over_the_writer_serves(scene, wait):
     assert wait <= took < wait + 0.2
 
 
+def test_a_reader_that_falls_silent_is_waited_for_no_longer(scene):
+    """It was connected, and behind; the writer serves when the wait is over, long before a query times out."""
+    scene.instances["demo-2"].lag = scene.instances["demo-3"].lag = 60.0
+
+    async def client():
+        await scene.warm_up()
+        for name in ("demo-2", "demo-3"):
+            scene.simulation.at(scene.simulation.now + 0.1, lambda name=name: scene.cluster.hang(name))
+        return await scene.read(scene.token(), aurora_causal_wait=0.4)
+
+    name, took = scene.run(client())
+    assert name == "demo-1"
+    assert took < 2.0
+
+
 def test_where_the_writer_may_not_serve_it_is_an_error(scene):
     for name in ("demo-2", "demo-3"):
         scene.instances[name].lag = 60.0
