@@ -470,12 +470,15 @@ class Judge:
         """Whether the monitor could not find out by then whether a path is direct.
 
         The connection was made after its last sample, its SYN was lost and not sent again yet, its dial was reset and
-        not repeated yet, its login took long, or the server has been silent since before that sample.
+        not repeated yet, the server accepted no session or its login took long until then, or it has been silent since
+        before that sample.
         """
         known = conn.result.cluster.state.paths.get((conn.address, conn.port))
         direct = conn.direct or (known is not None and known.direct)
         slow = LOGIN if overlap(conn.server.logins, conn.since, since) > 0.0 else 0.0
-        sampled = conn.since + self.limits(process).interval + SLACK + slow
+        hindered = [*conn.server.harmed, *conn.server.logins]
+        opened = max([conn.since, *(b for a, b in hindered if b > conn.since and a <= b < since)])
+        sampled = opened + self.limits(process).interval + SLACK + slow
         unsent = self.control.harbour.unsent.get((process, conn.server), ())
         resets = self.control.harbour.reset_at.get((process, conn.server), ())
         waits = [*unsent, *((at, at + UNANSWERED_SECONDS + SLACK) for at in resets)]

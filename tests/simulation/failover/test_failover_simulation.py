@@ -147,6 +147,7 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (697469624, Dimensions.just("idle_logs")),
         (296895489, Dimensions.just("reset_dials")),
         (319229079, Dimensions.just("late_tokens")),
+        (338317680, Dimensions.just("slow_logins", "rebuilt_readers")),
     ],
 )
 def test_what_went_wrong_once_with_dimensions_does_so_no_more(seed: int, dimensions: Dimensions) -> None:
