@@ -527,7 +527,6 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
     If the writer is about to serve because no reader is known, it may be `NO_READER_SECONDS` old: a reader may have
     joined. If the writer's own row has not been seen yet (`View.provisional`), it may be `PROVISIONAL_SECONDS` old; if
     what the writer makes durable has not (`View.lacks_proof`), `ROW_AGE_SECONDS`, where it is the writer that is asked.
-    An instance that others do not list is asked itself, so that it is not taken for one that has left.
     """
     cluster, now, limit = attempt.cluster, attempt.runtime.now(), attempt.request.options.refresh
     refreshed_at = cluster.view.refreshed_at
@@ -538,8 +537,6 @@ def is_refresh_due(attempt: ConnectAttempt[ConnT], instance: Instance) -> bool:
         limit = min(limit, PROVISIONAL_SECONDS)
     elif instance.role is Role.WRITER and cluster.view.lacks_proof(now):
         limit = min(limit, ROW_AGE_SECONDS)
-    if instance.missing_since is not None:
-        limit = 0.0
     return refreshed_at is not None and (cluster.state.demand.overdue or now - refreshed_at > limit)
 
 

@@ -277,12 +277,8 @@ class ClusterMonitor(Generic[ConnT]):
 
     @property
     def _silent(self) -> set[str]:
-        """The instances that are asked until they answer, also while the writer is not suspected.
-
-        Those that others do not list are among them: only an instance that does not answer itself has left.
-        """
-        missing = {id_ for id_, each in self.cluster.view.instances.items() if each.missing_since is not None}
-        return self.unhealthy | self._find_awake(self._unheard | missing)
+        """The instances that are asked until they answer, also while the writer is not suspected."""
+        return self.unhealthy | self._find_awake(self._unheard)
 
     def _give_up_where_refused(self) -> None:
         """Leave a suspicion that lasts to the connects if an instance, or a given name, refuses the monitor's login.

@@ -145,7 +145,6 @@ UNMARKED = Dimensions.just("odd_rows", "refused_threads")
         (905726454, Dimensions.just("idle_logs", "shared_pooler")),
         (697462116, Dimensions.just("frozen_dials", "reset_dials")),
         (697469624, Dimensions.just("idle_logs")),
-        (296895489, Dimensions.just("reset_dials")),
         (319229079, Dimensions.just("late_tokens")),
         (338317680, Dimensions.just("slow_logins", "rebuilt_readers")),
     ],
