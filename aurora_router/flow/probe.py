@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aurora_router.flow.cluster import Cluster
     from aurora_router.flow.source import Source
     from aurora_router.flow.topology_query import TopologyAnswer
+    from aurora_router.model.event import Event
     from aurora_router.model.instance import Instance
     from aurora_router.policy.paths import End
     from aurora_router.policy.role_reports import RoleCheck
@@ -278,12 +279,10 @@ class InstanceProbe(Generic[ConnT]):
         if answer is None:
             cluster.observe(SelfReport(self.instance, writer=writer, asked_at=asked_at), self.runtime.now())
             return writer
-        cluster.source, topology, _ = answer
-        if names_another(cluster.view, topology):
-            await ask_accepted()
+        topology = answer[1]
         moved = find_impostor(self.instance, topology)
         if moved is None:
-            events = cluster.observe(topology, self.runtime.now())
+            events = await _let_count(self.runtime, cluster, answer, ask_accepted)
             refused = next((each for each in events if isinstance(each, AnswerRefused)), None)
             moved = None if refused is None else f"{self.instance} left the cluster: {refused.reason}"
         if moved is not None:
@@ -378,6 +377,23 @@ async def _query_or_advise(
         return None
 
 
+async def _let_count(
+    runtime: MonitorRuntime[ConnT],
+    cluster: Cluster,
+    answer: TopologyAnswer,
+    ask_accepted: Callable[[], Awaitable[None]],
+) -> tuple[Event, ...]:
+    """Let an answer change the view; returns what happened.
+
+    If it names another writer than the accepted one, with which nothing is wrong, that one is asked first: the answer
+    may be a former writer's.
+    """
+    cluster.source, topology, _ = answer
+    if names_another(cluster.view, topology):
+        await ask_accepted()
+    return cluster.observe(topology, runtime.now())
+
+
 async def query_given_name(
     runtime: MonitorRuntime[ConnT],
     cluster: Cluster,
@@ -414,9 +430,7 @@ async def query_given_name(
     finally:
         await runtime.discard(connection)
     if answer is not None:
-        cluster.source, topology, _ = answer
-        if names_another(cluster.view, topology):
-            await ask_accepted()
-        cluster.observe(topology, runtime.now())
+        await _let_count(runtime, cluster, answer, ask_accepted)
+        topology = answer[1]
         if topology.observer_is_writer and topology.observer == cluster.view.writer:
             cluster.update(ClusterState.confirm_writer, asked_at, runtime.now())

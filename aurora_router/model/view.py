@@ -166,7 +166,7 @@ class View:
         return (each for each in self.instances.values() if each.role is Role.READER)
 
     def lacks_growth(self, instance: str) -> bool:
-        """Whether an instance would be believed that it is the writer once its token grows (`shown`)."""
+        """Whether an instance's claim to be the writer would be accepted once its token grows (`shown`)."""
         token = dict(self.shown).get(instance)
         return token is not None and (self.outage is not None or self.token is None or token >= self.token)
 

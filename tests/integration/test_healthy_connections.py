@@ -229,7 +229,7 @@ def test_service_queries_do_not_wait_for_a_safe_snapshot(aurora_cluster):
             assert time.monotonic() - began < 2.0
 
 
-def test_how_many_digits_of_a_float_a_session_wants_is_nothing_to_the_topology(aurora_cluster):
+def test_the_topology_does_not_depend_on_extra_float_digits(aurora_cluster):
     """A row's time that seems to stand still is that of an instance that has left."""
     with aurora_router.connect(aurora_cluster.conninfo(), options="-c extra_float_digits=-15", autocommit=True) as conn:
         assert conn.execute("SELECT 123.456::float8::text").fetchone() == ("1e+02",)

@@ -514,8 +514,8 @@ class Control:
         self._busy = False
         self._free.open()
 
-    async def fail_back(self, rng: random.Random) -> None:
-        """The writer crashes, and takes over again when its successor hangs."""
+    async def _crash_writer(self) -> tuple[Server, Server]:
+        """Wait for one's turn; the writer crashes, and another is promoted. Returns both; the caller ends the turn."""
         while self._busy:
             await self._free.wait()
         self._busy = True
@@ -523,7 +523,11 @@ class Control:
         self._harm(former)
         self._bring_down(former, "crash")
         await self._pause(*DETECTED)
-        successor = await self.promote(zombie=False)
+        return former, await self.promote(zombie=False)
+
+    async def fail_back(self, rng: random.Random) -> None:
+        """The writer crashes, and takes over again when its successor hangs."""
+        former, successor = await self._crash_writer()
         await self.rejoin(former)
         await self.clock.sleep(rng.uniform(0.0, 2.0))
         self._harm(successor)
@@ -537,14 +541,7 @@ class Control:
 
     async def fail_back_at_once(self, rng: random.Random) -> None:
         """The writer crashes, and is back only when its successor is gone; it takes over, and all others are away."""
-        while self._busy:
-            await self._free.wait()
-        self._busy = True
-        former = self.writer
-        self._harm(former)
-        self._bring_down(former, "crash")
-        await self._pause(*DETECTED)
-        successor = await self.promote(zombie=False)
+        former, successor = await self._crash_writer()
         await self.clock.sleep(rng.uniform(0.3, 2.0))
         away = [each for each in self.servers.values() if each is not former]
         for each in away:
